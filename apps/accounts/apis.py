@@ -1,0 +1,141 @@
+"""/api/v1/accounts, me, keys, parties."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.urls import path
+from drf_spectacular.utils import OpenApiResponse, extend_schema
+from rest_framework import serializers
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from apps.accounts import selectors, services
+from apps.accounts.models import ApiKey, Party
+from apps.accounts.permissions import acting_party
+from apps.accounts.throttling import SignUpThrottle
+from apps.core.serial import checked
+
+
+class PartySerializer(serializers.ModelSerializer[Party]):
+    public_key = serializers.CharField(source="signing_key", allow_null=True, read_only=True)
+
+    class Meta:
+        model = Party
+        fields = ["pid", "slug", "name", "kind", "public_key"]
+        read_only_fields = fields
+
+
+class SignUpSerializer(serializers.Serializer[Any]):
+    email = serializers.EmailField()
+    password = serializers.CharField(trim_whitespace=False, max_length=200, write_only=True)
+    name = serializers.CharField(max_length=120)
+    kind = serializers.ChoiceField(choices=["person", "organisation"], default="person")
+
+
+class SignedUpSerializer(serializers.Serializer[Any]):
+    party = PartySerializer()
+    api_key = serializers.CharField(help_text="Shown this once; only its hash is kept.")
+
+
+class ApiKeySerializer(serializers.ModelSerializer[ApiKey]):
+    class Meta:
+        model = ApiKey
+        fields = ["id", "prefix", "label", "created_at"]
+        read_only_fields = ["id", "prefix", "created_at"]
+
+
+class NewApiKeySerializer(ApiKeySerializer):
+    api_key = serializers.CharField(read_only=True)
+
+    class Meta(ApiKeySerializer.Meta):
+        fields = [*ApiKeySerializer.Meta.fields, "api_key"]
+
+
+class SigningKeySerializer(serializers.Serializer[Any]):
+    public_key = serializers.RegexField(r"^[0-9a-f]{64}$")
+    signature = serializers.RegexField(r"^[0-9a-f]{128}$", write_only=True)
+
+
+class MeSerializer(serializers.Serializer[Any]):
+    email = serializers.EmailField()
+    party = PartySerializer()
+
+
+class AccountsView(APIView):
+    """Sign up. The answer holds an API key that acts for the new party."""
+
+    authentication_classes: list[Any] = []
+    permission_classes: list[Any] = []
+    throttle_classes = [SignUpThrottle]
+
+    @extend_schema(request=SignUpSerializer, responses={201: SignedUpSerializer})
+    def post(self, request: Request) -> Response:
+        data = checked(SignUpSerializer, request)
+        user, party = services.sign_up(**data)
+        _, key = services.api_key_create(user=user, party=party, label="sign-up")
+        return Response({"party": PartySerializer(party).data, "api_key": key}, status=201)
+
+
+class MeView(APIView):
+    """Whom these credentials act for."""
+
+    @extend_schema(responses=MeSerializer)
+    def get(self, request: Request) -> Response:
+        party = acting_party(request)
+        return Response({"email": request.user.email, "party": PartySerializer(party).data})
+
+
+class SigningKeyView(APIView):
+    """Bind the Ed25519 key that signs this party's tickets and attestations."""
+
+    @extend_schema(request=SigningKeySerializer, responses=SigningKeySerializer)
+    def put(self, request: Request) -> Response:
+        party = acting_party(request)
+        key = services.signing_key_bind(party=party, **checked(SigningKeySerializer, request))
+        return Response({"public_key": key.public_key})
+
+
+class KeysView(APIView):
+    """The party's API keys; a new one is shown once."""
+
+    @extend_schema(responses=ApiKeySerializer(many=True))
+    def get(self, request: Request) -> Response:
+        keys = selectors.keys_of(acting_party(request))
+        return Response({"results": ApiKeySerializer(keys, many=True).data, "next": None})
+
+    @extend_schema(request=ApiKeySerializer, responses={201: NewApiKeySerializer})
+    def post(self, request: Request) -> Response:
+        data = checked(ApiKeySerializer, request)
+        row, key = services.api_key_create(
+            user=request.user, party=acting_party(request), label=data.get("label", "")
+        )
+        return Response(ApiKeySerializer(row).data | {"api_key": key}, status=201)
+
+
+class KeyView(APIView):
+    """One API key."""
+
+    @extend_schema(request=None, responses={204: OpenApiResponse(description="Revoked.")})
+    def delete(self, request: Request, key_id: object) -> Response:
+        services.api_key_revoke(party=acting_party(request), key_id=key_id)
+        return Response(status=204)
+
+
+class PartyView(APIView):
+    """A party's public face."""
+
+    @extend_schema(responses=PartySerializer)
+    def get(self, request: Request, slug: str) -> Response:
+        return Response(PartySerializer(selectors.party_by_slug(slug)).data)
+
+
+urlpatterns = [
+    path("accounts/", AccountsView.as_view()),
+    path("me/", MeView.as_view()),
+    path("me/signing-key/", SigningKeyView.as_view()),
+    path("keys/", KeysView.as_view()),
+    path("keys/<uuid:key_id>/", KeyView.as_view()),
+    path("parties/<slug:slug>/", PartyView.as_view()),
+]

@@ -1,0 +1,133 @@
+"""People sign in, parties act. A party is known to the log by its `pid` only."""
+
+from __future__ import annotations
+
+import secrets
+import uuid
+from functools import cached_property
+
+from django.contrib.auth.models import AbstractBaseUser, BaseUserManager
+from django.db import models
+from django.db.models import Q
+
+from apps.core.clock import now
+from apps.core.models import BaseModel
+
+
+def new_pid() -> str:
+    """16 random bytes in hex: the pseudonym that log leaves carry."""
+    return secrets.token_hex(16)
+
+
+class UserManager(BaseUserManager["User"]):
+    def create_user(self, email: str, password: str | None = None) -> User:
+        user = self.model(email=email.strip().lower())
+        user.set_password(password)
+        user.save(using=self._db)
+        return user
+
+    def get_by_natural_key(self, username: str | None) -> User:
+        return self.get(email=(username or "").strip().lower())
+
+
+class User(AbstractBaseUser):
+    """A person who signs in, by e-mail (kept in lower case)."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    email = models.EmailField(unique=True)
+    is_active = models.BooleanField(default=True)
+    date_joined = models.DateTimeField(default=now)
+
+    USERNAME_FIELD = "email"
+    EMAIL_FIELD = "email"
+    REQUIRED_FIELDS: list[str] = []
+    objects = UserManager()
+
+    @cached_property
+    def acting_party(self) -> Party | None:
+        """Whom this request acts for: an API key's party, else the first that the person is of."""
+        membership = self.memberships.select_related("party").order_by("created_at").first()
+        return membership.party if membership else None
+
+
+class Party(BaseModel):
+    """Whoever owns accounts and acts: person, organisation, DAO or the system itself."""
+
+    class Kind(models.TextChoices):
+        PERSON = "person"
+        ORGANISATION = "organisation"
+        DAO = "dao"
+        SYSTEM = "system"
+
+    kind = models.CharField(max_length=12, choices=Kind.choices)
+    name = models.CharField(max_length=120)
+    slug = models.SlugField(max_length=60, unique=True)
+    pid = models.CharField(max_length=32, unique=True, default=new_pid, editable=False)
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(
+                name="party_kind_known",
+                condition=Q(kind__in=["person", "organisation", "dao", "system"]),
+            ),
+            models.CheckConstraint(
+                name="party_pid_is_hex", condition=Q(pid__regex=r"^[0-9a-f]{32}$")
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+    @cached_property
+    def signing_key(self) -> str | None:
+        """The active Ed25519 public key in hex, if one is bound."""
+        key = self.keys.filter(active=True).first()
+        return key.public_key if key else None
+
+
+class Membership(BaseModel):
+    """A person may act for a party."""
+
+    user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="memberships")
+    party = models.ForeignKey(Party, on_delete=models.PROTECT, related_name="memberships")
+    role = models.CharField(max_length=12, default="owner")
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["user", "party"], name="membership_once"),
+            models.CheckConstraint(name="membership_role_known", condition=Q(role="owner")),
+        ]
+
+
+class ApiKey(BaseModel):
+    """A bearer key acting for one party; only its SHA-256 is kept (the key has 256 random bits)."""
+
+    party = models.ForeignKey(Party, on_delete=models.PROTECT, related_name="api_keys")
+    user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="api_keys")
+    prefix = models.CharField(max_length=12)
+    sha256 = models.CharField(max_length=64, unique=True)
+    label = models.CharField(max_length=60, blank=True)
+    revoked_at = models.DateTimeField(null=True)
+
+
+class PartyKey(BaseModel):
+    """An Ed25519 key that a party signs tickets and attestations with; at most one is active."""
+
+    party = models.ForeignKey(Party, on_delete=models.PROTECT, related_name="keys")
+    public_key = models.CharField(max_length=64)
+    signature = models.CharField(max_length=128)
+    active = models.BooleanField(default=True)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["party"], condition=Q(active=True), name="party_has_one_active_key"
+            ),
+            # A roster counts each key once, so two parties must never share one.
+            models.UniqueConstraint(
+                fields=["public_key"], condition=Q(active=True), name="active_key_has_one_party"
+            ),
+            models.CheckConstraint(
+                name="party_key_is_hex", condition=Q(public_key__regex=r"^[0-9a-f]{64}$")
+            ),
+        ]

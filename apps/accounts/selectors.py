@@ -1,0 +1,35 @@
+"""Reads of parties and keys."""
+
+from __future__ import annotations
+
+from apps.accounts.bootstrap import SYSTEM_PARTIES
+from apps.accounts.models import ApiKey, Party, User
+from apps.core.errors import NotFound
+
+
+def system_party(code: str) -> Party:
+    """The party of the system itself: "protocol", "faucet" or "superdao".
+
+    Raises KeyError for any other code.
+    """
+    if code not in SYSTEM_PARTIES:
+        raise KeyError(code)
+    return Party.objects.get(slug=code)
+
+
+def party_by_slug(slug: str) -> Party:
+    """Raises NotFound."""
+    party = Party.objects.filter(slug=slug).first()
+    if party is None:
+        raise NotFound("party_not_found", "There is no party with this name.")
+    return party
+
+
+def party_of_user(user: User) -> Party | None:
+    """The party that a signed-in person acts for."""
+    return user.acting_party
+
+
+def keys_of(party: Party):
+    """The keys of a party that are not revoked, newest first."""
+    return ApiKey.objects.filter(party=party, revoked_at=None).order_by("-created_at")

@@ -1,0 +1,147 @@
+"""Writers of parties, people and keys."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from datetime import datetime
+
+from django.contrib.auth.password_validation import validate_password
+from django.core.exceptions import ValidationError
+from django.core.validators import validate_email
+from django.db import IntegrityError
+from django.utils.text import slugify
+
+from apps.accounts.bootstrap import SYSTEM_PARTIES
+from apps.accounts.events import SigningKeyBound
+from apps.accounts.models import ApiKey, Membership, Party, PartyKey, User
+from apps.core.clock import now as clock_now
+from apps.core.errors import BadInput, Conflict, NotFound
+from apps.core.events import emit
+from apps.core.transactions import durable, require_transaction
+from apps.protocol import wire
+
+KEY_DOMAIN = "flai/party-key/v1"
+KEY_PREFIX = "flai_"
+KEYS_MAX = 50
+
+
+def party_create(*, kind: str, name: str, slug: str | None = None, now: datetime) -> Party:
+    """Inner writer: a party with a fresh pid; its slug is made from the name unless given.
+
+    Raises Conflict when a given slug is taken.
+    """
+    require_transaction("accounts.services.party_create")
+    if slug is not None:
+        if Party.objects.filter(slug=slug).exists():
+            raise Conflict("slug_taken", "This short name is taken.")
+        return Party.objects.create(kind=kind, name=name, slug=slug, created_at=now)
+    return Party.objects.create(kind=kind, name=name, slug=_free_slug(name), created_at=now)
+
+
+def _free_slug(name: str) -> str:
+    base = slugify(name)[:50].strip("-") or "party"
+    if base in SYSTEM_PARTIES or Party.objects.filter(slug=base).exists():
+        return f"{base}-{secrets.token_hex(3)}"
+    return base
+
+
+def sign_up(
+    *, email: str, password: str, name: str, kind: str, now: datetime | None = None
+) -> tuple[User, Party]:
+    """A person with an e-mail and a password, and the party that they act for.
+
+    Raises BadInput naming the field: e-mail, password, name, kind; Conflict for a known e-mail.
+    """
+    now = now or clock_now()
+    email, name = email.strip().lower(), " ".join(name.split())
+    if kind not in ("person", "organisation"):
+        raise BadInput("bad_kind", "The kind is person or organisation.", field="kind")
+    if not 1 <= len(name) <= 120:
+        raise BadInput("bad_name", "Give a name of at most 120 characters.", field="name")
+    try:
+        validate_email(email)
+    except ValidationError:
+        raise BadInput("bad_email", "Enter a valid e-mail address.", field="email") from None
+    user = User(email=email)
+    try:
+        validate_password(password, user)
+    except ValidationError as error:
+        raise BadInput("weak_password", " ".join(error.messages), field="password") from None
+    user.set_password(password)
+    with durable():
+        if User.objects.filter(email=email).exists():
+            raise Conflict("email_taken", "There is an account with this e-mail already.")
+        try:
+            user.save(force_insert=True)
+        except IntegrityError:
+            raise Conflict("email_taken", "There is an account with this e-mail already.") from None
+        party = party_create(kind=kind, name=name, now=now)
+        Membership.objects.create(user=user, party=party, created_at=now)
+    return user, party
+
+
+def api_key_hash(key: str) -> str:
+    """SHA-256 of a key, hex: 256 random bits need no slow hash."""
+    return hashlib.sha256(key.encode()).hexdigest()
+
+
+def api_key_create(
+    *, user: User, party: Party, label: str = "", now: datetime | None = None
+) -> tuple[ApiKey, str]:
+    """A new key for `party`. Returns (row, the key itself): it is shown now and never again."""
+    now = now or clock_now()
+    key = KEY_PREFIX + secrets.token_urlsafe(32)
+    with durable():
+        if ApiKey.objects.filter(party=party, revoked_at=None).count() >= KEYS_MAX:
+            raise Conflict("too_many_keys", f"Revoke one first: {KEYS_MAX} keys are in use.")
+        row = ApiKey.objects.create(
+            party=party,
+            user=user,
+            prefix=key[:12],
+            sha256=api_key_hash(key),
+            label=label[:60],
+            created_at=now,
+        )
+    return row, key
+
+
+def api_key_revoke(*, party: Party, key_id: object, now: datetime | None = None) -> None:
+    """The key stops working at once. Raises NotFound unless it is the party's and not revoked."""
+    changed = ApiKey.objects.filter(id=key_id, party=party, revoked_at=None)
+    if not changed.update(revoked_at=now or clock_now()):
+        raise NotFound("key_not_found", "There is no such key.")
+
+
+def signing_key_bind(
+    *, party: Party, public_key: str, signature: str, now: datetime | None = None
+) -> PartyKey:
+    """Bind an Ed25519 key; `signature` by that key over {"pid","public_key"} proves possession.
+
+    The same key again changes nothing; another one replaces the active one.
+    Raises BadInput (shape, signature), Conflict (another party holds the key).
+    """
+    now = now or clock_now()
+    content = {"pid": party.pid, "public_key": public_key}
+    try:
+        wire.verify(public_key, KEY_DOMAIN, content, signature)
+    except wire.BadSignature:
+        raise BadInput(
+            "bad_signature", f"The signature over {KEY_DOMAIN} does not match the key."
+        ) from None
+    with durable():
+        Party.objects.select_for_update().get(id=party.id)
+        active = PartyKey.objects.filter(party=party, active=True).first()
+        if active is not None and active.public_key == public_key:
+            return active
+        if PartyKey.objects.filter(public_key=public_key, active=True).exists():
+            raise Conflict("key_taken", "Another party uses this key.")
+        if active is not None:
+            active.active = False
+            active.save(update_fields=["active"])
+        key = PartyKey.objects.create(
+            party=party, public_key=public_key, signature=signature, created_at=now
+        )
+        emit(SigningKeyBound(key_id=key.id, party_id=party.id), now=now)
+    party.__dict__.pop("signing_key", None)
+    return key

@@ -1,0 +1,75 @@
+"""/api/v1/nodes and /api/v1/jobs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.urls import path
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import extend_schema
+from rest_framework import serializers
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from apps.accounts.permissions import acting_party
+from apps.compute import control, selectors, services
+from apps.compute.models import Node
+from apps.core.clock import now
+from apps.core.serial import checked
+
+
+class ClaimSerializer(serializers.Serializer[Any]):
+    signature = serializers.RegexField(r"^[0-9a-f]{128}$")
+
+
+class NodesView(APIView):
+    """The node set: signed descriptors, who runs each node, whether it answers now."""
+
+    @extend_schema(responses=OpenApiTypes.OBJECT)
+    def get(self, request: Request) -> Response:
+        nodes = list(Node.objects.filter(active=True).select_related("operator").order_by("index"))
+        healthy = control.health(selectors.members(nodes))
+        rows = [_node_json(node, up) for node, up in zip(nodes, healthy, strict=True)]
+        return Response({"results": rows, "next": None})
+
+
+class ClaimView(APIView):
+    """An operator claims its node: the node's key signs {"pid", "node"} (flai/node-claim/v1)."""
+
+    @extend_schema(request=ClaimSerializer, responses=OpenApiTypes.OBJECT)
+    def post(self, request: Request, fingerprint: str) -> Response:
+        node = services.node_claim(
+            fingerprint=fingerprint,
+            party=acting_party(request),
+            now=now(),
+            **checked(ClaimSerializer, request),
+        )
+        return Response(_node_json(node, None))
+
+
+class JobView(APIView):
+    """A job with what every node signed about it."""
+
+    @extend_schema(responses=OpenApiTypes.OBJECT)
+    def get(self, request: Request, job_id: str) -> Response:
+        return Response(selectors.job_json(selectors.job_get(job_id)))
+
+
+def _node_json(node: Node, healthy: bool | None) -> dict[str, Any]:
+    operator = node.operator
+    return {
+        "fingerprint": node.fingerprint,
+        "name": node.name,
+        "index": node.index,
+        "healthy": healthy,
+        "operator": {"slug": operator.slug, "name": operator.name} if operator else None,
+        "descriptor": node.descriptor,
+    }
+
+
+urlpatterns = [
+    path("nodes/", NodesView.as_view()),
+    path("nodes/<str:fingerprint>/claim/", ClaimView.as_view()),
+    path("jobs/<str:job_id>/", JobView.as_view()),
+]

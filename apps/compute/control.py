@@ -1,0 +1,247 @@
+"""The only client of the nodes' control ports: sends to all nodes at once, outside transactions.
+
+A node's "no" is Final; a node that does not answer, lost a peer or ran out of time is Retryable.
+Nothing here reads what is sealed, and nothing is logged.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from django.conf import settings
+
+from apps.protocol import jobs, wire
+
+T = TypeVar("T")
+
+# One HTTP round trip must fit besides the nodes' own deadline for the job.
+ANSWER_MARGIN_S = 5.0
+CONNECT_S = 1.0
+HEALTH_S = 0.5
+
+
+class ControlError(Exception):
+    """What went wrong with the nodes: `code` for programs, `text` safe to show."""
+
+    def __init__(self, code: str, text: str) -> None:
+        super().__init__(text)
+        self.code = code
+        self.text = text
+
+
+class Retryable(ControlError):
+    """The same request may succeed later: a node is away, or lost another one."""
+
+
+class Final(ControlError):
+    """A node refused, or the nodes' answers do not fit together; asking again changes nothing."""
+
+
+@dataclass(frozen=True)
+class Member:
+    """Where to reach one node and what it signs with."""
+
+    name: str
+    fingerprint: str
+    sign_key: str
+    url: str
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One node's answer to a job."""
+
+    member: Member
+    receipt: dict[str, Any]
+    signature: str
+    openings: dict[str, Any]
+    sealed: str | None
+
+    @property
+    def signed(self) -> dict[str, Any]:
+        """The receipt as the other nodes want to see it."""
+        return {"receipt": self.receipt, "signature": self.signature}
+
+
+def run_job(
+    members: Sequence[Member],
+    descriptor: dict[str, Any],
+    *,
+    ticket_ids: Sequence[str],
+    uploads: Sequence[dict[str, Any]] = (),
+) -> list[Answer]:
+    """Sign the descriptor, run it on every node, and return agreeing answers in the nodes' order.
+
+    Checked: each receipt's signature, that it is about this descriptor (attempt included) and
+    these tickets, that the openings are those receipted, that all nodes opened the same, and that
+    the two holders of each word of the result report the same hash.
+
+    Raises: Retryable, Final.
+    """
+    body = _encode(
+        {
+            "descriptor": descriptor,
+            "signature": wire.sign(coordinator_key(), jobs.JOB_DOMAIN, descriptor),
+            "uploads": list(uploads),
+        }
+    )
+    patience = descriptor["deadline_s"] + ANSWER_MARGIN_S
+    found = _all(members, lambda member: _post(member, "/jobs", body, timeout_s=patience))
+    answers = [_answer(member, content) for member, content in zip(members, found, strict=True)]
+    _check_answers(answers, descriptor, sorted(ticket_ids))
+    return answers
+
+
+def commit(members: Sequence[Member], job_id: str, signed: Sequence[dict[str, Any]]) -> str | None:
+    """Show all receipts to all nodes, so that each makes its part of the result permanent.
+
+    Returns the model's id, or None where the job made none. Raises: Retryable, Final.
+    """
+    body = _encode({"receipts": list(signed)})
+    found = _all(members, lambda m: _post(m, f"/jobs/{job_id}/commit", body, timeout_s=15.0))
+    if any(content.get("committed") is not True for content in found):
+        raise Final("bad_answer", "A node did not confirm the commit.")
+    models = {content.get("model") for content in found}
+    if len(models) != 1:
+        raise Final("receipts_disagree", "The nodes name different models.")
+    return models.pop()
+
+
+def put_share(members: Sequence[Member], upload: dict[str, Any], *, ticket_id: str) -> list[Any]:
+    """Hand a sealed upload to every node; returns their signed acknowledgements in order.
+
+    Raises: Retryable, Final.
+    """
+    body = _encode(upload)
+    found = _all(members, lambda member: _post(member, "/shares", body, timeout_s=15.0))
+    for member, content in zip(members, found, strict=True):
+        ack = content.get("ack")
+        try:
+            wire.verify(member.sign_key, jobs.ACK_DOMAIN, ack, content.get("signature"))
+        except wire.BadSignature:
+            raise Final("bad_answer", f"{member.name} did not sign for the share.") from None
+        if ack.get("ticket_id") != ticket_id or ack.get("node") != member.fingerprint:
+            raise Final("bad_answer", f"{member.name} signed for another share.")
+    return found
+
+
+def health(members: Sequence[Member]) -> list[bool]:
+    """Whether each node answers now."""
+
+    def answers(member: Member) -> bool:
+        try:
+            reply = client().get(member.url + "/health", timeout=HEALTH_S)
+            return reply.status_code == 200 and reply.json().get("status") == "ok"
+        except (httpx.HTTPError, ValueError):
+            return False
+
+    return [future.result() for future in [pool().submit(answers, m) for m in members]]
+
+
+@cache
+def client() -> httpx.Client:
+    """One client a process: connections to the nodes stay open between jobs."""
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=48, keepalive_expiry=60)
+    return httpx.Client(limits=limits, trust_env=False)
+
+
+@cache
+def pool() -> ThreadPoolExecutor:
+    """Threads that wait for nodes; enough for several jobs at a time on three nodes each."""
+    return ThreadPoolExecutor(max_workers=48, thread_name_prefix="node")
+
+
+def coordinator_key() -> Ed25519PrivateKey:
+    """The key that signs job descriptors. It proves who asks; it permits nothing by itself."""
+    return _read_key(Path(settings.COORDINATOR_KEY_FILE))
+
+
+@cache
+def _read_key(path: Path) -> Ed25519PrivateKey:
+    return Ed25519PrivateKey.from_private_bytes(bytes.fromhex(path.read_text().strip()))
+
+
+def _encode(content: dict[str, Any]) -> bytes:
+    return json.dumps(content, separators=(",", ":")).encode()
+
+
+def _all(members: Sequence[Member], call: Callable[[Member], T]) -> list[T]:
+    """Call every node at once and wait for all; one refusal outweighs the others' lost peers."""
+    futures: list[Future[T]] = [pool().submit(call, member) for member in members]
+    found, errors = [], []
+    for future in futures:
+        try:
+            found.append(future.result())
+        except ControlError as error:
+            errors.append(error)
+    for kind in (Final, Retryable):
+        for error in errors:
+            if isinstance(error, kind):
+                raise error
+    return found
+
+
+def _post(member: Member, path: str, body: bytes, *, timeout_s: float) -> dict[str, Any]:
+    try:
+        reply = client().post(
+            member.url + path,
+            content=body,
+            headers={"content-type": "application/json"},
+            timeout=httpx.Timeout(timeout_s, connect=CONNECT_S),
+        )
+    except httpx.HTTPError:
+        raise Retryable("node_down", f"{member.name} does not answer.") from None
+    try:
+        content = reply.json()
+    except ValueError:
+        content = None
+    if not isinstance(content, dict):
+        raise Retryable("bad_answer", f"{member.name} answered {reply.status_code} unreadably.")
+    if reply.status_code < 300:
+        return content
+    code, detail = str(content.get("code", reply.status_code)), str(content.get("detail", ""))
+    kind = Retryable if content.get("retryable") or reply.status_code >= 500 else Final
+    raise kind(code, f"{member.name}: {detail}" if detail else f"{member.name} refused.")
+
+
+def _answer(member: Member, content: dict[str, Any]) -> Answer:
+    openings, sealed = content.get("openings"), content.get("sealed")
+    if not isinstance(openings, dict) or not (sealed is None or isinstance(sealed, str)):
+        raise Final("bad_answer", f"{member.name} sent a malformed answer.")
+    try:
+        receipt = jobs.check_receipt(
+            {k: content.get(k) for k in ("receipt", "signature")}, sign_key=member.sign_key
+        )
+    except jobs.JobError as error:
+        raise Final(error.code, f"{member.name}: {error.text}") from None
+    return Answer(member, receipt, content["signature"], openings, sealed)
+
+
+def _check_answers(
+    answers: Sequence[Answer], descriptor: dict[str, Any], ticket_ids: list[str]
+) -> None:
+    try:
+        receipts = jobs.check_receipts(
+            [answer.signed for answer in answers],
+            sign_keys={a.member.fingerprint: a.member.sign_key for a in answers},
+        )
+    except jobs.JobError as error:
+        raise Final(error.code, error.text) from None
+    receipt = receipts[0]
+    # Nodes that completed an earlier attempt, whose answer we lost, repeat what they signed then.
+    sent = descriptor | {"attempt": receipt["attempt"]}
+    if receipt["attempt"] > descriptor["attempt"] or receipt["descriptor"] != jobs.job_digest(sent):
+        raise Final("receipts_disagree", "The nodes' receipts are about another job than asked.")
+    if receipt["inputs"] != ticket_ids:
+        raise Final("receipts_disagree", "The nodes computed on other inputs than asked.")
+    for answer in answers:
+        if wire.digest(jobs.OPENINGS_DOMAIN, answer.openings) != receipt["openings"]:
+            raise Final("receipts_disagree", f"{answer.member.name} reports other openings.")

@@ -1,0 +1,117 @@
+"""Nodes, the jobs they are asked to run, and what each of them signed about a job."""
+
+from __future__ import annotations
+
+from django.db import models
+from django.db.models import Q
+
+from apps.core.models import BaseModel
+
+
+class Node(BaseModel):
+    """One member of the node set, as its own signed descriptor describes it."""
+
+    fingerprint = models.CharField(max_length=64, unique=True)
+    name = models.CharField(max_length=64)
+    index = models.PositiveSmallIntegerField()
+    control_url = models.CharField(max_length=200)
+    descriptor = models.JSONField()
+    operator = models.ForeignKey(
+        "accounts.Party", models.PROTECT, related_name="nodes", null=True, blank=True
+    )
+    # A fingerprint that left the node set stays, because receipts point to it.
+    active = models.BooleanField(default=True)
+
+    class Meta:
+        ordering = ["index"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["index"], condition=Q(active=True), name="compute_node_one_per_index"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class JobState(models.TextChoices):
+    QUEUED = "queued"
+    RUNNING = "running"
+    COMMITTING = "committing"
+    DONE = "done"
+    FAILED = "failed"
+
+
+# What events decide: from → to. A running job whose lease ran out is queued again.
+TRANSITIONS: dict[str, frozenset[str]] = {
+    JobState.QUEUED: frozenset({JobState.RUNNING, JobState.FAILED}),
+    JobState.RUNNING: frozenset(
+        {JobState.QUEUED, JobState.RUNNING, JobState.COMMITTING, JobState.DONE, JobState.FAILED}
+    ),
+    JobState.COMMITTING: frozenset({JobState.COMMITTING, JobState.DONE}),
+    JobState.DONE: frozenset(),
+    JobState.FAILED: frozenset(),
+}
+
+
+class Job(BaseModel):
+    """A computation asked of all nodes at once; its descriptor names only what owners allow.
+
+    `descriptor` has no attempt: it is numbered when it is sent. `due_at` is when a queued job may
+    run, `lease_until` until when a worker holds it, `expires_at` when it is given up.
+    """
+
+    job_id = models.CharField(max_length=32, unique=True)
+    kind = models.CharField(max_length=16)
+    circuit = models.CharField(max_length=80)
+    scope = models.CharField(max_length=80)
+    descriptor = models.JSONField()
+    attempt = models.PositiveIntegerField(default=0)
+    state = models.CharField(max_length=12, choices=JobState.choices, default=JobState.QUEUED)
+    error_code = models.CharField(max_length=64, blank=True)
+    reason = models.TextField(blank=True)
+    openings = models.JSONField(null=True)
+    model = models.CharField(max_length=64, blank=True)
+    due_at = models.DateTimeField()
+    lease_until = models.DateTimeField(null=True)
+    expires_at = models.DateTimeField()
+    done_at = models.DateTimeField(null=True)
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(state__in=JobState.values), name="compute_job_known_state"
+            ),
+            models.CheckConstraint(
+                condition=Q(lease_until__isnull=False)
+                | ~Q(state__in=[JobState.RUNNING, JobState.COMMITTING]),
+                name="compute_job_held_by_a_lease",
+            ),
+        ]
+        indexes = [
+            models.Index(
+                fields=["due_at"],
+                condition=~Q(state__in=[JobState.DONE, JobState.FAILED]),
+                name="compute_job_open",
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.circuit} {self.job_id}"
+
+
+class Receipt(BaseModel):
+    """One node's signed word about a job: inputs, circuit, openings, hashes of the result."""
+
+    job = models.ForeignKey(Job, on_delete=models.PROTECT, related_name="receipts")
+    node = models.ForeignKey(Node, on_delete=models.PROTECT, related_name="receipts")
+    body = models.JSONField()
+    signature = models.CharField(max_length=128)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["job", "node"], name="compute_receipt_one_per_node")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.node} on {self.job}"

@@ -1,0 +1,327 @@
+"""Nodes and jobs: the inner writers that higher apps put together around the nodes' answers.
+
+A job goes claim → control.run_job → answered → (control.commit →) done. Claiming and recording are
+transactions; between them, none is open while nodes compute. A worker that dies leaves a lease
+that runs out; the next claim is a new attempt, or, when the receipts were stored already, the same
+commit again.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from django.conf import settings
+
+from apps.accounts.models import Party
+from apps.compute import control
+from apps.compute.models import TRANSITIONS, Job, JobState, Node, Receipt
+from apps.compute.selectors import members_by_fingerprint
+from apps.core.errors import DomainError
+from apps.core.transactions import durable, require_transaction
+from apps.protocol import jobs, wire
+from apps.wallets import log
+
+BACKOFF_S = 0.25
+BACKOFF_S_MAX = 5.0
+LEASE_MARGIN_S = 20.0
+PROBE_S = 0.5
+
+
+def nodes_sync() -> list[Node]:
+    """Take over the node set that the operators publish (settings.NODES_FILE).
+
+    Each descriptor must be signed by the node itself. An operator's claim stays with its node.
+    Raises DomainError where the file or a descriptor is not acceptable.
+    """
+    path = Path(settings.NODES_FILE)
+    try:
+        published = json.loads(path.read_text())["nodes"]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise DomainError("no_nodes", f"No node list at {path}.", status=503) from None
+    try:
+        prints = [jobs.check_node(descriptor) for descriptor in published]
+    except jobs.JobError as error:
+        raise DomainError(error.code, error.text) from None
+    with durable():
+        known = {n.fingerprint: n for n in Node.objects.select_for_update().order_by("id")}
+        for node in known.values():
+            if node.active and node.fingerprint not in prints:
+                node.active = False
+                node.save(update_fields=["active"])
+        for fingerprint, descriptor in zip(prints, published, strict=True):
+            facts = {
+                "name": descriptor["name"],
+                "index": descriptor["index"],
+                "control_url": "http://" + descriptor["control"],
+                "descriptor": descriptor,
+                "active": True,
+            }
+            node = known.get(fingerprint)
+            if node is None or any(getattr(node, k) != v for k, v in facts.items()):
+                Node.objects.update_or_create(fingerprint=fingerprint, defaults=facts)
+    return list(Node.objects.filter(active=True).order_by("index"))
+
+
+def nodes_published_at() -> float | None:
+    """When the operators' list was last written; None while there is none."""
+    try:
+        return Path(settings.NODES_FILE).stat().st_mtime
+    except OSError:
+        return None
+
+
+def node_claim(*, fingerprint: str, party: Party, signature: str, now: datetime) -> Node:
+    """Its operator claims a node: the node's own key signs {"pid", "node"}.
+
+    Who runs a node is paid for the jobs it serves from then on. Raises DomainError.
+    """
+    with durable():
+        node = Node.objects.select_for_update().filter(fingerprint=fingerprint).first()
+        if node is None:
+            raise DomainError("unknown_node", "No node has this fingerprint.", status=404)
+        claim = {"pid": party.pid, "node": fingerprint}
+        try:
+            wire.verify(node.descriptor["sign_key"], jobs.NODE_CLAIM_DOMAIN, claim, signature)
+        except wire.BadSignature:
+            raise DomainError(
+                "bad_signature", "The claim is not signed by the node's own key.", status=403
+            ) from None
+        if node.operator_id not in (None, party.id):
+            raise DomainError("already_claimed", "Somebody else runs this node.", status=409)
+        if node.operator_id is None:
+            node.operator = party
+            node.save(update_fields=["operator"])
+            log.append(
+                "compute.node_claimed", {"node": fingerprint, "operator": party.pid}, now=now
+            )
+    return node
+
+
+def job_create(
+    *,
+    kind: str,
+    circuit: str,
+    circuits_hash: str,
+    nodes: Sequence[str],
+    scope: str,
+    roster: dict[str, Any] | None,
+    inputs: dict[str, list[str]],
+    model: str | None,
+    deadline_s: int,
+    expires_at: datetime,
+    now: datetime,
+) -> Job:
+    """A queued job for these nodes. Inner writer: call it inside a transaction."""
+    require_transaction("compute.job_create")
+    job_id = secrets.token_hex(16)
+    descriptor = {
+        "v": 1,
+        "job_id": job_id,
+        "circuit": circuit,
+        "circuits_hash": circuits_hash,
+        "engine": "ring",
+        "nodes": list(nodes),
+        "scope": scope,
+        "roster": roster,
+        "inputs": inputs,
+        "model": model,
+        "deadline_s": deadline_s,
+    }
+    jobs.check_job({**descriptor, "attempt": 1})
+    return Job.objects.create(
+        job_id=job_id,
+        kind=kind,
+        circuit=circuit,
+        scope=scope,
+        descriptor=descriptor,
+        due_at=now,
+        expires_at=expires_at,
+    )
+
+
+def job_claim(job_id: Any, *, now: datetime) -> Job | None:
+    """Take a job for one worker, or None when it is not due or another worker has it.
+
+    A fresh or abandoned run is a new attempt; a job whose receipts are stored keeps its own. Inner
+    writer.
+    """
+    job = Job.objects.select_for_update(skip_locked=True).filter(pk=job_id).first()
+    if job is None or not _due(job, now):
+        return None
+    if job.state != JobState.COMMITTING:
+        _to(job, JobState.RUNNING)
+        job.attempt += 1
+    job.lease_until = now + timedelta(seconds=job.descriptor["deadline_s"] + LEASE_MARGIN_S)
+    job.save(update_fields=["state", "attempt", "lease_until"])
+    return job
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the nodes said: openings, receipts, and for a query the sealed output of each node."""
+
+    answers: list[control.Answer]
+
+    @property
+    def openings(self) -> dict[str, Any]:
+        return self.answers[0].openings
+
+    @property
+    def model(self) -> str | None:
+        return self.answers[0].receipt["model"]
+
+
+def job_answers(job: Job) -> bool:
+    """Whether a job that failed before can be tried again: do all its nodes answer?
+
+    Nodes accept few attempts of one job; a node that is away shall not use them up. No transaction
+    may be open.
+    """
+    return job.attempt == 0 or all(control.health(members_by_fingerprint(job.descriptor["nodes"])))
+
+
+def job_deferred(job_id: Any, *, now: datetime) -> Job | None:
+    """Look again later at a queued job whose nodes do not all answer. Inner writer."""
+    require_transaction("compute.job_deferred")
+    job = Job.objects.select_for_update().get(pk=job_id)
+    if job.state != JobState.QUEUED or job.due_at > now:
+        return None
+    job.due_at = now + timedelta(seconds=PROBE_S)
+    job.save(update_fields=["due_at"])
+    return job
+
+
+def job_dispatch(
+    job: Job, *, ticket_ids: Sequence[str], uploads: Sequence[dict[str, Any]] = ()
+) -> Outcome:
+    """Have the nodes compute a claimed job. No transaction is open.
+
+    Raises: control.Retryable, control.Final.
+    """
+    members = members_by_fingerprint(job.descriptor["nodes"])
+    descriptor = {**job.descriptor, "attempt": job.attempt}
+    return Outcome(control.run_job(members, descriptor, ticket_ids=ticket_ids, uploads=uploads))
+
+
+def job_answered(job: Job, outcome: Outcome, *, commits: bool, now: datetime) -> bool:
+    """Store the receipts; the job is done, or (`commits`) its result is next made permanent.
+
+    Returns False when another worker recorded this job meanwhile: the caller changes nothing then.
+    Inner writer.
+    """
+    held = _relock(job)
+    if held is None:
+        return False
+    nodes = {
+        node.fingerprint: node
+        for node in Node.objects.filter(fingerprint__in=job.descriptor["nodes"])
+    }
+    Receipt.objects.bulk_create(
+        [
+            Receipt(
+                job=job,
+                node=nodes[answer.member.fingerprint],
+                body=answer.receipt,
+                signature=answer.signature,
+            )
+            for answer in outcome.answers
+        ]
+    )
+    _to(held, JobState.COMMITTING if commits else JobState.DONE)
+    held.openings, held.model = outcome.openings, outcome.model or ""
+    if not commits:
+        held.done_at, held.lease_until = now, None
+    held.save(update_fields=["state", "openings", "model", "done_at", "lease_until"])
+    _copy(held, job)
+    return True
+
+
+def job_commit(job: Job) -> None:
+    """Have the nodes keep the result of a job whose receipts are stored. No transaction is open.
+
+    Raises: control.Retryable, control.Final.
+    """
+    members = members_by_fingerprint(job.descriptor["nodes"])
+    signed = [
+        {"receipt": receipt.body, "signature": receipt.signature}
+        for receipt in Receipt.objects.filter(job=job).order_by("node__index")
+    ]
+    model = control.commit(members, job.job_id, signed)
+    if (model or "") != job.model:
+        raise control.Final("receipts_disagree", "The nodes committed another model.")
+
+
+def job_done(job: Job, *, now: datetime) -> bool:
+    """The nodes keep the result. Returns False when another worker recorded it. Inner writer."""
+    held = _relock(job)
+    if held is None:
+        return False
+    _to(held, JobState.DONE)
+    held.done_at, held.lease_until = now, None
+    held.save(update_fields=["state", "done_at", "lease_until"])
+    _copy(held, job)
+    return True
+
+
+def job_postponed(job: Job, error: control.ControlError, *, now: datetime) -> float | None:
+    """Run it again later: 0.25 s, doubling to 5 s; returns the wait, None when recorded elsewhere.
+
+    A job whose receipts are stored stays with its commit. Inner writer.
+    """
+    held = _relock(job)
+    if held is None:
+        return None
+    wait_s = min(BACKOFF_S * 2 ** min(held.attempt - 1, 10), BACKOFF_S_MAX)
+    held.error_code, held.reason = error.code, error.text
+    held.due_at = now + timedelta(seconds=wait_s)
+    if held.state == JobState.COMMITTING:
+        held.lease_until = held.due_at
+    else:
+        _to(held, JobState.QUEUED)
+        held.lease_until = None
+    held.save(update_fields=["state", "error_code", "reason", "due_at", "lease_until"])
+    _copy(held, job)
+    return wait_s
+
+
+def job_failed(job: Job, *, code: str, reason: str, now: datetime) -> bool:
+    """Give up. Returns False when another worker recorded it. Inner writer."""
+    held = _relock(job)
+    if held is None:
+        return False
+    _to(held, JobState.FAILED)
+    held.error_code, held.reason = code, reason
+    held.done_at, held.lease_until = now, None
+    held.save(update_fields=["state", "error_code", "reason", "done_at", "lease_until"])
+    _copy(held, job)
+    return True
+
+
+def _due(job: Job, now: datetime) -> bool:
+    if job.state == JobState.QUEUED:
+        return job.due_at <= now
+    return job.state in (JobState.RUNNING, JobState.COMMITTING) and job.lease_until <= now
+
+
+def _relock(job: Job) -> Job | None:
+    """The row again, if it still is the attempt and state that this worker claimed."""
+    require_transaction("compute: recording a job")
+    held = Job.objects.select_for_update().get(pk=job.pk)
+    return held if (held.state, held.attempt) == (job.state, job.attempt) else None
+
+
+def _to(job: Job, state: JobState) -> None:
+    if state not in TRANSITIONS[job.state]:
+        raise DomainError("wrong_state", f"A {job.state} job cannot become {state}.", status=409)
+    job.state = state
+
+
+def _copy(held: Job, job: Job) -> None:
+    for name in ("state", "openings", "model", "due_at", "lease_until", "done_at"):
+        setattr(job, name, getattr(held, name))

@@ -1,0 +1,16 @@
+"""The clock, read at the edges only (views, tasks, commands); everything below is handed `now`."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+
+def now() -> datetime:
+    """The current time, with time zone UTC."""
+    return datetime.now(UTC)
+
+
+def unix_ms(at: datetime) -> int:
+    """Whole milliseconds since 1970, rounded down; exact (no float on the way)."""
+    since = at - datetime(1970, 1, 1, tzinfo=UTC)
+    return (since.days * 86_400 + since.seconds) * 1000 + since.microseconds // 1000

@@ -1,0 +1,108 @@
+"""Idempotency-Key: a retried POST gets the first answer, and the effect happens once.
+
+The answer is stored in the transaction of the effect. A second request with the same key waits for
+the first one's transaction, then gets its answer; with another body it gets a conflict. Refusals
+(problem details) are not stored: they wrote nothing, so the same key may try again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import uuid
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+from rest_framework.exceptions import NotAuthenticated
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.utils.encoders import JSONEncoder
+
+from apps.core.clock import now
+from apps.core.errors import BadInput, Conflict, Forbidden
+from apps.core.models import IdempotentCall
+from apps.core.transactions import joinable
+
+HEADER = "Idempotency-Key"
+KEY_MAX = 200
+
+
+class IdempotencyConflict(Conflict):
+    code = "idempotency_conflict"
+    text = "This Idempotency-Key was used for another request already."
+
+
+def key_of(request: Request, *, required: bool = True) -> str | None:
+    """The request's key. Raises BadInput for one that is missing (if required) or not printable."""
+    key = request.headers.get(HEADER)
+    if key is None and not required:
+        return None
+    if not key:
+        raise BadInput(
+            "idempotency_key_required", f"Send an {HEADER} header: a new UUID for each payment."
+        )
+    if len(key) > KEY_MAX or not key.isascii() or not key.isprintable():
+        raise BadInput("idempotency_key_shape", f"The {HEADER} is too long or not printable ASCII.")
+    return key
+
+
+def effect_id(request: Request) -> uuid.UUID:
+    """An id for the effect (a transfer, a query) that is fixed by actor and key."""
+    return uuid.uuid5(_actor_id(request), f"flai/effect/{key_of(request)}")
+
+
+def digest_of(request: Request) -> str:
+    """SHA-256 over method, path and body; JSON bodies by value, so that spacing does not matter."""
+    body = json.dumps(request.data, sort_keys=True, separators=(",", ":"))
+    text = "\n".join((request.method or "", request.get_full_path(), body))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def idempotent(
+    view: Callable[..., Response] | None = None, *, required: bool = True
+) -> Callable[..., Any]:
+    """Decorator for a DRF view method: `@idempotent` or `@idempotent(required=False)`.
+
+    The method runs inside one durable transaction, which its services join (`durable()`); its
+    `Response.data` must be JSON. Raises BadInput, IdempotencyConflict.
+    """
+    if view is None:
+        return lambda view_: idempotent(view_, required=required)
+
+    @wraps(view)
+    def once(self: Any, request: Request, *args: Any, **kwargs: Any) -> Response:
+        actor_id = _actor_id(request)
+        key = key_of(request, required=required)
+        if key is None:
+            return view(self, request, *args, **kwargs)
+        digest = digest_of(request)
+        with joinable():
+            call = IdempotentCall(actor_id=actor_id, key=key, digest=digest, created_at=now())
+            # Waits for another transaction that is inserting the same key.
+            IdempotentCall.objects.bulk_create([call], ignore_conflicts=True)
+            held = IdempotentCall.objects.get(actor_id=actor_id, key=key)
+            if held.status is not None:
+                if held.digest != digest:
+                    raise IdempotencyConflict()
+                return Response(
+                    json.loads(held.response),
+                    status=held.status,
+                    headers={"Idempotency-Replayed": "true"},
+                )
+            response = view(self, request, *args, **kwargs)
+            IdempotentCall.objects.filter(pk=held.pk).update(
+                status=response.status_code, response=json.dumps(response.data, cls=JSONEncoder)
+            )
+            return response
+
+    return once
+
+
+def _actor_id(request: Request) -> uuid.UUID:
+    if not request.user.is_authenticated:
+        raise NotAuthenticated()
+    party = request.user.acting_party
+    if party is None:
+        raise Forbidden("no_party", "Your sign-in acts for no party.")
+    return party.id

@@ -1,0 +1,1 @@
+"""The pages: one module per area; views read by selectors, write by services, own no models."""

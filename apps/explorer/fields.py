@@ -1,0 +1,108 @@
+"""Form fields for exact quantities: amounts in micro-units, durations, percentages, lists.
+
+People write `0.50`, `3 d`, `12.5`; services get integers. No float on the way.
+"""
+
+from __future__ import annotations
+
+import re
+from decimal import Decimal, InvalidOperation
+from typing import Any
+
+from django import forms
+from django.core.exceptions import ValidationError
+
+UNITS = {"s": 1, "sec": 1, "min": 60, "m": 60, "h": 3_600, "d": 86_400, "day": 86_400, "w": 604_800}
+_DURATION = re.compile(r"(\d{1,6})\s*([a-z]+?)s?")
+
+
+def _decimal(text: str) -> Decimal:
+    try:
+        value = Decimal(text.replace("$", "").replace(",", "").replace("%", "").strip())
+    except InvalidOperation:
+        raise ValidationError("Write a number, like 12.50.", code="number") from None
+    if not value.is_finite() or abs(value) > Decimal(10) ** 12:
+        raise ValidationError("Write a number below 1,000,000,000,000.", code="number")
+    return value
+
+
+class ScaledField(forms.CharField):
+    """A decimal number as an integer of a smaller unit: `scale` units make one."""
+
+    scale = 1
+    decimals = 0
+    minimum = 0
+
+    def __init__(self, **kwargs: Any) -> None:
+        self.maximum: int | None = kwargs.pop("maximum", None)
+        kwargs.setdefault("max_length", 32)
+        super().__init__(**kwargs)
+        self.widget.attrs.setdefault("inputmode", "decimal")
+        self.widget.attrs.setdefault("autocomplete", "off")
+
+    def clean(self, value: Any) -> int | None:  # type: ignore[override]
+        text = super().clean(value)
+        if not text:
+            return None
+        scaled = _decimal(text) * self.scale
+        if scaled != scaled.to_integral_value():
+            raise ValidationError(f"At most {self.decimals} decimals.", code="decimals")
+        if scaled < self.minimum:
+            least = Decimal(self.minimum) / self.scale
+            raise ValidationError(f"At least {least.normalize():f}.", code="least")
+        if self.maximum is not None and scaled > self.maximum:
+            most = Decimal(self.maximum) / self.scale
+            raise ValidationError(f"At most {most.normalize():f}.", code="most")
+        return int(scaled)
+
+
+class AmountField(ScaledField):
+    """Tokens, as micro-units > 0."""
+
+    scale, decimals, minimum = 1_000_000, 6, 1
+
+
+class PercentField(ScaledField):
+    """A percentage, as basis points."""
+
+    scale, decimals = 100, 2
+
+    def __init__(self, **kwargs: Any) -> None:
+        kwargs.setdefault("maximum", 10_000)
+        super().__init__(**kwargs)
+
+
+class MetricField(ScaledField):
+    """A metric between 0 and 1, as thousandths."""
+
+    scale, decimals = 1_000, 3
+
+    def __init__(self, **kwargs: Any) -> None:
+        kwargs.setdefault("maximum", 1_000)
+        super().__init__(**kwargs)
+
+
+class DurationField(forms.CharField):
+    """`3 d`, `12 h`, `90 min`, `3 s` or `1 d 12 h`, as seconds."""
+
+    def clean(self, value: Any) -> int | None:  # type: ignore[override]
+        text = super().clean(value).strip().lower()
+        if not text:
+            return None
+        if text in ("0", "none"):
+            return 0
+        seconds, rest = 0, text
+        while rest:
+            found = _DURATION.match(rest)
+            if not found or found[2] not in UNITS:
+                raise ValidationError("Write it like 3 d, 12 h, 30 min or 10 s.", code="duration")
+            seconds += int(found[1]) * UNITS[found[2]]
+            rest = rest[found.end() :].strip(" ,")
+        return seconds
+
+
+class ListField(forms.CharField):
+    """Comma-separated names, as a list without empty entries."""
+
+    def clean(self, value: Any) -> list[str]:  # type: ignore[override]
+        return [part.strip() for part in super().clean(value).split(",") if part.strip()]

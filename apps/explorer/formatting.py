@@ -1,0 +1,111 @@
+"""How amounts, weights, hashes and times read on a page. Pure: no Django, no clock.
+
+Amounts are integer micro-units (1 token = 1 000 000); nothing here computes with floats.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import UTC, datetime
+
+MICRO = 1_000_000
+
+
+def exact(micro: int) -> str:
+    """`1_500_000 -> "1.500000"`: every digit that the ledger holds, thousands grouped."""
+    sign = "-" if micro < 0 else ""
+    whole, part = divmod(abs(micro), MICRO)
+    return f"{sign}{whole:,}.{part:06d}"
+
+
+def short(micro: int, *, decimals_min: int, decimals_max: int = 6) -> str:
+    """Truncates towards zero to the fewest decimals in [min, max] that lose nothing.
+
+    `short(500_000, decimals_min=2) == "0.50"`; a value under one cent keeps its digits.
+    """
+    text = exact(micro)
+    whole, part = text.split(".")
+    part = part[:decimals_max].rstrip("0").ljust(decimals_min, "0")
+    return f"{whole}.{part}" if part else whole
+
+
+def amount(micro: int, asset: str) -> tuple[str, str, str, str]:
+    """(sign, prefix, number, unit) as shown: ("", "$", "0.50", "") or ("", "", "1,250", "FLAI").
+
+    Dollars show cents, and whole micro-units only below one cent; tokens show at most 4 decimals.
+    """
+    sign = "−" if micro < 0 else ""
+    size = abs(micro)
+    if asset == "USDC":
+        decimals = 6 if 0 < size < 10_000 else 2
+        return sign, "$", short(size, decimals_min=2, decimals_max=decimals), ""
+    return sign, "", short(size, decimals_min=0, decimals_max=4), asset
+
+
+def percent(part: int, whole: int, *, decimals: int = 1) -> str:
+    """100·part/whole, truncated, so never rounded up across a threshold: 1 of 8 is "12.5 %"."""
+    if whole <= 0:
+        return "0 %"
+    scaled = part * 100 * 10**decimals // whole
+    head, tail = divmod(scaled, 10**decimals)
+    text = f"{head}.{tail:0{decimals}d}".rstrip("0").rstrip(".")
+    return f"{text} %"
+
+
+def bps(value: int) -> str:
+    """Basis points as a percentage: `bps(1250) == "12.5 %"`."""
+    return percent(value, 10_000, decimals=2)
+
+
+def milli(value: int | None) -> str:
+    """Thousandths with three decimals: `milli(931) == "0.931"`; None (too few rows) is a dash."""
+    return "—" if value is None else f"{value // 1000}.{value % 1000:03d}"
+
+
+def duration(seconds: int) -> str:
+    """`3 s`, `5 min`, `1 h 30 min`, `7 d`: at most two units, the ones that matter."""
+    if seconds == 0:
+        return "none"
+    parts = []
+    for size, name in ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s")):
+        count, seconds = divmod(seconds, size)
+        if count:
+            parts.append(f"{count} {name}")
+    return " ".join(parts[:2])
+
+
+def relative(at: datetime, now: datetime) -> str:
+    """`in 3 h`, `12 min ago`, `now`; beyond 30 days the date. flai.js repeats this rule."""
+    seconds = round(abs((at - now).total_seconds()))
+    if seconds < 5:
+        return "now"
+    if seconds > 30 * 86_400:
+        return at.astimezone(UTC).strftime("%-d %b %Y")
+    for limit, unit, name in (
+        (60, 1, "s"),
+        (3_600, 60, "min"),
+        (172_800, 3_600, "h"),
+        (None, 86_400, "d"),
+    ):
+        if limit is None or seconds < limit:
+            text = f"{seconds // unit} {name}"
+            break
+    return f"in {text}" if at > now else f"{text} ago"
+
+
+def short_hash(value: str) -> str:
+    """First six, last four: `3fa9c1…77b0`; short values stay whole."""
+    return value if len(value) <= 12 else f"{value[:6]}…{value[-4:]}"
+
+
+def identicon(value: str) -> tuple[int, list[tuple[int, int]]]:
+    """(hue 0–359, filled cells (x, y) of a mirrored 5×5 grid), the same for a value everywhere."""
+    seed = hashlib.sha256(value.encode()).digest()
+    cells = []
+    for x in range(3):
+        for y in range(5):
+            if seed[x * 5 + y] & 1:
+                cells.append((x, y))
+                if x < 2:
+                    cells.append((4 - x, y))
+    return seed[31] * 360 // 256, sorted(cells)

@@ -1,0 +1,184 @@
+"""Proposals: what they change, how the vote stands, your weight and why, your vote, the outcome."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+from django.contrib.auth.decorators import login_required
+from django.http import Http404, HttpRequest, HttpResponse
+from django.urls import reverse
+from django.views.decorators.http import require_POST
+
+from apps.core import clock
+from apps.core.errors import NotFound
+from apps.explorer.formatting import percent, short
+from apps.explorer.page import act, paged, party_of, show
+from apps.governance import executing, selectors, services
+from apps.governance.models import Proposal
+from apps.protocol import tally
+from apps.training.models import ModelVersion
+
+STATES = ["active", "succeeded", "executed", "defeated"]
+HOUSES = {
+    "super": "Holders of staked FLAI decide, weighed by what they staked when voting began.",
+    "sbgt": "Those who built the model decide technical matters. Their points are earned, "
+    "and can't be bought or sold.",
+    "sdt": "Those who own the model's tokens decide financial matters.",
+}
+KINDS = {
+    "rfms.approve": "Open a request for funding",
+    "participants.whitelist": "Let participants in",
+    "training.accept_version": "Accept a model version",
+    "training.open_round": "Open a training round",
+    "subdaos.set_price": "Change the price",
+}
+
+
+def proposals(request: HttpRequest) -> HttpResponse:
+    """All proposals, newest first, by state."""
+    state = request.GET.get("state", "")
+    chosen = state if state in STATES else ""
+    now = clock.now()
+    rows = paged(request, selectors.proposal_list(now=now, state=chosen or None))
+    return show(
+        request,
+        "proposals.html",
+        "governance",
+        proposals=rows,
+        items=[_item(proposal) for proposal in rows],
+        state=chosen,
+        states=STATES,
+    )
+
+
+def proposal(request: HttpRequest, proposal_id: UUID) -> HttpResponse:
+    """One proposal in full."""
+    found = _get(proposal_id)
+    now, party = clock.now(), party_of(request)
+    mine = selectors.weight(found, party, now)
+    my_vote = selectors.my_vote(found, party)
+    total = mine.total if mine.total is not None else found.total_weight
+    state = found.state(now)
+    version = (
+        ModelVersion.objects.filter(proposal=found).select_related("round").first()
+        if found.kind == "training.accept_version"
+        else None
+    )
+    return show(
+        request,
+        "proposal.html",
+        "governance",
+        proposal=found,
+        kind=KINDS.get(found.kind, found.kind),
+        house=HOUSES[found.house],
+        mine=mine,
+        my_vote=my_vote,
+        my_share=percent(mine.weight, total) if total and mine.weight else None,
+        may_vote=state is tally.State.ACTIVE and my_vote is None and mine.weight > 0,
+        may_execute=party is not None and executing.can_execute(party, found, now) is None,
+        votes=paged(request, selectors.votes(found), 50),
+        version=version,
+        changes=_changes(found),
+        evidence=version.evidence if version else None,
+        opens_at=tally.execution_opens_at(found.facts),
+        **_tally(found),
+        state=state.value,
+    )
+
+
+def tally_part(request: HttpRequest, proposal_id: UUID) -> HttpResponse:
+    """Only the tally, for the page that polls it while voting is open."""
+    found = _get(proposal_id)
+    response = show(
+        request,
+        "_tally.html",
+        "governance",
+        proposal=found,
+        state=found.state(clock.now()).value,
+        **_tally(found),
+    )
+    response.headers["Cache-Control"] = "no-store"
+    return response
+
+
+@login_required
+@require_POST
+def vote(request: HttpRequest, proposal_id: UUID) -> HttpResponse:
+    party, support = party_of(request), request.POST.get("support", "")
+    said = {"for": "for", "against": "against", "abstain": "to abstain"}.get(support, support)
+    return act(
+        request,
+        reverse("explorer:proposal", args=[proposal_id]),
+        f"Your vote {said} is counted.",
+        lambda: services.vote(
+            actor=party, proposal_id=proposal_id, support=support, now=clock.now()
+        ),
+    )
+
+
+@login_required
+@require_POST
+def execute(request: HttpRequest, proposal_id: UUID) -> HttpResponse:
+    party = party_of(request)
+    return act(
+        request,
+        reverse("explorer:proposal", args=[proposal_id]),
+        "Executed, exactly as voted.",
+        lambda: executing.execute(proposal_id=proposal_id, actor=party, now=clock.now()),
+    )
+
+
+def _get(proposal_id: UUID) -> Proposal:
+    try:
+        return selectors.proposal_get(proposal_id)
+    except NotFound:
+        raise Http404 from None
+
+
+def _changes(proposal: Proposal) -> list[dict[str, str]]:
+    """The recorded changes; micro-units as dollars, since people decide on them."""
+    unit = " (USDC micro-units)"
+    rows = []
+    for change in proposal.changes:
+        if change["label"].endswith(unit):
+            sides = {side: _dollars(change.get(side)) for side in ("before", "after")}
+            change = {"label": change["label"].removesuffix(unit), **sides}
+        rows.append(change)
+    return rows
+
+
+def _dollars(micro: object) -> str:
+    text = str(micro or "")
+    return "$" + short(int(text), decimals_min=2) if text.isdecimal() else text
+
+
+def _item(proposal: Proposal) -> dict[str, Any]:
+    return {
+        "proposal": proposal,
+        "state": proposal.state_now,  # type: ignore[attr-defined]
+        "kind": KINDS.get(proposal.kind, proposal.kind),
+        "cast": proposal.for_weight + proposal.against_weight + proposal.abstain_weight,
+    }
+
+
+def _tally(proposal: Proposal) -> dict[str, Any]:
+    """The tally in the terms of the page: parts of all weight, and the quorum as a mark."""
+    total = proposal.total_weight or 0
+    present = proposal.for_weight + proposal.abstain_weight
+    cast = proposal.for_weight + proposal.against_weight
+    tone = {"sbgt": "sbgt", "sdt": "sdt"}.get(proposal.house, "")
+    return {
+        "total": total,
+        "present": present,
+        "quorum_weight": total * proposal.quorum_bps // 10_000,
+        "quorum_reached": tally.quorum_reached(proposal.facts),
+        "carried": tally.vote_carried(proposal.facts),
+        "approval": percent(proposal.for_weight, cast) if cast else None,
+        "asset": {"super": "FLAI", "sdt": "SDT"}.get(proposal.house, "points"),
+        "lines": [
+            ("For", proposal.for_weight, tone),
+            ("Against", proposal.against_weight, "quiet"),
+            ("Abstain", proposal.abstain_weight, "quiet"),
+        ],
+    }

@@ -1,0 +1,195 @@
+"""Models on sale, and the queries that were paid for."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+from django.conf import settings
+from django.contrib.auth.decorators import login_required
+from django.http import Http404, HttpRequest, HttpResponse
+
+from apps.accounts.selectors import keys_of
+from apps.compute.selectors import receipts_json
+from apps.core.errors import NotFound
+from apps.explorer.page import paged, party_of, show
+from apps.listings import services
+from apps.listings.models import Listing, Query
+from apps.participants.selectors import roster
+from apps.subdaos import selectors as subdaos
+from apps.training.models import Score
+from apps.wallets.log import leaf_for
+
+MEANS_F = 20
+SEES = [
+    ("This site", "That you paid, how much, when; sealed bytes", "Your row, the answer, the model"),
+    ("One node", "Its own random-looking shares", "Your row, the answer, the model"),
+    ("The hospitals", "Their own data, every score φ", "Your row, the answer, others' data"),
+    ("You", "Your row, your answer", "The model, anybody's data"),
+]
+CALL_CURL = """curl {url}/api/v1/listings/{slug}/ \\
+  -H "Authorization: Bearer $FLAI_API_KEY"
+"""
+CALL_SHELL = """echo "$FLAI_API_KEY" | python3 -m workers.client connect \\
+  --home ./me --url {url} --api-key-file -
+cat > row.csv <<'END'
+{names}
+{row}
+END
+python3 -m workers.client predict --home ./me \\
+  --listing {slug} --row row.csv
+"""
+CALL_PYTHON = """from workers.client.buyer import Buyer, rows_from_csv
+from workers.client.home import Home
+
+# ./me and row.csv are those of the shell commands
+buyer = Buyer(Home("./me"), "{slug}")
+rows = rows_from_csv("row.csv", buyer.columns)
+answer = buyer.predict(rows)  # shared and sealed here, opened here
+print(answer.probabilities)
+"""
+
+
+def cards(rows: Any) -> list[dict[str, Any]]:
+    """Listings as their cards show them."""
+    return [card(listing) for listing in rows]
+
+
+def card(listing: Listing) -> dict[str, Any]:
+    return {
+        "slug": listing.slug,
+        "title": listing.dao.name,
+        "purpose": listing.dao.params.get("objective", ""),
+        "status": listing.status,
+        "version_number": listing.version.number,
+        "auc_milli": (listing.version.evidence or {}).get("auc_milli"),
+        "price_micro": services.price_micro(listing),
+    }
+
+
+def listing_rows() -> Any:
+    return Listing.objects.select_related("dao", "version").order_by("status", "-opened_at", "-id")
+
+
+def models(request: HttpRequest) -> HttpResponse:
+    page = paged(
+        request, Listing.objects.select_related("dao", "version").order_by("-opened_at", "-id"), 24
+    )
+    return show(request, "models.html", "models", page=page, listings=cards(page))
+
+
+def model(request: HttpRequest, slug: str) -> HttpResponse:
+    """A model page: what it is for, how good it is where, what it costs, how to ask it."""
+    try:
+        listing = services.listing_get(slug)
+    except NotFound:
+        raise Http404 from None
+    dao, party = listing.dao, party_of(request)
+    features = dao.params["schema"]["features"]
+    own = keys_of(party).first() if party else None
+    normalisation = listing.version.round.normalisation or {}
+    words = {
+        "url": settings.BASE_URL,
+        "slug": slug,
+        "names": ",".join(quoted(f["name"]) for f in features),
+        "row": ",".join(examples(features, normalisation.get("mean") or [])),
+    }
+    members = roster(dao)
+    return show(
+        request,
+        "model.html",
+        "models",
+        listing=listing,
+        dao=dao,
+        title=dao.name,
+        features=features,
+        evidence=listing.version.evidence,
+        version=listing.version,
+        price_micro=services.price_micro(listing),
+        validators=sum(m.role == "validator" for m in members),
+        sites=sum(m.role == "custodian" for m in members),
+        supply_micro=subdaos.sdt_supply_micro(dao),
+        settled=Query.objects.filter(listing=listing, state="settled").count(),
+        scores=Score.objects.filter(round=listing.version.round)
+        .select_related("party")
+        .order_by("-phi_milli"),
+        sees=SEES,
+        own_key=own,
+        ranged=any(f.get("unit") or f.get("min") is not None for f in features),
+        curl=CALL_CURL.format(**words),
+        shell=CALL_SHELL.format(**words),
+        python=CALL_PYTHON.format(**words),
+    )
+
+
+def quoted(name: str) -> str:
+    """A name as one cell of a CSV header."""
+    return '"' + name.replace('"', '""') + '"' if any(c in name for c in ',"') else name
+
+
+def examples(features: list[dict[str, Any]], means: list[str]) -> list[str]:
+    """A row for the snippet: each feature's mean over all sites, which the round has opened.
+
+    `means` holds integers with MEANS_F bits after the point.
+    """
+    if len(means) != len(features):
+        return [example(feature) for feature in features]
+    return [f"{float(f'{int(mean) / 2**MEANS_F:.4g}'):.12g}" for mean in means]
+
+
+def example(feature: dict[str, Any]) -> str:
+    """The middle of the plausible range where one is known."""
+    low, high = feature.get("min"), feature.get("max")
+    if low is None or high is None:
+        return "1.0"
+    return f"{(Decimal(low) + Decimal(high)) / 2:f}"
+
+
+@login_required
+def query(request: HttpRequest, query_id: UUID) -> HttpResponse:
+    """A payment with its computation: held → running → settled or released. The buyer's only."""
+    party = party_of(request)
+    found = (
+        Query.objects.filter(id=query_id, buyer=party)
+        .select_related("listing__dao", "version", "job", "epoch")
+        .defer("upload", "outputs")
+        .first()
+    )
+    if found is None:
+        raise Http404
+    return show(
+        request,
+        "query.html",
+        "wallet",
+        query=found,
+        title=found.listing.dao.name,
+        steps=_steps(found),
+        receipts=receipts_json(found.job),
+        leaf=leaf_for("listings.query_settled", found.id),
+    )
+
+
+def _steps(query: Query) -> list[dict[str, Any]]:
+    """The course of the payment: what happened, and what is still to come."""
+    happened = {entry["state"]: entry["at"] for entry in query.timeline}
+    ended = query.state in ("settled", "released")
+    words = {
+        "held": ("Price held", "Set aside from your balance, not paid yet."),
+        "running": ("Nodes compute", "On shares of your row; none of them can read it."),
+        "settled": ("Paid and answered", "The answer is sealed to your key."),
+        "released": ("Released", "Nothing was charged; the held amount is yours again."),
+    }
+    order = ["held", "running", query.state if ended else "settled"]
+    rows = []
+    for name in order:
+        title, text = words[name]
+        at = happened.get(name)
+        state = "done" if at else ("" if ended else "next")
+        if name == query.state and not ended:
+            state = "now"
+        if name == "released":
+            state = "bad"
+        if at or not ended:
+            rows.append({"title": title, "text": text, "at": at, "state": state})
+    return rows

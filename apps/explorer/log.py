@@ -1,0 +1,84 @@
+"""The public log: its signed head, its entries, the proof of one entry."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from django.conf import settings
+from django.http import Http404, HttpRequest, HttpResponse
+
+from apps.explorer.page import PAGE_SIZE, show
+from apps.protocol import merkle
+from apps.wallets import log
+from apps.wallets.models import LogLeaf
+
+WORDS = {
+    "wallets.transfer": "Transfer",
+    "wallets.asset": "New asset",
+    "governance.proposed": "Proposal made",
+    "governance.voted": "Vote cast",
+    "governance.vote": "Vote cast",
+    "governance.executed": "Proposal executed",
+    "rfms.submitted": "Request submitted",
+    "rfms.awarded": "Request awarded",
+    "rfms.pledged": "Pledge",
+    "training.scored": "Round scored",
+    "listings.epoch_settled": "Epoch settled",
+    "compute.receipt": "Receipt of a node",
+}
+
+
+def entries(request: HttpRequest) -> HttpResponse:
+    """Newest first. `?before=` pages by index, so that new entries don't shift what one reads."""
+    head = log.head_latest()
+    size = head.size if head else 0
+    raw = request.GET.get("before", "")
+    before = min(int(raw), size) if raw.isascii() and raw.isdigit() and len(raw) < 16 else size
+    rows = LogLeaf.objects.filter(seq__lt=before).order_by("-seq")[:PAGE_SIZE]
+    leaves = [_entry(leaf) for leaf in rows]
+    return show(
+        request,
+        "log.html",
+        "log",
+        head=head,
+        public_key=log.public_key(),
+        entries=leaves,
+        older=leaves[-1]["index"] if leaves and leaves[-1]["index"] else None,
+        newest=before == size,
+        base_url=settings.BASE_URL,
+    )
+
+
+def entry(request: HttpRequest, index: int) -> HttpResponse:
+    """One leaf with its bytes and the path of hashes that ties it to the signed head."""
+    head = log.head_latest()
+    leaf = LogLeaf.objects.filter(seq=index).first()
+    if head is None or leaf is None or index >= head.size:
+        raise Http404
+    ranges = merkle.inclusion_ranges(index, head.size)
+    table = log.subtree_hashes(merkle.places(ranges))
+    path = merkle.proof(ranges, lambda level, place: table[level, place])
+    computed = merkle.root_from_inclusion(bytes(leaf.hash), index, head.size, path)
+    return show(
+        request,
+        "log_entry.html",
+        "log",
+        head=head,
+        entry=_entry(leaf),
+        path=[digest.hex() for digest in path],
+        computed=computed.hex(),
+        matches=computed.hex() == head.root,
+    )
+
+
+def _entry(leaf: LogLeaf) -> dict[str, Any]:
+    content = json.loads(bytes(leaf.data))
+    return {
+        "index": leaf.seq,
+        "type": leaf.type,
+        "word": WORDS.get(leaf.type, leaf.type.split(".")[-1].replace("_", " ").capitalize()),
+        "at": content["at"],
+        "body": content["body"],
+        "hash": bytes(leaf.hash).hex(),
+    }

@@ -1,0 +1,152 @@
+"""Signing up, in and out; the account with its keys."""
+
+from __future__ import annotations
+
+from django import forms
+from django.conf import settings
+from django.contrib import messages
+from django.contrib.auth import login
+from django.contrib.auth.decorators import login_required
+from django.contrib.auth.forms import AuthenticationForm
+from django.contrib.auth.views import LoginView, LogoutView
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect
+from django.urls import reverse, reverse_lazy
+from django.views.decorators.cache import never_cache
+from django.views.decorators.debug import sensitive_post_parameters
+from django.views.decorators.http import require_POST
+
+from apps.accounts import selectors, services, throttling
+from apps.core.errors import DomainError
+from apps.explorer.page import act, explain, party_of, safe_next, show
+
+
+class SignUpForm(forms.Form):
+    email = forms.EmailField(
+        label="E-mail", widget=forms.EmailInput(attrs={"autocomplete": "email"})
+    )
+    password = forms.CharField(
+        label="Password",
+        help_text="At least 8 characters, not one of the common ones.",
+        widget=forms.PasswordInput(attrs={"autocomplete": "new-password"}),
+        strip=False,
+    )
+    name = forms.CharField(
+        label="Public name",
+        max_length=120,
+        help_text="Shown beside your votes, pledges and applications. The log has a pseudonym.",
+        widget=forms.TextInput(attrs={"autocomplete": "organization"}),
+    )
+    kind = forms.ChoiceField(
+        label="You act as",
+        choices=[("person", "A person"), ("organisation", "An organisation")],
+    )
+
+
+class SignInForm(AuthenticationForm):
+    error_messages = {
+        "invalid_login": "This e-mail and password don't belong together. Check both, try again.",
+        "inactive": "This account is closed.",
+        "too_many": "Too many wrong passwords. Wait a quarter of an hour, then try again.",
+    }
+
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        super().__init__(*args, **kwargs)
+        self.fields["username"].label = "E-mail"
+
+    def clean(self) -> dict[str, object]:
+        who = {
+            "email": str(self.cleaned_data.get("username", "")),
+            "address": str(self.request.META.get("REMOTE_ADDR", "")),
+        }
+        if not throttling.may_guess(**who):
+            raise forms.ValidationError(self.error_messages["too_many"], code="too_many")
+        try:
+            return super().clean()
+        except forms.ValidationError:
+            throttling.guessed_wrong(**who)
+            raise
+
+
+class KeyForm(forms.Form):
+    label = forms.CharField(
+        label="What is it for?",
+        max_length=60,
+        help_text="For example: prediction service, staging.",
+        widget=forms.TextInput(attrs={"autocomplete": "off"}),
+    )
+
+
+@never_cache
+@sensitive_post_parameters("password")
+def sign_up(request: HttpRequest) -> HttpResponse:
+    """A new account, signed in at once."""
+    if request.user.is_authenticated:
+        return redirect("explorer:account")
+    form = SignUpForm(request.POST or None)
+    if request.method == "POST" and form.is_valid():
+        try:
+            user, party = services.sign_up(**form.cleaned_data)
+        except DomainError as error:
+            field = str(error.args_.get("field") or ("email" if "email" in error.code else ""))
+            form.add_error(field if field in form.fields else None, explain(error))
+        else:
+            login(request, user, backend="django.contrib.auth.backends.ModelBackend")
+            messages.success(request, f"Welcome, {party.name}. Your account is ready.")
+            start = reverse("explorer:wallet" if settings.FAUCET else "explorer:home")
+            return redirect(safe_next(request, start))
+    status = 422 if form.errors else 200
+    return show(request, "sign_up.html", "", status=status, form=form)
+
+
+class SignIn(LoginView):
+    template_name = "explorer/sign_in.html"
+    authentication_form = SignInForm
+    redirect_authenticated_user = True
+    extra_context = {"section": ""}
+
+
+class SignOut(LogoutView):
+    next_page = reverse_lazy("explorer:home")
+
+
+@login_required
+@never_cache
+def account(request: HttpRequest) -> HttpResponse:
+    """Who you are here, and the keys your programs use. A new key is shown in this answer only."""
+    party = party_of(request)
+    form, fresh = KeyForm(), None
+    if request.method == "POST":
+        form = KeyForm(request.POST)
+        if form.is_valid():
+            try:
+                _, fresh = services.api_key_create(
+                    user=request.user, party=party, label=form.cleaned_data["label"]
+                )
+                form = KeyForm()
+            except DomainError as error:
+                form.add_error(None, explain(error))
+    response = show(
+        request,
+        "account.html",
+        "account",
+        party=party,
+        form=form,
+        fresh=fresh,
+        keys=list(selectors.keys_of(party)),
+        base_url=settings.BASE_URL,
+    )
+    response.headers["Cache-Control"] = "no-store"
+    return response
+
+
+@login_required
+@require_POST
+def key_revoke(request: HttpRequest, key_id: str) -> HttpResponse:
+    party = party_of(request)
+    return act(
+        request,
+        reverse("explorer:account"),
+        "The key is revoked. Programs that use it are refused from now on.",
+        lambda: services.api_key_revoke(party=party, key_id=key_id),
+    )

@@ -1,0 +1,255 @@
+"""The guided form for a Request-for-Model: five sections in, one checked spec out.
+
+`apps.protocol.rfm_spec.check_spec` alone decides what is acceptable; its error is shown at the
+field that its path names.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from typing import Any
+
+from django import forms
+
+from apps.explorer.fields import (
+    AmountField,
+    DurationField,
+    ListField,
+    MetricField,
+    PercentField,
+)
+from apps.explorer.formatting import duration, short
+from apps.protocol.rfm_spec import MODEL_CLASSES, STANDARDS, SpecError, check_spec
+
+STANDARD_NAMES = {
+    "tabular-csv": "Tabular CSV",
+    "hl7-fhir-r4": "HL7 FHIR R4",
+    "omop-cdm-v5": "OMOP CDM v5",
+    "ga4gh": "GA4GH",
+    "time-series": "Time series",
+}
+FEATURES_EXAMPLE = "mean radius, mm, 5, 30\nmean texture, , 5, 45\nmean smoothness, , 0, 0.2"
+
+# Where the path of a SpecError is entered; the longest match wins.
+PLACES = {
+    "objective": "objective",
+    "kind": "objective",
+    "model_class": "model_class",
+    "interpretable": "interpretable",
+    "standard": "standard",
+    "features": "features",
+    "label.name": "label_name",
+    "label.positive": "label_positive",
+    "strata.column": "strata_column",
+    "strata.values": "strata_values",
+    "gates[0]": "auc_min",
+    "gates": "auc_min",
+    "price_micro": "price",
+    "funding.target_micro": "target",
+    "funding.deadline_s": "deadline",
+    "terms.sbgt_bps": "share_sbgt",
+    "terms.sdt_bps": "share_sdt",
+    "terms.treasury_bps": "share_treasury",
+    **{
+        f"governance.{name}": name
+        for name in (
+            "voting_delay_s", "voting_period_s", "timelock_s", "quorum_bps", "threshold_bps",
+            "epoch_s", "min_custodians", "min_validators", "min_rows",
+        )
+    },
+}  # fmt: skip
+_LINE = re.compile(r"features\[(\d+)\]")
+
+
+class RfmForm(forms.Form):
+    """All fields of the guided request. `cleaned_data["spec"]` is the checked spec."""
+
+    title = forms.CharField(
+        label="Title",
+        max_length=160,
+        help_text="What the model will be called, for example “Malignancy of a breast mass”.",
+    )
+    objective = forms.CharField(
+        label="Objective",
+        max_length=2000,
+        widget=forms.Textarea(attrs={"rows": 3}),
+        help_text="Who will use the answer, for which decision. Voters read this first.",
+    )
+    model_class = forms.ChoiceField(
+        label="Model class",
+        choices=[
+            (name, {"logistic": "Logistic regression"}.get(name, name)) for name in MODEL_CLASSES
+        ],
+    )
+    interpretable = forms.BooleanField(
+        label="It must be interpretable",
+        required=False,
+        initial=True,
+        help_text="Each feature's effect on the answer can be explained.",
+    )
+    standard = forms.ChoiceField(
+        label="Data standard",
+        choices=[(name, STANDARD_NAMES.get(name, name)) for name in STANDARDS],
+    )
+    features = forms.CharField(
+        label="Features, one a line",
+        widget=forms.Textarea(
+            attrs={
+                "rows": 8,
+                "class": "code",
+                "spellcheck": "false",
+                "placeholder": FEATURES_EXAMPLE,
+            }
+        ),
+        help_text="name, unit, least, most. Unit and plausible range may stay empty. Each site's "
+        "columns are checked against this list.",
+    )
+    label_name = forms.CharField(
+        label="Label column",
+        max_length=80,
+        help_text="What is to be predicted, for example malignant.",
+    )
+    label_positive = forms.CharField(label="Value that means yes", max_length=80, initial="1")
+    strata_column = forms.CharField(
+        label="Strata column",
+        max_length=80,
+        required=False,
+        help_text="A column whose groups must all be served well, for example region.",
+    )
+    strata_values = ListField(
+        label="Its values",
+        required=False,
+        help_text="Separated by commas: north, centre, south.",
+    )
+    auc_min = MetricField(
+        label="Least AUC",
+        initial="0.85",
+        help_text="Between 0.5 (chance) and 1 (perfect), computed on secret-shared holdouts.",
+    )
+    auc_per_stratum = forms.BooleanField(label="In each stratum too", required=False)
+    accuracy_min = MetricField(label="Least accuracy", required=False)
+    price = AmountField(label="Price of one prediction", initial="0.50")
+    target = AmountField(label="Funding target", initial="1000")
+    deadline = DurationField(
+        label="Open for",
+        initial="30 d",
+        help_text="If the target is missed, everybody is refunded.",
+    )
+    voting_delay_s = DurationField(label="Voting delay", initial="0")
+    voting_period_s = DurationField(label="Voting period", initial="3 d")
+    timelock_s = DurationField(
+        label="Timelock", initial="0", help_text="Between a decision and its execution."
+    )
+    quorum_bps = PercentField(label="Quorum", initial="20")
+    threshold_bps = PercentField(label="Approval threshold", initial="50")
+    epoch_s = DurationField(
+        label="Epoch", initial="7 d", help_text="Revenue is paid out after each."
+    )
+    min_custodians = forms.IntegerField(label="Least custodians", initial=3, min_value=3)
+    min_validators = forms.IntegerField(label="Least validators", initial=1, min_value=1)
+    min_rows = forms.IntegerField(label="Least rows a site", initial=20, min_value=5)
+    share_sbgt = PercentField(label="Contributors (SBGT)", initial="60")
+    share_sdt = PercentField(label="Owners (SDT)", initial="28")
+    share_treasury = PercentField(label="Treasury", initial="12")
+
+    def clean(self) -> dict[str, Any]:
+        data = super().clean() or {}
+        if self.errors:
+            return data
+        try:
+            data["spec"] = check_spec(self._spec(data))
+        except SpecError as error:
+            self._place(error)
+        return data
+
+    def _spec(self, data: dict[str, Any]) -> dict[str, Any]:
+        column, values = data["strata_column"], data["strata_values"]
+        per_stratum = data["auc_per_stratum"]
+        gates = [{"metric": "auc", "min_milli": data["auc_min"], "per_stratum": per_stratum}]
+        if data["accuracy_min"] is not None:
+            gates.append({"metric": "accuracy", "min_milli": data["accuracy_min"]})
+        governance = [
+            "voting_delay_s",
+            "voting_period_s",
+            "timelock_s",
+            "quorum_bps",
+            "threshold_bps",
+            "epoch_s",
+            "min_custodians",
+            "min_validators",
+            "min_rows",
+        ]
+        return {
+            "objective": data["objective"],
+            "model_class": data["model_class"],
+            "interpretable": data["interpretable"],
+            "standard": data["standard"],
+            "features": feature_rows(data["features"]),
+            "label": {"name": data["label_name"], "positive": data["label_positive"]},
+            "strata": {"column": column, "values": values} if column or values else None,
+            "gates": gates,
+            "governance": {name: data[name] for name in governance},
+            "price_micro": str(data["price"]),
+            "funding": {"target_micro": str(data["target"]), "deadline_s": data["deadline"]},
+            "terms": {
+                "sbgt_bps": data["share_sbgt"],
+                "sdt_bps": data["share_sdt"],
+                "treasury_bps": data["share_treasury"],
+            },
+        }
+
+    def _place(self, error: SpecError) -> None:
+        matches = [path for path in PLACES if error.field.startswith(path)]
+        text = error.text
+        if line := _LINE.match(error.field):
+            text = f"Line {int(line[1]) + 1}: {text}"
+        if error.field.endswith("_bps") and "add up" in text:
+            text = "The three shares must add up to 100 %."
+        self.add_error(PLACES[max(matches, key=len)] if matches else None, text)
+
+
+def feature_rows(text: str) -> list[dict[str, str]]:
+    """Lines of `name, unit, min, max` as the spec's features; empty lines are skipped."""
+    rows = []
+    for cells in csv.reader(line for line in text.splitlines() if line.strip()):
+        named = dict(
+            zip(("name", "unit", "min", "max", "code"), (c.strip() for c in cells), strict=False)
+        )
+        rows.append({name: cell for name, cell in named.items() if cell or name == "name"})
+    return rows
+
+
+def initial_from(title: str, spec: dict[str, Any]) -> dict[str, Any]:
+    """The form's content for an existing request, so that one can start from it."""
+    governance, terms, strata = spec["governance"], spec["terms"], spec["strata"] or {}
+    gates = {gate["metric"]: gate for gate in spec["gates"]}
+    auc, accuracy = gates.get("auc"), gates.get("accuracy")
+    spans = {
+        name: duration(governance[name])
+        for name in ("voting_delay_s", "voting_period_s", "timelock_s", "epoch_s")
+    }
+    return {
+        "title": title,
+        **{name: spec[name] for name in ("objective", "model_class", "interpretable", "standard")},
+        "features": "\n".join(
+            ", ".join(str(row.get(name) or "") for name in ("name", "unit", "min", "max"))
+            for row in spec["features"]
+        ),
+        "label_name": spec["label"]["name"],
+        "label_positive": spec["label"]["positive"],
+        "strata_column": strata.get("column", ""),
+        "strata_values": ", ".join(strata.get("values", [])),
+        "auc_min": f"{auc['min_milli'] / 1000:g}" if auc else "0",
+        "auc_per_stratum": bool(auc and auc["per_stratum"]),
+        "accuracy_min": f"{accuracy['min_milli'] / 1000:g}" if accuracy else "",
+        "price": short(int(spec["price_micro"]), decimals_min=2),
+        "target": short(int(spec["funding"]["target_micro"]), decimals_min=0),
+        "deadline": duration(spec["funding"]["deadline_s"]),
+        **spans,
+        **{name: f"{governance[name] / 100:g}" for name in ("quorum_bps", "threshold_bps")},
+        **{name: governance[name] for name in ("min_custodians", "min_validators", "min_rows")},
+        "share_sbgt": f"{terms['sbgt_bps'] / 100:g}",
+        "share_sdt": f"{terms['sdt_bps'] / 100:g}",
+        "share_treasury": f"{terms['treasury_bps'] / 100:g}",
+    }

@@ -1,0 +1,250 @@
+"""Requests-for-Model: the registry, the guided form, one request with its crowdfund."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib import messages
+from django.contrib.auth.decorators import login_required
+from django.db.models import Q, Sum
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import redirect
+from django.urls import reverse
+from django.views.decorators.http import require_POST
+
+from apps.core import clock
+from apps.core.errors import DomainError
+from apps.explorer.fields import AmountField
+from apps.explorer.formatting import amount as amount_parts
+from apps.explorer.formatting import bps, duration, exact
+from apps.explorer.page import act, explain, paged, party_of, show
+from apps.explorer.rfm_form import STANDARD_NAMES, RfmForm, initial_from
+from apps.explorer.wallet import OnceForm
+from apps.participants import selectors as participants
+from apps.protocol.founding import accepted_pledge
+from apps.protocol.money import mul_div_floor
+from apps.rfms import funding, services
+from apps.rfms.models import Rfm, Status
+
+FILTERS = ("voting", "funding", "awarded", "failed", "rejected")
+
+
+class PledgeForm(OnceForm):
+    amount = AmountField(label="Your pledge", help_text="From your USDC balance into escrow.")
+
+
+def rfms(request: HttpRequest) -> HttpResponse:
+    """All submitted requests, newest first, and one's own drafts."""
+    state = request.GET.get("status", "")
+    chosen = state if state in FILTERS else ""
+    page = paged(request, _visible(party_of(request), chosen), 24)
+    return show(request, "rfms.html", "rfms", page=page, state=chosen, states=FILTERS)
+
+
+@login_required
+def rfm_new(request: HttpRequest) -> HttpResponse:
+    """The guided form; saving makes a draft, which is its own preview."""
+    party = party_of(request)
+    form = RfmForm(request.POST or None, initial=_start(request))
+    if request.method == "POST" and form.is_valid():
+        data = form.cleaned_data
+        try:
+            made = services.rfm_create(
+                submitter=party, title=data["title"], spec=data["spec"], now=clock.now()
+            )
+        except DomainError as error:
+            form.add_error(None, explain(error))
+        else:
+            messages.success(
+                request, "Saved as a draft. Read it as others will, then send it to the vote."
+            )
+            return redirect("explorer:rfm", made.slug)
+    return show(request, "rfm_form.html", "rfms", status=422 if form.errors else 200, form=form)
+
+
+def _start(request: HttpRequest) -> dict[str, Any]:
+    """`?from=<slug>` starts from another request."""
+    slug = request.GET.get("from", "")
+    found = Rfm.objects.filter(slug=slug).exclude(submitted_at=None).first() if slug else None
+    return initial_from(found.title, found.spec) if found else {}
+
+
+def rfm(request: HttpRequest, slug: str) -> HttpResponse:
+    """One request: what it asks for, how the vote or the funding stands, who applied."""
+    return _rfm_page(request, slug, PledgeForm())
+
+
+def _rfm_page(
+    request: HttpRequest, slug: str, form: PledgeForm, preview: Any = None, status: int = 200
+) -> HttpResponse:
+    found, party, now = _get(request, slug), party_of(request), clock.now()
+    fund = getattr(found, "crowdfund", None)
+    applications = list(participants.applications(found.call)) if found.call else []
+    standing = _standing(fund)
+    mine = standing.get(party.id, 0) if party else 0
+    return show(
+        request,
+        "rfm.html",
+        "rfms",
+        status=status,
+        rfm=found,
+        spec=found.spec,
+        state=found.status.value,
+        fund=fund,
+        fund_open=bool(fund and fund.is_open(now)),
+        backers=len(standing),
+        left_micro=fund.target_micro - fund.raised_micro if fund else 0,
+        mine_micro=mine,
+        form=form,
+        preview=preview,
+        own=party is not None and party.id == found.submitter_id,
+        applications=applications,
+        standard=STANDARD_NAMES.get(found.spec["standard"], found.spec["standard"]),
+        gates=found.spec["gates"],
+        rules=_rules(found.spec),
+        timeline=_timeline(found, fund),
+    )
+
+
+@login_required
+@require_POST
+def rfm_submit(request: HttpRequest, slug: str) -> HttpResponse:
+    party, found = party_of(request), _get(request, slug)
+    return act(
+        request,
+        reverse("explorer:rfm", args=[slug]),
+        "Sent to the SuperDAO's vote. Its text can't change any more.",
+        lambda: services.rfm_submit(actor=party, slug=found.slug, now=clock.now()),
+    )
+
+
+@login_required
+@require_POST
+def pledge(request: HttpRequest, slug: str) -> HttpResponse:
+    """First a preview of what you get for what you give; confirming it pays, once."""
+    party, found = party_of(request), _get(request, slug)
+    form = PledgeForm(request.POST)
+    fund = getattr(found, "crowdfund", None)
+    if not form.is_valid() or fund is None:
+        return _rfm_page(request, slug, form, status=422)
+    data = form.cleaned_data
+    if "confirm" not in request.POST:
+        return _rfm_page(request, slug, form, preview=_preview(found, fund, data["amount"]))
+    return act(
+        request,
+        reverse("explorer:rfm", args=[slug]),
+        _thanks,
+        lambda: funding.pledge(
+            party=party,
+            slug=found.slug,
+            amount_micro=data["amount"],
+            idempotency=data["once"],
+            now=clock.now(),
+        ),
+    )
+
+
+def _thanks(made: Any) -> str:
+    _, prefix, number, unit = amount_parts(made.amount_micro, "USDC")
+    amount = f"{prefix}{number}{unit}"
+    return f"You pledged {amount}. It is in escrow, and yours again if the target is missed."
+
+
+@login_required
+@require_POST
+def withdraw(request: HttpRequest, slug: str) -> HttpResponse:
+    party, found = party_of(request), _get(request, slug)
+    return act(
+        request,
+        reverse("explorer:rfm", args=[slug]),
+        "Your pledge is back in your wallet.",
+        lambda: funding.pledge_withdraw(party=party, slug=found.slug, now=clock.now()),
+    )
+
+
+def _preview(found: Rfm, fund: Any, amount_micro: int) -> dict[str, Any]:
+    """What is taken of the offer, and the tokens it becomes if the target is met."""
+    accepted = accepted_pledge(
+        amount_micro, raised_micro=fund.raised_micro, target_micro=fund.target_micro
+    )
+    pool = mul_div_floor(fund.sdt_supply_micro, found.spec["terms"]["backers_sdt_bps"], 10_000)
+    return {
+        "asked_micro": amount_micro,
+        "accepted_micro": accepted,
+        "accepted": exact(accepted).replace(",", ""),
+        "over": amount_micro > accepted,
+        "sdt_micro": mul_div_floor(pool, accepted, fund.target_micro),
+        "share": f"{accepted * 10_000 // fund.target_micro / 100:g} %",
+    }
+
+
+def _get(request: HttpRequest, slug: str) -> Rfm:
+    """A request that this visitor may see: drafts are their author's only."""
+    joined = ("submitter", "crowdfund", "proposal", "call", "subdao")
+    found = Rfm.objects.select_related(*joined).filter(slug=slug).first()
+    party = party_of(request)
+    if found is None:
+        raise Http404
+    if found.status == Status.DRAFT and (party is None or found.submitter_id != party.id):
+        raise Http404
+    return found
+
+
+def _visible(party: Any, status: str) -> Any:
+    """Submitted requests and the party's own drafts, newest first; of one status if given."""
+    facts = {
+        "": Q(),
+        "voting": Q(submitted_at__isnull=False, approved_at=None, rejected_at=None, failed_at=None),
+        "funding": Q(approved_at__isnull=False, awarded_at=None, failed_at=None),
+        "awarded": Q(awarded_at__isnull=False),
+        "failed": Q(failed_at__isnull=False),
+        "rejected": Q(rejected_at__isnull=False),
+    }[status]
+    seen = Q(submitted_at__isnull=False)
+    if party is not None:
+        seen |= Q(submitter=party)
+    rows = Rfm.objects.filter(facts & seen).select_related("submitter", "crowdfund")
+    return rows.order_by("-created_at", "-id")
+
+
+def _standing(fund: Any) -> dict[Any, int]:
+    """{party id: micro-units pledged and not taken back}."""
+    if fund is None:
+        return {}
+    rows = fund.pledges.filter(withdrawn_at=None, refunded_at=None)
+    return dict(rows.values("party").annotate(sum=Sum("amount_micro")).values_list("party", "sum"))
+
+
+def _rules(spec: dict[str, Any]) -> list[tuple[str, str]]:
+    governance = spec["governance"]
+    return [
+        ("Voting period", duration(governance["voting_period_s"])),
+        ("Quorum", bps(governance["quorum_bps"])),
+        ("Approval threshold", bps(governance["threshold_bps"])),
+        ("Timelock", duration(governance["timelock_s"])),
+        ("Epoch", duration(governance["epoch_s"])),
+        ("Least custodians", str(governance["min_custodians"])),
+        ("Least validators", str(governance["min_validators"])),
+        ("Nodes", f"{governance['n']}, of which {governance['t']} may be curious"),
+    ]
+
+
+def _timeline(found: Rfm, fund: Any) -> list[dict[str, Any]]:
+    """What happened, then what is still to come."""
+    steps: list[dict[str, Any]] = [
+        {"what": "Written", "at": found.created_at, "state": "done"},
+        {"what": "Sent to the vote", "at": found.submitted_at, "state": "done"},
+        {"what": "Approved by the SuperDAO", "at": found.approved_at, "state": "done"},
+        {"what": "Funded", "at": fund.filled_at if fund else None, "state": "done"},
+        {"what": "SubDAO founded", "at": found.awarded_at, "state": "done"},
+    ]
+    if found.rejected_at:
+        steps[2:] = [{"what": "Not approved", "at": found.rejected_at, "state": "bad"}]
+    elif found.failed_at:
+        steps[3:] = [{"what": "Target missed, refunded", "at": found.failed_at, "state": "bad"}]
+    ahead = False
+    for step in steps:
+        if step["at"] is None:
+            step["state"] = "next" if ahead else "now"
+            ahead = True
+    return steps

@@ -1,0 +1,80 @@
+"""A training round: phases, what each site has sent, φ, metrics, the nodes' receipts."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import Any
+from uuid import UUID
+
+from django.http import Http404, HttpRequest, HttpResponse
+
+from apps.compute.models import Receipt
+from apps.explorer.page import show
+from apps.training.models import Member, Round, Score, Submission
+
+PHASES = [
+    ("moments", "Sum up", "Each site shares the sums of its columns."),
+    ("normalising", "Normalise", "Nodes open the sums over all sites only."),
+    ("updates", "Train", "Each site trains at home and shares its update, sealed."),
+    ("computing", "Compute", "Nodes score, combine and test, without opening anything else."),
+    ("done", "Result", "A version goes to the vote."),
+]
+STAGES = {"moments": "Sums", "round": "Update or holdout"}
+
+
+def round_page(request: HttpRequest, round_id: UUID) -> HttpResponse:
+    held = (
+        Round.objects.select_related("dao", "moments_job", "round_job").filter(id=round_id).first()
+    )
+    if held is None:
+        raise Http404
+    scores = {row.party_id: row.phi_milli for row in Score.objects.filter(round=held)}
+    version = getattr(held, "version", None)
+    jobs = [job for job in (held.moments_job, held.round_job) if job is not None]
+    receipts: dict[Any, list[Receipt]] = defaultdict(list)
+    for row in Receipt.objects.filter(job__in=jobs).select_related("node").order_by("node__index"):
+        receipts[row.job_id].append(row)
+    return show(
+        request,
+        "round.html",
+        "subdaos",
+        round=held,
+        phases=_strip(held.phase),
+        sites=_sites(held, scores),
+        has_scores=bool(scores),
+        version=version,
+        evidence=version.evidence if version else None,
+        jobs=[{"job": job, "receipts": receipts[job.id]} for job in jobs],
+        live=held.closed_at is None,
+    )
+
+
+def _strip(phase: str) -> list[dict[str, str]]:
+    """The phases as done, now, ahead; a round that ended badly ends its strip there."""
+    names = [name for name, _, _ in PHASES]
+    bad = phase in ("void", "failed")
+    at = len(names) - 1 if bad else names.index(phase)
+    rows = []
+    for place, (name, title, text) in enumerate(PHASES):
+        state = "done" if place < at or phase == "done" else "now" if place == at else ""
+        rows.append({"title": title, "text": text, "state": state, "name": name})
+    if bad:
+        rows[-1] |= {"state": "bad", "title": "Void" if phase == "void" else "Failed"}
+    return rows
+
+
+def _sites(held: Round, scores: dict[Any, int]) -> list[dict[str, Any]]:
+    sent: dict[Any, dict[str, Submission]] = defaultdict(dict)
+    for row in Submission.objects.filter(round=held).defer("upload", "ticket", "acks"):
+        sent[row.party_id][row.stage] = row
+    rows = [
+        {
+            "member": member,
+            "moments": sent[member.party_id].get("moments"),
+            "round": sent[member.party_id].get("round"),
+            "phi": scores.get(member.party_id),
+            "rows": held.rows.get(member.key),
+        }
+        for member in Member.objects.filter(round=held).select_related("party")
+    ]
+    return sorted(rows, key=lambda r: (r["member"].role, -(r["phi"] or 0), r["member"].party.slug))

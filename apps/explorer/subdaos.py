@@ -1,0 +1,157 @@
+"""SubDAOs and the SuperDAO: parameters, people, treasury, versions, rounds, epochs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.db.models import Q
+from django.http import Http404, HttpRequest, HttpResponse
+
+from apps.accounts.models import Party
+from apps.core import clock
+from apps.core.errors import NotFound
+from apps.explorer.formatting import bps, duration
+from apps.explorer.page import paged, show
+from apps.governance.models import Proposal
+from apps.governance.selectors import with_state
+from apps.listings.models import Listing
+from apps.participants.selectors import roster
+from apps.subdaos import selectors
+from apps.subdaos.models import Dao
+from apps.training.models import Round
+from apps.wallets.models import Account
+from apps.wallets.selectors import supply_weights
+
+SHOWN = 10
+
+
+def subdaos(request: HttpRequest) -> HttpResponse:
+    """The SuperDAO first, then each model's own DAO, newest first."""
+    rows = paged(request, selectors.dao_list())
+    listings = {x.dao_id: x for x in Listing.objects.filter(dao__in=[d.id for d in rows])}
+    return show(
+        request,
+        "subdaos.html",
+        "subdaos",
+        page=rows,
+        rows=[{"dao": dao, "listing": listings.get(dao.id)} for dao in rows],
+    )
+
+
+def subdao(request: HttpRequest, slug: str) -> HttpResponse:
+    """One DAO on one page."""
+    now = clock.now()
+    try:
+        dao = selectors.dao_by_slug(slug)
+    except NotFound:
+        raise Http404 from None
+    proposals = list(
+        with_state(Proposal.objects.filter(dao=dao), now).order_by("-created_at", "-id")[:5]
+    )
+    if dao.kind == Dao.Kind.SUPER:
+        return _superdao(request, dao, proposals)
+    # A version is made by one round, so the rounds bring their versions along.
+    made = Round.objects.filter(dao=dao).select_related("version")
+    rounds = list(made.order_by("-number")[:SHOWN])
+    versions = [held.version for held in rounds if hasattr(held, "version")]
+    treasury_micro, supply_micro = _money(dao)
+    epochs = list(selectors.epochs(dao)[:SHOWN])
+    return show(
+        request,
+        "subdao.html",
+        "subdaos",
+        dao=dao,
+        listing=Listing.objects.filter(dao=dao).first(),
+        treasury_micro=treasury_micro,
+        supply_micro=supply_micro,
+        members=selectors.members(dao, now),
+        roles=_roles(roster(dao)),
+        rounds=rounds,
+        versions=versions,
+        epochs=_epochs(epochs),
+        open_epoch=next((e for e in epochs if e.closed_at is None), None),
+        proposals=proposals,
+        parameters=parameters(dao.params),
+    )
+
+
+def _superdao(request: HttpRequest, dao: Dao, proposals: list[Proposal]) -> HttpResponse:
+    weights = supply_weights("FLAI", ("staked",), clock.now())
+    top = sorted(weights.items(), key=lambda pair: -pair[1])[:SHOWN]
+    parties = Party.objects.in_bulk([party for party, _ in top])
+    return show(
+        request,
+        "superdao.html",
+        "subdaos",
+        dao=dao,
+        proposals=proposals,
+        total=sum(weights.values()),
+        stakers=len(weights),
+        top=[(parties[party], weight) for party, weight in top],
+        parameters=parameters(dao.params),
+    )
+
+
+def parameters(params: dict[str, Any]) -> list[tuple[str, str]]:
+    """The parameters that its members decide, in words."""
+    names = {
+        "voting_delay_s": ("Voting delay", duration),
+        "voting_period_s": ("Voting period", duration),
+        "timelock_s": ("Timelock", duration),
+        "quorum_bps": ("Quorum", bps),
+        "threshold_bps": ("Approval threshold", bps),
+        "proposal_threshold_bps": ("Weight needed to propose", bps),
+        "epoch_s": ("Epoch", duration),
+        "min_custodians": ("Least custodians", str),
+        "min_validators": ("Least validators", str),
+        "min_rows": ("Least rows a site", str),
+        "stake_boost_bps": ("A staked token counts", lambda v: f"{int(v) / 10_000:g} ×"),
+        "resolution": ("Answers are given as", str),
+        "engine": ("Engine", str),
+    }
+    rows = [(title, say(params[key])) for key, (title, say) in names.items() if key in params]
+    if "n" in params:
+        rows.append(("Nodes", f"{params['n']}, of which {params['t']} may be curious"))
+    return rows
+
+
+def _money(dao: Dao) -> tuple[int, int]:
+    """(USDC in the treasury, tokens issued), by one query."""
+    treasury = Q(owner_id=dao.party_id, asset__code="USDC", purpose="treasury")
+    issuance = Q(asset_id=dao.asset_id, purpose="issuance")
+    found = {row.purpose: row for row in Account.objects.filter(treasury | issuance)}
+    held, issued = found.get("treasury"), found.get("issuance")
+    return (held.available_micro if held else 0, -issued.posted_micro if issued else 0)
+
+
+def _roles(members: list[Any]) -> dict[str, list[Any]]:
+    roles: dict[str, list[Any]] = {"custodian": [], "validator": []}
+    for member in members:
+        roles[member.role].append(member)
+    return roles
+
+
+def _epochs(epochs: list[Any]) -> list[dict[str, Any]]:
+    """Closed and open epochs, with what each payee got, largest first."""
+    return [
+        {
+            "epoch": epoch,
+            "treasury_micro": int((epoch.settlement or {}).get("treasury_micro", 0)),
+            "paid_micro": sum(payment["amount_micro"] for payment in _payments(epoch)),
+            "payments": _payments(epoch),
+        }
+        for epoch in epochs
+    ]
+
+
+def _payments(epoch: Any) -> list[dict[str, Any]]:
+    rows = [
+        {
+            "name": payment["party"]["name"],
+            "pid": payment["pid"],
+            "role": payment["role"],
+            "amount_micro": int(payment["amount_micro"]),
+        }
+        for payment in (epoch.settlement or {}).get("payments", [])
+    ]
+    return sorted(rows, key=lambda row: (-row["amount_micro"], row["name"]))

@@ -1,0 +1,250 @@
+"""Template vocabulary: amounts, hashes, times, badges, bars; markup in templates/components."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from django import template
+from django.conf import settings
+from django.forms import BoundField
+from django.utils.dateparse import parse_datetime
+
+from apps.core import clock
+from apps.explorer import formatting
+
+register = template.Library()
+
+TONES = {
+    # requests
+    "draft": "", "voting": "live", "rejected": "bad", "funding": "live", "awarded": "good",
+    # proposals
+    "pending": "wait", "active": "live", "canceled": "", "defeated": "bad", "succeeded": "good",
+    "queued": "wait", "executed": "good", "expired": "",
+    # rounds, jobs, queries, listings, applications
+    "moments": "live", "normalising": "live", "updates": "live", "computing": "live",
+    "running": "live", "committing": "live", "held": "wait", "settled": "good", "released": "",
+    "done": "good", "void": "bad", "failed": "bad", "refused": "bad", "open": "good", "closed": "",
+    "filed": "wait", "verified": "good", "whitelisted": "good", "proposed": "wait",
+    "accepted": "good", "received": "wait", "delivered": "good", "ok": "good",
+    "unreachable": "bad", "revoked": "", "sbgt": "sbgt", "sdt": "sdt", "super": "super",
+}  # fmt: skip
+NAMES = {"sbgt": "SBGT house", "sdt": "SDT house", "super": "SuperDAO", "voting": "in vote"}
+
+
+@register.inclusion_tag("components/badge.html")
+def badge(state: object, text: str = "") -> dict[str, object]:
+    """A state as a word with a tone; states that are not known stay grey, never vanish."""
+    name = str(getattr(state, "value", state) or "")
+    shown = text or NAMES.get(name) or name.replace("_", " ")
+    return {"text": shown, "tone": TONES.get(name, "")}
+
+
+@register.inclusion_tag("components/amount.html")
+def amount(
+    micro: object, asset: str = "USDC", signed: bool = False, full: bool = False
+) -> dict[str, object]:
+    """An amount with its unit; the exact value of the ledger is its title.
+
+    `full` shows every micro-unit, where amounts stand beside the sum that they make.
+    """
+    value = int(str(micro or 0))
+    sign, prefix, number, unit = formatting.amount(value, asset)
+    if full:
+        number = formatting.short(abs(value), decimals_min=2 if prefix else 0)
+    return {
+        "sign": "+" if signed and value > 0 else sign,
+        "prefix": prefix,
+        "number": number,
+        "unit": "SDT" if unit.startswith("SDT-") else unit,
+        "exact": f"{formatting.exact(value)} {asset}",
+        "kind": ("plus" if value > 0 else "minus") if signed else "",
+    }
+
+
+@register.inclusion_tag("components/hash.html")
+def hash(value: object, name: str = "value") -> dict[str, object]:
+    """A hash or key: identicon, first six and last four, a copy button for the whole."""
+    text = "" if value is None else str(value)
+    return {"value": text, "short": formatting.short_hash(text), "name": name}
+
+
+@register.inclusion_tag("components/identicon.html")
+def identicon(value: object) -> dict[str, object]:
+    hue, cells = formatting.identicon(str(value))
+    return {"hue": hue, "cells": cells}
+
+
+@register.inclusion_tag("components/when.html")
+def when(at: datetime | str | int | None) -> dict[str, object]:
+    """A time relative to now, exact on hover: a datetime, ISO string, unix seconds or ms."""
+    moment = as_datetime(at)
+    if moment is None:
+        return {}
+    return {
+        "iso": moment.isoformat(timespec="seconds"),
+        "exact": moment.strftime("%-d %B %Y, %H:%M:%S UTC"),
+        "text": formatting.relative(moment, clock.now()),
+    }
+
+
+def as_datetime(at: datetime | str | int | None) -> datetime | None:
+    if isinstance(at, str):
+        return parse_datetime(at)
+    if isinstance(at, int):
+        return datetime.fromtimestamp(at / 1000 if at > 10**11 else at, tz=UTC)
+    return at
+
+
+@register.inclusion_tag("components/bar.html")
+def bar(
+    part: object, whole: object, label: str = "", tone: str = "", mark: object = None,
+    size: str = "",
+) -> dict[str, object]:  # fmt: skip
+    """part/whole as a bar in per mille of its width, with an optional mark (same unit as whole)."""
+    total = max(int(str(whole or 0)), 1)
+    width = min(max(int(str(part or 0)) * 1000 // total, 0), 1000)
+    at = None if mark is None else min(max(int(str(mark)) * 1000 // total, 0), 1000)
+    return {
+        "width": _percent(width),
+        "label": label,
+        "tone": tone,
+        "mark": None if at is None else _percent(at),
+        "size": size,
+    }
+
+
+def _percent(permille: int) -> str:
+    return f"{permille // 10}.{permille % 10}%"
+
+
+@register.inclusion_tag("components/stat.html")
+def stat(label: str, value: object, note: str = "") -> dict[str, object]:
+    return {"label": label, "value": value, "note": note}
+
+
+@register.inclusion_tag("components/field.html")
+def field(bound: BoundField, unit: str = "") -> dict[str, object]:
+    """One field of a form: label, hint, control, error, wired for screen readers."""
+    described = [f"{bound.id_for_label}-hint"] if bound.help_text else []
+    attributes: dict[str, Any] = {}
+    if bound.errors:
+        described.insert(0, f"{bound.id_for_label}-error")
+        attributes["aria-invalid"] = "true"
+    if described:
+        attributes["aria-describedby"] = " ".join(described)
+    kind = getattr(bound.field.widget, "input_type", "")
+    return {
+        "field": bound,
+        "control": bound.as_widget(attrs=attributes),
+        "check": kind == "checkbox",
+        "unit": unit,
+    }
+
+
+@register.inclusion_tag("components/term.html")
+def term(word: str, text: str) -> dict[str, object]:
+    """A word of the paper with its one-sentence meaning behind a dotted underline."""
+    slug = "".join(c if c.isalnum() else "-" for c in word.lower())
+    return {"word": word, "text": text, "id": f"term-{slug}-{len(text)}"}
+
+
+@register.inclusion_tag("components/crumbs.html")
+def crumbs(*pairs: object) -> dict[str, object]:
+    """`{% crumbs "/models/" "Models" %}`: url and name in turn; the page itself is its heading."""
+    return {"steps": list(zip(pairs[::2], pairs[1::2], strict=True))}
+
+
+@register.inclusion_tag("components/pager.html", takes_context=True)
+def pager(context: Mapping[str, Any], page: Any) -> dict[str, object]:
+    """Older/newer links that keep the other parameters of the address."""
+    query = context["request"].GET.copy()
+    query.pop("page", None)
+    return {"page": page, "rest": query.urlencode()}
+
+
+@register.simple_tag(takes_context=True)
+def my_party(context: Mapping[str, Any]) -> Any:
+    """The party that this session acts for, or None; one query a request."""
+    from apps.explorer.page import party_of
+
+    request = context.get("request")
+    return party_of(request) if request is not None else None
+
+
+@register.simple_tag
+def faucet_on() -> bool:
+    return bool(settings.FAUCET)
+
+
+@register.filter
+def exact(micro: object) -> str:
+    return formatting.exact(int(str(micro or 0)))
+
+
+@register.filter
+def bps(value: object) -> str:
+    return formatting.bps(int(str(value or 0)))
+
+
+@register.filter
+def milli(value: object) -> str:
+    return formatting.milli(None if value is None or value == "" else int(str(value)))
+
+
+@register.filter
+def share_of(part: object, whole: object) -> str:
+    """`{{ part|share_of:whole }}` -> "12.4 %"."""
+    return formatting.percent(int(str(part or 0)), int(str(whole or 0)))
+
+
+@register.filter
+def seconds(value: object) -> str:
+    return formatting.duration(int(str(value or 0)))
+
+
+@register.filter
+def short_hash(value: object) -> str:
+    return formatting.short_hash("" if value is None else str(value))
+
+
+@register.filter
+def pretty_json(value: object) -> str:
+    return json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, default=str)
+
+
+@register.filter
+def words(value: object) -> str:
+    """`federated_learning` -> "federated learning"."""
+    return str(value or "").replace("_", " ")
+
+
+@register.filter
+def key(mapping: Any, name: object) -> Any:
+    """`{{ mapping|key:name }}`: a member by a name that is itself a variable; None when absent."""
+    return mapping.get(name) if isinstance(mapping, Mapping) else getattr(mapping, str(name), None)
+
+
+@register.inclusion_tag("components/bar.html")
+def gate_bar(evidence: Mapping[str, Any], metric: str, stratum: str | None) -> dict[str, object]:
+    """A metric of the evidence as a bar from 0 to 1, red below its gate, the gate as a line."""
+    by_stratum = evidence.get(f"{metric}_by_stratum") or {}
+    value = evidence.get(f"{metric}_milli") if stratum is None else by_stratum.get(stratum)
+    gates = [g for g in evidence.get("gates") or [] if g["metric"] == metric]
+    gate = next((g for g in gates if g.get("stratum") == stratum), None)
+    missed = gate is not None and not gate["met"]
+    words = f"{metric.upper()} {formatting.milli(value)}"
+    if gate:
+        words += f", gate {formatting.milli(gate['min_milli'])}"
+    return bar(value or 0, 1000, words, "bad" if missed else "", gate and gate["min_milli"], "tall")
+
+
+@register.filter
+def strata_rows(evidence: Mapping[str, Any]) -> list[tuple[str, int | None]]:
+    """AUC by stratum in the order of the gates (JSON columns keep none), else by name."""
+    values = evidence.get("auc_by_stratum") or {}
+    asked = [g["stratum"] for g in evidence.get("gates") or [] if g.get("stratum") in values]
+    order = list(dict.fromkeys([*asked, *sorted(values)]))
+    return [(name, values[name]) for name in order]

@@ -1,0 +1,195 @@
+"""Balances, holds, history; staking and, on demonstration sites, the faucet."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+from django import forms
+from django.conf import settings
+from django.contrib import messages
+from django.contrib.auth.decorators import login_required
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect
+from django.urls import reverse
+from django.views.decorators.http import require_POST
+
+from apps.core import clock
+from apps.explorer.fields import AmountField
+from apps.explorer.formatting import amount as amount_parts
+from apps.explorer.page import act, paged, party_of, show
+from apps.listings.models import Query
+from apps.wallets import selectors, services
+
+PURPOSES = {
+    "main": "Available to spend",
+    "staked": "Staked, votes with this weight",
+    "escrow": "In escrow",
+    "treasury": "Treasury",
+    "reserve": "Reserve",
+    "revenue": "Revenue",
+    "fees": "Fees",
+    "issuance": "Issuance",
+}
+KINDS = {
+    "wallets.faucet": "Test tokens",
+    "wallets.send": "Payment",
+    "wallets.mint": "Issued",
+    "wallets.stake": "Staked",
+    "wallets.unstake": "Unstaked",
+    "rfms.pledge": "Pledge",
+    "rfms.refund": "Pledge refunded",
+    "rfms.withdraw": "Pledge withdrawn",
+    "rfms.withdrawal": "Pledge withdrawn",
+    "rfms.award": "Award of a request",
+    "listings.query": "Prediction",
+    "listings.payout": "Payout of an epoch",
+    "listings.settle": "Payout of an epoch",
+}
+PHASES = {"pend": "held", "post": "paid", "void": "released", "single": ""}
+
+
+class OnceForm(forms.Form):
+    """A form whose second sending changes nothing: its id becomes the transfer's."""
+
+    once = forms.UUIDField(widget=forms.HiddenInput, initial=uuid.uuid4)
+
+
+class FaucetForm(OnceForm):
+    asset = forms.ChoiceField(label="Token", choices=[("USDC", "USDC"), ("FLAI", "FLAI")])
+    amount = AmountField(label="Amount", initial="1000")
+
+
+class StakeForm(OnceForm):
+    asset = forms.ChoiceField(label="Token")
+    amount = AmountField(label="Amount")
+
+    def __init__(self, *args: Any, assets: list[str], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fields["asset"].choices = [(code, code) for code in assets]
+
+
+def wallet(request: HttpRequest) -> HttpResponse:
+    """Your money. Without an account: what a wallet is, and how to get one."""
+    party = party_of(request)
+    if party is None:
+        return show(request, "wallet_none.html", "wallet")
+    lines = selectors.wallet(party, now=clock.now())
+    usdc = next((x for x in lines if x.asset == "USDC" and x.purpose == "main"), None)
+    flai = next((x for x in lines if x.asset == "FLAI" and x.purpose == "main"), None)
+    staked = next((x for x in lines if x.asset == "FLAI" and x.purpose == "staked"), None)
+    history = paged(request, selectors.transfers_of(party))
+    stakeable = sorted({x.asset for x in lines if _stakeable(x.asset)} | {"FLAI"})
+    queries = _queries(party)
+    return show(
+        request,
+        "wallet.html",
+        "wallet",
+        party=party,
+        lines=[{"line": x, "purpose": PURPOSES.get(x.purpose, x.purpose)} for x in lines],
+        usdc=usdc,
+        flai=flai,
+        staked=staked,
+        history=history,
+        moves=[_move(party, transfer) for transfer in history],
+        stake_form=StakeForm(assets=stakeable, auto_id="stake_%s"),
+        unstake_form=StakeForm(
+            assets=[x.asset for x in lines if x.purpose == "staked" and x.posted_micro],
+            auto_id="unstake_%s",
+        ),
+        faucet_form=FaucetForm(auto_id="faucet_%s") if settings.FAUCET else None,
+        queries=queries,
+    )
+
+
+@login_required
+@require_POST
+def stake(request: HttpRequest) -> HttpResponse:
+    return _staking(
+        request, services.stake, "Staked {amount}. It votes in the SuperDAO's next proposals."
+    )
+
+
+@login_required
+@require_POST
+def unstake(request: HttpRequest) -> HttpResponse:
+    return _staking(request, services.unstake, "Unstaked {amount}. It is available again.")
+
+
+def _staking(request: HttpRequest, service: Any, done: str) -> HttpResponse:
+    party, back = party_of(request), reverse("explorer:wallet")
+    form = StakeForm(request.POST, assets=[request.POST.get("asset", "")])
+    return _moved(
+        request,
+        form,
+        back,
+        done,
+        lambda data: service(
+            party=party,
+            asset=data["asset"],
+            amount_micro=data["amount"],
+            idempotency=data["once"],
+        ),
+    )
+
+
+@login_required
+@require_POST
+def faucet(request: HttpRequest) -> HttpResponse:
+    party, back = party_of(request), reverse("explorer:wallet")
+    return _moved(
+        request,
+        FaucetForm(request.POST),
+        back,
+        "You received {amount} of test money.",
+        lambda data: services.faucet(
+            party=party,
+            asset=data["asset"],
+            amount_micro=data["amount"],
+            idempotency=data["once"],
+        ),
+    )
+
+
+def _moved(
+    request: HttpRequest, form: forms.Form, back: str, done: str, service: Any
+) -> HttpResponse:
+    if not form.is_valid():
+        problem = "; ".join(
+            f"{form.fields[name].label or name}: {' '.join(errors)}"
+            for name, errors in form.errors.items()
+        )
+        messages.error(request, f"Nothing was moved. {problem}")
+        return redirect(back)
+    data = form.cleaned_data
+    sign, prefix, number, unit = amount_parts(data["amount"], data["asset"])
+    text = done.format(amount=f"{sign}{prefix}{number} {unit}".strip())
+    return act(request, back, text, lambda: service(data))
+
+
+def _stakeable(code: str) -> bool:
+    return code == "FLAI" or code.startswith("SDT-")
+
+
+def _move(party: Any, transfer: Any) -> dict[str, Any]:
+    """A transfer as this party sees it: signed, with the other side."""
+    mine_out, mine_in = transfer.debit.owner_id == party.id, transfer.credit.owner_id == party.id
+    within = mine_out and mine_in
+    other = transfer.credit if mine_out else transfer.debit
+    sign = 0 if within else (-1 if mine_out else 1)
+    return {
+        "transfer": transfer,
+        "asset": transfer.debit.asset.code,
+        "amount_micro": transfer.amount_micro * (sign or 1),
+        "signed": not within and transfer.phase in ("single", "post"),
+        "what": KINDS.get(transfer.kind, transfer.kind.split(".")[-1].replace("_", " ")),
+        "phase": PHASES.get(transfer.phase, transfer.phase),
+        "other": f"{transfer.debit.purpose} → {transfer.credit.purpose}"
+        if within
+        else other.owner.name,
+    }
+
+
+def _queries(party: Any) -> list[Any]:
+    rows = Query.objects.filter(buyer=party).select_related("listing__dao")
+    return list(rows.defer("upload", "outputs").order_by("-created_at")[:5])

@@ -1,0 +1,1 @@
+"""Proposals, votes and the execution of registered actions. Knows no action itself."""

@@ -1,0 +1,321 @@
+"""Propose, take back, vote: what members and other parts ask of a proposal.
+
+The state is never stored: protocol.tally derives it. `executing` notes how a vote ended and does
+what was voted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from apps.accounts.models import Party
+from apps.core import actions
+from apps.core.clock import unix_ms
+from apps.core.errors import BadInput
+from apps.core.events import emit
+from apps.core.permissions import Denied, ensure
+from apps.core.transactions import durable, require_transaction
+from apps.core.wake import wake
+from apps.governance import events, selectors, weights
+from apps.governance.models import House, Proposal, SnapshotWeight, Vote
+from apps.protocol import tally, wire
+from apps.protocol.money import BPS
+from apps.protocol.tally import State, Support
+from apps.subdaos.models import Dao
+from apps.wallets import log
+
+EXECUTE = "flai.execute_proposal"
+TITLE_MAX, DESCRIPTION_MAX = 200, 10_000
+
+
+def can_propose(actor: Party | None, dao: Dao, kind: str, now: datetime) -> Denied | None:
+    """Members above the DAO's proposal threshold may propose in the house that they sit in."""
+    if actor is None:
+        return Denied("sign_in", "Sign in to make a proposal.")
+    house = actions.get(kind).house
+    if (house == House.SUPER) != (dao.kind == Dao.Kind.SUPER):
+        return Denied("wrong_house", "This DAO does not decide that kind of proposal.")
+    held = weights.house_weight(dao, house, actor, now)
+    if held == 0:
+        return Denied(
+            "no_weight", f"Only holders of {weights.NAMES[House(house)]} may propose this."
+        )
+    total = sum(weights.house_weights(dao, house, now).values())
+    threshold_bps = int(dao.params.get("proposal_threshold_bps", 0))
+    if held * BPS < threshold_bps * total:
+        return Denied(
+            "below_threshold",
+            f"A proposal needs {threshold_bps / 100:g} % of the {weights.NAMES[House(house)]}.",
+        )
+    return None
+
+
+def can_vote(actor: Party | None, proposal: Proposal, now: datetime) -> Denied | None:
+    """While voting is open, once, with weight at the snapshot."""
+    if actor is None:
+        return Denied("sign_in", "Sign in to vote.")
+    state = proposal.state(now)
+    if state is State.PENDING:
+        return Denied("voting_not_open", "Voting has not begun yet.")
+    if state is not State.ACTIVE or proposal.concluded_at is not None:
+        return Denied("voting_closed", "Voting is over.")
+    if selectors.my_vote(proposal, actor) is not None:
+        return Denied("already_voted", "You have voted on this proposal; a vote is final.")
+    weight = selectors.weight(proposal, actor, now)
+    if weight.weight == 0:
+        return Denied("no_weight", weight.why)
+    return None
+
+
+def can_cancel(actor: Party | None, proposal: Proposal, now: datetime) -> Denied | None:
+    """The proposer may take it back until voting begins."""
+    if actor is None or proposal.proposer_id != actor.id:
+        return Denied("not_proposer", "Only its proposer may take a proposal back.")
+    if proposal.state(now) is not State.PENDING:
+        return Denied("voting_begun", "A proposal can be taken back until voting begins.")
+    return None
+
+
+def propose(
+    *,
+    actor: Party,
+    dao: Dao,
+    kind: str,
+    payload: object,
+    title: str,
+    description: str = "",
+    now: datetime,
+) -> Proposal:
+    """A member's proposal. Raises Forbidden, or what the action says about its payload."""
+    with durable():
+        ensure(can_propose(actor, dao, kind, now))
+        return _make(
+            dao=dao,
+            kind=kind,
+            payload=payload,
+            title=title,
+            description=description,
+            proposer=actor,
+            now=now,
+        )
+
+
+def propose_by_system(
+    *,
+    dao: Dao,
+    kind: str,
+    payload: object,
+    title: str,
+    description: str = "",
+    ref: str = "",
+    proposer: Party | None = None,
+    times: Mapping[str, int] | None = None,
+    now: datetime,
+) -> Proposal:
+    """Inner writer: a proposal that follows from an event (an award, a finished round).
+
+    ref: what it is about; the same kind and ref again return the proposal that exists.
+    times: voting_delay_s, voting_period_s, timelock_s where they differ from the DAO's.
+    """
+    require_transaction("governance.propose_by_system")
+    if ref:
+        # The DAO's row serialises makers of the same proposal.
+        Dao.objects.select_for_update(of=("self",)).get(id=dao.id)
+        existing = selectors.proposals_of_ref(kind, ref)
+        if existing is not None:
+            return existing
+    return _make(
+        dao=dao,
+        kind=kind,
+        payload=payload,
+        title=title,
+        description=description,
+        proposer=proposer,
+        ref=ref,
+        times=times,
+        now=now,
+    )
+
+
+def _make(
+    *,
+    dao: Dao,
+    kind: str,
+    payload: object,
+    title: str,
+    description: str,
+    proposer: Party | None,
+    now: datetime,
+    ref: str = "",
+    times: Mapping[str, int] | None = None,
+) -> Proposal:
+    action = actions.get(kind)
+    title, description = title.strip(), description.strip()
+    if not 1 <= len(title) <= TITLE_MAX or len(description) > DESCRIPTION_MAX:
+        raise BadInput(
+            "bad_text",
+            f"A title has 1 to {TITLE_MAX} characters, a description at most {DESCRIPTION_MAX}.",
+        )
+    if not isinstance(payload, dict):
+        raise BadInput("bad_payload", "The payload must be an object.")
+    checked = action.validate(payload, dao)
+    rules = {**dao.params, **(times or {})}
+    starts_at = now + timedelta(seconds=int(rules["voting_delay_s"]))
+    proposal = Proposal.objects.create(
+        dao=dao,
+        house=action.house,
+        kind=kind,
+        payload=checked,
+        payload_hash=payload_hash(dao, kind, checked),
+        changes=action.describe(checked, dao),
+        title=title,
+        description=description,
+        proposer=proposer,
+        ref=ref,
+        created_at=now,
+        snapshot_at=starts_at,
+        voting_starts_at=starts_at,
+        voting_ends_at=_whole_ms(starts_at + timedelta(seconds=int(rules["voting_period_s"]))),
+        quorum_bps=int(dao.params["quorum_bps"]),
+        threshold_bps=int(dao.params["threshold_bps"]),
+        timelock_s=int(rules["timelock_s"]),
+        grace_s=int(rules["grace_s"]),
+        late_quorum_s=int(rules["late_quorum_s"]),
+    )
+    log.append(
+        "governance.proposal",
+        {
+            "proposal": str(proposal.id),
+            "dao": dao.party.pid,
+            "house": proposal.house,
+            "kind": kind,
+            "payload_hash": proposal.payload_hash,
+            "proposer": proposer.pid if proposer else None,
+            "starts_at": unix_ms(proposal.voting_starts_at),
+            "ends_at": unix_ms(proposal.voting_ends_at),
+            "quorum_bps": proposal.quorum_bps,
+            "threshold_bps": proposal.threshold_bps,
+        },
+        now=now,
+    )
+    if proposal.snapshot_at <= now:
+        snapshot_take(proposal, now)
+    else:
+        wake(EXECUTE, proposal.id, eta=proposal.snapshot_at)
+    wake(EXECUTE, proposal.id, eta=proposal.voting_ends_at)
+    return proposal
+
+
+def payload_hash(dao: Dao, kind: str, payload: Mapping[str, Any]) -> str:
+    """What exactly is voted on: SHA-256 over the DAO, the kind and the payload."""
+    content = {"dao": dao.party.pid, "kind": kind, "payload": payload}
+    return wire.digest("flai/proposal/v1", content)
+
+
+def snapshot_take(proposal: Proposal, now: datetime) -> None:
+    """Write down once what everybody's vote counts, as of `snapshot_at`. The caller holds the row's
+    lock or has just made it."""
+    held = weights.house_weights(proposal.dao, proposal.house, proposal.snapshot_at)
+    SnapshotWeight.objects.bulk_create(
+        [SnapshotWeight(proposal=proposal, party_id=key, weight=held[key]) for key in held],
+        batch_size=5_000,
+    )
+    proposal.total_weight = sum(held.values())
+    proposal.save(update_fields=["total_weight"])
+    log.append(
+        "governance.snapshot",
+        {
+            "proposal": str(proposal.id),
+            "at": unix_ms(proposal.snapshot_at),
+            "total": str(proposal.total_weight),
+            "holders": len(held),
+        },
+        now=now,
+    )
+
+
+def lock_proposal(proposal_id: UUID | str) -> Proposal:
+    """The proposal, its row locked until the transaction ends. Raises NotFound."""
+    selectors.proposal_get(proposal_id)
+    return (
+        Proposal.objects.select_for_update(of=("self",))
+        .select_related("dao", "dao__party", "dao__asset", "proposer")
+        .get(id=proposal_id)
+    )
+
+
+def vote(*, actor: Party, proposal_id: UUID | str, support: str, now: datetime) -> Vote:
+    """One final vote per account, with the weight of the snapshot.
+
+    Raises BadInput for an unknown support, Forbidden when can_vote says no.
+    """
+    if support not in set(Support):
+        raise BadInput("bad_support", "Support is “for”, “against” or “abstain”.")
+    with durable():
+        proposal = lock_proposal(proposal_id)
+        if proposal.total_weight is None and proposal.state(now) is State.ACTIVE:
+            snapshot_take(proposal, now)
+        ensure(can_vote(actor, proposal, now))
+        weight = selectors.weight(proposal, actor, now).weight
+        had_quorum = tally.quorum_reached(proposal.facts)
+        cast = Vote.objects.create(
+            proposal=proposal,
+            voter=actor,
+            support=support,
+            weight=weight,
+            at=now,
+            created_at=now,
+        )
+        field = f"{support}_weight"
+        setattr(proposal, field, getattr(proposal, field) + weight)
+        deadline = tally.extended_deadline(
+            voting_ends_at=proposal.voting_ends_at,
+            voted_at=now,
+            extension_s=proposal.late_quorum_s,
+            had_quorum=had_quorum,
+            has_quorum=tally.quorum_reached(proposal.facts),
+            already_extended=proposal.extended_at is not None,
+        )
+        deadline = _whole_ms(deadline)
+        if deadline > proposal.voting_ends_at:
+            proposal.voting_ends_at, proposal.extended_at = deadline, now
+            wake(EXECUTE, proposal.id, eta=deadline)
+        proposal.save(update_fields=[field, "voting_ends_at", "extended_at"])
+        log.append(
+            "governance.vote",
+            {
+                "proposal": str(proposal.id),
+                "voter": actor.pid,
+                "support": support,
+                "weight": str(weight),
+                "ends_at": unix_ms(proposal.voting_ends_at),
+            },
+            now=now,
+        )
+    return cast
+
+
+def cancel(*, actor: Party, proposal_id: UUID | str, now: datetime) -> Proposal:
+    """The proposer takes it back before voting begins."""
+    with durable():
+        proposal = lock_proposal(proposal_id)
+        ensure(can_cancel(actor, proposal, now))
+        proposal.canceled_at = now
+        proposal.save(update_fields=["canceled_at"])
+        log.append("governance.canceled", {"proposal": str(proposal.id)}, now=now)
+        emit(events.ProposalCanceled(**event_fields(proposal)), now=now)
+    return proposal
+
+
+def _whole_ms(at: datetime) -> datetime:
+    """Rounded up. The log tells time in milliseconds: with a deadline between two of them a vote
+    just before it would look late to whoever replays."""
+    return at + timedelta(microseconds=-at.microsecond % 1_000)
+
+
+def event_fields(proposal: Proposal) -> dict[str, str]:
+    """What every event about a proposal carries."""
+    return {"proposal_id": str(proposal.id), "kind": proposal.kind, "ref": proposal.ref}

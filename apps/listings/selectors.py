@@ -1,0 +1,124 @@
+"""What anybody may know of listings, and a buyer of a query. Reads only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+from django.db.models import QuerySet
+
+from apps.accounts.models import Party
+from apps.compute.models import Node
+from apps.compute.selectors import job_json
+from apps.core.errors import NotFound
+from apps.listings.models import Listing, Query
+from apps.listings.services import INFER, price_micro
+from apps.subdaos.models import Dao
+
+Json = dict[str, Any]
+ENDED = (Query.State.SETTLED, Query.State.RELEASED)
+
+
+def listings() -> QuerySet[Listing]:
+    """Newest first, with what their description needs."""
+    return Listing.objects.select_related("dao__party", "dao__asset", "version__round").order_by(
+        "-created_at", "-id"
+    )
+
+
+def listing_of(dao: Dao) -> Json | None:
+    """A SubDAO's listing in brief."""
+    found = listings().filter(dao=dao).first()
+    if found is None:
+        return None
+    return {
+        "slug": found.slug,
+        "status": found.status,
+        "version": found.version.number,
+        "price_micro": str(price_micro(found)),
+    }
+
+
+def nodes_known() -> list[Node]:
+    """Every node that ever served, by index: what `listing_json` picks a model's own from."""
+    return list(Node.objects.order_by("index"))
+
+
+def listing_json(listing: Listing, nodes: Sequence[Node] | None = None) -> Json:
+    """A listing with everything that a client needs to make a query's ticket.
+
+    nodes: all there are, in order; read here unless the caller, who describes many, has them.
+    """
+    dao, version, held = listing.dao, listing.version, listing.version.round
+    nodes = nodes_known() if nodes is None else nodes
+    return {
+        "slug": listing.slug,
+        "title": dao.name,
+        "objective": dao.params.get("objective"),
+        "subdao": dao.slug,
+        "status": listing.status,
+        "version": version.number,
+        "model": version.model,
+        "model_class": dao.params.get("model_class"),
+        "price_micro": str(price_micro(listing)),
+        "currency": "USDC",
+        "resolution": held.resolution,
+        "features": dao.params["schema"]["features"],
+        "label": dao.params["label"],
+        "normalisation": held.normalisation,
+        "nodes": [node.descriptor for node in nodes if node.fingerprint in held.nodes],
+        "circuit": INFER,
+        "circuits_hash": held.circuits_hash,
+        "params": {"features": held.features},
+        "evidence": version.evidence,
+        "roster_size": len(held.roster["members"]),
+        "sdt": dao.asset.code if dao.asset else None,
+        "opened_at": listing.opened_at.isoformat(),
+    }
+
+
+def queries_of(party: Party) -> QuerySet[Query]:
+    """A buyer's queries, newest first."""
+    return (
+        Query.objects.filter(buyer=party)
+        .select_related("listing__dao", "version", "job")
+        .order_by("-created_at", "-id")
+    )
+
+
+def query_get(party: Party, query_id: UUID) -> Query:
+    """The buyer's own query; others' do not exist. Raises NotFound."""
+    found = queries_of(party).filter(pk=query_id).first()
+    if found is None:
+        raise NotFound("query_not_found", "You have no such query.")
+    return found
+
+
+def query_ended(query_id: UUID) -> bool:
+    return Query.objects.filter(pk=query_id, state__in=ENDED).exists()
+
+
+def query_json(query: Query, *, receipts: bool = True) -> Json:
+    """A query as its buyer sees it; `sealed` can be opened with the reply key only."""
+    return {
+        "id": str(query.id),
+        "state": query.state,
+        "price_micro": str(query.price_micro),
+        "rows": query.rows,
+        "listing": query.listing.slug,
+        "version": query.version.number,
+        "hold_id": str(query.hold_id),
+        "ticket_id": query.ticket_id,
+        "sealed": query.outputs,
+        "job": job_json(query.job, receipts=receipts),
+        "reason": query.reason or None if query.state != Query.State.SETTLED else None,
+        "timeline": query.timeline,
+        "created_at": query.created_at.isoformat(),
+        "expires_at": query.expires_at.isoformat(),
+    }
+
+
+def queries_of_jobs(job_ids: list[Any]) -> list[Any]:
+    """Ids of the queries that these jobs are for."""
+    return list(Query.objects.filter(job__in=job_ids).values_list("id", flat=True))

@@ -1,0 +1,200 @@
+"""Listings open; queries are held, and settled or released exactly once."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from apps.accounts.models import Party
+from apps.compute.services import job_create
+from apps.core.clock import unix_ms
+from apps.core.errors import Conflict, NotFound, Unprocessable
+from apps.core.events import emit
+from apps.core.transactions import durable
+from apps.core.wake import wake
+from apps.listings.epochs import epoch_begin
+from apps.listings.events import ListingOpened
+from apps.listings.models import Listing, Query
+from apps.protocol import tickets
+from apps.protocol.circuits import CIRCUITS, BadParams
+from apps.training.models import ModelVersion
+from apps.training.tickets import Mismatch, compare
+from apps.wallets import ledger, log
+from apps.wallets.services import account
+
+INFER = "logistic_infer@1"
+SLOT = "row"
+CURRENCY = "USDC"
+JOB_DEADLINE_S = 15
+LIFETIME_S_MIN = 5
+HOLD_S_MAX = 24 * 3600
+
+
+def listing_open(*, version_id: str | UUID, now: datetime) -> Listing:
+    """The accepted version goes on sale, as the SubDAO's one listing. Harmless when repeated."""
+    with durable():
+        version = ModelVersion.objects.select_related("dao__party").get(pk=version_id)
+        listing = Listing.objects.select_for_update().filter(dao=version.dao).first()
+        if listing is not None and listing.version_id == version.id:
+            return listing
+        if listing is None:
+            listing = Listing(dao=version.dao, slug=version.dao.slug, opened_at=now)
+        elif listing.version.number > version.number:
+            return listing
+        listing.version, listing.status = version, Listing.Status.OPEN
+        listing.save()
+        log.append(
+            "listings.opened",
+            {
+                "listing": listing.slug,
+                "dao": version.dao.party.pid,
+                "version": version.number,
+                "model": version.model,
+                "price_micro": str(price_micro(listing)),
+            },
+            now=now,
+        )
+        epoch_begin(dao=version.dao, now=now)
+        emit(ListingOpened(listing_id=str(listing.id), dao_id=str(version.dao_id)), now=now)
+    return listing
+
+
+def price_micro(listing: Listing) -> int:
+    """Price of one row, set by the SubDAO."""
+    return int(listing.dao.params["price_micro"])
+
+
+def query_ticket(listing: Listing, *, rows: int) -> dict[str, Any]:
+    """What the ticket of a query of `rows` rows must carry; each row is one inference."""
+    held = listing.version.round
+    return {
+        "slot": SLOT,
+        "circuits": [INFER],
+        "circuits_hash": held.circuits_hash,
+        "engine": "ring",
+        "nodes": held.nodes,
+        "model": listing.version.model,
+        "params": {"features": held.features, "rows": rows},
+        "shape": [rows, held.features],
+        "f": CIRCUITS[INFER].slots[SLOT].f,
+        "resolution": held.resolution,
+        "price_micro": str(rows * price_micro(listing)),
+    }
+
+
+def query_create(*, slug: str, buyer: Party, upload: dict[str, Any], now: datetime) -> Query:
+    """Hold the price, keep the sealed row, wake the nodes. Nothing is charged yet.
+
+    The hold lives as long as the ticket, one day at most; then the buyer is free of it.
+    Raises Unprocessable naming the wrong field, InsufficientBalance, Conflict, NotFound.
+    """
+    try:
+        ticket = tickets.check_upload(upload, now=unix_ms(now) // 1000)
+    except tickets.TicketError as error:
+        raise Unprocessable(error.code, error.text) from None
+    with durable():
+        listing = listing_get(slug)
+        if listing.status != Listing.Status.OPEN:
+            raise Conflict("listing_closed", "This listing is closed.")
+        _compare(ticket, listing)
+        if Query.objects.filter(share_id=ticket.share_id).exists():
+            raise Conflict("share_id_taken", "A query with this share_id exists; share anew.")
+        if Query.objects.filter(scope=ticket.scope).exists():
+            raise Conflict("scope_taken", "A query with this scope exists; choose another.")
+        price = int(ticket.price_micro or 0)
+        expires_at = min(
+            datetime.fromtimestamp(ticket.expires_at, UTC), now + timedelta(seconds=HOLD_S_MAX)
+        )
+        query = Query(
+            buyer=buyer,
+            listing=listing,
+            version=listing.version,
+            rows=ticket.shape[0],
+            price_micro=price,
+            share_id=ticket.share_id,
+            scope=ticket.scope,
+            ticket_id=ticket.id,
+            upload=json.dumps(upload, separators=(",", ":")).encode(),
+            timeline=[{"state": "held", "at": now.isoformat()}],
+            expires_at=expires_at,
+            created_at=now,
+        )
+        query.hold = ledger.pend(
+            ledger.Leg(
+                debit_account=account(buyer, CURRENCY),
+                credit_account=account(listing.dao.party, CURRENCY, "revenue"),
+                amount_micro=price,
+                kind="listings.query",
+                ref=("listings.query", query.id),
+            ),
+            expires_at=expires_at,
+            now=now,
+        )
+        query.job = job_create(
+            kind="query",
+            circuit=INFER,
+            circuits_hash=ticket.circuits_hash,
+            nodes=ticket.nodes,
+            scope=ticket.scope,
+            roster=None,
+            inputs={SLOT: [ticket.share_id]},
+            model=listing.version.model,
+            deadline_s=JOB_DEADLINE_S,
+            expires_at=expires_at,
+            now=now,
+        )
+        query.save(force_insert=True)
+        log.append(
+            "listings.query_held",
+            {
+                "query": str(query.id),
+                "buyer": buyer.pid,
+                "listing": listing.slug,
+                "version": listing.version.number,
+                "ticket": ticket.id,
+                "commitment": list(ticket.commitment),
+                "hold": str(query.hold_id),
+                "price_micro": str(price),
+            },
+            now=now,
+        )
+        wake("flai.run_query", query.id)
+    return query
+
+
+def listing_get(slug: str) -> Listing:
+    """Raises NotFound."""
+    listing = (
+        Listing.objects.select_related("dao__party", "dao__asset", "version__round")
+        .filter(slug=slug)
+        .first()
+    )
+    if listing is None:
+        raise NotFound("listing_not_found", "There is no listing with this name.")
+    return listing
+
+
+def _compare(ticket: tickets.Ticket, listing: Listing) -> None:
+    if not ticket.is_query:
+        raise Unprocessable(
+            "ticket_mismatch", "The ticket's scope is not a query's.", field="scope"
+        )
+    if len(ticket.shape) != 2:
+        raise Unprocessable(
+            "ticket_mismatch", "The ticket's shape must be [rows, features].", field="shape"
+        )
+    try:
+        compare(ticket, query_ticket(listing, rows=ticket.shape[0]))
+        CIRCUITS[INFER].validate(ticket.params)
+    except Mismatch as error:
+        raise Unprocessable("ticket_mismatch", error.text, field=error.field) from None
+    except BadParams as error:
+        raise Unprocessable("ticket_mismatch", str(error), field="params") from None
+    if ticket.expires_at - ticket.issued_at < LIFETIME_S_MIN:
+        raise Unprocessable(
+            "ticket_mismatch",
+            f"The ticket must live at least {LIFETIME_S_MIN} s.",
+            field="expires_at",
+        )

@@ -1,0 +1,1 @@
+"""Calls for data and validation, attestations, the whitelist, the roster of a SubDAO."""

@@ -1,0 +1,82 @@
+"""Contribution scores in real numbers: what `logistic_round` computes on shares.
+
+Arrays are NumPy float64; w_k has the intercept last; rows are standardised features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Real = npt.NDArray[np.float64]
+
+FLAG_SHARE = 0.1
+
+SCORING_POINT = 0.75
+"""Where utilities are measured: this far along the mean update (why: docs/adr/0005)."""
+
+
+def sigmoid(z: npt.ArrayLike) -> Real:
+    """σ(z) = 1 / (1 + e^−z), without overflow."""
+    # tanh saturates quietly where exp overflows
+    return np.asarray(0.5 * (1.0 + np.tanh(0.5 * np.asarray(z, dtype=np.float64))))
+
+
+def clip_to_median_norm(updates: npt.ArrayLike) -> Real:
+    """w_k · min(1, median_j ‖w_j‖ / ‖w_k‖): nobody gains weight by scaling an update up.
+
+    updates: [K, d+1]. The median of an even number is the mean of the two middle norms.
+    """
+    weights = np.asarray(updates, dtype=np.float64)
+    norms = np.linalg.norm(weights, axis=1)
+    safe = np.where(norms > 0, norms, 1.0)
+    clipped: Real = weights * np.minimum(1.0, np.median(norms) / safe)[:, None]
+    return clipped
+
+
+def taylor_scores(updates: npt.ArrayLike, rows: npt.ArrayLike, labels: npt.ArrayLike) -> Real:
+    """u_k = ⟨w_k − p, −∇L_val(p)⟩ at p = ¾·w̄, with mean log-loss L_val.
+
+    The first-order gain of going on from p to w_k. At w̄ itself the scores would sum to 0, so that
+    about half of all honest sites would score nothing; short of it, whoever pulls the way the mean
+    does is above 0, and who does not is still below.
+
+    updates [K, d+1] already clipped, rows [m, d], labels [m] in {0, 1}; m ≥ 1.
+    Source: paper eq. 7 (Validate_sMPC by gradient alignment).
+    """
+    weights = np.asarray(updates, dtype=np.float64)
+    inputs = np.column_stack([np.asarray(rows, dtype=np.float64), np.ones(len(np.asarray(labels)))])
+    point = SCORING_POINT * weights.mean(axis=0)
+    errors = np.asarray(labels, dtype=np.float64) - sigmoid(inputs @ point)
+    descent = inputs.T @ errors / len(errors)
+    scores: Real = (weights - point) @ descent
+    return scores
+
+
+def phi_from_utilities(utilities: npt.ArrayLike, *, noise: float = 0.0) -> Real:
+    """φ_k = max(u_k, 0) / max_j max(u_j, 0) ∈ [0, 1]; all 0 when no utility exceeds `noise`.
+
+    Source: paper eq. 7; clipping and scale as settled: φ_max = 1.
+    """
+    raw: Any = np.maximum(np.asarray(utilities, dtype=np.float64), 0.0)
+    largest = raw.max(initial=0.0)
+    return np.asarray(raw / largest if largest > noise else np.zeros_like(raw))
+
+
+def phi_milli(phi: npt.ArrayLike) -> list[int]:
+    """φ as it is opened: thousandths, halves rounded up."""
+    return [int(value) for value in np.floor(np.asarray(phi, dtype=np.float64) * 1000 + 0.5)]
+
+
+def flagged(phi: Mapping[str, float]) -> list[str]:
+    """Who contributed next to nothing: φ_k < 0.1 · median of all φ, or φ_k = 0. From φ alone.
+
+    φ in any common scale. Returns the names in order. Source: MISSION M-FL7.
+    """
+    if not phi:
+        return []
+    line = FLAG_SHARE * float(np.median(list(phi.values())))
+    return sorted(name for name, value in phi.items() if value == 0 or value < line)

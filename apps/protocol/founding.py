@@ -1,0 +1,71 @@
+"""Who receives the SubDAO tokens (SDT) that an award mints.
+
+Source: paper §6.2, §8.2, §8.6; shares are the RFM's terms. Micro-units throughout.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from apps.protocol.money import BPS, mul_div_floor
+
+K = TypeVar("K", bound=Hashable)
+
+
+@dataclass(frozen=True, slots=True)
+class SdtShares:
+    """Parts of the supply in basis points; they add up to 10 000."""
+
+    backers_bps: int = 6_000
+    treasury_bps: int = 2_000
+    reserve_bps: int = 1_500
+    submitter_bps: int = 500
+
+    def __post_init__(self) -> None:
+        parts = (self.backers_bps, self.treasury_bps, self.reserve_bps, self.submitter_bps)
+        if any(part < 0 for part in parts) or sum(parts) != BPS:
+            raise ValueError("the shares of the SDT supply are ≥ 0 and add up to 10 000 bps")
+
+
+@dataclass(frozen=True, slots=True)
+class SdtAllocation(Generic[K]):
+    """The division of one supply; `total` is the supply to the last micro-unit."""
+
+    backers: dict[K, int]
+    submitter: int
+    reserve: int
+    treasury: int
+
+    @property
+    def total(self) -> int:
+        return sum(self.backers.values()) + self.submitter + self.reserve + self.treasury
+
+
+def sdt_allocation(
+    supply_micro: int, pledged: Mapping[K, int], shares: SdtShares
+) -> SdtAllocation[K]:
+    """backer_i = ⌊⌊S·b⌋ · pledge_i / Σ pledges⌋; submitter ⌊S·s⌋; reserve ⌊S·r⌋; the treasury
+    takes its share and every remainder, so that the parts add up to S exactly.
+
+    Raises ValueError for S ≤ 0, no pledge, or a pledge ≤ 0.
+    """
+    if supply_micro <= 0:
+        raise ValueError("the supply is > 0")
+    if not pledged or any(amount <= 0 for amount in pledged.values()):
+        raise ValueError("at least one pledge, each > 0")
+    for_backers = mul_div_floor(supply_micro, shares.backers_bps, BPS)
+    raised = sum(pledged.values())
+    backers = {key: mul_div_floor(for_backers, part, raised) for key, part in pledged.items()}
+    submitter = mul_div_floor(supply_micro, shares.submitter_bps, BPS)
+    reserve = mul_div_floor(supply_micro, shares.reserve_bps, BPS)
+    treasury = supply_micro - sum(backers.values()) - submitter - reserve
+    return SdtAllocation(backers, submitter, reserve, treasury)
+
+
+def accepted_pledge(amount_micro: int, *, raised_micro: int, target_micro: int) -> int:
+    """min(amount, target − raised): what goes over the cap is not taken. 0 when full."""
+    if amount_micro <= 0 or not 0 <= raised_micro <= target_micro:
+        raise ValueError("a pledge is > 0 and 0 ≤ raised ≤ target")
+    return min(amount_micro, target_micro - raised_micro)

@@ -1,0 +1,50 @@
+"""Mean and deviation of the federation from its totals (paper eq. 4)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from fractions import Fraction
+from typing import Any
+
+SUMS_F = 20
+# Each site rounds its sums to half a unit at f = 20; so many sites may round the same way. A
+# variance that rounding alone could make says nothing, and dividing by it would amplify noise.
+ROUNDING = 64 * 2.0**-21
+
+
+def normalisation(sums: Sequence[int | str], features: int) -> tuple[list[float], list[float]]:
+    """μ_j = Σx_j / n, σ_j² = (Σx_j² − n·μ_j²) / (n − 1); exact until the last square root.
+
+    sums: what `moments` opens: [n, Σx_1…Σx_d, Σx_1²…Σx_d²] as integers, value · 2^20.
+    Returns (mean, std); std is 1 where the variance is no more than rounding could make.
+    Raises: ValueError for a wrong length or fewer than two rows.
+    """
+    if len(sums) != 1 + 2 * features:
+        raise ValueError("the sums do not fit the number of features")
+    values = [Fraction(int(value), 1 << SUMS_F) for value in sums]
+    count = values[0]
+    if count < 2:
+        raise ValueError("at least two rows are needed")
+    mean, std = [], []
+    for total, squares in zip(values[1 : 1 + features], values[1 + features :], strict=True):
+        centre = total / count
+        variance = float((squares - count * centre * centre) / (count - 1))
+        floor = ROUNDING * (1 + 2 * abs(float(centre))) / (float(count) - 1)
+        mean.append(float(centre))
+        std.append(math.sqrt(variance) if variance > floor else 1.0)
+    return mean, std
+
+
+def public_constants(sums: Sequence[int | str], features: int) -> dict[str, Any]:
+    """What a round publishes of `normalisation`: {"f", "mean", "std"}, integers at f = 20.
+
+    Whoever has the receipted sums computes the same, so nobody need be believed. A deviation below
+    the grid is one step of it, since sites divide by it. Raises: ValueError.
+    """
+    mean, std = normalisation(sums, features)
+    return {
+        "f": SUMS_F,
+        "mean": [round(value * 2**SUMS_F) for value in mean],
+        "std": [max(1, round(value * 2**SUMS_F)) for value in std],
+    }

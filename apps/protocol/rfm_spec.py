@@ -1,0 +1,331 @@
+"""What a Request-for-Model may say: `check_spec` is the one place that knows.
+
+Source: paper §8.1. The checked spec has every default filled in, holds only what canonical bytes
+can carry (decimals as strings, micro amounts as strings), and checking it again changes nothing,
+so that its hash names exactly what was voted on.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from decimal import Decimal, InvalidOperation
+from typing import Any
+
+from apps.protocol.money import BPS
+
+Spec = dict[str, Any]
+
+STANDARDS = ("tabular-csv", "hl7-fhir-r4", "omop-cdm-v5", "ga4gh", "time-series")
+KINDS = ("federated_learning",)
+MODEL_CLASSES = ("logistic",)
+METRICS = ("auc", "accuracy")
+RESOLUTIONS = ("logit",)
+FEATURES_MAX = 200
+STRATA_MAX = 16
+DAY_S = 86_400
+AMOUNT_MAX = 10**15
+_NAME = re.compile(r"[^\x00-\x1f\x7f]{1,80}")
+
+
+class SpecError(ValueError):
+    """`field` is the path of what is wrong ("features[3].min"), `text` is safe to show."""
+
+    def __init__(self, field: str, text: str) -> None:
+        super().__init__(f"{field}: {text}" if field else text)
+        self.field = field
+        self.text = text
+
+
+def check_spec(spec: object) -> Spec:
+    """The spec with defaults filled in. Raises SpecError for the first thing that is wrong."""
+    raw = _table(
+        spec,
+        "",
+        "objective kind model_class interpretable standard features label strata gates governance "
+        "price_micro funding terms",
+    )
+    features = _features(raw.get("features"))
+    label = _label(raw.get("label"), features)
+    strata = _strata(raw.get("strata"), features, label)
+    return {
+        "objective": _text(raw.get("objective"), "objective", most=2_000),
+        "kind": _choice(raw.get("kind", KINDS[0]), "kind", KINDS),
+        "model_class": _choice(raw.get("model_class", "logistic"), "model_class", MODEL_CLASSES),
+        "interpretable": _flag(raw.get("interpretable", True), "interpretable"),
+        "standard": _choice(raw.get("standard", "tabular-csv"), "standard", STANDARDS),
+        "features": features,
+        "label": label,
+        "strata": strata,
+        "gates": _gates(raw.get("gates", []), strata),
+        "governance": _governance(raw.get("governance", {})),
+        "price_micro": str(_amount(raw.get("price_micro"), "price_micro")),
+        "funding": _funding(raw.get("funding")),
+        "terms": _terms(raw.get("terms", {})),
+    }
+
+
+def schema_of(spec: Mapping[str, Any]) -> Spec:
+    """The part of a checked spec that a site's data must fit; its hash goes into attestations."""
+    return {key: spec[key] for key in ("standard", "features", "label", "strata")}
+
+
+def subdao_params(spec: Mapping[str, Any]) -> Spec:
+    """A checked spec as the parameters of the SubDAO that its award founds."""
+    governance, terms = spec["governance"], spec["terms"]
+    return {
+        "objective": spec["objective"],
+        "schema": {"standard": spec["standard"], "features": spec["features"]},
+        "label": spec["label"],
+        "strata": spec["strata"],
+        "gates": spec["gates"],
+        "model_class": spec["model_class"],
+        "interpretable": spec["interpretable"],
+        "price_micro": spec["price_micro"],
+        "resolution": terms["resolution"],
+        "engine": "ring",
+        **governance,
+        "proposal_threshold_bps": 100,
+        "split": {
+            "sbgt_bps": terms["sbgt_bps"],
+            "sdt_bps": terms["sdt_bps"],
+            "treasury_bps": terms["treasury_bps"],
+        },
+        "sbgt_split": {
+            "custodians_bps": terms["custodians_bps"],
+            "validators_bps": terms["validators_bps"],
+            "operators_bps": terms["operators_bps"],
+        },
+        "decay_ppm": terms["decay_ppm"],
+        "stake_boost_bps": terms["stake_boost_bps"],
+    }
+
+
+def _features(raw: object) -> list[Spec]:
+    items = _items(raw, "features", least=1, most=FEATURES_MAX)
+    seen: set[str] = set()
+    checked = []
+    for index, item in enumerate(items):
+        at = f"features[{index}]"
+        row = _table(item, at, "name type unit min max code system")
+        name = _name(row.get("name"), f"{at}.name")
+        if name in seen:
+            raise SpecError(f"{at}.name", f"“{name}” is listed twice.")
+        seen.add(name)
+        low = _decimal(row.get("min"), f"{at}.min")
+        high = _decimal(row.get("max"), f"{at}.max")
+        if low is not None and high is not None and Decimal(low) >= Decimal(high):
+            raise SpecError(f"{at}.max", "The range ends before it starts.")
+        feature: Spec = {
+            "name": name,
+            "type": _choice(row.get("type", "number"), f"{at}.type", ("number",)),
+            "unit": _text(row.get("unit") or "", f"{at}.unit", least=0, most=40),
+            "min": low,
+            "max": high,
+        }
+        for extra in ("system", "code"):
+            if row.get(extra):
+                feature[extra] = _text(row[extra], f"{at}.{extra}", most=120)
+        checked.append(feature)
+    return checked
+
+
+def _label(raw: object, features: list[Spec]) -> Spec:
+    row = _table(raw, "label", "name positive")
+    name = _name(row.get("name"), "label.name")
+    if any(feature["name"] == name for feature in features):
+        raise SpecError("label.name", "The label is listed among the features.")
+    positive = row.get("positive", "1")
+    if isinstance(positive, int) and not isinstance(positive, bool):
+        positive = str(positive)
+    return {"name": name, "positive": _name(positive, "label.positive")}
+
+
+def _strata(raw: object, features: list[Spec], label: Spec) -> Spec | None:
+    if raw is None:
+        return None
+    row = _table(raw, "strata", "column values")
+    column = _name(row.get("column"), "strata.column")
+    if column == label["name"] or any(feature["name"] == column for feature in features):
+        raise SpecError("strata.column", "The strata are a column of their own.")
+    values = [
+        _name(value, f"strata.values[{index}]")
+        for index, value in enumerate(
+            _items(row.get("values"), "strata.values", least=2, most=STRATA_MAX)
+        )
+    ]
+    if len(set(values)) != len(values):
+        raise SpecError("strata.values", "A stratum is listed twice.")
+    return {"column": column, "values": values}
+
+
+def _gates(raw: object, strata: Spec | None) -> list[Spec]:
+    checked = []
+    for index, item in enumerate(_items(raw, "gates", least=0, most=8)):
+        at = f"gates[{index}]"
+        row = _table(item, at, "metric min_milli per_stratum")
+        per_stratum = _flag(row.get("per_stratum", False), f"{at}.per_stratum")
+        if per_stratum and strata is None:
+            raise SpecError(f"{at}.per_stratum", "There are no strata to hold this gate in.")
+        checked.append(
+            {
+                "metric": _choice(row.get("metric"), f"{at}.metric", METRICS),
+                "min_milli": _whole(row.get("min_milli"), f"{at}.min_milli", 0, 1_000),
+                "per_stratum": per_stratum,
+            }
+        )
+    return checked
+
+
+def _governance(raw: object) -> Spec:
+    bounds: dict[str, tuple[int, int, int]] = {  # default, least, most
+        "voting_delay_s": (0, 0, 30 * DAY_S),
+        "voting_period_s": (3 * DAY_S, 3, 30 * DAY_S),
+        "timelock_s": (0, 0, 30 * DAY_S),
+        "late_quorum_s": (0, 0, 7 * DAY_S),
+        "grace_s": (7 * DAY_S, 60, 90 * DAY_S),
+        "quorum_bps": (2_000, 1, BPS),
+        "threshold_bps": (5_000, 5_000, BPS),
+        "epoch_s": (7 * DAY_S, 5, 365 * DAY_S),
+        "min_custodians": (3, 3, 64),
+        "min_validators": (1, 1, 16),
+        "min_rows": (20, 5, 10**9),
+        "n": (3, 3, 3),
+        "t": (1, 1, 1),
+    }
+    row = _table(raw, "governance", " ".join(bounds))
+    return {
+        key: _whole(row.get(key, default), f"governance.{key}", least, most)
+        for key, (default, least, most) in bounds.items()
+    }
+
+
+def _funding(raw: object) -> Spec:
+    row = _table(raw, "funding", "target_micro deadline_s sdt_supply_micro")
+    supply = row.get("sdt_supply_micro", 10**12)
+    return {
+        "target_micro": str(_amount(row.get("target_micro"), "funding.target_micro")),
+        "deadline_s": _whole(
+            row.get("deadline_s", 30 * DAY_S), "funding.deadline_s", 5, 365 * DAY_S
+        ),
+        "sdt_supply_micro": str(_amount(supply, "funding.sdt_supply_micro", least=10**6)),
+    }
+
+
+def _terms(raw: object) -> Spec:
+    defaults = {
+        "sbgt_bps": 6_000,
+        "sdt_bps": 2_800,
+        "treasury_bps": 1_200,
+        "custodians_bps": 8_000,
+        "validators_bps": 1_000,
+        "operators_bps": 1_000,
+        "backers_sdt_bps": 6_000,
+        "treasury_sdt_bps": 2_000,
+        "reserve_sdt_bps": 1_500,
+        "submitter_sdt_bps": 500,
+    }
+    row = _table(raw, "terms", " ".join(defaults) + " resolution decay_ppm stake_boost_bps")
+    terms: Spec = {
+        key: _whole(row.get(key, default), f"terms.{key}", 0, BPS)
+        for key, default in defaults.items()
+    }
+    for group in (
+        ("sbgt_bps", "sdt_bps", "treasury_bps"),
+        ("custodians_bps", "validators_bps", "operators_bps"),
+        ("backers_sdt_bps", "treasury_sdt_bps", "reserve_sdt_bps", "submitter_sdt_bps"),
+    ):
+        if sum(terms[key] for key in group) != BPS:
+            raise SpecError(
+                f"terms.{group[0]}", f"{', '.join(group)} must add up to {BPS} (the whole)."
+            )
+    terms["resolution"] = _choice(row.get("resolution", "logit"), "terms.resolution", RESOLUTIONS)
+    terms["decay_ppm"] = _whole(row.get("decay_ppm", 900_000), "terms.decay_ppm", 1, 999_999)
+    terms["stake_boost_bps"] = _whole(
+        row.get("stake_boost_bps", 15_000), "terms.stake_boost_bps", BPS, 10 * BPS
+    )
+    return terms
+
+
+def _table(raw: object, field: str, known: str) -> Mapping[str, Any]:
+    if not isinstance(raw, Mapping):
+        raise SpecError(field, "Missing." if raw is None else "Must be an object.")
+    unknown = sorted(str(key) for key in raw if key not in known.split())
+    if unknown:
+        raise SpecError(f"{field}.{unknown[0]}".lstrip("."), "Unknown field.")
+    return raw
+
+
+def _items(raw: object, field: str, *, least: int, most: int) -> list[Any]:
+    if not isinstance(raw, list | tuple):
+        raise SpecError(field, "Missing." if raw is None else "Must be a list.")
+    if not least <= len(raw) <= most:
+        raise SpecError(field, f"Must have {least} to {most} entries.")
+    return list(raw)
+
+
+def _text(raw: object, field: str, *, least: int = 1, most: int) -> str:
+    if not isinstance(raw, str):
+        raise SpecError(field, "Missing." if raw is None else "Must be text.")
+    text = raw.strip()
+    if not least <= len(text) <= most or "\x00" in text or not _encodable(text):
+        raise SpecError(field, f"Must be {least} to {most} characters.")
+    return text
+
+
+def _name(raw: object, field: str) -> str:
+    text = _text(raw, field, most=80)
+    if not _NAME.fullmatch(text):
+        raise SpecError(field, "Must be one line of printable characters.")
+    return text
+
+
+def _encodable(text: str) -> bool:
+    return not any("\ud800" <= letter <= "\udfff" for letter in text)
+
+
+def _choice(raw: object, field: str, choices: tuple[str, ...]) -> str:
+    if not isinstance(raw, str) or raw not in choices:
+        raise SpecError(field, f"Must be one of: {', '.join(choices)}.")
+    return raw
+
+
+def _flag(raw: object, field: str) -> bool:
+    if not isinstance(raw, bool):
+        raise SpecError(field, "Must be true or false.")
+    return raw
+
+
+def _whole(raw: object, field: str, least: int, most: int) -> int:
+    if isinstance(raw, bool) or not isinstance(raw, int):
+        raise SpecError(field, "Missing." if raw is None else "Must be a whole number.")
+    if not least <= raw <= most:
+        raise SpecError(field, f"Must lie between {least} and {most}.")
+    return raw
+
+
+def _amount(raw: object, field: str, *, least: int = 1) -> int:
+    value = raw
+    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,18}", value):
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise SpecError(field, "Missing." if raw is None else "Must be micro-units, as digits.")
+    if not least <= value <= AMOUNT_MAX:
+        raise SpecError(field, f"Must lie between {least} and {AMOUNT_MAX} micro-units.")
+    return value
+
+
+def _decimal(raw: object, field: str) -> str | None:
+    """A plausibility bound as a decimal string in one spelling; None and "" mean no bound."""
+    if raw is None or raw == "":
+        return None
+    if isinstance(raw, bool) or not isinstance(raw, int | float | str):
+        raise SpecError(field, "Must be a number.")
+    try:
+        value = Decimal(str(raw).strip())
+    except InvalidOperation:
+        raise SpecError(field, "Must be a number.") from None
+    if not value.is_finite() or abs(value) >= Decimal(10) ** 12:
+        raise SpecError(field, "Must lie between -10^12 and 10^12.")
+    spelled = format(value.quantize(Decimal("1e-6")), "f").rstrip("0").rstrip(".")
+    return "0" if spelled == "-0" else spelled

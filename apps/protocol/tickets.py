@@ -1,0 +1,288 @@
+"""Tickets: what the owner of a share allows to be done with it.
+
+Every share that reaches a node carries a ticket signed by its owner's key. It names the scope (a
+round or a query), the circuits and the slot that the share may enter, the public parameters, the
+roster or the model it may meet, the nodes, the commitments to its words, and an expiry. Nodes obey
+tickets; whoever dispatches jobs can only pick among what the owners have signed.
+
+A query's ticket (scope "query:…") also names the model, the reply key that alone can read the
+output, the price and the resolution; a round's ticket names the roster.
+
+ticket_id = digest("flai/ticket/v1", ticket); the signature has the same domain.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass, fields
+from typing import Any
+
+from apps.protocol.wire import BadSignature, canonical, digest, is_hex, unb64, verify
+
+TICKET_DOMAIN = "flai/ticket/v1"
+ROSTER_DOMAIN = "flai/roster/v1"
+
+NODES = 3
+ENGINES = ("ring",)
+RESOLUTIONS = ("logit",)
+ROLES = ("custodian", "validator")
+MIN_CUSTODIANS = 3  # with two, each learns the other's by subtraction
+
+MAX_VALUES = 1 << 21
+MAX_DIMENSIONS = 4
+MAX_PARAMS_BYTES = 64 * 1024
+MAX_ENVELOPE_BYTES = 4096
+MAX_LIFETIME_S = 366 * 24 * 3600
+CLOCK_SKEW_S = 300
+GCM_TAG_BYTES = 16
+
+_SCOPE = re.compile(r"(moments|round|query):[A-Za-z0-9._-]{1,64}")
+_CIRCUIT = re.compile(r"[a-z][a-z0-9_]{0,63}@[1-9][0-9]{0,5}")
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
+_AMOUNT = re.compile(r"0|[1-9][0-9]{0,17}")
+
+
+class TicketError(Exception):
+    """A ticket, upload or roster is not acceptable. `code` for programs, `text` safe to show."""
+
+    def __init__(self, code: str, text: str) -> None:
+        super().__init__(text)
+        self.code = code
+        self.text = text
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ticket:
+    """A checked share ticket; field by field what the owner signed, and its id."""
+
+    v: int
+    type: str
+    share_id: str
+    sender: str
+    scope: str
+    slot: str
+    circuits: tuple[str, ...]
+    circuits_hash: str
+    engine: str
+    nodes: tuple[str, ...]
+    roster: str | None
+    model: str | None
+    params: dict[str, Any]
+    shape: tuple[int, ...]
+    f: int
+    commitment: tuple[str, ...]
+    uses: int
+    issued_at: int
+    expires_at: int
+    reply_key: str | None
+    price_micro: str | None
+    resolution: str | None
+    id: str
+
+    @property
+    def values(self) -> int:
+        """How many numbers the share holds."""
+        return math.prod(self.shape)
+
+    @property
+    def is_query(self) -> bool:
+        return self.scope.startswith("query:")
+
+
+TICKET_FIELDS = tuple(f.name for f in fields(Ticket) if f.name != "id")
+
+
+def ticket_id(ticket: dict[str, Any]) -> str:
+    """digest("flai/ticket/v1", ticket), hex."""
+    return digest(TICKET_DOMAIN, ticket)
+
+
+def check_ticket(ticket: Any, *, now: int) -> Ticket:
+    """The ticket with every field of the right form, and not out of its time.
+
+    `now` in Unix seconds. Says nothing about signatures. Raises: TicketError.
+    """
+    _require(isinstance(ticket, dict), "malformed", "The ticket is not an object.")
+    missing = sorted(set(TICKET_FIELDS) ^ set(map(str, ticket)))
+    _require(not missing, "malformed", f"The ticket lacks or adds fields: {', '.join(missing)}.")
+    for name, good in _FORMS.items():
+        _require(good(ticket[name]), "malformed", f"The ticket's field {name} has a wrong form.")
+    _check_params(ticket["params"])
+    _require(
+        math.prod(ticket["shape"]) <= MAX_VALUES,
+        "too_large",
+        f"A share holds at most {MAX_VALUES} values.",
+    )
+    _check_kind(ticket)
+    _check_time(ticket, now)
+    plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in ticket.items()}
+    return Ticket(**plain, id=ticket_id(ticket))
+
+
+def check_upload(upload: Any, *, now: int) -> Ticket:
+    """A ticket with a valid owner's signature, and sealed parts of the sizes it promises.
+
+    upload = {"ticket": {}, "signature": hex, "envelopes": [base64 per node], "correction": base64};
+    the correction holds 8 bytes a value and the cipher's tag.
+
+    Raises: TicketError with code malformed, too_large, expired, not_yet_valid or bad_signature.
+    """
+    wanted = {"ticket", "signature", "envelopes", "correction"}
+    _require(
+        isinstance(upload, dict) and set(upload) == wanted,
+        "malformed",
+        "An upload consists of ticket, signature, envelopes and correction.",
+    )
+    ticket = check_ticket(upload["ticket"], now=now)
+    try:
+        verify(ticket.sender, TICKET_DOMAIN, upload["ticket"], upload["signature"])
+    except BadSignature:
+        raise TicketError("bad_signature", "The ticket is not signed by its sender.") from None
+    envelopes = upload["envelopes"]
+    _require(
+        isinstance(envelopes, list) and len(envelopes) == len(ticket.nodes),
+        "malformed",
+        "An upload has one envelope per node.",
+    )
+    for envelope in envelopes:
+        size = _b64_size(envelope)
+        _require(0 < size <= MAX_ENVELOPE_BYTES, "malformed", "An envelope has a wrong size.")
+    wrong_size = _b64_size(upload["correction"]) != 8 * ticket.values + GCM_TAG_BYTES
+    _require(not wrong_size, "malformed", "The correction does not fit the ticket's shape.")
+    return ticket
+
+
+def check_roster(roster: Any) -> str:
+    """The roster's hash, after its form, order and distinct keys have been checked.
+
+    roster = {"v": 1, "scope_of": round id, "members": [{"key", "role", "name"}, …]}, members sorted
+    by (role, key), every key once. Raises: TicketError("bad_roster").
+    """
+
+    def good(condition: bool, text: str) -> None:
+        _require(condition, "bad_roster", text)
+
+    good(
+        isinstance(roster, dict) and set(roster) == {"v", "scope_of", "members"},
+        "A roster consists of v, scope_of and members.",
+    )
+    good(roster["v"] == 1 and isinstance(roster["scope_of"], str), "Unknown form of roster.")
+    members = roster["members"]
+    good(isinstance(members, list) and 0 < len(members) <= 1000, "A roster lists its members.")
+    for member in members:
+        good(
+            isinstance(member, dict) and set(member) == {"key", "role", "name"},
+            "A member has key, role and name.",
+        )
+        good(is_hex(member["key"], 32), "A member's key is not an Ed25519 key in hex.")
+        good(member["role"] in ROLES, "A member is a custodian or a validator.")
+        good(isinstance(member["name"], str) and len(member["name"]) <= 200, "A name is too long.")
+    order = [(m["role"], m["key"]) for m in members]
+    good(order == sorted(order), "Members must be sorted by role and key.")
+    good(len({m["key"] for m in members}) == len(members), "A key appears twice in the roster.")
+    try:
+        return digest(ROSTER_DOMAIN, roster)
+    except ValueError:
+        raise TicketError("bad_roster", "The roster has no canonical form.") from None
+
+
+def roster_of(*, round_id: str, members: list[dict[str, str]]) -> dict[str, Any]:
+    """A roster with its members in the canonical order."""
+    ordered = sorted(members, key=lambda m: (m["role"], m["key"]))
+    return {"v": 1, "scope_of": round_id, "members": ordered}
+
+
+def members_with_role(roster: dict[str, Any], role: str) -> list[str]:
+    """The keys of one role, in roster order: the order of a slot's inputs in a job."""
+    return [m["key"] for m in roster["members"] if m["role"] == role]
+
+
+def _require(condition: bool, code: str, text: str) -> None:
+    if not condition:
+        raise TicketError(code, text)
+
+
+def _int(value: Any, low: int, high: int) -> bool:
+    return type(value) is int and low <= value <= high
+
+
+def _hexes(value: Any, size: int, count: int) -> bool:
+    return isinstance(value, list) and len(value) == count and all(is_hex(x, size) for x in value)
+
+
+_FORMS: dict[str, Any] = {
+    "v": lambda x: _int(x, 1, 1),
+    "type": lambda x: x == "share",
+    "share_id": lambda x: is_hex(x, 16),
+    "sender": lambda x: is_hex(x, 32),
+    "scope": lambda x: isinstance(x, str) and bool(_SCOPE.fullmatch(x)),
+    "slot": lambda x: isinstance(x, str) and bool(_NAME.fullmatch(x)),
+    "circuits": lambda x: (
+        isinstance(x, list)
+        and 0 < len(x) <= 16
+        and all(isinstance(c, str) and _CIRCUIT.fullmatch(c) for c in x)
+    ),
+    "circuits_hash": lambda x: is_hex(x, 32),
+    "engine": lambda x: x in ENGINES,
+    "nodes": lambda x: _hexes(x, 32, NODES) and len(set(x)) == NODES,
+    "roster": lambda x: x is None or is_hex(x, 32),
+    "model": lambda x: x is None or is_hex(x, 32),
+    "params": lambda x: isinstance(x, dict),
+    "shape": lambda x: (
+        isinstance(x, list)
+        and 0 < len(x) <= MAX_DIMENSIONS
+        and all(_int(n, 1, MAX_VALUES) for n in x)
+    ),
+    "f": lambda x: _int(x, 0, 40),
+    "commitment": lambda x: _hexes(x, 32, NODES),
+    "uses": lambda x: _int(x, 1, 1),
+    "issued_at": lambda x: _int(x, 0, 1 << 40),
+    "expires_at": lambda x: _int(x, 0, 1 << 40),
+    "reply_key": lambda x: x is None or is_hex(x, 32),
+    "price_micro": lambda x: x is None or (isinstance(x, str) and bool(_AMOUNT.fullmatch(x))),
+    "resolution": lambda x: x is None or x in RESOLUTIONS,
+}
+
+
+def _check_params(params: dict[str, Any]) -> None:
+    try:
+        size = len(canonical(params))
+    except ValueError:
+        raise TicketError(
+            "malformed", "The parameters may hold integers, strings and lists."
+        ) from None
+    _require(size <= MAX_PARAMS_BYTES, "too_large", "The parameters are too large.")
+
+
+def _check_kind(ticket: dict[str, Any]) -> None:
+    """A query names model, reply key, price and resolution; a round only its roster."""
+    query_only = {name: ticket[name] for name in ("model", "reply_key", "price_micro")}
+    if ticket["scope"].startswith("query:"):
+        query_only["resolution"] = ticket["resolution"]
+        lacking = [name for name, value in query_only.items() if value is None]
+        _require(not lacking, "malformed", f"A query's ticket must name {', '.join(lacking)}.")
+        _require(ticket["roster"] is None, "malformed", "A query has no roster.")
+    else:
+        extra = [name for name, value in query_only.items() if value is not None]
+        _require(not extra, "malformed", f"A round's ticket may not name {', '.join(extra)}.")
+        _require(ticket["roster"] is not None, "malformed", "A round's ticket names its roster.")
+
+
+def _check_time(ticket: dict[str, Any], now: int) -> None:
+    issued_at, expires_at = ticket["issued_at"], ticket["expires_at"]
+    _require(expires_at > issued_at, "malformed", "The ticket expires before it is issued.")
+    _require(
+        expires_at - issued_at <= MAX_LIFETIME_S, "malformed", "The ticket lives more than a year."
+    )
+    _require(issued_at <= now + CLOCK_SKEW_S, "not_yet_valid", "The ticket lies in the future.")
+    _require(now < expires_at, "expired", "The ticket has expired.")
+
+
+def _b64_size(text: Any) -> int:
+    if not isinstance(text, str) or len(text) > 4 * (8 * MAX_VALUES + GCM_TAG_BYTES):
+        return -1
+    try:
+        return len(unb64(text))
+    except ValueError:
+        return -1

@@ -1,0 +1,1 @@
+"""Requests-for-Model: drafts, the SuperDAO's approval, the crowdfund, the award."""

@@ -1,0 +1,306 @@
+"""The crowdfund: pledges, withdrawals, the award in one transaction, refunds.
+
+All or nothing. Every writer locks the crowdfund's row first, so that the cap, the deadline and the
+award see one order of events.
+"""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from datetime import datetime
+
+from django.db.models import Q
+
+from apps.accounts.models import Party
+from apps.core.errors import Conflict, DomainError
+from apps.core.events import emit
+from apps.core.permissions import ensure
+from apps.core.transactions import durable
+from apps.core.wake import wake
+from apps.participants import selectors as participants
+from apps.participants.services import call_bind, call_close
+from apps.protocol.founding import SdtShares, accepted_pledge, sdt_allocation
+from apps.protocol.rfm_spec import subdao_params
+from apps.rfms import events, selectors
+from apps.rfms.models import Crowdfund, Pledge, Rfm
+from apps.rfms.permissions import award_waits_for, can_pledge, can_withdraw
+from apps.subdaos.models import Dao
+from apps.subdaos.services import found
+from apps.wallets import ledger, log
+from apps.wallets.ledger import Leg
+from apps.wallets.services import account
+
+logger = logging.getLogger(__name__)
+
+AWARD = "flai.award"
+CLOSE = "flai.close_crowdfund"
+REFUND_BATCH = 100
+
+
+class NothingPledged(Conflict):
+    code = "nothing_pledged"
+    text = "You have no pledge here to withdraw."
+
+
+class NotReady(Conflict):
+    code = "not_ready"
+    text = "The SubDAO cannot be founded yet: {waits_for}."
+
+
+def pledge(
+    *,
+    party: Party,
+    slug: str,
+    amount_micro: int,
+    idempotency: uuid.UUID | None = None,
+    now: datetime,
+) -> Pledge:
+    """Pay USDC into escrow; what goes over the target is not taken.
+
+    idempotency: the pledge's id; the same id again returns the pledge that exists.
+    Raises Forbidden (can_pledge), InsufficientBalance, Conflict (the id was another's).
+    """
+    pledge_id = idempotency or uuid.uuid4()
+    with durable():
+        rfm, fund = _locked(selectors.rfm_by_slug(slug).id)
+        made = Pledge.objects.filter(id=pledge_id).first()
+        if made is not None:
+            same = (made.crowdfund_id, made.party_id, made.asked_micro)
+            if same != (fund.id if fund else None, party.id, amount_micro):
+                raise Conflict("pledge_conflict", "This pledge was made with other content.")
+            return made
+        ensure(can_pledge(party, rfm, now))
+        accepted = accepted_pledge(
+            amount_micro, raised_micro=fund.raised_micro, target_micro=fund.target_micro
+        )
+        ledger.post(
+            [
+                Leg(
+                    id=pledge_id,
+                    debit_account=account(party, "USDC"),
+                    credit_account=fund.escrow,
+                    amount_micro=accepted,
+                    kind="rfms.pledge",
+                    ref=("rfms.rfm", rfm.id),
+                )
+            ],
+            now=now,
+        )
+        made = Pledge.objects.create(
+            id=pledge_id,
+            crowdfund=fund,
+            party=party,
+            asked_micro=amount_micro,
+            amount_micro=accepted,
+            pledged_at=now,
+            created_at=now,
+        )
+        fund.raised_micro += accepted
+        if fund.raised_micro == fund.target_micro:
+            fund.filled_at = now
+            emit(events.CrowdfundFilled(rfm_id=str(rfm.id)), now=now)
+            wake(AWARD, rfm.id)
+        fund.save(update_fields=["raised_micro", "filled_at"])
+        _leaf("rfms.pledged", rfm, party, made.id, accepted, now)
+    return made
+
+
+def pledge_withdraw(*, party: Party, slug: str, now: datetime) -> int:
+    """Take back everything one has pledged, until the crowdfund closes. Returns micro-units.
+
+    Raises Forbidden (can_withdraw), NothingPledged.
+    """
+    with durable():
+        rfm, fund = _locked(selectors.rfm_by_slug(slug).id)
+        ensure(can_withdraw(party, rfm, now))
+        mine = list(selectors.standing(fund).filter(party=party).order_by("id"))
+        if not mine:
+            raise NothingPledged()
+        returned = _return(rfm, fund, mine, "withdrawn_at", now)
+    return returned
+
+
+def award(*, rfm_id: uuid.UUID | str, now: datetime) -> Dao:
+    """Found the SubDAO of a full crowdfund in one transaction, once; awarding again returns it.
+
+    SubDAO party, SDT minted and divided, escrow → treasury, one soul-bound point per verified
+    application, the call handed over, log leaves and events: all of it or nothing.
+    Raises NotReady naming what is missing.
+    """
+    with durable():
+        rfm, fund = _locked(rfm_id)
+        if rfm.awarded_at is not None:
+            return rfm.subdao
+        if fund is None or fund.filled_at is None or fund.failed_at is not None:
+            raise NotReady(waits_for="the crowdfund is not full")
+        missing = award_waits_for(rfm, participants.counts(rfm.call))
+        if missing:
+            raise NotReady(waits_for=" and ".join(missing) + " must apply")
+        terms = rfm.spec["terms"]
+        allocation = sdt_allocation(
+            fund.sdt_supply_micro,
+            selectors.pledged_by_party(fund),
+            SdtShares(
+                backers_bps=terms["backers_sdt_bps"],
+                treasury_bps=terms["treasury_sdt_bps"],
+                reserve_bps=terms["reserve_sdt_bps"],
+                submitter_bps=terms["submitter_sdt_bps"],
+            ),
+        )
+        dao = found(
+            slug=rfm.slug,
+            name=rfm.title[:120],
+            params=subdao_params(rfm.spec),
+            rfm_id=rfm.id,
+            allocation=allocation,
+            submitter=rfm.submitter,
+            escrow=fund.escrow,
+            escrow_micro=fund.raised_micro,
+            members=[row.party for row in participants.verified(rfm.call)],
+            now=now,
+        )
+        call_bind(call=rfm.call, dao=dao)
+        fund.awarded_at = rfm.awarded_at = now
+        fund.save(update_fields=["awarded_at"])
+        rfm.subdao = dao
+        rfm.save(update_fields=["awarded_at", "subdao"])
+        log.append(
+            "rfms.awarded",
+            {
+                "id": str(rfm.id),
+                "dao": dao.party.pid,
+                "raised_micro": str(fund.raised_micro),
+                "supply_micro": str(allocation.total),
+            },
+            now=now,
+        )
+        emit(events.RfmAwarded(rfm_id=str(rfm.id), dao_id=str(dao.id)), now=now)
+    return dao
+
+
+def award_if_ready(*, rfm_id: uuid.UUID | str, now: datetime) -> Dao | None:
+    """Award, or None while something is missing."""
+    try:
+        return award(rfm_id=rfm_id, now=now)
+    except NotReady as waiting:
+        logger.info("rfm %s: %s", rfm_id, waiting.text)
+        return None
+
+
+def close_due(*, rfm_id: uuid.UUID | str, now: datetime) -> bool:
+    """At the deadline: award if everything is there, else fail and refund one batch.
+
+    Returns whether nothing is left to do. Safe to call at any time and any number of times.
+    """
+    with durable():
+        rfm, fund = _locked(rfm_id)
+        if fund is None or fund.awarded_at or fund.refunded_at:
+            return True
+        if fund.failed_at is None and now < fund.deadline_at:
+            return False
+    if fund.failed_at is None and award_if_ready(rfm_id=rfm_id, now=now) is not None:
+        return True
+    with durable():
+        rfm, fund = _locked(rfm_id)
+        if fund.awarded_at or fund.refunded_at:
+            return True
+        if fund.failed_at is None:
+            fund.failed_at = rfm.failed_at = now
+            fund.save(update_fields=["failed_at"])
+            rfm.save(update_fields=["failed_at"])
+            call_close(call=rfm.call, now=now)
+            log.append("rfms.failed", {"id": str(rfm.id)}, now=now)
+            emit(events.RfmFailed(rfm_id=str(rfm.id)), now=now)
+        batch = list(selectors.standing(fund).order_by("id")[:REFUND_BATCH])
+        if batch:
+            _return(rfm, fund, batch, "refunded_at", now)
+        done = not selectors.standing(fund).exists()
+        if done:
+            fund.refunded_at = now
+            fund.save(update_fields=["refunded_at"])
+        else:
+            wake(CLOSE, rfm.id)
+    return done
+
+
+def sweep_due(now: datetime, *, limit: int = 50) -> int:
+    """The net below the wake-ups: full crowdfunds to award, deadlines passed, refunds to go on.
+
+    Returns how many were looked at.
+    """
+    due = (
+        Crowdfund.objects.filter(awarded_at=None, refunded_at=None)
+        .filter(Q(filled_at__isnull=False) | Q(deadline_at__lte=now) | Q(failed_at__isnull=False))
+        .order_by("deadline_at")
+        .values_list("rfm_id", flat=True)[:limit]
+    )
+    done = 0
+    for rfm_id in list(due):
+        try:
+            if award_if_ready(rfm_id=rfm_id, now=now) is None:
+                close_due(rfm_id=rfm_id, now=now)
+        except DomainError as error:
+            logger.warning("sweep of rfm %s: %s", rfm_id, error.text)
+        except Exception:  # one request's trouble is not the others'
+            logger.exception("sweep of rfm %s failed", rfm_id)
+        done += 1
+    return done
+
+
+def _return(rfm: Rfm, fund: Crowdfund, pledges: list[Pledge], field: str, now: datetime) -> int:
+    """Escrow → each backer's main account, exactly what was taken. The fund's row is locked."""
+    kind = "rfms.withdraw" if field == "withdrawn_at" else "rfms.refund"
+    legs = [
+        Leg(
+            id=uuid.uuid5(row.id, "returned"),
+            debit_account=fund.escrow,
+            credit_account=account(row.party, "USDC"),
+            amount_micro=row.amount_micro,
+            kind=kind,
+            ref=("rfms.rfm", rfm.id),
+        )
+        for row in pledges
+    ]
+    ledger.post(legs, now=now)
+    total = sum(row.amount_micro for row in pledges)
+    for row in pledges:
+        setattr(row, field, now)
+    Pledge.objects.bulk_update(pledges, [field])
+    fund.raised_micro -= total
+    # A refund after a full crowdfund lacked participants: it is not full any more.
+    fund.filled_at = None
+    fund.save(update_fields=["raised_micro", "filled_at"])
+    for row in pledges:
+        _leaf("rfms.returned", rfm, row.party, row.id, row.amount_micro, now)
+    return total
+
+
+def _leaf(
+    type: str, rfm: Rfm, party: Party, pledge_id: uuid.UUID, amount_micro: int, now: datetime
+) -> None:
+    log.append(
+        type,
+        {
+            "id": str(pledge_id),
+            "rfm": str(rfm.id),
+            "party": party.pid,
+            "amount_micro": str(amount_micro),
+        },
+        now=now,
+    )
+
+
+def _locked(rfm_id: uuid.UUID | str) -> tuple[Rfm, Crowdfund | None]:
+    """The crowdfund's row, then the RFM's, under lock; an RFM without crowdfund has None."""
+    fund = (
+        Crowdfund.objects.select_for_update(of=("self",))
+        .select_related("escrow", "escrow__owner", "escrow__asset")
+        .filter(rfm_id=rfm_id)
+        .first()
+    )
+    rows = Rfm.objects.select_related("submitter", "call", "subdao", "subdao__party")
+    rfm = rows.get(id=rfm_id)
+    if fund is not None:
+        rfm.crowdfund = fund
+    return rfm, fund

@@ -1,0 +1,217 @@
+"""Requests-for-Model: written, voted on, approved or not. The money is in `funding`."""
+
+from __future__ import annotations
+
+import secrets
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from django.utils.text import slugify
+
+from apps.accounts.models import Party
+from apps.accounts.services import party_create
+from apps.core.errors import BadInput, Conflict, Unprocessable
+from apps.core.events import emit
+from apps.core.permissions import ensure
+from apps.core.transactions import durable, require_transaction
+from apps.core.wake import wake
+from apps.governance.services import propose_by_system
+from apps.participants.services import call_open
+from apps.protocol import wire
+from apps.protocol.rfm_spec import SpecError, check_spec, schema_of
+from apps.rfms import events, selectors
+from apps.rfms.funding import award, award_if_ready, close_due, pledge, pledge_withdraw, sweep_due
+from apps.rfms.models import Crowdfund, Rfm
+from apps.rfms.permissions import can_pledge, can_submit, can_withdraw
+from apps.subdaos.models import Dao
+from apps.subdaos.selectors import superdao
+from apps.wallets import log
+from apps.wallets.services import account
+
+__all__ = [
+    "award",
+    "award_if_ready",
+    "can_pledge",
+    "can_submit",
+    "can_withdraw",
+    "close_due",
+    "pledge",
+    "pledge_withdraw",
+    "rfm_approve",
+    "rfm_create",
+    "rfm_reject",
+    "rfm_submit",
+    "rfm_update",
+    "sweep_due",
+]
+
+APPROVE = "rfms.approve"
+SPEC_DOMAIN = "flai/rfm/v1"
+SLUG_MAX = 36  # "SDT-" + slug is the asset's code, at most 40
+CLOSE = "flai.close_crowdfund"
+TITLE_MAX = 160
+
+
+class BadSpec(Unprocessable):
+    code = "bad_spec"
+
+
+def rfm_create(*, submitter: Party, title: str, spec: object, now: datetime) -> Rfm:
+    """A draft, seen by its author only. Raises BadSpec naming the field, BadInput."""
+    title, checked = _title(title), _checked(spec)
+    with durable():
+        return Rfm.objects.create(
+            slug=_free_slug(title),
+            title=title,
+            submitter=submitter,
+            spec=checked,
+            spec_hash=spec_hash(checked),
+            created_at=now,
+        )
+
+
+def rfm_update(*, actor: Party, slug: str, title: str, spec: object, now: datetime) -> Rfm:
+    """Write a draft anew; its address stays. Raises Forbidden once it was submitted."""
+    title, checked = _title(title), _checked(spec)
+    with durable():
+        rfm = _locked(slug)
+        ensure(can_submit(actor, rfm))
+        rfm.title, rfm.spec, rfm.spec_hash = title, checked, spec_hash(checked)
+        rfm.save(update_fields=["title", "spec", "spec_hash"])
+    return rfm
+
+
+def rfm_submit(*, actor: Party, slug: str, now: datetime) -> Rfm:
+    """Freeze the spec by its hash and put it to the SuperDAO's vote.
+
+    The vote runs by the times of the spec, never shorter than the SuperDAO's minimum; quorum and
+    threshold are the SuperDAO's own.
+    """
+    with durable():
+        rfm = _locked(slug)
+        ensure(can_submit(actor, rfm))
+        dao = superdao()
+        rules = rfm.spec["governance"]
+        proposal = propose_by_system(
+            dao=dao,
+            kind=APPROVE,
+            payload={"rfm": str(rfm.id), "spec_hash": rfm.spec_hash},
+            title=f"Open “{rfm.title}” for funding",
+            description=rfm.objective,
+            ref=str(rfm.id),
+            proposer=actor,
+            times={
+                "voting_delay_s": max(
+                    rules["voting_delay_s"], int(dao.params["voting_delay_min_s"])
+                ),
+                "voting_period_s": max(
+                    rules["voting_period_s"], int(dao.params["voting_period_min_s"])
+                ),
+                "timelock_s": max(rules["timelock_s"], int(dao.params["timelock_s"])),
+            },
+            now=now,
+        )
+        rfm.submitted_at, rfm.proposal = now, proposal
+        rfm.save(update_fields=["submitted_at", "proposal"])
+        log.append(
+            "rfms.submitted",
+            {
+                "id": str(rfm.id),
+                "submitter": actor.pid,
+                "spec_hash": rfm.spec_hash,
+                "proposal": str(proposal.id),
+            },
+            now=now,
+        )
+        emit(events.RfmSubmitted(rfm_id=str(rfm.id), proposal_id=str(proposal.id)), now=now)
+    return rfm
+
+
+def rfm_approve(
+    *, rfm_id: UUID | str, spec_hash_voted: str, proposal_id: UUID, now: datetime
+) -> Rfm:
+    """Inner writer: the vote carried. Opens the crowdfund and the call for participants."""
+    require_transaction("rfms.rfm_approve")
+    rfm = Rfm.objects.select_for_update(of=("self",)).select_related("submitter").get(id=rfm_id)
+    if rfm.spec_hash != spec_hash_voted or spec_hash(rfm.spec) != spec_hash_voted:
+        raise Conflict("spec_changed", "The request is not the one that was voted on.")
+    if rfm.submitted_at is None or rfm.approved_at or rfm.rejected_at:
+        raise Conflict("not_in_vote", "This request is not being voted on.")
+    funding, rules = rfm.spec["funding"], rfm.spec["governance"]
+    # One escrow of its own per crowdfund: what lies in it is exactly what its pledges add up to.
+    holder = party_create(kind=Party.Kind.SYSTEM, name=f"Crowdfund of {rfm.slug}", now=now)
+    fund = Crowdfund.objects.create(
+        rfm=rfm,
+        escrow=account(holder, "USDC", "escrow"),
+        target_micro=int(funding["target_micro"]),
+        sdt_supply_micro=int(funding["sdt_supply_micro"]),
+        opened_at=now,
+        deadline_at=now + timedelta(seconds=funding["deadline_s"]),
+        created_at=now,
+    )
+    rfm.call = call_open(
+        slug=rfm.slug, schema=schema_of(rfm.spec), rows_min=rules["min_rows"], now=now
+    )
+    rfm.approved_at = now
+    rfm.save(update_fields=["call", "approved_at"])
+    log.append(
+        "rfms.approved",
+        {
+            "id": str(rfm.id),
+            "proposal": str(proposal_id),
+            "escrow": holder.pid,
+            "target_micro": str(fund.target_micro),
+        },
+        now=now,
+    )
+    emit(events.RfmApproved(rfm_id=str(rfm.id), proposal_id=str(proposal_id)), now=now)
+    wake(CLOSE, rfm.id, eta=fund.deadline_at)
+    return rfm
+
+
+def rfm_reject(*, rfm_id: UUID | str, proposal_id: UUID | str, now: datetime) -> None:
+    """The vote was lost or its execution expired. Rejecting twice is rejecting once."""
+    with durable():
+        rfm = Rfm.objects.select_for_update(of=("self",)).filter(id=rfm_id).first()
+        if rfm is None or rfm.approved_at or rfm.rejected_at:
+            return
+        rfm.rejected_at = now
+        rfm.save(update_fields=["rejected_at"])
+        log.append("rfms.rejected", {"id": str(rfm.id), "proposal": str(proposal_id)}, now=now)
+        emit(events.RfmRejected(rfm_id=str(rfm.id), proposal_id=str(proposal_id)), now=now)
+
+
+def spec_hash(spec: dict[str, Any]) -> str:
+    return wire.digest(SPEC_DOMAIN, spec)
+
+
+def _checked(spec: object) -> dict[str, Any]:
+    try:
+        return check_spec(spec)
+    except SpecError as error:
+        field = error.field
+        text = f"{field}: {error.text}" if field else error.text
+        raise BadSpec(text=text, field=field) from None
+
+
+def _title(title: str) -> str:
+    title = " ".join(title.split())
+    if not 1 <= len(title) <= TITLE_MAX or not title.isprintable():
+        raise BadInput(
+            "bad_title", f"Give a title of at most {TITLE_MAX} characters.", field="title"
+        )
+    return title
+
+
+def _free_slug(title: str) -> str:
+    base = slugify(title)[:SLUG_MAX].strip("-") or "request"
+    taken = Rfm.objects.filter(slug=base).exists() or Dao.objects.filter(slug=base).exists()
+    if taken:
+        return f"{base[: SLUG_MAX - 7].rstrip('-')}-{secrets.token_hex(3)}"
+    return base
+
+
+def _locked(slug: str) -> Rfm:
+    found = selectors.rfm_by_slug(slug)
+    return Rfm.objects.select_for_update(of=("self",)).select_related("submitter").get(id=found.id)

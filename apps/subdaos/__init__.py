@@ -1,0 +1,1 @@
+"""SuperDAO and SubDAOs: parameters, soul-bound points, epochs, founding."""

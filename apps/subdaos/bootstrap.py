@@ -1,0 +1,43 @@
+"""The SuperDAO exists wherever the tables do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.apps import apps as live_apps
+from django.apps.registry import Apps
+
+# An RFM's approval takes the times of its own spec, but never less than the minimums here; the
+# quorum and threshold of that vote are the SuperDAO's, not the RFM's.
+SUPERDAO_PARAMS = {
+    "voting_delay_s": 0,
+    "voting_delay_min_s": 0,
+    "voting_period_s": 3 * 86_400,
+    "voting_period_min_s": 3,
+    "timelock_s": 0,
+    "late_quorum_s": 0,
+    "grace_s": 7 * 86_400,
+    "quorum_bps": 2_000,
+    "threshold_bps": 5_000,
+    "proposal_threshold_bps": 100,
+}
+
+
+def make_superdao(*, using: str, apps: Apps = live_apps, **kwargs: Any) -> None:
+    """Receiver of post_migrate: make it if it is missing."""
+    try:
+        Dao = apps.get_model("subdaos", "Dao")
+        Party = apps.get_model("accounts", "Party")
+    except LookupError:  # migrated back to before the tables
+        return
+    party = Party.objects.using(using).get(slug="superdao")
+    Dao.objects.using(using).get_or_create(
+        kind="super",
+        defaults={
+            "party": party,
+            "slug": "superdao",
+            "name": "SuperDAO",
+            "params": SUPERDAO_PARAMS,
+            "founded_at": party.created_at,
+        },
+    )

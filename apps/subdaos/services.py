@@ -1,0 +1,231 @@
+"""Inner writers of DAOs: founding, soul-bound points, parameters, epochs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from apps.accounts.models import Party
+from apps.accounts.services import party_create
+from apps.core.clock import unix_ms
+from apps.core.errors import Conflict
+from apps.core.events import emit
+from apps.core.transactions import require_transaction
+from apps.protocol import wire
+from apps.protocol.founding import SdtAllocation
+from apps.subdaos import selectors
+from apps.subdaos.events import PriceChanged, SubdaoFounded
+from apps.subdaos.models import Dao, Epoch, SbgtCheckpoint
+from apps.wallets import ledger, log
+from apps.wallets.ledger import Leg
+from apps.wallets.models import Account
+from apps.wallets.services import account, asset_create, mint
+
+FOUNDING_POINTS_MICRO = 1_000_000
+ASSET_PREFIX = "SDT-"
+
+
+def found(
+    *,
+    slug: str,
+    name: str,
+    params: Mapping[str, Any],
+    rfm_id: UUID,
+    allocation: SdtAllocation[UUID],
+    submitter: Party,
+    escrow: Account,
+    escrow_micro: int,
+    members: Sequence[Party],
+    now: datetime,
+) -> Dao:
+    """Inner writer: a SubDAO with its party, SDT, treasury and first members, all at once.
+
+    allocation: SDT by backer's party id, submitter, reserve, treasury (protocol.founding).
+    escrow → treasury: `escrow_micro` USDC. members: one soul-bound point each, once per
+    verified application. Everything lands in the transaction of the award, or nothing does.
+    """
+    require_transaction("subdaos.found")
+    party = party_create(kind=Party.Kind.DAO, name=name, now=now)
+    asset = asset_create(
+        code=f"{ASSET_PREFIX}{slug}",
+        name=f"SubDAO token of {name}"[:120],
+        cap_micro=allocation.total,
+        now=now,
+    )
+    dao = Dao.objects.create(
+        party=party,
+        slug=slug,
+        name=name,
+        kind=Dao.Kind.SUB,
+        asset=asset,
+        params=dict(params),
+        rfm_ref=rfm_id,
+        founded_at=now,
+        created_at=now,
+    )
+    log.append(
+        "subdaos.founded",
+        {
+            "dao": party.pid,
+            "rfm": str(rfm_id),
+            "sdt": asset.code,
+            "supply_micro": str(allocation.total),
+            "params": params_hash(dao),
+        },
+        now=now,
+        ref=dao.id,
+    )
+    ref = ("subdaos.found", dao.id)
+    ledger.post(
+        [
+            Leg(
+                debit_account=escrow,
+                credit_account=account(party, "USDC", "treasury"),
+                amount_micro=escrow_micro,
+                kind="rfms.award",
+                ref=ref,
+            )
+        ],
+        now=now,
+    )
+    backers = Party.objects.in_bulk(list(allocation.backers))
+    parts = [
+        (account(backers[party_id], asset), amount)
+        for party_id, amount in sorted(allocation.backers.items())
+    ]
+    parts += [
+        (account(submitter, asset), allocation.submitter),
+        (account(party, asset, "reserve"), allocation.reserve),
+        (account(party, asset, "treasury"), allocation.treasury),
+    ]
+    for target, amount_micro in parts:
+        if amount_micro:
+            mint(asset, target, amount_micro, ref, now, kind="subdaos.mint")
+    for member in members:
+        sbgt_mint(
+            dao=dao,
+            party=member,
+            points_micro=FOUNDING_POINTS_MICRO,
+            reason="commitment",
+            ref=str(rfm_id),
+            now=now,
+        )
+    emit(SubdaoFounded(dao_id=str(dao.id), rfm_id=str(rfm_id)), now=now)
+    return dao
+
+
+def sbgt_set(
+    *, dao: Dao, party: Party, points_micro: int, reason: str, ref: str = "", now: datetime
+) -> SbgtCheckpoint:
+    """Inner writer: π of `party` is `points_micro` from `now` on. There is no transfer."""
+    require_transaction("subdaos.sbgt_set")
+    _lock(dao)
+    return _checkpoint(dao, party, points_micro, reason, ref, now)
+
+
+def sbgt_mint(
+    *, dao: Dao, party: Party, points_micro: int, reason: str, ref: str = "", now: datetime
+) -> SbgtCheckpoint:
+    """Inner writer: π′ = π + points_micro."""
+    require_transaction("subdaos.sbgt_mint")
+    _lock(dao)
+    held = _latest(dao, party)
+    return _checkpoint(dao, party, held + points_micro, reason, ref, now)
+
+
+def param_set(*, dao: Dao, key: str, value: Any, proposal_id: UUID, now: datetime) -> Dao:
+    """Inner writer: change one parameter; the log keeps the hash of all of them."""
+    require_transaction("subdaos.param_set")
+    locked = _lock(dao)
+    if key not in locked.params:
+        raise Conflict("unknown_parameter", f"This SubDAO has no parameter “{key}”.")
+    locked.params[key] = value
+    locked.save(update_fields=["params"])
+    dao.params = locked.params
+    log.append(
+        "subdaos.params",
+        {
+            "dao": locked.party.pid,
+            "proposal": str(proposal_id),
+            "key": key,
+            "params": params_hash(locked),
+        },
+        now=now,
+        ref=dao.id,
+    )
+    if key == "price_micro":
+        emit(PriceChanged(dao_id=str(dao.id), price_micro=str(value)), now=now)
+    return dao
+
+
+def epoch_open(*, dao: Dao, now: datetime) -> Epoch:
+    """Inner writer: the epoch that runs now; opened after the last one was closed."""
+    require_transaction("subdaos.epoch_open")
+    locked = _lock(dao)
+    current = selectors.current_epoch(dao)
+    if current is not None:
+        return current
+    last = Epoch.objects.filter(dao=dao).order_by("-number").first()
+    return Epoch.objects.create(
+        dao=dao,
+        number=last.number + 1 if last else 1,
+        starts_at=now,
+        ends_at=now + timedelta(seconds=int(locked.params["epoch_s"])),
+        created_at=now,
+    )
+
+
+def epoch_close(
+    *, epoch: Epoch, revenue_micro: int, settlement: dict[str, Any], now: datetime
+) -> Epoch:
+    """Inner writer: close it with its settlement, once. Raises Conflict when it is closed."""
+    require_transaction("subdaos.epoch_close")
+    locked = Epoch.objects.select_for_update().get(id=epoch.id)
+    if locked.closed_at is not None:
+        raise Conflict("epoch_closed", "This epoch is closed already.")
+    locked.closed_at, locked.revenue_micro, locked.settlement = now, revenue_micro, settlement
+    locked.save(update_fields=["closed_at", "revenue_micro", "settlement"])
+    return locked
+
+
+def params_hash(dao: Dao) -> str:
+    return wire.digest("flai/subdao-params/v1", dao.params)
+
+
+def _lock(dao: Dao) -> Dao:
+    return (
+        Dao.objects.select_for_update(of=("self",), no_key=True)
+        .select_related("party", "asset")
+        .get(id=dao.id)
+    )
+
+
+def _latest(dao: Dao, party: Party) -> int:
+    row = SbgtCheckpoint.objects.filter(dao=dao, party=party).order_by("-at", "-id").first()
+    return row.points_micro if row else 0
+
+
+def _checkpoint(
+    dao: Dao, party: Party, points_micro: int, reason: str, ref: str, now: datetime
+) -> SbgtCheckpoint:
+    last = SbgtCheckpoint.objects.filter(dao=dao, party=party).order_by("-at", "-id").first()
+    # A member's time never runs backwards, so that the points at a time are one prefix.
+    at = max(now, last.at) if last else now
+    row = SbgtCheckpoint.objects.create(
+        dao=dao, party=party, at=at, points_micro=points_micro, reason=reason, ref=ref
+    )
+    log.append(
+        "subdaos.sbgt",
+        {
+            "dao": dao.party.pid,
+            "party": party.pid,
+            "points_micro": str(points_micro),
+            "reason": reason,
+            "from": unix_ms(at),
+        },
+        now=now,
+        ref=f"sbgt:{row.id}",
+    )
+    return row

@@ -1,0 +1,71 @@
+"""What a round opened, as evidence for the vote: metrics in thousandths, and the gates they meet.
+
+A stratum with too few cases opens no metric; a gate that asks for it is not met, because nothing
+shows that it is. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+Json = dict[str, Any]
+
+
+def evidence_of(
+    openings: Mapping[str, Any], *, strata: Sequence[str], gates: Sequence[Mapping[str, Any]]
+) -> Json:
+    """The evidence object of a model version.
+
+    {"auc_milli", "auc_by_stratum": {name: milli | null}, "accuracy_milli", "accuracy_by_stratum",
+    "support", "gates": [{"metric", "stratum", "min_milli", "got_milli", "met"}]}
+
+    `openings` are the round circuit's, per-stratum lists in the order of `strata`; `gates` the
+    SubDAO's: {"metric", "min_milli", "per_stratum"}.
+    """
+    evidence: Json = {
+        "auc_milli": openings.get("auc_milli"),
+        "auc_by_stratum": _by_name(strata, openings.get("auc_strata_milli")),
+        "accuracy_milli": openings.get("accuracy_milli"),
+        "accuracy_by_stratum": _by_name(strata, openings.get("accuracy_strata_milli")),
+        "support": _support(openings.get("support"), strata),
+    }
+    evidence["gates"] = [
+        line for gate in gates for line in _gate_lines(gate, evidence, strata=strata)
+    ]
+    return evidence
+
+
+def all_met(evidence: Mapping[str, Any]) -> bool:
+    """Whether every gate is met."""
+    return all(gate["met"] for gate in evidence["gates"])
+
+
+def _gate_lines(gate: Mapping[str, Any], evidence: Json, *, strata: Sequence[str]) -> list[Json]:
+    metric, least = gate["metric"], int(gate["min_milli"])
+    got: list[tuple[str | None, int | None]] = [(None, evidence.get(f"{metric}_milli"))]
+    if gate.get("per_stratum"):
+        by_stratum = evidence.get(f"{metric}_by_stratum", {})
+        got += [(name, by_stratum.get(name)) for name in strata]
+    return [
+        {
+            "metric": metric,
+            "stratum": stratum,
+            "min_milli": least,
+            "got_milli": value,
+            "met": value is not None and value >= least,
+        }
+        for stratum, value in got
+    ]
+
+
+def _by_name(strata: Sequence[str], values: Any) -> Json:
+    return dict(zip(strata, values or [None] * len(strata), strict=True))
+
+
+def _support(support: Any, strata: Sequence[str]) -> Any:
+    """Rows and positives over all, then by stratum, under the strata's names."""
+    if not isinstance(support, list):
+        return support
+    pairs = [{"rows": rows, "positives": positives} for rows, positives in support]
+    return {"all": pairs[0], "by_stratum": dict(zip(strata, pairs[1:], strict=True))}

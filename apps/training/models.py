@@ -1,0 +1,216 @@
+"""Rounds of training: who takes part, what was sent in sealed, what came of it."""
+
+from __future__ import annotations
+
+from django.db import models
+from django.db.models import Q
+
+from apps.core.models import BaseModel
+
+
+class Phase(models.TextChoices):
+    MOMENTS = "moments"
+    NORMALISING = "normalising"
+    UPDATES = "updates"
+    COMPUTING = "computing"
+    DONE = "done"
+    VOID = "void"
+    FAILED = "failed"
+
+
+OPEN_PHASES = (Phase.MOMENTS, Phase.NORMALISING, Phase.UPDATES, Phase.COMPUTING)
+
+# What events decide: from → to.
+TRANSITIONS: dict[str, frozenset[str]] = {
+    Phase.MOMENTS: frozenset({Phase.NORMALISING, Phase.FAILED}),
+    Phase.NORMALISING: frozenset({Phase.UPDATES, Phase.FAILED}),
+    Phase.UPDATES: frozenset({Phase.COMPUTING, Phase.FAILED}),
+    Phase.COMPUTING: frozenset({Phase.DONE, Phase.VOID, Phase.FAILED}),
+    Phase.DONE: frozenset(),
+    Phase.VOID: frozenset(),
+    Phase.FAILED: frozenset(),
+}
+
+
+class Round(BaseModel):
+    """One round of a SubDAO: normalisation, updates, then scoring and aggregation as one job.
+
+    `roster` is what every ticket's roster hash stands for; `rows` maps each validator's key to the
+    holdout rows it announced; `normalisation` holds the public mean and standard deviation of each
+    feature as integers with 20 fractional bits.
+    """
+
+    dao = models.ForeignKey("subdaos.Dao", models.PROTECT, related_name="rounds")
+    number = models.PositiveIntegerField()
+    phase = models.CharField(max_length=12, choices=Phase, default=Phase.MOMENTS)
+    roster = models.JSONField()
+    roster_hash = models.CharField(max_length=64)
+    nodes = models.JSONField()
+    circuits_hash = models.CharField(max_length=64)
+    features = models.PositiveIntegerField()
+    strata = models.JSONField(default=list)
+    resolution = models.CharField(max_length=12)
+    rows = models.JSONField(default=dict)
+    normalisation = models.JSONField(null=True)
+    moments_job = models.OneToOneField(
+        "compute.Job", models.PROTECT, null=True, related_name="moments_round"
+    )
+    round_job = models.OneToOneField("compute.Job", models.PROTECT, null=True, related_name="round")
+    progress = models.JSONField(default=list)
+    reason = models.TextField(blank=True)
+    opened_at = models.DateTimeField()
+    expires_at = models.DateTimeField()
+    closed_at = models.DateTimeField(null=True)
+
+    class Meta:
+        ordering = ["-number"]
+        constraints = [
+            models.UniqueConstraint(fields=["dao", "number"], name="training_round_number"),
+            models.UniqueConstraint(
+                fields=["dao"],
+                condition=Q(phase__in=OPEN_PHASES),
+                name="training_one_open_round",
+            ),
+            models.CheckConstraint(
+                condition=Q(phase__in=Phase.values), name="training_round_known_phase"
+            ),
+            models.CheckConstraint(
+                condition=Q(phase__in=OPEN_PHASES, closed_at__isnull=True)
+                | (~Q(phase__in=OPEN_PHASES) & Q(closed_at__isnull=False)),
+                name="training_round_closed_when_over",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.dao.slug} round {self.number}"
+
+    @property
+    def stage(self) -> str:
+        """Which kind of share the tickets of now are for: "moments", then "round"."""
+        return "moments" if self.phase in (Phase.MOMENTS, Phase.NORMALISING) else "round"
+
+
+class Member(BaseModel):
+    """One line of a round's roster, tied to the party behind it. A round has its own, for ever."""
+
+    round = models.ForeignKey(Round, models.PROTECT, related_name="members")
+    party = models.ForeignKey("accounts.Party", models.PROTECT, related_name="+")
+    role = models.CharField(max_length=9)
+    key = models.CharField(max_length=64)
+
+    class Meta:
+        ordering = ["role", "key"]
+        constraints = [
+            models.UniqueConstraint(fields=["round", "key"], name="training_member_key"),
+            models.UniqueConstraint(fields=["round", "party"], name="training_member_party"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.role} {self.party_id}"
+
+
+class Submission(BaseModel):
+    """A sealed share on its way to the nodes. `upload` is dropped once the round is over."""
+
+    class State(models.TextChoices):
+        RECEIVED = "received"
+        DELIVERED = "delivered"
+        REFUSED = "refused"
+
+    round = models.ForeignKey(Round, models.PROTECT, related_name="submissions")
+    stage = models.CharField(max_length=8)
+    slot = models.CharField(max_length=32)
+    party = models.ForeignKey("accounts.Party", models.PROTECT, related_name="+")
+    share_id = models.CharField(max_length=32, unique=True)
+    ticket = models.JSONField()
+    ticket_id = models.CharField(max_length=64)
+    upload = models.BinaryField(null=True)
+    acks = models.JSONField(default=list)
+    state = models.CharField(max_length=9, choices=State, default=State.RECEIVED)
+    reason = models.TextField(blank=True)
+    attempts = models.PositiveIntegerField(default=0)
+    due_at = models.DateTimeField()
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["round", "stage", "slot", "party"],
+                condition=~Q(state="refused"),
+                name="training_one_share_per_slot",
+            )
+        ]
+        indexes = [
+            models.Index(
+                fields=["due_at"], condition=Q(state="received"), name="training_share_due"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.slot} {self.share_id}"
+
+
+class Score(BaseModel):
+    """φ of one custodian in one round, 0 … 1000 (paper eq. 7)."""
+
+    round = models.ForeignKey(Round, models.PROTECT, related_name="scores")
+    party = models.ForeignKey("accounts.Party", models.PROTECT, related_name="scores")
+    phi_milli = models.PositiveIntegerField()
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["round", "party"], name="training_one_score"),
+            models.CheckConstraint(condition=Q(phi_milli__lte=1000), name="training_phi_in_range"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.party_id}: {self.phi_milli}"
+
+
+class ScoringWork(BaseModel):
+    """Accepted scoring work of one validator in one round: one unit for a holdout that was used."""
+
+    round = models.ForeignKey(Round, models.PROTECT, related_name="scoring_work")
+    party = models.ForeignKey("accounts.Party", models.PROTECT, related_name="+")
+    units = models.PositiveIntegerField()
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["round", "party"], name="training_one_scoring_work")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.party_id}: {self.units}"
+
+
+class ModelVersion(BaseModel):
+    """A model that lives as shares in the nodes' stores; `model` is its id there."""
+
+    class Status(models.TextChoices):
+        PROPOSED = "proposed"
+        ACCEPTED = "accepted"
+        REJECTED = "rejected"
+
+    dao = models.ForeignKey("subdaos.Dao", models.PROTECT, related_name="versions")
+    number = models.PositiveIntegerField()
+    round = models.OneToOneField(Round, models.PROTECT, related_name="version")
+    model = models.CharField(max_length=64, unique=True)
+    evidence = models.JSONField()
+    status = models.CharField(max_length=8, choices=Status, default=Status.PROPOSED)
+    proposal = models.OneToOneField(
+        "governance.Proposal", models.PROTECT, null=True, related_name="+"
+    )
+    decided_at = models.DateTimeField(null=True)
+
+    class Meta:
+        ordering = ["-number"]
+        constraints = [
+            models.UniqueConstraint(fields=["dao", "number"], name="training_version_number"),
+            models.CheckConstraint(
+                condition=Q(status="proposed", decided_at__isnull=True)
+                | (~Q(status="proposed") & Q(decided_at__isnull=False)),
+                name="training_version_decided_once",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.dao.slug} v{self.number}"

@@ -1,0 +1,289 @@
+"""A round's jobs, from the claim to the version that is voted on.
+
+An edge: it talks to the nodes between transactions, so it reads the clock itself. Each step is
+harmless when repeated; whoever dies in between is followed by the sweep.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from apps.accounts.models import Party
+from apps.compute import control
+from apps.compute import services as compute
+from apps.compute.models import Job, JobState
+from apps.core.clock import now as clock_now
+from apps.core.events import emit
+from apps.core.transactions import durable
+from apps.core.wake import wake
+from apps.governance.services import propose_by_system
+from apps.protocol import decay
+from apps.protocol.normalise import public_constants
+from apps.protocol.tally import State
+from apps.subdaos.selectors import points_at
+from apps.subdaos.services import sbgt_set
+from apps.training.events import VersionRejected
+from apps.training.evidence import evidence_of
+from apps.training.models import Member, ModelVersion, Phase, Round, Score, ScoringWork
+from apps.training.services import (
+    lock_round,
+    note,
+    round_close,
+    round_fail,
+    updates_if_ready,
+)
+from apps.wallets import log
+
+WORK_UNITS_A_ROUND = 1
+POINT_MICRO = 1_000_000
+
+
+def round_run(*, round_id: Any) -> bool:
+    """Run the round's due job on the nodes and record what it opened; False when none was due."""
+    if not _nodes_answer(round_id):
+        return False
+    claimed = _claim(round_id)
+    if claimed is None:
+        return False
+    job, ticket_ids = claimed
+    try:
+        if job.state == JobState.RUNNING:
+            outcome = compute.job_dispatch(job, ticket_ids=ticket_ids)
+            with durable():
+                if not compute.job_answered(job, outcome, commits=True, now=clock_now()):
+                    return False
+        compute.job_commit(job)
+    except control.ControlError as error:
+        _not_now(round_id, job, error)
+        return False
+    _record(round_id, job)
+    return True
+
+
+def _active_job(held: Round) -> Any:
+    """Id of the job that this phase waits for."""
+    return {
+        Phase.NORMALISING: held.moments_job_id,
+        Phase.COMPUTING: held.round_job_id,
+    }.get(held.phase)
+
+
+def _nodes_answer(round_id: Any) -> bool:
+    """False when a repeated job would find a node away; it is looked at again soon.
+
+    Not for ever: a round that is out of time makes its last attempt, and fails by it.
+    """
+    job = Job.objects.filter(pk=_active_job(Round.objects.get(pk=round_id))).first()
+    if job is None or job.expires_at <= clock_now() or compute.job_answers(job):
+        return True
+    with durable():
+        later = compute.job_deferred(job.pk, now=clock_now())
+        if later is not None:
+            wake("flai.run_round", round_id, eta=later.due_at)
+    return False
+
+
+def _claim(round_id: Any) -> tuple[Job, list[str]] | None:
+    now = clock_now()
+    with durable():
+        held = lock_round(round_id)
+        job_id = _active_job(held)
+        job = compute.job_claim(job_id, now=now) if job_id else None
+        if job is None:
+            return None
+        ids = {s.share_id: s.ticket_id for s in held.submissions.filter(stage=held.stage)}
+        listed = [ids[share] for slot in job.descriptor["inputs"].values() for share in slot]
+        if job.attempt > 1 and job.state == JobState.RUNNING:
+            note(held, f"The nodes try again (attempt {job.attempt}).", now)
+            held.save(update_fields=["progress"])
+    return job, listed
+
+
+def _not_now(round_id: Any, job: Job, error: control.ControlError) -> None:
+    """Try again later, unless a node refused or the round is out of time."""
+    now = clock_now()
+    with durable():
+        held = lock_round(round_id)
+        staged = job.state == JobState.COMMITTING
+        if isinstance(error, control.Retryable) and (now < job.expires_at or staged):
+            if compute.job_postponed(job, error, now=now) is not None:
+                note(held, f"{error.text} It will be tried again.", now)
+                wake("flai.run_round", held.id, eta=job.due_at)
+        elif not staged and compute.job_failed(job, code=error.code, reason=error.text, now=now):
+            round_fail(held, reason=error.text, now=now)
+        elif staged:
+            # The result is receipted by all nodes; only a person can say why one won't keep it.
+            compute.job_postponed(job, error, now=now)
+            note(held, f"A node does not keep the result: {error.text}", now)
+        held.save()
+
+
+def _record(round_id: Any, job: Job) -> None:
+    now = clock_now()
+    with durable():
+        held = lock_round(round_id)
+        if not compute.job_done(job, now=now):
+            return
+        if held.phase == Phase.NORMALISING:
+            _record_moments(held, job, now)
+        elif held.phase == Phase.COMPUTING:
+            _record_round(held, job, now)
+        held.save()
+
+
+def _record_moments(held: Round, job: Job, now: datetime) -> None:
+    sums = [int(value) for value in job.openings["sums"]]
+    try:
+        held.normalisation = public_constants(sums, held.features)
+    except ValueError as error:
+        round_fail(held, reason=f"The sums give no normalisation: {error}.", now=now)
+        return
+    log.append(
+        "training.normalised",
+        {"round": str(held.id), "job": job.job_id, "sums": job.openings["sums"]},
+        now=now,
+    )
+    note(held, "The nodes have opened the sums over all sites; no site's own are known.", now)
+    updates_if_ready(held, now)
+
+
+def _record_round(held: Round, job: Job, now: datetime) -> None:
+    members = list(Member.objects.filter(round=held).select_related("party"))
+    custodians = [m for m in members if m.role == "custodian"]
+    validators = [m for m in members if m.role == "validator"]
+    phi = dict(zip([m.party_id for m in custodians], job.openings["phi_milli"], strict=True))
+    Score.objects.bulk_create(
+        [Score(round=held, party_id=party, phi_milli=value) for party, value in phi.items()]
+    )
+    pids = {m.party_id: m.party.pid for m in members}
+    leaf = {
+        "round": str(held.id),
+        "dao": held.dao.party.pid,
+        "job": job.job_id,
+        "receipts": sorted(r.signature for r in job.receipts.all()),
+        "phi_milli": {pids[party]: value for party, value in phi.items()},
+        "model": job.model or None,
+    }
+    if job.openings["void"]:
+        log.append("training.round_void", leaf, now=now)
+        useful = sum(value > 0 for value in phi.values())
+        round_close(
+            held,
+            Phase.VOID,
+            reason=(
+                f"Only {useful} update{'s'[: useful != 1]} helped on the validators' data; a model "
+                "needs three, so that it is no single site's own. No update was made."
+            ),
+            now=now,
+        )
+        return
+    ScoringWork.objects.bulk_create(
+        [
+            ScoringWork(round=held, party=validator.party, units=WORK_UNITS_A_ROUND)
+            for validator in validators
+        ]
+    )
+    _points(held, members, phi, now)
+    version = _version(held, job, now)
+    log.append(
+        "training.round_done",
+        {
+            **leaf,
+            "version": version.number,
+            "work": {v.party.pid: WORK_UNITS_A_ROUND for v in validators},
+            "evidence": {k: job.openings[k] for k in sorted(job.openings)},
+        },
+        now=now,
+    )
+    round_close(held, Phase.DONE, reason="", now=now)
+    note(held, f"Version {version.number} is made; those who made it vote on it.", now)
+
+
+def _points(held: Round, members: list[Member], phi: dict[Any, int], now: datetime) -> None:
+    """π′ = π + φ for custodians, π + 1 a round for validators, λ·π for holders who sat it out.
+
+    Paper §6.1 and eq. 12; φ and scoring work in points (1 point = 1 000 000 micro-points).
+    """
+    earned = {
+        m.party_id: decay.points_of_phi(phi[m.party_id])
+        if m.role == "custodian"
+        else WORK_UNITS_A_ROUND * POINT_MICRO
+        for m in members
+    }
+    points = points_at(held.dao, now)
+    parties = Party.objects.in_bulk(sorted({*points, *earned}))
+    for party_id, party in parties.items():
+        active = party_id in earned
+        before = points.get(party_id, 0)
+        after = decay.next_points(
+            before,
+            earned_micro=earned.get(party_id, 0),
+            active=active,
+            decay_ppm=int(held.dao.params["decay_ppm"]),
+        )
+        if after != before:
+            sbgt_set(
+                dao=held.dao,
+                party=party,
+                points_micro=after,
+                reason="round" if active else "decay",
+                ref=str(held.id),
+                now=now,
+            )
+
+
+def version_reject(*, version_id: Any, now: datetime) -> None:
+    """The vote did not carry: the version is not served. Harmless when repeated."""
+    with durable():
+        version = (
+            ModelVersion.objects.select_for_update(of=("self",))
+            .select_related("dao__party")
+            .filter(pk=version_id)
+            .first()
+        )
+        if version is None or version.status != ModelVersion.Status.PROPOSED:
+            return
+        version.status, version.decided_at = ModelVersion.Status.REJECTED, now
+        version.save(update_fields=["status", "decided_at"])
+        log.append(
+            "training.version_rejected",
+            {"dao": version.dao.party.pid, "version": version.number, "model": version.model},
+            now=now,
+        )
+        emit(VersionRejected(version_id=str(version.id), dao_id=str(version.dao_id)), now=now)
+
+
+def versions_reject_defeated(*, now: datetime) -> int:
+    """Versions whose vote is over without success, in case an event went missing."""
+    ended = (State.DEFEATED, State.EXPIRED, State.CANCELED)
+    open_votes = ModelVersion.objects.filter(
+        status=ModelVersion.Status.PROPOSED, proposal__isnull=False
+    ).select_related("proposal")
+    lost = [v.id for v in open_votes if v.proposal.state(now) in ended]
+    for version_id in lost:
+        version_reject(version_id=version_id, now=now)
+    return len(lost)
+
+
+def _version(held: Round, job: Job, now: datetime) -> ModelVersion:
+    last = ModelVersion.objects.filter(dao=held.dao).order_by("-number").first()
+    version = ModelVersion.objects.create(
+        dao=held.dao,
+        number=1 + (last.number if last else 0),
+        round=held,
+        model=job.model,
+        evidence=evidence_of(job.openings, strata=held.strata, gates=held.dao.params["gates"]),
+        created_at=now,
+    )
+    version.proposal = propose_by_system(
+        dao=held.dao,
+        kind="training.accept_version",
+        payload={"version": str(version.id)},
+        title=f"Accept version {version.number}",
+        description=f"Round {held.number} made a model. The evidence says how good it is.",
+        ref=str(version.id),
+        now=now,
+    )
+    version.save(update_fields=["proposal"])
+    return version

@@ -1,0 +1,246 @@
+"""The life of a round: opened, moved from phase to phase, closed.
+
+`submissions` fills it with sealed shares, `running` has it computed.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from apps.compute.selectors import node_set
+from apps.core.clock import unix_ms
+from apps.core.errors import Conflict, DomainError, NotFound
+from apps.core.events import emit
+from apps.core.transactions import durable, require_transaction
+from apps.participants.selectors import roster as participants_roster
+from apps.protocol import tickets
+from apps.protocol.circuits import circuits_hash
+from apps.subdaos.models import Dao
+from apps.training.events import RoundClosed, RoundOpened
+from apps.training.models import (
+    OPEN_PHASES,
+    TRANSITIONS,
+    Member,
+    ModelVersion,
+    Phase,
+    Round,
+    Submission,
+)
+from apps.training.tickets import stage_ticket
+from apps.wallets import log
+
+ROUND_S = 3600
+
+
+# Opening
+
+
+def round_open_if_ready(*, dao_id: str | UUID, now: datetime) -> Round | None:
+    """Open a round when the whitelisted roster meets the SubDAO's minima and none is open.
+
+    Returns None where it does not (yet). Handler of the whitelist's execution.
+    """
+    with durable():
+        dao = Dao.objects.select_for_update().select_related("party").get(pk=dao_id)
+        if why_not(dao) is not None:
+            return None
+        return round_open(dao=dao, now=now)
+
+
+def round_open(*, dao: Dao, now: datetime) -> Round:
+    """A new round with the present roster and node set. Inner writer, under the DAO's lock.
+
+    Raises DomainError where the roster is too small, the node set is not known or a round is open.
+    """
+    require_transaction("training.round_open")
+    reason = why_not(dao)
+    if reason is not None:
+        raise Conflict("round_not_ready", reason)
+    nodes = node_set()
+    hashes = {node.descriptor["circuits_hash"] for node in nodes}
+    if hashes != {circuits_hash()}:
+        raise DomainError(
+            "circuits_differ", "The nodes do not run this release's circuits.", status=503
+        )
+    number = 1 + (
+        Round.objects.filter(dao=dao).order_by("-number").values_list("number", flat=True).first()
+        or 0
+    )
+    opened = Round(
+        dao=dao,
+        number=number,
+        nodes=[node.fingerprint for node in nodes],
+        circuits_hash=circuits_hash(),
+        features=len(dao.params["schema"]["features"]),
+        strata=list((dao.params.get("strata") or {}).get("values", [])),
+        resolution=dao.params["resolution"],
+        opened_at=now,
+        expires_at=now + timedelta(seconds=int(dao.params.get("round_s", ROUND_S))),
+    )
+    people = participants_roster(dao)
+    opened.roster = tickets.roster_of(
+        round_id=str(opened.id),
+        members=[{"key": p.public_key, "role": p.role, "name": p.party.name} for p in people],
+    )
+    opened.roster_hash = tickets.check_roster(opened.roster)
+    counts = {role: sum(p.role == role for p in people) for role in tickets.ROLES}
+    note(
+        opened,
+        f"Round {number} is open for {counts['custodian']} custodians and "
+        f"{counts['validator']} validators.",
+        now,
+    )
+    opened.save(force_insert=True)
+    Member.objects.bulk_create(
+        [Member(round=opened, party=p.party, role=p.role, key=p.public_key) for p in people]
+    )
+    log.append(
+        "training.round_opened",
+        {
+            "round": str(opened.id),
+            "dao": dao.party.pid,
+            "number": number,
+            "roster": opened.roster_hash,
+            "members": {p.party.pid: p.role for p in people},
+            "nodes": opened.nodes,
+            "circuits_hash": opened.circuits_hash,
+        },
+        now=now,
+    )
+    emit(RoundOpened(round_id=str(opened.id), dao_id=str(dao.id)), now=now)
+    return opened
+
+
+def why_not(dao: Dao) -> str | None:
+    """Why no round can be opened now, or None."""
+    if Round.objects.filter(dao=dao, phase__in=OPEN_PHASES).exists():
+        return "A round is open already."
+    if ModelVersion.objects.filter(dao=dao, status=ModelVersion.Status.PROPOSED).exists():
+        return "A model version is still being voted on."
+    people = participants_roster(dao)
+    for role, least in (
+        ("custodian", max(int(dao.params["min_custodians"]), tickets.MIN_CUSTODIANS)),
+        ("validator", max(int(dao.params["min_validators"]), 1)),
+    ):
+        have = sum(person.role == role for person in people)
+        if have < least:
+            return f"The roster has {have} {role}s, at least {least} are needed."
+    return None
+
+
+# Going on
+
+
+def round_ticket(held: Round) -> dict[str, Any]:
+    """What tickets of the present stage must carry."""
+    ticket = stage_ticket(
+        stage=held.stage,
+        round_id=str(held.id),
+        roster=held.roster,
+        roster_hash=held.roster_hash,
+        nodes=held.nodes,
+        circuits_hash=held.circuits_hash,
+        features=held.features,
+        strata=len(held.strata),
+        rows=held.rows,
+        resolution=held.resolution,
+    )
+    return {**ticket, "expires_at": unix_ms(held.expires_at) // 1000}
+
+
+def updates_if_ready(held: Round, now: datetime) -> None:
+    """Ask for updates once the normalisation is known and every validator has said its rows."""
+    if held.phase != Phase.NORMALISING or held.normalisation is None:
+        return
+    silent = [
+        member["name"]
+        for member in held.roster["members"]
+        if member["role"] == "validator" and member["key"] not in held.rows
+    ]
+    if silent:
+        note(held, f"Waiting for the number of holdout rows of {', '.join(silent)}.", now)
+        return
+    phase_to(held, Phase.UPDATES)
+    note(held, "Mean and variance are known; custodians train, validators share holdouts.", now)
+
+
+def round_fail(held: Round, *, reason: str, now: datetime) -> None:
+    """End a round without a result. Inner writer, under the round's lock."""
+    round_close(held, Phase.FAILED, reason=reason, now=now)
+    log.append("training.round_failed", {"round": str(held.id), "dao": held.dao.party.pid}, now=now)
+
+
+def round_close(held: Round, phase: Phase, *, reason: str, now: datetime) -> None:
+    """The end of a round: sealed uploads are dropped, the nodes keep what they need."""
+    phase_to(held, phase)
+    held.closed_at, held.reason = now, reason
+    if reason:
+        note(held, reason, now)
+    held.submissions.update(upload=None)
+    emit(RoundClosed(round_id=str(held.id), dao_id=str(held.dao_id)), now=now)
+
+
+def rounds_expire(*, now: datetime, limit: int = 20) -> int:
+    """Fail rounds that ran out of time while waiting for shares; says whose are missing."""
+    due = Round.objects.filter(
+        phase__in=(Phase.MOMENTS, Phase.NORMALISING, Phase.UPDATES), expires_at__lte=now
+    ).values_list("id", flat=True)[:limit]
+    count = 0
+    for round_id in list(due):
+        with durable():
+            held = lock_round(round_id)
+            if held.phase in (Phase.MOMENTS, Phase.NORMALISING, Phase.UPDATES):
+                round_fail(held, reason=_missing(held), now=now)
+                held.save()
+                count += 1
+    return count
+
+
+def phase_to(held: Round, phase: Phase) -> None:
+    """Move by the TRANSITIONS table. Raises DomainError for any other step."""
+    if phase not in TRANSITIONS[held.phase]:
+        raise Conflict("wrong_phase", f"A round cannot go from {held.phase} to {phase}.")
+    held.phase = phase
+
+
+# Small parts
+
+
+def lock_round(round_id: Any) -> Round:
+    held = (
+        Round.objects.select_for_update(of=("self",))
+        .select_related("dao__party")
+        .filter(pk=round_id)
+        .first()
+    )
+    if held is None:
+        raise NotFound("round_not_found", "There is no such round.")
+    return held
+
+
+def note(held: Round, text: str, now: datetime) -> None:
+    held.progress = [*held.progress, {"phase": held.phase, "at": now.isoformat(), "text": text}]
+
+
+def _missing(held: Round) -> str:
+    there = set(
+        held.submissions.filter(stage=held.stage, state=Submission.State.DELIVERED).values_list(
+            "slot", "party__slug"
+        )
+    )
+    keys = dict(Member.objects.filter(round=held).values_list("key", "party__slug"))
+    lacking = sorted(
+        {
+            keys[key]
+            for slot, spec in round_ticket(held)["slots"].items()
+            for key in spec["shapes"]
+            if (slot, keys[key]) not in there
+        }
+    )
+    return (
+        f"The round expired without the shares of {', '.join(lacking)}."
+        if lacking
+        else ("The round expired.")
+    )

@@ -1,0 +1,107 @@
+"""What a ticket of a round, or of a query, must carry; compared field by field. Pure.
+
+The nodes check the same and are the ones that count. This check comes first so that a participant
+learns which field is wrong before anything is sent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from apps.protocol.circuits import CIRCUITS
+from apps.protocol.tickets import Ticket, members_with_role
+
+Json = dict[str, Any]
+MIN_CELL = 5
+
+# Fields that are the same for every ticket of a stage, in the order in which they are compared.
+COMMON = (
+    "scope",
+    "circuits",
+    "circuits_hash",
+    "engine",
+    "nodes",
+    "roster",
+    "model",
+    "params",
+    "resolution",
+    "reply_key",
+    "price_micro",
+)
+
+
+class Mismatch(Exception):
+    """One field is not what was asked for; `field`, and a text that is safe to show."""
+
+    def __init__(self, field: str, text: str) -> None:
+        super().__init__(text)
+        self.field = field
+        self.text = text
+
+
+def compare(ticket: Ticket, wanted: Mapping[str, Any]) -> None:
+    """Every field in `wanted` must be equal in the ticket. Raises Mismatch naming the first."""
+    for field, value in wanted.items():
+        got = _plain(getattr(ticket, field))
+        if got != _plain(value):
+            raise Mismatch(
+                field, f"The ticket's {field} is {_show(got)}, it must be {_show(_plain(value))}."
+            )
+
+
+def stage_ticket(
+    *,
+    stage: str,
+    round_id: str,
+    roster: Json,
+    roster_hash: str,
+    nodes: list[str],
+    circuits_hash: str,
+    features: int,
+    strata: int,
+    rows: Mapping[str, int],
+    resolution: str,
+) -> Json:
+    """What tickets of this stage carry: the COMMON fields, and per slot role, f and shapes by key.
+
+    `rows` may lack validators as long as they have not announced theirs; their shape is null.
+    """
+    if stage == "moments":
+        circuit_id, params, resolves = "moments@1", {"features": features}, None
+    else:
+        validators = members_with_role(roster, "validator")
+        counts = [rows[key] for key in validators if key in rows]
+        circuit_id, resolves = "logistic_round@1", resolution
+        params = {"features": features, "strata": strata, "rows": counts, "min_cell": MIN_CELL}
+    slots: Json = {}
+    for name, slot in CIRCUITS[circuit_id].slots.items():
+        keys = members_with_role(roster, slot.role)
+        slots[name] = {
+            "role": slot.role,
+            "f": slot.f,
+            "shapes": {key: list(slot.shape(params, place)) for place, key in enumerate(keys)},
+        }
+    return {
+        "scope": f"{stage}:{round_id}",
+        "circuits": [circuit_id],
+        "circuits_hash": circuits_hash,
+        "engine": "ring",
+        "nodes": list(nodes),
+        "roster": roster_hash,
+        "model": None,
+        "params": params,
+        "resolution": resolves,
+        "reply_key": None,
+        "price_micro": None,
+        "slots": slots,
+    }
+
+
+def _plain(value: Any) -> Any:
+    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def _show(value: Any) -> str:
+    text = "empty" if value is None else str(value)
+    return text if len(text) <= 120 else text[:117] + "…"

@@ -1,0 +1,231 @@
+"""/api/v1/wallet and /api/v1/log."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.urls import path
+from drf_spectacular.utils import extend_schema
+from rest_framework import serializers
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from apps.accounts.models import Party
+from apps.accounts.permissions import acting_party
+from apps.accounts.selectors import party_by_slug
+from apps.core.clock import now
+from apps.core.errors import BadInput
+from apps.core.idempotency import effect_id, idempotent
+from apps.core.pagination import paged
+from apps.core.serial import MicroField, checked
+from apps.wallets import log, proofs, selectors, services
+from apps.wallets.models import Account, Transfer, TreeHead
+
+
+class WalletLineSerializer(serializers.Serializer[Any]):
+    asset = serializers.CharField()
+    purpose = serializers.CharField()
+    posted_micro = MicroField()
+    held_micro = MicroField()
+    available_micro = MicroField()
+
+
+class WalletSerializer(serializers.Serializer[Any]):
+    accounts = WalletLineSerializer(many=True)
+
+
+class PartyRefSerializer(serializers.ModelSerializer[Party]):
+    class Meta:
+        model = Party
+        fields = ["slug", "name", "pid"]
+
+
+class SideSerializer(serializers.ModelSerializer[Account]):
+    party = PartyRefSerializer(source="owner")
+
+    class Meta:
+        model = Account
+        fields = ["party", "purpose"]
+
+
+class TransferSerializer(serializers.ModelSerializer[Transfer]):
+    asset = serializers.CharField(source="debit.asset.code")
+    amount_micro = MicroField()
+    debit = SideSerializer()
+    credit = SideSerializer()
+    pending = serializers.UUIDField(source="pending_id", allow_null=True)
+    ref = serializers.SerializerMethodField()
+
+    class Meta:
+        model = Transfer
+        fields = [
+            "id",
+            "created_at",
+            "kind",
+            "phase",
+            "asset",
+            "amount_micro",
+            "debit",
+            "credit",
+            "pending",
+            "expires_at",
+            "ref",
+            "memo",
+        ]
+
+    def get_ref(self, transfer: Transfer) -> str | None:
+        return f"{transfer.ref_type}:{transfer.ref_id}" if transfer.ref_type else None
+
+
+class AmountSerializer(serializers.Serializer[Any]):
+    asset = serializers.CharField(max_length=40)
+    amount_micro = MicroField()
+
+
+class SendSerializer(AmountSerializer):
+    to = serializers.SlugField(max_length=60)
+    memo = serializers.CharField(max_length=200, required=False, allow_blank=True, default="")
+
+
+class WalletView(APIView):
+    """Balances of the acting party."""
+
+    @extend_schema(responses=WalletSerializer)
+    def get(self, request: Request) -> Response:
+        lines = selectors.wallet(acting_party(request), now=now())
+        return Response({"accounts": WalletLineSerializer(lines, many=True).data})
+
+
+class TransfersView(APIView):
+    """History of the acting party; a payment to another party."""
+
+    @extend_schema(responses=TransferSerializer(many=True))
+    def get(self, request: Request) -> Response:
+        transfers = selectors.transfers_of(acting_party(request))
+        return paged(request, transfers, lambda t: TransferSerializer(t).data)
+
+    @extend_schema(request=SendSerializer, responses={201: TransferSerializer})
+    @idempotent
+    def post(self, request: Request) -> Response:
+        data = checked(SendSerializer, request)
+        transfer = services.send(
+            party=acting_party(request),
+            to=party_by_slug(data.pop("to")),
+            idempotency=effect_id(request),
+            **data,
+        )
+        return Response(TransferSerializer(transfer).data, status=201)
+
+
+class _AmountView(APIView):
+    service: Any
+
+    @extend_schema(request=AmountSerializer, responses={201: TransferSerializer})
+    @idempotent
+    def post(self, request: Request) -> Response:
+        data = checked(AmountSerializer, request)
+        transfer = type(self).service(
+            party=acting_party(request), idempotency=effect_id(request), **data
+        )
+        return Response(TransferSerializer(transfer).data, status=201)
+
+
+class FaucetView(_AmountView):
+    """Test tokens, where the site has a faucet."""
+
+    service = services.faucet
+
+
+class StakesView(_AmountView):
+    """Stake FLAI or an SDT."""
+
+    service = services.stake
+
+
+class UnstakesView(_AmountView):
+    """Take staked tokens back."""
+
+    service = services.unstake
+
+
+class LogHeadView(APIView):
+    """The newest signed head."""
+
+    @extend_schema(responses={200: dict[str, Any]})
+    def get(self, request: Request) -> Response:
+        return Response(proofs.head_json(proofs.head()))
+
+
+class LogHeadsView(APIView):
+    """All signed heads, newest first."""
+
+    @extend_schema(responses={200: dict[str, Any]})
+    def get(self, request: Request) -> Response:
+        return paged(request, TreeHead.objects.all(), proofs.head_json, ordering=("-size",))
+
+
+class LogEntriesView(APIView):
+    """Leaves [start, end), at most 1000."""
+
+    @extend_schema(responses={200: dict[str, Any]})
+    def get(self, request: Request) -> Response:
+        start = _number(request, "start") or 0
+        end = _number(request, "end")
+        end = start + proofs.ENTRIES_MAX if end is None else end
+        return Response({"results": proofs.entries(start, end), "next": None})
+
+
+class LogInclusionView(APIView):
+    """Proof that a leaf (by index, hash or ref "type:id") is in the log."""
+
+    @extend_schema(responses={200: dict[str, Any]})
+    def get(self, request: Request) -> Response:
+        query = request.query_params
+        leaf = proofs.find(
+            index=_number(request, "index"), hash=query.get("hash"), ref=query.get("ref")
+        )
+        return Response(proofs.inclusion(leaf, _number(request, "size")))
+
+
+class LogConsistencyView(APIView):
+    """Proof that the log of an earlier size begins the later one."""
+
+    @extend_schema(responses={200: dict[str, Any]})
+    def get(self, request: Request) -> Response:
+        first, second = _number(request, "first"), _number(request, "second")
+        if first is None or second is None:
+            raise BadInput("bad_sizes", "Give first and second.")
+        return Response(proofs.consistency(first, second))
+
+
+class LogKeyView(APIView):
+    """The key that signs heads."""
+
+    @extend_schema(responses={200: dict[str, Any]})
+    def get(self, request: Request) -> Response:
+        return Response({"public_key": log.public_key()})
+
+
+def _number(request: Request, name: str) -> int | None:
+    text = request.query_params.get(name)
+    if text is None:
+        return None
+    if not text.isascii() or not text.isdigit() or len(text) > 18:
+        raise BadInput("bad_number", f"{name} must be a whole number, at least 0.")
+    return int(text)
+
+
+urlpatterns = [
+    path("wallet/", WalletView.as_view()),
+    path("wallet/transfers/", TransfersView.as_view()),
+    path("wallet/faucet/", FaucetView.as_view()),
+    path("wallet/stakes/", StakesView.as_view()),
+    path("wallet/unstakes/", UnstakesView.as_view()),
+    path("log/head/", LogHeadView.as_view()),
+    path("log/heads/", LogHeadsView.as_view()),
+    path("log/entries/", LogEntriesView.as_view()),
+    path("log/inclusion/", LogInclusionView.as_view()),
+    path("log/consistency/", LogConsistencyView.as_view()),
+    path("log/key/", LogKeyView.as_view()),
+]

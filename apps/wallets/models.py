@@ -1,0 +1,222 @@
+"""Double-entry ledger and Merkle log.
+
+A balance is the sum of immutable transfers; `Account.posted_micro` and `held_micro` are a cache of
+it that the constraints below watch and that `verify_ledger` recomputes. `Hold` lists the pending
+transfers that are still open. Triggers (migration 0002) refuse to change or delete what is written.
+"""
+
+from __future__ import annotations
+
+from django.db import models
+from django.db.models import F, Q
+
+from apps.accounts.models import Party
+from apps.core.models import BaseModel
+
+
+class Asset(BaseModel):
+    """What is counted, in micro-units: FLAI, USDC, one SDT-<slug> per SubDAO."""
+
+    code = models.CharField(max_length=40, unique=True)
+    name = models.CharField(max_length=120)
+    scale = models.PositiveSmallIntegerField(default=6)
+    cap_micro = models.BigIntegerField()
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(name="asset_cap_not_negative", condition=Q(cap_micro__gte=0)),
+            models.CheckConstraint(
+                name="asset_code_shape", condition=Q(code__regex=r"^[A-Z][A-Za-z0-9-]{1,39}$")
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return self.code
+
+
+PURPOSES = ("main", "staked", "escrow", "treasury", "revenue", "fees", "issuance", "reserve")
+
+
+class Account(BaseModel):
+    """What one party has of one asset for one purpose.
+
+    available = posted − held ≥ floor. The floor is 0, save for issuance accounts, which go down to
+    −cap: what they owe is the supply, so the cap is a constraint too.
+    """
+
+    owner = models.ForeignKey(Party, on_delete=models.PROTECT, related_name="accounts")
+    asset = models.ForeignKey(Asset, on_delete=models.PROTECT, related_name="accounts")
+    purpose = models.CharField(max_length=10, default="main")
+    posted_micro = models.BigIntegerField(default=0)
+    held_micro = models.BigIntegerField(default=0)
+    floor_micro = models.BigIntegerField(default=0)
+    last_at = models.DateTimeField(null=True)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["owner", "asset", "purpose"], name="account_once"),
+            models.CheckConstraint(name="account_purpose_known", condition=Q(purpose__in=PURPOSES)),
+            models.CheckConstraint(
+                name="account_held_not_negative", condition=Q(held_micro__gte=0)
+            ),
+            models.CheckConstraint(
+                name="account_available_above_floor",
+                condition=Q(posted_micro__gte=F("floor_micro") + F("held_micro")),
+            ),
+            models.CheckConstraint(
+                name="account_floor_only_for_issuance",
+                condition=Q(floor_micro=0) | Q(floor_micro__lt=0, purpose="issuance"),
+            ),
+        ]
+        indexes = [models.Index(fields=["asset", "purpose"], name="account_by_asset")]
+
+    def __str__(self) -> str:
+        return self.code
+
+    @property
+    def code(self) -> str:
+        """ "pid/purpose/asset", as log leaves name an account."""
+        return f"{self.owner.pid}/{self.purpose}/{self.asset.code}"
+
+    @property
+    def available_micro(self) -> int:
+        """posted − held; expired holds are added back by `selectors.wallet`."""
+        return self.posted_micro - self.held_micro
+
+
+class Transfer(models.Model):
+    """`amount_micro` from debit to credit; never changed, never deleted.
+
+    Phases: single (at once), pend (held on the debit account), post and void (resolve a pend).
+    """
+
+    class Phase(models.TextChoices):
+        SINGLE = "single"
+        PEND = "pend"
+        POST = "post"
+        VOID = "void"
+
+    id = models.UUIDField(primary_key=True)
+    debit = models.ForeignKey(Account, on_delete=models.PROTECT, related_name="debits")
+    credit = models.ForeignKey(Account, on_delete=models.PROTECT, related_name="credits")
+    amount_micro = models.BigIntegerField()
+    kind = models.CharField(max_length=40)
+    phase = models.CharField(max_length=6, choices=Phase.choices, default="single")
+    pending = models.OneToOneField(
+        "self", on_delete=models.PROTECT, null=True, related_name="resolution"
+    )
+    expires_at = models.DateTimeField(null=True)
+    ref_type = models.CharField(max_length=40, blank=True)
+    ref_id = models.CharField(max_length=64, blank=True)
+    memo = models.CharField(max_length=200, blank=True)
+    created_at = models.DateTimeField()
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(
+                name="transfer_amount_positive", condition=Q(amount_micro__gt=0)
+            ),
+            models.CheckConstraint(name="transfer_two_accounts", condition=~Q(debit=F("credit"))),
+            models.CheckConstraint(
+                name="transfer_phase_known",
+                condition=Q(phase__in=["single", "pend", "post", "void"]),
+            ),
+            models.CheckConstraint(
+                name="transfer_resolution_names_pending",
+                condition=Q(phase__in=["single", "pend"], pending=None)
+                | Q(phase__in=["post", "void"], pending__isnull=False),
+            ),
+            models.CheckConstraint(
+                name="transfer_only_pend_expires",
+                condition=Q(phase="pend", expires_at__isnull=False)
+                | (~Q(phase="pend") & Q(expires_at=None)),
+            ),
+            models.CheckConstraint(
+                name="transfer_kind_is_code", condition=Q(kind__regex=r"^[a-z][a-z0-9_.]*$")
+            ),
+        ]
+        indexes = [
+            models.Index(fields=["debit", "created_at"], name="transfer_debit_at"),
+            models.Index(fields=["credit", "created_at"], name="transfer_credit_at"),
+            models.Index(fields=["ref_type", "ref_id"], name="transfer_ref"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.phase} {self.amount_micro} {self.id}"
+
+
+class Hold(models.Model):
+    """An open pending transfer; the row goes when it is posted or voided."""
+
+    transfer = models.OneToOneField(Transfer, on_delete=models.PROTECT, primary_key=True)
+    account = models.ForeignKey(Account, on_delete=models.PROTECT, related_name="holds")
+    amount_micro = models.BigIntegerField()
+    expires_at = models.DateTimeField()
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(name="hold_amount_positive", condition=Q(amount_micro__gt=0)),
+        ]
+        indexes = [models.Index(fields=["expires_at"], name="hold_expiry")]
+
+    def __str__(self) -> str:
+        return f"hold {self.transfer_id}"
+
+
+class LogLeaf(models.Model):
+    """A protocol event in canonical bytes. `seq` is null until the sequencer numbers it, once."""
+
+    id = models.BigAutoField(primary_key=True)
+    seq = models.BigIntegerField(null=True, unique=True)
+    type = models.CharField(max_length=60)
+    ref_id = models.CharField(max_length=64, blank=True)
+    data = models.BinaryField()
+    hash = models.BinaryField()
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(
+                name="leaf_seq_not_negative", condition=Q(seq=None) | Q(seq__gte=0)
+            ),
+        ]
+        indexes = [
+            models.Index(fields=["id"], name="leaf_waiting", condition=Q(seq=None)),
+            models.Index(fields=["hash"], name="leaf_hash"),
+            models.Index(fields=["type", "ref_id"], name="leaf_ref"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.type} #{self.seq}"
+
+
+class LogNode(models.Model):
+    """Hash of a full subtree: leaves [index·2^level, (index + 1)·2^level), level ≥ 1."""
+
+    level = models.PositiveSmallIntegerField()
+    index = models.BigIntegerField()
+    hash = models.BinaryField()
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["level", "index"], name="log_node_once"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.level}/{self.index}"
+
+
+class TreeHead(models.Model):
+    """Signed statement: the first `size` leaves have this root."""
+
+    size = models.BigIntegerField(primary_key=True)
+    root = models.CharField(max_length=64)
+    at_ms = models.BigIntegerField()
+    signature = models.CharField(max_length=128)
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(name="head_size_positive", condition=Q(size__gt=0)),
+        ]
+
+    def __str__(self) -> str:
+        return f"head {self.size}"

@@ -1,0 +1,112 @@
+"""Reads of balances, now and at a time."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from django.db import connection
+from django.db.models import Q, QuerySet, Sum
+
+from apps.accounts.models import Party
+from apps.core.errors import NotFound
+from apps.wallets.models import Account, Asset, Hold, Transfer
+
+# Posted balance at a time: today's balance less what was posted since, in one statement (one
+# snapshot). Snapshots are recent, so this reads few transfers however old the account is.
+_AT = """
+SELECT a.owner_id, SUM(a.posted_micro
+    - COALESCE((SELECT SUM(t.amount_micro) FROM wallets_transfer t WHERE t.credit_id = a.id
+                AND t.created_at > %(at)s AND t.phase IN ('single', 'post')), 0)
+    + COALESCE((SELECT SUM(t.amount_micro) FROM wallets_transfer t WHERE t.debit_id = a.id
+                AND t.created_at > %(at)s AND t.phase IN ('single', 'post')), 0))::bigint
+FROM wallets_account a
+WHERE a.asset_id = %(asset)s AND a.purpose = ANY(%(purposes)s)
+    AND (%(owner)s::uuid IS NULL OR a.owner_id = %(owner)s)
+GROUP BY a.owner_id
+"""
+
+
+@dataclass(frozen=True)
+class WalletLine:
+    """One account as its owner sees it; `held_micro` without holds that have expired."""
+
+    asset: str
+    purpose: str
+    posted_micro: int
+    held_micro: int
+
+    @property
+    def available_micro(self) -> int:
+        return self.posted_micro - self.held_micro
+
+
+def asset_by_code(code: str) -> Asset:
+    """Raises NotFound."""
+    asset = Asset.objects.filter(code=code).first()
+    if asset is None:
+        raise NotFound("asset_not_found", "There is no such asset.")
+    return asset
+
+
+def balance_at(party: Party, asset: Asset | str, purposes: Sequence[str], at: datetime) -> int:
+    """Posted micro-units that `party` had on its accounts of these purposes at a time (≤ `at`)."""
+    return _posted_at(asset, purposes, at, party.id).get(party.id, 0)
+
+
+def supply_weights(
+    asset: Asset | str, purposes: Sequence[str], at: datetime
+) -> dict[uuid.UUID, int]:
+    """{party id: posted micro-units at a time}, all parties with more than nothing."""
+    return _posted_at(asset, purposes, at, None)
+
+
+def _posted_at(
+    asset: Asset | str, purposes: Sequence[str], at: datetime, owner: uuid.UUID | None
+) -> dict[uuid.UUID, int]:
+    asset = asset_by_code(asset) if isinstance(asset, str) else asset
+    with connection.cursor() as cursor:
+        cursor.execute(
+            _AT, {"at": at, "asset": asset.id, "purposes": list(purposes), "owner": owner}
+        )
+        return {party_id: micro for party_id, micro in cursor.fetchall() if micro > 0}
+
+
+def wallet(party: Party, *, now: datetime) -> list[WalletLine]:
+    """All accounts of a party, by asset and purpose; expired holds count as free."""
+    expired = dict(
+        Hold.objects.filter(account__owner=party, expires_at__lte=now)
+        .values_list("account")
+        .annotate(Sum("amount_micro"))
+    )
+    accounts = Account.objects.filter(owner=party).select_related("asset")
+    return [
+        WalletLine(a.asset.code, a.purpose, a.posted_micro, a.held_micro - expired.get(a.id, 0))
+        for a in accounts.order_by("asset__code", "purpose")
+    ]
+
+
+def available_micro(account: Account, *, now: datetime) -> int:
+    """What can be debited now: posted − open holds that have not expired."""
+    fresh = Account.objects.get(id=account.id)
+    expired = Hold.objects.filter(account=account, expires_at__lte=now)
+    freed = expired.aggregate(sum=Sum("amount_micro"))["sum"] or 0
+    return fresh.posted_micro - fresh.held_micro + freed
+
+
+def supply_micro(asset: Asset | str) -> int:
+    """What has been issued: −(posted of the issuance account)."""
+    asset = asset_by_code(asset) if isinstance(asset, str) else asset
+    issued = Account.objects.filter(asset=asset, purpose="issuance")
+    return -(issued.aggregate(sum=Sum("posted_micro"))["sum"] or 0)
+
+
+def transfers_of(party: Party) -> QuerySet[Transfer]:
+    """All transfers that touch the party's accounts, newest first."""
+    return (
+        Transfer.objects.filter(Q(debit__owner=party) | Q(credit__owner=party))
+        .select_related("debit__owner", "debit__asset", "credit__owner", "credit__asset")
+        .order_by("-created_at", "-id")
+    )

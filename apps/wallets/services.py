@@ -1,0 +1,173 @@
+"""Writers of wallets: `account`, `asset_create`, `mint` are inner; the others are services."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import datetime
+from typing import Any
+
+from django.conf import settings
+
+from apps.accounts.models import Party
+from apps.accounts.selectors import system_party
+from apps.core.clock import now as clock_now
+from apps.core.errors import BadInput, Forbidden
+from apps.core.transactions import durable, require_transaction
+from apps.wallets import ledger, log
+from apps.wallets.ledger import Leg
+from apps.wallets.models import PURPOSES, Account, Asset, Transfer
+from apps.wallets.selectors import asset_by_code
+
+FAUCET_MAX_MICRO = 100_000 * 1_000_000
+STAKEABLE = ("FLAI", "SDT-")
+
+
+def account(owner: Party, asset: Asset | str, purpose: str = "main") -> Account:
+    """The account of `owner` in `asset` (or its code) for `purpose`, made if missing."""
+    if purpose not in PURPOSES:
+        raise ValueError(f"{purpose!r} is no purpose of an account")
+    asset = asset_by_code(asset) if isinstance(asset, str) else asset
+    floor_micro = -asset.cap_micro if purpose == "issuance" else 0
+    found = Account.objects.filter(owner=owner, asset=asset, purpose=purpose).first()
+    if found is None:
+        found, _ = Account.objects.get_or_create(
+            owner=owner, asset=asset, purpose=purpose, defaults={"floor_micro": floor_micro}
+        )
+    found.owner, found.asset = owner, asset
+    return found
+
+
+def asset_create(*, code: str, name: str, cap_micro: int, now: datetime) -> Asset:
+    """A new asset with a supply cap, its issuance account, its leaf "wallets.asset".
+
+    Raises BadInput when the code is taken.
+    """
+    require_transaction("wallets.services.asset_create")
+    asset, made = Asset.objects.get_or_create(
+        code=code, defaults={"name": name, "cap_micro": cap_micro, "created_at": now}
+    )
+    if not made:
+        raise BadInput("asset_exists", f"There is an asset {code} already.")
+    account(system_party("protocol"), asset, "issuance")
+    log.append("wallets.asset", {"id": code, "cap_micro": str(cap_micro)}, now=now)
+    return asset
+
+
+def mint(
+    asset: Asset | str,
+    to_account: Account,
+    amount_micro: int,
+    ref: tuple[str, Any] | None,
+    now: datetime,
+    *,
+    kind: str = "wallets.mint",
+    transfer_id: uuid.UUID | None = None,
+) -> Transfer:
+    """Issue `amount_micro` to `to_account`. Raises CapExceeded beyond the asset's cap."""
+    issuance = account(system_party("protocol"), asset, "issuance")
+    leg = Leg(
+        id=transfer_id or uuid.uuid4(),
+        debit_account=issuance,
+        credit_account=to_account,
+        amount_micro=amount_micro,
+        kind=kind,
+        ref=ref,
+    )
+    return ledger.post([leg], now=now)[0]
+
+
+def send(
+    *,
+    party: Party,
+    to: Party,
+    asset: str,
+    amount_micro: int,
+    memo: str = "",
+    idempotency: uuid.UUID | None = None,
+    now: datetime | None = None,
+) -> Transfer:
+    """Pay from one party's main account to another's. `idempotency` is the transfer's id."""
+    now = now or clock_now()
+    with durable():
+        leg = Leg(
+            id=idempotency or uuid.uuid4(),
+            debit_account=account(party, asset),
+            credit_account=account(to, asset),
+            amount_micro=amount_micro,
+            kind="wallets.send",
+            memo=memo,
+        )
+        return ledger.post([leg], now=now)[0]
+
+
+def stake(
+    *,
+    party: Party,
+    asset: str,
+    amount_micro: int,
+    idempotency: uuid.UUID | None = None,
+    now: datetime | None = None,
+) -> Transfer:
+    """Move from main to staked: FLAI or an SDT. Raises BadInput for any other asset."""
+    return _restake(party, asset, amount_micro, "main", "staked", idempotency, now)
+
+
+def unstake(
+    *,
+    party: Party,
+    asset: str,
+    amount_micro: int,
+    idempotency: uuid.UUID | None = None,
+    now: datetime | None = None,
+) -> Transfer:
+    """Move back from staked to main."""
+    return _restake(party, asset, amount_micro, "staked", "main", idempotency, now)
+
+
+def _restake(
+    party: Party,
+    asset: str,
+    amount_micro: int,
+    source: str,
+    target: str,
+    idempotency: uuid.UUID | None,
+    now: datetime | None,
+) -> Transfer:
+    if not asset.startswith(STAKEABLE):
+        raise BadInput("not_stakeable", "Only FLAI and the SDT of a SubDAO can be staked.")
+    now = now or clock_now()
+    with durable():
+        leg = Leg(
+            id=idempotency or uuid.uuid4(),
+            debit_account=account(party, asset, source),
+            credit_account=account(party, asset, target),
+            amount_micro=amount_micro,
+            kind="wallets.stake" if target == "staked" else "wallets.unstake",
+        )
+        return ledger.post([leg], now=now)[0]
+
+
+def faucet(
+    *,
+    party: Party,
+    asset: str,
+    amount_micro: int,
+    idempotency: uuid.UUID | None = None,
+    now: datetime | None = None,
+) -> Transfer:
+    """Test tokens, FLAI or USDC, at most 100 000 a call, where the site has its faucet on.
+
+    Raises Forbidden (faucet off), BadInput (asset, amount).
+    """
+    if not settings.FAUCET:
+        raise Forbidden("faucet_off", "This site has no faucet.")
+    if asset not in ("FLAI", "USDC"):
+        raise BadInput("faucet_asset", "The faucet gives FLAI and USDC only.")
+    if amount_micro > FAUCET_MAX_MICRO:
+        raise BadInput("faucet_limit", "The faucet gives at most 100 000 tokens a call.")
+    now = now or clock_now()
+    with durable():
+        target = account(party, asset)
+        return mint(
+            asset, target, amount_micro, None, now, kind="wallets.faucet", transfer_id=idempotency
+        )

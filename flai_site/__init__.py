@@ -1,0 +1,1 @@
+"""The site: settings, urls, processes. Everything that knows every app lives here."""

@@ -1,0 +1,1 @@
+"""The processes of an embedded installation: PostgreSQL, Valkey, nodes, web, worker, beat."""

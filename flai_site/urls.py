@@ -1,0 +1,19 @@
+"""Every URL of the site: the REST API under /api/v1/, its schema, the pages, the health check."""
+
+from __future__ import annotations
+
+from django.urls import URLPattern, URLResolver, include, path
+from drf_spectacular.views import SpectacularJSONAPIView
+
+import flai_site.wiring  # noqa: F401 - completes what pages and API say of a SubDAO
+from flai_site.health import healthz
+
+# participants has no URLs of its own: applications are filed under their RFM.
+APIS = ("accounts", "wallets", "subdaos", "compute", "governance", "training", "rfms", "listings")
+
+urlpatterns: list[URLPattern | URLResolver] = [
+    path("healthz", healthz, name="healthz"),
+    path("api/v1/schema/", SpectacularJSONAPIView.as_view(), name="schema"),
+    *[path("api/v1/", include(f"apps.{app}.apis")) for app in APIS],
+    path("", include("apps.explorer.urls")),
+]

@@ -1,0 +1,46 @@
+// Small comforts on top of pages that work without them: copying, and clocks that keep going.
+(() => {
+  "use strict";
+  document.documentElement.classList.add("js");
+
+  const say = (text) => {
+    const region = document.getElementById("announce");
+    if (region) region.textContent = text;
+  };
+
+  document.addEventListener("click", async (event) => {
+    const button = event.target.closest("button.copy");
+    if (!button) return;
+    const source = button.dataset.from && document.getElementById(button.dataset.from);
+    try {
+      await navigator.clipboard.writeText(source ? source.textContent.trim() : button.dataset.text);
+    } catch {
+      say("Copying was refused by the browser. Select the text and copy it by hand.");
+      return;
+    }
+    button.classList.add("done");
+    say("Copied");
+    window.setTimeout(() => button.classList.remove("done"), 1500);
+  });
+
+  // The same words as apps/explorer/formatting.py: relative(); keep the two alike.
+  const STEPS = [[60, 1, "s"], [3600, 60, "min"], [172800, 3600, "h"], [Infinity, 86400, "d"]];
+  const relative = (at, now) => {
+    const seconds = Math.round(Math.abs(at - now) / 1000);
+    if (seconds < 5) return "now";
+    const [, unit, name] = STEPS.find(([limit]) => seconds < limit);
+    const text = `${Math.floor(seconds / unit)} ${name}`;
+    return at > now ? `in ${text}` : `${text} ago`;
+  };
+  const tick = () => {
+    const now = Date.now();
+    for (const node of document.querySelectorAll("time[data-relative]")) {
+      const at = Date.parse(node.getAttribute("datetime"));
+      if (Math.abs(at - now) > 30 * 86400e3) continue;
+      const text = relative(at, now);
+      if (node.textContent !== text) node.textContent = text;
+    }
+  };
+  window.setInterval(tick, 1000);
+  document.addEventListener("htmx:afterSwap", tick);
+})();

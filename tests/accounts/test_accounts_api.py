@@ -1,0 +1,186 @@
+"""Sign-up, keys and parties through the API."""
+
+from __future__ import annotations
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from django.core.cache import cache
+from rest_framework.test import APIClient
+
+from apps.accounts.models import ApiKey, Party, PartyKey, User
+from apps.accounts.selectors import system_party
+from apps.accounts.services import KEY_DOMAIN
+from apps.core.models import OutboxEvent
+from apps.protocol import wire
+
+pytestmark = pytest.mark.django_db
+GOOD = {
+    "email": "Ada@Example.org",
+    "password": "correct horse battery",
+    "name": "Ada  Lovelace",
+    "kind": "person",
+}
+
+
+@pytest.fixture(autouse=True)
+def _no_throttle_history():
+    cache.clear()
+
+
+@pytest.fixture
+def api():
+    return APIClient()
+
+
+def signed_up(api, **changes):
+    answer = api.post("/api/v1/accounts/", GOOD | changes)
+    assert answer.status_code == 201, answer.data
+    api.credentials(HTTP_AUTHORIZATION=f"Bearer {answer.data['api_key']}")
+    return answer.data
+
+
+def test_sign_up_gives_a_party_and_a_key_that_works(api):
+    data = signed_up(api)
+    assert data["party"]["slug"] == "ada-lovelace" and data["party"]["name"] == "Ada Lovelace"
+    assert data["api_key"].startswith("flai_") and len(data["party"]["pid"]) == 32
+    me = api.get("/api/v1/me/").data
+    assert me == {"email": "ada@example.org", "party": data["party"]}
+    public = APIClient().get("/api/v1/parties/ada-lovelace/").data
+    assert public == data["party"]
+    assert User.objects.get().check_password(GOOD["password"])
+
+
+def test_the_key_itself_is_not_stored(api):
+    key = signed_up(api)["api_key"]
+    row = ApiKey.objects.values().get()
+    assert key not in str(row) and row["prefix"] == key[:12]
+
+
+@pytest.mark.parametrize(
+    ("change", "status", "code"),
+    [
+        ({"email": "nowhere"}, 400, "invalid"),
+        ({"email": ""}, 400, "invalid"),
+        ({"password": "12345678"}, 400, "weak_password"),
+        ({"password": "short"}, 400, "weak_password"),
+        ({"password": "ada@example.org"}, 400, "weak_password"),
+        ({"name": "   "}, 400, "invalid"),
+        ({"kind": "system"}, 400, "invalid"),
+        ({"kind": "dao"}, 400, "invalid"),
+    ],
+)
+def test_sign_up_refuses_what_it_cannot_use(api, change, status, code):
+    answer = api.post("/api/v1/accounts/", GOOD | change)
+    assert (answer.status_code, answer.data["code"]) == (status, code)
+    assert answer["Content-Type"] == "application/problem+json"
+    assert not User.objects.exists()
+
+
+def test_an_email_signs_up_once_whatever_its_case(api):
+    signed_up(api)
+    answer = APIClient().post("/api/v1/accounts/", GOOD | {"email": "ADA@example.ORG"})
+    assert (answer.status_code, answer.data["code"]) == (409, "email_taken")
+
+
+def test_two_parties_of_one_name_and_a_reserved_name_get_slugs_of_their_own(api):
+    signed_up(api)
+    other = signed_up(APIClient(), email="b@example.org")["party"]["slug"]
+    assert other.startswith("ada-lovelace-")
+    slug = signed_up(APIClient(), email="c@example.org", name="SuperDAO")["party"]["slug"]
+    assert slug != "superdao"
+
+
+def test_sign_up_is_slowed_down_where_there_is_no_faucet(api, settings):
+    settings.FAUCET = False
+    answers = [api.post("/api/v1/accounts/", {}).status_code for _ in range(21)]
+    assert answers == [400] * 20 + [429]
+
+
+def test_a_header_that_anybody_may_send_does_not_make_another_address(api, settings):
+    settings.FAUCET = False
+    answers = [
+        api.post("/api/v1/accounts/", {}, HTTP_X_FORWARDED_FOR=f"10.0.0.{number}").status_code
+        for number in range(21)
+    ]
+    assert answers == [400] * 20 + [429]
+
+
+def test_keys_are_listed_without_themselves_made_and_revoked(api):
+    signed_up(api)
+    new = api.post("/api/v1/keys/", {"label": "laptop"}).data
+    assert [k["label"] for k in api.get("/api/v1/keys/").data["results"]] == ["laptop", "sign-up"]
+    assert new["api_key"] not in str(api.get("/api/v1/keys/").content)
+    laptop = APIClient()
+    laptop.credentials(HTTP_AUTHORIZATION=f"Bearer {new['api_key']}")
+    assert laptop.get("/api/v1/me/").status_code == 200
+    assert api.delete(f"/api/v1/keys/{new['id']}/").status_code == 204
+    refused = laptop.get("/api/v1/me/")
+    assert (refused.status_code, refused.data["code"]) == (401, "bad_api_key")
+    assert api.delete(f"/api/v1/keys/{new['id']}/").status_code == 404
+
+
+def test_another_partys_key_cannot_be_revoked(api):
+    signed_up(api)
+    other = APIClient()
+    signed_up(other, email="b@example.org")
+    key_id = api.get("/api/v1/keys/").data["results"][0]["id"]
+    assert other.delete(f"/api/v1/keys/{key_id}/").status_code == 404
+
+
+@pytest.mark.parametrize("header", ["Bearer flai_nope", "Bearer x", "Bearer", "Bearer \u00e9"])
+def test_a_bad_key_is_refused_even_for_public_reads(api, header):
+    api.credentials(HTTP_AUTHORIZATION=header)
+    assert api.get("/api/v1/parties/superdao/").status_code == 401
+
+
+def test_without_credentials_private_reads_ask_for_them(api):
+    answer = api.get("/api/v1/me/")
+    assert (answer.status_code, answer.data["code"]) == (401, "not_authenticated")
+    assert answer["WWW-Authenticate"].startswith("Bearer")
+
+
+def test_a_signing_key_is_bound_by_its_own_signature(api):
+    pid = signed_up(api)["party"]["pid"]
+    key = Ed25519PrivateKey.generate()
+
+    def bind(client, pid_, key_=key):
+        public = wire.public_hex(key_)
+        signature = wire.sign(key_, KEY_DOMAIN, {"pid": pid_, "public_key": public})
+        body = {"public_key": public, "signature": signature}
+        return client.put("/api/v1/me/signing-key/", body)
+
+    assert bind(api, "0" * 32).data["code"] == "bad_signature"
+    assert bind(api, pid).data == {"public_key": wire.public_hex(key)}
+    assert bind(api, pid).status_code == 200 and PartyKey.objects.count() == 1
+    assert api.get("/api/v1/me/").data["party"]["public_key"] == wire.public_hex(key)
+    assert OutboxEvent.objects.filter(name="accounts.SigningKeyBound").count() == 1
+
+    other = APIClient()
+    other_pid = signed_up(other, email="b@example.org")["party"]["pid"]
+    assert bind(other, other_pid).data["code"] == "key_taken"
+
+    second = Ed25519PrivateKey.generate()
+    assert bind(api, pid, second).status_code == 200
+    assert list(PartyKey.objects.filter(active=True).values_list("public_key", flat=True)) == [
+        wire.public_hex(second)
+    ]
+    assert Party.objects.get(pid=pid).signing_key == wire.public_hex(second)
+
+
+def test_a_browser_session_acts_for_its_party_but_needs_the_csrf_token(api):
+    signed_up(api)
+    browser = APIClient(enforce_csrf_checks=True)
+    assert browser.login(username="ADA@example.org", password=GOOD["password"])
+    assert browser.get("/api/v1/me/").data["party"]["slug"] == "ada-lovelace"
+    answer = browser.post("/api/v1/keys/", {"label": "x"})
+    assert (answer.status_code, answer.data["code"]) == (403, "permission_denied")
+
+
+def test_the_systems_own_parties_are_there():
+    assert [system_party(c).kind for c in ("protocol", "faucet", "superdao")] == [
+        "system",
+        "system",
+        "dao",
+    ]
+    with pytest.raises(KeyError):
+        system_party("ada-lovelace")

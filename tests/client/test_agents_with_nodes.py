@@ -1,0 +1,483 @@
+"""Agents and buyer against three real nodes, over a server that only hands things on.
+
+The server is imitated (it stores, delivers, dispatches); sharing, sealing, tickets, nodes and
+circuits are the real ones. What comes back is compared with the same formulas in the clear.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+
+from apps.protocol import tickets, wire
+from apps.protocol.aggregation import aggregate
+from apps.protocol.circuits import circuits_hash
+from apps.protocol.contribution import (
+    clip_to_median_norm,
+    phi_from_utilities,
+    phi_milli,
+    taylor_scores,
+)
+from apps.protocol.jobs import fingerprint
+from apps.protocol.normalise import public_constants
+from apps.training.tickets import stage_ticket
+from tests.support.nodes import NodeSet
+from workers.client import data, training
+from workers.client.agent import Agent
+from workers.client.api import Api, ClientError
+from workers.client.buyer import Buyer, sigmoid
+from workers.client.cli import main as cli
+from workers.client.home import Home
+from workers.client.nodes import NotTrusted, delivered
+from workers.demo import sites
+from workers.demo.request import main_request
+
+SUBDAO = "tumours"
+
+
+class Bridge:
+    """The server's side of one round and its queries."""
+
+    def __init__(self, nodes: NodeSet, homes: dict[str, Home], about: dict[str, Any]) -> None:
+        self.nodes = nodes
+        self.spec = main_request(about, custodians=6, validators=3)["spec"]
+        self.round_id = str(uuid.uuid4())
+        members = [
+            {"key": home.identity_hex(), "role": home.config["role"], "name": home.config["name"]}
+            for home in homes.values()
+        ]
+        self.roster = tickets.roster_of(round_id=self.round_id, members=members)
+        self.rows: dict[str, int] = {}
+        self.shares: dict[str, dict[str, Any]] = {}
+        self.acks: dict[str, list[Any]] = {}
+        self.stage, self.phase = "moments", "moments"
+        self.normalisation: dict[str, Any] | None = None
+        self.jobs: dict[str, dict[str, Any]] = {}
+        self.model = ""
+        self.openings: dict[str, Any] = {}
+        self.queries: dict[str, dict[str, Any]] = {}
+        self.answered: dict[str, Any] = {}
+        self.changes: dict[str, Any] = {}
+        self.bodies: list[bytes] = []
+
+    def api(self) -> Api:
+        return Api("http://flai", transport=httpx.MockTransport(self.answer))
+
+    def round(self) -> dict[str, Any]:
+        ticket = stage_ticket(
+            stage=self.stage,
+            round_id=self.round_id,
+            roster=self.roster,
+            roster_hash=tickets.check_roster(self.roster),
+            nodes=self.nodes.fingerprints,
+            circuits_hash=circuits_hash(),
+            features=len(self.spec["features"]),
+            strata=3,
+            rows=self.rows,
+            resolution="logit",
+        )
+        shown = {
+            "id": self.round_id,
+            "number": 1,
+            "phase": self.phase,
+            "roster": self.roster,
+            "roster_hash": tickets.check_roster(self.roster),
+            "nodes": self.nodes.descriptors,
+            "circuits_hash": circuits_hash(),
+            "ticket": ticket,
+            "normalisation": self.normalisation,
+            "job": self.jobs.get("moments@1"),
+        }
+        return json.loads(json.dumps(shown)) | self.changes
+
+    def answer(self, request: httpx.Request) -> httpx.Response:
+        path = request.url.path.removeprefix("/api/v1/").split("/")
+        body = json.loads(request.content) if request.content else None
+        self.bodies.append(request.content)
+        match request.method, path[:-1]:
+            case "GET", ["subdaos", _]:
+                params = {**self.spec, "schema": {"features": self.spec["features"]}}
+                return httpx.Response(200, json={"params": params})
+            case "GET", ["rounds", _]:
+                return httpx.Response(200, json=self.round())
+            case "POST", ["rounds", _, "holdout-rows"]:
+                key = request.headers["X-Key"] if "X-Key" in request.headers else body["key"]
+                self.rows[key] = body["rows"]
+                return httpx.Response(200, json={})
+            case "POST", ["rounds", _, "shares"]:
+                self.nodes.put(body)
+                answers = self.nodes.post_all("/shares", body)
+                share_id = body["ticket"]["share_id"]
+                self.shares[share_id] = body
+                self.acks[share_id] = [answer.json() for answer in answers]
+                return httpx.Response(202, json={"share_id": share_id, "state": "received"})
+            case "GET", ["rounds", _, "shares", share_id]:
+                state = {"state": "delivered", "acks": self.acks[share_id], "reason": ""}
+                return httpx.Response(200, json=state)
+            case "GET", ["listings", _]:
+                return httpx.Response(200, json=self.listing())
+            case "POST", ["listings", _, "queries"]:
+                key = request.headers["Idempotency-Key"]
+                if key not in self.answered:
+                    self.answered[key] = (body, self.query(body))
+                same = self.answered[key][0] == body
+                return httpx.Response(201 if same else 409, json=self.answered[key][1])
+            case "GET", ["queries", query_id]:
+                return httpx.Response(200, json=self.queries[query_id])
+        return httpx.Response(404, json={"code": "not_found", "detail": "Nothing here."})
+
+    def inputs(self, slot: str, role: str) -> list[str]:
+        by_key = {
+            share["ticket"]["sender"]: share_id
+            for share_id, share in self.shares.items()
+            if share["ticket"]["slot"] == slot
+        }
+        return [by_key[key] for key in tickets.members_with_role(self.roster, role)]
+
+    def compute_moments(self) -> None:
+        inputs = {"sums": self.inputs("sums", "custodian")}
+        self._job("moments@1", f"moments:{self.round_id}", inputs)
+        self.normalisation = public_constants(self.openings["sums"], len(self.spec["features"]))
+        self.stage, self.phase = "round", "updates"
+
+    def compute_round(self) -> None:
+        inputs = {
+            "update": self.inputs("update", "custodian"),
+            "holdout": self.inputs("holdout", "validator"),
+        }
+        self.model = self._job("logistic_round@1", f"round:{self.round_id}", inputs)
+        self.phase = "done"
+
+    def _job(self, circuit: str, scope: str, inputs: dict[str, list[str]]) -> str:
+        job = self.nodes.job(circuit, scope, inputs, roster=self.roster)
+        answers = self.nodes.ask(job)
+        assert all(a.status_code == 200 for a in answers), [a.text for a in answers]
+        self.openings = answers[0].json()["openings"]
+        receipts = [{k: a.json()[k] for k in ("receipt", "signature")} for a in answers]
+        self.jobs[circuit] = {"openings": self.openings, "receipts": receipts, "descriptor": job}
+        return str(self.nodes.commit(answers)[0].json()["model"])
+
+    def listing(self) -> dict[str, Any]:
+        return {
+            "slug": SUBDAO,
+            "model": self.model,
+            "price_micro": "500000",
+            "resolution": "logit",
+            "features": self.spec["features"],
+            "normalisation": self.normalisation,
+            "nodes": self.nodes.descriptors,
+            "circuit": "logistic_infer@1",
+            "circuits_hash": circuits_hash(),
+        } | self.changes
+
+    def query(self, upload: dict[str, Any]) -> dict[str, Any]:
+        ticket = upload["ticket"]
+        inputs = {"row": [ticket["share_id"]]}
+        job = self.nodes.job("logistic_infer@1", ticket["scope"], inputs, model=ticket["model"])
+        answers = self.nodes.ask(job, uploads=[upload])
+        sealed = [
+            {"node": d["name"], "fingerprint": fingerprint(d), "blob": a.json()["sealed"]}
+            for d, a in zip(self.nodes.descriptors, answers)
+        ]
+        query = {"id": str(uuid.uuid4()), "state": "settled", "sealed": sealed}
+        query |= {"price_micro": ticket["price_micro"]}
+        self.queries[query["id"]] = query
+        return query
+
+
+@pytest.fixture(scope="module")
+def world(three_nodes: NodeSet, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Six sites and three validators that have played one round; and what was said on the way."""
+    root = tmp_path_factory.mktemp("sites")
+    made = sites.make(11)
+    sites.write(made, root, None)
+    about = json.loads((root / "sites.json").read_text())
+    homes = {site["slug"]: Home(root / site["slug"]) for site in about["sites"]}
+    for home in homes.values():
+        home.pin_nodes(three_nodes.fingerprints)
+    bridge = Bridge(three_nodes, homes, about)
+    lines: list[str] = []
+    agents = {
+        slug: Agent(home, home.config["role"], say=lines.append, api=bridge.api())
+        for slug, home in homes.items()
+    }
+    for slug, agent in agents.items():
+        if agent.role == "validator":
+            table = agent.table(bridge.spec)
+            bridge.rows[homes[slug].identity_hex()] = table.rows
+        else:
+            agent.normalise(subdao=SUBDAO, round_id=bridge.round_id)
+    bridge.compute_moments()
+    # Rows are announced in the order of validators; the roster's order is what tickets carry.
+    for agent in agents.values():
+        agent.train(subdao=SUBDAO, round_id=bridge.round_id)
+    bridge.compute_round()
+    return bridge, agents, made, lines
+
+
+def test_phi_from_the_nodes_is_phi_in_the_clear(world: Any) -> None:
+    bridge, agents, made, _ = world
+    order = tickets.members_with_role(bridge.roster, "custodian")
+    by_key = {agent.home.identity_hex(): agent for agent in agents.values()}
+    updates = np.array([own_update(by_key[key]) for key in order])
+    mean, std = training.constants(bridge.normalisation)
+    rows, labels = [], []
+    for site in made.validators:
+        even = data.row_order(site.labels, site.regions)[::2]
+        rows.append(training.standardise(site.features[even], mean, std))
+        labels.append(site.labels[even])
+    utilities = taylor_scores(
+        clip_to_median_norm(updates), np.concatenate(rows), np.concatenate(labels)
+    )
+    expected = phi_milli(phi_from_utilities(utilities))
+    assert np.abs(np.array(bridge.openings["phi_milli"]) - expected).max() <= 2
+    bad = {made.free_rider, made.flipped}
+    slugs = {agent.home.identity_hex(): slug for slug, agent in agents.items()}
+    opened = {slugs[key]: phi for key, phi in zip(order, bridge.openings["phi_milli"])}
+    line = 0.1 * float(np.median(list(opened.values())))
+    assert {slug for slug, phi in opened.items() if phi <= line} == bad
+
+
+def own_update(agent: Agent) -> np.ndarray:
+    left = agent.home.journal.last("leaving", stage="round")
+    return np.array(left["update"]) / 2.0 ** left["f"]
+
+
+def test_a_bought_answer_is_the_models_own(world: Any, tmp_path: Path) -> None:
+    bridge, agents, made, _ = world
+    home = Home(tmp_path / "buyer")
+    home.pin_nodes(bridge.nodes.fingerprints)
+    buyer = Buyer(home, SUBDAO, api=bridge.api())
+    answer = buyer.predict(made.patients[0].tolist())
+    order = tickets.members_with_role(bridge.roster, "custodian")
+    by_key = {agent.home.identity_hex(): agent for agent in agents.values()}
+    updates = np.array([own_update(by_key[key]) for key in order])
+    model = aggregate(clip_to_median_norm(updates), bridge.openings["phi_milli"])
+    mean, std = training.constants(bridge.normalisation)
+    z = training.standardise(made.patients[0], mean, std) @ model[:-1] + model[-1]
+    expected = [sigmoid(value) for value in z]
+    assert np.abs(np.array(answer.probabilities) - expected).max() < 0.001
+    assert answer.price_micro == 500_000 * len(expected)
+
+
+def test_a_query_whose_buyer_died_is_paid_once_and_still_opened(
+    world: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bridge, _, made, _ = world
+    Home(tmp_path).pin_nodes(bridge.nodes.fingerprints)
+    rows, before = made.patients[0][:2].tolist(), len(bridge.queries)
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(Buyer, "collect", killed)
+        Buyer(Home(tmp_path), SUBDAO, api=bridge.api()).predict(rows, idempotency_key="visit-7")
+    again = Buyer(Home(tmp_path), SUBDAO, api=bridge.api())
+    answer = again.predict(rows, idempotency_key="visit-7")
+    assert len(answer.probabilities) == 2
+    assert len(bridge.queries) == before + 1
+    [kept] = (tmp_path / "queries").iterdir()
+    assert kept.stat().st_mode & 0o077 == 0
+    with pytest.raises(ClientError, match="other rows"):
+        again.predict(rows[:1], idempotency_key="visit-7")
+
+
+def test_nothing_in_the_clear_left_any_site(world: Any) -> None:
+    bridge, agents, made, _ = world
+    sent = b"\n".join(bridge.bodies)
+    for site in (*made.custodians, *made.validators):
+        for value in site.features[0]:
+            text = repr(float(value))
+            assert len(text) < 5 or text.encode() not in sent
+    for agent in agents.values():
+        if agent.role == "custodian":
+            for word in agent.home.journal.last("leaving", stage="round")["update"][:5]:
+                raw = int(word).to_bytes(8, "little", signed=True)
+                assert wire.b64(raw)[:10].encode() not in sent
+
+
+def test_a_site_sees_what_leaves_before_it_does(world: Any) -> None:
+    _, _, _, lines = world
+    text = "\n".join(lines)
+    assert text.index("What leaves this site") < text.index("Delivered: 3 nodes")
+    assert "sealed to node-0" in text
+
+
+def test_a_step_that_was_done_is_not_done_again(world: Any) -> None:
+    bridge, agents, *_ = world
+    agent = next(iter(agents.values()))
+    before = len(bridge.shares)
+    again = agent.train(subdao=SUBDAO, round_id=bridge.round_id)
+    assert again["event"] == "delivered"
+    assert len(bridge.shares) == before
+
+
+def test_after_a_refusal_another_share_is_made(world: Any) -> None:
+    bridge, agents, *_ = world
+    agent = agents["hospital-birch"]
+    done = agent.home.journal.last("delivered", round=bridge.round_id, stage="round")
+    journal = agent.home.journal.path.read_text()
+    kept = [line for line in journal.splitlines(True) if done["share_id"] not in line]
+    agent.home.journal.path.write_text("".join(kept))
+    phase, bridge.phase = bridge.phase, "updates"
+    shares = dict(bridge.shares)
+
+    def refused(request: httpx.Request) -> httpx.Response:
+        answer = bridge.answer(request)
+        is_share = request.method == "GET" and "/shares/" in request.url.path
+        no = {"state": "refused", "reason": "No."}
+        return httpx.Response(200, json=no) if is_share else answer
+
+    unlucky = Api("http://flai", transport=httpx.MockTransport(refused))
+    with pytest.raises(ClientError, match="A node refused"):
+        Agent(agent.home, agent.role, say=str, api=unlucky).train(
+            subdao=SUBDAO, round_id=bridge.round_id
+        )
+    again = agent.train(subdao=SUBDAO, round_id=bridge.round_id)
+    assert len(set(bridge.shares) - set(shares)) == 2
+    assert again["share_id"] in set(bridge.shares) - set(shares)
+    agent.home.journal.path.write_text(journal)
+    bridge.phase, bridge.shares = phase, shares
+
+
+@pytest.fixture
+def asked(world: Any) -> Any:
+    """The bridge as before the updates, for a test to bend; and an agent that has sent nothing."""
+    bridge, agents, *_ = world
+    phase, bridge.phase = bridge.phase, "updates"
+    home = agents["hospital-alder"].home
+    journal = home.journal.path.read_text()
+    home.journal.path.write_text("")
+    sent = len(bridge.shares)
+    yield bridge, Agent(home, "custodian", say=lambda line: None, api=bridge.api())
+    bridge.changes, bridge.phase = {}, phase
+    home.journal.path.write_text(journal)
+    for name in ("peers.pin.json",):
+        (home.path / name).unlink(missing_ok=True)
+    home.pin_nodes(bridge.nodes.fingerprints)
+    assert len(bridge.shares) == sent, "something was sent"
+
+
+def refused(asked: Any, code: str) -> None:
+    bridge, agent = asked
+    with pytest.raises(NotTrusted, match="Nothing was sent") as caught:
+        agent.train(subdao=SUBDAO, round_id=bridge.round_id)
+    assert caught.value.code == code
+
+
+def test_nodes_that_are_not_pinned_get_nothing(asked: Any) -> None:
+    asked[1].home.pin_nodes(["00" * 32, "11" * 32, "22" * 32])
+    refused(asked, "nodes_not_pinned")
+
+
+def test_a_node_key_that_the_server_replaced_gets_nothing(asked: Any) -> None:
+    nodes = asked[0].round()["nodes"]
+    nodes[1]["hpke_key"] = nodes[0]["hpke_key"]
+    asked[0].changes = {"nodes": nodes}
+    refused(asked, "bad_node_descriptor")
+
+
+def test_a_roster_without_this_site_is_refused(asked: Any) -> None:
+    bridge, agent = asked
+    members = [m for m in bridge.roster["members"] if m["key"] != agent.home.identity_hex()]
+    roster = bridge.roster | {"members": members}
+    bridge.changes = {"roster": roster, "roster_hash": tickets.check_roster(roster)}
+    refused(asked, "not_listed")
+
+
+def test_a_roster_of_too_few_sites_is_refused(asked: Any) -> None:
+    bridge, agent = asked
+    mine = agent.home.identity_hex()
+    others = [m for m in bridge.roster["members"] if m["role"] == "custodian" and m["key"] != mine]
+    dropped = {m["key"] for m in others[1:]}
+    members = [m for m in bridge.roster["members"] if m["key"] not in dropped]
+    roster = bridge.roster | {"members": members}
+    bridge.changes = {"roster": roster, "roster_hash": tickets.check_roster(roster)}
+    refused(asked, "too_few_sites")
+
+
+def test_organisations_that_are_not_pinned_are_refused(asked: Any) -> None:
+    home = asked[1].home
+    (home.path / "peers.pin.json").write_text(json.dumps({"keys": [home.identity_hex()]}))
+    refused(asked, "peers_not_pinned")
+
+
+def test_a_server_with_other_circuits_is_refused(asked: Any) -> None:
+    asked[0].changes = {"circuits_hash": "ab" * 32}
+    refused(asked, "circuits_differ")
+
+
+def test_a_scope_of_another_round_is_refused(asked: Any) -> None:
+    ticket = asked[0].round()["ticket"] | {"scope": f"round:{uuid.uuid4()}"}
+    asked[0].changes = {"ticket": ticket}
+    refused(asked, "wrong_stage")
+
+
+def test_constants_of_the_servers_own_are_refused(asked: Any) -> None:
+    bridge, _ = asked
+    own = json.loads(json.dumps(bridge.normalisation))
+    own["std"][0] *= 1000
+    bridge.changes = {"normalisation": own}
+    refused(asked, "wrong_normalisation")
+
+
+@pytest.mark.parametrize("what", ["openings", "receipts", "descriptor", "missing"])
+def test_sums_that_the_nodes_did_not_sign_for_are_refused(asked: Any, what: str) -> None:
+    bridge, _ = asked
+    job = json.loads(json.dumps(bridge.jobs["moments@1"]))
+    if what == "openings":
+        job["openings"]["sums"][1] = str(int(job["openings"]["sums"][1]) + (1 << 30))
+    elif what == "receipts":
+        job["receipts"][2] = job["receipts"][1]
+    elif what == "descriptor":  # sums over other sites than those of this round's roster
+        job["descriptor"]["roster"]["members"].pop()
+    constants = public_constants(job["openings"]["sums"], len(bridge.spec["features"]))
+    bridge.changes = {"job": None if what == "missing" else job, "normalisation": constants}
+    refused(asked, "not_receipted")
+
+
+def test_a_receipt_that_no_node_signed_is_not_believed(world: Any) -> None:
+    bridge, *_ = world
+    share_id, acks = next(iter(bridge.acks.items()))
+    ticket_id = tickets.ticket_id(bridge.shares[share_id]["ticket"])
+    nodes = bridge.nodes.descriptors
+    assert delivered(acks, ticket_id=ticket_id, nodes=nodes)
+    assert not delivered(acks[:2], ticket_id=ticket_id, nodes=nodes)
+    forged = [dict(acks[0], signature="00" * 64), *acks[1:]]
+    with pytest.raises(ClientError, match="did not sign it"):
+        delivered(forged, ticket_id=ticket_id, nodes=nodes)
+    with pytest.raises(ClientError, match="another share"):
+        delivered(acks, ticket_id="00" * 32, nodes=nodes)
+
+
+def test_a_wrong_number_of_values_is_said_before_anything_is_paid(
+    world: Any, tmp_path: Path
+) -> None:
+    bridge, *_ = world
+    buyer = Buyer(Home(tmp_path / "buyer"), SUBDAO, api=bridge.api())
+    with pytest.raises(data.DataError, match="takes 30"):
+        buyer.predict([[1.0, 2.0]])
+    with pytest.raises(data.DataError, match="not a finite number"):
+        buyer.predict([[float("nan")] * 30])
+
+
+def test_the_command_line_explains_itself(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli([]) == 2
+    out = capsys.readouterr().out
+    assert "custodian" in out
+    assert "verify" in out
+
+
+def test_a_home_without_a_server_says_what_to_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "api.key").write_text("flai_x")
+    assert cli(["custodian", "--home", str(tmp_path), "attest", "--rfm", "x"]) == 1
+    assert "connect --home" in capsys.readouterr().err

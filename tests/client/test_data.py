@@ -1,0 +1,106 @@
+"""A wrong file gives a message that names file, row and column; a right one gives clean rows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from workers.client import data, training
+
+SCHEMA = data.Schema(
+    columns=("age", "dose"),
+    ranges={"age": (0.0, 120.0)},
+    label="ill",
+    positive="1",
+    strata_column="region",
+    strata_values=("north", "south"),
+)
+GOOD = "age,dose,region,ill\n40,1,north,1\n50,2,south,0\n60,,north,1\n30,4,south,0\n"
+
+
+def read(tmp_path: Path, text: str, **options: object) -> data.Table:
+    path = tmp_path / "rows.csv"
+    path.write_text(text, encoding="utf-8")
+    return data.read_table(path, SCHEMA, **({"min_rows": 2} | options))
+
+
+def test_missing_cells_take_their_column_mean(tmp_path: Path) -> None:
+    table = read(tmp_path, GOOD)
+    assert table.features[2].tolist() == [60.0, pytest.approx(7 / 3)]
+    assert table.labels.tolist() == [1, 0, 1, 0]
+    assert table.missing == 1
+
+
+def test_values_outside_the_plausible_range_are_moved_to_its_edge(tmp_path: Path) -> None:
+    table = read(tmp_path, GOOD.replace("60,", "600,"))
+    assert table.features[2, 0] == 120.0
+    assert table.clamped == 1
+
+
+def test_columns_may_come_in_any_order_with_others_beside_them(tmp_path: Path) -> None:
+    table = read(tmp_path, "name,ill,dose,age\nx,1.0,1,40\ny,0,2,50\n")
+    assert table.features.tolist() == [[40, 1], [50, 2]]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "empty"),
+        ("1,2,3\n4,5,6\n", "no header"),
+        ("age,age,ill\n1,2,1\n", "twice"),
+        ("age,ill\n40,1\n50,0\n", "lacks the columns “dose”"),
+        ("age,doze,ill\n40,1,1\n50,1,0\n", "“doze”"),
+        ("age,dose\n40,1\n50,2\n", "no label column “ill”"),
+        ("age,dose,ill\n40,1,1\n", "1 rows; at least 2"),
+        ("age,dose,ill\n40,1,1\n50,2,1\n", "both classes"),
+        ("age,dose,ill\n40,1,1\n50,2,\n", "row 3: the label “ill” is missing"),
+        ("age,dose,ill\n40,1,1\n50,2,0\n60,1,2\n", "3 different values"),
+        ("age,dose,ill\n40,1,1\nold,2,0\n", "row 3, column “age”: “old” is not a number"),
+        ("age,dose,ill\n40,,1\n50,,0\n", "“dose” has no number"),
+        ("age,dose,ill\n40,1,1\n50,2\n", "row 3: 2 cells"),
+        (GOOD.replace("south", "west"), "row 3: “west” is no value of “region”"),
+    ],
+)
+def test_a_wrong_file_is_named(tmp_path: Path, text: str, said: str) -> None:
+    with pytest.raises(data.DataError, match=said.replace("(", r"\(")) as caught:
+        read(tmp_path, text)
+    if text:
+        assert "rows.csv" in caught.value.text
+
+
+def test_a_file_that_is_no_text_or_not_there_is_said_so(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    with pytest.raises(data.DataError, match="no file"):
+        data.read_table(path, SCHEMA)
+    path.write_bytes(b"\x89PNG\r\n\x1a\n\xff\xfe\x00")
+    with pytest.raises(data.DataError, match="not a CSV file"):
+        data.read_table(path, SCHEMA)
+
+
+def test_sums_that_would_overflow_name_their_column(tmp_path: Path) -> None:
+    table = read(tmp_path, "age,dose,ill\n40,1e7,1\n50,2,0\n")
+    with pytest.raises(data.DataError, match="column “dose”"):
+        training.moments(table, f=20, sites=6)
+
+
+def test_the_two_halves_of_a_holdout_are_alike() -> None:
+    rng = np.random.default_rng(1)
+    labels = rng.integers(0, 2, 101)
+    strata = np.array(["north", "south", "east"], dtype=object)[rng.integers(0, 3, 101)]
+    order = data.row_order(labels, strata)
+    assert sorted(order) == list(range(101))
+    for name in set(strata):
+        for label in (0, 1):
+            there = (strata[order] == name) & (labels[order] == label)
+            assert abs(int(there[::2].sum()) - int(there[1::2].sum())) <= 1
+
+
+def test_weights_of_the_sites_own_tooling_are_read_in_schema_order(tmp_path: Path) -> None:
+    path = tmp_path / "weights.csv"
+    path.write_text("dose,intercept,age\n2,3,1\n")
+    assert data.read_weights(path, ["age", "dose"]).tolist() == [1, 2, 3]
+    path.write_text("dose,age\n2,1\n")
+    with pytest.raises(data.DataError, match="“intercept”"):
+        data.read_weights(path, ["age", "dose"])

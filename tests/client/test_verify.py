@@ -1,0 +1,216 @@
+"""The auditor finds every lie a server can tell about its log; an honest log passes."""
+
+from __future__ import annotations
+
+import base64
+import json
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from apps.protocol import merkle, revenue, wire
+from workers.client.api import Api
+from workers.client.replay import replay
+from workers.client.verify import HEAD_DOMAIN, Auditor, Report
+
+MINT, ADA, BOB = "00/issuance/USDC", "aa/main/USDC", "bb/main/USDC"
+
+
+def leaf(type_: str, body: dict[str, Any], at: int = 1000) -> dict[str, Any]:
+    return {"v": 1, "type": type_, "at": at, "body": body}
+
+
+def transfer(id_: str, debit: str, credit: str, amount: int, **more: Any) -> dict[str, Any]:
+    body = {"id": id_, "debit": debit, "credit": credit, "amount_micro": str(amount)}
+    return leaf("wallets.transfer", body | {"phase": "single", "kind": "x", "ref": None} | more)
+
+
+def proposal(**more: Any) -> dict[str, Any]:
+    body = {"proposal": "p", "dao": "d", "house": "sbgt", "kind": "k", "payload_hash": "h"}
+    body |= {"proposer": None, "starts_at": 1000, "ends_at": 2000}
+    return leaf("governance.proposal", body | {"quorum_bps": 2000, "threshold_bps": 5000} | more)
+
+
+def vote(voter: str, support: str, weight: int, at: int = 1500) -> dict[str, Any]:
+    body = {"proposal": "p", "voter": voter, "support": support, "weight": str(weight)}
+    return leaf("governance.vote", body, at)
+
+
+SNAPSHOT = leaf("governance.snapshot", {"proposal": "p", "at": 1000, "total": "10", "holders": 3})
+EXECUTED = leaf("governance.executed", {"proposal": "p", "payload_hash": "h"}, 2000)
+POLICY = {"sbgt_bps": 6000, "sdt_bps": 2800, "treasury_bps": 1200, "custodians_bps": 8000}
+POLICY |= {"validators_bps": 1000, "operators_bps": 1000, "stake_boost_bps": 15000}
+
+
+def epoch() -> dict[str, Any]:
+    served = {"version": "1", "revenue_micro": "10000000", "phi": {"aa": 1000, "bb": 333}}
+    body = {"dao": "dd", "epoch": 1, "served": [served | {"work": {"cc": 1}}], "jobs": {"dd": 2}}
+    body |= {"holdings": {"ee": str(2**60), "ff": "7"}, "policy": POLICY}
+    split = revenue.split(
+        [revenue.Served("1", 10_000_000, {"aa": 1000, "bb": 333}, {"cc": 1})],
+        jobs={"dd": 2},
+        holdings={"ee": 2**60, "ff": 7},
+        policy=revenue.Policy(**POLICY),
+    )
+    paid = split.by_payee()
+    own = paid.pop("dd")
+    body["paid_micro"] = {pid: str(amount) for pid, amount in paid.items()}
+    body["treasury_micro"] = str(split.treasury_micro + own)
+    return leaf("listings.epoch_settled", body)
+
+
+HONEST = [
+    transfer("1", MINT, ADA, 100),
+    transfer("2", ADA, BOB, 30, phase="pend"),
+    transfer("3", ADA, BOB, 30, phase="post", pending="2"),
+    transfer("4", ADA, BOB, 70),
+    proposal(),
+    SNAPSHOT,
+    vote("aa", "for", 4),
+    vote("bb", "against", 3),
+    EXECUTED,
+    epoch(),
+]
+
+
+def test_an_honest_log_replays() -> None:
+    state = replay(HONEST)
+    assert state.findings.errors == []
+    assert state.balances[BOB].posted_micro == 100
+    assert (state.findings.votes, state.findings.executed, state.findings.epochs) == (2, 1, 1)
+
+
+def broken_epoch() -> dict[str, Any]:
+    bad = json.loads(json.dumps(epoch()))
+    bad["body"]["paid_micro"]["aa"] = str(int(bad["body"]["paid_micro"]["aa"]) + 1)
+    return bad
+
+
+@pytest.mark.parametrize(
+    ("leaves", "said"),
+    [
+        ([transfer("1", ADA, BOB, 1)], "insufficient_balance"),
+        ([transfer("1", MINT, ADA, 5), transfer("1", MINT, ADA, 5)], "twice"),
+        ([transfer("1", MINT, ADA, 5), transfer("2", ADA, BOB, 5, phase="post", pending="9")],
+         "no open hold"),
+        ([transfer("1", MINT, ADA, 5), transfer("2", ADA, BOB, 5, phase="pend"),
+          transfer("3", ADA, BOB, 1)], "insufficient_balance"),
+        ([transfer("1", MINT, "aa/main/FLAI", 5)], "asset_mismatch"),
+        ([proposal(), SNAPSHOT, vote("aa", "for", 1), EXECUTED], "without a majority or quorum"),
+        ([proposal(), SNAPSHOT, vote("aa", "for", 3), vote("bb", "against", 3), EXECUTED],
+         "without a majority or quorum"),
+        ([proposal(), SNAPSHOT, vote("aa", "for", 3), vote("aa", "for", 3)], "voted twice"),
+        ([proposal(), SNAPSHOT, vote("aa", "for", 11)], "more weight voted"),
+        ([proposal(), SNAPSHOT, vote("aa", "for", 5, at=2000)], "after the end"),
+        ([proposal(), SNAPSHOT, vote("aa", "for", 5), EXECUTED | {"at": 1999}], "before its"),
+        ([proposal(payload_hash="other"), SNAPSHOT, vote("aa", "for", 5), EXECUTED], "what ran"),
+        ([vote("aa", "for", 5)], "not in the log"),
+        ([broken_epoch()], "don't follow"),
+        ([leaf("wallets.transfer", {"id": "1"})], "malformed"),
+    ],
+)  # fmt: skip
+def test_a_broken_rule_is_found(leaves: list[dict[str, Any]], said: str) -> None:
+    errors = replay(leaves).findings.errors
+    assert len(errors) >= 1
+    assert said in errors[0]
+
+
+class Server:
+    """A log behind the API, honest unless told otherwise."""
+
+    def __init__(self, leaves: list[dict[str, Any]]) -> None:
+        self.key = Ed25519PrivateKey.generate()
+        self.leaves = [wire.canonical(one) for one in leaves]
+        self.served = list(self.leaves)
+
+    def head(self) -> dict[str, Any]:
+        hashes = [merkle.leaf_hash(data) for data in self.leaves]
+        content = {"v": 1, "size": len(hashes), "root": merkle.root(hashes).hex(), "at": 5}
+        return content | {"signature": wire.sign(self.key, HEAD_DOMAIN, content)}
+
+    def answer(self, request: httpx.Request) -> httpx.Response:
+        path, query = request.url.path.removeprefix("/api/v1/log/"), request.url.params
+        if path == "key/":
+            return httpx.Response(200, json={"public_key": wire.public_hex(self.key)})
+        if path == "head/":
+            return httpx.Response(200, json=self.head())
+        if path == "entries/":
+            start, end = int(query["start"]), int(query["end"])
+            entries = [
+                {
+                    "index": index,
+                    "leaf_b64": base64.b64encode(self.served[index]).decode(),
+                    "hash": merkle.leaf_hash(self.served[index]).hex(),
+                }
+                for index in range(start, min(end, len(self.served)))
+            ]
+            return httpx.Response(200, json={"results": entries, "next": None})
+        first, second = int(query["first"]), int(query["second"])
+        get = merkle.getter([merkle.leaf_hash(data) for data in self.leaves])
+        path_ = merkle.proof(merkle.consistency_ranges(first, second), get)
+        return httpx.Response(200, json={"path": [one.hex() for one in path_]})
+
+    def check(self, state: Path | None = None, key: str | None = None) -> Report:
+        api = Api("http://log", transport=httpx.MockTransport(self.answer))
+        return Auditor(api, state=state, key=key).run()
+
+
+def failed(report: Report) -> str:
+    return " ".join(check.text for check in report.checks if not check.ok)
+
+
+def test_an_honest_server_passes_and_may_grow(tmp_path: Path) -> None:
+    server, state = Server(HONEST), tmp_path / "state.json"
+    report = server.check(state)
+    assert report.ok, failed(report)
+    assert report.size == len(HONEST)
+    server.leaves.append(wire.canonical(transfer("9", MINT, ADA, 1)))
+    server.served = list(server.leaves)
+    again = server.check(state)
+    assert again.ok, failed(again)
+    assert any("goes on from the 10 entries" in check.text for check in again.checks)
+
+
+def test_an_altered_entry_is_found() -> None:
+    server = Server(HONEST)
+    server.served[0] = wire.canonical(transfer("1", MINT, ADA, 1_000_000))
+    assert "do not hash to the head's root" in failed(server.check())
+
+
+def test_a_withheld_entry_is_found() -> None:
+    server = Server(HONEST)
+    server.served.pop()
+    assert "do not hash" in failed(server.check())
+
+
+def test_another_key_is_found(tmp_path: Path) -> None:
+    server, state = Server(HONEST), tmp_path / "state.json"
+    assert server.check(state).ok
+    server.key = Ed25519PrivateKey.generate()
+    assert "another log key" in failed(server.check(state))
+    assert "another log key" in failed(server.check(key="00" * 32))
+
+
+def test_a_rewritten_log_is_found(tmp_path: Path) -> None:
+    server, state = Server(HONEST), tmp_path / "state.json"
+    assert server.check(state).ok
+    server.leaves[3] = wire.canonical(transfer("4", ADA, BOB, 7))
+    server.leaves.append(wire.canonical(transfer("9", MINT, ADA, 1)))
+    server.served = list(server.leaves)
+    assert "was rewritten" in failed(server.check(state))
+
+
+def test_a_log_that_shrank_is_found(tmp_path: Path) -> None:
+    server, state = Server(HONEST), tmp_path / "state.json"
+    assert server.check(state).ok
+    server.leaves = server.leaves[:4]
+    server.served = list(server.leaves)
+    assert "shrunk" in failed(server.check(state))
+
+
+def test_a_signed_log_that_breaks_the_rules_is_found() -> None:
+    report = Server([transfer("1", ADA, BOB, 5)]).check()
+    assert "insufficient_balance" in failed(report)

@@ -1,0 +1,41 @@
+"""The addresses of every page of a world."""
+
+from __future__ import annotations
+
+from django.urls import reverse
+
+from tests.explorer.world import World
+
+FIXED = ["home", "models", "rfms", "subdaos", "proposals", "log", "nodes", "design"]
+
+
+def public(world: World) -> dict[str, str]:
+    """Pages that anybody may read."""
+    pages = {name: reverse(f"explorer:{name}") for name in FIXED}
+    examples = {
+        "model": ("model", world.listing.slug),
+        "rfm in vote": ("rfm", world.voting.slug),
+        "rfm in funding": ("rfm", world.funding.slug),
+        "rfm awarded": ("rfm", world.awarded.slug),
+        "subdao": ("subdao", world.dao.slug),
+        "superdao": ("subdao", "superdao"),
+        "open proposal": ("proposal", world.open_vote.id),
+        "executed proposal": ("proposal", world.accepted.id),
+        "tally": ("proposal-tally", world.open_vote.id),
+        "round": ("round", world.round.id),
+        "log entry": ("log-entry", 2),
+    }
+    return pages | {
+        name: reverse(f"explorer:{to}", args=[arg]) for name, (to, arg) in examples.items()
+    }
+
+
+def own(world: World) -> dict[str, str]:
+    """Pages of a signed-in party."""
+    return {
+        "wallet": reverse("explorer:wallet"),
+        "account": reverse("explorer:account"),
+        "form": reverse("explorer:rfm-new"),
+        "draft": reverse("explorer:rfm", args=[world.draft.slug]),
+        "query": reverse("explorer:query", args=[world.query.id]),
+    }

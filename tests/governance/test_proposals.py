@@ -1,0 +1,326 @@
+"""The life of a proposal through the services: weights, votes, conclusion, execution."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+
+from apps.core import actions
+from apps.core.errors import DomainError, Forbidden
+from apps.core.models import OutboxEvent
+from apps.core.transactions import durable
+from apps.governance import executing, selectors, services
+from apps.governance.models import Proposal, Vote
+from apps.participants.services import whitelist_propose
+from apps.protocol.tally import State
+from apps.rfms.handlers import proposal_ended
+from apps.subdaos import selectors as subdaos
+from apps.subdaos.services import param_set
+from apps.wallets import log
+from apps.wallets.services import faucet, send, stake, unstake
+from tests.governance.helpers import MICRO, at, founded, party, submitted, whitelisted
+
+pytestmark = pytest.mark.django_db
+
+
+def events(name: str) -> list[dict[str, Any]]:
+    return [row.payload for row in OutboxEvent.objects.filter(name=name)]
+
+
+def price_proposal(dao: Any, by: Any, now: datetime, price: str = "600000") -> Proposal:
+    return services.propose(
+        actor=by,
+        dao=dao,
+        kind="subdaos.set_price",
+        payload={"price_micro": price},
+        title="A higher price",
+        now=now,
+    )
+
+
+def test_a_request_is_approved_by_staked_flai() -> None:
+    author, voter = party("Author"), party("Staker", flai=10)
+    rfm = submitted(author)
+    services.vote(actor=voter, proposal_id=rfm.proposal_id, support="for", now=at(1))
+    assert executing.advance(proposal_id=rfm.proposal_id, now=at(2.9)) is State.ACTIVE
+    assert executing.advance(proposal_id=rfm.proposal_id, now=at(3)) is State.EXECUTED
+    assert executing.advance(proposal_id=rfm.proposal_id, now=at(4)) is State.EXECUTED
+    rfm.refresh_from_db()
+    assert rfm.status == "funding"
+    assert len(events("governance.ProposalExecuted")) == 1
+    assert len(events("rfms.RfmApproved")) == 1
+    for type in ("proposal", "snapshot", "vote", "concluded", "executed"):
+        assert log.LogLeaf.objects.filter(type=f"governance.{type}").count() == 1
+
+
+def test_stake_after_the_snapshot_gives_no_weight_and_why_says_so() -> None:
+    author, early, late = party("Author"), party("Early", flai=10), party("Late")
+    rfm = submitted(author)
+    faucet(party=late, asset="FLAI", amount_micro=90 * MICRO, now=at(0.5))
+    stake(party=late, asset="FLAI", amount_micro=90 * MICRO, now=at(0.5))
+    proposal = selectors.proposal_get(rfm.proposal_id)
+    weight = selectors.weight(proposal, late, at(1))
+    assert (weight.weight, weight.total) == (0, 10 * MICRO)
+    assert "snapshot" in weight.why
+    with pytest.raises(Forbidden) as refused:
+        services.vote(actor=late, proposal_id=proposal.id, support="against", now=at(1))
+    assert refused.value.code == "no_weight"
+    assert selectors.weight(proposal, early, at(1)).weight == 10 * MICRO
+    assert "hold none" in selectors.weight(proposal, author, at(1)).why
+    assert "Sign in" in selectors.weight(proposal, None, at(1)).why
+
+
+def test_unstaking_after_the_snapshot_takes_no_weight() -> None:
+    voter = party("Staker", flai=10)
+    rfm = submitted(party("Author"))
+    unstake(party=voter, asset="FLAI", amount_micro=10 * MICRO, now=at(0.5))
+    cast = services.vote(actor=voter, proposal_id=rfm.proposal_id, support="for", now=at(1))
+    assert cast.weight == 10 * MICRO
+
+
+def test_a_vote_is_final_and_only_while_voting_is_open() -> None:
+    voter = party("Staker", flai=10)
+    rfm = submitted(party("Author"), governance={"voting_delay_s": 5, "voting_period_s": 3})
+    vote = {"actor": voter, "proposal_id": rfm.proposal_id}
+    with pytest.raises(Forbidden, match="voting_not_open"):
+        services.vote(**vote, support="for", now=at(4.9))
+    with pytest.raises(DomainError, match="bad_support"):
+        services.vote(**vote, support="maybe", now=at(6))
+    services.vote(**vote, support="for", now=at(6))
+    with pytest.raises(Forbidden, match="already_voted"):
+        services.vote(**vote, support="against", now=at(7))
+    other = party("Other", flai=1)
+    with pytest.raises(Forbidden, match="voting_closed"):
+        services.vote(actor=other, proposal_id=rfm.proposal_id, support="for", now=at(8))
+
+
+def test_a_defeat_rejects_the_request() -> None:
+    big, small = party("Big", flai=10), party("Small", flai=5)
+    rfm = submitted(party("Author"))
+    services.vote(actor=big, proposal_id=rfm.proposal_id, support="against", now=at(1))
+    services.vote(actor=small, proposal_id=rfm.proposal_id, support="for", now=at(1))
+    assert executing.sweep_due(at(3)) == 1
+    assert executing.sweep_due(at(4)) == 0
+    (event,) = events("governance.ProposalDefeated")
+    for _ in range(2):
+        proposal_ended(event, event_id=rfm.id, now=at(4))
+    rfm.refresh_from_db()
+    assert rfm.status == "rejected"
+    with pytest.raises(Forbidden, match="not_executable"):
+        executing.execute(proposal_id=rfm.proposal_id, now=at(5))
+
+
+def test_the_delay_takes_the_snapshot_at_its_end() -> None:
+    voter = party("Staker", flai=10)
+    rfm = submitted(party("Author"), governance={"voting_delay_s": 5, "voting_period_s": 3})
+    late = party("Late", flai=20, now=at(4))
+    proposal = selectors.proposal_get(rfm.proposal_id)
+    assert proposal.total_weight is None
+    assert "Voting has not begun" in selectors.weight(proposal, late, at(4.5)).why
+    assert executing.sweep_due(at(5)) == 1
+    proposal.refresh_from_db()
+    assert proposal.total_weight == 30 * MICRO
+    assert selectors.weight(proposal, late, at(5)).weight == 20 * MICRO
+    assert selectors.weight(proposal, voter, at(5)).weight == 10 * MICRO
+
+
+def test_the_system_proposes_once_per_reference() -> None:
+    dao, _, _ = founded()
+    first = whitelist_propose(dao_id=dao.id, now=at(21))
+    again = whitelist_propose(dao_id=dao.id, now=at(30))
+    assert first == again
+    assert first.proposer is None
+    assert first.house == "sbgt"
+    assert first.total_weight == 4 * MICRO
+
+
+def test_members_of_the_right_house_propose() -> None:
+    dao, members, backer = founded()
+    with pytest.raises(Forbidden, match="no_weight"):
+        price_proposal(dao, members[0], at(30))
+    with pytest.raises(Forbidden, match="wrong_house"):
+        price_proposal(subdaos.superdao(), backer, at(30))
+    proposal = price_proposal(dao, backer, at(30))
+    assert proposal.changes == [
+        {
+            "label": "Price of one query (USDC micro-units)",
+            "before": "500000",
+            "after": "600000",
+        }
+    ]
+    services.vote(actor=backer, proposal_id=proposal.id, support="for", now=at(31))
+    executing.advance(proposal_id=proposal.id, now=at(33))
+    dao.refresh_from_db()
+    assert dao.params["price_micro"] == "600000"
+
+
+def test_a_small_holder_is_below_the_proposal_threshold() -> None:
+    dao, _, backer = founded()
+    small = party("Small holder", now=at(20))
+    send(party=backer, to=small, asset=dao.asset.code, amount_micro=1, now=at(25))
+    with pytest.raises(Forbidden, match="below_threshold"):
+        price_proposal(dao, small, at(30))
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        {},
+        {"price_micro": "0"},
+        {"price_micro": "-1"},
+        {"price_micro": "0.5"},
+        {"price_micro": "²"},
+        {"price_micro": "9" * 40},
+        {"price_micro": True},
+        {"price_micro": "500000"},
+        {"price_micro": "600000", "more": 1},
+    ],
+)
+def test_a_payload_is_checked_when_it_is_proposed(payload: dict[str, Any]) -> None:
+    dao, _, backer = founded()
+    with pytest.raises(DomainError):
+        services.propose(
+            actor=backer, dao=dao, kind="subdaos.set_price", payload=payload, title="x", now=at(30)
+        )
+    assert not Proposal.objects.filter(dao=dao).exists()
+
+
+class Failing:
+    """An action that changes something, then fails; and goes back in to try to run twice."""
+
+    def validate(self, payload: dict[str, Any], dao: Any) -> dict[str, Any]:
+        return payload
+
+    def describe(self, payload: dict[str, Any], dao: Any) -> list[dict[str, Any]]:
+        return []
+
+    def execute(self, payload: dict[str, Any], *, dao: Any, proposal_id: Any, now: Any) -> None:
+        assert Proposal.objects.get(id=proposal_id).executed_at == now  # marked before it runs
+        param_set(dao=dao, key="price_micro", value="1", proposal_id=proposal_id, now=now)
+        if payload["how"] == "rule":
+            raise DomainError("no_luck", "There was no luck.")
+        if payload["how"] == "fault":
+            raise RuntimeError("secret detail")
+
+
+@pytest.fixture
+def failing() -> Any:
+    actions.action("test.failing", house="sdt")(Failing)
+    yield
+    actions._actions.pop("test.failing")
+
+
+@pytest.mark.parametrize(
+    ("how", "words"), [("rule", "There was no luck."), ("fault", "internal fault (RuntimeError)")]
+)
+def test_a_failing_action_leaves_nothing_but_its_reason(
+    failing: None, how: str, words: str
+) -> None:
+    dao, _, backer = founded()
+    proposal = services.propose(
+        actor=backer, dao=dao, kind="test.failing", payload={"how": how}, title="x", now=at(30)
+    )
+    services.vote(actor=backer, proposal_id=proposal.id, support="for", now=at(31))
+    with pytest.raises(executing.ExecutionFailed) as failed:
+        executing.execute(proposal_id=proposal.id, now=at(33))
+    assert words in failed.value.text
+    assert "secret detail" not in failed.value.text
+    proposal.refresh_from_db()
+    dao.refresh_from_db()
+    assert proposal.executed_at is None
+    assert proposal.concluded_at == at(33)
+    assert words in proposal.execution_error
+    assert dao.params["price_micro"] == "500000"
+    executed = {one["proposal_id"] for one in events("governance.ProposalExecuted")}
+    assert str(proposal.id) not in executed
+    # Tried again later, less and less often, until it expires.
+    assert executing.sweep_due(at(33.5)) == 0
+    assert executing.sweep_due(at(34)) == 1
+    proposal.refresh_from_db()
+    assert proposal.execution_attempts == 2
+    assert proposal.execute_after == at(36)
+    expiry = at(33 + 7 * 86_400)
+    assert executing.advance(proposal_id=proposal.id, now=expiry) is State.EXPIRED
+    assert len(events("governance.ProposalExpired")) == 1
+    assert executing.sweep_due(expiry) == 0
+
+
+def test_a_changed_payload_is_not_executed() -> None:
+    dao, _, backer = founded()
+    proposal = price_proposal(dao, backer, at(30))
+    services.vote(actor=backer, proposal_id=proposal.id, support="for", now=at(31))
+    Proposal.objects.filter(id=proposal.id).update(payload={"price_micro": "1"})
+    with pytest.raises(executing.ExecutionFailed, match="not the one that was voted on"):
+        executing.execute(proposal_id=proposal.id, now=at(33))
+
+
+def test_a_vote_in_the_last_microsecond_is_in_time_in_the_log_too() -> None:
+    voter = party("Staker", flai=10, now=at(0))
+    rfm = submitted(party("Author"), now=at(0.0000005 + 0.0001234))
+    ends_at = rfm.proposal.voting_ends_at
+    assert ends_at.microsecond % 1_000 == 0
+    last = ends_at - timedelta(microseconds=1)
+    services.vote(actor=voter, proposal_id=rfm.proposal_id, support="for", now=last)
+    leaf = json.loads(bytes(log.LogLeaf.objects.get(type="governance.vote").data))
+    assert leaf["at"] < leaf["body"]["ends_at"]
+
+
+def test_the_timelock_queues() -> None:
+    governance = {"voting_period_s": 3, "timelock_s": 60}
+    voter = party("Staker", flai=10)
+    rfm = submitted(party("Author"), governance=governance)
+    services.vote(actor=voter, proposal_id=rfm.proposal_id, support="for", now=at(1))
+    assert executing.advance(proposal_id=rfm.proposal_id, now=at(3)) is State.QUEUED
+    assert len(events("governance.ProposalSucceeded")) == 1
+    with pytest.raises(Forbidden, match="queued"):
+        executing.execute(proposal_id=rfm.proposal_id, now=at(62))
+    assert executing.sweep_due(at(62)) == 0
+    assert executing.sweep_due(at(63)) == 1
+    assert selectors.proposal_get(rfm.proposal_id).state(at(63)) is State.EXECUTED
+
+
+def test_a_late_quorum_extends_once() -> None:
+    dao, members, _ = founded(governance={"voting_period_s": 10, "late_quorum_s": 6})
+    proposal = whitelist_propose(dao_id=dao.id, now=at(30))
+    services.vote(actor=members[0], proposal_id=proposal.id, support="for", now=at(39))
+    proposal.refresh_from_db()
+    assert proposal.voting_ends_at == at(45)
+    services.vote(actor=members[1], proposal_id=proposal.id, support="for", now=at(44))
+    proposal.refresh_from_db()
+    assert proposal.voting_ends_at == at(45)
+
+
+def test_the_proposer_takes_back_before_voting_only() -> None:
+    dao, members, backer = founded(governance={"voting_delay_s": 5, "voting_period_s": 3})
+    proposal = price_proposal(dao, backer, at(30))
+    with pytest.raises(Forbidden, match="not_proposer"):
+        services.cancel(actor=members[0], proposal_id=proposal.id, now=at(31))
+    services.cancel(actor=backer, proposal_id=proposal.id, now=at(31))
+    assert selectors.proposal_get(proposal.id).state(at(99)) is State.CANCELED
+    other = price_proposal(dao, backer, at(30))
+    with pytest.raises(Forbidden, match="voting_begun"):
+        services.cancel(actor=backer, proposal_id=other.id, now=at(36))
+
+
+def test_cached_weights_are_the_sum_of_the_votes() -> None:
+    dao, members, _ = founded()
+    whitelisted(dao, members)
+    proposal = Proposal.objects.get(kind="participants.whitelist")
+    assert proposal.for_weight == sum(Vote.objects.values_list("weight", flat=True)) - sum(
+        Vote.objects.exclude(proposal=proposal).values_list("weight", flat=True)
+    )
+    assert proposal.state(at(24)) is State.EXECUTED
+
+
+def test_inner_writers_refuse_to_run_alone(transactional_db: None) -> None:
+    with pytest.raises(RuntimeError):
+        services.propose_by_system(
+            dao=subdaos.superdao(), kind="rfms.approve", payload={}, title="x", now=at(0)
+        )
+    with durable(), pytest.raises(DomainError, match="bad_payload"):
+        services.propose_by_system(
+            dao=subdaos.superdao(), kind="rfms.approve", payload={}, title="x", now=at(0)
+        )

@@ -1,0 +1,252 @@
+"""Paid queries on real nodes: hold → run → post or void, and never twice."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+import uuid
+
+import numpy as np
+import pytest
+from django.db import close_old_connections
+from rest_framework.test import APIClient
+
+from apps.accounts.models import User
+from apps.accounts.services import api_key_create
+from apps.compute.models import JobState, Receipt
+from apps.core.clock import now
+from apps.core.errors import DomainError
+from apps.listings import running
+from apps.listings.models import Query
+from apps.protocol import tickets, wire
+from apps.wallets.models import Account, Transfer
+from tests.support.market import PRICE, Market, drain, drain_until
+from tests.support.nodes import NodeSet
+
+ROWS = [[0.5, -1.0], [2.0, 0.25]]
+
+
+@pytest.fixture
+def sale(market):
+    held = market.train()
+    market.listing = market.accept(held)
+    market.held = held
+    return market
+
+
+def balance(market, purpose: str = "main") -> tuple[int, int]:
+    row = Account.objects.get(owner=market.buyer.party, asset__code="USDC", purpose=purpose)
+    return row.posted_micro, row.held_micro
+
+
+def client_of(market) -> APIClient:
+    user = User.objects.create_user(f"{uuid.uuid4().hex}@example.org", "x")
+    _, key = api_key_create(user=user, party=market.buyer.party, label="test")
+    return APIClient(headers={"Authorization": f"Bearer {key}"})
+
+
+def charges(query_id: object) -> list[str]:
+    rows = Transfer.objects.filter(ref_id=str(query_id)).order_by("created_at", "phase")
+    return sorted(row.phase for row in rows)
+
+
+def test_a_query_is_held_then_answered_and_paid(sale) -> None:
+    sale.fund()
+    upload = sale.row(sale.listing, ROWS)
+    query = sale.ask(sale.listing, upload)
+    assert balance(sale) == (10_000_000, 2 * PRICE)
+    drain()
+    query.refresh_from_db()
+    assert query.state == "settled", query.reason
+    assert balance(sale) == (10_000_000 - 2 * PRICE, 0)
+    assert query.upload is None and query.job.state == JobState.DONE
+    assert Receipt.objects.filter(job=query.job).count() == 3
+    logits = sale.open(query, upload)
+    assert np.abs(logits - sale.oracle(sale.held, ROWS)).max() < 0.01
+    assert [entry["state"] for entry in query.timeline] == ["held", "running", "settled"]
+
+
+def test_the_api_replays_the_same_key_and_refuses_another_body(sale) -> None:
+    sale.fund()
+    client = client_of(sale)
+    url = f"/api/v1/listings/{sale.listing.slug}/queries/"
+    upload = sale.row(sale.listing, ROWS[:1])
+    assert client.post(url, upload).status_code == 400
+    headers = {"Idempotency-Key": "k1"}
+    first = client.post(url, upload, headers=headers)
+    assert first.status_code == 201, first.json()
+    again = client.post(url, upload, headers=headers)
+    assert again.json() == first.json() and again.headers["Idempotency-Replayed"] == "true"
+    other = client.post(url, sale.row(sale.listing, ROWS[:1]), headers=headers)
+    assert (other.status_code, other.json()["code"]) == (409, "idempotency_conflict")
+    same_share = client.post(url, upload, headers={"Idempotency-Key": "k2"})
+    assert (same_share.status_code, same_share.json()["code"]) == (409, "share_id_taken")
+    assert Query.objects.count() == 1 and balance(sale) == (10_000_000, PRICE)
+    drain()
+    answer = client.get(f"/api/v1/queries/{first.json()['id']}/").json()
+    assert answer["state"] == "settled" and len(answer["sealed"]) == 3
+    assert len(answer["job"]["receipts"]) == 3
+    mine = f"/api/v1/queries/{first.json()['id']}/"
+    assert APIClient().get(mine).status_code == 401
+    sale.buyer = sale.backer
+    assert client_of(sale).get(mine).status_code == 404
+
+
+def test_a_poor_buyer_is_told_to_top_up_and_nothing_is_written(sale) -> None:
+    client = client_of(sale)
+    sale.fund(PRICE - 1)
+    answer = client.post(
+        f"/api/v1/listings/{sale.listing.slug}/queries/",
+        sale.row(sale.listing, ROWS[:1]),
+        headers={"Idempotency-Key": "k"},
+    )
+    assert (answer.status_code, answer.json()["code"]) == (402, "insufficient_balance")
+    assert "op up" in answer.json()["detail"]
+    assert not Query.objects.exists() and balance(sale) == (PRICE - 1, 0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"price_micro": "1"}, "price_micro"),
+        ({"model": "ab" * 32}, "model"),
+        ({"circuits_hash": "ab" * 32}, "circuits_hash"),
+        ({"params": {"features": 2, "rows": 7}}, "params"),
+    ],
+)
+def test_a_ticket_that_differs_is_refused_by_name(sale, changes, field) -> None:
+    sale.fund()
+    with pytest.raises(DomainError) as refused:
+        sale.ask(sale.listing, sale.row(sale.listing, ROWS[:1], **changes))
+    assert refused.value.code == "ticket_mismatch" and field in refused.value.text
+    assert balance(sale) == (10_000_000, 0)
+
+
+def test_a_forged_ticket_is_refused(sale) -> None:
+    sale.fund()
+    upload = sale.row(sale.listing, ROWS[:1])
+    upload["ticket"]["reply_key"] = "cd" * 32
+    with pytest.raises(DomainError) as refused:
+        sale.ask(sale.listing, upload)
+    assert refused.value.code == "bad_signature"
+    assert not Query.objects.exists()
+
+
+def test_an_altered_commitment_is_refused_by_the_nodes_and_costs_nothing(sale) -> None:
+    """Signed by its owner, so the site must take it; the holders of a word check it."""
+    sale.fund()
+    upload = sale.row(sale.listing, ROWS[:1])
+    ticket = upload["ticket"] | {"commitment": ["00" * 32] * 3}
+    upload |= {
+        "ticket": ticket,
+        "signature": wire.sign(sale.buyer.key, tickets.TICKET_DOMAIN, ticket),
+    }
+    query = sale.ask(sale.listing, upload)
+    drain()
+    query.refresh_from_db()
+    assert query.state == "released" and query.reason
+    assert balance(sale) == (10_000_000, 0)
+    assert charges(query.id) == ["pend", "void"]
+
+
+def test_two_workers_run_one_query_once(sale) -> None:
+    sale.fund()
+    query = sale.ask(sale.listing, sale.row(sale.listing, ROWS[:1]))
+    results: list[bool] = []
+
+    def work() -> None:
+        try:
+            results.append(running.query_run(query_id=query.id))
+        finally:
+            close_old_connections()
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    query.refresh_from_db()
+    assert sorted(results) == [False, False, False, True]
+    assert query.state == "settled" and query.job.attempt == 1
+    assert charges(query.id) == ["pend", "post"]
+
+
+def test_a_worker_that_died_is_followed_up_and_the_buyer_pays_once(sale) -> None:
+    """The nodes answered, the worker died before it wrote: the lease runs out, the answer stays."""
+    sale.fund()
+    query = sale.ask(sale.listing, sale.row(sale.listing, ROWS[:1]))
+    claimed = running._claim(query.id)
+    running.compute.job_dispatch(
+        claimed.job, ticket_ids=[claimed.ticket_id], uploads=[json.loads(bytes(claimed.upload))]
+    )
+    assert running.query_run(query_id=query.id) is False  # somebody has it
+    claimed.job.lease_until = now()
+    claimed.job.save(update_fields=["lease_until"])
+    drain()
+    query.refresh_from_db()
+    assert query.state == "settled", (query.reason, query.job.reason)
+    assert charges(query.id) == ["pend", "post"]
+    assert balance(sale) == (10_000_000 - PRICE, 0)
+
+
+@pytest.fixture
+def mortal(transactional_db, settings, tmp_path):
+    nodes = NodeSet(tmp_path / "nodes")
+    nodes.start()
+    made = Market(nodes, settings, tmp_path)
+    made.held = made.train()
+    made.listing = made.accept(made.held)
+    yield made
+    nodes.stop()
+
+
+def test_a_node_killed_during_a_query_costs_a_retry_and_no_second_charge(mortal) -> None:
+    mortal.fund()
+    for moment_s in (0.0, 0.01, 0.03):
+        upload = mortal.row(mortal.listing, ROWS)
+        query = mortal.ask(mortal.listing, upload)
+        worker = threading.Thread(target=_run_and_close, args=(query.id,))
+        worker.start()
+        threading.Event().wait(moment_s)
+        mortal.nodes.kill(2)
+        worker.join()
+        _, held = balance(mortal)
+        query.refresh_from_db()
+        assert held == (0 if query.state == "settled" else 2 * PRICE)
+        mortal.nodes.start(2)
+        drain_until(lambda query=query: _ended(query))
+        assert query.state in ("settled", "released"), query.reason
+        assert charges(query.id) in (["pend", "post"], ["pend", "void"])
+        if query.state == "settled":
+            logits = mortal.open(query, upload)
+            assert np.abs(logits - mortal.oracle(mortal.held, ROWS)).max() < 0.01
+    paid = Query.objects.filter(state="settled").count() * 2 * PRICE
+    assert balance(mortal) == (10_000_000 - paid, 0)
+    assert paid, "every query was released"
+
+
+def test_while_a_node_is_away_the_hold_waits_and_then_is_freed(mortal) -> None:
+    mortal.fund()
+    query = mortal.ask(
+        mortal.listing, mortal.row(mortal.listing, ROWS, expires_at=int(time.time()) + 6)
+    )
+    mortal.nodes.kill(1)
+    drain_until(lambda: now() >= query.expires_at)
+    assert running.queries_expire(now=now()) == 1
+    query.refresh_from_db()
+    assert query.state == "released" and "expired" in query.reason
+    assert balance(mortal) == (10_000_000, 0)
+    mortal.nodes.start(1)
+
+
+def _run_and_close(query_id: object) -> None:
+    try:
+        running.query_run(query_id=query_id)
+    finally:
+        close_old_connections()
+
+
+def _ended(query: Query) -> bool:
+    query.refresh_from_db()
+    return query.state in ("settled", "released")

@@ -1,0 +1,168 @@
+"""Settlement: every micro-unit of an epoch's revenue has one owner, and the log says why."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from apps.compute.models import Node
+from apps.core.clock import now
+from apps.core.transactions import durable
+from apps.listings.epochs import epoch_settle, holdings
+from apps.listings.models import Query
+from apps.protocol.revenue import Policy, Served, split
+from apps.subdaos.models import Epoch
+from apps.training.models import Score
+from apps.wallets.models import Account, LogLeaf
+from apps.wallets.services import send, stake
+from tests.support.market import PRICE, drain
+
+ROWS = [[0.5, -1.0]]
+
+
+@pytest.fixture
+def sale(market):
+    held = market.train()
+    market.listing = market.accept(held)
+    market.held = held
+    market.fund()
+    return market
+
+
+def micro(party, purpose: str = "main") -> int:
+    row = Account.objects.filter(owner=party, asset__code="USDC", purpose=purpose).first()
+    return row.posted_micro if row else 0
+
+
+def sell(sale, count: int) -> Epoch:
+    for _ in range(count):
+        sale.ask(sale.listing, sale.row(sale.listing, ROWS))
+    drain()
+    assert Query.objects.filter(state="settled").count() == count
+    return Epoch.objects.get(dao=sale.dao, closed_at=None)
+
+
+def test_an_epoch_is_divided_to_the_micro_unit(sale) -> None:
+    epoch = sell(sale, 3)
+    treasury_before = micro(sale.dao.party, "treasury")
+    assert micro(sale.dao.party, "revenue") == 3 * PRICE
+    assert epoch_settle(epoch_id=epoch.id, now=now()) is False  # it is not over
+    assert epoch_settle(epoch_id=epoch.id, now=epoch.ends_at) is True
+    assert epoch_settle(epoch_id=epoch.id, now=epoch.ends_at) is False  # once
+    epoch.refresh_from_db()
+    assert (epoch.revenue_micro, micro(sale.dao.party, "revenue")) == (3 * PRICE, 0)
+    people = [*sale.members, sale.backer]
+    paid = sum(micro(person.party) for person in people)
+    submitter = 3 * PRICE - paid - (micro(sale.dao.party, "treasury") - treasury_before)
+    assert submitter == int(epoch.settlement["paid_micro"][_submitter_pid(epoch, people)])
+    phi = {s.party_id: s.phi_milli for s in Score.objects.filter(round=sale.held)}
+    custodians_micro = 3 * PRICE * 60 // 100 * 80 // 100
+    for site in sale.custodians:
+        due = custodians_micro * phi[site.party.id] // sum(phi.values())
+        assert micro(site.party) == due
+    assert micro(sale.custodians[3].party) == 0  # its φ is zero
+    for validator in sale.validators:
+        assert micro(validator.party) == 3 * PRICE * 60 // 100 * 10 // 100 // 3
+
+
+def test_anyone_recomputes_the_settlement_from_its_leaf(sale) -> None:
+    epoch = sell(sale, 1)
+    Node.objects.filter(index=0).update(operator=sale.backer.party)
+    epoch_settle(epoch_id=epoch.id, now=epoch.ends_at)
+    leaf = json.loads(bytes(LogLeaf.objects.get(type="listings.epoch_settled").data))["body"]
+    again = split(
+        [
+            Served(s["version"], int(s["revenue_micro"]), s["phi"], s["work"])
+            for s in leaf["served"]
+        ],
+        jobs=leaf["jobs"],
+        holdings={pid: int(weight) for pid, weight in leaf["holdings"].items()},
+        policy=Policy(**leaf["policy"]),
+    )
+    assert {pid: str(amount) for pid, amount in again.by_payee().items()} == leaf["paid_micro"]
+    assert str(again.treasury_micro) == leaf["treasury_micro"]
+    # two of three nodes are nobody's: their part is the treasury's
+    assert leaf["jobs"] == {sale.backer.party.pid: 1, sale.dao.party.pid: 2}
+
+
+def test_tokens_count_for_the_time_they_were_held(sale) -> None:
+    epoch = sell(sale, 1)
+    half = epoch.starts_at + (epoch.ends_at - epoch.starts_at) / 2
+    other = sale.custodians[0].party
+    send(party=sale.backer.party, to=other, asset=sale.dao.asset.code, amount_micro=200, now=half)
+    weights = holdings(sale.dao, epoch)
+    length_ms = 5000
+    assert abs(weights[other.id] - 200 * 10_000 * length_ms // 2) <= 200 * 10_000 * 2
+    stake(party=sale.backer.party, asset=sale.dao.asset.code, amount_micro=400, now=half)
+    boosted = holdings(sale.dao, epoch)
+    assert boosted[sale.backer.party.id] > weights[sale.backer.party.id]
+    assert sale.dao.party_id not in weights  # its treasury and reserve do not count
+
+
+def test_an_epoch_without_revenue_pays_nobody(sale) -> None:
+    epoch = Epoch.objects.get(dao=sale.dao)
+    assert epoch_settle(epoch_id=epoch.id, now=epoch.ends_at) is True
+    epoch.refresh_from_db()
+    assert epoch.revenue_micro == 0 and epoch.settlement["payments"] == []
+
+
+def test_a_payment_after_the_end_belongs_to_the_next_epoch(sale) -> None:
+    first = Epoch.objects.get(dao=sale.dao)
+    earlier = now() - timedelta(seconds=60)
+    Epoch.objects.filter(pk=first.pk).update(
+        starts_at=earlier, ends_at=earlier + timedelta(seconds=5)
+    )
+    second = sell(sale, 1)
+    first.refresh_from_db()
+    assert first.closed_at is not None and first.revenue_micro == 0
+    assert second.number == first.number + 1
+    assert Query.objects.get().epoch == second
+
+
+@given(revenue=st.integers(1, 10**12), phi=st.lists(st.integers(0, 1000), min_size=4, max_size=4))
+@settings(
+    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_any_revenue_and_any_scores_settle_exactly(sale, revenue, phi) -> None:
+    """The same rows with another price and other scores: all of it arrives, nothing is left."""
+    Epoch.objects.filter(dao=sale.dao, closed_at=None).update(closed_at=now())
+    sale.fund(10_000_000)
+    query = sale.ask(sale.listing, sale.row(sale.listing, ROWS))
+    drain()
+    query.refresh_from_db()
+    epoch = query.epoch
+    extra = revenue - PRICE
+    with durable():
+        from apps.wallets import ledger
+        from apps.wallets.services import account, mint
+
+        source = account(sale.dao.party, "USDC", "revenue")
+        if extra > 0:
+            mint("USDC", source, extra, None, now())
+        elif extra < 0:
+            leg = ledger.Leg(
+                debit_account=source,
+                credit_account=account(sale.dao.party, "USDC", "fees"),
+                amount_micro=-extra,
+                kind="test.shrink",
+            )
+            ledger.post([leg], now=now())
+        Query.objects.filter(pk=query.pk).update(price_micro=revenue)
+        for score, value in zip(Score.objects.filter(round=sale.held).order_by("id"), phi):
+            score.phi_milli = value
+            score.save()
+    assert epoch_settle(epoch_id=epoch.id, now=epoch.ends_at)
+    epoch.refresh_from_db()
+    paid = sum(int(p["amount_micro"]) for p in epoch.settlement["payments"])
+    assert paid + int(epoch.settlement["treasury_micro"]) == revenue == epoch.revenue_micro
+    assert micro(sale.dao.party, "revenue") == 0
+
+
+def _submitter_pid(epoch: Epoch, people: list) -> str:
+    known = {person.party.pid for person in people}
+    [pid] = [pid for pid in epoch.settlement["paid_micro"] if pid not in known]
+    return pid

@@ -1,0 +1,284 @@
+"""The mesh over real sockets and TLS: order, loss, aborts, strangers, bounds."""
+
+import random
+import socket
+import ssl
+import threading
+import time
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from apps.protocol import wire
+from workers.mpc import identity, mesh, sessions
+from workers.mpc.transport import DeadlineExceeded, PeerLost, TransportError
+
+
+class Net:
+    """Three meshes in one process, on loopback."""
+
+    def __init__(self):
+        self.keys = [Ed25519PrivateKey.generate() for _ in range(3)]
+        self.pems = [identity.certificate_pem(k, f"node-{i}") for i, k in enumerate(self.keys)]
+        self.listeners = [self.listen() for _ in range(3)]
+        self.addresses = [s.getsockname() for s in self.listeners]
+        self.meshes = [self.make(i, self.listeners[i]) for i in range(3)]
+        for m in self.meshes:
+            m.start()
+
+    @staticmethod
+    def listen(address=("127.0.0.1", 0)):
+        sock = socket.socket()
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(address)
+        return sock
+
+    def make(self, i, listener):
+        peers = [mesh.Peer(j, self.addresses[j], self.der(j)) for j in range(3) if j != i]
+        return mesh.Mesh(
+            me=i,
+            listener=listener,
+            peers=peers,
+            certificate=self.pems[i],
+            private_key=identity.private_pem(self.keys[i]),
+        )
+
+    def der(self, j):
+        return identity.certificate_der(self.pems[j], sign_key=wire.public_hex(self.keys[j]))
+
+    def sessions(self, sid, *, members=(0, 1, 2), seconds=10.0):
+        return [self.meshes[i].open(sid, deadline=time.monotonic() + seconds) for i in members]
+
+    def restart(self, i):
+        self.meshes[i].close()
+        self.meshes[i] = self.make(i, self.listen(self.addresses[i]))
+        self.meshes[i].start()
+
+    def close(self):
+        for m in self.meshes:
+            m.close()
+
+
+@pytest.fixture
+def net():
+    net = Net()
+    yield net
+    net.close()
+
+
+def until(condition, seconds=5.0):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        threading.Event().wait(0.01)
+
+
+def sid(n):
+    return bytes([n]) * 16
+
+
+def test_messages_arrive_by_sender_and_number_whatever_their_order(net):
+    a, b, c = net.sessions(sid(1))
+    big = b"x" * 3_000_000
+    a.send(1, 2, b"second")
+    a.send(1, 1, big)
+    c.send(1, 1, b"from c")
+    b.send(0, 1, b"")
+    assert b.recv(0, 1) == big and b.recv(0, 2) == b"second"
+    assert b.recv(2, 1) == b"from c" and a.recv(1, 1) == b""
+
+
+def test_two_members_may_send_much_at_once(net):
+    both = net.sessions(sid(1))[:2]
+    data = b"y" * 20_000_000
+
+    def talk(me):
+        both[me].send(1 - me, 1, data)
+
+    threads = [threading.Thread(target=talk, args=(me,)) for me in (0, 1)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join(20)
+    assert both[0].recv(1, 1) == both[1].recv(0, 1) == data
+
+
+def test_messages_that_come_early_wait_for_the_job(net):
+    a, b = net.sessions(sid(1), members=(0, 1))
+    a.send(2, 1, b"early")
+    b.send(2, 1, b"early too")
+    (c,) = net.sessions(sid(1), members=(2,))
+    assert c.recv(0, 1) == b"early" and c.recv(1, 1) == b"early too"
+
+
+def test_sessions_do_not_mix(net):
+    one, two = net.sessions(sid(1)), net.sessions(sid(2))
+    one[0].send(1, 1, b"one")
+    two[0].send(1, 1, b"two")
+    assert two[1].recv(0, 1) == b"two" and one[1].recv(0, 1) == b"one"
+
+
+def test_a_lost_peer_ends_every_session_at_once_and_is_back_after_a_restart(net):
+    a, b, _c = net.sessions(sid(1))
+    began = time.monotonic()
+    threading.Timer(0.05, net.meshes[2].close).start()
+    for session in (a, b):
+        with pytest.raises(PeerLost):
+            session.recv(2, 1)
+    assert time.monotonic() - began < 1.0
+    net.restart(2)
+    again = net.sessions(sid(2))
+    again[2].send(0, 1, b"back")
+    assert again[0].recv(2, 1) == b"back"
+
+
+def test_what_a_peer_sent_before_it_died_does_not_let_a_later_job_hang(net):
+    _a, c = net.sessions(sid(1), members=(0, 2))
+    c.send(1, 1, b"early")
+    b = net.meshes[1]
+    until(lambda: sid(1) in b._sessions)
+    net.restart(2)
+    with pytest.raises(PeerLost):
+        net.sessions(sid(1), members=(1,))
+
+
+def test_who_gives_up_tells_the_others_even_before_they_begin(net):
+    a, b = net.sessions(sid(1), members=(0, 1))
+    a.abort("refused")
+    with pytest.raises(sessions.PeerAborted) as error:
+        b.recv(0, 1)
+    assert error.value.reason == "refused"
+    late = net.meshes[2]
+    until(lambda: sid(1) in late._sessions)
+    with pytest.raises(TransportError):
+        net.sessions(sid(1), members=(2,))[0].recv(0, 1)
+
+
+def test_a_deadline_ends_the_wait(net):
+    (a,) = net.sessions(sid(1), members=(0,), seconds=0.5)
+    with pytest.raises(DeadlineExceeded):
+        a.recv(1, 1)
+
+
+def test_a_finished_session_takes_nothing_more(net):
+    a, b, _c = net.sessions(sid(1))
+    b.close()
+    a.send(1, 1, b"late")
+    two = net.sessions(sid(2))
+    two[0].send(1, 1, b"after")
+    assert two[1].recv(0, 1) == b"after"
+    assert sid(1) not in net.meshes[1]._sessions
+    with pytest.raises(TransportError):
+        net.sessions(sid(1), members=(1,))
+
+
+def test_a_message_sent_twice_ends_the_session(net):
+    a, b, _c = net.sessions(sid(1))
+    a.send(1, 1, b"x")
+    a.send(1, 1, b"y")
+    with pytest.raises(PeerLost):
+        while True:
+            b.recv(0, 2)
+
+
+def test_early_messages_are_bounded(net, monkeypatch):
+    monkeypatch.setattr(mesh, "EARLY_BYTES_MAX", 1000)
+    (a,) = net.sessions(sid(1), members=(0,))
+    a.send(1, 1, b"x" * 600)
+    a.send(1, 2, b"x" * 600)
+    two = net.sessions(sid(2))
+    two[0].send(1, 1, b"after")
+    assert two[1].recv(0, 1) == b"after"
+    with pytest.raises(PeerLost):
+        net.sessions(sid(1), members=(1,))
+    assert all(link.early_bytes == 0 for link in net.meshes[1]._links.values())
+
+
+def test_early_sessions_are_bounded(net, monkeypatch):
+    monkeypatch.setattr(mesh, "EARLY_SESSIONS_MAX", 4)
+    for n in range(1, 10):
+        net.sessions(sid(n), members=(0,))[0].send(1, 1, b"x")
+    done = net.sessions(sid(99))
+    done[0].send(1, 1, b"x")
+    done[1].recv(0, 1)
+    assert len([s for s in net.meshes[1]._sessions.values() if s.early]) <= 4
+
+
+def stranger(context, address):
+    plain = socket.create_connection(address, timeout=5)
+    with plain, context.wrap_socket(plain) as sock:
+        return sock.recv(100)
+
+
+def client_context():
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def test_a_stranger_gets_no_welcome(net, tmp_path):
+    with pytest.raises((ssl.SSLError, OSError)):
+        stranger(client_context(), net.addresses[0])
+    key = Ed25519PrivateKey.generate()
+    file = tmp_path / "pem"
+    file.write_bytes(identity.private_pem(key) + identity.certificate_pem(key, "node-1").encode())
+    context = client_context()
+    context.load_cert_chain(file)
+    with pytest.raises((ssl.SSLError, OSError)):
+        stranger(context, net.addresses[0])
+    with socket.create_connection(net.addresses[0], timeout=5) as plain:
+        plain.sendall(b"GET / HTTP/1.1\r\n\r\n" + bytes(5000))
+        plain.settimeout(6)
+        try:
+            while plain.recv(1000):
+                pass
+        except ConnectionError:
+            pass
+    assert len(net.sessions(sid(1))) == 3
+
+
+def test_old_protocol_versions_are_refused(net):
+    context = client_context()
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    with pytest.raises((ssl.SSLError, OSError)):
+        stranger(context, net.addresses[0])
+
+
+def test_a_certificate_belongs_to_its_key():
+    one, two = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
+    pem = identity.certificate_pem(one, "n")
+    assert pem == identity.certificate_pem(one, "n")
+    identity.certificate_der(pem, sign_key=wire.public_hex(one))
+    with pytest.raises(identity.BadCertificate):
+        identity.certificate_der(pem, sign_key=wire.public_hex(two))
+    with pytest.raises(identity.BadCertificate):
+        identity.certificate_der("nonsense", sign_key=wire.public_hex(one))
+
+
+def as_member(net, i, tmp_path):
+    """A connection with member i's own certificate, for sending whatever it likes."""
+    context = client_context()
+    file = tmp_path / "pem"
+    file.write_bytes(identity.private_pem(net.keys[i]) + net.pems[i].encode())
+    context.load_cert_chain(file)
+    sock = context.wrap_socket(socket.create_connection(net.addresses[1], timeout=5))
+    assert sock.recv(100) == mesh.WELCOME
+    return sock
+
+
+def test_malformed_frames_cost_the_sender_its_connection_only(net, tmp_path):
+    rng = random.Random(1)
+    for frame in (
+        mesh.FRAME.pack(0xFFFFFFFF, sid(1), 1),
+        mesh.FRAME.pack(100, sid(1), 1) + b"too short",
+        *(rng.randbytes(rng.randrange(1, 200)) for _ in range(20)),
+    ):
+        with as_member(net, 0, tmp_path) as sock:
+            sock.sendall(frame)
+    net.restart(0)  # the honest member 0 dials again
+    until(lambda: len(net.meshes[1].peers_up()) == 2)
+    until(lambda: len(net.meshes[2].peers_up()) == 2)
+    done = net.sessions(sid(77))
+    done[0].send(1, 1, b"x")
+    assert done[1].recv(0, 1) == b"x"

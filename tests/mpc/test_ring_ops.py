@@ -1,0 +1,170 @@
+"""Every operation on the ring against the plain engine and against real numbers."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from tests.support.ring import plain_function, ring_function
+from workers.mpc.engines import tables
+from workers.mpc.engines.ring_bits import _reverse_places
+
+few = settings(max_examples=12, deadline=None)
+EDGES = np.array([0, 1, -1, 2**62, -(2**62), 2**63 - 1, -(2**63), 65536, -65536], np.int64)
+any_word = arrays(np.int64, 9, elements=st.integers(-(2**63), 2**63 - 1))
+in_word = arrays(np.int64, 9, elements=st.integers(-(2**62) + 2**10, 2**62 - 2**10))
+small = arrays(np.int64, 7, elements=st.integers(-(2**29), 2**29))
+positive = arrays(np.int64, 5, elements=st.integers(1, 2**40))
+
+
+def both(function, *inputs):
+    return ring_function(function, *inputs), plain_function(function, *inputs)
+
+
+@few
+@given(small, small)
+def test_product_truncates_to_one_unit(a, b):
+    ring, plain = both(lambda ops, x, y: ops.mul(x, y), (a, 16), (b, 16))
+    assert np.all(np.abs(ring - plain) <= 1)
+    exact = a.astype(object) * b.astype(object)
+    assert all(abs(int(r) * 2**16 - int(e)) <= 2**16 for r, e in zip(ring, exact, strict=True))
+
+
+@few
+@given(in_word, st.integers(1, 61))
+def test_truncation_never_wraps(a, drop):
+    ring, plain = both(lambda ops, x: ops.trunc(x, 0), (a, drop))
+    assert np.all((ring - plain == 0) | (ring - plain == 1))
+
+
+@few
+@given(any_word)
+def test_sign_is_exact_for_every_word(a):
+    words = np.concatenate([a, EDGES])
+    ring = ring_function(lambda ops, x: ops.ltz(x), (words, 16))
+    np.testing.assert_array_equal(ring, words < 0)
+
+
+@few
+@given(any_word)
+def test_clamp_tames_every_word(a):
+    words = np.concatenate([a, EDGES])
+    ring, plain = both(lambda ops, x: ops.clamp(x, -(5 << 16), 9 << 16), (words, 16))
+    np.testing.assert_array_equal(ring, plain)
+    assert np.all((ring >= -(5 << 16)) & (ring <= 9 << 16))
+    inner = np.abs(words.astype(object)) < 2**61
+    np.testing.assert_array_equal(
+        ring[inner.astype(bool)], np.clip(words, -(5 << 16), 9 << 16)[inner.astype(bool)]
+    )
+
+
+@few
+@given(any_word)
+def test_a_flag_is_exactly_a_bit(a):
+    ring = ring_function(lambda ops, x: ops.bit(x), (np.concatenate([a, EDGES]), 16))
+    assert set(ring.tolist()) <= {0, 1}
+    flags = np.array([0, 65536, 32768, 32767])
+    np.testing.assert_array_equal(
+        ring_function(lambda ops, x: ops.bit(x), (flags, 16)), [0, 1, 1, 0]
+    )
+
+
+@few
+@given(arrays(np.int64, st.integers(1, 9), elements=st.integers(-(2**40), 2**40)))
+def test_order_statistics_are_exact(a):
+    np.testing.assert_array_equal(ring_function(lambda ops, x: ops.sort(x), (a, 16)), np.sort(a))
+    assert ring_function(lambda ops, x: ops.max(x), (a, 16))[0] == a.max()
+    middle = ring_function(lambda ops, x: ops.median(x), (a, 16))[0]
+    assert abs(middle - float(np.median(a))) <= 1
+    np.testing.assert_array_equal(
+        ring_function(lambda ops, x: ops.relu(x), (a, 16)), np.maximum(a, 0)
+    )
+
+
+@few
+@given(arrays(np.int64, 9, elements=st.integers(-(2**25), 2**25)))
+def test_sigmoids_keep_their_bounds(a):
+    exact = 0.5 * (1 + np.tanh(a / 2**21))
+    for function, f, bound in (("sigmoid", 20, 0.0034), ("sigmoid_accurate", 20, 1.6e-5)):
+        ring, plain = both(lambda ops, x, n=function: getattr(ops, n)(x), (a, f))
+        assert np.all(np.abs(ring - plain) <= 4)
+        assert np.max(np.abs(ring / 2**f - exact)) <= bound
+
+
+@pytest.mark.parametrize(("table", "bound"), [(tables.LINEAR, 0.0034), (tables.CUBIC, 1.3e-5)])
+def test_tables_approximate_the_sigmoid_everywhere(table, bound):
+    z = np.linspace(-20, 20, 40001)
+    rows = np.array(table.rows)[np.searchsorted(np.array(table.knots) / 2**tables.F, z, "right")]
+    rows = rows / 2**tables.F
+    value = sum(rows[:, 1 + k] * (z - rows[:, 0]) ** k for k in range(rows.shape[1] - 1))
+    assert np.max(np.abs(value - 0.5 * (1 + np.tanh(z / 2)))) <= bound
+
+
+@few
+@given(positive)
+def test_reciprocal_and_root_are_relative(a):
+    ring, plain = both(
+        lambda ops, x: ops.reciprocal(x, f=24, bits=42, low_bits=20), (a + 2**20, 30)
+    )
+    exact = 2.0**54 / (a + 2**20)
+    assert np.max(np.abs(ring - plain)) <= 2 + exact.max() * 2e-7
+    assert np.max(np.abs(ring - exact) - 2) <= exact.max() * 2e-7
+    ring, plain = both(lambda ops, x: ops.rsqrt(x, f=22, bits=56), (a, 32))
+    exact = [2.0**38 / math.sqrt(value) for value in a.tolist()]
+    assert np.all(np.abs(ring - exact) <= 2 + np.array(exact) * 2e-5)
+
+
+def test_functions_of_nothing_are_zero():
+    nothing = (np.array([0, 3]), 16)
+    assert ring_function(lambda o, x: o.reciprocal(x, f=16, bits=20, low_bits=2), nothing)[0] == 0
+    assert ring_function(lambda o, x: o.rsqrt(x, f=16, bits=20, low_bits=2), nothing)[1] == 0
+    ratio = ring_function(lambda o, x: o.ratio_of_max(x, bits=61, low_bits=4, f=28), nothing)
+    assert ratio.tolist() == [0, 0]
+
+
+@few
+@given(arrays(np.int64, st.integers(1, 7), elements=st.integers(0, 2**60)))
+def test_ratio_of_max_loses_nothing_at_any_scale(a):
+    ring = ring_function(lambda o, x: o.ratio_of_max(x, bits=61, low_bits=0, f=28), (a, 40))
+    exact = a / a.max() if a.max() else np.zeros(len(a))
+    assert np.max(np.abs(ring / 2**28 - exact)) <= 2e-8
+
+
+@few
+@given(arrays(np.int64, 6, elements=st.integers(-(2**61), 2**61)), st.integers(0, 40))
+def test_rounded_opening_is_exact(a, f):
+    ring, plain = both(lambda ops, x: ops.open_rounded(x), (a, f))
+    np.testing.assert_array_equal(ring, plain)
+    assert ring.tolist() == [(2 * v + 2**f) // 2 ** (f + 1) if f else v for v in a.tolist()]
+
+
+def test_products_of_many_shapes_agree_with_numpy():
+    rng = np.random.default_rng(1)
+    a, b = rng.integers(-9, 9, (4, 5)), rng.integers(-9, 9, (5, 3))
+    np.testing.assert_array_equal(
+        ring_function(lambda o, x, y: o.matmul(x, y), (a, 0), (b, 0)), a @ b
+    )
+    np.testing.assert_array_equal(
+        ring_function(lambda o, x, y: o.dot(x, o.transpose(y)), (b.T, 0), (b, 0)),
+        (b.T * b.T).sum(1),
+    )
+    table = rng.integers(-3, 3, (4, 2))
+    np.testing.assert_array_equal(
+        ring_function(lambda o, x: o.combine(x, table, 0), (a, 0)), table.T @ a
+    )
+    bits = np.array([1, 0, 1])
+    np.testing.assert_array_equal(
+        ring_function(
+            lambda o, c, x, y: o.select(c, x, y), (bits, 0), (a[0, :3], 3), (b[:3, 0], 3)
+        ),
+        np.where(bits, a[0, :3], b[:3, 0]),
+    )
+
+
+def test_places_are_reversed_as_in_an_fft():
+    for place in range(64):
+        word = np.array([1 << place], np.uint64)
+        assert int(_reverse_places(word)[0]) == 1 << int(f"{place:06b}"[::-1], 2)

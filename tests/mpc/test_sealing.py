@@ -1,0 +1,214 @@
+"""Sharing and sealing: any two nodes rebuild, no single one can, nothing can be swapped."""
+
+import copy
+import json
+import time
+
+import numpy as np
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from hypothesis import given
+from hypothesis import strategies as st
+
+from apps.protocol import jobs, tickets, wire
+from workers.mpc import commitments, keys, sealing
+
+
+class FakeNode:
+    """A node's keys and its signed descriptor."""
+
+    def __init__(self, index):
+        self.sign = Ed25519PrivateKey.generate()
+        self.hpke = X25519PrivateKey.generate()
+        body = {
+            "v": 1,
+            "index": index,
+            "name": f"node-{index}",
+            "sign_key": wire.public_hex(self.sign),
+            "hpke_key": keys.hpke_public_hex(self.hpke),
+            "tls_cert": "-",
+            "control": "127.0.0.1:1",
+            "mesh": "127.0.0.1:2",
+            "engines": ["ring"],
+            "circuits_hash": "00" * 32,
+            "release": "0",
+        }
+        self.descriptor = body | {"signature": wire.sign(self.sign, jobs.NODE_DOMAIN, body)}
+
+
+NODES = [FakeNode(i) for i in range(3)]
+DESCRIPTORS = [n.descriptor for n in NODES]
+SENDER = Ed25519PrivateKey.generate()
+REPLY = X25519PrivateKey.generate()
+int64s = st.integers(-(2**63), 2**63 - 1)
+
+
+def fields(**changes):
+    now = int(time.time())
+    return {
+        "scope": "query:" + "ab" * 16,
+        "slot": "row",
+        "circuits": ["logistic_infer@1"],
+        "circuits_hash": "11" * 32,
+        "params": {"features": 3},
+        "f": 16,
+        "issued_at": now,
+        "expires_at": now + 60,
+        "model": "33" * 32,
+        "reply_key": keys.hpke_public_hex(REPLY),
+        "price_micro": "1",
+        "resolution": "logit",
+    } | changes
+
+
+def upload_of(values):
+    return sealing.make_upload(np.array(values, dtype=np.int64), fields(), SENDER, DESCRIPTORS)
+
+
+@given(st.lists(int64s, min_size=1, max_size=20))
+def test_any_two_nodes_rebuild_what_was_shared(values):
+    upload = upload_of(values)
+    words = {}
+    for i, node in enumerate(NODES):
+        for j, word in zip(sealing.words_of(i), sealing.open_upload(upload, i, node.hpke)):
+            assert np.array_equal(words.setdefault(j, word), word)
+    assert (words[0] + words[1] + words[2]).view(np.int64).tolist() == values
+
+
+def test_the_shape_is_kept_and_an_upload_costs_about_eight_bytes_a_value():
+    values = np.arange(3000, dtype=np.int64).reshape(100, 30)
+    upload = sealing.make_upload(values, fields(), SENDER, DESCRIPTORS)
+    assert sealing.open_upload(upload, 0, NODES[0].hpke)[0].shape == (100, 30)
+    assert len(json.dumps(upload)) < 3000 * 8 * 4 / 3 + 6000
+
+
+def test_two_uploads_of_the_same_values_have_nothing_in_common():
+    one, two = upload_of([5, 6]), upload_of([5, 6])
+    assert one["ticket"]["commitment"] != two["ticket"]["commitment"]
+    assert one["correction"] != two["correction"]
+    assert not set(one["envelopes"]) & set(two["envelopes"])
+
+
+def test_a_nodes_words_are_uniform():
+    upload = upload_of([0] * 20_000)
+    for word in sealing.open_upload(upload, 1, NODES[1].hpke):
+        counts = np.bincount(word.view(np.uint8), minlength=256)
+        chi2 = float(((counts - counts.mean()) ** 2 / counts.mean()).sum())
+        assert 150 < chi2 < 380  # 255 degrees of freedom
+
+
+def test_an_envelope_opens_for_its_own_node_only():
+    upload = upload_of([1, 2, 3])
+    with pytest.raises(sealing.SealError) as error:
+        sealing.open_upload(upload, 0, NODES[1].hpke)
+    assert error.value.code == "sealed_elsewhere"
+    upload["envelopes"].reverse()
+    with pytest.raises(sealing.SealError) as error:
+        sealing.open_upload(upload, 0, NODES[0].hpke)
+    assert error.value.code == "sealed_elsewhere"
+
+
+def test_a_foreign_envelope_under_an_own_ticket_does_not_open():
+    victim, mine = upload_of([1, 2, 3]), upload_of([4, 5, 6])
+    for part in ("envelopes", "correction"):
+        mixed = mine | {part: victim[part]}
+        with pytest.raises(sealing.SealError):
+            sealing.open_upload(mixed, 0, NODES[0].hpke)
+
+
+@pytest.mark.parametrize("j", range(3))
+def test_an_altered_commitment_is_seen_by_both_holders(j):
+    values = np.array([1, 2, 3], dtype=np.int64)
+    honest = commitments.commit
+
+    def lie(*, salt, share_id, j: int, word, wrong=j):
+        return honest(salt=salt, share_id=share_id, j=j, word=word[::-1] if j == wrong else word)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(commitments, "commit", lie)
+        upload = sealing.make_upload(values, fields(), SENDER, DESCRIPTORS)
+    for i, node in enumerate(NODES):
+        if j == i:
+            sealing.open_upload(upload, i, node.hpke)
+        else:
+            with pytest.raises(sealing.SealError) as error:
+                sealing.open_upload(upload, i, node.hpke)
+            assert error.value.code == "bad_commitment"
+
+
+def test_a_commitment_depends_on_salt_share_and_position():
+    base = {"salt": b"s" * 16, "share_id": b"i" * 16, "j": 0, "word": b"w" * 8}
+    others = [{"salt": b"t" * 16}, {"share_id": b"j" * 16}, {"j": 1}, {"word": b"v" * 8}]
+    assert len({commitments.commit(**(base | o)) for o in [{}, *others]}) == 5
+
+
+def test_unsigned_or_reordered_node_descriptors_are_refused():
+    forged = copy.deepcopy(DESCRIPTORS)
+    forged[1]["hpke_key"] = keys.hpke_public_hex(X25519PrivateKey.generate())
+    with pytest.raises(jobs.JobError):
+        sealing.make_upload(np.zeros(1, dtype=np.int64), fields(), SENDER, forged)
+    with pytest.raises(sealing.SealError):
+        sealing.make_upload(np.zeros(1, dtype=np.int64), fields(), SENDER, DESCRIPTORS[::-1])
+
+
+def output_blobs(ticket, values, spoil=None):
+    words = [np.array(w, dtype=np.uint64) for w in ([7, 9], [11, 2**63])]
+    words.append(np.array(values, dtype=np.int64).view(np.uint64) - words[0] - words[1])
+    blobs = []
+    for i in range(3):
+        mine = {j: words[j].copy() for j in sealing.words_of(i)}
+        if spoil == i:
+            mine[(i + 1) % 3][0] += np.uint64(1)
+        blobs.append(
+            sealing.seal_output(
+                mine,
+                f=16,
+                job_id="aa" * 16,
+                ticket_id=tickets.ticket_id(ticket),
+                fingerprint=ticket["nodes"][i],
+                reply_key=ticket["reply_key"],
+            )
+        )
+    return blobs
+
+
+def test_the_buyer_opens_the_output_and_sees_a_disagreement():
+    ticket = upload_of([1])["ticket"]
+    values, f = sealing.open_outputs(output_blobs(ticket, [-5, 70000]), ticket, REPLY)
+    assert values.tolist() == [-5, 70000] and f == 16
+    for spoil in range(3):
+        with pytest.raises(sealing.SealError, match="different words"):
+            sealing.open_outputs(output_blobs(ticket, [1, 2], spoil), ticket, REPLY)
+
+
+def test_an_output_opens_for_its_ticket_and_reply_key_only():
+    ticket = upload_of([1])["ticket"]
+    blobs = [wire.b64(b) for b in output_blobs(ticket, [1, 2])]
+    assert sealing.open_outputs(blobs, ticket, REPLY)[0].tolist() == [1, 2]
+    for wrong in (
+        (blobs, upload_of([1])["ticket"], REPLY),
+        (blobs, ticket, X25519PrivateKey.generate()),
+        (blobs[::-1], ticket, REPLY),
+        (blobs[:2], ticket, REPLY),
+        (["?"] * 3, ticket, REPLY),
+    ):
+        with pytest.raises(sealing.SealError):
+            sealing.open_outputs(*wrong)
+
+
+def test_key_files_are_private_kept_and_checked(tmp_path):
+    path = tmp_path / "k"
+    secret = keys.load_or_create(path)
+    assert keys.load_or_create(path) == secret and path.stat().st_mode & 0o777 == 0o600
+    path.chmod(0o644)
+    with pytest.raises(keys.KeyFileError, match="chmod 600"):
+        keys.load(path)
+    path.chmod(0o600)
+    path.write_text("zz")
+    with pytest.raises(keys.KeyFileError, match="32 bytes"):
+        keys.load(path)
+    with pytest.raises(keys.KeyFileError, match="missing"):
+        keys.load(tmp_path / "none")
+    with pytest.raises(keys.KeyFileError):
+        keys.create(path)

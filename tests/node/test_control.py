@@ -1,0 +1,148 @@
+"""The control port: bad requests get a clear answer, the loop always answers, answers repeat."""
+
+import json
+import time
+
+import httpx
+import numpy as np
+import pytest
+
+from tests.support.nodes import Buyer, Round
+
+
+def test_health_and_descriptor(three_nodes):
+    health = three_nodes.http.get(three_nodes.control[1] + "/health").json()
+    assert health == {"status": "ok", "running": 0, "release": "0.1.0"}
+    descriptor = three_nodes.http.get(three_nodes.control[1] + "/descriptor").json()
+    assert descriptor == three_nodes.descriptors[1]
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "headers", "status", "code"),
+    [
+        ("/shares", b"{}", {}, 400, "malformed"),
+        ("/shares", b"[", {}, 400, "malformed"),
+        ("/shares", b'{"a": NaN}', {}, 400, "malformed"),
+        ("/shares", b"[" * 100_000, {}, 400, "malformed"),
+        ("/shares", b"\xff\xfe", {}, 400, "malformed"),
+        ("/shares", b"{}", {"content-type": "text/plain"}, 415, "http"),
+        ("/shares", b"{}", {"host": "evil.example"}, 400, None),
+        ("/jobs", b'{"descriptor": {}, "signature": "", "x": 1}', {}, 400, "malformed"),
+        ("/jobs", b'{"descriptor": 1.5, "signature": ""}', {}, 403, "bad_signature"),
+        ("/jobs/zz/commit", b"{}", {}, 400, "malformed"),
+        ("/jobs/" + "00" * 16 + "/commit", b'{"receipts": []}', {}, 409, "unknown_job"),
+        ("/jobs/" + "00" * 16 + "/commit", b" " * 300_000, {}, 413, "http"),
+        ("/nowhere", b"{}", {}, 404, "http"),
+        ("/health", b"{}", {}, 405, "http"),
+    ],
+)
+def test_bad_requests_get_a_clear_answer(three_nodes, path, body, headers, status, code):
+    answer = three_nodes.http.post(
+        three_nodes.control[0] + path,
+        content=body,
+        headers={"content-type": "application/json"} | headers,
+    )
+    assert answer.status_code == status, answer.text
+    if code:
+        assert answer.json()["code"] == code and answer.json()["detail"]
+        assert answer.json()["retryable"] is False
+
+
+def test_a_signed_job_of_a_wrong_form_is_malformed(three_nodes):
+    for spoil in (
+        {"attempt": 0},
+        {"job_id": "x"},
+        {"nodes": []},
+        {"inputs": {}},
+        {"inputs": {"update": "all"}},
+        {"deadline_s": 10**9},
+        {"roster": []},
+        {"engine": "plain"},
+        {"v": 2},
+    ):
+        job = Round(three_nodes).job() | spoil
+        answers = three_nodes.ask(job)
+        assert [a.status_code for a in answers] == [400] * 3, (spoil, answers[0].text)
+
+
+def test_a_body_without_end_is_cut_off(three_nodes):
+    def endless():
+        for _ in range(2000):
+            yield b" " * 65536
+
+    try:
+        answer = httpx.post(
+            three_nodes.control[0] + "/shares",
+            content=endless(),
+            headers={"content-type": "application/json"},
+            timeout=20,
+        )
+    except httpx.TransportError:  # cut off while we were still sending
+        pass
+    else:
+        assert answer.status_code == 413
+    assert three_nodes.http.get(three_nodes.control[0] + "/health").status_code == 200
+
+
+def test_the_same_upload_gets_the_same_acknowledgement(three_nodes):
+    upload = Round(three_nodes).uploads["update"][0]
+    first = three_nodes.post(0, "/shares", upload)
+    assert first.status_code == 201
+    assert three_nodes.post(0, "/shares", upload).json() == first.json()
+
+
+def test_the_same_job_asked_twice_at_once_has_one_answer(three_nodes, model):
+    buyer = Buyer(three_nodes, model)
+    query = buyer.query([[0.1, 0.2]])
+    job = buyer.job(query)
+    pending = [three_nodes.begin(job, i, uploads=[query]) for i in (0, 0, 1, 1, 2, 2)]
+    answers = [p.result() for p in pending]
+    assert [a.status_code for a in answers] == [200] * 6
+    assert [a.json() for a in answers[::2]] == [a.json() for a in answers[1::2]]
+    assert three_nodes.state(0, job["job_id"])["answer"] == answers[0].json()
+
+
+def test_the_loop_answers_while_a_job_waits(three_nodes, model):
+    buyer = Buyer(three_nodes, model)
+    query = buyer.query([[0.1, 0.2]])
+    job = buyer.job(query, deadline_s=1)
+    alone = three_nodes.begin(job, 0, uploads=[query])
+    three_nodes.wait_for_state(0, job["job_id"], "running")
+    began = time.monotonic()
+    assert three_nodes.http.get(three_nodes.control[0] + "/health").json()["running"] == 1
+    assert time.monotonic() - began < 0.5
+    assert alone.result().json() == {
+        "code": "deadline",
+        "detail": alone.result().json()["detail"],
+        "retryable": True,
+    }
+
+
+def test_many_queries_at_once_are_all_right(three_nodes, model):
+    buyer = Buyer(three_nodes, model)
+    rows = [[[n / 10, -n / 20]] for n in range(12)]
+    queries = [buyer.query(row) for row in rows]
+    pending = [
+        [three_nodes.begin(job, i, uploads=[q]) for i in range(3)]
+        for q in queries
+        for job in [buyer.job(q)]
+    ]
+    values = [
+        buyer.open(query, [a.result() for a in answers])[0]
+        for query, answers in zip(queries, pending)
+    ]
+    steps = np.diff(values)  # a linear model on evenly spaced rows
+    assert abs(steps - steps[0]).max() < 0.001 and steps[0] > 0.1
+
+
+def test_a_thousand_rows_come_back_in_order(three_nodes, model):
+    buyer = Buyer(three_nodes, model)
+    rows = [[n / 1000, 0.0] for n in range(1000)]
+    query = buyer.query(rows)
+    out = buyer.open(query, three_nodes.ask(buyer.job(query), uploads=[query]))
+    assert out.shape == (1000,) and (out[100:] > out[:-100]).all()
+
+
+def test_logs_are_json_lines_without_secrets(three_nodes, model):
+    lines = three_nodes.logs().splitlines()
+    assert lines and all({"at", "level", "message"} <= set(json.loads(line)) for line in lines)

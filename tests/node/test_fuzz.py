@@ -1,0 +1,103 @@
+"""Garbage in valid places: every answer is a refusal with a code, and the node lives on."""
+
+import copy
+import random
+
+import pytest
+
+from apps.protocol import tickets, wire
+from tests.support.nodes import Buyer, Round
+
+JUNK = [
+    None, True, False, 0, -1, 1, 2**53, -(2**53), 10**30, "", "x", "00" * 16, "ff" * 32, "é\0",
+    "A" * 5000, [], [[]], {}, {"": None}, ["00" * 32] * 3, [0] * 50, {"words": {}}, 1e308, 0.5,
+]  # fmt: skip
+
+
+def places(content, path=()):
+    """Every path into a JSON value."""
+    yield path
+    if isinstance(content, dict):
+        for key in content:
+            yield from places(content[key], (*path, key))
+    elif isinstance(content, list):
+        for index in range(len(content)):
+            yield from places(content[index], (*path, index))
+
+
+def spoil(content, rng):
+    """A copy with one thing replaced, removed, doubled or added."""
+    content = copy.deepcopy(content)
+    path = rng.choice([p for p in places(content) if p])
+    holder = content
+    for step in path[:-1]:
+        holder = holder[step]
+    how = rng.randrange(4)
+    if how == 0 and isinstance(holder, dict):
+        del holder[path[-1]]
+    elif how == 1 and isinstance(holder, list):
+        holder.append(copy.deepcopy(holder[path[-1]]))
+    elif how == 2 and isinstance(holder, dict):
+        holder[rng.choice(["", "x", "v", "__class__"])] = rng.choice(JUNK)
+    else:
+        holder[path[-1]] = copy.deepcopy(rng.choice(JUNK))
+    return content
+
+
+def sign_again(upload, key):
+    """Signed by its owner, so that the content behind the signature is reached too."""
+    try:
+        signature = wire.sign(key, tickets.TICKET_DOMAIN, upload["ticket"])
+    except (ValueError, KeyError):
+        return upload
+    return upload | {"signature": signature}
+
+
+def refused(answer):
+    return answer.status_code in (400, 403, 409) and {"code", "detail", "retryable"} <= set(
+        answer.json()
+    )
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_spoilt_uploads(three_nodes, model, seed):
+    rng = random.Random(seed)
+    r = Round(three_nodes)
+    buyer = Buyer(three_nodes, model)
+    sources = [(r.uploads["update"][0], r.custodians[0]), (buyer.query([[1.0, 2.0]]), buyer.key)]
+    for _ in range(120):
+        upload, key = rng.choice(sources)
+        bad = spoil(upload, rng)
+        if rng.random() < 0.7 and isinstance(bad.get("ticket"), dict):
+            bad = sign_again(bad, key)
+        answer = three_nodes.post(0, "/shares", bad)
+        assert refused(answer) or answer.status_code == 201, (answer.status_code, answer.text)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_spoilt_jobs(three_nodes, model, seed):
+    rng = random.Random(seed)
+    r = Round(three_nodes).put()
+    buyer = Buyer(three_nodes, model)
+    query = buyer.query([[1.0, 2.0]])
+    three_nodes.put(query)
+    for _ in range(80):
+        job = rng.choice([r.job(deadline_s=1), buyer.job(query, deadline_s=1)])
+        bad = spoil(job, rng)
+        if bad.get("deadline_s") != 1:
+            continue
+        try:
+            answers = three_nodes.ask(bad)
+        except (ValueError, TypeError):
+            continue  # has no canonical form: cannot even be signed
+        for answer in answers:
+            fine = answer.status_code == 200 or answer.json()["code"] == "peer_refused"
+            assert refused(answer) or fine, (bad, answer.text)
+
+
+def test_the_nodes_still_work(three_nodes, model):
+    buyer = Buyer(three_nodes, model)
+    query = buyer.query([[0.5, -1.0]])
+    answers = three_nodes.ask(buyer.job(query), uploads=[query])
+    assert abs(buyer.open(query, answers)[0] - 2.0) < 0.3
+    assert "unexpected error" not in three_nodes.logs()

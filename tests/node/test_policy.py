@@ -1,0 +1,299 @@
+"""Each rule of the policy, alone: one spoilt case per code, beside the good cases."""
+
+import copy
+import inspect
+import re
+from dataclasses import replace
+
+import pytest
+
+from apps.protocol import jobs, tickets
+from apps.protocol.circuits import CIRCUITS, circuits_hash
+from workers.node import policy
+from workers.node.errors import Refused
+from workers.node.store import Binding
+
+NOW = 1_800_000_000
+NODES = ["a1" * 32, "a2" * 32, "a3" * 32]
+CUSTODIANS = [f"{n:02x}" * 32 for n in (1, 2, 3)]
+VALIDATORS = ["0f" * 32]
+PARAMS = {"features": 2, "strata": 1, "rows": [8], "min_cell": 3}
+
+
+def roster(custodians=CUSTODIANS, validators=VALIDATORS, round_id="r1"):
+    members = [{"key": k, "role": "custodian", "name": ""} for k in custodians]
+    members += [{"key": k, "role": "validator", "name": ""} for k in validators]
+    return tickets.roster_of(round_id=round_id, members=members)
+
+
+def ticket(number, sender, **changes):
+    base = {
+        "v": 1,
+        "type": "share",
+        "share_id": f"{number:02x}" * 16,
+        "sender": sender,
+        "scope": "round:r1",
+        "slot": "update",
+        "circuits": ["logistic_round@1"],
+        "circuits_hash": circuits_hash(),
+        "engine": "ring",
+        "nodes": NODES,
+        "roster": tickets.check_roster(roster()),
+        "model": None,
+        "params": PARAMS,
+        "shape": [3],
+        "f": 16,
+        "commitment": ["cc" * 32] * 3,
+        "uses": 1,
+        "issued_at": NOW,
+        "expires_at": NOW + 100,
+        "reply_key": None,
+        "price_micro": None,
+        "resolution": "logit",
+    }
+    return tickets.check_ticket(base | changes, now=NOW)
+
+
+def job_of(inputs, **changes):
+    base = {
+        "v": 1,
+        "job_id": "dd" * 16,
+        "attempt": 1,
+        "circuit": "logistic_round@1",
+        "circuits_hash": circuits_hash(),
+        "engine": "ring",
+        "nodes": NODES,
+        "scope": "round:r1",
+        "roster": roster(),
+        "inputs": {slot: [t.share_id for t in listed] for slot, listed in inputs.items()},
+        "model": None,
+        "deadline_s": 10,
+    }
+    return base | changes
+
+
+def case_of(inputs, *, stored=None, binding=None, **changes):
+    job = job_of(inputs, **changes)
+    jobs.check_job(job)
+    return policy.Case(
+        job=job,
+        circuit=CIRCUITS[job["circuit"]],
+        inputs=inputs,
+        used_by={t.share_id: None for listed in inputs.values() for t in listed},
+        model=stored,
+        binding=binding,
+        circuits_hash=circuits_hash(),
+        nodes=NODES,
+        now=NOW,
+    )
+
+
+def round_inputs(**changes):
+    return {
+        "update": [ticket(n, k, **changes) for n, k in enumerate(CUSTODIANS)],
+        "holdout": [
+            ticket(9, VALIDATORS[0], slot="holdout", shape=[8, 4], **changes),
+        ],
+    }
+
+
+def round_case(**changes):
+    return case_of(round_inputs(), **changes)
+
+
+def spoilt(slot, position, /, **changes):
+    inputs = round_inputs()
+    inputs[slot][position] = replace(inputs[slot][position], **changes)
+    return case_of(inputs)
+
+
+MODEL = {
+    "allows": ["logistic_infer@1"],
+    "nodes": NODES,
+    "resolution": "logit",
+    "params": PARAMS,
+}
+
+
+def query_case(stored=MODEL, ticket_changes=None, **changes):
+    row = ticket(
+        1,
+        "0e" * 32,
+        **{
+            "scope": "query:q1",
+            "slot": "row",
+            "circuits": ["logistic_infer@1"],
+            "params": {"features": 2, "rows": 1},
+            "shape": [1, 2],
+            "roster": None,
+            "model": "55" * 32,
+            "reply_key": "66" * 32,
+            "price_micro": "1",
+        }
+        | (ticket_changes or {}),
+    )
+    base = {"circuit": "logistic_infer@1", "scope": "query:q1", "roster": None, "model": "55" * 32}
+    return case_of({"row": [row]}, stored=stored, **(base | changes))
+
+
+def test_the_good_cases_are_admitted():
+    policy.admit(round_case())
+    policy.admit(query_case())
+    bound = Binding(jobs.scope_digest(round_case().job), None)
+    policy.admit(round_case(binding=bound, attempt=2, deadline_s=99))
+
+
+def without_one():
+    inputs = round_inputs()
+    inputs["update"].pop()
+    return inputs
+
+
+def renumbered(case, used_by):
+    return replace(case, used_by=dict.fromkeys(case.used_by, used_by))
+
+
+def two_rows():
+    case = query_case()
+    (row,) = case.inputs["row"]
+    other = replace(row, share_id="77" * 16)
+    return replace(
+        case, inputs={"row": [row, other]}, used_by={row.share_id: None, other.share_id: None}
+    )
+
+
+def validator_fills():
+    inputs = round_inputs()
+    inputs["update"][0] = replace(inputs["update"][0], sender=VALIDATORS[0])
+    return case_of(inputs)
+
+
+def sealed_in_a_round():
+    (row,) = query_case().inputs["row"]
+    row = replace(row, scope="round:r1")
+    return case_of({"row": [row]}, stored=MODEL, circuit="logistic_infer@1", model="55" * 32)
+
+
+def small_roster(custodians, validators):
+    r = roster(custodians, validators)
+    signed = tickets.check_roster(r)
+    inputs = round_inputs(roster=signed)
+    return case_of(inputs, roster=r)
+
+
+def foreign_round():
+    r = roster(round_id="r2")
+    return case_of(round_inputs(roster=tickets.check_roster(r)), roster=r)
+
+
+def reordered():
+    inputs = round_inputs()
+    inputs["update"].reverse()
+    return case_of(inputs)
+
+
+def done(job_id):
+    case = round_case()
+    return replace(case, binding=Binding(jobs.scope_digest(case.job), job_id))
+
+
+def replace_job(case, **changes):
+    return replace(case, job=copy.deepcopy(case.job) | changes)
+
+
+REFUSED = {
+    "circuits_differ": [
+        lambda: round_case(circuits_hash="00" * 32),
+        lambda: spoilt("update", 0, circuits_hash="00" * 32),
+    ],
+    "wrong_nodes": [
+        lambda: round_case(nodes=NODES[::-1]),
+        lambda: spoilt("holdout", 0, nodes=tuple(NODES[::-1])),
+        lambda: query_case(stored=MODEL | {"nodes": NODES[::-1]}),
+    ],
+    "wrong_engine": [lambda: spoilt("update", 2, engine="other")],
+    "wrong_scope": [
+        lambda: round_case(scope="round:r2"),
+        lambda: spoilt("update", 0, scope="round:r2"),
+        sealed_in_a_round,
+    ],
+    "scope_bound": [lambda: round_case(binding=Binding("00" * 32, None))],
+    "already_completed": [
+        lambda: done("dd" * 16),
+        lambda: done("ee" * 16),
+        lambda: replace(
+            query_case(), binding=Binding(jobs.scope_digest(query_case().job), "ee" * 16)
+        ),
+    ],
+    "circuit_not_allowed": [
+        lambda: spoilt("update", 0, circuits=("moments@1",)),
+        lambda: query_case(stored=MODEL | {"allows": []}),
+    ],
+    "wrong_slot": [
+        lambda: spoilt("update", 0, slot="holdout"),
+        lambda: case_of({"update": round_inputs()["update"]}),
+        lambda: case_of(round_inputs() | {"extra": [ticket(7, VALIDATORS[0], slot="extra")]}),
+    ],
+    "expired": [lambda: spoilt("update", 0, expires_at=NOW)],
+    "share_used": [lambda: renumbered(round_case(), "ee" * 16)],
+    "params_differ": [lambda: spoilt("update", 0, params=PARAMS | {"min_cell": 4})],
+    "bad_params": [lambda: case_of(round_inputs(params=PARAMS | {"min_cell": 1}))],
+    "resolution_differs": [
+        lambda: spoilt("update", 0, resolution=None),
+        lambda: query_case(stored=MODEL | {"resolution": "label"}),
+    ],
+    "resolution_missing": [lambda: case_of(round_inputs(resolution=None))],
+    "roster_differs": [
+        lambda: round_case(roster=None),
+        lambda: round_case(roster=roster(CUSTODIANS + ["0d" * 32])),
+        lambda: spoilt("update", 1, roster="00" * 32),
+        foreign_round,
+        lambda: query_case(roster=roster()),
+    ],
+    "too_few_custodians": [lambda: small_roster(CUSTODIANS[:2], VALIDATORS)],
+    "too_few_validators": [lambda: small_roster(CUSTODIANS, [])],
+    "not_on_roster": [
+        lambda: spoilt("update", 0, sender="0c" * 32),
+        validator_fills,
+    ],
+    "duplicate_sender": [lambda: spoilt("update", 0, sender=CUSTODIANS[1])],
+    "sub_roster": [lambda: case_of(without_one())],
+    "roster_order": [reordered],
+    "wrong_shape": [
+        lambda: spoilt("update", 0, shape=(4,)),
+        lambda: spoilt("update", 0, f=20),
+        lambda: spoilt("holdout", 0, shape=(7, 4)),
+        lambda: query_case(stored=MODEL | {"params": {"features": 3}}),
+    ],
+    "wrong_query": [two_rows],
+    "too_many_attempts": [lambda: query_case(attempt=11)],
+    "wrong_model": [
+        lambda: replace_job(query_case(), model="99" * 32),
+        lambda: replace_job(round_case(), model="99" * 32),
+    ],
+    "unknown_model": [lambda: query_case(stored=None)],
+}
+
+
+@pytest.mark.parametrize(
+    ("code", "make"), [(code, make) for code, makes in REFUSED.items() for make in makes]
+)
+def test_a_spoilt_case_is_refused_with_its_code(code, make):
+    with pytest.raises(Refused) as error:
+        policy.admit(make())
+    assert error.value.code == code
+    assert error.value.text.endswith(".") or code == "bad_params"
+
+
+def test_every_code_of_the_policy_is_played():
+    source = inspect.getsource(policy)
+    codes = set(re.findall(r'Refused\(\s*"([a-z_]+)"', source)) - {"bad_signature"}
+    assert codes - set(REFUSED) == {"duplicate_input"}  # the form check comes first
+
+
+def test_a_share_listed_twice_is_refused():
+    inputs = round_inputs()
+    inputs["update"][1] = inputs["update"][0]
+    with pytest.raises(jobs.JobError) as error:
+        case_of(inputs)
+    assert error.value.code == "duplicate_input"

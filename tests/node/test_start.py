@@ -1,0 +1,221 @@
+"""Starting a node: one clear line and exit 3 for everything that can be wrong."""
+
+import copy
+import json
+import os
+import socket
+import subprocess
+import sys
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from apps.protocol import jobs, wire
+from tests.support.nodes import REPOSITORY, NodeSet, node_command
+from workers.mpc import identity, keys
+
+
+@pytest.fixture
+def nodes(tmp_path):
+    return NodeSet(tmp_path)
+
+
+def start(home, *arguments, env=None):
+    """The one line that a node ends with."""
+    done = subprocess.run(
+        node_command(home, *arguments),
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        env={**os.environ, **(env or {})},
+    )
+    lines = done.stderr.strip().splitlines()
+    assert done.returncode == 3 and len(lines) == 1 and not done.stdout, done
+    return lines[0]
+
+
+def init(home, **changes):
+    options = {"index": 0, "name": "n", "control": "127.0.0.1:5000", "mesh": "127.0.0.1:5001"}
+    arguments = []
+    for name, value in (options | changes).items():
+        arguments += [f"--{name}", str(value)]
+    return ["init", *arguments]
+
+
+def test_init_keeps_the_keys_and_says_so_publicly(tmp_path):
+    home = tmp_path / "n"
+
+    def run(*arguments):
+        command = node_command(home, *arguments)
+        done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, check=True)
+        return json.loads(done.stdout)
+
+    first = run(*init(home))
+    secret = [(home / f).read_text() for f in ("sign.key", "hpke.key", "store.key")]
+    second = run(*init(home, control="127.0.0.1:6000"))
+    assert first["fingerprint"] == second["fingerprint"]
+    assert secret == [(home / f).read_text() for f in ("sign.key", "hpke.key", "store.key")]
+    assert home.stat().st_mode & 0o777 == 0o700
+    for file in ("sign.key", "hpke.key", "store.key", "config.json"):
+        assert (home / file).stat().st_mode & 0o777 == 0o600
+    text = (home / "descriptor.json").read_text()
+    assert not any(s.strip() in text for s in secret)
+    descriptor = json.loads(text)
+    assert jobs.check_node(descriptor) == first["fingerprint"]
+    assert descriptor["control"] == "127.0.0.1:6000"
+
+    claim = run("claim", "--party", "ab" * 8)
+    body = {"pid": "ab" * 8, "node": claim["fingerprint"]}
+    wire.verify(descriptor["sign_key"], jobs.NODE_CLAIM_DOMAIN, body, claim["signature"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"control": "0.0.0.0:5000"}, "loopback"),
+        ({"mesh": "10.0.0.1:5000"}, "loopback"),
+        ({"control": "example.org:5000"}, "HOST:PORT"),
+        ({"control": "127.0.0.1:99999"}, "range"),
+        ({"control": "127.0.0.1"}, "HOST:PORT"),
+        ({"index": 3}, "--index"),
+        ({"name": ""}, "--name"),
+    ],
+)
+def test_init_refuses_what_a_node_cannot_be(tmp_path, changes, text):
+    assert text in start(tmp_path / "n", *init(tmp_path, **changes))
+
+
+def test_a_home_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    assert "cannot be written" in start(tmp_path / "file" / "n", *init(tmp_path))
+
+
+@pytest.mark.parametrize("port", ["control", "mesh"])
+def test_an_occupied_port_is_named(nodes, port):
+    host, number = nodes.descriptors[0][port].split(":")
+    with socket.socket() as taken:
+        taken.bind((host, int(number)))
+        taken.listen()
+        line = start(nodes.homes[0])
+    assert f"{port} port {host}:{number}" in line and "in use" in line
+
+
+def test_missing_open_or_broken_key_files_are_named(nodes):
+    home = nodes.homes[0]
+    (home / "hpke.key").chmod(0o644)
+    assert "hpke.key is open to others" in start(home)
+    (home / "hpke.key").chmod(0o600)
+    (home / "hpke.key").write_text("zz")
+    assert "hpke.key does not hold 32 bytes" in start(home)
+    (home / "hpke.key").unlink()
+    assert "hpke.key is missing" in start(home)
+    assert "run init" in start(home / "nowhere")
+
+
+def spoil_self(peers):
+    peers["nodes"][0] = copy.deepcopy(peers["nodes"][1]) | {"index": 0}
+
+
+def swap_order(peers):
+    peers["nodes"].reverse()
+
+
+def change_name(peers):
+    peers["nodes"][1]["name"] = "other"
+
+
+def other_certificate(peers):
+    """Well signed, but the certificate is another key's."""
+    key, stranger = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
+    body = {k: v for k, v in peers["nodes"][1].items() if k != "signature"}
+    body["sign_key"] = wire.public_hex(key)
+    body["tls_cert"] = identity.certificate_pem(stranger, "n")
+    peers["nodes"][1] = body | {"signature": wire.sign(key, jobs.NODE_DOMAIN, body)}
+
+
+def stranger_at_my_place(peers):
+    key = Ed25519PrivateKey.generate()
+    body = {k: v for k, v in peers["nodes"][0].items() if k != "signature"}
+    body["sign_key"] = wire.public_hex(key)
+    body["tls_cert"] = identity.certificate_pem(key, "n")
+    peers["nodes"][0] = body | {"signature": wire.sign(key, jobs.NODE_DOMAIN, body)}
+
+
+@pytest.mark.parametrize(
+    ("spoil", "text"),
+    [
+        (spoil_self, "not signed by it"),
+        (swap_order, "listed by index"),
+        (change_name, "not signed by it"),
+        (other_certificate, "belongs to another key"),
+        (stranger_at_my_place, "does not contain this node"),
+        (lambda p: p["nodes"].pop(), "must list 3 nodes"),
+        (lambda p: p.pop("coordinator"), "coordinator"),
+        (lambda p: p["nodes"].__setitem__(1, {}), "lacks or adds fields"),
+    ],
+)
+def test_wrong_peers_are_named(nodes, spoil, text):
+    path = nodes.homes[0] / "peers.json"
+    peers = json.loads(path.read_text())
+    spoil(peers)
+    path.write_text(json.dumps(peers))
+    assert text in start(nodes.homes[0])
+
+
+def test_missing_or_broken_peers_are_named(nodes):
+    path = nodes.homes[0] / "peers.json"
+    path.write_text("{")
+    assert "cannot be read" in start(nodes.homes[0])
+    path.unlink()
+    assert "peers.json is missing" in start(nodes.homes[0])
+
+
+def test_the_store_key_may_come_from_the_environment_and_must_be_the_stores(nodes):
+    nodes.start()
+    nodes.stop()
+    home = nodes.homes[0]
+    assert "another store key" in start(home, env={"FLAI_STORE_KEY": "00" * 32})
+    assert "FLAI_STORE_KEY" in start(home, env={"FLAI_STORE_KEY": "zz"})
+    (home / "store.sqlite").write_bytes(b"no database at all" * 100)
+    assert "share store" in start(home)
+
+
+def test_two_daemons_do_not_share_a_home(nodes):
+    nodes.start()
+    try:
+        assert "another node is running" in start(nodes.homes[0])
+    finally:
+        nodes.stop()
+
+
+def test_a_node_stops_gracefully_with_a_job_inside(nodes):
+    from tests.support.nodes import Round
+
+    nodes.start()
+    job = Round(nodes).put().job()
+    pending = nodes.begin(job, 0)
+    nodes.wait_for_state(0, job["job_id"], "running")
+    nodes.processes[1].terminate()
+    assert nodes.processes[1].wait(10) == 0
+    assert pending.result().json()["code"] == "peer_lost"
+    nodes.stop()
+    assert '"message": "stopped"' in nodes.logs()
+
+
+def test_a_node_imports_no_django_and_no_mpyc():
+    code = (
+        "import sys, workers.node.daemon, workers.node.control, workers.node.jobs,"
+        "workers.mpc.engines.ring, workers.mpc.mesh, uvicorn;"
+        "print([m for m in sys.modules if m.split('.')[0] in"
+        " ('django', 'rest_framework', 'celery', 'mpyc', 'sklearn', 'flai_site')])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"
+
+
+def test_key_files_are_not_made_again(tmp_path):
+    secret = keys.create(tmp_path / "k")
+    assert keys.load(tmp_path / "k") == secret

@@ -1,0 +1,131 @@
+"""The share store: encrypted rows, bound to their place; steps that happen whole or not at all."""
+
+import secrets
+import sqlite3
+
+import numpy as np
+import pytest
+
+from workers.node.errors import StartError
+from workers.node.store import Binding, CorruptStore, Store, StoredJob
+
+KEY = bytes(range(32))
+
+
+@pytest.fixture
+def store(tmp_path):
+    store = Store(tmp_path / "s", KEY)
+    yield store
+    store.close()
+
+
+def words(seed=0):
+    rng = np.random.default_rng(seed)
+    return tuple(rng.integers(0, 2**64, 3, dtype=np.uint64) for _ in range(2))
+
+
+def put(store, *, expires_at=100):
+    share_id = secrets.token_hex(16)
+    ticket = {"share_id": share_id, "expires_at": expires_at, "shape": [3]}
+    store.put_share(ticket=ticket, ticket_id="t" + share_id, ack={"at": 1}, words=words())
+    return share_id
+
+
+def job(job_id="j1", scope="round:1", state="staged"):
+    record = {"answer": {"n": 1}, "share_ids": [], "model": None}
+    return StoredJob(job_id=job_id, scope=scope, attempt=1, digest="d", state=state, record=record)
+
+
+def test_a_share_comes_back_as_it_was_put(store):
+    share = store.share(put(store))
+    assert all(np.array_equal(a, b) for a, b in zip(share.words, words()))
+    assert share.used_by is None and share.ack == {"at": 1}
+    assert store.share("00") is None
+
+
+def test_rows_are_unreadable_and_cannot_be_moved(store, tmp_path):
+    one, two = put(store), put(store)
+    raw = b"".join(p.read_bytes() for p in tmp_path.glob("s*"))
+    assert words()[0].tobytes() not in raw and b'"shape"' not in raw
+    db = sqlite3.connect(tmp_path / "s")
+    with db:
+        blob = db.execute("SELECT words FROM shares WHERE share_id = ?", (one,)).fetchone()[0]
+        db.execute("UPDATE shares SET words = ? WHERE share_id = ?", (blob, two))
+    db.close()
+    store.share(one)
+    with pytest.raises(CorruptStore):
+        store.share(two)
+
+
+def test_a_flipped_bit_is_detected(store, tmp_path):
+    share_id = put(store)
+    db = sqlite3.connect(tmp_path / "s")
+    with db:
+        blob = bytearray(db.execute("SELECT body FROM shares").fetchone()[0])
+        blob[20] ^= 1
+        db.execute("UPDATE shares SET body = ?", (bytes(blob),))
+    db.close()
+    with pytest.raises(CorruptStore):
+        store.share(share_id)
+
+
+def test_another_key_does_not_open_the_store(tmp_path):
+    Store(tmp_path / "s", KEY).close()
+    with pytest.raises(StartError, match="another store key"):
+        Store(tmp_path / "s", bytes(32))
+
+
+def test_a_scope_keeps_its_first_binding(store):
+    for digest in ("first", "second"):
+        store.bind(scope="round:1", digest=digest, share_ids=[], job_id=None, expires_at=9)
+    assert store.binding("round:1") == Binding("first", None)
+    assert store.binding("round:2") is None
+
+
+def test_commit_makes_the_model_and_uses_the_inputs_up_together(store):
+    share_id = put(store)
+    store.bind(scope="round:1", digest="d", share_ids=[share_id], job_id=None, expires_at=9)
+    store.stage(job(), model="m", result={"shape": [3]}, words=words(7))
+    assert store.model("m") is None and store.share(share_id).words is not None
+    store.commit("j1", share_ids=[share_id])
+    assert np.array_equal(store.model("m").words[1], words(7)[1])
+    share = store.share(share_id)
+    assert share.words is None and share.used_by == "j1"
+    assert store.job("j1").state == "done"
+    assert store.binding("round:1") == Binding("d", "j1")
+
+
+def test_commit_forgets_what_other_jobs_of_the_scope_had_staged(store):
+    store.bind(scope="round:1", digest="d", share_ids=[], job_id=None, expires_at=9)
+    store.stage(job("j1"), model="m1", result={"shape": [3]}, words=words())
+    store.stage(job("j2"), model="m2", result={"shape": [3]}, words=words())
+    store.commit("j2", share_ids=[])
+    assert store.job("j1") is None and store.model("m2") is not None
+    with store._transaction() as db:
+        assert db.execute("SELECT count(*) FROM models").fetchone() == (1,)
+
+
+def test_a_later_attempt_replaces_what_an_earlier_one_staged(store):
+    for seed in (1, 2):
+        store.stage(job(), model="m", result={"shape": [3]}, words=words(seed))
+    store.commit("j1", share_ids=[])
+    assert np.array_equal(store.model("m").words[0], words(2)[0])
+
+
+def test_a_failing_step_leaves_nothing_behind(store):
+    store.stage(job(), model="m", result={"shape": [3]}, words=words())
+    store.commit("j1", share_ids=[])
+    with pytest.raises(sqlite3.IntegrityError):
+        store.stage(job("j9", "round:9"), model="m", result={"shape": [3]}, words=words())
+    assert store.job("j9") is None
+
+
+def test_what_has_expired_is_forgotten_but_completed_rounds_are_not(store):
+    old, new = put(store, expires_at=10), put(store, expires_at=1000)
+    for scope in ("query:a", "round:a"):
+        store.bind(scope=scope, digest="d", share_ids=[], job_id=None, expires_at=10)
+        store.finish(job(scope, scope, "done"), share_ids=[])
+    store.purge(now=11)
+    assert store.share(old) is None and store.share(new) is not None
+    assert store.binding("query:a") is None and store.job("query:a") is None
+    assert store.binding("round:a").job_id == "round:a"

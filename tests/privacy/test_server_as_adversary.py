@@ -1,0 +1,453 @@
+"""The server as the adversary: it holds the coordinator's key, sees all traffic, and has one node.
+
+Whatever it signs and sends, the nodes do only what the owners of the shares signed. Each attempt
+is refused with its own code, and nothing in any store has changed.
+"""
+
+import copy
+import socket
+import sqlite3
+import ssl
+import time
+import uuid
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
+from apps.protocol import jobs, tickets, wire
+from tests.support.nodes import Buyer, NodeSet, Round, fixed
+from workers.mpc import identity, keys, sealing
+
+TABLES = ("shares", "scopes", "jobs", "models")
+
+
+@pytest.fixture
+def nodes(three_nodes) -> NodeSet:
+    return three_nodes
+
+
+@pytest.fixture
+def nothing_changes(nodes):
+    """A function: refuse this with that code, and change nothing in any store."""
+
+    def expect(answers, code, *, before, status=403):
+        assert [a.json()["code"] for a in answers] == [code] * 3, [a.text for a in answers]
+        assert [a.status_code for a in answers] == [status] * 3
+        assert stores(nodes) == before
+
+    return expect
+
+
+def stores(nodes):
+    """Every row of every store, as it lies on disk."""
+    content = []
+    for home in nodes.homes:
+        db = sqlite3.connect(f"file:{home / 'store.sqlite'}?mode=ro", uri=True)
+        content.append([db.execute(f"SELECT * FROM {t} ORDER BY 1").fetchall() for t in TABLES])
+        db.close()
+    return content
+
+
+def resigned(upload, key, **changes):
+    """The same sealed parts under a ticket of another owner."""
+    ticket = copy.deepcopy(upload["ticket"]) | {"sender": wire.public_hex(key)} | changes
+    return upload | {"ticket": ticket, "signature": wire.sign(key, tickets.TICKET_DOMAIN, ticket)}
+
+
+# ---- an oracle for an update ----------------------------------------------------------------
+
+
+def test_one_hot_weights_as_public_input_are_no_job(nodes, nothing_changes):
+    victim = Round(nodes).put()
+    before = stores(nodes)
+    job = victim.job() | {"public": {"weights": [1, 0, 0]}}
+    nothing_changes(nodes.ask(job), "malformed_job", before=before, status=400)
+    job = victim.job()
+    job["inputs"]["weights"] = [1, 0, 0]
+    nothing_changes(nodes.ask(job), "malformed_job", before=before, status=400)
+
+
+def test_a_model_never_comes_from_outside(nodes, nothing_changes):
+    before = stores(nodes)
+    me = Buyer(nodes, "00" * 32)
+    forged = me.query([[1.0, 0.0]], slot="model", circuits=["logistic_infer@1"])
+    nothing_changes(nodes.post_all("/shares", forged), "wrong_slot", before=before)
+
+
+def test_an_update_does_not_enter_inference(nodes, model, nothing_changes):
+    victim = Round(nodes).put()
+    before = stores(nodes)
+    share = victim.uploads["update"][0]["ticket"]["share_id"]
+    for scope, code in ((victim.scope, "circuit_not_allowed"), ("query:x", "wrong_scope")):
+        job = nodes.job("logistic_infer@1", scope, {"row": [share]}, model=model)
+        nothing_changes(nodes.ask(job), code, before=before)
+
+
+def test_an_update_is_not_a_model(nodes, nothing_changes):
+    victim = Round(nodes).put()
+    ticket = victim.uploads["update"][0]["ticket"]
+    for name in (tickets.ticket_id(ticket), ticket["share_id"] * 2, ticket["commitment"][0]):
+        me = Buyer(nodes, name)
+        query = me.query([[1.0, 0.0]])
+        nodes.put(query)
+        before = stores(nodes)
+        nothing_changes(nodes.ask(me.job(query)), "unknown_model", before=before)
+
+
+def test_a_model_that_is_not_committed_does_not_exist(nodes, nothing_changes):
+    r = Round(nodes).put()
+    answers = nodes.ask(r.job())
+    staged = answers[0].json()["receipt"]["model"]
+    me = Buyer(nodes, staged)
+    query = me.query([[1.0, 0.0]])
+    nodes.put(query)
+    before = stores(nodes)
+    nothing_changes(nodes.ask(me.job(query)), "unknown_model", before=before)
+
+
+def test_a_model_enters_only_what_its_makers_allow(nodes, model, nothing_changes):
+    me = Buyer(nodes, model)
+    wide = me.query([[1.0, 0.0, 0.5]])
+    nodes.put(wide)
+    nothing_changes(nodes.ask(me.job(wide)), "wrong_shape", before=stores(nodes))
+    r = Round(nodes).put()
+    job = r.job(model=model)
+    nothing_changes(nodes.ask(job), "wrong_model", before=stores(nodes))
+
+
+# ---- someone else's query -------------------------------------------------------------------
+
+
+def test_a_swapped_reply_key_breaks_the_signature_or_the_seal(nodes, model, nothing_changes):
+    buyer, thief = Buyer(nodes, model), Ed25519PrivateKey.generate()
+    query = buyer.query([[0.5, -1.0]])
+    mine = keys.hpke_public_hex(X25519PrivateKey.generate())
+    swapped = query | {"ticket": query["ticket"] | {"reply_key": mine}}
+    before = stores(nodes)
+    nothing_changes(nodes.post_all("/shares", swapped), "bad_signature", before=before)
+    job = buyer.job(swapped)
+    nothing_changes(nodes.ask(job, uploads=[swapped]), "bad_signature", before=before)
+    own = resigned(query, thief, reply_key=mine)
+    nothing_changes(nodes.post_all("/shares", own), "sealed_elsewhere", before=before)
+
+
+def test_a_foreign_blob_under_an_own_ticket_does_not_open(nodes, nothing_changes):
+    victim, me = Round(nodes), Ed25519PrivateKey.generate()
+    before = stores(nodes)
+    for upload in (victim.uploads["update"][0], victim.uploads["holdout"][0]):
+        stolen = resigned(upload, me, share_id=uuid.uuid4().hex)
+        nothing_changes(nodes.post_all("/shares", stolen), "sealed_elsewhere", before=before)
+
+
+def test_a_row_meets_only_the_model_that_its_owner_named(nodes, model, nothing_changes):
+    buyer = Buyer(nodes, "ab" * 32)
+    query = buyer.query([[0.5, -1.0]])
+    nodes.put(query)
+    job = buyer.job(query, model=model)
+    nothing_changes(nodes.ask(job), "wrong_model", before=stores(nodes))
+
+
+def test_a_query_runs_once(nodes, model, nothing_changes):
+    buyer = Buyer(nodes, model)
+    query = buyer.query([[0.5, -1.0]])
+    job = buyer.job(query)
+    first = nodes.ask(job, uploads=[query])
+    assert [a.status_code for a in first] == [200] * 3
+    before = stores(nodes)
+    again = nodes.ask(job, uploads=[query])
+    assert [a.json() for a in again] == [a.json() for a in first]
+    replay = buyer.job(query)
+    nothing_changes(nodes.ask(replay, uploads=[query]), "already_completed", before=before)
+    late = job | {"attempt": 11}
+    nothing_changes(nodes.ask(late, uploads=[query]), "too_many_attempts", before=before)
+
+
+def test_a_query_that_has_begun_belongs_to_its_job(nodes, model):
+    buyer = Buyer(nodes, model)
+    query = buyer.query([[0.5, -1.0]])
+    nodes.put(query)
+    alone = nodes.ask(buyer.job(query, deadline_s=1), nodes=(0,))
+    assert alone[0].status_code == 503
+    other = nodes.ask(buyer.job(query), nodes=(0,))
+    assert other[0].json()["code"] == "share_used"
+
+
+# ---- who is in the round --------------------------------------------------------------------
+
+
+def test_leaving_one_out_is_refused(nodes, nothing_changes):
+    r = Round(nodes).put()
+    before = stores(nodes)
+    job = r.job()
+    job["inputs"]["update"].pop()
+    nothing_changes(nodes.ask(job), "sub_roster", before=before)
+    smaller = copy.deepcopy(r.roster)
+    smaller["members"].pop(0)
+    job = r.job(roster=smaller)
+    job["inputs"]["update"].pop(0)
+    nothing_changes(nodes.ask(job), "roster_differs", before=before)
+
+
+def test_a_roster_names_each_key_once(nodes, nothing_changes):
+    r = Round(nodes).put()
+    before = stores(nodes)
+    doubled = copy.deepcopy(r.roster)
+    doubled["members"].insert(0, dict(doubled["members"][0]))
+    nothing_changes(nodes.ask(r.job(roster=doubled)), "bad_roster", before=before, status=400)
+
+
+def test_nobody_is_surrounded_by_inventions(nodes, nothing_changes):
+    """The server enrols itself beside one victim: the victim signed another roster."""
+    victim, mine = Round(nodes).put(), Round(nodes)
+    joint = copy.deepcopy(mine.roster)
+    joint["scope_of"] = victim.id
+    joint["members"][0]["key"] = victim.uploads["update"][0]["ticket"]["sender"]
+    joint = tickets.roster_of(round_id=victim.id, members=joint["members"])
+    mine.id, mine.scope, mine.roster = victim.id, victim.scope, joint
+    mine.uploads = mine.make_uploads()
+    mine.put()
+    before = stores(nodes)
+    job = mine.job()
+    senders = {u["ticket"]["sender"]: u["ticket"]["share_id"] for u in mine.uploads["update"]}
+    senders |= {
+        victim.uploads["update"][0]["ticket"]["sender"]: victim.uploads["update"][0]["ticket"][
+            "share_id"
+        ]
+    }
+    job["inputs"]["update"] = [senders[k] for k in tickets.members_with_role(joint, "custodian")]
+    nothing_changes(nodes.ask(job), "roster_differs", before=before)
+
+
+def test_outsiders_doubles_and_disorder_are_refused(nodes, nothing_changes):
+    r = Round(nodes)
+    outsider = nodes.upload(Ed25519PrivateKey.generate(), fixed([1, 2, 3]), **r.fields("update"))
+    twice = nodes.upload(r.custodians[0], fixed([1, 2, 3]), **r.fields("update"))
+    r.put()
+    nodes.put(outsider, twice)
+    before = stores(nodes)
+    for spoil, code in (
+        (lambda ids: ids.__setitem__(0, outsider["ticket"]["share_id"]), "not_on_roster"),
+        (lambda ids: ids.append(twice["ticket"]["share_id"]), "duplicate_sender"),
+        (lambda ids: ids.reverse(), "roster_order"),
+    ):
+        job = r.job()
+        spoil(job["inputs"]["update"])
+        nothing_changes(nodes.ask(job), code, before=before)
+    job = r.job()
+    job["inputs"]["update"][1] = job["inputs"]["update"][0]
+    nothing_changes(nodes.ask(job), "duplicate_input", before=before, status=400)
+
+
+def test_two_custodians_are_too_few(nodes, nothing_changes):
+    r = Round(nodes, custodians=2).put()
+    nothing_changes(nodes.ask(r.job()), "too_few_custodians", before=stores(nodes))
+
+
+# ---- once per round -------------------------------------------------------------------------
+
+
+def test_a_round_is_bound_to_its_first_descriptor_and_completes_once(nodes, nothing_changes):
+    r = Round(nodes)
+    other = nodes.upload(r.custodians[0], fixed([9, 9, 9]), **r.fields("update"))
+    r.put()
+    nodes.put(other)
+    job = r.job()
+    answers = nodes.ask(job)
+    assert [a.status_code for a in answers] == [200] * 3
+    before = stores(nodes)
+
+    changed = r.job(attempt=2, job_id=job["job_id"])
+    changed["inputs"]["update"][0] = other["ticket"]["share_id"]
+    nothing_changes(nodes.ask(changed), "job_id_taken", before=before)
+    changed = r.job()
+    changed["inputs"]["update"][0] = other["ticket"]["share_id"]
+    nothing_changes(nodes.ask(changed), "scope_bound", before=before)
+    renamed = copy.deepcopy(r.roster)
+    renamed["members"][0]["name"] = "someone else"
+    nothing_changes(nodes.ask(r.job(attempt=2, roster=renamed)), "scope_bound", before=before)
+
+    assert [c.status_code for c in nodes.commit(answers)] == [200] * 3
+    before = stores(nodes)
+    nothing_changes(nodes.ask(r.job()), "already_completed", before=before)
+    nothing_changes(nodes.ask(changed | {"attempt": 2}), "scope_bound", before=before)
+
+
+def test_a_round_has_one_set_of_parameters(nodes, nothing_changes):
+    r = Round(nodes)
+    odd = nodes.upload(
+        r.custodians[0],
+        fixed([1, 2, 3]),
+        **r.fields("update", params=r.params | {"min_cell": 7}),
+    )
+    r.uploads["update"][0] = odd
+    r.put()
+    nothing_changes(nodes.ask(r.job()), "params_differ", before=stores(nodes))
+
+
+def test_members_that_hold_different_descriptors_compute_nothing(nodes):
+    r = Round(nodes)
+    other = nodes.upload(r.custodians[0], fixed([9, 9, 9]), **r.fields("update"))
+    r.put()
+    nodes.put(other)
+    job = r.job()
+    lie = copy.deepcopy(job)
+    lie["inputs"]["update"][0] = other["ticket"]["share_id"]
+    pending = [nodes.begin(job, 0), nodes.begin(lie, 1), nodes.begin(job, 2)]
+    answers = [p.result() for p in pending]
+    codes = {a.json()["code"] for a in answers}
+    assert "members_disagree" in codes and codes <= {"members_disagree", "peer_refused"}
+    assert all(nodes.state(i, job["job_id"])["state"] == "failed" for i in range(3))
+
+
+# ---- shares that are not what they seem -----------------------------------------------------
+
+
+def test_forged_expired_and_foreign_tickets_are_refused(nodes, nothing_changes):
+    r = Round(nodes)
+    upload, now = r.uploads["update"][0], int(time.time())
+    before = stores(nodes)
+    forged = upload | {"signature": "00" * 64}
+    nothing_changes(nodes.post_all("/shares", forged), "bad_signature", before=before)
+    for changes, code in (
+        ({"issued_at": now - 100, "expires_at": now - 10}, "expired"),
+        ({"circuits_hash": "00" * 32}, "circuits_differ"),
+        ({"circuits": ["logistic_round@9"]}, "unknown_circuit"),
+        ({"slot": "row"}, "wrong_slot"),
+    ):
+        spoilt = nodes.upload(r.custodians[0], fixed([1, 2, 3]), **(r.fields("update") | changes))
+        nothing_changes(nodes.post_all("/shares", spoilt), code, before=before)
+    elsewhere = resigned(upload, r.custodians[0], nodes=nodes.fingerprints[::-1])
+    nothing_changes(nodes.post_all("/shares", elsewhere), "wrong_nodes", before=before)
+
+
+def test_a_share_expires_in_the_store(nodes, nothing_changes):
+    r = Round(nodes)
+    end = int(time.time()) + 2
+    r.uploads["update"][0] = nodes.upload(
+        r.custodians[0], fixed([1, 2, 3]), **r.fields("update", expires_at=end)
+    )
+    r.put()
+    before = stores(nodes)
+    while time.time() <= end:
+        nodes.http.get(nodes.control[0] + "/health")
+    nothing_changes(nodes.ask(r.job()), "expired", before=before)
+
+
+def test_a_share_sealed_to_the_wrong_node_is_refused(nodes, nothing_changes):
+    upload = copy.deepcopy(Round(nodes).uploads["update"][0])
+    envelopes = upload["envelopes"]
+    upload["envelopes"] = [envelopes[1], envelopes[2], envelopes[0]]
+    before = stores(nodes)
+    nothing_changes(nodes.post_all("/shares", upload), "sealed_elsewhere", before=before)
+
+
+@pytest.mark.parametrize("j", range(3))
+def test_an_altered_commitment_is_refused_by_both_holders(nodes, j, monkeypatch):
+    honest = sealing.commitments.commit
+
+    def lie(**what):
+        return "00" * 32 if what["j"] == j else honest(**what)
+
+    r = Round(nodes)
+    monkeypatch.setattr(sealing.commitments, "commit", lie)
+    upload = nodes.upload(r.custodians[0], fixed([1, 2, 3]), **r.fields("update"))
+    answers = nodes.post_all("/shares", upload)
+    codes = [a.json().get("code") for a in answers]
+    assert codes == [None if i == j else "bad_commitment" for i in range(3)]
+
+
+def test_another_share_under_a_stored_id_is_refused(nodes, nothing_changes):
+    upload = Round(nodes).uploads["update"][0]
+    nodes.put(upload)
+    before = stores(nodes)
+    me = Ed25519PrivateKey.generate()
+    answers = nodes.post_all("/shares", resigned(upload, me))
+    nothing_changes(answers, "share_conflict", before=before, status=409)
+
+
+def test_shares_that_did_not_arrive_stop_the_job(nodes, nothing_changes):
+    r = Round(nodes)
+    answers = nodes.ask(r.job())
+    nothing_changes(answers, "unknown_share", before=stores(nodes), status=409)
+    assert all(a.json()["retryable"] for a in answers)
+
+
+# ---- the server's own signatures ------------------------------------------------------------
+
+
+def test_only_the_coordinators_jobs_count(nodes, nothing_changes):
+    r = Round(nodes).put()
+    before = stores(nodes)
+    job = r.job()
+    for signature in (wire.sign(Ed25519PrivateKey.generate(), jobs.JOB_DOMAIN, job), "", None):
+        body = {"descriptor": job, "signature": signature}
+        nothing_changes(nodes.post_all("/jobs", body), "bad_signature", before=before)
+    unsigned = nodes.post_all("/jobs", {"descriptor": job})
+    nothing_changes(unsigned, "malformed", before=before, status=400)
+
+
+def test_receipts_cannot_be_forged_mixed_or_repeated(nodes, nothing_changes):
+    answers = nodes.ask(Round(nodes).put().job())
+    others = nodes.ask(Round(nodes).put().job())
+    signed = [{k: a.json()[k] for k in ("receipt", "signature")} for a in answers]
+    foreign = [{k: a.json()[k] for k in ("receipt", "signature")} for a in others]
+    job_id = signed[0]["receipt"]["job_id"]
+    before = stores(nodes)
+    me = Ed25519PrivateKey.generate()
+    lie = copy.deepcopy(signed[1]["receipt"]) | {"model": "00" * 32}
+    forged = {"receipt": lie, "signature": wire.sign(me, jobs.RECEIPT_DOMAIN, lie)}
+    for receipts, code in (
+        ([signed[0], forged, signed[2]], "bad_receipt"),
+        ([signed[0]] * 3, "bad_receipt"),
+        (signed[:2], "bad_receipt"),
+        ([signed[0], signed[1], foreign[2]], "receipts_disagree"),
+        (foreign, "receipts_disagree"),
+        ([], "bad_receipt"),
+        (None, "bad_receipt"),
+    ):
+        tried = nodes.post_all(f"/jobs/{job_id}/commit", {"receipts": receipts})
+        nothing_changes(tried, code, before=before)
+    assert {nodes.state(i, job_id)["state"] for i in range(3)} == {"staged"}
+    assert [c.status_code for c in nodes.commit(answers)] == [200] * 3
+
+
+def test_a_colluding_node_alone_commits_nothing(nodes, nothing_changes):
+    """The server has node 0's home and signs receipts in its name: the others want their own."""
+    answers = nodes.ask(Round(nodes).put().job())
+    signed = [{k: a.json()[k] for k in ("receipt", "signature")} for a in answers]
+    bad = keys.signing_key(keys.load(nodes.homes[0] / "sign.key"))
+    lie = signed[0]["receipt"] | {"openings": "00" * 32}
+    signed[0] = {"receipt": lie, "signature": wire.sign(bad, jobs.RECEIPT_DOMAIN, lie)}
+    job_id, before = lie["job_id"], stores(nodes)
+    tried = nodes.post_all(f"/jobs/{job_id}/commit", {"receipts": signed})
+    nothing_changes(tried, "receipts_disagree", before=before)
+
+
+# ---- the nodes' own network -----------------------------------------------------------------
+
+
+def knock(address, context):
+    host, port = address.split(":")
+    plain = socket.create_connection((host, int(port)), timeout=6)
+    with plain, context.wrap_socket(plain) as sock:
+        return sock.recv(100)
+
+
+def test_the_mesh_speaks_only_with_pinned_certificates(nodes, tmp_path, model):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    address = nodes.descriptors[1]["mesh"]
+    with pytest.raises(OSError):
+        knock(address, context)
+    stranger = Ed25519PrivateKey.generate()
+    file = tmp_path / "pem"
+    file.write_bytes(
+        identity.private_pem(stranger) + identity.certificate_pem(stranger, "node-0").encode()
+    )
+    context.load_cert_chain(file)
+    with pytest.raises(OSError):
+        knock(address, context)
+    buyer = Buyer(nodes, model)
+    query = buyer.query([[0.5, -1.0]])
+    assert [a.status_code for a in nodes.ask(buyer.job(query), uploads=[query])] == [200] * 3

@@ -1,0 +1,121 @@
+"""Contribution, aggregation, metrics and normalisation in real numbers."""
+
+import numpy as np
+import pytest
+
+from apps.protocol.aggregation import VoidRound, aggregate
+from apps.protocol.circuits import CIRCUITS, BadParams, circuits_hash
+from apps.protocol.contribution import (
+    SCORING_POINT,
+    clip_to_median_norm,
+    phi_from_utilities,
+    phi_milli,
+    sigmoid,
+    taylor_scores,
+)
+from apps.protocol.metrics import accuracy, auc
+from apps.protocol.normalise import normalisation
+
+
+def test_clipping_bounds_norms_by_the_median_and_keeps_directions():
+    clipped = clip_to_median_norm([[3, 4], [0, 1], [30, 40], [0, 0]])
+    assert np.allclose(clipped, [[1.8, 2.4], [0, 1], [1.8, 2.4], [0, 0]])
+
+
+def test_taylor_score_is_the_derivative_of_log_loss():
+    rng = np.random.default_rng(0)
+    w, x, y = rng.normal(size=(4, 4)), rng.normal(size=(50, 3)), rng.integers(0, 2, 50)
+
+    def loss(v):
+        p = sigmoid(x @ v[:-1] + v[-1])
+        return -np.mean(y * np.log(p) + (1 - y) * np.log(1 - p))
+
+    point, step = SCORING_POINT * w.mean(0), 1e-6
+    for k, score in enumerate(taylor_scores(w, x, y)):
+        way = step * (w[k] - point)
+        slope = (loss(point - way) - loss(point + way)) / 2 / step
+        assert abs(score - slope) < 1e-6
+
+
+@pytest.mark.parametrize("members", [3, 4, 6])
+def test_honest_sites_of_one_kind_all_score(members):
+    """At the mean itself the scores sum to 0, and three honest sites could never make a model."""
+    voids = 0
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        truth = rng.normal(size=6)
+        x = rng.normal(size=(200, 5))
+        y = (rng.random(200) < sigmoid(x @ truth[:-1] + truth[-1])).astype(float)
+        honest = 0.7 * truth + 0.15 * rng.normal(size=(members, 6))
+        phi = phi_from_utilities(taylor_scores(clip_to_median_norm(honest), x, y))
+        voids += (phi > 0).sum() < 3
+    assert voids <= 1
+
+
+def test_circuit_and_equation_score_at_the_same_point():
+    from apps.protocol.circuits import logistic_round
+
+    assert logistic_round.SCORING_POINT == SCORING_POINT
+
+
+def test_phi_is_clipped_at_zero_and_scaled_to_one():
+    assert phi_from_utilities([2.0, -1.0, 0.5]).tolist() == [1.0, 0.0, 0.25]
+    assert phi_from_utilities([1e-9, 0], noise=1e-6).tolist() == [0, 0]
+    assert phi_from_utilities([-1, -2]).tolist() == [0, 0]
+    assert phi_milli([0.0005, 0.0004, 1]) == [1, 0, 1000]
+
+
+def test_aggregate_weighs_by_phi_and_refuses_fewer_than_three():
+    assert aggregate([[1.0], [2.0], [4.0]], [1, 1, 2]).tolist() == [2.75]
+    with pytest.raises(VoidRound):
+        aggregate([[1.0], [2.0], [4.0]], [1, 0, 2])
+
+
+def test_auc_counts_ties_half_and_agrees_with_scikit_learn():
+    from sklearn.metrics import roc_auc_score
+
+    assert auc([1, 1], [1, 0]) == 0.5
+    assert auc([1, 2], [1, 1]) is None
+    rng = np.random.default_rng(3)
+    scores, labels = rng.integers(0, 9, 80), rng.integers(0, 2, 80)
+    assert auc(scores, labels) == pytest.approx(roc_auc_score(labels, scores))
+    assert accuracy([0.0, -1.0, 2.0], [1, 1, 0]) == pytest.approx(1 / 3)
+    assert accuracy([], []) is None
+
+
+def test_normalisation_is_exact_on_integers_and_refuses_nonsense():
+    rows = np.array([[1, 5], [3, 5], [5, 5]])
+    sums = [3, *rows.sum(0).tolist(), *(rows**2).sum(0).tolist()]
+    mean, std = normalisation([str(value << 20) for value in sums], 2)
+    assert (mean, std) == ([3.0, 5.0], [2.0, 1.0])
+    with pytest.raises(ValueError, match="fit"):
+        normalisation(["1"], 2)
+    with pytest.raises(ValueError, match="two rows"):
+        normalisation([1 << 20, 0, 0], 1)
+
+
+@pytest.mark.parametrize(
+    ("circuit", "params"),
+    [
+        ("moments@1", {}),
+        ("moments@1", {"features": True}),
+        ("moments@1", {"features": 1, "more": 1}),
+        ("logistic_infer@1", {"features": 3, "rows": 1001}),
+        ("logistic_round@1", {"features": 3, "strata": 0, "rows": [], "min_cell": 5}),
+        ("logistic_round@1", {"features": 3, "strata": 0, "rows": [1], "min_cell": 5}),
+        ("logistic_round@1", {"features": 3, "strata": 0, "rows": [9], "min_cell": 1}),
+        ("logistic_round@1", {"features": 3, "strata": 99, "rows": [9], "min_cell": 5}),
+    ],
+)
+def test_bad_parameters_are_named(circuit, params):
+    with pytest.raises(BadParams, match=r"parameter|validator"):
+        CIRCUITS[circuit].validate(params)
+
+
+def test_declarations_are_complete_and_the_hash_is_stable():
+    assert circuits_hash() == circuits_hash()
+    assert len(bytes.fromhex(circuits_hash())) == 32
+    for key, circuit in CIRCUITS.items():
+        assert key == circuit.id
+        assert circuit.sealed or circuit.opens
+        assert set(circuit.result_allows) <= set(CIRCUITS)

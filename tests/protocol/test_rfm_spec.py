@@ -1,0 +1,141 @@
+"""check_spec: what it fills in, what it refuses, and that a checked spec is a fixed point."""
+
+from __future__ import annotations
+
+import copy
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from apps.protocol.rfm_spec import SpecError, check_spec, schema_of, subdao_params
+
+GOOD: dict[str, Any] = {
+    "objective": "Predict response to an immunotherapy",
+    "kind": "federated_learning",
+    "model_class": "logistic",
+    "interpretable": True,
+    "standard": "tabular-csv",
+    "features": [
+        {"name": "age", "unit": "a", "min": 0, "max": 120},
+        {"name": "radius", "unit": "mm", "min": 0.5, "max": "40.250"},
+        {"name": "haemoglobin", "system": "LOINC", "code": "718-7"},
+    ],
+    "label": {"name": "response", "positive": 1},
+    "strata": {"column": "region", "values": ["north", "south"]},
+    "gates": [
+        {"metric": "auc", "min_milli": 850},
+        {"metric": "auc", "min_milli": 850, "per_stratum": True},
+    ],
+    "governance": {"voting_delay_s": 0, "voting_period_s": 3, "timelock_s": 0, "epoch_s": 10},
+    "price_micro": 500_000,
+    "funding": {"target_micro": "1000000000", "deadline_s": 600},
+}
+
+
+def changed(path: str, value: Any) -> dict[str, Any]:
+    spec = copy.deepcopy(GOOD)
+    at: Any = spec
+    *parents, last = path.split("/")
+    for step in parents:
+        at = at[int(step)] if isinstance(at, list) else at.setdefault(step, {})
+    if isinstance(at, list):
+        at[int(last)] = value
+    else:
+        at[last] = value
+    return spec
+
+
+def test_defaults_are_filled_in_and_amounts_are_strings() -> None:
+    spec = check_spec(GOOD)
+    assert spec["price_micro"] == "500000"
+    assert spec["funding"]["sdt_supply_micro"] == "1000000000000"
+    assert spec["features"][1]["min"] == "0.5"
+    assert spec["features"][1]["max"] == "40.25"
+    assert spec["features"][2]["min"] is None
+    assert spec["label"]["positive"] == "1"
+    assert spec["governance"]["quorum_bps"] == 2_000
+    assert spec["terms"]["treasury_bps"] == 1_200
+
+
+def test_checking_again_changes_nothing() -> None:
+    once = check_spec(GOOD)
+    assert check_spec(json.loads(json.dumps(once))) == once
+
+
+def test_the_schema_and_the_parameters_are_taken_from_the_spec() -> None:
+    spec = check_spec(GOOD)
+    assert set(schema_of(spec)) == {"standard", "features", "label", "strata"}
+    params = subdao_params(spec)
+    assert sum(params["split"].values()) == 10_000
+    assert sum(params["sbgt_split"].values()) == 10_000
+    assert params["voting_period_s"] == 3
+    assert params["min_custodians"] == 3
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "field"),
+    [
+        ("objective", "", "objective"),
+        ("kind", "guesswork", "kind"),
+        ("colour", "red", "colour"),
+        ("features", [], "features"),
+        ("features", None, "features"),
+        ("features/0/name", "radius", "features[1].name"),
+        ("features/0/name", "response", "label.name"),
+        ("features/0/min", 200, "features[0].max"),
+        ("features/0/min", "NaN", "features[0].min"),
+        ("features/0/min", float("inf"), "features[0].min"),
+        ("features/0/min", True, "features[0].min"),
+        ("features/0/colour", "red", "features[0].colour"),
+        ("strata/values", ["north"], "strata.values"),
+        ("strata/values", ["north", "north"], "strata.values"),
+        ("strata/column", "age", "strata.column"),
+        ("strata", None, "gates[1].per_stratum"),
+        ("gates/0/metric", "luck", "gates[0].metric"),
+        ("gates/0/min_milli", 1001, "gates[0].min_milli"),
+        ("gates/0/min_milli", 0.85, "gates[0].min_milli"),
+        ("governance/voting_period_s", 2, "governance.voting_period_s"),
+        ("governance/threshold_bps", 4_999, "governance.threshold_bps"),
+        ("governance/min_custodians", 2, "governance.min_custodians"),
+        ("governance/n", 5, "governance.n"),
+        ("price_micro", 0, "price_micro"),
+        ("price_micro", "-5", "price_micro"),
+        ("price_micro", "0.5", "price_micro"),
+        ("price_micro", None, "price_micro"),
+        ("funding", None, "funding"),
+        ("funding/target_micro", 10**16, "funding.target_micro"),
+        ("terms/treasury_bps", 1_500, "terms.sbgt_bps"),
+        ("terms/decay_ppm", 1_000_000, "terms.decay_ppm"),
+    ],
+)
+def test_a_wrong_field_is_named(path: str, value: Any, field: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        check_spec(changed(path, value))
+    assert caught.value.field == field
+    assert caught.value.text
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@given(json_values)
+def test_anything_at_all_is_checked_or_refused_in_words(value: Any) -> None:
+    with pytest.raises(SpecError):
+        check_spec(value)
+
+
+@given(st.sampled_from(sorted(GOOD)), json_values)
+def test_a_field_of_any_content_is_checked_or_refused_in_words(key: str, value: Any) -> None:
+    spec = {**GOOD, key: value}
+    try:
+        once = check_spec(spec)
+    except SpecError:
+        return
+    assert check_spec(once) == once

@@ -1,0 +1,195 @@
+"""Tickets and rosters: what is accepted, and the code of each refusal."""
+
+import copy
+import json
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from apps.protocol import tickets, wire
+
+NOW = 1_800_000_000
+GOLDEN_ROUND_TICKET_ID = "8f833a26939786b4eea79e38b2bc4fe1ea8650b3c0b3d1545594056f9ceefb5d"
+KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
+
+
+def round_ticket(**changes):
+    ticket = {
+        "v": 1,
+        "type": "share",
+        "share_id": "0a" * 16,
+        "sender": wire.public_hex(KEY),
+        "scope": "round:7d8c1f0e-6a55-4a1e-9d2a-1f2e3d4c5b6a",
+        "slot": "update",
+        "circuits": ["logistic_round@1"],
+        "circuits_hash": "11" * 32,
+        "engine": "ring",
+        "nodes": ["01" * 32, "02" * 32, "03" * 32],
+        "roster": "22" * 32,
+        "model": None,
+        "params": {"features": 2, "rows": [4, 4]},
+        "shape": [3],
+        "f": 16,
+        "commitment": ["aa" * 32, "bb" * 32, "cc" * 32],
+        "uses": 1,
+        "issued_at": NOW,
+        "expires_at": NOW + 3600,
+        "reply_key": None,
+        "price_micro": None,
+        "resolution": "logit",
+    }
+    return ticket | changes
+
+
+def query_ticket(**changes):
+    query = {
+        "scope": "query:" + "ab" * 16,
+        "slot": "row",
+        "roster": None,
+        "model": "33" * 32,
+        "reply_key": "44" * 32,
+        "price_micro": "500000",
+    }
+    return round_ticket() | query | changes
+
+
+def upload_of(ticket):
+    return {
+        "ticket": ticket,
+        "signature": wire.sign(KEY, tickets.TICKET_DOMAIN, ticket),
+        "envelopes": [wire.b64(b"e" * 200)] * 3,
+        "correction": wire.b64(bytes(8 * 3 + 16)),
+    }
+
+
+@pytest.mark.parametrize("ticket", [round_ticket(), query_ticket()])
+def test_a_signed_ticket_is_accepted_and_keeps_its_id(ticket):
+    checked = tickets.check_upload(upload_of(ticket), now=NOW)
+    assert checked.id == tickets.ticket_id(ticket)
+    assert checked.values == 3
+    assert checked.is_query == (ticket["scope"][0] == "q")
+
+
+def test_the_id_of_a_ticket_is_a_golden_vector():
+    assert tickets.ticket_id(round_ticket()) == GOLDEN_ROUND_TICKET_ID
+
+
+REFUSALS = """
+malformed      share_id      0a
+malformed      sender        AB
+malformed      scope         round
+malformed      scope         job:1
+malformed      slot          Update
+malformed      circuits      []
+malformed      circuits      ["logistic_round"]
+malformed      circuits_hash null
+malformed      engine        "shamir"
+malformed      nodes         []
+malformed      shape         []
+malformed      shape         [0]
+malformed      shape         [true]
+too_large      shape         [2000000, 2]
+malformed      f             41
+malformed      commitment    []
+malformed      uses          2
+malformed      expires_at    1
+malformed      expires_at    1900000000
+malformed      roster        null
+malformed      reply_key     "4444444444444444444444444444444444444444444444444444444444444444"
+malformed      model         "4444444444444444444444444444444444444444444444444444444444444444"
+malformed      price_micro   "1"
+malformed      resolution    "weights"
+malformed      params        {"x": 0.5}
+not_yet_valid  issued_at     1800001000
+"""
+
+
+@pytest.mark.parametrize("line", REFUSALS.strip().splitlines())
+def test_a_wrong_field_is_refused(line):
+    code, name, value = line.split(None, 2)
+    try:
+        value = json.loads(value)
+    except ValueError:
+        pass
+    with pytest.raises(tickets.TicketError) as error:
+        tickets.check_ticket(round_ticket(**{name: value}), now=NOW)
+    assert error.value.code == code
+
+
+@pytest.mark.parametrize("name", ["model", "reply_key", "price_micro", "resolution"])
+def test_a_query_names_all_that_it_pays_for(name):
+    with pytest.raises(tickets.TicketError, match=name):
+        tickets.check_ticket(query_ticket(**{name: None}), now=NOW)
+
+
+def test_a_ticket_expires():
+    with pytest.raises(tickets.TicketError) as error:
+        tickets.check_ticket(round_ticket(), now=NOW + 3600)
+    assert error.value.code == "expired"
+
+
+@pytest.mark.parametrize("name", sorted(tickets.TICKET_FIELDS))
+def test_every_field_is_under_the_signature(name):
+    upload = upload_of(query_ticket())
+    other = {"sender": "05" * 32, "f": 17, "params": {}, "uses": 1}
+    upload["ticket"] = copy.deepcopy(upload["ticket"]) | {name: other.get(name, "00" * 32)}
+    if upload["ticket"][name] == query_ticket()[name]:
+        upload["ticket"].pop(name)
+    with pytest.raises(tickets.TicketError):
+        tickets.check_upload(upload, now=NOW)
+
+
+def test_a_forged_signature_is_refused():
+    upload = upload_of(round_ticket())
+    other = Ed25519PrivateKey.generate()
+    upload["signature"] = wire.sign(other, tickets.TICKET_DOMAIN, upload["ticket"])
+    with pytest.raises(tickets.TicketError) as error:
+        tickets.check_upload(upload, now=NOW)
+    assert error.value.code == "bad_signature"
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"envelopes": []},
+        {"envelopes": [wire.b64(b"x" * 5000)] * 3},
+        {"envelopes": ["", "", ""]},
+        {"correction": wire.b64(bytes(39))},
+        {"correction": "###"},
+        {"extra": 1},
+    ],
+)
+def test_sealed_parts_of_another_size_are_refused(part):
+    with pytest.raises(tickets.TicketError) as error:
+        tickets.check_upload(upload_of(round_ticket()) | part, now=NOW)
+    assert error.value.code == "malformed"
+
+
+def roster():
+    return tickets.roster_of(
+        round_id="r1",
+        members=[{"key": f"{i:02x}" * 32, "role": r, "name": f"site {i}"}
+                 for i, r in [(9, "custodian"), (1, "validator"), (4, "custodian")]],
+    )  # fmt: skip
+
+
+def test_a_roster_is_sorted_and_hashed():
+    r = roster()
+    assert [m["key"][:2] for m in r["members"]] == ["04", "09", "01"]
+    assert tickets.check_roster(r) == wire.digest(tickets.ROSTER_DOMAIN, r)
+    assert tickets.members_with_role(r, "custodian") == ["04" * 32, "09" * 32]
+
+
+def test_a_roster_with_a_key_twice_or_out_of_order_is_refused():
+    for spoil in (
+        lambda m: m.append(dict(m[2])),
+        lambda m: m.reverse(),
+        lambda m: m[0].update(role="owner"),
+        lambda m: m[0].update(key="xx"),
+        lambda m: m.clear(),
+    ):
+        r = roster()
+        spoil(r["members"])
+        with pytest.raises(tickets.TicketError) as error:
+            tickets.check_roster(r)
+        assert error.value.code == "bad_roster"

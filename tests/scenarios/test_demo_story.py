@@ -1,0 +1,289 @@
+"""The whole story by one command: real processes, real nodes, and the numbers it promises."""
+
+from __future__ import annotations
+
+import ast
+import html
+import json
+import os
+import re
+import secrets
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+
+from flai_site.stack.services import embedded_services, remove
+from tests.support.corpora import everything_in, rows_of_every_table
+from tests.support.needles import Needles
+from tests.support.nodes import free_ports
+from workers.client import data, training
+from workers.client.api import Api
+from workers.client.buyer import sigmoid
+
+ROOT = Path(__file__).resolve().parents[2]
+TIMEOUT_S = 240
+
+
+def environment(home: Path) -> dict[str, str]:
+    """A free place for the stack, and everything that goes over HTTP kept beside it."""
+    recorded = home.parent / "recorded"
+    recorded.mkdir(exist_ok=True)
+    web, *rest = free_ports(3)
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("FLAI_", "DJANGO_"))}
+    kept = {k: v for k, v in kept.items() if k not in ("DATABASE_URL", "VALKEY_URL")}
+    return kept | {
+        "FLAI_HOME": str(home),
+        "PYTHONPATH": str(ROOT / "tests" / "support" / "recorder"),
+        "RECORD_TO": str(recorded),
+        "FLAI_PORT": str(web),
+        # below the ports that the kernel gives to outgoing connections
+        "FLAI_NODE_PORT": str(20000 + rest[0] % 2000 * 3),
+        "FLAI_MESH_PORT": str(26000 + rest[1] % 2000 * 3),
+    }
+
+
+@pytest.fixture(scope="module")
+def played(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """(numbers, output, home) of one `demo --once`."""
+    home = tmp_path_factory.mktemp("demo") / "flai"
+    report = home.parent / "report.json"
+    done = subprocess.run(
+        [sys.executable, "manage.py", "demo", "--once", "--json", str(report)],
+        cwd=ROOT,
+        env=environment(home),
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    yield json.loads(report.read_text()), done.stdout, home
+    remove(home)  # as root its database lies elsewhere
+
+
+@pytest.mark.slow
+def test_the_private_model_is_as_good_as_pooled_and_passes_its_gate(played: Any) -> None:
+    facts, *_ = played
+    assert abs(facts["auc_model"] - facts["auc_pooled"]) <= 0.01
+    assert facts["auc_model"] >= 0.85
+    assert set(facts["auc_by_region"]) == {"north", "centre", "south"}
+    assert min(facts["auc_by_region"].values()) >= 0.85
+
+
+@pytest.mark.slow
+def test_the_bad_sites_are_found_by_phi_alone_and_get_nothing(played: Any) -> None:
+    facts, _, home = played
+    record = json.loads((home / "demo" / "sites-record.json").read_text())
+    bad = {record["free_rider"], record["flipped"]}
+    assert set(facts["flagged"]) == bad
+    assert bad.isdisjoint(facts["paid_out_micro"])
+
+
+@pytest.mark.slow
+def test_the_revenue_is_divided_to_the_micro_unit(played: Any) -> None:
+    facts, *_ = played
+    assert facts["revenue_micro"] == facts["queries"] * facts["price_micro"] == 10_000_000
+    paid = sum(facts["paid_out_micro"].values())
+    assert paid + facts["treasury_micro"] == facts["revenue_micro"]
+    assert facts["treasury_micro"] >= 1_200_000
+
+
+@pytest.mark.slow
+def test_answers_are_the_oracles_and_the_log_checks(played: Any) -> None:
+    facts, out, _ = played
+    assert facts["max_abs_prediction_error"] <= 0.01
+    assert facts["log_verified"] is True
+    assert facts["log_size"] > 100
+    assert "✗" not in out
+
+
+@pytest.mark.slow
+def test_what_was_left_for_the_visitor_is_on_the_screen(played: Any) -> None:
+    _, out, home = played
+    assert "visitor@demo.example" in out
+    assert "/proposals/" in out
+    logins = home / "demo" / "logins.json"
+    assert logins.stat().st_mode & 0o077 == 0
+    assert "meridian-pharma" in json.loads(logins.read_text())
+
+
+@pytest.fixture(scope="module")
+def needles(played: Any) -> Needles:
+    """All that only its owner may know: rows, sums, updates, inputs, answers, in every unit."""
+    _, _, home = played
+    sites, found = home / "demo" / "sites", Needles()
+    about = json.loads((sites / "sites.json").read_text())
+    steps = json.loads((home / "demo" / "state.json").read_text())["steps"]
+    mean, std = training.constants(steps["normalisation"])
+
+    def rows(slug: str, file: str) -> np.ndarray:
+        features = data.read_features(sites / slug / file, about["columns"])
+        for number, row in enumerate(features):
+            found.vector(f"{slug} row {number}", row)
+        for number, row in enumerate(training.standardise(features, mean, std)):
+            found.vector(f"{slug} standardised row {number}", row)
+        return features
+
+    for site in about["sites"]:
+        features = rows(site["slug"], "rows.csv")
+        found.vector(f"{site['slug']} sums", features.sum(axis=0))
+        found.vector(f"{site['slug']} squares", (features**2).sum(axis=0))
+        for line in (sites / site["slug"] / "journal.jsonl").read_text().splitlines():
+            left = json.loads(line)
+            if "update" in left:
+                found.vector(f"{site['slug']} update", np.array(left["update"]) / 2.0 ** left["f"])
+    for buyer in about["buyers"]:
+        slug = buyer["slug"]
+        rows(slug, "patients.csv")
+        answers = [value for step, value in steps.items() if step.startswith(f"query {slug} ")]
+        assert len(answers) == 10
+        for number, probability in enumerate(answers):
+            found.number(f"{slug} answer {number}", probability)
+            logit = round(np.log(probability / (1 - probability)) * 2**16) / 2**16
+            assert abs(sigmoid(logit) - probability) < 1e-12
+            found.number(f"{slug} logit {number}", logit)
+    return found
+
+
+def assert_clean(needles: Needles, where: str, content: bytes) -> None:
+    """Nothing of it is there; and had it been there, it would have been found."""
+    assert content, where
+    assert not needles.found_in(content), where
+    planted = b"\nx " + b", ".join(f"{value:g}".encode() for value in needles.example[1])
+    assert needles.found_in(content + planted) == {needles.example[0]}, where
+
+
+@pytest.mark.slow
+def test_each_nodes_store_alone_holds_nothing_in_the_clear(played: Any, needles: Needles) -> None:
+    _, _, home = played
+    listing = json.loads((home / "demo" / "state.json").read_text())["steps"]["round"]
+    for index in range(3):
+        node = home / "nodes" / str(index)
+        held = everything_in(node)
+        assert listing.encode() in held  # it is the round's store, and decrypted
+        assert_clean(needles, f"node {index}", held)
+        for file in node.iterdir():
+            if file.stat().st_size:
+                assert_clean(needles, str(file), file.read_bytes())
+
+
+@pytest.mark.slow
+def test_the_database_holds_nothing_in_the_clear(played: Any, needles: Needles) -> None:
+    facts, _, home = played
+    with embedded_services(home) as (database_url, _):
+        tables = rows_of_every_table(database_url)
+    assert {"wallets_transfer", "training_round", "listings_query"} <= set(tables)
+    assert b"logistic_infer@1" in tables["listings_query"] + tables["compute_job"]
+    for name, content in tables.items():
+        assert not needles.found_in(content), name
+    assert_clean(needles, "all tables", b"\n".join(tables.values()))
+    assert facts["queries"] == 20
+
+
+@pytest.mark.slow
+def test_the_logs_hold_nothing_in_the_clear(played: Any, needles: Needles) -> None:
+    """Services' logs, and what the agents printed; Valkey keeps nothing on disk."""
+    _, out, home = played
+    logs = [*(home / "logs").iterdir(), *(home / "demo" / "logs").iterdir()]
+    assert {"web.log", "worker.log", "node-0.log"} <= {log.name for log in logs}
+    for log in logs:
+        if log.stat().st_size:
+            assert_clean(needles, log.name, log.read_bytes())
+    assert_clean(needles, "the screen", out.encode())
+    assert not [p for p in home.rglob("*") if p.suffix in (".rdb", ".aof")]
+
+
+@pytest.mark.slow
+def test_no_request_carries_anything_in_the_clear(played: Any, needles: Needles) -> None:
+    """Of agents, buyers and the story to the site, and of the site to its nodes."""
+    _, _, home = played
+    bodies = [file.read_bytes() for file in (home.parent / "recorded").iterdir()]
+    traffic = b"\n".join(bodies)
+    for path in (rb"/rounds/[^/]+/shares/ 2", rb"/listings/[^/]+/queries/ 2", rb"/jobs 200"):
+        assert re.search(path, traffic), path
+    sent = {path.name[:-5] for path in (home / "demo" / "sites").glob("*/uploads/*.json")}
+    assert len(sent) == 15
+    assert all(share_id.encode() in traffic for share_id in sent)
+    assert_clean(needles, "HTTP", traffic)
+
+
+@pytest.mark.slow
+def test_the_listings_commands_buy_a_prediction_when_they_are_pasted(
+    played: Any, tmp_path: Path
+) -> None:
+    *_, home = played
+    own = environment(home)
+    up = subprocess.Popen(
+        [sys.executable, "manage.py", "up"], cwd=ROOT, env=own, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert up.stdout is not None
+        said = next(line for line in up.stdout if "running at" in line)
+        url = re.findall(r"http://\S+", said)[0]
+        listing = Api(url).get("listings/")["results"][0]["slug"]
+        page = httpx.get(f"{url}/models/{listing}/").text
+        snippet = next(
+            html.unescape(text)
+            for text in re.findall(r"<code[^>]*>(.*?)</code>", page, re.DOTALL)
+            if "predict --home" in text
+        )
+        account = {"email": "paste@example.org", "name": "Paste", "kind": "person"}
+        account["password"] = secrets.token_urlsafe(20)
+        key = Api(url).post("accounts/", account)["api_key"]
+        money = {"asset": "USDC", "amount_micro": "1000000"}
+        Api(url, key).post("wallet/faucet/", money, idempotency_key="paste")
+        done = subprocess.run(
+            ["bash", "-e"],
+            input=snippet,
+            cwd=tmp_path,
+            env=own | {"FLAI_API_KEY": key, "PYTHONPATH": str(ROOT), "FLAI_VENV": sys.prefix},
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert re.search(r"0\.\d+", done.stdout)
+        wallet = Api(url, key).get("wallet/")["accounts"]
+        assert [a["posted_micro"] for a in wallet if a["purpose"] == "main"] == ["500000"]
+    finally:
+        up.send_signal(signal.SIGINT)
+        up.communicate(timeout=60)
+
+
+def imports(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module}
+    return found
+
+
+def test_the_story_imports_nothing_of_the_server() -> None:
+    for path in (ROOT / "workers" / "demo").glob("*.py"):
+        for name in imports(path):
+            assert name.split(".")[0] not in ("django", "flai_site", "apps"), (path, name)
+
+
+def test_the_client_imports_the_protocol_only() -> None:
+    for path in (ROOT / "workers" / "client").glob("*.py"):
+        for name in imports(path):
+            assert name.split(".")[0] not in ("django", "flai_site"), (path, name)
+            if name.split(".")[0] == "apps":
+                assert name.split(".")[1] == "protocol", (path, name)
+
+
+def test_the_story_never_opens_the_record_of_who_is_bad() -> None:
+    for path in (ROOT / "workers" / "demo").glob("*.py"):
+        if path.name == "sites.py":
+            continue
+        text = path.read_text()
+        assert "free_rider" not in text, path
+        assert "flipped" not in text, path
+        assert text.count("sites-record") <= 1, path

@@ -1,0 +1,74 @@
+"""Soul-bound points: append only, answerable for any past moment, never transferred."""
+
+from __future__ import annotations
+
+import pytest
+
+from apps.core.errors import DomainError
+from apps.core.transactions import durable
+from apps.subdaos import selectors, services
+from apps.subdaos.models import Dao, SbgtCheckpoint
+from tests.governance.helpers import MICRO, at, founded
+
+pytestmark = pytest.mark.django_db
+
+
+def test_the_past_stays_answerable() -> None:
+    dao, members, _ = founded()
+    who = members[0]
+    with durable():
+        services.sbgt_mint(dao=dao, party=who, points_micro=500_000, reason="phi", now=at(30))
+        services.sbgt_set(dao=dao, party=who, points_micro=0, reason="exit", now=at(40))
+    assert selectors.points_of(dao, who, at(19)) == 0
+    assert selectors.points_of(dao, who, at(29)) == MICRO
+    assert selectors.points_of(dao, who, at(30)) == 1_500_000
+    assert who.id not in selectors.points_at(dao, at(40))
+    assert selectors.points_at(dao, at(39))[who.id] == 1_500_000
+    assert SbgtCheckpoint.objects.filter(dao=dao, party=who).count() == 3
+
+
+def test_a_members_time_never_runs_backwards() -> None:
+    dao, members, _ = founded()
+    with durable():
+        late = services.sbgt_set(
+            dao=dao, party=members[0], points_micro=5, reason="phi", now=at(50)
+        )
+        early = services.sbgt_set(
+            dao=dao, party=members[0], points_micro=6, reason="phi", now=at(45)
+        )
+    assert early.at == late.at
+    assert selectors.points_of(dao, members[0], at(50)) == 6
+
+
+def test_there_is_one_superdao_and_no_asset_of_its_own() -> None:
+    dao = selectors.superdao()
+    assert (dao.slug, dao.asset, dao.params["voting_period_min_s"]) == ("superdao", None, 3)
+    assert Dao.objects.filter(kind="super").count() == 1
+
+
+def test_epochs_follow_one_another_and_close_once() -> None:
+    dao, _, _ = founded()
+    with durable():
+        first = services.epoch_open(dao=dao, now=at(30))
+        assert services.epoch_open(dao=dao, now=at(31)) == first
+        services.epoch_close(epoch=first, revenue_micro=7, settlement={"a": 1}, now=at(40))
+        with pytest.raises(DomainError, match="epoch_closed"):
+            services.epoch_close(epoch=first, revenue_micro=8, settlement={}, now=at(41))
+        second = services.epoch_open(dao=dao, now=at(41))
+    assert (first.number, second.number) == (1, 2)
+    assert second.ends_at == at(51)
+    assert selectors.current_epoch(dao) == second
+
+
+def test_an_unknown_parameter_is_not_made_up() -> None:
+    dao, _, _ = founded()
+    with durable(), pytest.raises(DomainError, match="unknown_parameter"):
+        services.param_set(dao=dao, key="colour", value="red", proposal_id=dao.id, now=at(30))
+
+
+def test_inner_writers_refuse_to_run_alone(transactional_db) -> None:
+    dao = selectors.superdao()
+    with pytest.raises(RuntimeError):
+        services.sbgt_set(dao=dao, party=dao.party, points_micro=1, reason="x", now=at(0))
+    with pytest.raises(RuntimeError):
+        services.epoch_open(dao=dao, now=at(0))

@@ -1,0 +1,119 @@
+"""A real browser against the real site: uvicorn in a thread, the system's Chromium in front.
+
+Needs `transactional_db`, since the server's threads have their own connections. A machine without
+Chromium fails here, with what to install: these tests are never skipped.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+FLAGS = ["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"]
+START_S_MAX = 15.0
+
+
+class NoBrowser(RuntimeError):
+    """No Chromium on this machine."""
+
+
+def chromium_path() -> str:
+    """$CHROMIUM, else the first known name on PATH. Raises NoBrowser with the remedy."""
+    given = os.environ.get("CHROMIUM")
+    found = shutil.which(given) if given else next(filter(None, map(shutil.which, NAMES)), None)
+    if found is None:
+        raise NoBrowser(
+            f"CHROMIUM={given} is not a program."
+            if given
+            else "The browser tests need Chromium, and none is on PATH. Install it "
+            "(Debian: apt-get install chromium; Fedora: dnf install chromium) or set CHROMIUM."
+        )
+    return found
+
+
+@contextmanager
+def chromium() -> Iterator[Browser]:
+    """One headless browser."""
+    path = chromium_path()
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
+        try:
+            yield browser
+        finally:
+            browser.close()
+
+
+@contextmanager
+def served(application: Any) -> Iterator[str]:
+    """The ASGI application at a free loopback port, in a thread; yields its base URL."""
+    listener = socket.socket()
+    listener.bind(("127.0.0.1", 0))
+    config = uvicorn.Config(application, lifespan="off", ws="none", log_level="warning")
+    server = uvicorn.Server(config)
+    started = threading.Event()
+    startup = server.startup
+
+    async def announce(sockets: list[socket.socket] | None = None) -> None:
+        await startup(sockets=sockets)
+        started.set()
+
+    server.startup = announce  # type: ignore[method-assign]
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+    thread.start()
+    if not started.wait(START_S_MAX):
+        raise RuntimeError("the site did not start in time")
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join(START_S_MAX)
+        listener.close()
+
+
+class Visitor:
+    """A browser context that remembers every complaint of the console."""
+
+    def __init__(self, browser: Browser, base_url: str, **options: Any) -> None:
+        self.context: BrowserContext = browser.new_context(
+            base_url=base_url, viewport={"width": 1280, "height": 900}, **options
+        )
+        self.page: Page = self.context.new_page()
+        self.complaints: list[str] = []
+        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.on("console", self._hear)
+
+    def _hear(self, message: Any) -> None:
+        if message.type in ("error", "warning"):
+            self.complaints.append(f"{self.page.url}: {message.text}")
+
+    def close(self) -> None:
+        self.context.close()
+
+
+AXE = Path(__file__).resolve().parents[1] / "vendor" / "axe.min.js"
+RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
+
+
+def axe_violations(page: Page) -> list[str]:
+    """axe-core's findings on the page as it stands: rule, and the elements that break it.
+
+    The script runs in the page through the debugger's evaluation, which the site's policy does
+    not bind.
+    """
+    page.evaluate(AXE.read_text())
+    found = page.evaluate(
+        "async (rules) => (await axe.run(document, {runOnly: {type: 'tag', values: rules}}))"
+        ".violations.map(v => [v.id, v.help, v.nodes.map(n => n.html.slice(0, 160))])",
+        RULES,
+    )
+    return [f"{rule}: {text}: {' | '.join(nodes[:3])}" for rule, text, nodes in found]

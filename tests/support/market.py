@@ -1,0 +1,309 @@
+"""A SubDAO in the database and three real nodes: its members' shares, votes and paid queries.
+
+Whoever acts here holds its own keys, as in the product. Wake-ups are not waited for: `drain` does
+what is due, the way the sweep finds it.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
+from apps.accounts.models import Party
+from apps.accounts.services import party_create
+from apps.compute import selectors as compute
+from apps.compute.services import nodes_sync
+from apps.core import handlers
+from apps.core.clock import now
+from apps.core.transactions import durable
+from apps.governance.executing import execute
+from apps.governance.models import Proposal
+from apps.governance.services import vote
+from apps.listings import running as queries
+from apps.listings import selectors as listings
+from apps.listings.models import Listing, Query
+from apps.listings.services import query_create
+from apps.participants.models import Application
+from apps.participants.services import call_bind, call_open, whitelist
+from apps.protocol import wire
+from apps.protocol.founding import SdtAllocation
+from apps.protocol.rfm_spec import check_spec, schema_of, subdao_params
+from apps.subdaos.models import Dao
+from apps.subdaos.services import found
+from apps.training import running as rounds
+from apps.training import selectors as training
+from apps.training import submissions
+from apps.training.models import Round
+from apps.training.services import round_ticket
+from apps.wallets.services import account, faucet
+from tests.support.nodes import NodeSet, fixed
+from workers.mpc import keys, sealing
+
+TRUE = np.array([1.5, -1.0, 0.25])
+STRATA = ["north", "south"]
+ROWS = 40
+PRICE = 500_000
+SPEC: dict[str, Any] = {
+    "objective": "Predict the response",
+    "standard": "tabular-csv",
+    "features": [{"name": "a"}, {"name": "b"}],
+    "label": {"name": "response", "positive": "1"},
+    "strata": {"column": "region", "values": STRATA},
+    "gates": [{"metric": "auc", "min_milli": 800, "per_stratum": True}],
+    "governance": {
+        "voting_delay_s": 0,
+        "voting_period_s": 3,
+        "timelock_s": 0,
+        "epoch_s": 5,
+        "min_validators": 3,
+    },
+    "price_micro": str(PRICE),
+    "funding": {"target_micro": "1000000", "deadline_s": 60},
+}
+
+
+@dataclass
+class Person:
+    """A party with its signing key, and what it knows."""
+
+    party: Party
+    key: Ed25519PrivateKey
+    weights: np.ndarray | None = None
+    holdout: np.ndarray | None = None
+    reply: X25519PrivateKey = field(default_factory=X25519PrivateKey.generate)
+
+    @property
+    def public(self) -> str:
+        return wire.public_hex(self.key)
+
+
+class Market:
+    """One SubDAO with 4 custodians (the last one's labels are flipped) and 3 validators."""
+
+    def __init__(self, nodes: NodeSet, settings: Any, directory: Path) -> None:
+        import flai_site.wiring  # noqa: F401 - ties handlers to events
+
+        self.nodes = nodes
+        settings.NODES_FILE = directory / "nodes.json"
+        settings.NODES_FILE.write_text(json.dumps({"nodes": nodes.descriptors}))
+        settings.COORDINATOR_KEY_FILE = directory / "coordinator.key"
+        settings.COORDINATOR_KEY_FILE.write_text(_seed(nodes.coordinator).hex())
+        nodes_sync()
+        rng = np.random.default_rng(7)
+        self.custodians = [self.person(f"Site {i}") for i in range(4)]
+        for site, sign in zip(self.custodians, (1, 1, 1, -1)):
+            site.weights = sign * (TRUE + rng.normal(0, 0.1, 3))
+        self.validators = [self.person(f"Validator {i}") for i in range(3)]
+        for validator in self.validators:
+            x = rng.normal(0, 1, (ROWS, 2))
+            y = (x @ TRUE[:2] + TRUE[2] + rng.normal(0, 0.5, ROWS) > 0).astype(float)
+            half = np.arange(ROWS) // 2 % 2
+            validator.holdout = np.column_stack([x, y, half == 0, half == 1])
+        self.backer = self.person("Backer")
+        self.buyer = self.person("Buyer")
+        self.dao = self._found()
+
+    # ---- people -------------------------------------------------------------------------------
+
+    def person(self, name: str) -> Person:
+        with durable():
+            party = party_create(kind=Party.Kind.ORGANISATION, name=name, now=now())
+        return Person(party, Ed25519PrivateKey.generate())
+
+    @property
+    def members(self) -> list[Person]:
+        return [*self.custodians, *self.validators]
+
+    def _found(self) -> Dao:
+        spec = check_spec(SPEC)
+        submitter = self.person("Submitter")
+        at = now()
+        faucet(party=self.backer.party, asset="USDC", amount_micro=1_000_000, now=at)
+        with durable():
+            return found(
+                slug=f"model-{uuid.uuid4().hex[:8]}",
+                name="Model",
+                params=subdao_params(spec),
+                rfm_id=uuid.uuid4(),
+                allocation=SdtAllocation(
+                    backers={self.backer.party.id: 600}, submitter=50, reserve=150, treasury=200
+                ),
+                submitter=submitter.party,
+                escrow=account(self.backer.party, "USDC"),
+                escrow_micro=1_000_000,
+                members=[m.party for m in self.members],
+                now=at,
+            )
+
+    def whitelist(self) -> Round:
+        """Admit everybody; the round that opens by itself."""
+        spec = check_spec(SPEC)
+        with durable():
+            at = now()
+            call = call_open(slug=self.dao.slug, schema=schema_of(spec), rows_min=5, now=at)
+            call_bind(call=call, dao=self.dao)
+            rows = [
+                Application.objects.create(
+                    call=call,
+                    party=m.party,
+                    role="custodian" if m in self.custodians else "validator",
+                    public_key=m.public,
+                    attestation={"rows": 100},
+                    signature="00" * 64,
+                    filed_at=at,
+                    verified_at=at,
+                )
+                for m in self.members
+            ]
+            whitelist(
+                dao=self.dao,
+                application_ids=[str(r.id) for r in rows],
+                proposal_id=uuid.uuid4(),
+                now=at,
+            )
+        drain()
+        return Round.objects.get(dao=self.dao)
+
+    # ---- a round ------------------------------------------------------------------------------
+
+    def upload(self, held: Round, who: Person, slot: str, values: Any, **changes: Any) -> Any:
+        wanted = round_ticket(Round.objects.get(pk=held.pk))
+        f = wanted["slots"][slot]["f"]
+        at = int(time.time())
+        names = ("scope", "circuits", "circuits_hash", "params", "roster", "resolution")
+        fields = {name: wanted[name] for name in names}
+        fields |= {"slot": slot, "f": f, "issued_at": at, "expires_at": at + 7200}
+        return sealing.make_upload(
+            fixed(values, f), fields | changes, who.key, self.nodes.descriptors
+        )
+
+    def submit(self, held: Round, who: Person, upload: Any) -> Any:
+        return submissions.share_submit(round_id=held.id, party=who.party, upload=upload, now=now())
+
+    def sums(self, seed: int) -> np.ndarray:
+        x = np.random.default_rng(seed).normal(0, 1, (50, 2))
+        return np.concatenate([[50.0], x.sum(0), (x**2).sum(0)])
+
+    def normalise(self, held: Round) -> None:
+        for validator in self.validators:
+            submissions.holdout_rows_announce(
+                round_id=held.id, party=validator.party, rows=ROWS, now=now()
+            )
+        for i, site in enumerate(self.custodians):
+            self.submit(held, site, self.upload(held, site, "sums", self.sums(i)))
+        drain()
+
+    def share_updates(self, held: Round) -> None:
+        for site in self.custodians:
+            self.submit(held, site, self.upload(held, site, "update", site.weights))
+        for validator in self.validators:
+            self.submit(held, validator, self.upload(held, validator, "holdout", validator.holdout))
+
+    def train(self) -> Round:
+        """From the whitelist to a finished round."""
+        held = self.whitelist()
+        self.normalise(held)
+        self.share_updates(held)
+        drain()
+        return Round.objects.get(pk=held.pk)
+
+    def accept(self, held: Round) -> Listing:
+        """All members vote for the version; the listing that opens by itself."""
+        proposal = held.version.proposal
+        for member in self.members:
+            vote(actor=member.party, proposal_id=proposal.id, support="for", now=now())
+        # Everybody has voted; the test does not wait for the three seconds to pass.
+        Proposal.objects.filter(pk=proposal.pk).update(voting_ends_at=now())
+        execute(proposal_id=proposal.id, now=now())
+        assert Proposal.objects.get(pk=proposal.pk).executed_at is not None
+        drain()
+        return Listing.objects.get(dao=self.dao)
+
+    # ---- queries ------------------------------------------------------------------------------
+
+    def fund(self, micro: int = 10_000_000) -> None:
+        faucet(party=self.buyer.party, asset="USDC", amount_micro=micro, now=now())
+
+    def row(self, listing: Listing, rows: Any, **changes: Any) -> dict[str, Any]:
+        values = fixed(rows)
+        at = int(time.time())
+        fields = {
+            "scope": f"query:{uuid.uuid4().hex}",
+            "slot": "row",
+            "circuits": ["logistic_infer@1"],
+            "circuits_hash": listing.version.round.circuits_hash,
+            "params": {"features": values.shape[1], "rows": values.shape[0]},
+            "f": 16,
+            "model": listing.version.model,
+            "reply_key": keys.hpke_public_hex(self.buyer.reply),
+            "price_micro": str(PRICE * len(values)),
+            "resolution": "logit",
+            "issued_at": at,
+            "expires_at": at + 600,
+        }
+        return sealing.make_upload(values, fields | changes, self.buyer.key, self.nodes.descriptors)
+
+    def ask(self, listing: Listing, upload: dict[str, Any]) -> Query:
+        return query_create(slug=listing.slug, buyer=self.buyer.party, upload=upload, now=now())
+
+    def open(self, query: Query, upload: dict[str, Any]) -> np.ndarray:
+        blobs = [entry["blob"] for entry in query.outputs]
+        values, f = sealing.open_outputs(blobs, upload["ticket"], self.buyer.reply)
+        return values / 2**f
+
+    def oracle(self, held: Round, rows: Any) -> np.ndarray:
+        """Logits of the aggregate of the clipped updates with the opened φ, in the clear."""
+        phi = {s.party_id: s.phi_milli for s in held.scores.all()}
+        weights = np.array([site.weights for site in self.custodians])
+        norms = np.linalg.norm(weights, axis=1)
+        clipped = weights * np.minimum(1, np.median(norms) / norms)[:, None]
+        share = np.array([phi[site.party.id] for site in self.custodians], float)
+        model = (share / share.sum()) @ clipped
+        return np.column_stack([rows, np.ones(len(rows))]) @ model
+
+
+def drain() -> None:
+    """Do what is due until nothing is: events, deliveries, jobs."""
+    while _step():
+        pass
+
+
+def drain_until(done: Callable[[], bool], seconds: float = 30.0) -> None:
+    end = time.monotonic() + seconds
+    while not done():
+        assert time.monotonic() < end, "it did not come to an end"
+        if not _step():
+            threading.Event().wait(0.05)
+
+
+def _step() -> int:
+    at = now()
+    count = handlers.dispatch_due(now=at)
+    for submission_id in training.shares_due(now=at):
+        submissions.share_deliver(submission_id=submission_id)
+        count += 1
+    due = [job.pk for job in compute.jobs_due(now=at)]
+    for round_id in training.rounds_of_jobs(due):
+        count += rounds.round_run(round_id=round_id)
+    for query_id in listings.queries_of_jobs(due):
+        count += queries.query_run(query_id=query_id)
+    return count
+
+
+def _seed(key: Ed25519PrivateKey) -> bytes:
+    return key.private_bytes(
+        serialization.Encoding.Raw,
+        serialization.PrivateFormat.Raw,
+        serialization.NoEncryption(),
+    )

@@ -1,0 +1,323 @@
+"""Three real nodes in processes of their own, and the parties that use them.
+
+`three_nodes` is one running set for a whole session; a test that kills nodes makes its own NodeSet.
+The tests hold the coordinator's key, as a curious server would.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
+from apps.protocol import jobs, tickets, wire
+from apps.protocol.circuits import circuits_hash
+from workers.mpc import keys, sealing
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+START_TIMEOUT_S = 20.0
+
+
+def free_ports(count: int) -> list[int]:
+    held = [socket.socket() for _ in range(count)]
+    for sock in held:
+        sock.bind(("127.0.0.1", 0))
+    ports = [sock.getsockname()[1] for sock in held]
+    for sock in held:
+        sock.close()
+    return ports
+
+
+def node_command(home: Path, *arguments: str) -> list[str]:
+    return [sys.executable, "-m", "workers.node", "--home", str(home), *arguments]
+
+
+def _die_with_the_tests() -> None:
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+
+
+class NodeSet:
+    """Three nodes: homes, processes, and calls to their control ports."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.coordinator = Ed25519PrivateKey.generate()
+        self.homes = [directory / str(i) for i in range(3)]
+        self.processes: dict[int, subprocess.Popen[str]] = {}
+        ports = free_ports(6)
+        self.control = [f"http://127.0.0.1:{p}" for p in ports[:3]]
+        for i, home in enumerate(self.homes):
+            init = ["init", "--index", str(i), "--name", f"node-{i}"]
+            init += ["--control", f"127.0.0.1:{ports[i]}", "--mesh", f"127.0.0.1:{ports[3 + i]}"]
+            subprocess.run(
+                node_command(home, *init), check=True, cwd=REPOSITORY, capture_output=True
+            )
+        self.descriptors = [json.loads((h / "descriptor.json").read_text()) for h in self.homes]
+        self.fingerprints = [jobs.fingerprint(d) for d in self.descriptors]
+        peers = {"coordinator": wire.public_hex(self.coordinator), "nodes": self.descriptors}
+        for home in self.homes:
+            (home / "peers.json").write_text(json.dumps(peers))
+        self.http = httpx.Client(timeout=90)
+        self._threads = ThreadPoolExecutor(12)
+
+    # ---- processes ----------------------------------------------------------------------------
+
+    def start(self, *indices: int) -> None:
+        for i in indices or range(3):
+            with (self.homes[i] / "log").open("a") as log:
+                self.processes[i] = subprocess.Popen(
+                    node_command(self.homes[i]),
+                    cwd=REPOSITORY,
+                    stdout=subprocess.PIPE,
+                    stderr=log,
+                    text=True,
+                    preexec_fn=_die_with_the_tests,
+                )
+        for i in indices or range(3):
+            timer = threading.Timer(START_TIMEOUT_S, self.processes[i].kill)
+            timer.start()
+            line = self.processes[i].stdout.readline()  # type: ignore[union-attr]
+            timer.cancel()
+            assert line and json.loads(line)["ready"], (self.homes[i] / "log").read_text()
+
+    def kill(self, i: int) -> None:
+        process = self.processes.pop(i)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        process.stdout.close()  # type: ignore[union-attr]
+
+    def stop(self) -> None:
+        for process in self.processes.values():
+            process.terminate()
+        for process in self.processes.values():
+            assert process.wait(10) == 0
+            process.stdout.close()  # type: ignore[union-attr]
+        self.processes.clear()
+        self.http.close()
+        self._threads.shutdown()
+
+    # ---- calls --------------------------------------------------------------------------------
+
+    def post(self, i: int, path: str, body: Any) -> httpx.Response:
+        return self.http.post(self.control[i] + path, json=body)
+
+    def post_all(self, path: str, body: Any, nodes: tuple[int, ...] = (0, 1, 2)) -> list[Any]:
+        return list(self._threads.map(lambda i: self.post(i, path, body), nodes))
+
+    def put(self, *uploads: dict[str, Any]) -> None:
+        for upload in uploads:
+            for answer in self.post_all("/shares", upload):
+                assert answer.status_code == 201, answer.text
+
+    def signed(self, job: dict[str, Any], **extra: Any) -> dict[str, Any]:
+        signature = wire.sign(self.coordinator, jobs.JOB_DOMAIN, job)
+        return {"descriptor": job, "signature": signature, **extra}
+
+    def ask(
+        self, job: dict[str, Any], nodes: tuple[int, ...] = (0, 1, 2), **extra: Any
+    ) -> list[Any]:
+        return self.post_all("/jobs", self.signed(job, **extra), nodes)
+
+    def begin(self, job: dict[str, Any], i: int, **extra: Any) -> Any:
+        """The answer of one node, to come."""
+        return self._threads.submit(self.post, i, "/jobs", self.signed(job, **extra))
+
+    def commit(self, answers: list[Any], nodes: tuple[int, ...] = (0, 1, 2)) -> list[Any]:
+        receipts = [{k: a.json()[k] for k in ("receipt", "signature")} for a in answers]
+        job_id = receipts[0]["receipt"]["job_id"]
+        return self.post_all(f"/jobs/{job_id}/commit", {"receipts": receipts}, nodes)
+
+    def state(self, i: int, job_id: str) -> dict[str, Any]:
+        return self.http.get(f"{self.control[i]}/jobs/{job_id}").json()
+
+    def wait_for_state(self, i: int, job_id: str, state: str, seconds: float = 20.0) -> None:
+        end = time.monotonic() + seconds
+        while self.state(i, job_id)["state"] != state:
+            assert time.monotonic() < end, self.state(i, job_id)
+            threading.Event().wait(0.01)
+
+    def logs(self) -> str:
+        return "".join((h / "log").read_text() for h in self.homes)
+
+    # ---- what parties make --------------------------------------------------------------------
+
+    def upload(self, key: Ed25519PrivateKey, values: Any, **fields: Any) -> dict[str, Any]:
+        """Fixed-point values shared and sealed to these nodes."""
+        now = int(time.time())
+        base = {"circuits_hash": circuits_hash(), "issued_at": now, "expires_at": now + 3600}
+        return sealing.make_upload(
+            np.asarray(values, dtype=np.int64), base | fields, key, self.descriptors
+        )
+
+    def job(
+        self, circuit: str, scope: str, inputs: dict[str, list[str]], **more: Any
+    ) -> dict[str, Any]:
+        base = {
+            "v": 1,
+            "job_id": secrets.token_hex(16),
+            "attempt": 1,
+            "circuit": circuit,
+            "circuits_hash": circuits_hash(),
+            "engine": "ring",
+            "nodes": self.fingerprints,
+            "scope": scope,
+            "roster": None,
+            "inputs": inputs,
+            "model": None,
+            "deadline_s": 20,
+        }
+        return base | more
+
+
+def fixed(values: Any, f: int = 16) -> np.ndarray:
+    return np.rint(np.asarray(values, dtype=float) * 2**f).astype(np.int64)
+
+
+class Round:
+    """A small logistic round: its parties, uploads and job, ready to be spoiled by a test."""
+
+    FEATURES = 2
+    TRUE = np.array([1.5, -1.0, 0.25])
+
+    def __init__(
+        self, nodes: NodeSet, *, custodians: int = 5, rows: int = 24, seed: int = 1
+    ) -> None:
+        self.nodes = nodes
+        self.id = str(uuid.uuid4())
+        self.scope = f"round:{self.id}"
+        self.custodians = _sorted_keys(custodians)
+        self.validators = _sorted_keys(1)
+        self.roster = tickets.roster_of(
+            round_id=self.id,
+            members=[
+                {"key": wire.public_hex(k), "role": role, "name": role}
+                for role, held in (("custodian", self.custodians), ("validator", self.validators))
+                for k in held
+            ],
+        )
+        self.params = {"features": self.FEATURES, "strata": 1, "rows": [rows], "min_cell": 3}
+        rng = np.random.default_rng(seed)
+        # all but one have learnt the same thing: the last one's labels are flipped
+        signs = [1] * (custodians - 1) + [-1]
+        self.weights = [s * (self.TRUE + rng.normal(0, 0.1, 3)) for s in signs]
+        x = rng.normal(0, 1, (rows, self.FEATURES))
+        y = (x @ self.TRUE[:2] + self.TRUE[2] > 0).astype(float)
+        self.holdout = np.column_stack([x, y, np.ones(rows)])
+        self.uploads = self.make_uploads()
+
+    def fields(self, slot: str, **changes: Any) -> dict[str, Any]:
+        base = {
+            "scope": self.scope,
+            "slot": slot,
+            "circuits": ["logistic_round@1"],
+            "params": self.params,
+            "f": 16,
+            "roster": tickets.check_roster(self.roster),
+            "resolution": "logit",
+        }
+        return base | changes
+
+    def make_uploads(self) -> dict[str, list[dict[str, Any]]]:
+        update, holdout = self.fields("update"), self.fields("holdout")
+        return {
+            "update": [
+                self.nodes.upload(k, fixed(w), **update)
+                for k, w in zip(self.custodians, self.weights)
+            ],
+            "holdout": [
+                self.nodes.upload(k, fixed(self.holdout), **holdout) for k in self.validators
+            ],
+        }
+
+    def put(self) -> Round:
+        self.nodes.put(*self.uploads["update"], *self.uploads["holdout"])
+        return self
+
+    def job(self, **changes: Any) -> dict[str, Any]:
+        inputs = {
+            slot: [u["ticket"]["share_id"] for u in listed] for slot, listed in self.uploads.items()
+        }
+        base: dict[str, Any] = {"roster": self.roster, "inputs": inputs}
+        return self.nodes.job("logistic_round@1", self.scope, **(base | changes))
+
+
+class Buyer:
+    """Someone who asks a committed model about rows."""
+
+    def __init__(self, nodes: NodeSet, model: str) -> None:
+        self.nodes = nodes
+        self.model = model
+        self.key = Ed25519PrivateKey.generate()
+        self.reply = X25519PrivateKey.generate()
+
+    def query(self, rows: Any, **changes: Any) -> dict[str, Any]:
+        values = fixed(rows)
+        base = {
+            "scope": f"query:{uuid.uuid4().hex}",
+            "slot": "row",
+            "circuits": ["logistic_infer@1"],
+            "params": {"features": values.shape[1], "rows": values.shape[0]},
+            "f": 16,
+            "model": self.model,
+            "reply_key": keys.hpke_public_hex(self.reply),
+            "price_micro": "500000",
+            "resolution": "logit",
+        }
+        return self.nodes.upload(self.key, values, **(base | changes))
+
+    def job(self, upload: dict[str, Any], **changes: Any) -> dict[str, Any]:
+        ticket = upload["ticket"]
+        inputs = {"row": [ticket["share_id"]]}
+        base = {"model": ticket["model"], "inputs": inputs}
+        return self.nodes.job("logistic_infer@1", ticket["scope"], **(base | changes))
+
+    def open(self, upload: dict[str, Any], answers: list[Any]) -> np.ndarray:
+        blobs = [a.json()["sealed"] for a in answers]
+        values, f = sealing.open_outputs(blobs, upload["ticket"], self.reply)
+        return values / 2**f
+
+
+def trained_model(nodes: NodeSet) -> str:
+    """The id of a model that the nodes have made and committed."""
+    answers = nodes.ask(Round(nodes).put().job())
+    assert all(a.status_code == 200 for a in answers), [a.text for a in answers]
+    committed = nodes.commit(answers)
+    assert all(c.status_code == 200 for c in committed), [c.text for c in committed]
+    return str(committed[0].json()["model"])
+
+
+def _sorted_keys(count: int) -> list[Ed25519PrivateKey]:
+    made = [Ed25519PrivateKey.generate() for _ in range(count)]
+    return sorted(made, key=wire.public_hex)
+
+
+@pytest.fixture(scope="session")
+def three_nodes(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Three nodes that run for the whole session."""
+    assert not os.environ.get("FLAI_STORE_KEY")
+    nodes = NodeSet(tmp_path_factory.mktemp("nodes"))
+    nodes.start()
+    yield nodes
+    nodes.stop()
+
+
+@pytest.fixture(scope="session")
+def model(three_nodes: NodeSet) -> str:
+    return trained_model(three_nodes)

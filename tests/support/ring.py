@@ -1,0 +1,132 @@
+"""Run engines in tests: three members as threads, or as processes over real sockets."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from apps.protocol.circuits import Circuit
+from workers.mpc import replicated
+from workers.mpc.engines.base import Shared, as_words
+from workers.mpc.engines.plain import Plain
+from workers.mpc.engines.ring import Ring, RingOutcome, run_ring
+from workers.mpc.engines.ring_net import Net
+from workers.mpc.transport import LocalMesh, SocketTransport, Transport, socket_pairs
+
+Values = Mapping[str, Sequence[Any]]
+Function = Callable[..., Any]
+
+
+def shares_for(words: list[Any], node: int) -> tuple[Any, Any]:
+    return replicated.pair_of(node, dict(enumerate(words)))
+
+
+def share(values: Any) -> list[Any]:
+    return replicated.split(as_words(values), os.urandom(32), os.urandom(32))
+
+
+def three_threads(
+    work: Callable[[Transport], Any], transports: Sequence[Transport] | None = None
+) -> list[Any]:
+    """work(transport) at each member; answers or exceptions, in order of the members."""
+    mesh = None if transports else LocalMesh()
+    members: Sequence[Any] = transports or mesh.transports  # type: ignore[union-attr]
+    answers: list[Any] = [None] * 3
+
+    def run(me: int) -> None:
+        try:
+            answers[me] = work(members[me])
+        except Exception as error:
+            answers[me] = error
+            if mesh:
+                mesh.kill(me)
+
+    threads = [threading.Thread(target=run, args=(me,)) for me in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return answers
+
+
+def ring_function(function: Function, *inputs: tuple[Any, int]) -> Any:
+    """function(ops, *secrets) on the ring, opened; inputs are (integers, f). All members agree."""
+    shared = [(share(values), f) for values, f in inputs]
+
+    def work(transport: Transport) -> Any:
+        ring = Ring(Net(transport, b"test"))
+        secrets = [Shared(shares_for(words, transport.me), f) for words, f in shared]
+        with np.errstate(over="ignore"):
+            answer = function(ring, *secrets)
+            return ring.open(answer) if isinstance(answer, Shared) else answer
+
+    answers = three_threads(work)
+    for answer in answers:
+        if isinstance(answer, Exception):
+            raise answer
+        np.testing.assert_array_equal(answer, answers[0])
+    return answers[0]
+
+
+def plain_function(function: Function, *inputs: tuple[Any, int]) -> Any:
+    """The same in the clear."""
+    plain = Plain()
+    with np.errstate(over="ignore"):
+        answer = function(plain, *(Shared((as_words(v),), f) for v, f in inputs))
+        return plain.open(answer) if isinstance(answer, Shared) else answer
+
+
+def _member(me: int, circuit_id: str, shared: Any, params: Any, peers: Any, answers: Any) -> None:
+    from apps.protocol.circuits import CIRCUITS
+
+    for other, sockets in enumerate(peers):
+        if other != me:
+            for sock in sockets.values():
+                sock.close()
+    transport = SocketTransport(me, peers[me])
+    shares = {slot: [shares_for(words, me) for words in items] for slot, items in shared.items()}
+    answers.send(run_ring(CIRCUITS[circuit_id], shares, params, transport, context=b"test"))
+    # the others may still read what was sent last
+    answers.recv()
+    transport.close()
+
+
+def three_processes(
+    circuit: Circuit, values: Values, params: Mapping[str, Any]
+) -> list[RingOutcome]:
+    """The circuit on three processes joined by sockets; values as for `run_plain`."""
+    context = multiprocessing.get_context("fork")
+    shared = {slot: [share(value) for value in items] for slot, items in values.items()}
+    peers = socket_pairs()
+    pipes, members = [], []
+    for me in range(3):
+        here, there = context.Pipe()
+        member = context.Process(
+            target=_member, args=(me, circuit.id, shared, params, peers, there), daemon=True
+        )
+        member.start()
+        there.close()
+        pipes.append(here)
+        members.append(member)
+    for sockets in peers:
+        for sock in sockets.values():
+            sock.close()
+    outcomes = [pipe.recv() for pipe in pipes]
+    for pipe, member in zip(pipes, members, strict=True):
+        pipe.send(None)
+        member.join()
+    return outcomes
+
+
+def joined(outcomes: Sequence[RingOutcome], name: str) -> Any:
+    """The secret `result` or `sealed` put together as its addressee would; words must agree."""
+    words: dict[int, Any] = {}
+    for node, outcome in enumerate(outcomes):
+        for index, word in zip(replicated.held_by(node), getattr(outcome, name), strict=True):
+            np.testing.assert_array_equal(words.setdefault(index, word), word)
+    return replicated.join(words).astype(np.int64)

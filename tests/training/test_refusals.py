@@ -1,0 +1,198 @@
+"""What a round does not take, and what it says: nothing is half written."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from apps.compute import control
+from apps.core.clock import now
+from apps.core.errors import DomainError
+from apps.training import running, services, submissions
+from apps.training.models import Round, Submission
+from tests.support.market import Market, drain
+from tests.support.nodes import NodeSet
+
+
+def refusal(call) -> DomainError:
+    with pytest.raises(DomainError) as refused:
+        call()
+    assert not Submission.objects.exists()
+    return refused.value
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"scope": "moments:another"}, "scope"),
+        ({"circuits": ["logistic_round@1"]}, "circuits"),
+        ({"circuits_hash": "00" * 32}, "circuits_hash"),
+        ({"roster": "00" * 32}, "roster"),
+        ({"params": {"features": 3}}, "params"),
+        ({"f": 16}, "f"),
+    ],
+)
+def test_a_ticket_for_something_else_is_refused_by_the_fields_name(market, changes, field) -> None:
+    held = market.whitelist()
+    site = market.custodians[0]
+    upload = market.upload(held, site, "sums", market.sums(1), **changes)
+    error = refusal(lambda: market.submit(held, site, upload))
+    assert error.code == "ticket_mismatch" and error.args_["field"] == field
+    assert field in error.text
+
+
+def test_a_share_of_another_shape_or_with_a_short_life_is_refused(market) -> None:
+    held = market.whitelist()
+    site = market.custodians[0]
+    upload = market.upload(held, site, "sums", market.sums(1)[:4])
+    assert refusal(lambda: market.submit(held, site, upload)).args_["field"] == "shape"
+    soon = int(now().timestamp()) + 60
+    upload = market.upload(held, site, "sums", market.sums(1), expires_at=soon)
+    assert refusal(lambda: market.submit(held, site, upload)).args_["field"] == "expires_at"
+
+
+def test_forged_foreign_and_early_shares_are_refused(market) -> None:
+    held = market.whitelist()
+    site, other, validator = market.custodians[0], market.custodians[1], market.validators[0]
+    upload = market.upload(held, site, "sums", market.sums(1))
+    forged = {**upload, "ticket": {**upload["ticket"], "uses": 1, "f": 21}}
+    assert refusal(lambda: market.submit(held, site, forged)).code == "bad_signature"
+    assert refusal(lambda: market.submit(held, other, upload)).code == "wrong_sender"
+    assert refusal(lambda: market.submit(held, market.buyer, upload)).code == "not_on_roster"
+    as_validator = market.upload(held, validator, "sums", market.sums(1))
+    assert refusal(lambda: market.submit(held, validator, as_validator)).code == "wrong_slot"
+
+
+def test_the_same_upload_is_one_submission_and_another_one_is_refused(market) -> None:
+    held = market.whitelist()
+    site = market.custodians[0]
+    upload = market.upload(held, site, "sums", market.sums(1))
+    first, new = market.submit(held, site, upload)
+    again, anew = market.submit(held, site, upload)
+    assert (new, anew) == (True, False) and first.id == again.id
+    with pytest.raises(DomainError) as refused:
+        market.submit(held, site, market.upload(held, site, "sums", market.sums(2)))
+    assert refused.value.code == "already_submitted"
+
+
+def test_a_share_that_the_nodes_refuse_may_be_sent_anew(market) -> None:
+    """Sealed for the wrong node: its holder cannot open it, and says so."""
+    held = market.whitelist()
+    site = market.custodians[0]
+    upload = market.upload(held, site, "sums", market.sums(1))
+    upload["envelopes"] = upload["envelopes"][1:] + upload["envelopes"][:1]
+    submission, _ = market.submit(held, site, upload)
+    drain()
+    submission.refresh_from_db()
+    assert submission.state == "refused" and submission.reason
+    assert submission.upload is None
+    better, new = market.submit(held, site, market.upload(held, site, "sums", market.sums(1)))
+    drain()
+    better.refresh_from_db()
+    assert new and better.state == "delivered" and len(better.acks) == 3
+
+
+def test_only_validators_announce_rows_and_only_until_updates_are_asked_for(market) -> None:
+    held = market.whitelist()
+
+    def announce(who, rows):
+        return submissions.holdout_rows_announce(
+            round_id=held.id, party=who.party, rows=rows, now=now()
+        )
+
+    with pytest.raises(DomainError, match="not_a_validator"):
+        announce(market.custodians[0], 40)
+    with pytest.raises(DomainError, match="bad_rows"):
+        announce(market.validators[0], 2)
+    with pytest.raises(DomainError, match="bad_rows"):
+        announce(market.validators[0], 10**6)
+    market.normalise(held)
+    held.refresh_from_db()
+    assert held.phase == "updates"
+    announce(market.validators[0], 40)
+    with pytest.raises(DomainError, match="rows_fixed"):
+        announce(market.validators[0], 41)
+
+
+def test_a_round_without_three_useful_updates_is_void_and_pays_nobody_points(market) -> None:
+    for site in market.custodians[1:]:
+        site.weights = -3 * site.weights
+    from apps.subdaos.selectors import points_at
+
+    before = points_at(market.dao, now())
+    held = market.train()
+    assert held.phase == "void" and "three" in held.reason
+    assert not hasattr(held, "version")
+    assert points_at(market.dao, now()) == before
+
+
+def test_a_round_that_nobody_fills_expires_and_says_who_is_missing(market) -> None:
+    held = market.whitelist()
+    site = market.custodians[0]
+    market.submit(held, site, market.upload(held, site, "sums", market.sums(1)))
+    drain()
+    services.rounds_expire(now=held.expires_at + timedelta(seconds=1))
+    held.refresh_from_db()
+    assert held.phase == "failed"
+    assert site.party.slug not in held.reason.replace(".", "").replace(",", "").split()
+    assert market.custodians[1].party.slug in held.reason
+
+
+def test_a_round_whose_node_never_comes_back_fails_when_its_time_is_over(
+    market, monkeypatch
+) -> None:
+    held = market.whitelist()
+    market.normalise(held)
+    market.share_updates(held)
+    for submission in Submission.objects.filter(state="received"):
+        submissions.share_deliver(submission_id=submission.id)
+
+    def away(*_: object, **__: object) -> None:
+        raise control.Retryable("node_down", "Node House One does not answer.")
+
+    monkeypatch.setattr(control, "run_job", away)
+    monkeypatch.setattr(control, "health", lambda members: [False] * len(members))
+    assert running.round_run(round_id=held.id) is False
+    held.refresh_from_db()
+    assert held.phase == "computing"
+    monkeypatch.setattr(running, "clock_now", lambda: held.expires_at + timedelta(seconds=1))
+    running.round_run(round_id=held.id)
+    held.refresh_from_db()
+    assert (held.phase, held.reason) == ("failed", "Node House One does not answer.")
+    assert services.why_not(held.dao) is None  # another round can be opened
+
+
+def test_a_version_that_is_voted_down_is_rejected_and_not_listed(market) -> None:
+    held = market.train()
+    assert running.versions_reject_defeated(now=now()) == 0
+    assert running.versions_reject_defeated(now=now() + timedelta(seconds=30)) == 1
+    held.version.refresh_from_db()
+    assert held.version.status == "rejected"
+    assert services.round_open_if_ready(dao_id=market.dao.id, now=now()).number == 2
+
+
+def test_a_round_survives_the_death_of_a_node(transactional_db, settings, tmp_path) -> None:
+    from tests.support.market import drain_until
+
+    nodes = NodeSet(tmp_path / "nodes")
+    nodes.start()
+    market = Market(nodes, settings, tmp_path)
+    held = market.whitelist()
+    market.normalise(held)
+    market.share_updates(held)
+    for submission in Submission.objects.filter(state="received"):
+        submissions.share_deliver(submission_id=submission.id)
+    nodes.kill(0)
+    assert running.round_run(round_id=held.id) is False
+    nodes.start(0)
+
+    def over() -> bool:
+        held.refresh_from_db()
+        return held.phase not in ("updates", "computing")
+
+    drain_until(over)
+    assert held.phase == "done", held.progress
+    assert held.round_job.attempt > 1
+    assert Round.objects.get().version.evidence["auc_milli"] > 850
+    nodes.stop()

@@ -1,0 +1,50 @@
+"""Parties with money, for tests of the ledger."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import UTC, datetime, timedelta
+
+from django.db import transaction
+
+from apps.accounts.models import Party
+from apps.wallets import services
+from apps.wallets.ledger import Leg
+from apps.wallets.models import Account
+
+T0 = datetime(2026, 11, 1, 12, 0, tzinfo=UTC)
+
+
+def at(seconds: float) -> datetime:
+    """`seconds` after T0."""
+    return T0 + timedelta(seconds=seconds)
+
+
+def party(slug: str) -> Party:
+    return Party.objects.create(kind="person", name=slug.title(), slug=slug)
+
+
+def funded(slug: str, usdc_micro: int, *, now: datetime = T0) -> Account:
+    """The main USDC account of a new party, with that much on it."""
+    with transaction.atomic():
+        account = services.account(party(slug), "USDC")
+        if usdc_micro:
+            services.mint("USDC", account, usdc_micro, None, now)
+    return account
+
+
+def leg(debit: Account, credit: Account, amount_micro: int, **more: object) -> Leg:
+    return Leg(
+        id=more.pop("id", None) or uuid.uuid4(),
+        debit_account=debit,
+        credit_account=credit,
+        amount_micro=amount_micro,
+        kind="test.pay",
+        **more,
+    )
+
+
+def balances(account: Account) -> tuple[int, int]:
+    """(posted, held) as stored."""
+    account.refresh_from_db()
+    return account.posted_micro, account.held_micro

@@ -1,0 +1,261 @@
+"""The agent beside the data, for custodians and validators.
+
+Steps, each repeatable: `attest` (the file fits; only counts and a commitment leave), `normalise`
+(sums of columns, secret-shared; a validator declares its number of rows), `train` (an update
+trained here, secret-shared; a validator shares its holdout). Every step checks first what it is
+asked to join: nodes pinned, roster complete, circuits of its own release. What leaves the site is
+shown before it leaves, and is in the journal.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from apps.protocol import wire
+from workers.client import data, training
+from workers.client.api import Api, ClientError, wait_for
+from workers.client.home import Home
+from workers.client.joining import (
+    CUSTODIAN,
+    ENDED,
+    MIN_CELL,
+    MOMENTS,
+    ROUND,
+    VALIDATOR,
+    Joined,
+    Print,
+    check_normalisation,
+    join,
+)
+from workers.client.outbox import Outbox
+
+ATTESTATION_DOMAIN = "flai/attestation/v1"
+SCHEMA_DOMAIN = "flai/schema/v1"
+PARTY_KEY_DOMAIN = "flai/party-key/v1"
+WAIT_DEADLINE_S = 3600.0
+
+
+class Agent:
+    """One site in one role. `say` gets each line that the person at the site should see."""
+
+    def __init__(
+        self, home: Home, role: str, *, say: Print = print, api: Api | None = None
+    ) -> None:
+        self.home = home
+        self.role = role
+        self.say = say
+        self._api = api
+
+    @property
+    def api(self) -> Api:
+        if self._api is None:
+            self._api = self.home.api()
+        return self._api
+
+    # -- attest
+
+    def attest(self, rfm_slug: str) -> dict[str, Any]:
+        """Check the file against the request's schema and file a signed attestation of the result.
+
+        What leaves: number of rows, column names, share of missing cells, rows per stratum (none
+        below 5) and a salted commitment to the file. Returns the application.
+        """
+        rfm = self.api.get(f"rfms/{rfm_slug}/")
+        table = self.table(rfm["spec"])
+        done = self.home.journal.last("attested", rfm=rfm_slug, role=self.role)
+        if done:
+            self.say(f"Already attested for {rfm_slug}.")
+            return done["application"]
+        me = self.register_key()
+        attestation, salt = self._attestation(rfm, table, me["pid"])
+        self._show_attestation(attestation)
+        # The salt goes to the journal first: without it the commitment could not be opened later.
+        self.home.journal.write("attesting", rfm=rfm_slug, attestation=attestation, salt=salt)
+        body = {
+            "role": self.role,
+            "attestation": attestation,
+            "signature": wire.sign(self.home.identity(), ATTESTATION_DOMAIN, attestation),
+        }
+        application = self.api.post(f"rfms/{rfm_slug}/applications/", body)
+        self.home.journal.write("attested", rfm=rfm_slug, role=self.role, application=application)
+        self.say(f"Filed as {self.role}: {application.get('status', 'filed')}.")
+        return application
+
+    def register_key(self) -> dict[str, Any]:
+        """Bind this home's signing key to the organisation. Returns the party: pid, slug, name."""
+        me = self.api.get("me/")
+        party = me.get("party", me)
+        key = self.home.identity_hex()
+        if party.get("public_key", party.get("signing_key")) != key:
+            signed = {"pid": party["pid"], "public_key": key}
+            signature = wire.sign(self.home.identity(), PARTY_KEY_DOMAIN, signed)
+            self.api.put("me/signing-key/", {"public_key": key, "signature": signature})
+        return party
+
+    def table(self, spec: Mapping[str, Any]) -> data.Table:
+        """This site's rows, checked against a request's spec or a SubDAO's parameters."""
+        if "features" not in spec:
+            spec = {**spec, "features": spec["schema"]["features"]}
+        config = self.home.config
+        schema = data.Schema.of_spec(spec, label=config.get("label"), strata=config.get("strata"))
+        least = int(spec.get("min_rows") or spec.get("governance", {}).get("min_rows") or 1)
+        table = data.read_table(
+            self.home.file("data", "rows.csv"),
+            schema,
+            min_rows=least,
+            need_strata=self.role == VALIDATOR,
+        )
+        self.say(f"{table.path.name}: {table.rows} rows, {len(table.columns)} columns.")
+        if table.missing:
+            self.say(f"  {table.missing} missing cells take their column's mean.")
+        if table.clamped:
+            self.say(f"  {table.clamped} cells outside the plausible range were moved to its edge.")
+        return table
+
+    def _attestation(
+        self, rfm: Mapping[str, Any], table: data.Table, pid: str
+    ) -> tuple[dict[str, Any], str]:
+        salt = secrets.token_bytes(32)
+        commitment = hashlib.sha256(salt + table.path.read_bytes()).hexdigest()
+        strata: dict[str, int | None] = {}
+        spec = rfm["spec"]
+        for value in (spec.get("strata") or {}).get("values", []):
+            count = 0 if table.strata is None else int((table.strata == value).sum())
+            strata[value] = count if count >= MIN_CELL else None
+        schema = {name: spec[name] for name in ("standard", "features", "label", "strata")}
+        return {
+            "v": 1,
+            "rfm": rfm["slug"],
+            "pid": pid,
+            "role": self.role,
+            "schema_hash": wire.digest(SCHEMA_DOMAIN, schema),
+            "rows": table.rows,
+            "columns": list(table.columns),
+            "missing_ppm": table.missing * 1_000_000 // table.features.size,
+            "strata": strata,
+            "dataset_commitment": commitment,
+        }, salt.hex()
+
+    def _show_attestation(self, attestation: Mapping[str, Any]) -> None:
+        self.say("What leaves this site:")
+        for name in ("rows", "missing_ppm", "strata", "schema_hash", "dataset_commitment"):
+            self.say(f"  {name:18} {json.dumps(attestation[name])}")
+        self.say(f"  {'columns':18} their {len(attestation['columns'])} names")
+
+    # -- rounds
+
+    def round_of(self, *, subdao: str, round_id: str | None = None) -> dict[str, Any]:
+        """The round to take part in: that one, or the SubDAO's current one."""
+        if round_id is None:
+            current = self.api.get(f"subdaos/{subdao}/").get("current_round")
+            if not current:
+                raise ClientError(f"{subdao} has no round open now.", code="no_round")
+            round_id = current["id"] if isinstance(current, dict) else current
+        return self.api.get(f"rounds/{round_id}/")
+
+    def normalise(self, *, subdao: str, round_id: str | None = None) -> dict[str, Any] | None:
+        """Custodian: share [n, Σx, Σx²]. Validator: declare the number of holdout rows."""
+        current = self.round_of(subdao=subdao, round_id=round_id)
+        dao = self.api.get(f"subdaos/{subdao}/")
+        table = self.table(dao["params"])
+        if self.role == VALIDATOR:
+            body = {"rows": table.rows}
+            self.api.post(f"rounds/{current['id']}/holdout-rows/", body)
+            self.home.journal.write("rows_declared", round=current["id"], rows=table.rows)
+            self.say(f"Declared {table.rows} holdout rows; the rows themselves come later, sealed.")
+            return None
+        again = self._outbox().resumed(current, MOMENTS)
+        if again:
+            return again
+        joined = self._join(current, MOMENTS, table)
+        f = joined.slot.f
+        sums = training.moments(table, f=f, sites=joined.custodians)
+        what = f"{len(sums)} sums over {table.rows} rows (count, Σx, Σx² of each column)"
+        return self._outbox().submit(current, MOMENTS, joined, sums, what)
+
+    def train(self, *, subdao: str, round_id: str | None = None) -> dict[str, Any]:
+        """Custodian: train and share the update. Validator: share the standardised holdout."""
+        current = self.round_of(subdao=subdao, round_id=round_id)
+        again = self._outbox().resumed(current, ROUND)
+        if again:
+            return again
+        if not current.get("normalisation"):
+            raise ClientError(
+                "The round's normalisation is not known yet: other sites' sums are missing.",
+                code="too_early",
+            )
+        dao = self.api.get(f"subdaos/{subdao}/")
+        table = self.table(dao["params"])
+        joined = self._join(current, ROUND, table)
+        check_normalisation(current, joined)
+        mean, std = training.constants(current["normalisation"])
+        features = training.standardise(table.features, mean, std)
+        if self.role == CUSTODIAN:
+            values = self._update(table, features)
+            what = f"an update of {len(values)} numbers, trained on {table.rows} rows"
+        else:
+            values = self._holdout(table, features, dao["params"])
+            what = f"{len(values)} holdout rows of {values.shape[1]} values"
+        return self._outbox().submit(current, ROUND, joined, values, what)
+
+    def run(self, *, rfm: str) -> dict[str, Any]:
+        """Everything from the attestation to the delivered update, waiting for the others."""
+        self.attest(rfm)
+        self.say("Waiting for the funding and the whitelist vote …")
+        subdao = wait_for(
+            lambda: self.api.get(f"rfms/{rfm}/").get("subdao"),
+            deadline_s=WAIT_DEADLINE_S,
+            what="the award",
+        )
+        current = wait_for(
+            lambda: self.api.get(f"subdaos/{subdao}/").get("current_round"),
+            deadline_s=WAIT_DEADLINE_S,
+            what="the first round",
+        )
+        round_id = current["id"] if isinstance(current, dict) else current
+        self.normalise(subdao=subdao, round_id=round_id)
+        self.say("Waiting for the other sites' sums …")
+        wait_for(
+            lambda: self._ready_for_updates(round_id),
+            deadline_s=WAIT_DEADLINE_S,
+            what="the normalisation",
+        )
+        return self.train(subdao=subdao, round_id=round_id)
+
+    def _ready_for_updates(self, round_id: str) -> bool | None:
+        current = self.api.get(f"rounds/{round_id}/")
+        if current["phase"] in ENDED:
+            raise ClientError(f"The round ended: {current.get('reason') or current['phase']}.")
+        return True if current.get("normalisation") else None
+
+    def _join(self, current: Mapping[str, Any], stage: str, table: data.Table) -> Joined:
+        return join(current, stage, table, home=self.home, role=self.role, say=self.say)
+
+    def _outbox(self) -> Outbox:
+        return Outbox(self.home, self.role, api=self.api, say=self.say)
+
+    # -- what is shared
+
+    def _update(self, table: data.Table, features: np.ndarray) -> np.ndarray:
+        options = self.home.config.get("train", {})
+        own = options.get("update")
+        if own:
+            self.say(f"Using the update that this site's own tooling made: {own}.")
+            return training.bounded(data.read_weights(self.home.path / own, table.columns))
+        c = float(options.get("C", 1.0))
+        self.say(f"Training a logistic regression on {table.rows} rows (C = {c:g}) …")
+        return training.train(features, table.labels, c=c)
+
+    def _holdout(
+        self, table: data.Table, features: np.ndarray, params: Mapping[str, Any]
+    ) -> np.ndarray:
+        values = (params.get("strata") or {}).get("values", [])
+        strata = data.one_hot(table.strata, values, table.rows)
+        order = data.row_order(table.labels, table.strata)
+        return np.concatenate([features, table.labels[:, None], strata], axis=1)[order]

@@ -1,0 +1,200 @@
+"""The buyer: a row goes out shared and sealed, the answer is opened here and nowhere else.
+
+    p = 1 / (1 + exp(−z)),   z the model's logit for (x − mean) / std
+
+The nodes compute z on shares and seal their parts of it to a key made for this one query. Every
+part comes from two nodes; they must agree.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import secrets
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from apps.protocol.circuits import CIRCUITS
+from workers.client import data, training
+from workers.client.api import Api, ClientError, wait_for
+from workers.client.home import Home
+from workers.client.nodes import check_release, trusted_nodes
+from workers.mpc import keys, sealing
+
+INFER = "logistic_infer@1"
+SLOT = "row"
+TICKET_LIFETIME_S = 600
+QUERY_DEADLINE_S = 90.0
+POLL_MS = 2000
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Probabilities [k] of the positive label, and the payment that bought them."""
+
+    probabilities: tuple[float, ...]
+    logits: tuple[float, ...]
+    query_id: str
+    price_micro: int
+
+
+class Buyer:
+    """Buys predictions of one listing from the balance of the home's party.
+
+    `predict(rows)` takes rows of features in the listing's order and units, k ≤ 1000 of them, and
+    pays the listing's price for each of them.
+    """
+
+    def __init__(self, home: Home, listing: str, *, api: Api | None = None) -> None:
+        self.home = home
+        self.api = api or home.api()
+        self.listing = self.api.get(f"listings/{listing}/")
+        self.slug = listing
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The features, in the order in which a row gives them."""
+        return tuple(f["name"] for f in self.listing["features"])
+
+    @property
+    def price_micro(self) -> int:
+        return int(self.listing["price_micro"])
+
+    def predict(
+        self, rows: Sequence[Sequence[float]], *, idempotency_key: str | None = None
+    ) -> Prediction:
+        """One paid query. Raises: ClientError; where the query fails, the hold is released.
+
+        With an `idempotency_key` of yours the sealed row and its reply key are kept in the home
+        before they are sent, so that the same call again, by another process too, is the same
+        query: paid once, and its answer can still be opened.
+        """
+        if idempotency_key is None:
+            upload, reply_private = self.make_query(rows)
+        else:
+            upload, reply_private = self._kept_query(rows, idempotency_key)
+        key = idempotency_key or str(uuid.uuid4())
+        query = self.api.post(f"listings/{self.slug}/queries/", upload, idempotency_key=key)
+        return self.collect(query["id"], upload["ticket"], reply_private)
+
+    def _kept_query(self, rows: Sequence[Sequence[float]], key: str) -> tuple[dict[str, Any], Any]:
+        question = json.dumps([self.slug, [[float(value) for value in row] for row in rows]])
+        asked = hashlib.sha256(question.encode()).hexdigest()
+        name = hashlib.sha256(key.encode()).hexdigest()[:32]
+        kept = self.home.kept_query(name)
+        if kept is None:
+            upload, reply_private = self.make_query(rows)
+            secret = reply_private.private_bytes_raw().hex()
+            kept = {"asked": asked, "upload": upload, "reply_key": secret}
+            self.home.keep_query(name, kept)
+        if kept["asked"] != asked:
+            raise ClientError(
+                "You used this idempotency key for other rows. Choose a new one for a new query.",
+                code="idempotency_conflict",
+            )
+        return kept["upload"], keys.hpke_key(bytes.fromhex(kept["reply_key"]))
+
+    def make_query(self, rows: Sequence[Sequence[float]]) -> tuple[dict[str, Any], Any]:
+        """The upload of one query and the private key that opens its answer."""
+        values = self._standardised(rows)
+        nodes = trusted_nodes(self.home, self.listing["nodes"])
+        release = check_release(self.listing["circuits_hash"], nodes)
+        if self.listing["circuit"] != INFER:
+            raise ClientError(f"This release can't query {self.listing['circuit']}.")
+        params = {"features": len(self.columns), "rows": len(values)}
+        circuit = CIRCUITS[INFER]
+        try:
+            circuit.validate(params)
+        except ValueError as error:
+            raise data.DataError(f"These rows don't fit one query: {error}.") from None
+        f = circuit.slots[SLOT].f
+        # A key of its own for each query: an answer can't be tied to another one's.
+        reply_private = keys.hpke_key(secrets.token_bytes(32))
+        now = int(time.time())
+        fields = {
+            "scope": f"query:{uuid.uuid4().hex}",
+            "slot": SLOT,
+            "circuits": [INFER],
+            "circuits_hash": release,
+            "params": params,
+            "f": f,
+            "model": self.listing["model"],
+            "reply_key": keys.hpke_public_hex(reply_private),
+            "price_micro": str(self.price_micro * len(values)),
+            "resolution": self.listing["resolution"],
+            "issued_at": now,
+            "expires_at": now + TICKET_LIFETIME_S,
+        }
+        words = np.round(values * 2.0**f).astype(np.int64)
+        return sealing.make_upload(words, fields, self.home.identity(), nodes), reply_private
+
+    def collect(self, query_id: str, ticket: Mapping[str, Any], reply_private: Any) -> Prediction:
+        """Wait for the query, open its three sealed parts. Raises: ClientError when released."""
+
+        def ended() -> dict[str, Any] | None:
+            answer = self.api.get(f"queries/{query_id}/", wait_ms=POLL_MS)
+            return answer if answer["state"] in ("settled", "released") else None
+
+        query = wait_for(ended, deadline_s=QUERY_DEADLINE_S, what="the answer", every_s=0.05)
+        if query["state"] == "released":
+            why = query.get("reason") or "the nodes could not compute it"
+            raise ClientError(f"No answer: {why}. You were not charged.", code="released")
+        blobs = _in_order(query["sealed"], ticket["nodes"])
+        try:
+            values, f = sealing.open_outputs(blobs, ticket, reply_private)
+        except sealing.SealError as error:
+            raise ClientError(
+                f"The answer can't be trusted: {error.text}", code=error.code
+            ) from None
+        logits = (values.reshape(-1) / 2.0**f).tolist()
+        self.home.journal.write(
+            "answered", query=query_id, listing=self.slug, price_micro=str(query["price_micro"])
+        )
+        return Prediction(
+            probabilities=tuple(sigmoid(z) for z in logits),
+            logits=tuple(logits),
+            query_id=query_id,
+            price_micro=int(query["price_micro"]),
+        )
+
+    def _standardised(self, rows: Sequence[Sequence[float]]) -> np.ndarray:
+        if not len(rows):
+            raise data.DataError("There is no row to predict.")
+        for number, row in enumerate(rows, start=1):
+            if len(row) != len(self.columns):
+                raise data.DataError(
+                    f"Row {number} has {len(row)} values; the model takes {len(self.columns)}."
+                )
+        values = np.asarray(rows, dtype=float)
+        if not np.isfinite(values).all():
+            raise data.DataError("A value is missing or is not a finite number.")
+        mean, std = training.constants(self.listing["normalisation"])
+        return training.standardise(values, mean, std)
+
+
+def rows_from_csv(path: Path | str, columns: Sequence[str]) -> list[list[float]]:
+    """The rows of a file with a header; further columns are ignored and stay here."""
+    return data.read_features(Path(path), columns).tolist()
+
+
+def sigmoid(z: float) -> float:
+    """1 / (1 + exp(−z)) without overflow."""
+    if z >= 0:
+        return 1.0 / (1.0 + math.exp(-z))
+    e = math.exp(z)
+    return e / (1.0 + e)
+
+
+def _in_order(sealed: Sequence[Mapping[str, Any]] | None, nodes: Sequence[str]) -> list[str]:
+    by_node = {entry["fingerprint"]: entry["blob"] for entry in sealed or []}
+    missing = [fingerprint for fingerprint in nodes if fingerprint not in by_node]
+    if missing:
+        raise ClientError("A node's part of the answer is missing.", code="bad_output")
+    return [by_node[fingerprint] for fingerprint in nodes]

@@ -1,0 +1,178 @@
+"""The command line: `python3 -m workers.client COMMAND …`. Exit codes: 0 done, 1 not, 2 usage."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from workers.client.api import Api, ClientError
+from workers.client.home import Home
+
+EPILOG = """\
+examples:
+  a hospital takes part in a request, from its attestation to its first update:
+    python3 -m workers.client connect --home ./alder --url https://flai.example --api-key-file key
+    python3 -m workers.client custodian --home ./alder run --rfm response-to-immunotherapy
+  a buyer asks one private question:
+    python3 -m workers.client predict --home ./me --listing response-to-immunotherapy --row row.csv
+  anyone checks the whole log without trusting the server:
+    python3 -m workers.client verify --url https://flai.example --state ./heads.json
+
+A home is a directory of yours with keys, settings (agent.toml) and a journal of what left it.
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    root = argparse.ArgumentParser(
+        prog="python3 -m workers.client",
+        description="FLAI at your side: data, keys and answers stay with you.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = root.add_subparsers(dest="command", metavar="COMMAND")
+
+    connect = commands.add_parser("connect", help="tell a home where the server is")
+    _home(connect)
+    connect.add_argument("--url", required=True, help="address of the server")
+    connect.add_argument(
+        "--api-key-file", type=Path, required=True, help="file with your API key (- for stdin)"
+    )
+    connect.set_defaults(run=_connect)
+
+    for role, text in (
+        ("custodian", "a hospital's agent: attest, share sums, train, share the update"),
+        ("validator", "a validator's agent: attest, declare rows, share the holdout"),
+    ):
+        _agent(commands, role, text)
+
+    predict = commands.add_parser("predict", help="buy a prediction that only you can read")
+    _home(predict)
+    predict.add_argument("--listing", required=True, help="the listing's short name")
+    source = predict.add_mutually_exclusive_group(required=True)
+    source.add_argument("--row", type=Path, help="CSV file with a header, one or more rows")
+    source.add_argument("--values", type=float, nargs="+", help="one row, in the model's order")
+    predict.add_argument("--idempotency-key", help="the same key never pays twice")
+    predict.set_defaults(run=_predict)
+
+    verify = commands.add_parser("verify", help="check the log of a server and replay it")
+    verify.add_argument("--url", required=True, help="address of the server")
+    verify.add_argument("--state", type=Path, help="remembers key and last head between checks")
+    verify.add_argument("--key", help="public key of the log, if you have it from elsewhere")
+    verify.set_defaults(run=_verify)
+
+    show = commands.add_parser("journal", help="what left this home, and when")
+    _home(show)
+    show.set_defaults(run=_journal)
+    return root
+
+
+def _home(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--home", type=Path, required=True, help="your directory")
+
+
+def _agent(commands: argparse._SubParsersAction, role: str, text: str) -> None:
+    command = commands.add_parser(role, help=text)
+    _home(command)
+    steps = command.add_subparsers(dest="step", metavar="STEP", required=True)
+    for name, needs_rfm, help_text in (
+        ("attest", True, "check the file against the request and file the signed result"),
+        ("normalise", False, "share column sums" if role == "custodian" else "declare the rows"),
+        ("train", False, "train and share" if role == "custodian" else "share the holdout"),
+        ("run", True, "all steps, waiting where others must act"),
+    ):
+        step = steps.add_parser(name, help=help_text)
+        if needs_rfm:
+            step.add_argument("--rfm", required=True, help="the request's short name")
+        else:
+            step.add_argument("--subdao", required=True, help="the SubDAO's short name")
+            step.add_argument("--round", help="the round's id (default: the current one)")
+        step.set_defaults(run=_step, role=role)
+
+
+def _connect(options: argparse.Namespace) -> int:
+    if str(options.api_key_file) == "-":
+        key = sys.stdin.readline().strip()
+    else:
+        try:
+            key = options.api_key_file.read_text(encoding="ascii").strip()
+        except (OSError, UnicodeDecodeError):
+            raise ClientError(f"There is no API key in {options.api_key_file}.") from None
+    if not key:
+        raise ClientError("The API key is empty. Create one under Account and pass it on.")
+    party = Api(options.url, key).get("me/")
+    Home(options.home).connect(url=options.url, api_key=key)
+    party = party.get("party", party)
+    print(f"{options.home} now speaks to {options.url} for {party.get('name', party['pid'])}.")
+    return 0
+
+
+def _step(options: argparse.Namespace) -> int:
+    from workers.client.agent import Agent
+
+    agent = Agent(Home(options.home), options.role, say=_say)
+    if options.step == "attest":
+        agent.attest(options.rfm)
+    elif options.step == "normalise":
+        agent.normalise(subdao=options.subdao, round_id=options.round)
+    elif options.step == "train":
+        agent.train(subdao=options.subdao, round_id=options.round)
+    else:
+        agent.run(rfm=options.rfm)
+    return 0
+
+
+def _predict(options: argparse.Namespace) -> int:
+    from workers.client.buyer import Buyer, rows_from_csv
+
+    buyer = Buyer(Home(options.home), options.listing)
+    rows = rows_from_csv(options.row, buyer.columns) if options.row else [options.values]
+    answer = buyer.predict(rows, idempotency_key=options.idempotency_key)
+    for probability in answer.probabilities:
+        print(f"{probability:.4f}")
+    paid = f"{answer.price_micro / 1_000_000:.2f}"
+    print(f"Paid {paid} USDC, query {answer.query_id}. Only you have read this.", file=sys.stderr)
+    return 0
+
+
+def _verify(options: argparse.Namespace) -> int:
+    from workers.client.verify import verify_server
+
+    report = verify_server(options.url, state=options.state, key=options.key)
+    for check in report.checks:
+        print(f"{'✓' if check.ok else '✗'} {check.text}")
+    print("Everything checks." if report.ok else "Something does not check: see ✗ above.")
+    return 0 if report.ok else 1
+
+
+def _journal(options: argparse.Namespace) -> int:
+    import datetime
+
+    for entry in Home(options.home).journal:
+        at = datetime.datetime.fromtimestamp(entry["at"], datetime.UTC)
+        facts = {k: v for k, v in entry.items() if k in ("what", "round", "rfm", "size_bytes")}
+        text = ", ".join(f"{name} {value}" for name, value in facts.items())
+        print(f"{at:%Y-%m-%d %H:%M:%S} UTC  {entry['event']:15} {text}")
+    return 0
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    root = parser()
+    options = root.parse_args(argv)
+    run: Callable[[argparse.Namespace], int] | None = getattr(options, "run", None)
+    if run is None:
+        root.print_help()
+        return 2
+    try:
+        return run(options)
+    except ClientError as error:
+        print(f"Not done: {error.text}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("Stopped. Run the same command again to go on.", file=sys.stderr)
+        return 130

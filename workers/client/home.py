@@ -1,0 +1,204 @@
+"""An agent's home: one directory, readable by its owner alone.
+
+agent.toml       what the site decides: url, api_key (file), data, label, strata, [train] …
+connection.json  address of the server, written by `connect` (agent.toml's url goes first)
+api.key          the API key of the organisation
+identity.key     Ed25519 seed that signs tickets and attestations
+reply.key        X25519 key that alone opens answers
+nodes.pin.json   fingerprints of the nodes that this site trusts, as their operators publish them
+peers.pin.json   optional: public keys of organisations that it is willing to compute with
+queries/         sealed rows and reply keys of queries that may be asked again with the same key
+journal.jsonl    what this agent did and what left the site; never sent anywhere
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
+from apps.protocol.wire import is_hex, public_hex
+from workers.client.api import Api, ClientError
+from workers.mpc import keys
+
+KEY_BYTES = 32
+
+
+class Home:
+    """One participant's directory. Made with mode 0700 where it does not exist."""
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self.path.chmod(0o700)
+        except OSError as error:
+            raise ClientError(
+                f"The home {self.path} can't be used: {error.strerror}. Choose another with --home."
+            ) from None
+        self.config = self._read_config()
+        self.journal = Journal(self.path / "journal.jsonl")
+
+    # -- connection
+
+    def connect(self, *, url: str, api_key: str) -> None:
+        """Remember where the server is and with which key this participant speaks to it."""
+        _write_private(self.path / "connection.json", json.dumps({"url": url}).encode())
+        _write_private(self.api_key_path, api_key.encode())
+
+    @property
+    def url(self) -> str:
+        if self.config.get("url"):
+            return str(self.config["url"])
+        path = self.path / "connection.json"
+        if path.exists():
+            return str(_read_json(path)["url"])
+        raise ClientError(
+            f"{self.path} knows no server yet. Run: "
+            f"python3 -m workers.client connect --home {self.path} --url URL --api-key-file FILE"
+        )
+
+    @property
+    def api_key_path(self) -> Path:
+        return self.path / str(self.config.get("api_key", "api.key"))
+
+    def api(self) -> Api:
+        try:
+            key = self.api_key_path.read_text(encoding="ascii").strip()
+        except OSError:
+            raise ClientError(
+                f"There is no API key in {self.api_key_path}. Run: "
+                f"python3 -m workers.client connect --home {self.path} --url URL "
+                "--api-key-file FILE"
+            ) from None
+        return Api(self.url, key)
+
+    # -- keys
+
+    def identity(self) -> Ed25519PrivateKey:
+        """The signing key; made at first use."""
+        return keys.signing_key(self._key("identity.key"))
+
+    def identity_hex(self) -> str:
+        return public_hex(self.identity())
+
+    def reply_key(self) -> X25519PrivateKey:
+        """The key that opens sealed answers; made at first use."""
+        return keys.hpke_key(self._key("reply.key"))
+
+    def _key(self, name: str) -> bytes:
+        try:
+            return keys.load_or_create(self.path / name)
+        except keys.KeyFileError as error:
+            raise ClientError(f"{error}.", code="bad_key") from None
+
+    # -- questions that were asked with a key of one's own
+
+    def kept_query(self, name: str) -> dict[str, Any] | None:
+        """What was kept of a query before it was sent, if it was."""
+        path = self.path / "queries" / f"{name}.json"
+        return dict(_read_json(path)) if path.exists() else None
+
+    def keep_query(self, name: str, content: dict[str, Any]) -> None:
+        folder = self.path / "queries"
+        folder.mkdir(exist_ok=True, mode=0o700)
+        _write_private(folder / f"{name}.json", json.dumps(content).encode())
+
+    # -- what the site decides
+
+    def file(self, name: str, default: str | None = None) -> Path:
+        """A path from agent.toml, relative to the home. Raises: ClientError where it is not set."""
+        value = self.config.get(name, default)
+        if not value:
+            raise ClientError(f'{self.path / "agent.toml"} does not say {name} = "…".')
+        return self.path / str(value)
+
+    def pinned_nodes(self) -> list[str] | None:
+        """Fingerprints that the operators published; None where the site has pinned none yet."""
+        path = self.path / "nodes.pin.json"
+        return _hex_list(path, "fingerprints") if path.exists() else None
+
+    def pin_nodes(self, fingerprints: list[str]) -> None:
+        content = json.dumps({"fingerprints": fingerprints}, indent=1).encode()
+        _write_private(self.path / "nodes.pin.json", content)
+
+    def pinned_peers(self) -> list[str] | None:
+        """Public keys of the organisations it computes with; None: any that the roster names."""
+        path = self.path / "peers.pin.json"
+        return _hex_list(path, "keys") if path.exists() else None
+
+    def _read_config(self) -> dict[str, Any]:
+        path = self.path / "agent.toml"
+        if not path.exists():
+            return {}
+        try:
+            return tomllib.loads(path.read_text(encoding="utf-8"))
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise ClientError(f"{path} is not valid TOML: {error}") from None
+
+
+class Journal:
+    """Append-only lines of JSON, for this site's eyes. What is in it has happened."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def write(self, event: str, **fields: Any) -> dict[str, Any]:
+        entry = {"at": int(time.time()), "event": event, **fields}
+        line = (json.dumps(entry, separators=(",", ":")) + "\n").encode()
+        handle = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        try:
+            os.write(handle, line)
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+        return entry
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        if not self.path.exists():
+            return
+        with self.path.open(encoding="utf-8") as file:
+            for line in file:
+                try:
+                    yield json.loads(line)
+                except ValueError:
+                    continue  # a line that a crash cut off: what it would say did not happen
+
+    def last(self, event: str, **match: Any) -> dict[str, Any] | None:
+        """The newest entry of that event whose fields have these values."""
+        found = None
+        for entry in self:
+            if entry.get("event") == event and all(entry.get(k) == v for k, v in match.items()):
+                found = entry
+        return found
+
+
+def _write_private(path: Path, content: bytes) -> None:
+    """Whole or not at all, mode 0600."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(handle, "wb") as file:
+        file.write(content)
+    temporary.replace(path)
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise ClientError(f"{path} can't be read as JSON.") from None
+
+
+def _hex_list(path: Path, name: str) -> list[str]:
+    content = _read_json(path)
+    values = content.get(name) if isinstance(content, dict) else None
+    if not isinstance(values, list) or not all(is_hex(value, KEY_BYTES) for value in values):
+        raise ClientError(f'{path} must hold {{"{name}": [32 bytes in hex, …]}}.')
+    return values

@@ -1,0 +1,164 @@
+"""What a round must satisfy before a site shares anything with it.
+
+The server says which nodes compute, for whom, what and with which parameters; the site believes
+none of it. Nodes are pinned, the circuits are those of this release, the roster is complete and
+names this site, the parameters fit its rows, and the normalisation is what the nodes signed for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from apps.protocol import tickets
+from apps.protocol.circuits import CIRCUITS, Circuit, Slot
+from apps.protocol.normalise import public_constants
+from workers.client.api import ClientError
+from workers.client.data import Table
+from workers.client.home import Home
+from workers.client.nodes import NotTrusted, check_release, receipted, trusted_nodes
+
+Print = Callable[[str], None]
+
+MIN_CELL = 5
+MIN_SITES = 3
+
+CUSTODIAN, VALIDATOR = "custodian", "validator"
+MOMENTS, ROUND = "moments", "round"
+STAGE_CIRCUIT = {MOMENTS: "moments@1", ROUND: "logistic_round@1"}
+SLOT = {(CUSTODIAN, MOMENTS): "sums", (CUSTODIAN, ROUND): "update", (VALIDATOR, ROUND): "holdout"}
+ENDED = frozenset({"done", "void", "failed"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Joined:
+    """A checked stage of a round: who computes what, and which slot this site fills."""
+
+    nodes: list[dict[str, Any]]
+    release: str
+    custodians: int
+    circuit: Circuit
+    slot: Slot
+    params: dict[str, Any]
+    scope: str
+    resolution: Any
+
+
+def join(
+    current: Mapping[str, Any], stage: str, table: Table, *, home: Home, role: str, say: Print
+) -> Joined:
+    """What to share in this stage, once everything that the server says of the round holds.
+
+    Shows the roster. Raises: NotTrusted; ClientError("round_over"), ClientError("too_early").
+    """
+    if current["phase"] in ENDED:
+        raise ClientError(f"The round is over ({current['phase']}).", code="round_over")
+    nodes = trusted_nodes(home, current["nodes"])
+    release = check_release(current["circuits_hash"], nodes)
+    custodians = _check_roster(current, home=home, role=role, say=say)
+    circuit = CIRCUITS[STAGE_CIRCUIT[stage]]
+    asked = current["ticket"]
+    if asked is None:
+        raise ClientError(
+            f"The round takes no shares while it is {current['phase']}; try again later.",
+            code="too_early",
+        )
+    scope = f"{stage}:{current['id']}"
+    if asked["scope"] != scope or list(asked["circuits"]) != [circuit.id]:
+        raise NotTrusted(
+            f"The round asks for {asked['circuits']} in {asked['scope']}, not {circuit.id}.",
+            "wrong_stage",
+        )
+    params = asked["params"]
+    try:
+        circuit.validate(params)
+    except ValueError as error:
+        raise NotTrusted(f"The round's parameters: {error}.", "bad_params") from None
+    _check_params(params, current, table, stage, home=home, role=role)
+    return Joined(
+        nodes=nodes,
+        release=release,
+        custodians=custodians,
+        circuit=circuit,
+        slot=circuit.slots[SLOT[role, stage]],
+        params=params,
+        scope=scope,
+        resolution=asked.get("resolution"),
+    )
+
+
+def _check_roster(current: Mapping[str, Any], *, home: Home, role: str, say: Print) -> int:
+    """The number of custodians in the roster."""
+    roster = current["roster"]
+    try:
+        computed = tickets.check_roster(roster)
+    except tickets.TicketError as error:
+        raise NotTrusted(error.text, "bad_roster") from None
+    if computed != current["roster_hash"] or roster["scope_of"] != current["id"]:
+        raise NotTrusted("The roster is not this round's.", "bad_roster")
+    mine = [m for m in roster["members"] if m["key"] == home.identity_hex()]
+    if [m["role"] for m in mine] != [role]:
+        raise NotTrusted(f"This site's key is not in the roster as {role}.", "not_listed")
+    custodians = tickets.members_with_role(roster, CUSTODIAN)
+    least = max(MIN_SITES, int(home.config.get("min_sites", MIN_SITES)))
+    if len(custodians) < least:
+        raise NotTrusted(
+            f"The roster has {len(custodians)} custodians; this site asks for {least}.",
+            "too_few_sites",
+        )
+    peers = home.pinned_peers()
+    if peers is not None:
+        strangers = [
+            m["name"] for m in roster["members"] if m["key"] not in {*peers, mine[0]["key"]}
+        ]
+        if strangers:
+            raise NotTrusted(
+                f"The roster names organisations that are not in peers.pin.json: "
+                f"{', '.join(strangers)}.",
+                "peers_not_pinned",
+            )
+    say(f"Roster {computed[:8]}…, signed with what this site sends:")
+    for member in roster["members"]:
+        say(f"  {member['role']:10} {member['key'][:8]}…  {member['name']}")
+    return len(custodians)
+
+
+def _check_params(
+    params: Mapping[str, Any],
+    current: Mapping[str, Any],
+    table: Table,
+    stage: str,
+    *,
+    home: Home,
+    role: str,
+) -> None:
+    wrong = params.get("features") != len(table.columns)
+    if stage == ROUND:
+        wrong = wrong or params.get("min_cell", 0) < MIN_CELL
+        if role == VALIDATOR:
+            order = tickets.members_with_role(current["roster"], VALIDATOR)
+            place = order.index(home.identity_hex())
+            wrong = wrong or params["rows"][place] != table.rows
+    if wrong:
+        raise NotTrusted("The round's parameters do not fit this site's rows.", "bad_params")
+
+
+def check_normalisation(current: Mapping[str, Any], joined: Joined) -> None:
+    """The constants are those of the sums that the nodes signed for, over this very roster.
+
+    With constants of its own choice for each site, a server could make φ and the metrics,
+    which are opened, tell of single columns. Raises: NotTrusted.
+    """
+    sums = receipted(
+        current.get("job"),
+        circuit=STAGE_CIRCUIT[MOMENTS],
+        scope=f"{MOMENTS}:{current['id']}",
+        roster=current["roster"],
+        nodes=joined.nodes,
+    )["sums"]
+    if current["normalisation"] != public_constants(sums, joined.params["features"]):
+        raise NotTrusted(
+            "The normalisation is not that of the sums which the nodes opened.",
+            "wrong_normalisation",
+        )

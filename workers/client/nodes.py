@@ -1,0 +1,139 @@
+"""Which nodes a client trusts, and whether they said what they said.
+
+A descriptor counts only if it is signed by its own key and its fingerprint is pinned: the server
+hands descriptors out, but it can't put its own keys in their place.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from apps.protocol.circuits import circuits_hash
+from apps.protocol.jobs import (
+    ACK_DOMAIN,
+    OPENINGS_DOMAIN,
+    JobError,
+    check_node,
+    check_receipts,
+    job_digest,
+)
+from apps.protocol.wire import BadSignature, digest, verify
+from workers.client.api import ClientError
+from workers.client.home import Home
+
+NODES = 3
+_log = logging.getLogger("flai.client")
+
+
+class NotTrusted(ClientError):
+    """Something differs from what this site pinned or runs. Nothing has been sent."""
+
+    def __init__(self, text: str, code: str) -> None:
+        super().__init__(f"{text} Nothing was sent.", code=code)
+
+
+def trusted_nodes(home: Home, descriptors: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The descriptors in index order, each checked and pinned.
+
+    A home without pins pins what it sees now, and says so as a warning: this once it takes the
+    server's word, and a server that lies could name nodes of its own. A home with pins accepts
+    exactly those. Raises: NotTrusted.
+    """
+    nodes = sorted((dict(d) for d in descriptors), key=lambda d: d.get("index", -1))
+    try:
+        fingerprints = [check_node(node) for node in nodes]
+    except JobError as error:
+        raise NotTrusted(error.text, "bad_node_descriptor") from None
+    if [node["index"] for node in nodes] != list(range(NODES)) or len(set(fingerprints)) != NODES:
+        raise NotTrusted(f"The server names {len(nodes)} nodes where {NODES} belong.", "bad_nodes")
+    pinned = home.pinned_nodes()
+    if pinned is None:
+        home.pin_nodes(fingerprints)
+        home.journal.write("nodes_pinned", fingerprints=fingerprints, how="first use")
+        _log.warning(
+            "These nodes are trusted from now on, on the server's word: %s. Compare them with the "
+            "fingerprints that their operators publish; they are kept in %s.",
+            ", ".join(f"{fp[:6]}…{fp[-4:]}" for fp in fingerprints),
+            home.path / "nodes.pin.json",
+        )
+    elif sorted(pinned) != sorted(fingerprints):
+        strangers = [
+            n["name"] for n, fp in zip(nodes, fingerprints, strict=True) if fp not in pinned
+        ]
+        raise NotTrusted(
+            f"The server names nodes that are not the ones pinned in {home.path / 'nodes.pin.json'}"
+            f" ({', '.join(strangers) or 'one is missing'}). If an operator has changed a key, "
+            "ask that operator for the new fingerprint and write it there.",
+            "nodes_not_pinned",
+        )
+    return nodes
+
+
+def check_release(announced: str, nodes: Sequence[Mapping[str, Any]]) -> str:
+    """This release's circuits hash, if server and nodes have the same. Raises: NotTrusted."""
+    ours = circuits_hash()
+    others = {"the server": announced} | {str(n["name"]): n["circuits_hash"] for n in nodes}
+    different = [who for who, theirs in others.items() if theirs != ours]
+    if different:
+        raise NotTrusted(
+            f"{', '.join(different)} would compute with other circuits than this release knows "
+            f"({ours[:8]}…). Use the same release, or ask why.",
+            "circuits_differ",
+        )
+    return ours
+
+
+def delivered(
+    acks: Sequence[Mapping[str, Any]], *, ticket_id: str, nodes: Sequence[Mapping[str, Any]]
+) -> bool:
+    """Have all nodes signed that they hold this ticket's share?
+
+    Raises: NotTrusted for an ack that its node did not sign or that is about something else.
+    """
+    keys = {check_node(dict(node)): node for node in nodes}
+    seen = set()
+    for signed in acks:
+        ack = signed["ack"]
+        node = keys.get(ack.get("node"))
+        if node is None or ack.get("ticket_id") != ticket_id:
+            raise ClientError(
+                "A receipt is for another share or from another node.", code="bad_ack"
+            )
+        try:
+            verify(node["sign_key"], ACK_DOMAIN, ack, signed["signature"])
+        except BadSignature:
+            raise ClientError(
+                f"A receipt is said to be from {node['name']}, but that node did not sign it.",
+                code="bad_ack",
+            ) from None
+        seen.add(ack["node"])
+    return seen == set(keys)
+
+
+def receipted(
+    job: Any, *, circuit: str, scope: str, roster: Mapping[str, Any], nodes: Sequence[Any]
+) -> dict[str, Any]:
+    """What a job opened, if all nodes signed for it, over exactly this roster.
+
+    The server shows openings; only the nodes' receipts make them true. Raises: NotTrusted.
+    """
+    try:
+        signed = [{k: item[k] for k in ("receipt", "signature")} for item in job["receipts"]]
+        receipts = check_receipts(signed, sign_keys={check_node(n): n["sign_key"] for n in nodes})
+        openings, receipt = dict(job["openings"]), receipts[0]
+        descriptor = {**job["descriptor"], "attempt": receipt["attempt"]}
+        same = (
+            (receipt["circuit"], receipt["scope"]) == (circuit, scope)
+            and receipt["openings"] == digest(OPENINGS_DOMAIN, openings)
+            and receipt["descriptor"] == job_digest(descriptor)
+            and descriptor["roster"] == dict(roster)
+        )
+    except (JobError, KeyError, TypeError, ValueError):
+        same = False
+    if not same:
+        raise NotTrusted(
+            f"The nodes did not sign for what {circuit} is said to have opened.", "not_receipted"
+        )
+    return openings

@@ -1,0 +1,74 @@
+"""What a custodian computes beside its data: sums for the normalisation, and a trained update.
+
+scikit-learn is imported inside `train` only: it costs 80 MB and a second, and no other step of the
+agent needs it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from workers.client.data import DataError, Table
+
+FEATURE_BOUND = 16.0
+UPDATE_BOUND = 64.0
+SUM_BITS = 62
+CONSTANTS_F = 20
+MAX_ITERATIONS = 2000
+
+
+def moments(table: Table, *, f: int, sites: int) -> np.ndarray:
+    """[n, Σx_1 … Σx_d, Σx_1² … Σx_d²] over the site's rows, real numbers [1 + 2d].
+
+    Every sum must stay below 2^62 / (2^f · sites), so that the total of all sites fits the ring.
+    Raises: DataError that names the column which does not.
+    """
+    bound = 2.0 ** (SUM_BITS - f) / max(1, sites)
+    sums = table.features.sum(axis=0)
+    squares = (table.features**2).sum(axis=0)
+    for name, total, square in zip(table.columns, sums, squares, strict=True):
+        if abs(total) >= bound or square >= bound:
+            raise DataError(
+                f"{table.path.name}, column “{name}”: its numbers are too large to be summed "
+                "securely. Give it in a larger unit (grams as kilograms, say)."
+            )
+    return np.concatenate([[float(table.rows)], sums, squares])
+
+
+def constants(normalisation: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+    """(mean [d], std [d]) from the round's public constants, integers at f = 20."""
+    mean, std = (
+        np.array([int(value) for value in normalisation[name]], dtype=float) / 2.0**CONSTANTS_F
+        for name in ("mean", "std")
+    )
+    return mean, std
+
+
+def standardise(
+    features: np.ndarray, mean: Sequence[float] | np.ndarray, std: Sequence[float] | np.ndarray
+) -> np.ndarray:
+    """(x − mean) / std, each within ±16. features [n, d]."""
+    z = (features - np.asarray(mean, dtype=float)) / np.asarray(std, dtype=float)
+    return np.clip(z, -FEATURE_BOUND, FEATURE_BOUND)
+
+
+def train(features: np.ndarray, labels: np.ndarray, *, c: float) -> np.ndarray:
+    """Weights and intercept [d + 1] of a logistic regression on standardised features.
+
+    `c` is scikit-learn's inverse strength of the L2 penalty. Raises: DataError where the result is
+    no finite number.
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    model = LogisticRegression(C=c, max_iter=MAX_ITERATIONS).fit(features, labels)
+    return bounded(np.append(model.coef_[0], model.intercept_))
+
+
+def bounded(update: np.ndarray) -> np.ndarray:
+    """The update within ±64, as nodes clamp it. Raises: DataError for what is not finite."""
+    if not np.isfinite(update).all():
+        raise DataError("The trained weights are not finite numbers.")
+    return np.clip(update, -UPDATE_BOUND, UPDATE_BOUND)

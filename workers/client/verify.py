@@ -1,0 +1,214 @@
+"""The auditor: checks a server's log without trusting the server (RFC 9162 §2.1).
+
+1. The log's key is the one given, or the one pinned at the first check.
+2. The newest head is signed by it; the head seen last time is a beginning of it.
+3. Every entry is fetched, hashed again, and their root is the head's.
+4. The entries are replayed: see `replay`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from apps.protocol import merkle, wire
+from workers.client.api import Api, ClientError
+from workers.client.replay import Replay
+
+HEAD_DOMAIN = "flai/head/v1"
+PAGE = 1000
+
+
+@dataclass(frozen=True)
+class Check:
+    ok: bool
+    text: str
+
+
+@dataclass
+class Report:
+    """What was checked, in order; `size` is the number of entries in the log."""
+
+    checks: list[Check] = field(default_factory=list)
+    size: int = 0
+
+    @property
+    def ok(self) -> bool:
+        return bool(self.checks) and all(check.ok for check in self.checks)
+
+    def add(self, ok: bool, good: str, bad: str) -> bool:
+        self.checks.append(Check(ok, good if ok else bad))
+        return ok
+
+
+class Auditor:
+    """One check of one server. `key` is the log's public key from elsewhere, if there is one."""
+
+    def __init__(self, api: Api, *, state: Path | None = None, key: str | None = None) -> None:
+        self.api = api
+        self.state_path = state
+        self.known = _read_state(state)
+        self.given_key = key
+        self.report = Report()
+
+    def run(self) -> Report:
+        key = self._key()
+        head = self.api.get("log/head/")
+        if key is None or not self._head_signed(key, head):
+            return self.report
+        leaves = list(self._entries(head["size"]))
+        hashes = [merkle.leaf_hash(data) for data in leaves]
+        self.report.size = len(leaves)
+        self._hashes_match(hashes)
+        size, frontier, _ = merkle.extend(0, [], hashes)
+        same = size == head["size"] and merkle.frontier_root(frontier).hex() == head["root"]
+        self.report.add(
+            same,
+            f"all {size} entries hash to the head's root {head['root'][:12]}…",
+            f"the {size} entries do not hash to the head's root",
+        )
+        self._consistent(key, head, hashes)
+        self._replayed(leaves)
+        if self.report.ok and self.state_path is not None:
+            content = {"url": self.api.url, "key": key, "head": _head_facts(head)}
+            self.state_path.write_text(json.dumps(content, indent=1), encoding="utf-8")
+        return self.report
+
+    def _key(self) -> str | None:
+        served = self.api.get("log/key/")["public_key"]
+        expected, how = self.given_key, "the key that you gave"
+        if expected is None and self.known:
+            expected, how = self.known["key"], "the key of the first check"
+        if expected is None:
+            self.report.add(True, f"log key {served[:12]}… (seen for the first time)", "")
+            return served
+        ok = self.report.add(
+            served == expected,
+            f"log key {served[:12]}… is {how}",
+            f"the server shows another log key ({served[:12]}…) than {how} ({expected[:12]}…)",
+        )
+        return expected if ok else None
+
+    def _head_signed(self, key: str, head: dict[str, Any]) -> bool:
+        return self.report.add(
+            _signed(key, head),
+            f"head of {head['size']} entries is signed by the log key",
+            "the head is not signed by the log key",
+        )
+
+    def _entries(self, size: int) -> Iterator[bytes]:
+        self._announced: list[str] = []
+        start = 0
+        while start < size:
+            end = min(size, start + PAGE)
+            page = self.api.get("log/entries/", start=start, end=end)
+            entries = page["results"] if "results" in page else page["entries"]
+            if not entries:
+                return
+            for entry in entries[: end - start]:
+                if entry["index"] != start:
+                    raise ClientError(f"The server skips entry {start} of its log.", code="bad_log")
+                self._announced.append(entry["hash"])
+                yield wire.unb64(entry["leaf_b64"])
+                start += 1
+
+    def _hashes_match(self, hashes: list[bytes]) -> None:
+        wrong = [
+            index
+            for index, (ours, theirs) in enumerate(zip(hashes, self._announced, strict=True))
+            if ours.hex() != theirs
+        ]
+        self.report.add(
+            not wrong,
+            f"{len(hashes)} leaf hashes recomputed",
+            f"entry {wrong[0] if wrong else 0} does not have the hash the server says",
+        )
+
+    def _consistent(self, key: str, head: dict[str, Any], hashes: list[bytes]) -> None:
+        if not self.known:
+            return
+        old = self.known["head"]
+        if old["size"] > head["size"]:
+            self.report.add(
+                False,
+                "",
+                f"the log has shrunk: {old['size']} entries were signed, now {head['size']}",
+            )
+            return
+        _, frontier, _ = merkle.extend(0, [], hashes[: old["size"]])
+        begins = merkle.frontier_root(frontier).hex() == old["root"]
+        if begins and old["size"]:
+            begins = self._proof_holds(old, head)
+        self.report.add(
+            _signed(key, old) and begins,
+            f"the log goes on from the {old['size']} entries seen last time",
+            f"the log was rewritten: its first {old['size']} entries are others than last time",
+        )
+
+    def _proof_holds(self, old: dict[str, Any], head: dict[str, Any]) -> bool:
+        """The server's own consistency proof, as a client without the entries would check it."""
+        answer = self.api.get("log/consistency/", first=old["size"], second=head["size"])
+        path = [bytes.fromhex(value) for value in answer.get("path", answer.get("proof", []))]
+        roots = (bytes.fromhex(old["root"]), bytes.fromhex(head["root"]))
+        try:
+            merkle.verify_consistency(old["size"], head["size"], *roots, path)
+        except merkle.ProofInvalid:
+            return False
+        return True
+
+    def _replayed(self, leaves: list[bytes]) -> None:
+        state = Replay()
+        for index, data in enumerate(leaves):
+            try:
+                leaf = json.loads(data)
+                canonical = wire.canonical(leaf) == data
+            except ValueError:
+                canonical, leaf = False, {}
+            if not canonical:
+                state.findings.errors.append(f"leaf {index}: not in canonical form")
+                continue
+            state.leaf(index, leaf)
+        found = state.end()
+        money = [e for e in found.errors if "transfer" in e or "balances" in e]
+        epochs = [e for e in found.errors if "epoch" in e]
+        rest = [e for e in found.errors if e not in money and e not in epochs]
+        for errors, good in (
+            (money, f"{found.transfers} transfers balance, no account below zero"),
+            (rest, f"{found.votes} votes on {found.proposals} proposals; {found.executed} executed"
+             " with majority and quorum, after their deadline"),
+            (epochs, f"{found.epochs} epochs paid out by φ and holdings, to the micro-unit"),
+        ):  # fmt: skip
+            more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+            self.report.add(not errors, good, f"{errors[0]}{more}" if errors else "")
+
+
+def verify_server(url: str, *, state: Path | None = None, key: str | None = None) -> Report:
+    """The whole check of the server at `url`. Raises: ClientError where it does not answer."""
+    return Auditor(Api(url), state=state, key=key).run()
+
+
+def _signed(key: str, head: dict[str, Any]) -> bool:
+    facts = _head_facts(head)
+    content = {"v": 1, "size": facts["size"], "root": facts["root"], "at": facts["at"]}
+    try:
+        wire.verify(key, HEAD_DOMAIN, content, facts["signature"])
+    except wire.BadSignature:
+        return False
+    return True
+
+
+def _head_facts(head: dict[str, Any]) -> dict[str, Any]:
+    at = head["at"] if "at" in head else head["at_ms"]
+    return {"size": head["size"], "root": head["root"], "at": at, "signature": head["signature"]}
+
+
+def _read_state(path: Path | None) -> dict[str, Any] | None:
+    if path is None or not path.exists():
+        return None
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        raise ClientError(f"{path} is not the state of an earlier check.") from None

@@ -1,0 +1,97 @@
+"""What the companies of the story ask for, as RFM specs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+PRICE_MICRO = 500_000
+TARGET_MICRO = 12_000_000_000
+GATE_MILLI = 850
+EPOCH_S = 5
+VOTE_S = 3
+OPEN_VOTE_S = 7 * 24 * 3600
+OPEN_FUNDING_S = 30 * 24 * 3600
+MIN_ROWS = 10
+
+
+def main_request(sites: Mapping[str, Any], *, custodians: int, validators: int) -> dict[str, Any]:
+    """The request of the story, with the schema that the sites' files have."""
+    strata = sites["strata"]
+    return {
+        "title": f"Predict {sites['label']}"[:120],
+        "spec": {
+            "objective": f"Predict “{sites['label']}” for one patient, from routine measurements, "
+            "with a model that can be explained. No patient's row leaves a hospital.",
+            "kind": "federated_learning",
+            "model_class": "logistic",
+            "interpretable": True,
+            "standard": "tabular-csv",
+            "features": [{"name": name} for name in sites["columns"]],
+            "label": {"name": sites["label"], "positive": sites["positive"]},
+            "strata": strata,
+            "gates": [{"metric": "auc", "min_milli": GATE_MILLI, "per_stratum": bool(strata)}],
+            "governance": _governance(VOTE_S)
+            | {"min_custodians": max(3, custodians), "min_validators": validators},
+            "price_micro": str(PRICE_MICRO),
+            "funding": {"target_micro": str(TARGET_MICRO), "deadline_s": 3600},
+            "terms": {},
+        },
+    }
+
+
+def open_crowdfund() -> dict[str, Any]:
+    """A second request, approved and partly funded: left for the visitor."""
+    return {
+        "title": "Readmission within 30 days",
+        "spec": {
+            "objective": "Predict whether a patient is readmitted within 30 days of discharge.",
+            "features": [
+                {"name": "age", "unit": "years", "min": 0, "max": 120},
+                {"name": "length_of_stay", "unit": "days", "min": 0, "max": 365},
+                {"name": "previous_admissions", "unit": "count", "min": 0, "max": 200},
+                {"name": "creatinine", "unit": "µmol/l", "min": 10, "max": 2000},
+            ],
+            "label": {"name": "readmitted", "positive": "1"},
+            "strata": {"column": "ward", "values": ["medicine", "surgery"]},
+            "gates": [{"metric": "auc", "min_milli": 700, "per_stratum": True}],
+            "governance": _governance(VOTE_S),
+            "price_micro": "250000",
+            "funding": {"target_micro": "8000000000", "deadline_s": OPEN_FUNDING_S},
+            "terms": {},
+        },
+    }
+
+
+def open_proposal() -> dict[str, Any]:
+    """A third request, whose vote stays open: left for the visitor."""
+    return {
+        "title": "Early warning of sepsis",
+        "spec": {
+            "objective": "Predict sepsis six hours before it shows, from vital signs on the ward.",
+            "features": [
+                {"name": "heart_rate", "unit": "1/min", "min": 0, "max": 300},
+                {"name": "temperature", "unit": "°C", "min": 25, "max": 45},
+                {"name": "lactate", "unit": "mmol/l", "min": 0, "max": 40},
+            ],
+            "label": {"name": "sepsis", "positive": "1"},
+            "strata": {"column": "site_type", "values": ["urban", "rural"]},
+            "gates": [{"metric": "auc", "min_milli": 800, "per_stratum": True}],
+            "governance": _governance(OPEN_VOTE_S),
+            "price_micro": "400000",
+            "funding": {"target_micro": "20000000000", "deadline_s": OPEN_FUNDING_S},
+            "terms": {},
+        },
+    }
+
+
+def _governance(voting_period_s: int) -> dict[str, Any]:
+    return {
+        "voting_delay_s": 0,
+        "voting_period_s": voting_period_s,
+        "timelock_s": 0,
+        "epoch_s": EPOCH_S,
+        "min_validators": 1,
+        "min_custodians": 3,
+        "min_rows": MIN_ROWS,
+    }

@@ -1,0 +1,226 @@
+"""Ring engine: replicated secret sharing over Z_2^64, three nodes, one of them may be curious.
+
+x = x_0 + x_1 + x_2 mod 2^64; node i lacks x_i. Any single node's words are uniform and
+independent of x. Secure against one *passive* node; an active one may break correctness and
+privacy.
+
+What a node receives, and why it tells nothing (k_j: stream of word j, unknown to node j):
+- setup: digests, and k_(i+2), which it is entitled to. Its own missing key never reaches it.
+- resharing (products, ANDs): node i gets z_(i+1) = part + k_(i+2) − k_i. It does not know k_i,
+  so the message is uniform. Streams are never reused.
+- truncation: the dealer, node 2, receives nothing. Node 0 gets z_1, masked by k_0, and z_2 + r,
+  masked by the dealer's private r: jointly uniform; together with its own z_0 they open only
+  v + r, and r is uniform. Node 1 gets z_0 (masked by k_1), z_2 + r, and the dealer's r_high and
+  r_top masked by k_1. Last, each sends its part of the result masked by a stream that the other
+  does not have (k_1 from node 0, k_0 from node 1).
+- sharing of u = x_1 + x_2, and of b_1 ^ b_2: node 1 gets it masked by k_1.
+- opening: the one missing word. Together with the node's own words it is determined by the
+  opened value, so it shows nothing else. `open_rounded` opens the upper bits of a XOR sharing,
+  whose lower bits stay where they are. Both holders send the word and must agree.
+- what leaves the engine (result, sealed output) gets a fresh sharing of 0 added first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from apps.protocol.circuits import Circuit
+from workers.mpc.engines import ring_bits
+from workers.mpc.engines.base import Bilinear, Engine, Ints, Shared, Word
+from workers.mpc.engines.ring_net import Disagreement, Net
+from workers.mpc.transport import Transport
+
+__all__ = ["Disagreement", "Ring", "RingOutcome", "run_ring"]
+
+Pair = tuple[Word, Word]
+
+# Values compared at once: bounds the memory of one comparison to some 30 MB.
+COMPARE_MAX = 1 << 17
+_ONE = np.uint64(1)
+_LOW_63 = np.uint64((1 << 63) - 1)
+
+
+class Ring(Engine):
+    """One node's side of a computation. Every member must make the same calls."""
+
+    def __init__(self, net: Net) -> None:
+        self.net = net
+
+    def _constant(self, words: Word) -> Pair:
+        """The public words as word 0, nothing elsewhere."""
+        none = np.zeros_like(words)
+        return ((none, none), (none, words), (words, none))[self.net.me]
+
+    def _product(self, bilinear: Bilinear, a: Shared, b: Shared, drop: int) -> Pair:
+        """x_1 y_1 + x_1 y_2 + x_2 y_1 at each node, over all nodes, is the whole product."""
+        (x, x2), (y, y2) = a.words, b.words
+        part = np.atleast_1d(np.asarray(bilinear(x, y + y2) + bilinear(x2, y)))
+        return self._drop(part, drop) if drop else self.net.reshare(part)
+
+    def _truncate(self, a: Shared, drop: int) -> Pair:
+        return self._drop(a.words[0], drop)
+
+    def _drop(self, part: Word, drop: int) -> Pair:
+        """Additive parts of v, |v| < 2^62 -> replicated ⌊v/2^drop⌋ + {0, 1}. Two rounds.
+
+        The dealer, node 2, picks r; nodes 0 and 1 open c = v + 2^62 + r. As v + 2^62 < 2^63,
+        the overflow of the low 63 bits is w = top(c) ^ top(r), linear in top(r), so that
+        ⌊(v + 2^62)/2^drop⌋ = low(c) >> drop − low(r) >> drop + w·2^(63 − drop) + {0, 1}
+        has no rare huge error, unlike local truncation of the words.
+        """
+        net, shape = self.net, part.shape
+        part = (part + net.zero(shape)).reshape(-1)
+        count, shift = part.size, np.uint64(drop)
+        if net.me == 2:
+            mask = net.private.words(count)
+            high, top = (mask & _LOW_63) >> shift, mask >> np.uint64(63)
+            # word 1's stream is also node 0's: its parts of high and top need no message
+            high_0, top_0 = net.second.words(count), net.second.words(count)
+            hidden = part + mask
+            net.send(0, hidden)
+            net.send(1, hidden, high - high_0, top - top_0)
+            net.step()
+            net.step()
+            word_0, word_1 = net.first.words(count), net.second.words(count)
+            return word_0.reshape(shape), word_1.reshape(shape)
+
+        other = 1 - net.me
+        net.send(other, part)
+        opened = part + net.recv(other, count)
+        if net.me == 0:
+            high, top = net.first.words(count), net.first.words(count)
+            hidden = net.recv(2, count)
+        else:
+            hidden, high, top = net.recv(2, 3 * count).reshape(3, count)
+        net.step()
+        opened = opened + hidden + (_ONE << np.uint64(62))
+        flag = opened >> np.uint64(63)
+        wrap = _ONE << np.uint64(63 - drop)
+        result = (top - np.uint64(2) * flag * top) * wrap - high
+        if net.me == 0:
+            result += ((opened & _LOW_63) >> shift) + flag * wrap
+            result -= _ONE << np.uint64(62 - drop)
+
+        # words 0 and 1 of the result are streams; word 2 is what remains
+        kept = (net.first if net.me == 0 else net.second).words(count)
+        mine = result - kept
+        net.send(other, mine)
+        word_2 = (mine + net.recv(other, count)).reshape(shape)
+        net.step()
+        kept = kept.reshape(shape)
+        return (kept, word_2) if net.me == 0 else (word_2, kept)
+
+    def _negative(self, a: Shared) -> Pair:
+        size = int(np.prod(a.shape))
+        parts = [
+            ring_bits.to_integers(self.net, ring_bits.sign_bits(self.net, part))
+            for part in (
+                Shared(tuple(w.reshape(-1)[at : at + COMPARE_MAX] for w in a.words), a.f)
+                for at in range(0, size, COMPARE_MAX)
+            )
+        ]
+        first, second = (np.concatenate(words) for words in zip(*parts, strict=True))
+        return first.reshape(a.shape), second.reshape(a.shape)
+
+    def _top_bits(self, a: Shared, low: int, high: int) -> Pair:
+        top = ring_bits.top_bit(self.net, ring_bits.all_bits(self.net, a))
+        places = np.arange(low, high, dtype=np.uint64).reshape(-1, 1)
+        spread = top.map(lambda word: (word >> places) & _ONE)
+        first, second = ring_bits.to_integers(self.net, spread)
+        shape = (high - low, *a.shape)
+        return first.reshape(shape), second.reshape(shape)
+
+    def open(self, a: Shared) -> Ints:
+        first, second = a.words
+        return (first + second + self.net.exchange_missing(first, second)).astype(np.int64)
+
+    def open_rounded(self, a: Shared) -> Ints:
+        if a.f == 0:
+            return self.open(a)
+        bits = ring_bits.all_bits(self.net, self.add_public(a, 1 << (a.f - 1)))
+        # arithmetic shift of each share: sign bits are XOR-shared like all others
+        upper = bits.map(lambda word: (word.astype(np.int64) >> a.f).astype(np.uint64))
+        missing = self.net.exchange_missing(upper.first, upper.second)
+        opened = upper.first ^ upper.second ^ missing
+        return opened.astype(np.int64).reshape(a.shape)
+
+    def refresh(self, a: Shared) -> Shared:
+        """The same value on fresh words: nothing of the computation's history leaves with it."""
+        mine = self.net.zero(a.shape)
+        other = self.net.pass_left(mine)
+        return Shared((a.words[0] + mine, a.words[1] + other), a.f)
+
+
+@dataclass(frozen=True)
+class RingOutcome:
+    """One node's side of a finished run; words as (first, second)."""
+
+    openings: dict[str, Any]
+    result: Pair | None
+    sealed: Pair | None
+    result_shape: tuple[int, ...] | None
+    sealed_shape: tuple[int, ...] | None
+    result_f: int | None
+    sealed_f: int | None
+    rounds: int
+    bytes_sent: int
+
+
+def run_ring(
+    circuit: Circuit,
+    shares: Mapping[str, Sequence[Pair]],
+    params: Mapping[str, Any],
+    transport: Transport,
+    *,
+    context: bytes = b"",
+) -> RingOutcome:
+    """Run a circuit together with the two other members of `transport`; blocks.
+
+    shares[slot]: per member, in roster order, (word (me+1)%3, word (me+2)%3) as uint64.
+    context: bytes that must be equal at all members (the digest of the job's descriptor).
+    Raises: BadParams, ValueError (shapes); Disagreement; PeerLost, DeadlineExceeded.
+    """
+    circuit.validate(params)
+    secrets = {
+        name: [_entered(pair, slot.shape(params, at), slot.f) for at, pair in enumerate(given)]
+        for name, slot in circuit.slots.items()
+        for given in [shares.get(name, ())]
+    }
+    for name, items in secrets.items():
+        if len(items) < circuit.min_members.get(circuit.slots[name].role, 1):
+            raise ValueError(f"too few inputs for slot {name!r}")
+    net = Net(transport, context)
+    ring = Ring(net)
+    with np.errstate(over="ignore"):
+        outcome = circuit.run(ring, secrets, params)
+        undeclared = set(outcome.openings) - {opening.name for opening in circuit.opens}
+        if undeclared or (outcome.sealed is not None and not circuit.sealed):
+            raise Disagreement("the circuit yields what it does not declare")
+        result, sealed = (
+            None if secret is None else ring.refresh(secret)  # type: ignore[arg-type]
+            for secret in (outcome.result, outcome.sealed)
+        )
+    return RingOutcome(
+        openings=outcome.openings,
+        result=None if result is None else (result.words[0], result.words[1]),
+        sealed=None if sealed is None else (sealed.words[0], sealed.words[1]),
+        result_shape=None if result is None else result.shape,
+        sealed_shape=None if sealed is None else sealed.shape,
+        result_f=None if result is None else result.f,
+        sealed_f=None if sealed is None else sealed.f,
+        rounds=net.rounds,
+        bytes_sent=net.bytes_sent,
+    )
+
+
+def _entered(pair: Pair, shape: tuple[int, ...], f: int) -> Shared:
+    words = tuple(np.asarray(word) for word in pair)
+    if len(words) != 2 or any(word.dtype != np.uint64 for word in words):
+        raise ValueError("a share is two arrays of 64-bit words")
+    if any(word.size != int(np.prod(shape)) for word in words):
+        raise ValueError("a share does not have the size that the parameters say")
+    return Shared(tuple(word.reshape(shape) for word in words), f)

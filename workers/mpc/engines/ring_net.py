@@ -1,0 +1,126 @@
+"""Messages and common randomness of the ring: three nodes, one missing word each.
+
+Node i holds word i+1 ("first") and word i+2 ("second"), indices mod 3. The key of word j is known
+to exactly the two holders of word j; its stream makes words that the third node cannot tell from
+random ones.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+
+from workers.mpc.engines.base import Word
+from workers.mpc.transport import Transport
+
+NODES = 3
+KEY_BYTES = 32
+Array = npt.NDArray[Any]
+
+
+class Disagreement(Exception):
+    """Members do not compute the same thing, or a message is malformed. Not worth a retry."""
+
+    retryable = False
+
+
+class Stream:
+    """AES-256-CTR key stream as integers."""
+
+    def __init__(self, key: bytes) -> None:
+        self._encryptor = Cipher(algorithms.AES(key), modes.CTR(bytes(16))).encryptor()
+
+    def words(self, count: int) -> Word:
+        return self.draw(count, np.dtype(np.uint64))
+
+    def draw(self, count: int, dtype: np.dtype[Any]) -> Array:
+        return np.frombuffer(self._encryptor.update(bytes(count * dtype.itemsize)), dtype=dtype)
+
+
+class Net:
+    """The job's messages, counted alike at every member, and its key streams."""
+
+    def __init__(self, transport: Transport, context: bytes) -> None:
+        """Exchange context and fresh keys. Raises: Disagreement, TransportError."""
+        if transport.n != NODES:
+            raise ValueError("the ring engine runs on exactly three nodes")
+        self.transport = transport
+        self.me = transport.me
+        self.left, self.right = (self.me + 2) % NODES, (self.me + 1) % NODES
+        self.rounds = 0
+        self.bytes_sent = 0
+        self._seq = 0
+        mine = os.urandom(KEY_BYTES)
+        digest = hashlib.sha256(b"flai/ring/v1\0" + context).digest()
+        # word i+1 is also held by the left neighbour, word i+2 by the right one
+        self._send(self.left, digest + mine)
+        self._send(self.right, digest)
+        from_right = self._recv(self.right, len(digest) + KEY_BYTES)
+        from_left = self._recv(self.left, len(digest))
+        self.step()
+        if from_left != digest or from_right[: len(digest)] != digest:
+            raise Disagreement("the members hold different descriptors of this job")
+        self.first = Stream(mine)
+        self.second = Stream(from_right[len(digest) :])
+        self.private = Stream(os.urandom(KEY_BYTES))
+
+    def step(self) -> None:
+        """A round is over."""
+        self._seq += 1
+        self.rounds += 1
+
+    def _send(self, to: int, data: bytes) -> None:
+        self.bytes_sent += len(data)
+        self.transport.send(to, self._seq, data)
+
+    def _recv(self, frm: int, size: int) -> bytes:
+        data = self.transport.recv(frm, self._seq)
+        if len(data) != size:
+            raise Disagreement(f"member {frm} sent a message of the wrong size")
+        return data
+
+    def send(self, to: int, *arrays: Array) -> None:
+        self._send(to, b"".join(np.ascontiguousarray(array).tobytes() for array in arrays))
+
+    def recv(self, frm: int, count: int, dtype: Any = np.uint64) -> Array:
+        data = self._recv(frm, count * np.dtype(dtype).itemsize)
+        return np.frombuffer(data, dtype=dtype)
+
+    def pass_left(self, mine: Array) -> Array:
+        """Send to the left neighbour what it is to hold as second; return the right one's."""
+        self.send(self.left, mine)
+        other = self.recv(self.right, mine.size, mine.dtype).reshape(mine.shape)
+        self.step()
+        return other
+
+    def zero(self, shape: tuple[int, ...]) -> Word:
+        """My part of a fresh additive sharing of 0 over the three nodes."""
+        count = int(np.prod(shape))
+        return (self.first.words(count) - self.second.words(count)).reshape(shape)
+
+    def zero_xor(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+        """My part of a fresh XOR sharing of 0."""
+        count = int(np.prod(shape))
+        mask = self.first.draw(count, dtype) ^ self.second.draw(count, dtype)
+        return mask.reshape(shape)
+
+    def reshare(self, part: Word) -> tuple[Word, Word]:
+        """Additive parts (one per node) -> replicated words, re-randomised. One round."""
+        mine = part + self.zero(part.shape)
+        return mine, self.pass_left(mine)
+
+    def exchange_missing(self, first: Array, second: Array) -> Array:
+        """The word that I lack, from both its holders. Raises: Disagreement if they differ."""
+        self.send(self.right, first)
+        self.send(self.left, second)
+        one = self.recv(self.left, first.size, first.dtype)
+        two = self.recv(self.right, first.size, first.dtype)
+        self.step()
+        if not np.array_equal(one, two):
+            raise Disagreement("the other two members opened different words")
+        return one.reshape(first.shape)

@@ -1,0 +1,376 @@
+"""The nodes' own network: mutual TLS 1.3 with pinned certificates, messages sorted by job.
+
+Every node dials every other one. A dialled connection only sends, an accepted one only receives,
+so that no TLS object is ever used by two threads at once. Who a peer is follows from its
+certificate, never from what it says.
+
+A frame is length (u32) ‖ session (16 bytes) ‖ seq (u32) ‖ payload, little-endian. A session is one
+attempt of one job. Messages that come before this node knows the job wait, within bounds; those of
+a finished session are dropped. When a connection ends, every session ends with PeerLost at once.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import select
+import socket
+import ssl
+import struct
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from io import BufferedReader
+from typing import cast
+
+from workers.mpc.sessions import ABORT_SEQ, PeerAborted, Session
+from workers.mpc.transport import PeerLost, TransportError
+
+FRAME = struct.Struct("<I16sI")
+FRAME_BYTES_MAX = 1 << 28
+WELCOME = b"flai-mesh/1\n"
+
+HANDSHAKE_TIMEOUT_S = 5.0
+SEND_TIMEOUT_S = 30.0
+REDIAL_S = 1.0  # also cut short when the peer dials us
+CONNECT_GRACE_S = 0.7  # a peer that just restarted gets this long to be reachable
+HANDSHAKES_MAX = 16
+
+EARLY_BYTES_MAX = 64 << 20  # per peer
+EARLY_SESSIONS_MAX = 256
+EARLY_TTL_S = 120.0
+CLOSED_MAX = 10_000
+
+log = logging.getLogger("flai.mesh")
+
+
+@dataclass(frozen=True)
+class Peer:
+    """Where another node listens, and the only certificate it may show (DER)."""
+
+    index: int
+    address: tuple[str, int]
+    certificate: bytes
+
+
+@dataclass
+class _Link:
+    """Both directions to one peer."""
+
+    outgoing: ssl.SSLSocket | None = None
+    incoming: ssl.SSLSocket | None = None
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    redial: threading.Event = field(default_factory=threading.Event)
+    early_bytes: int = 0
+
+
+class Mesh:
+    """Connections to all peers, and the sessions that run over them."""
+
+    def __init__(
+        self,
+        *,
+        me: int,
+        listener: socket.socket,
+        peers: Sequence[Peer],
+        certificate: str,
+        private_key: bytes,
+    ) -> None:
+        self.me = me
+        self.n = len(peers) + 1
+        self._listener = listener
+        self._peers = {p.index: p for p in peers}
+        self._links = {p.index: _Link() for p in peers}
+        self._by_certificate = {p.certificate: p.index for p in peers}
+        self._sessions: dict[bytes, Session] = {}
+        self._closed: OrderedDict[bytes, None] = OrderedDict()
+        self._changed = threading.Condition(threading.RLock())
+        self._handshakes = threading.BoundedSemaphore(HANDSHAKES_MAX)
+        self._stopping = threading.Event()
+        pinned = "".join(ssl.DER_cert_to_PEM_cert(p.certificate) for p in peers)
+        self._server = _context(ssl.PROTOCOL_TLS_SERVER, certificate, private_key, pinned)
+        self._server.num_tickets = 0
+        self._client = _context(ssl.PROTOCOL_TLS_CLIENT, certificate, private_key, pinned)
+
+    def start(self) -> None:
+        self._listener.listen(32)
+        threading.Thread(target=self._accept, name="mesh-accept", daemon=True).start()
+        for peer in self._peers.values():
+            name = f"mesh-dial-{peer.index}"
+            threading.Thread(target=self._dial, args=(peer,), name=name, daemon=True).start()
+
+    def close(self) -> None:
+        self._stopping.set()
+        _shut(self._listener)
+        for link in self._links.values():
+            link.redial.set()
+            for sock in (link.outgoing, link.incoming):
+                if sock is not None:
+                    _shut(sock)
+        with self._changed:
+            for session in self._sessions.values():
+                session.fail(PeerLost("this node is stopping"))
+
+    def peers_up(self) -> list[int]:
+        """The peers that are connected both ways."""
+        with self._changed:
+            return [p for p, link in self._links.items() if link.outgoing and link.incoming]
+
+    def open(self, sid: bytes, *, deadline: float) -> Session:
+        """Begin a session, once. `deadline` is a time.monotonic() value.
+
+        Raises: PeerLost if a peer is not connected within a short grace; PeerAborted if another
+        member has given up before we began.
+        """
+        with self._changed:
+            if sid in self._closed:
+                raise TransportError("this attempt is over")
+            session = self._sessions.setdefault(sid, Session(self, sid))
+            if not session.early:
+                raise TransportError("this attempt is running")
+            self._return_early(session)
+            session.activate(deadline)
+            until = min(deadline, time.monotonic() + CONNECT_GRACE_S)
+            while len(self.peers_up()) < len(self._peers):
+                left = until - time.monotonic()
+                if left <= 0:
+                    missing = sorted(set(self._peers) - set(self.peers_up()))
+                    self.forget(sid)
+                    raise PeerLost(f"member {missing[0]} is not connected")
+                self._changed.wait(left)
+        try:
+            session.check()
+        except TransportError:
+            self.forget(sid)
+            raise
+        return session
+
+    def refuse(self, sid: bytes, reason: str) -> None:
+        """This node will not take part in that attempt: spare the others the wait."""
+        session = Session(self, sid)
+        session.abort(reason)
+        self.forget(sid)
+
+    def forget(self, sid: bytes) -> None:
+        with self._changed:
+            session = self._sessions.pop(sid, None)
+            if session is not None:
+                self._return_early(session)
+            self._closed[sid] = None
+            while len(self._closed) > CLOSED_MAX:
+                self._closed.popitem(last=False)
+
+    def send_frame(self, to: int, sid: bytes, seq: int, data: bytes) -> None:
+        """Raises: PeerLost."""
+        link = self._links[to]
+        with link.lock:
+            sock = link.outgoing
+            if sock is None:
+                raise PeerLost(f"member {to} is not connected")
+            try:
+                sock.sendall(FRAME.pack(len(data), sid, seq) + data)
+            except OSError:
+                _shut(sock)  # wakes the dialling thread, which fails the sessions
+                raise PeerLost(f"member {to} is gone") from None
+
+    # ---- dialled connections: send only -------------------------------------------------------
+
+    def _dial(self, peer: Peer) -> None:
+        link = self._links[peer.index]
+        while not self._stopping.is_set():
+            link.redial.clear()
+            try:
+                sock = self._connect(peer)
+            except OSError:
+                link.redial.wait(REDIAL_S)
+                continue
+            with self._changed:
+                link.outgoing = sock
+                self._changed.notify_all()
+            log.info("connected", extra={"peer": peer.index})
+            _wait_until_closed(sock)
+            with link.lock:
+                link.outgoing = None
+            _close(sock)
+            self._lost(peer.index)
+
+    def _connect(self, peer: Peer) -> ssl.SSLSocket:
+        plain = socket.create_connection(peer.address, timeout=HANDSHAKE_TIMEOUT_S)
+        try:
+            _tune(plain)
+            sock = self._client.wrap_socket(plain)
+        except BaseException:
+            plain.close()
+            raise
+        try:
+            if sock.getpeercert(binary_form=True) != peer.certificate:
+                raise ssl.SSLError("another certificate than the pinned one")
+            # in TLS 1.3 a server's refusal of our certificate shows at the first read
+            welcome = b""
+            while len(welcome) < len(WELCOME):
+                part = sock.recv(len(WELCOME) - len(welcome))
+                if not part:
+                    raise ConnectionResetError("refused")
+                welcome += part
+            if welcome != WELCOME:
+                raise ssl.SSLError("not a mesh port")
+            sock.settimeout(SEND_TIMEOUT_S)
+        except BaseException:
+            sock.close()
+            raise
+        return sock
+
+    # ---- accepted connections: receive only ---------------------------------------------------
+
+    def _accept(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                plain, _address = self._listener.accept()
+            except OSError:
+                if self._stopping.is_set():
+                    return
+                self._stopping.wait(0.1)  # out of descriptors: the next accept may do
+                continue
+            if not self._handshakes.acquire(blocking=False):
+                plain.close()
+                continue
+            threading.Thread(target=self._serve, args=(plain,), daemon=True).start()
+
+    def _serve(self, plain: socket.socket) -> None:
+        sock: ssl.SSLSocket | None = None
+        index: int | None = None
+        try:
+            try:
+                plain.settimeout(HANDSHAKE_TIMEOUT_S)
+                _tune(plain)
+                sock = self._server.wrap_socket(plain, server_side=True)
+                index = self._by_certificate[sock.getpeercert(binary_form=True) or b""]
+                sock.sendall(WELCOME)
+                sock.settimeout(None)
+            finally:
+                self._handshakes.release()
+            self._take_over(index, sock)
+            self._read(index, sock)
+        except (OSError, KeyError, EOFError) as error:
+            if index is None:
+                log.warning("refused a connection", extra={"reason": type(error).__name__})
+        finally:
+            _close(sock or plain)
+            if index is not None and self._links[index].incoming is sock:
+                self._links[index].incoming = None
+                self._lost(index)
+
+    def _take_over(self, index: int, sock: ssl.SSLSocket) -> None:
+        with self._changed:
+            link = self._links[index]
+            old, link.incoming = link.incoming, sock
+            self._changed.notify_all()
+        if old is not None:  # the peer restarted before we saw its old connection end
+            _shut(old)
+            self._lost(index)
+        link.redial.set()
+
+    def _read(self, frm: int, sock: ssl.SSLSocket) -> None:
+        stream = cast(BufferedReader, sock.makefile("rb", buffering=1 << 16))
+        while True:
+            size, sid, seq = FRAME.unpack(_exactly(stream, FRAME.size))
+            if size > FRAME_BYTES_MAX:
+                raise EOFError("oversized frame")
+            self._deliver(frm, sid, seq, _exactly(stream, size))
+
+    def _deliver(self, frm: int, sid: bytes, seq: int, data: bytes) -> None:
+        with self._changed:
+            session = self._sessions.get(sid)
+            if session is None:
+                if sid in self._closed:
+                    return
+                session = self._begin_early(sid)
+            if session.early:
+                link = self._links[frm]
+                if link.early_bytes + len(data) > EARLY_BYTES_MAX:
+                    session.fail(PeerLost(f"member {frm} sent too much too early"))
+                    return
+                link.early_bytes += len(data)
+                session.early_bytes[frm] = session.early_bytes.get(frm, 0) + len(data)
+        if seq == ABORT_SEQ:
+            session.fail(PeerAborted(frm, data[:100].decode("ascii", "replace")))
+        else:
+            session.put(frm, seq, data)
+
+    def _begin_early(self, sid: bytes) -> Session:
+        old = time.monotonic() - EARLY_TTL_S
+        waiting = [s for s in self._sessions.values() if s.early]
+        surplus = len(waiting) - EARLY_SESSIONS_MAX + 1
+        for n, session in enumerate(sorted(waiting, key=lambda s: s.born)):
+            if n < surplus or session.born < old:
+                self.forget(session.sid)
+        session = self._sessions[sid] = Session(self, sid)
+        return session
+
+    def _return_early(self, session: Session) -> None:
+        for peer, size in session.early_bytes.items():
+            self._links[peer].early_bytes -= size
+        session.early_bytes.clear()
+
+    def _lost(self, index: int) -> None:
+        """Everything that runs, or has begun to arrive, was with that peer: it is over."""
+        if self._stopping.is_set():
+            return
+        log.warning("peer lost", extra={"peer": index})
+        with self._changed:
+            for session in self._sessions.values():
+                session.fail(PeerLost(f"member {index} is gone"))
+            self._changed.notify_all()
+
+
+def _context(kind: int, certificate: str, private_key: bytes, pinned: str) -> ssl.SSLContext:
+    context = ssl.SSLContext(kind)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.check_hostname = False  # names mean nothing here: the whole certificate is compared
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.load_verify_locations(cadata=pinned)
+    # the ssl module reads keys from files only; this one never touches a disk
+    handle = os.memfd_create("tls", os.MFD_CLOEXEC)
+    try:
+        os.write(handle, private_key + certificate.encode())
+        context.load_cert_chain(f"/proc/self/fd/{handle}")
+    finally:
+        os.close(handle)
+    return context
+
+
+def _tune(sock: socket.socket) -> None:
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 5)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 2)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
+
+
+def _wait_until_closed(sock: ssl.SSLSocket) -> None:
+    """Block until the peer ends a connection on which it never sends, or we shut it down."""
+    poll = select.poll()
+    poll.register(sock.fileno(), select.POLLIN | select.POLLRDHUP)
+    poll.poll()
+
+
+def _exactly(stream: BufferedReader, size: int) -> bytes:
+    data = stream.read(size)
+    if data is None or len(data) != size:
+        raise EOFError
+    return data
+
+
+def _shut(sock: socket.socket) -> None:
+    try:
+        # on the plain layer: an SSLSocket's own shutdown would drop TLS and go on in the clear
+        socket.socket.shutdown(sock, socket.SHUT_RDWR)
+    except OSError:
+        pass
+
+
+def _close(sock: socket.socket) -> None:
+    _shut(sock)
+    sock.close()

@@ -1,0 +1,278 @@
+"""Sharing, sealing and opening: values to uploads, uploads to words, outputs to values.
+
+x = w0 + w1 + w2 mod 2^64. Node i lacks word i. Words 0 and 1 are AES-256-CTR keystreams of 32-byte
+seeds; word 2 = x − w0 − w1 is the correction, encrypted once with AES-256-GCM under a key of its
+own (used once, zero nonce, aad = ticket id). Seeds, key and salts reach the nodes that may hold
+them by HPKE (X25519, HKDF-SHA256, AES-256-GCM), bound to ticket and node by
+
+    info = "flai/seal/v1" ‖ 0x00 ‖ ticket id ‖ fingerprint
+
+Outputs come back the same way under "flai/reply/v1", sealed to the ticket's reply key.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, Suite
+
+from apps.protocol import wire
+from apps.protocol.jobs import check_node
+from apps.protocol.tickets import NODES, TICKET_DOMAIN, check_upload, ticket_id
+from workers.mpc import commitments
+
+Words = npt.NDArray[np.uint64]
+
+SEAL_CONTEXT = b"flai/seal/v1\0"
+REPLY_CONTEXT = b"flai/reply/v1\0"
+_SEEDED = NODES - 1  # words 0 and 1 are seeds, word 2 the correction
+_ZERO_NONCE = bytes(12)  # each GCM key encrypts exactly one message
+
+_suite = Suite(KEM.X25519, KDF.HKDF_SHA256, AEAD.AES_256_GCM)
+
+
+class SealError(Exception):
+    """A sealed part cannot be opened or does not match. `code`, and text safe to show."""
+
+    def __init__(self, code: str, text: str) -> None:
+        super().__init__(text)
+        self.code = code
+        self.text = text
+
+
+def words_of(index: int) -> tuple[int, int]:
+    """The two words that node `index` holds: first (i+1) mod 3, second (i+2) mod 3."""
+    return (index + 1) % NODES, (index + 2) % NODES
+
+
+def expand(seed: bytes, count: int) -> Words:
+    """`count` uniform 64-bit words: the AES-256-CTR keystream of `seed`, zero nonce."""
+    encryptor = Cipher(algorithms.AES256(seed), modes.CTR(bytes(16))).encryptor()
+    return np.frombuffer(encryptor.update(bytes(8 * count)), dtype="<u8").astype(np.uint64)
+
+
+def make_upload(
+    values: npt.NDArray[np.int64],
+    ticket_fields: Mapping[str, Any],
+    signing_key: Ed25519PrivateKey,
+    descriptors: Sequence[Mapping[str, Any]],
+) -> dict[str, Any]:
+    """Share, commit, seal and sign: {"ticket", "signature", "envelopes", "correction"}.
+
+    `values` are fixed point with the ticket's f, any shape. `ticket_fields` give scope, slot,
+    circuits, circuits_hash, params, f, issued_at, expires_at and, as the scope asks, roster or
+    model, reply_key, price_micro, resolution; the rest is filled in here. `descriptors` are the
+    nodes', in index order; whoever calls has compared their fingerprints with the pinned ones.
+
+    Raises: JobError for a bad descriptor, TicketError for a ticket that nodes would refuse.
+    """
+    fingerprints = [check_node(dict(d)) for d in descriptors]
+    if [d["index"] for d in descriptors] != list(range(NODES)):
+        raise SealError("bad_nodes", "The nodes' descriptors must come in the order of the nodes.")
+    flat = np.ascontiguousarray(values, dtype=np.int64).reshape(-1).view(np.uint64)
+    share_id = secrets.token_bytes(16)
+    seeds = [secrets.token_bytes(32) for _ in range(_SEEDED)]
+    words = [expand(seed, flat.size) for seed in seeds]
+    words.append(flat - words[0] - words[1])
+    salts = [secrets.token_bytes(commitments.SALT_BYTES) for _ in range(NODES)]
+    ticket = _defaults() | dict(ticket_fields)
+    ticket |= {
+        "share_id": share_id.hex(),
+        "sender": wire.public_hex(signing_key),
+        "nodes": fingerprints,
+        "shape": list(values.shape),
+        "commitment": [
+            commitments.commit(salt=salts[j], share_id=share_id, j=j, word=_bytes(words[j]))
+            for j in range(NODES)
+        ],
+    }
+    id_bytes = bytes.fromhex(ticket_id(ticket))
+    key = secrets.token_bytes(32)
+    parts: list[dict[str, str]] = [{"seed": s.hex()} for s in seeds] + [{"key": key.hex()}]
+    envelopes = []
+    for i, descriptor in enumerate(descriptors):
+        mine = {str(j): parts[j] | {"salt": salts[j].hex()} for j in sorted(words_of(i))}
+        info = SEAL_CONTEXT + id_bytes + bytes.fromhex(fingerprints[i])
+        envelopes.append(_seal({"words": mine}, descriptor["hpke_key"], info))
+    upload = {
+        "ticket": ticket,
+        "signature": wire.sign(signing_key, TICKET_DOMAIN, ticket),
+        "envelopes": [wire.b64(e) for e in envelopes],
+        "correction": wire.b64(AESGCM(key).encrypt(_ZERO_NONCE, _bytes(words[2]), id_bytes)),
+    }
+    check_upload(upload, now=ticket["issued_at"])
+    return upload
+
+
+def open_upload(
+    upload: Mapping[str, Any], index: int, hpke_private: X25519PrivateKey
+) -> tuple[Words, Words]:
+    """Node `index`'s words (first, second) of an upload, both checked against the commitments.
+
+    The upload has passed check_upload; each array has the ticket's shape.
+    Raises: SealError("sealed_elsewhere") if the envelope is not for this node and ticket,
+    SealError("bad_commitment") if a word is not what the ticket commits to.
+    """
+    ticket = upload["ticket"]
+    id_bytes = bytes.fromhex(ticket_id(ticket))
+    info = SEAL_CONTEXT + id_bytes + bytes.fromhex(ticket["nodes"][index])
+    content = _unseal(wire.unb64(upload["envelopes"][index]), hpke_private, info)
+    count = int(np.prod(ticket["shape"]))
+    held = []
+    for j in words_of(index):
+        secret, salt = _part(content, j)
+        if j < _SEEDED:
+            word = expand(secret, count)
+        else:
+            word = _open_correction(upload["correction"], secret, id_bytes)
+        if word.size != count or not commitments.matches(
+            ticket["commitment"][j],
+            salt=salt,
+            share_id=bytes.fromhex(ticket["share_id"]),
+            j=j,
+            word=_bytes(word),
+        ):
+            raise SealError("bad_commitment", f"Word {j} is not the one the ticket commits to.")
+        held.append(word.reshape(ticket["shape"]))
+    return held[0], held[1]
+
+
+def seal_output(
+    words: Mapping[int, Words],
+    *,
+    f: int,
+    job_id: str,
+    ticket_id: str,
+    fingerprint: str,
+    reply_key: str,
+) -> bytes:
+    """One node's two words of an output, sealed to the reply key, bound to ticket and node."""
+    shapes = {w.shape for w in words.values()}
+    if len(words) != NODES - 1 or len(shapes) != 1:
+        raise ValueError("a node seals two words of one shape")
+    content = {
+        "job_id": job_id,
+        "shape": list(shapes.pop()),
+        "f": f,
+        "words": {str(j): wire.b64(_bytes(w.reshape(-1))) for j, w in words.items()},
+    }
+    info = REPLY_CONTEXT + bytes.fromhex(ticket_id) + bytes.fromhex(fingerprint)
+    return _seal(content, reply_key, info)
+
+
+def open_outputs(
+    blobs: Sequence[bytes | str],
+    ticket: Mapping[str, Any],
+    reply_private: X25519PrivateKey,
+) -> tuple[npt.NDArray[np.int64], int]:
+    """(values, f): the nodes' sealed outputs opened, compared and added up.
+
+    `blobs[i]` is node i's (bytes or base64), `ticket` the query's. Every word comes from two nodes,
+    and both must say the same. Values are fixed point: divide by 2^f.
+
+    Raises: SealError("bad_output") if an output is missing, is not sealed to this key, ticket and
+    node, or two nodes disagree.
+    """
+    if len(blobs) != NODES:
+        raise SealError("bad_output", "An output from every node is needed.")
+    id_bytes = bytes.fromhex(ticket_id(dict(ticket)))
+    opened: list[dict[str, Any]] = []
+    reports: dict[int, list[Words]] = {j: [] for j in range(NODES)}
+    for index, blob in enumerate(blobs):
+        info = REPLY_CONTEXT + id_bytes + bytes.fromhex(ticket["nodes"][index])
+        data = blob if isinstance(blob, bytes) else _blob(blob)
+        content = _unseal(data, reply_private, info)
+        opened.append(content)
+        for j in words_of(index):
+            reports[j].append(_reported(content, j))
+    heads = {wire.canonical({k: c.get(k) for k in ("job_id", "shape", "f")}) for c in opened}
+    if len(heads) != 1:
+        raise SealError("bad_output", "The nodes answered about different jobs.")
+    total = np.zeros(int(np.prod(opened[0]["shape"])), dtype=np.uint64)
+    for j, (one, other) in reports.items():
+        if one.size != total.size or not np.array_equal(one, other):
+            raise SealError("bad_output", f"Two nodes report different words {j}: trust neither.")
+        total += one
+    return total.view(np.int64).reshape(opened[0]["shape"]), int(opened[0]["f"])
+
+
+def _defaults() -> dict[str, Any]:
+    return {
+        "v": 1,
+        "type": "share",
+        "engine": "ring",
+        "uses": 1,
+        "roster": None,
+        "model": None,
+        "reply_key": None,
+        "price_micro": None,
+        "resolution": None,
+    }
+
+
+def _bytes(word: Words) -> bytes:
+    return word.astype("<u8", copy=False).tobytes()
+
+
+def _seal(content: dict[str, Any], public_hex: str, info: bytes) -> bytes:
+    public = X25519PublicKey.from_public_bytes(wire.unhex(public_hex, 32))
+    return _suite.encrypt(wire.canonical(content), public, info)
+
+
+def _unseal(blob: bytes, private: X25519PrivateKey, info: bytes) -> dict[str, Any]:
+    try:
+        content = json.loads(_suite.decrypt(blob, private, info))
+    except (InvalidTag, ValueError):
+        raise SealError(
+            "sealed_elsewhere", "A sealed part was made for another key, ticket or node."
+        ) from None
+    if not isinstance(content, dict) or not isinstance(content.get("words"), dict):
+        raise SealError("malformed_seal", "A sealed part has a wrong form.")
+    return content
+
+
+def _part(content: dict[str, Any], j: int) -> tuple[bytes, bytes]:
+    """(seed or key, salt) of word j."""
+    part = content["words"].get(str(j))
+    try:
+        secret = wire.unhex(part["seed" if j < _SEEDED else "key"], 32)
+        return secret, wire.unhex(part["salt"], commitments.SALT_BYTES)
+    except (KeyError, TypeError, ValueError):
+        raise SealError(
+            "malformed_seal", f"The sealed part of word {j} has a wrong form."
+        ) from None
+
+
+def _open_correction(correction: str, key: bytes, id_bytes: bytes) -> Words:
+    try:
+        data = AESGCM(key).decrypt(_ZERO_NONCE, wire.unb64(correction), id_bytes)
+    except (InvalidTag, ValueError):
+        raise SealError(
+            "bad_correction", "The correction does not belong to this ticket."
+        ) from None
+    return np.frombuffer(data, dtype="<u8").astype(np.uint64)
+
+
+def _blob(text: Any) -> bytes:
+    try:
+        return wire.unb64(text)
+    except ValueError:
+        raise SealError("bad_output", "A sealed output is not base64.") from None
+
+
+def _reported(content: dict[str, Any], j: int) -> Words:
+    try:
+        data = wire.unb64(content["words"][str(j)])
+        return np.frombuffer(data, dtype="<u8").astype(np.uint64)
+    except (KeyError, ValueError):
+        raise SealError("bad_output", f"A node did not report its word {j}.") from None

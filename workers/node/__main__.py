@@ -1,0 +1,83 @@
+"""python -m workers.node --home DIR [init … | claim --party PID]
+
+init    make keys and descriptor (idempotent); prints the fingerprint
+claim   prints {"fingerprint", "signature"}: proves to the platform which party runs this node
+(none)  run: one JSON line {"ready": true, …} on stdout once it listens
+
+Exit 3 with one line on stderr when something is wrong.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from workers.node.errors import StartError
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m workers.node", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("--home", type=Path, required=True, help="the node's directory")
+    commands = parser.add_subparsers(dest="command")
+    init = commands.add_parser("init", help="make keys and descriptor")
+    init.add_argument("--index", type=int, required=True)
+    init.add_argument("--name", required=True)
+    init.add_argument("--control", required=True, metavar="HOST:PORT")
+    init.add_argument("--mesh", required=True, metavar="HOST:PORT")
+    claim = commands.add_parser("claim", help="prove which party runs this node")
+    claim.add_argument("--party", required=True, metavar="PID")
+    return parser.parse_args(arguments)
+
+
+def init(home: Path, options: argparse.Namespace) -> dict[str, object]:
+    from workers.node import home as homes
+
+    node = homes.init(
+        home,
+        index=options.index,
+        name=options.name,
+        control=options.control,
+        mesh=options.mesh,
+    )
+    return {"fingerprint": node.fingerprint, "descriptor": str(home / "descriptor.json")}
+
+
+def claim(home: Path, party: str) -> dict[str, object]:
+    from apps.protocol import jobs, wire
+    from workers.node import home as homes
+
+    node = homes.load(home)
+    body = {"pid": party, "node": node.fingerprint}
+    signature = wire.sign(node.sign_key, jobs.NODE_CLAIM_DOMAIN, body)
+    return {"fingerprint": node.fingerprint, "signature": signature}
+
+
+def print_line(content: dict[str, object]) -> None:
+    print(json.dumps(content), flush=True)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = parse(arguments)
+    home = options.home.absolute()
+    try:
+        if options.command == "init":
+            print_line(init(home, options))
+        elif options.command == "claim":
+            print_line(claim(home, options.party))
+        else:
+            from workers.node import daemon
+
+            daemon.run(home)
+    except StartError as error:
+        print(f"node: {error}", file=sys.stderr)
+        return 3
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

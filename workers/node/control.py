@@ -1,0 +1,198 @@
+"""The control port: JSON over HTTP on loopback. Thin: parse, hand to a thread, answer.
+
+Jobs block for as long as they take, in threads of their own; the loop always answers. Errors are
+{"code", "detail", "retryable"} with a fitting status.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from apps.protocol.wire import is_hex
+from workers.node import RELEASE
+from workers.node.errors import Malformed, NodeError, Unavailable
+from workers.node.home import Node
+from workers.node.jobs import Jobs
+from workers.node.shares import Shares
+
+UPLOAD_BYTES_MAX = 32 << 20
+COMMIT_BYTES_MAX = 256 << 10
+JOB_THREADS = 32
+SHARE_THREADS = 2
+SHARES_WAITING_MAX = 64
+
+log = logging.getLogger("flai.control")
+
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+class Pool:
+    """A bounded number of threads and of waiting calls; more is refused, not queued."""
+
+    def __init__(self, name: str, *, threads: int, waiting: int) -> None:
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix=name)
+        self._free = threads + waiting
+
+    async def run(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        if self._free <= 0:
+            raise Unavailable("busy", "This node has as much to do as it takes.")
+        self._free -= 1
+        try:
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(self._threads, function, *arguments)
+        finally:
+            self._free += 1
+
+    def close(self) -> None:
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+class Control:
+    """The HTTP application over one node's shares and jobs."""
+
+    def __init__(self, *, node: Node, shares: Shares, jobs: Jobs) -> None:
+        self._descriptor = node.descriptor()
+        self._shares = shares
+        self._jobs = jobs
+        self.job_pool = Pool("job", threads=JOB_THREADS, waiting=0)
+        self.share_pool = Pool("share", threads=SHARE_THREADS, waiting=SHARES_WAITING_MAX)
+
+    def application(self) -> Starlette:
+        job = "/jobs/{job_id}"
+        return Starlette(
+            routes=[
+                Route("/health", _guarded(self.health), methods=["GET"]),
+                Route("/descriptor", _guarded(self.descriptor), methods=["GET"]),
+                Route("/shares", _guarded(self.put_share), methods=["POST"]),
+                Route("/jobs", _guarded(self.run_job), methods=["POST"]),
+                Route(f"{job}/commit", _guarded(self.commit), methods=["POST"]),
+                Route(job, _guarded(self.job), methods=["GET"]),
+            ],
+            # a page in someone's browser must not reach a node by a name that resolves to loopback
+            middleware=[
+                Middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost", "[::1]"])
+            ],
+            exception_handlers={HTTPException: _http_error},
+        )
+
+    async def health(self, request: Request) -> Response:
+        return JSONResponse({"status": "ok", "running": self._jobs.running, "release": RELEASE})
+
+    async def descriptor(self, request: Request) -> Response:
+        return JSONResponse(self._descriptor)
+
+    async def put_share(self, request: Request) -> Response:
+        body = await _body(request, UPLOAD_BYTES_MAX)
+        ack = await self.share_pool.run(lambda: self._shares.accept(_parse(body)))
+        return JSONResponse(ack, status_code=201)
+
+    async def run_job(self, request: Request) -> Response:
+        body = await _body(request, UPLOAD_BYTES_MAX)
+
+        def run() -> Any:
+            asked = _fields(_parse(body), "descriptor", "signature", optional=("uploads",))
+            uploads = asked.get("uploads", [])
+            return self._jobs.run(asked["descriptor"], asked["signature"], uploads)
+
+        return JSONResponse(await self.job_pool.run(run))
+
+    async def commit(self, request: Request) -> Response:
+        job_id = _job_id(request)
+        body = await _body(request, COMMIT_BYTES_MAX)
+
+        def run() -> Any:
+            return self._jobs.commit(job_id, _fields(_parse(body), "receipts")["receipts"])
+
+        return JSONResponse(await self.share_pool.run(run))
+
+    async def job(self, request: Request) -> Response:
+        return JSONResponse(await self.share_pool.run(self._jobs.state, _job_id(request)))
+
+
+def _guarded(handler: Handler) -> Handler:
+    """Every error leaves as JSON; an unexpected one says nothing of its content."""
+
+    async def guarded(request: Request) -> Response:
+        try:
+            return await handler(request)
+        except NodeError as error:
+            return _problem(error.status, error.code, error.text, error.retryable)
+        except HTTPException:
+            raise
+        except Exception as error:
+            log.error("unexpected error", extra={"kind": type(error).__name__, **_where(error)})
+            return _problem(500, "failed", "The node failed on this request.", True)
+
+    return guarded
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return _problem(error.status_code, "http", str(error.detail), False)
+
+
+def _problem(status: int, code: str, detail: str, retryable: bool) -> Response:
+    content = {"code": code, "detail": detail, "retryable": retryable}
+    return JSONResponse(content, status_code=status)
+
+
+async def _body(request: Request, limit: int) -> bytes:
+    if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
+        raise HTTPException(415, "Content-Type must be application/json.")
+    declared = request.headers.get("content-length", "0")
+    if not declared.isdigit() or int(declared) > limit:
+        raise HTTPException(413, f"A body holds at most {limit} bytes.")
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > limit:
+            raise HTTPException(413, f"A body holds at most {limit} bytes.")
+    return bytes(body)
+
+
+def _parse(body: bytes) -> Any:
+    def refuse(name: str) -> None:
+        raise ValueError(name)
+
+    try:
+        return json.loads(body, parse_constant=refuse)
+    except (ValueError, RecursionError):
+        raise Malformed("malformed", "The body is not JSON.") from None
+
+
+def _fields(content: Any, *names: str, optional: tuple[str, ...] = ()) -> dict[str, Any]:
+    ok = isinstance(content, dict) and set(names) <= set(content) <= {*names, *optional}
+    if not ok:
+        raise Malformed("malformed", f"The body must have exactly: {', '.join(names)}.")
+    result: dict[str, Any] = content
+    return result
+
+
+def _job_id(request: Request) -> str:
+    job_id = str(request.path_params["job_id"])
+    if not is_hex(job_id, 16):
+        raise Malformed("malformed", "A job's id is 16 bytes in hex.")
+    return job_id
+
+
+def _where(error: Exception) -> dict[str, Any]:
+    """File and line only: messages and locals might hold what was being computed."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    if trace is None:
+        return {}
+    return {"file": trace.tb_frame.f_code.co_filename.rsplit("/", 1)[-1], "line": trace.tb_lineno}

@@ -1,0 +1,164 @@
+"""One node, running: store, mesh, control port, and a graceful end."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from workers.node import home as homes
+from workers.node.errors import StartError
+
+PURGE_EVERY_S = 300
+STOP_TIMEOUT_S = 3
+KEEP_ALIVE_S = 60
+
+log = logging.getLogger("flai.node")
+
+_PLAIN = set(logging.LogRecord("", 0, "", 0, "", (), None).__dict__) | {"message", "asctime"}
+
+
+class JsonLines(logging.Formatter):
+    """One JSON object per record: time, level, logger, message and the record's own fields."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        extra = {k: v for k, v in record.__dict__.items() if k not in _PLAIN}
+        content = {
+            "at": round(record.created, 3),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            **extra,
+        }
+        return json.dumps(content, default=str)
+
+
+def run(home: Path) -> None:
+    """Serve until SIGTERM or SIGINT. Raises: StartError before anything is served."""
+    log_as_json()
+    node = homes.load(home)
+    lock = homes.lock(home)
+    peers = homes.load_peers(node)
+    control_socket = listen(node.control, "control")
+    mesh_socket = listen(node.mesh, "mesh")
+
+    # heavy imports only after what can be refused has been refused
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    from workers.mpc import identity
+    from workers.mpc.mesh import Mesh, Peer
+    from workers.node.control import Control
+    from workers.node.jobs import Jobs
+    from workers.node.shares import Shares
+    from workers.node.store import Store
+
+    store = Store(home / "store.sqlite", node.store_key)
+    mesh = Mesh(
+        me=node.index,
+        listener=mesh_socket,
+        peers=[
+            Peer(
+                index=d["index"],
+                address=homes.address(d["mesh"]),
+                certificate=identity.certificate_der(d["tls_cert"], sign_key=d["sign_key"]),
+            )
+            for d in peers.nodes
+            if d["index"] != node.index
+        ],
+        certificate=node.certificate,
+        private_key=identity.private_pem(node.sign_key),
+    )
+    mesh.start()
+    shares = Shares(node=node, peers=peers, store=store)
+    jobs = Jobs(node=node, peers=peers, store=store, shares=shares, mesh=mesh)
+    control = Control(node=node, shares=shares, jobs=jobs)
+    stopping = threading.Event()
+    threading.Thread(target=_purge, args=(store, stopping), name="purge", daemon=True).start()
+    try:
+        _serve(control.application(), control_socket, node)
+    finally:
+        stopping.set()
+        mesh.close()  # whatever still runs ends with PeerLost, here and there
+        control.job_pool.close()
+        control.share_pool.close()
+        log.info("stopped")
+        lock.close()
+
+
+def _serve(application: Any, sock: socket.socket, node: homes.Node) -> None:
+    import uvicorn
+
+    class Server(uvicorn.Server):
+        @contextlib.contextmanager
+        def capture_signals(self) -> Iterator[None]:
+            # uvicorn would raise the signal again after its own shutdown and cut ours short
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, self.handle_exit)
+            yield
+
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets=sockets)
+            ready = {
+                "ready": True,
+                "index": node.index,
+                "fingerprint": node.fingerprint,
+                "control": "{}:{}".format(*node.control),
+                "mesh": "{}:{}".format(*node.mesh),
+            }
+            print(json.dumps(ready), flush=True)
+            log.info("listening", extra={"index": node.index, "control": ready["control"]})
+
+    config = uvicorn.Config(
+        application,
+        loop="asyncio",
+        lifespan="off",
+        ws="none",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=STOP_TIMEOUT_S,
+    )
+    Server(config).run(sockets=[sock])
+
+
+def listen(address: tuple[str, int], what: str) -> socket.socket:
+    """A bound socket. Raises: StartError when the port is taken."""
+    host, port = address
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # asyncio switches Nagle off (40 ms a request) only where the protocol is named
+    sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        sock.bind(address)
+        sock.listen(64)  # now, so that a second node fails here and not later
+    except OSError as error:
+        sock.close()
+        reason = error.strerror or "not possible"
+        raise StartError(f"{what} port {host}:{port} cannot be bound: {reason}") from None
+    return sock
+
+
+def log_as_json() -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonLines())
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    logging.getLogger("asyncio").setLevel(logging.WARNING)
+
+
+def _purge(store: Any, stopping: threading.Event) -> None:
+    while not stopping.wait(PURGE_EVERY_S):
+        try:
+            store.purge(now=int(time.time()))
+        except Exception as error:
+            log.error("purge failed", extra={"kind": type(error).__name__})

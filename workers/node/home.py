@@ -1,0 +1,227 @@
+"""A node's directory: keys, configuration, public descriptor, the peers that its operator admits.
+
+sign.key hpke.key store.key   secret, 0600, made at the first `init`
+config.json                   index, name, addresses
+descriptor.json               public: what operators publish and everyone else pins
+peers.json                    the operator's: {"coordinator": hex, "nodes": [descriptor × 3]}
+store.sqlite                  shares and results, encrypted
+"""
+
+from __future__ import annotations
+
+import fcntl
+import ipaddress
+import json
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
+from apps.protocol import jobs, wire
+from apps.protocol.tickets import ENGINES, NODES
+from workers.mpc import identity, keys
+from workers.node import RELEASE
+from workers.node.errors import StartError
+
+STORE_KEY_VARIABLE = "FLAI_STORE_KEY"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Node:
+    """This node: its keys, its addresses and what it says of itself."""
+
+    home: Path
+    index: int
+    name: str
+    control: tuple[str, int]
+    mesh: tuple[str, int]
+    sign_key: Ed25519PrivateKey
+    hpke_key: X25519PrivateKey
+    store_key: bytes
+    certificate: str
+    circuits_hash: str
+
+    @property
+    def fingerprint(self) -> str:
+        return jobs.fingerprint(self.descriptor_body())
+
+    def descriptor_body(self) -> dict[str, Any]:
+        return {
+            "v": 1,
+            "index": self.index,
+            "name": self.name,
+            "sign_key": wire.public_hex(self.sign_key),
+            "hpke_key": keys.hpke_public_hex(self.hpke_key),
+            "tls_cert": self.certificate,
+            "control": "{}:{}".format(*self.control),
+            "mesh": "{}:{}".format(*self.mesh),
+            "engines": list(ENGINES),
+            "circuits_hash": self.circuits_hash,
+            "release": RELEASE,
+        }
+
+    def descriptor(self) -> dict[str, Any]:
+        body = self.descriptor_body()
+        return body | {"signature": wire.sign(self.sign_key, jobs.NODE_DOMAIN, body)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Peers:
+    """The coordinator whose jobs count, and the nodes in index order, this one among them."""
+
+    coordinator: str
+    nodes: tuple[dict[str, Any], ...]
+    fingerprints: tuple[str, ...]
+
+    def sign_keys(self) -> dict[str, str]:
+        return {f: n["sign_key"] for f, n in zip(self.fingerprints, self.nodes)}
+
+
+def init(home: Path, *, index: int, name: str, control: str, mesh: str) -> Node:
+    """Make or keep the keys, write config.json and descriptor.json. Idempotent.
+
+    Raises: StartError.
+    """
+    if not 0 <= index < NODES:
+        raise StartError(f"--index must be 0 to {NODES - 1}")
+    if not name or len(name) > 64:
+        raise StartError("--name must have 1 to 64 characters")
+    address(control), address(mesh)
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        home.chmod(0o700)
+        for file in ("sign.key", "hpke.key"):
+            keys.load_or_create(home / file)
+        if STORE_KEY_VARIABLE not in os.environ:
+            keys.load_or_create(home / "store.key")
+        config = {"index": index, "name": name, "control": control, "mesh": mesh}
+        write_json(home / "config.json", config)
+        node = load(home)
+        write_json(home / "descriptor.json", node.descriptor())
+    except OSError as error:
+        raise StartError(f"node home {home} cannot be written: {error.strerror}") from None
+    except keys.KeyFileError as error:
+        raise StartError(str(error)) from None
+    return node
+
+
+def load(home: Path) -> Node:
+    """The node of an initialised home. Raises: StartError."""
+    from apps.protocol.circuits import circuits_hash
+
+    config = read_json(home / "config.json", hint="run init first")
+    try:
+        sign_key = keys.signing_key(keys.load(home / "sign.key"))
+        hpke_key = keys.hpke_key(keys.load(home / "hpke.key"))
+        store_key = _store_key(home)
+        return Node(
+            home=home,
+            index=int(config["index"]),
+            name=str(config["name"]),
+            control=address(config["control"]),
+            mesh=address(config["mesh"]),
+            sign_key=sign_key,
+            hpke_key=hpke_key,
+            store_key=store_key,
+            certificate=identity.certificate_pem(sign_key, str(config["name"])),
+            circuits_hash=circuits_hash(),
+        )
+    except keys.KeyFileError as error:
+        raise StartError(str(error)) from None
+    except (KeyError, TypeError, ValueError):
+        raise StartError(f"{home / 'config.json'} is malformed: run init again") from None
+
+
+def load_peers(node: Node) -> Peers:
+    """The admitted nodes, each with a valid signature and its own certificate.
+
+    Raises: StartError.
+    """
+    path = node.home / "peers.json"
+    content = read_json(path, hint="the operator writes it")
+    ok = isinstance(content, dict) and wire.is_hex(content.get("coordinator"), 32)
+    if not ok:
+        raise StartError(f"{path} does not name the coordinator's key")
+    nodes = content.get("nodes")
+    if not isinstance(nodes, list) or len(nodes) != NODES:
+        raise StartError(f"{path} must list {NODES} nodes")
+    fingerprints = []
+    for position, descriptor in enumerate(nodes):
+        try:
+            fingerprints.append(jobs.check_node(descriptor))
+            identity.certificate_der(descriptor["tls_cert"], sign_key=descriptor["sign_key"])
+            address(descriptor["mesh"])
+        except (jobs.JobError, identity.BadCertificate) as error:
+            raise StartError(f"{path}: node {position}: {error}") from None
+        if descriptor["index"] != position:
+            raise StartError(f"{path}: nodes must be listed by index")
+    if len(set(fingerprints)) != NODES:
+        raise StartError(f"{path} lists a node twice")
+    if fingerprints[node.index] != node.fingerprint:
+        raise StartError(f"{path} does not contain this node at index {node.index}")
+    return Peers(
+        coordinator=content["coordinator"], nodes=tuple(nodes), fingerprints=tuple(fingerprints)
+    )
+
+
+def address(text: Any) -> tuple[str, int]:
+    """ "HOST:PORT" on loopback. Raises: StartError."""
+    host, _, port = str(text).rpartition(":")
+    try:
+        loopback = host == "localhost" or ipaddress.ip_address(host.strip("[]")).is_loopback
+        number = int(port)
+    except ValueError:
+        raise StartError(f"{text!r} is not an address of the form HOST:PORT") from None
+    if not loopback:
+        raise StartError(
+            f"{host} is not loopback: this release binds loopback only, "
+            "since the control port has no TLS yet"
+        )
+    if not 0 < number < 65536:
+        raise StartError(f"{text!r}: the port is out of range")
+    return host.strip("[]"), number
+
+
+def lock(home: Path) -> TextIO:
+    """Only one daemon per home; the lock lives as long as the returned file. Raises: StartError."""
+    try:
+        file = (home / "node.lock").open("w")
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise StartError(f"another node is running in {home}") from None
+    except OSError as error:
+        raise StartError(f"node home {home} cannot be written: {error.strerror}") from None
+    return file
+
+
+def read_json(path: Path, *, hint: str) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise StartError(f"{path} is missing: {hint}") from None
+    except (OSError, ValueError):
+        raise StartError(f"{path} cannot be read") from None
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Replace the file in one step: readers see the old or the new one."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name)
+    with os.fdopen(handle, "w", encoding="utf-8") as file:
+        json.dump(content, file, indent=1, sort_keys=True)
+        file.write("\n")
+    os.chmod(temporary, 0o644 if path.name == "descriptor.json" else 0o600)
+    os.replace(temporary, path)
+
+
+def _store_key(home: Path) -> bytes:
+    text = os.environ.get(STORE_KEY_VARIABLE)
+    if text is None:
+        return keys.load(home / "store.key")
+    try:
+        return wire.unhex(text, keys.SECRET_BYTES)
+    except ValueError:
+        raise StartError(f"{STORE_KEY_VARIABLE} does not hold 32 bytes in hex") from None

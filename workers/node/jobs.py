@@ -1,0 +1,280 @@
+"""Jobs: one at a time, admitted by the policy, staged, then committed by all or by none.
+
+A round's result is staged until the receipts of all members, agreeing, are shown to each: then it
+is permanent and its inputs are deleted. A query leaves nothing behind, so it is done when it is
+computed; its answer is kept until its ticket expires, so that asking again gives the same.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import OrderedDict
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from apps.protocol import jobs
+from apps.protocol.circuits import CIRCUITS
+from apps.protocol.tickets import Ticket, check_ticket
+from workers.mpc.sealing import Words
+from workers.node import policy
+from workers.node.computation import Admitted, Computation, is_query, session_id
+from workers.node.errors import Conflict, Malformed, NodeError, Refused, Unavailable
+from workers.node.home import Node, Peers
+from workers.node.shares import Shares
+from workers.node.store import Store, StoredJob
+
+if TYPE_CHECKING:
+    from workers.mpc.mesh import Mesh
+
+FAILED_MAX = 10_000
+
+log = logging.getLogger("flai.jobs")
+
+
+@dataclass(frozen=True)
+class Running:
+    """A job on its way; whoever asks for it meanwhile gets the same answer."""
+
+    digest: str
+    scope: str
+    future: Future[dict[str, Any]] = field(default_factory=Future)
+
+
+class Jobs:
+    """One node's jobs. All methods block and may be called from any thread."""
+
+    def __init__(
+        self, *, node: Node, peers: Peers, store: Store, shares: Shares, mesh: Mesh
+    ) -> None:
+        self._node = node
+        self._peers = peers
+        self._store = store
+        self._shares = shares
+        self._mesh = mesh
+        self._computation = Computation(node=node, peers=peers, store=store, mesh=mesh)
+        self._fingerprint = node.fingerprint
+        self._lock = threading.Lock()
+        self._running: dict[str, Running] = {}
+        self._failed: OrderedDict[str, tuple[int, str]] = OrderedDict()
+
+    @property
+    def running(self) -> int:
+        return len(self._running)
+
+    def run(self, descriptor: Any, signature: Any, uploads: Any = ()) -> dict[str, Any]:
+        """{"receipt", "signature", "openings", "sealed"} when this node is done.
+
+        The same answer for a completed job, and for whoever asks while it runs.
+        Raises: Malformed, Refused, Conflict, Unavailable.
+        """
+        policy.coordinator_signed_it(descriptor, signature, coordinator=self._peers.coordinator)
+        try:
+            jobs.check_job(descriptor)
+        except jobs.JobError as error:
+            raise Malformed(error.code, error.text) from None
+        known = self._known_answer(descriptor)
+        if known is not None:
+            return known
+        running, mine = self._enter(descriptor)
+        if not mine:
+            try:
+                return running.future.result(timeout=descriptor["deadline_s"])
+            except TimeoutError:
+                raise Unavailable("deadline", "The job is still running.") from None
+        try:
+            answer = self._run(descriptor, uploads)
+        except BaseException as error:
+            self._leave(descriptor, getattr(error, "code", "failed"))
+            running.future.set_exception(error)
+            running.future.exception()
+            raise
+        self._leave(descriptor, None)
+        running.future.set_result(answer)
+        return answer
+
+    def commit(self, job_id: str, signed: Any) -> dict[str, Any]:
+        """Make a staged result permanent, given agreeing receipts of all members. Idempotent.
+
+        Raises: Conflict("unknown_job"), Refused.
+        """
+        with self._lock:
+            stored = self._store.job(job_id)
+            if stored is None:
+                raise Conflict("unknown_job", "This node has no result of that job.")
+            record = stored.record
+            if stored.state != "done":
+                self._check_receipts(stored, signed)
+                binding = self._store.binding(stored.scope)
+                if binding is None or binding.job_id not in (None, job_id):
+                    raise Refused("already_completed", "Another job has completed this round.")
+                self._store.commit(job_id, share_ids=record["share_ids"])
+                log.info("committed", extra={"job": job_id})
+        return {"committed": True, "model": record["model"]}
+
+    def state(self, job_id: str) -> dict[str, Any]:
+        """{"state", "answer"} of a job, and the code of its failure."""
+        stored = self._store.job(job_id)
+        if job_id in self._running:
+            return {"state": "running", "answer": None}
+        if stored is not None:
+            return {"state": stored.state, "answer": stored.record["answer"]}
+        if job_id in self._failed:
+            return {"state": "failed", "answer": None, "code": self._failed[job_id][1]}
+        return {"state": "unknown", "answer": None}
+
+    def _check_receipts(self, stored: StoredJob, signed: Any) -> None:
+        try:
+            receipts = jobs.check_receipts(signed, sign_keys=self._peers.sign_keys())
+        except jobs.JobError as error:
+            raise Refused(error.code, error.text) from None
+        mine = next(r for r in receipts if r["node"] == self._fingerprint)
+        if mine != stored.record["answer"]["receipt"]:
+            raise Refused("receipts_disagree", "The receipts are not of the result staged here.")
+
+    # ---- one at a time ------------------------------------------------------------------------
+
+    def _known_answer(self, job: dict[str, Any]) -> dict[str, Any] | None:
+        """The stored answer, if asking again must give the same."""
+        stored = self._store.job(job["job_id"])
+        if stored is None:
+            return None
+        if stored.digest != jobs.scope_digest(job):
+            raise Refused("job_id_taken", "Another job has this id.")
+        same_attempt = stored.attempt == job["attempt"]
+        if same_attempt or (stored.state == "done" and not is_query(job)):
+            if not same_attempt:
+                self._mesh.refuse(session_id(job), "already_completed")
+            answer: dict[str, Any] = stored.record["answer"]
+            return answer
+        return None
+
+    def _enter(self, job: dict[str, Any]) -> tuple[Running, bool]:
+        digest = jobs.job_digest(job)
+        with self._lock:
+            other = self._running.get(job["job_id"])
+            if other is not None and other.digest == digest:
+                return other, False
+            if other is not None or any(r.scope == job["scope"] for r in self._running.values()):
+                raise Conflict("busy", "Another attempt is still running.", retryable=True)
+            last, _code = self._failed.get(job["job_id"], (0, ""))
+            if job["attempt"] <= last:
+                raise Conflict(
+                    "stale_attempt", f"Attempt {last} has failed: number the next.", retryable=True
+                )
+            running = self._running[job["job_id"]] = Running(digest, job["scope"])
+            return running, True
+
+    def _leave(self, job: dict[str, Any], code: str | None) -> None:
+        with self._lock:
+            self._running.pop(job["job_id"], None)
+            self._failed.pop(job["job_id"], None)
+            if code is not None:
+                self._failed[job["job_id"]] = (job["attempt"], code)
+                while len(self._failed) > FAILED_MAX:
+                    self._failed.popitem(last=False)
+
+    # ---- admission ----------------------------------------------------------------------------
+
+    def _run(self, job: dict[str, Any], uploads: Any) -> dict[str, Any]:
+        began = time.monotonic()
+        try:
+            admitted = self._admit(job, uploads)
+        except NodeError as error:
+            self._mesh.refuse(session_id(job), error.code)
+            log.warning("refused", extra={"job": job["job_id"], "code": error.code})
+            raise
+        try:
+            answer = self._computation.run(admitted)
+        except NodeError as error:
+            log.warning("failed", extra={"job": job["job_id"], "code": error.code})
+            raise
+        log.info(
+            "computed",
+            extra={
+                "job": job["job_id"],
+                "attempt": job["attempt"],
+                "circuit": job["circuit"],
+                "ms": round(1000 * (time.monotonic() - began), 1),
+            },
+        )
+        return answer
+
+    def _admit(self, job: dict[str, Any], uploads: Any) -> Admitted:
+        """Fetch the inputs, apply every rule, and bind the scope before anything is computed."""
+        circuit = CIRCUITS.get(job["circuit"])
+        if circuit is None:
+            raise Refused("unknown_circuit", "This node has no such circuit.")
+        reopened = self._take_in(job, uploads)
+        now = int(time.time())
+        inputs: dict[str, list[Ticket]] = {}
+        used_by: dict[str, str | None] = {}
+        shares: dict[str, list[tuple[Words, Words]]] = {}
+        missing = False
+        for slot, share_ids in job["inputs"].items():
+            inputs[slot], shares[slot] = [], []
+            for share_id in share_ids:
+                share = self._store.share(share_id)
+                if share is None:
+                    raise Conflict(
+                        "unknown_share", f"Share {share_id} is not here.", retryable=True
+                    )
+                # expiry is a rule of the policy; what is stored was in time when it came
+                inputs[slot].append(check_ticket(share.ticket, now=share.ticket["issued_at"]))
+                used_by[share_id] = share.used_by
+                words = share.words or reopened.get(share_id)
+                if words is None:
+                    missing = True
+                else:
+                    shares[slot].append(words)
+        model = self._store.model(job["model"]) if job["model"] is not None else None
+        if model is not None:
+            shares["model"] = [model.words]
+        case = policy.Case(
+            job=job,
+            circuit=circuit,
+            inputs=inputs,
+            used_by=used_by,
+            model=model.ticket if model else None,
+            binding=self._store.binding(job["scope"]),
+            circuits_hash=self._node.circuits_hash,
+            nodes=self._peers.fingerprints,
+            now=now,
+        )
+        policy.admit(case)
+        if missing:
+            raise Conflict("unknown_share", "An input has been deleted.", retryable=True)
+        admitted = Admitted(
+            job=job,
+            circuit=circuit,
+            tickets=case.tickets,
+            params=case.tickets[0].params,
+            shares=shares,
+            expires_at=max(t.expires_at for t in case.tickets),
+        )
+        # _enter lets one job per scope in, so nobody binds it between the rule and this line
+        self._store.bind(
+            scope=job["scope"],
+            digest=jobs.scope_digest(job),
+            share_ids=admitted.share_ids,
+            job_id=job["job_id"] if is_query(job) else None,
+            expires_at=admitted.expires_at,
+        )
+        return admitted
+
+    def _take_in(self, job: dict[str, Any], uploads: Any) -> dict[str, tuple[Words, Words]]:
+        """Store the uploads that came with the job; the words of those used up before, by id."""
+        if not isinstance(uploads, (list, tuple)):
+            raise Malformed("malformed", "uploads is not a list.")
+        wanted = {share_id for listed in job["inputs"].values() for share_id in listed}
+        reopened = {}
+        for upload in uploads:
+            ticket = upload.get("ticket") if isinstance(upload, dict) else None
+            if not isinstance(ticket, dict) or ticket.get("share_id") not in wanted:
+                raise Malformed("malformed", "An upload is not an input of this job.")
+            words = self._shares.reopen(upload)
+            if words is not None:
+                reopened[ticket["share_id"]] = words
+        return reopened

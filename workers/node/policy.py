@@ -1,0 +1,284 @@
+"""Why whoever dispatches jobs is blind: the rules that every node applies to every job.
+
+A dispatcher that could choose jobs and public inputs freely would be an oracle: one-hot "weights"
+read out one hospital's update. So a job may only do what the owners of its inputs signed. Each rule
+below is one function; each raises Refused with its own code; `admit` applies them all before
+anything is computed. The dispatcher can refuse service. It cannot learn, and cannot decide.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from apps.protocol import jobs, wire
+from apps.protocol.circuits import BadParams, Circuit
+from apps.protocol.tickets import MIN_CUSTODIANS, Ticket, check_roster, members_with_role
+from workers.node.errors import Refused
+from workers.node.store import Binding
+
+QUERY_ATTEMPTS_MAX = 10
+ROUND_SCOPES = ("round:", "moments:")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """A job as one node sees it: what is asked, what the owners signed, what is on record here."""
+
+    job: dict[str, Any]
+    circuit: Circuit
+    inputs: Mapping[str, Sequence[Ticket]]
+    used_by: Mapping[str, str | None]
+    model: dict[str, Any] | None
+    binding: Binding | None
+    circuits_hash: str
+    nodes: Sequence[str]
+    now: int
+
+    @property
+    def tickets(self) -> list[Ticket]:
+        return [t for listed in self.inputs.values() for t in listed]
+
+    @property
+    def is_query(self) -> bool:
+        return str(self.job["scope"]).startswith("query:")
+
+
+def admit(case: Case) -> None:
+    """Every rule, or Refused."""
+    for rule in RULES:
+        rule(case)
+
+
+def coordinator_signed_it(job: Any, signature: Any, *, coordinator: str) -> None:
+    """Only the coordinator that this node's operator named may ask for jobs."""
+    try:
+        wire.verify(coordinator, jobs.JOB_DOMAIN, job, signature)
+    except wire.BadSignature:
+        raise Refused(
+            "bad_signature", "The job is not signed by this node's coordinator."
+        ) from None
+
+
+# ---- the node computes what it carries, with whom it knows --------------------------------------
+
+
+def circuits_are_our_own(case: Case) -> None:
+    """A node runs the circuits of its own release; all tickets were signed for exactly those."""
+    same = all(t.circuits_hash == case.circuits_hash for t in case.tickets)
+    if not same or case.job["circuits_hash"] != case.circuits_hash:
+        raise Refused("circuits_differ", "Job or ticket is for another set of circuits.")
+
+
+def nodes_are_this_set(case: Case) -> None:
+    """Words sealed to these nodes are computed on by these nodes."""
+    wanted = list(case.nodes)
+    if case.job["nodes"] != wanted or any(list(t.nodes) != wanted for t in case.tickets):
+        raise Refused("wrong_nodes", "Job or ticket is for another set of nodes.")
+
+
+def engine_is_the_one_signed_for(case: Case) -> None:
+    if any(t.engine != case.job["engine"] for t in case.tickets):
+        raise Refused("wrong_engine", "A ticket is for another engine.")
+
+
+# ---- every share goes where its owner said, and nowhere else ------------------------------------
+
+
+def scope_is_the_one_signed_for(case: Case) -> None:
+    """A share lives in one round or one query."""
+    if any(t.scope != case.job["scope"] for t in case.tickets):
+        raise Refused("wrong_scope", "A ticket is for another round or query.")
+
+
+def circuit_is_allowed_by_every_owner(case: Case) -> None:
+    if any(case.circuit.id not in t.circuits for t in case.tickets):
+        raise Refused("circuit_not_allowed", f"An owner did not allow {case.circuit.id}.")
+
+
+def slots_are_the_ones_signed_for(case: Case) -> None:
+    """Exactly the circuit's slots are filled; a model never comes from outside."""
+    wanted = {name for name, slot in case.circuit.slots.items() if slot.role != "model"}
+    if set(case.inputs) != wanted or not all(case.inputs.values()):
+        raise Refused("wrong_slot", "The job does not fill exactly the circuit's slots.")
+    for name, tickets in case.inputs.items():
+        if any(t.slot != name for t in tickets):
+            raise Refused("wrong_slot", "A ticket is for another slot.")
+
+
+def tickets_are_in_time(case: Case) -> None:
+    if any(t.expires_at <= case.now for t in case.tickets):
+        raise Refused("expired", "A ticket has expired.")
+
+
+def shares_enter_one_job_only(case: Case) -> None:
+    ids = [t.share_id for t in case.tickets]
+    if len(set(ids)) != len(ids):
+        raise Refused("duplicate_input", "A share is listed twice.")
+    if any(case.used_by[share_id] not in (None, case.job["job_id"]) for share_id in ids):
+        raise Refused("share_used", "A share has been used in another job.")
+
+
+def owners_agree_on_the_parameters(case: Case) -> None:
+    """Public inputs are what all owners signed, never what the dispatcher says."""
+    if len({wire.canonical(t.params) for t in case.tickets}) != 1:
+        raise Refused("params_differ", "The owners signed different parameters.")
+    try:
+        case.circuit.validate(case.tickets[0].params)
+    except BadParams as error:
+        raise Refused("bad_params", str(error)) from None
+
+
+def owners_agree_on_the_resolution(case: Case) -> None:
+    """How finely a model's outputs may be seen is signed by those who make it."""
+    resolutions = {t.resolution for t in case.tickets}
+    if len(resolutions) != 1:
+        raise Refused("resolution_differs", "The owners signed different resolutions.")
+    if case.circuit.result_allows and None in resolutions:
+        raise Refused("resolution_missing", "The tickets of a model must state its resolution.")
+
+
+def shapes_fit_the_circuit(case: Case) -> None:
+    for name, tickets in case.inputs.items():
+        slot = case.circuit.slots[name]
+        for position, ticket in enumerate(tickets):
+            try:
+                shape = tuple(slot.shape(ticket.params, position))
+            except (BadParams, LookupError, TypeError):
+                raise Refused("wrong_shape", f"There are more inputs {name} than rows.") from None
+            if ticket.shape != shape or ticket.f != slot.f:
+                raise Refused("wrong_shape", f"An input {name} does not have the circuit's shape.")
+
+
+# ---- a round: the whole roster, each key once ---------------------------------------------------
+
+
+def scope_suits_the_circuit(case: Case) -> None:
+    """What is opened comes from a round; a query's output is sealed to the one who asked."""
+    if case.circuit.sealed != case.is_query:
+        raise Refused("wrong_scope", "This circuit does not belong into this kind of scope.")
+    if not case.is_query and not str(case.job["scope"]).startswith(ROUND_SCOPES):
+        raise Refused("wrong_scope", "Unknown kind of scope.")
+
+
+def everyone_signed_the_same_roster(case: Case) -> None:
+    """Who is in is what every owner saw and signed: nobody can be surrounded by inventions."""
+    roster = case.job["roster"]
+    if case.is_query:
+        if roster is not None:
+            raise Refused("roster_differs", "A query has no roster.")
+        return
+    if roster is None:
+        raise Refused("roster_differs", "A round needs its roster.")
+    signed = check_roster(roster)
+    if any(t.roster != signed for t in case.tickets):
+        raise Refused("roster_differs", "An owner signed another roster.")
+    if roster["scope_of"] != case.job["scope"].partition(":")[2]:
+        raise Refused("roster_differs", "The roster is of another round.")
+
+
+def enough_members_take_part(case: Case) -> None:
+    """With two in a sum each learns the other's by subtraction."""
+    if case.is_query:
+        return
+    roster = case.job["roster"]
+    roles = {slot.role for slot in case.circuit.slots.values()}
+    least = {"custodian": max(MIN_CUSTODIANS, case.circuit.min_custodians)}
+    if "validator" in roles:
+        least["validator"] = max(1, case.circuit.min_validators)
+    for role, count in least.items():
+        if len(members_with_role(roster, role)) < count:
+            raise Refused(f"too_few_{role}s", f"At least {count} {role}s must take part.")
+
+
+def the_whole_roster_takes_part_once(case: Case) -> None:
+    """No subset, no outsider, each member once per slot of its role, in roster order: leaving one
+    out and running again would show that one by the difference."""
+    if case.is_query:
+        return
+    for name, tickets in case.inputs.items():
+        members = members_with_role(case.job["roster"], case.circuit.slots[name].role)
+        senders = [t.sender for t in tickets]
+        if set(senders) - set(members):
+            raise Refused("not_on_roster", f"An input {name} is from no member of that role.")
+        if len(set(senders)) != len(senders):
+            raise Refused("duplicate_sender", f"A member has two inputs {name}.")
+        if set(members) - set(senders):
+            raise Refused("sub_roster", f"A member's input {name} is left out.")
+        if senders != members:
+            raise Refused("roster_order", f"The inputs {name} are not in roster order.")
+
+
+def a_scope_has_one_descriptor_and_completes_once(case: Case) -> None:
+    """Attempts may repeat, but only with the same inputs and circuit; what is done is done."""
+    if case.binding is None:
+        return
+    if case.binding.digest != jobs.scope_digest(case.job):
+        raise Refused("scope_bound", "This round or query is bound to another descriptor.")
+    if case.binding.job_id is None:
+        return
+    if not case.is_query or case.binding.job_id != case.job["job_id"]:
+        raise Refused("already_completed", "This round or query is already completed.")
+
+
+# ---- a query: a model that the network made, an output for the buyer alone ----------------------
+
+
+def a_query_is_one_buyers(case: Case) -> None:
+    if not case.is_query:
+        return
+    if len(case.tickets) != 1 or case.tickets[0].reply_key is None:
+        raise Refused("wrong_query", "A query has one input, with a reply key.")
+    # a node whose peers failed may run a paid query again, sealed to the same key
+    if case.job["attempt"] > QUERY_ATTEMPTS_MAX:
+        raise Refused("too_many_attempts", f"A query has at most {QUERY_ATTEMPTS_MAX} attempts.")
+
+
+def the_model_is_the_one_the_buyer_named(case: Case) -> None:
+    named = {t.model for t in case.tickets}
+    if named != {case.job["model"]}:
+        raise Refused("wrong_model", "The tickets name another model than the job.")
+    needs_one = any(slot.role == "model" for slot in case.circuit.slots.values())
+    if needs_one != (case.job["model"] is not None):
+        raise Refused("wrong_model", "This circuit takes exactly the model it declares.")
+
+
+def the_model_was_made_here_and_goes_where_it_may(case: Case) -> None:
+    """A result inherits the ticket that its circuit declares: a model enters only what its makers'
+    circuit allows, on the same nodes, at their resolution, with as many features."""
+    if case.job["model"] is None:
+        return
+    if case.model is None:
+        raise Refused("unknown_model", "No such model has been made and committed here.")
+    if case.circuit.id not in case.model["allows"]:
+        raise Refused("circuit_not_allowed", f"The model may not enter {case.circuit.id}.")
+    if case.model["nodes"] != list(case.nodes):
+        raise Refused("wrong_nodes", "The model belongs to another set of nodes.")
+    if case.model["resolution"] != case.tickets[0].resolution:
+        raise Refused("resolution_differs", "The model's makers allow another resolution.")
+    if case.model["params"].get("features") != case.tickets[0].params.get("features"):
+        raise Refused("wrong_shape", "The model has another number of features.")
+
+
+RULES = (
+    circuits_are_our_own,
+    nodes_are_this_set,
+    engine_is_the_one_signed_for,
+    scope_is_the_one_signed_for,
+    a_scope_has_one_descriptor_and_completes_once,
+    circuit_is_allowed_by_every_owner,
+    slots_are_the_ones_signed_for,
+    scope_suits_the_circuit,
+    tickets_are_in_time,
+    shares_enter_one_job_only,
+    owners_agree_on_the_parameters,
+    owners_agree_on_the_resolution,
+    everyone_signed_the_same_roster,
+    enough_members_take_part,
+    the_whole_roster_takes_part_once,
+    shapes_fit_the_circuit,
+    a_query_is_one_buyers,
+    the_model_is_the_one_the_buyer_named,
+    the_model_was_made_here_and_goes_where_it_may,
+)

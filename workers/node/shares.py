@@ -1,0 +1,87 @@
+"""Taking in what owners sealed: checked, opened, compared with its commitments, then stored."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any
+
+from apps.protocol import jobs, wire
+from apps.protocol.circuits import CIRCUITS
+from apps.protocol.tickets import Ticket, TicketError, check_upload
+from workers.mpc.sealing import SealError, Words, open_upload
+from workers.node.errors import Conflict, Malformed, NodeError, Refused
+from workers.node.home import Node, Peers
+from workers.node.store import Store
+
+_MALFORMED = ("malformed", "too_large")
+
+
+class Shares:
+    """One node's intake of uploads."""
+
+    def __init__(self, *, node: Node, peers: Peers, store: Store) -> None:
+        self._node = node
+        self._peers = peers
+        self._store = store
+        self._fingerprint = node.fingerprint
+        self._lock = threading.Lock()
+
+    def accept(self, upload: Any) -> dict[str, Any]:
+        """The signed acknowledgement of a stored share; the same one for the same upload.
+
+        Raises: Malformed, Refused, Conflict("share_conflict").
+        """
+        now = int(time.time())
+        ticket = self.check(upload, now=now)
+        with self._lock:
+            known = self._store.share(ticket.share_id)
+            if known is not None:
+                if known.ticket_id != ticket.id:
+                    raise Conflict("share_conflict", "Another share is stored under this id.")
+                return known.ack
+            words = self._open(upload)
+            body = {"v": 1, "ticket_id": ticket.id, "node": self._fingerprint, "at": now}
+            signature = wire.sign(self._node.sign_key, jobs.ACK_DOMAIN, body)
+            ack = {"ack": body, "signature": signature}
+            self._store.put_share(
+                ticket=upload["ticket"], ticket_id=ticket.id, ack=ack, words=words
+            )
+        return ack
+
+    def reopen(self, upload: Any) -> tuple[Words, Words] | None:
+        """The words of a stored share that was used up, for another attempt; they stay in memory.
+
+        The policy decides whether the job that asks is the one that used it.
+        """
+        self.accept(upload)
+        known = self._store.share(upload["ticket"]["share_id"])
+        if known is None or known.words is not None:
+            return None
+        return self._open(upload)
+
+    def check(self, upload: Any, *, now: int) -> Ticket:
+        """What an upload must satisfy before this node opens it. Raises: Malformed, Refused."""
+        try:
+            ticket = check_upload(upload, now=now)
+        except TicketError as error:
+            kind: type[NodeError] = Malformed if error.code in _MALFORMED else Refused
+            raise kind(error.code, error.text) from None
+        if ticket.nodes != self._peers.fingerprints:
+            raise Refused("wrong_nodes", "The ticket is for another set of nodes.")
+        if ticket.circuits_hash != self._node.circuits_hash:
+            raise Refused("circuits_differ", "The ticket is for another set of circuits.")
+        for name in ticket.circuits:
+            circuit = CIRCUITS.get(name)
+            if circuit is None:
+                raise Refused("unknown_circuit", f"This node has no circuit {name}.")
+            slot = circuit.slots.get(ticket.slot)
+            if slot is None or slot.role == "model":
+                raise Refused("wrong_slot", f"{name} takes no input {ticket.slot} from outside.")
+        return ticket
+
+    def _open(self, upload: Any) -> tuple[Words, Words]:
+        try:
+            return open_upload(upload, self._node.index, self._node.hpke_key)
+        except SealError as error:
+            raise Refused(error.code, error.text) from None

@@ -1,0 +1,320 @@
+"""The share store: SQLite, every content encrypted with AES-256-GCM under the store key.
+
+What names a row (ids, states, times) is readable; tickets, words, answers and models are not. The
+additional data of each ciphertext is table, row id and column, so that nothing can be moved to
+another row. One transaction per step of a job, on disk (synchronous=FULL) before the node says so.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from apps.protocol import wire
+from workers.mpc.sealing import Words
+from workers.node.errors import NodeError, StartError, Unavailable
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, body BLOB NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS shares (
+    share_id TEXT PRIMARY KEY,
+    ticket_id TEXT NOT NULL,
+    expires_at INTEGER NOT NULL,
+    used_by TEXT,                -- the one job that this share may enter, or has entered
+    body BLOB NOT NULL,          -- ticket and acknowledgement
+    words BLOB                   -- both words; NULL once used up
+) STRICT;
+CREATE TABLE IF NOT EXISTS scopes (
+    scope TEXT PRIMARY KEY,
+    digest TEXT NOT NULL,        -- the only descriptor that this scope will ever see
+    job_id TEXT,                 -- the job that completed it
+    expires_at INTEGER NOT NULL
+) STRICT;
+CREATE TABLE IF NOT EXISTS jobs (
+    job_id TEXT PRIMARY KEY,
+    scope TEXT NOT NULL,
+    attempt INTEGER NOT NULL,
+    digest TEXT NOT NULL,
+    state TEXT NOT NULL CHECK (state IN ('staged', 'done')),
+    body BLOB NOT NULL           -- the answer, and what committing it will touch
+) STRICT;
+CREATE TABLE IF NOT EXISTS models (
+    model TEXT PRIMARY KEY,
+    job_id TEXT NOT NULL,
+    committed INTEGER NOT NULL,
+    body BLOB NOT NULL,          -- the result ticket
+    words BLOB NOT NULL
+) STRICT;
+"""
+
+
+class CorruptStore(NodeError):
+    """A stored row does not decrypt: damaged or tampered with."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredShare:
+    ticket: dict[str, Any]
+    ticket_id: str
+    ack: dict[str, Any]
+    used_by: str | None
+    words: tuple[Words, Words] | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredJob:
+    job_id: str
+    scope: str
+    attempt: int
+    digest: str
+    state: str
+    record: dict[str, Any]  # {"answer", "share_ids", "model"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredModel:
+    ticket: dict[str, Any]
+    words: tuple[Words, Words]
+
+
+@dataclass(frozen=True)
+class Binding:
+    """What a scope is bound to; `job_id` is set once it is completed."""
+
+    digest: str
+    job_id: str | None
+
+
+class Store:
+    """Raises StartError when the file cannot be opened or the key is not its own."""
+
+    def __init__(self, path: Path, key: bytes) -> None:
+        self._cipher = AESGCM(key)
+        self._lock = threading.RLock()
+        try:
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+            self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute("PRAGMA synchronous=FULL")
+            self._db.execute("PRAGMA secure_delete=ON")
+            self._db.executescript(_SCHEMA)
+            self._check_key()
+        except OSError as error:
+            raise StartError(f"share store {path} cannot be opened: {error.strerror}") from None
+        except sqlite3.Error as error:
+            raise StartError(f"share store {path} cannot be opened: {error}") from None
+        except CorruptStore:
+            raise StartError(f"share store {path} belongs to another store key") from None
+
+    def close(self) -> None:
+        with self._lock:
+            self._db.close()
+
+    # ---- shares -------------------------------------------------------------------------------
+
+    def put_share(
+        self, *, ticket: dict[str, Any], ticket_id: str, ack: dict[str, Any], words: Any
+    ) -> None:
+        share_id = ticket["share_id"]
+        body = self._seal("shares", share_id, "body", _json({"ticket": ticket, "ack": ack}))
+        sealed = self._seal("shares", share_id, "words", _pack(words))
+        with self._transaction() as db:
+            db.execute(
+                "INSERT INTO shares VALUES (?, ?, ?, NULL, ?, ?)",
+                (share_id, ticket_id, ticket["expires_at"], body, sealed),
+            )
+
+    def share(self, share_id: str) -> StoredShare | None:
+        row = self._one(
+            "SELECT ticket_id, used_by, body, words FROM shares WHERE share_id = ?", share_id
+        )
+        if row is None:
+            return None
+        ticket_id, used_by, body, words = row
+        content = json.loads(self._open("shares", share_id, "body", body))
+        held = None
+        if words is not None:
+            shape = content["ticket"]["shape"]
+            held = _unpack(self._open("shares", share_id, "words", words), shape)
+        return StoredShare(
+            ticket=content["ticket"],
+            ticket_id=ticket_id,
+            ack=content["ack"],
+            used_by=used_by,
+            words=held,
+        )
+
+    # ---- scopes and jobs ----------------------------------------------------------------------
+
+    def binding(self, scope: str) -> Binding | None:
+        row = self._one("SELECT digest, job_id FROM scopes WHERE scope = ?", scope)
+        return Binding(*row) if row else None
+
+    def bind(
+        self, *, scope: str, digest: str, share_ids: list[str], job_id: str | None, expires_at: int
+    ) -> None:
+        """From now on this scope is for that descriptor only; with `job_id`, its shares for that
+        job only."""
+        with self._transaction() as db:
+            db.execute(
+                "INSERT OR IGNORE INTO scopes VALUES (?, ?, NULL, ?)", (scope, digest, expires_at)
+            )
+            if job_id is not None:
+                marks = [(job_id, share_id) for share_id in share_ids]
+                db.executemany("UPDATE shares SET used_by = ? WHERE share_id = ?", marks)
+
+    def job(self, job_id: str) -> StoredJob | None:
+        row = self._one(
+            "SELECT scope, attempt, digest, state, body FROM jobs WHERE job_id = ?", job_id
+        )
+        if row is None:
+            return None
+        scope, attempt, digest, state, body = row
+        return StoredJob(
+            job_id=job_id,
+            scope=scope,
+            attempt=attempt,
+            digest=digest,
+            state=state,
+            record=json.loads(self._open("jobs", job_id, "body", body)),
+        )
+
+    def stage(
+        self,
+        job: StoredJob,
+        *,
+        model: str | None = None,
+        result: dict[str, Any] | None = None,
+        words: tuple[Words, Words] | None = None,
+    ) -> None:
+        """Keep a computed job until all members have reported; replaces an earlier attempt's."""
+        with self._transaction() as db:
+            self._put_job(db, job)
+            if model is not None:
+                db.execute("DELETE FROM models WHERE model = ? AND committed = 0", (model,))
+                db.execute(
+                    "INSERT INTO models VALUES (?, ?, 0, ?, ?)",
+                    (
+                        model,
+                        job.job_id,
+                        self._seal("models", model, "body", _json(result)),
+                        self._seal("models", model, "words", _pack(words)),
+                    ),
+                )
+
+    def commit(self, job_id: str, *, share_ids: list[str]) -> None:
+        """Make a staged job permanent and its inputs used up, all at once."""
+        with self._transaction() as db:
+            db.execute("UPDATE jobs SET state = 'done' WHERE job_id = ?", (job_id,))
+            db.execute("UPDATE models SET committed = 1 WHERE job_id = ?", (job_id,))
+            self._complete(db, job_id, share_ids)
+
+    def finish(self, job: StoredJob, *, share_ids: list[str]) -> None:
+        """Keep the answer of a job that leaves nothing behind, and use its inputs up."""
+        with self._transaction() as db:
+            self._put_job(db, job)
+            self._complete(db, job.job_id, share_ids)
+
+    def model(self, model: str) -> StoredModel | None:
+        """A committed model; a staged one does not exist yet."""
+        row = self._one("SELECT body, words FROM models WHERE model = ? AND committed = 1", model)
+        if row is None:
+            return None
+        ticket = json.loads(self._open("models", model, "body", row[0]))
+        words = _unpack(self._open("models", model, "words", row[1]), ticket["shape"])
+        return StoredModel(ticket=ticket, words=words)
+
+    def purge(self, *, now: int) -> None:
+        """Forget what has expired: its tickets would be refused anyway."""
+        with self._transaction() as db:
+            db.execute("DELETE FROM shares WHERE expires_at <= ?", (now,))
+            db.execute(
+                "DELETE FROM jobs WHERE scope IN (SELECT scope FROM scopes "
+                "WHERE expires_at <= ? AND scope LIKE 'query:%')",
+                (now,),
+            )
+            db.execute("DELETE FROM scopes WHERE expires_at <= ? AND scope LIKE 'query:%'", (now,))
+
+    # ---- inner --------------------------------------------------------------------------------
+
+    def _put_job(self, db: sqlite3.Connection, job: StoredJob) -> None:
+        body = self._seal("jobs", job.job_id, "body", _json(job.record))
+        db.execute(
+            "INSERT OR REPLACE INTO jobs VALUES (?, ?, ?, ?, ?, ?)",
+            (job.job_id, job.scope, job.attempt, job.digest, job.state, body),
+        )
+
+    def _complete(self, db: sqlite3.Connection, job_id: str, share_ids: list[str]) -> None:
+        mine = "(SELECT scope FROM jobs WHERE job_id = ?)"
+        db.execute(f"UPDATE scopes SET job_id = ? WHERE scope = {mine}", (job_id, job_id))
+        # another job of this scope may have been staged; its result will never be one
+        others = f"(SELECT job_id FROM jobs WHERE scope = {mine} AND state = 'staged')"
+        db.execute(f"DELETE FROM models WHERE committed = 0 AND job_id IN {others}", (job_id,))
+        db.execute(f"DELETE FROM jobs WHERE state = 'staged' AND scope = {mine}", (job_id,))
+        db.executemany(
+            "UPDATE shares SET used_by = ?, words = NULL WHERE share_id = ?",
+            [(job_id, share_id) for share_id in share_ids],
+        )
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        with self._lock:
+            try:
+                self._db.execute("BEGIN IMMEDIATE")
+                yield self._db
+                self._db.execute("COMMIT")
+            except BaseException as error:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                if isinstance(error, sqlite3.OperationalError):
+                    raise Unavailable("store_failed", f"The share store failed: {error}.") from None
+                raise
+
+    def _one(self, query: str, argument: str) -> Any:
+        with self._lock:
+            return self._db.execute(query, (argument,)).fetchone()
+
+    def _seal(self, table: str, row: str, column: str, data: bytes) -> bytes:
+        nonce = os.urandom(12)
+        return nonce + self._cipher.encrypt(nonce, data, f"{table}/{row}/{column}".encode())
+
+    def _open(self, table: str, row: str, column: str, blob: bytes) -> bytes:
+        try:
+            aad = f"{table}/{row}/{column}".encode()
+            return self._cipher.decrypt(blob[:12], blob[12:], aad)
+        except InvalidTag:
+            raise CorruptStore("corrupt_store", "A stored row is damaged.") from None
+
+    def _check_key(self) -> None:
+        row = self._one("SELECT body FROM meta WHERE name = ?", "key-check")
+        if row is not None:
+            self._open("meta", "key-check", "body", row[0])
+            return
+        body = self._seal("meta", "key-check", "body", b"flai share store 1")
+        with self._transaction() as db:
+            db.execute("INSERT INTO meta VALUES ('key-check', ?)", (body,))
+
+
+def _json(content: Any) -> bytes:
+    return wire.canonical(content)
+
+
+def _pack(words: Any) -> bytes:
+    first, second = words
+    return b"".join(np.ascontiguousarray(w, dtype="<u8").tobytes() for w in (first, second))
+
+
+def _unpack(data: bytes, shape: list[int]) -> tuple[Words, Words]:
+    both = np.frombuffer(data, dtype="<u8").astype(np.uint64).reshape(2, *shape)
+    return both[0], both[1]

@@ -1,0 +1,28 @@
+"""The node set, as its operators publish it."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from celery import shared_task
+from celery.signals import worker_ready
+
+from apps.compute import services
+from apps.core.errors import DomainError
+
+logger = logging.getLogger(__name__)
+
+
+@shared_task(name="flai.sync_nodes")
+def sync_nodes() -> None:
+    services.nodes_sync()
+
+
+@worker_ready.connect
+def at_start(**kwargs: Any) -> None:
+    """Rounds may open at once; a list that is not there yet is found by the sweep."""
+    try:
+        services.nodes_sync()
+    except DomainError as error:
+        logger.warning("no node set yet: %s", error.code)

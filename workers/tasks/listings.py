@@ -1,0 +1,18 @@
+"""Paid queries, and the division of what they earned."""
+
+from __future__ import annotations
+
+from celery import shared_task
+
+from apps.core.clock import now
+from apps.listings import epochs, running
+
+
+@shared_task(name="flai.run_query")
+def run_query(query_id: str) -> None:
+    running.query_run(query_id=query_id)
+
+
+@shared_task(name="flai.settle_epoch")
+def settle_epoch(epoch_id: str) -> None:
+    epochs.epoch_settle(epoch_id=epoch_id, now=now())

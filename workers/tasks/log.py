@@ -1,0 +1,15 @@
+"""Numbers the log's waiting leaves and signs a head."""
+
+from __future__ import annotations
+
+from celery import shared_task
+
+from apps.core.clock import now
+from apps.wallets import log
+
+
+@shared_task(name="flai.sequence_log")
+def sequence_log() -> None:
+    """Until nothing waits: one batch, one head."""
+    while log.sequence(now=now()) is not None:
+        pass

@@ -1,0 +1,103 @@
+"""The net under every wake-up: finds what is due and does it, or wakes who does.
+
+A message that was lost, a worker that died, a deadline that passed while nobody was there: the
+database says what is due. One part's trouble does not keep the others from their turn.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from datetime import datetime
+
+from celery import current_app, shared_task
+
+import flai_site.wiring  # noqa: F401 - ties handlers to events
+from apps.compute import selectors as compute
+from apps.compute import services as nodes
+from apps.core import handlers
+from apps.core.clock import now as clock_now
+from apps.governance import executing
+from apps.listings import epochs
+from apps.listings import running as queries
+from apps.listings import selectors as listings
+from apps.rfms import services as rfms
+from apps.training import running as training_jobs
+from apps.training import selectors as training
+from apps.training import services as training_rounds
+from apps.wallets import ledger
+
+logger = logging.getLogger(__name__)
+_published: float | None = None
+
+
+@shared_task(name="flai.sweep")
+def sweep() -> None:
+    now = clock_now()
+    for part in PARTS:
+        try:
+            part(now)
+        except Exception:  # the next part's work is not this one's fault; all come round again
+            logger.exception("sweep: %s failed", part.__name__)
+
+
+def sync_nodes(now: datetime) -> None:
+    """At a worker's start, and whenever the operators publish another list."""
+    global _published
+    changed = nodes.nodes_published_at()
+    if changed is not None and changed != _published:
+        nodes.nodes_sync()
+        _published = changed
+
+
+def dispatch_events(now: datetime) -> None:
+    handlers.dispatch_due(now=now)
+
+
+def deliver_shares(now: datetime) -> None:
+    for submission_id in training.shares_due(now=now):
+        current_app.send_task("flai.deliver_share", [str(submission_id)])
+
+
+def run_jobs(now: datetime) -> None:
+    due = [job.pk for job in compute.jobs_due(now=now)]
+    for round_id in training.rounds_of_jobs(due):
+        current_app.send_task("flai.run_round", [str(round_id)])
+    for query_id in listings.queries_of_jobs(due):
+        current_app.send_task("flai.run_query", [str(query_id)])
+
+
+def govern(now: datetime) -> None:
+    executing.sweep_due(now=now)
+
+
+def fund(now: datetime) -> None:
+    rfms.sweep_due(now=now)
+
+
+def reject_versions(now: datetime) -> None:
+    training_jobs.versions_reject_defeated(now=now)
+
+
+def expire(now: datetime) -> None:
+    queries.queries_expire(now=now)
+    training_rounds.rounds_expire(now=now)
+    ledger.sweep_expired(now=now)
+
+
+def settle_epochs(now: datetime) -> None:
+    for epoch_id in epochs.epochs_due(now=now):
+        epochs.epoch_settle(epoch_id=epoch_id, now=now)
+
+
+PARTS: list[Callable[[datetime], None]] = [
+    sync_nodes,
+    dispatch_events,
+    deliver_shares,
+    run_jobs,
+    govern,
+    fund,
+    reject_versions,
+    expire,
+    settle_epochs,
+]
