@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from flai_site.stack.layout import Home, Ports, StackError
 from flai_site.stack.supervisor import Service
-from flai_site.stack.up import Stack, free_port, python, run_stack
+from flai_site.stack.up import Stack, free_ports, python, run_stack
 
 if TYPE_CHECKING:
     from workers.client.home import Home as ClientHome
@@ -41,11 +41,8 @@ def run() -> Iterator[dict[str, Any]]:
 def _on_own_stack(folder: Path) -> Iterator[dict[str, Any]]:
     """Start a stack, let this module be its story, stop it, and pass on what was measured."""
     measured = folder / "measured.jsonl"
-    ports = Ports(
-        web=free_port(),
-        control=tuple(free_port() for _ in range(3)),
-        mesh=tuple(free_port() for _ in range(3)),
-    )
+    web, *nodes = free_ports(7)
+    ports = Ports(web=web, control=tuple(nodes[:3]), mesh=tuple(nodes[3:]))
     stack = Stack(Home(folder / "flai"), ports)
     story = Service(
         "bench",

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from flai_site.stack.layout import ROOT, Home, Ports, StackError
 from flai_site.stack.supervisor import Service
-from flai_site.stack.up import Stack, free_port, python, run_stack
+from flai_site.stack.up import Stack, free_ports, python, run_stack
 
 
 def run(argv: list[str]) -> int:
@@ -163,7 +163,7 @@ def _verify(options: argparse.Namespace) -> int:
         return max(code, _verify_ledger(running["environment"]) if running else 0)
     if not (home.root / "stack.lock").exists():
         raise StackError(f"No stack runs and {home.root} holds none; start one, or give --url URL.")
-    ports = Ports(web=free_port(), control=(), mesh=())
+    ports = Ports(web=free_ports(1)[0], control=(), mesh=())
     stack = Stack(home, ports)
     story = Service(
         "verify",

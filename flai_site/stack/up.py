@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import os
+import secrets
 import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 
 from flai_site.stack.embedded import Postgres, Valkey, child_command, embedded, last_line
 from flai_site.stack.layout import (
@@ -247,11 +250,29 @@ def check_ports_free(ports: Ports) -> None:
                 ) from None
 
 
-def free_port() -> int:
-    """A port that nobody uses at this moment."""
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])
+def free_ports(count: int) -> list[int]:
+    """Ports of loopback that nobody uses at this moment, for a program that binds them later.
+
+    They lie below the range from which the kernel serves outgoing connections: a port of that
+    range may be somebody's the next moment, and again while its program is down.
+    """
+    found: dict[int, socket.socket] = {}
+    with ExitStack() as held:
+        while len(found) < count:
+            port = 10_000 + secrets.randbelow(_first_outgoing_port() - 10_000)
+            probe = held.enter_context(socket.socket())
+            with suppress(OSError):
+                probe.bind((HOST, port))
+                found[port] = probe
+    return list(found)
+
+
+def _first_outgoing_port() -> int:
+    try:
+        low = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    except OSError:
+        low = 32_768  # Linux's default
+    return low if low > 12_000 else 65_536  # no room below: nothing better than any port
 
 
 def python(*arguments: str) -> list[str]:

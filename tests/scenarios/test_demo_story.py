@@ -19,9 +19,9 @@ import numpy as np
 import pytest
 
 from flai_site.stack.services import embedded_services, remove
+from flai_site.stack.up import free_ports
 from tests.support.corpora import everything_in, rows_of_every_table
 from tests.support.needles import Needles
-from tests.support.nodes import free_ports
 from workers.client import data, training
 from workers.client.api import Api
 from workers.client.buyer import sigmoid
@@ -34,7 +34,7 @@ def environment(home: Path) -> dict[str, str]:
     """A free place for the stack, and everything that goes over HTTP kept beside it."""
     recorded = home.parent / "recorded"
     recorded.mkdir(exist_ok=True)
-    web, *rest = free_ports(3)
+    web, node, mesh = free_ports(3)
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("FLAI_", "DJANGO_"))}
     kept = {k: v for k, v in kept.items() if k not in ("DATABASE_URL", "VALKEY_URL")}
     return kept | {
@@ -42,9 +42,8 @@ def environment(home: Path) -> dict[str, str]:
         "PYTHONPATH": str(ROOT / "tests" / "support" / "recorder"),
         "RECORD_TO": str(recorded),
         "FLAI_PORT": str(web),
-        # below the ports that the kernel gives to outgoing connections
-        "FLAI_NODE_PORT": str(20000 + rest[0] % 2000 * 3),
-        "FLAI_MESH_PORT": str(26000 + rest[1] % 2000 * 3),
+        "FLAI_NODE_PORT": str(node),
+        "FLAI_MESH_PORT": str(mesh),
     }
 
 

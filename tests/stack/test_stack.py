@@ -17,7 +17,7 @@ from flai_site.stack import cli
 from flai_site.stack.embedded import embedded, places
 from flai_site.stack.layout import Home, Ports, StackError
 from flai_site.stack.services import embedded_services, remove
-from flai_site.stack.up import check_ports_free, free_port
+from flai_site.stack.up import check_ports_free, free_ports
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -73,6 +73,7 @@ def test_second_start_says_where_the_first_runs(home: Home) -> None:
 
 def test_taken_port_is_named_with_the_variable_that_moves_it() -> None:
     with socket.socket() as taken:
+        web, mesh = free_ports(2)
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
@@ -80,7 +81,7 @@ def test_taken_port_is_named_with_the_variable_that_moves_it() -> None:
             check_ports_free(Ports(web=port, control=(), mesh=()))
         assert refused.value.exit_code == 2
         with pytest.raises(StackError, match=rf"(?s)Port {port}.*node 1's mesh.*FLAI_MESH_PORT="):
-            check_ports_free(Ports(web=free_port(), control=(), mesh=(free_port(), port)))
+            check_ports_free(Ports(web=web, control=(), mesh=(mesh, port)))
 
 
 def test_up_on_a_taken_port_exits_with_2_and_one_message(home: Home) -> None:

@@ -11,7 +11,6 @@ import json
 import os
 import secrets
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -29,20 +28,11 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from apps.protocol import jobs, tickets, wire
 from apps.protocol.circuits import circuits_hash
+from flai_site.stack.up import free_ports
 from workers.mpc import keys, sealing
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 START_TIMEOUT_S = 20.0
-
-
-def free_ports(count: int) -> list[int]:
-    held = [socket.socket() for _ in range(count)]
-    for sock in held:
-        sock.bind(("127.0.0.1", 0))
-    ports = [sock.getsockname()[1] for sock in held]
-    for sock in held:
-        sock.close()
-    return ports
 
 
 def node_command(home: Path, *arguments: str) -> list[str]:
