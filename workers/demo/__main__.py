@@ -44,6 +44,10 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     return options
 
 
+class OtherSites(ClientError):
+    """Going on would mix two stories."""
+
+
 def prepare_sites(options: argparse.Namespace, state: State) -> None:
     """The sites' homes, made once by a program of its own that the story does not look into."""
     out = options.home / "sites"
@@ -51,9 +55,9 @@ def prepare_sites(options: argparse.Namespace, state: State) -> None:
     wanted += [] if options.sites else [str(options.seed)]
     made = state.get("sites")
     if made is not None and made != wanted:
-        raise ClientError(
+        raise OtherSites(
             "This home has begun a story with other sites. Start over with --fresh, or choose "
-            "another home."
+            "another home (FLAI_HOME)."
         )
     if made is not None:
         return
@@ -130,6 +134,9 @@ def main(argv: list[str] | None = None) -> int:
         report.what_next(story, keeps_running=not options.once)
         state.put("finished", True)
         ok = facts["log_verified"]
+    except OtherSites as error:
+        print(f"\n   {error.text}", file=sys.stderr)
+        return 2
     except ClientError as error:
         screen.end_phase()
         print(f"\n   The story stops here: {error.text}", file=sys.stderr)
