@@ -136,6 +136,8 @@ def _settle(epoch: Epoch, now: datetime) -> None:
     # After this point it must succeed.
     _pay(epoch, dao, result, parties, now)
     body = {
+        # The payments refer to it, so that a verifier ties them to this leaf.
+        "id": str(epoch.id),
         "dao": dao.party.pid,
         "epoch": epoch.number,
         "starts_at": unix_ms(epoch.starts_at),
@@ -157,7 +159,7 @@ def _settle(epoch: Epoch, now: datetime) -> None:
         "paid_micro": {pid: str(amount) for pid, amount in sorted(result.by_payee().items())},
         "treasury_micro": str(result.treasury_micro),
     }
-    log.append("listings.epoch_settled", body, now=now, ref=epoch.id)
+    log.append("listings.epoch_settled", body, now=now)
     shown = {
         **body,
         "payments": [

@@ -17,7 +17,7 @@ from apps.listings.models import Query
 from apps.protocol.revenue import Policy, Served, split
 from apps.subdaos.models import Epoch
 from apps.training.models import Score
-from apps.wallets.models import Account, LogLeaf
+from apps.wallets.models import Account, LogLeaf, Transfer
 from apps.wallets.services import send, stake
 from tests.support.market import PRICE, drain
 
@@ -85,6 +85,8 @@ def test_anyone_recomputes_the_settlement_from_its_leaf(sale) -> None:
     )
     assert {pid: str(amount) for pid, amount in again.by_payee().items()} == leaf["paid_micro"]
     assert str(again.treasury_micro) == leaf["treasury_micro"]
+    paid = Transfer.objects.filter(ref_type="listings.epoch", ref_id=leaf["id"])
+    assert sum(t.amount_micro for t in paid) == again.revenue_micro
     # two of three nodes are nobody's: their part is the treasury's
     assert leaf["jobs"] == {sale.backer.party.pid: 1, sale.dao.party.pid: 2}
 
