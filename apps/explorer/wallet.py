@@ -50,7 +50,7 @@ PHASES = {"pend": "held", "post": "paid", "void": "released", "single": ""}
 
 
 class OnceForm(forms.Form):
-    """A form whose second sending changes nothing: its id becomes the transfer's."""
+    """A form whose second sending changes nothing: `once` goes along as the idempotency."""
 
     once = forms.UUIDField(widget=forms.HiddenInput, initial=uuid.uuid4)
 

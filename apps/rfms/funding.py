@@ -15,6 +15,7 @@ from django.db.models import Q
 from apps.accounts.models import Party
 from apps.core.errors import Conflict, DomainError
 from apps.core.events import emit
+from apps.core.ids import effect_of
 from apps.core.permissions import ensure
 from apps.core.transactions import durable
 from apps.core.wake import wake
@@ -58,10 +59,10 @@ def pledge(
 ) -> Pledge:
     """Pay USDC into escrow; what goes over the target is not taken.
 
-    idempotency: the pledge's id; the same id again returns the pledge that exists.
-    Raises Forbidden (can_pledge), InsufficientBalance, Conflict (the id was another's).
+    idempotency: the same one again, from the same party, returns the pledge that exists.
+    Raises Forbidden (can_pledge), InsufficientBalance, Conflict (it was another pledge's).
     """
-    pledge_id = idempotency or uuid.uuid4()
+    pledge_id = effect_of(party.id, "rfms.pledge", idempotency)
     with durable():
         rfm, fund = _locked(selectors.rfm_by_slug(slug).id)
         made = Pledge.objects.filter(id=pledge_id).first()

@@ -12,6 +12,7 @@ from apps.accounts.models import Party
 from apps.accounts.selectors import system_party
 from apps.core.clock import now as clock_now
 from apps.core.errors import BadInput, Forbidden
+from apps.core.ids import effect_of
 from apps.core.transactions import durable, require_transaction
 from apps.wallets import ledger, log
 from apps.wallets.ledger import Leg
@@ -86,11 +87,15 @@ def send(
     idempotency: uuid.UUID | None = None,
     now: datetime | None = None,
 ) -> Transfer:
-    """Pay from one party's main account to another's. `idempotency` is the transfer's id."""
+    """Pay from one party's main account to another's.
+
+    idempotency (here and below): the same one again, from the same party, returns the transfer that
+    exists, or raises TransferConflict when it was another payment's.
+    """
     now = now or clock_now()
     with durable():
         leg = Leg(
-            id=idempotency or uuid.uuid4(),
+            id=effect_of(party.id, "wallets.send", idempotency),
             debit_account=account(party, asset),
             credit_account=account(to, asset),
             amount_micro=amount_micro,
@@ -136,13 +141,14 @@ def _restake(
     if not asset.startswith(STAKEABLE):
         raise BadInput("not_stakeable", "Only FLAI and the SDT of a SubDAO can be staked.")
     now = now or clock_now()
+    kind = "wallets.stake" if target == "staked" else "wallets.unstake"
     with durable():
         leg = Leg(
-            id=idempotency or uuid.uuid4(),
+            id=effect_of(party.id, kind, idempotency),
             debit_account=account(party, asset, source),
             credit_account=account(party, asset, target),
             amount_micro=amount_micro,
-            kind="wallets.stake" if target == "staked" else "wallets.unstake",
+            kind=kind,
         )
         return ledger.post([leg], now=now)[0]
 
@@ -168,6 +174,7 @@ def faucet(
     now = now or clock_now()
     with durable():
         target = account(party, asset)
+        made_id = effect_of(party.id, "wallets.faucet", idempotency)
         return mint(
-            asset, target, amount_micro, None, now, kind="wallets.faucet", transfer_id=idempotency
+            asset, target, amount_micro, None, now, kind="wallets.faucet", transfer_id=made_id
         )

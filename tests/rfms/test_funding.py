@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from uuid import uuid4
+from uuid import uuid4, uuid5
 
 import pytest
 
@@ -15,7 +15,8 @@ from apps.rfms.models import Crowdfund, Pledge
 from apps.rfms.selectors import describe, pledged_micro, rfm_by_slug
 from apps.subdaos import selectors as subdaos
 from apps.wallets.invariants import violations
-from apps.wallets.models import LogLeaf
+from apps.wallets.models import LogLeaf, Transfer
+from apps.wallets.services import faucet
 from tests.governance.helpers import (
     MICRO,
     apply,
@@ -71,6 +72,26 @@ def test_the_same_pledge_again_is_the_same_pledge(rfm) -> None:
     with pytest.raises(DomainError, match="pledge_conflict"):
         pledge(rfm, who, 200 * MICRO, idempotency=key)
     assert balance(who) == 600 * MICRO
+
+
+def test_nobody_can_take_the_id_of_somebodys_refund(rfm) -> None:
+    """A pledge's id is public; its refund's id follows from it."""
+    who, thief = party("Backer", usdc=700), party("Squatter", usdc=700)
+    made = pledge(rfm, who, 100 * MICRO)
+    wanted = uuid5(made.id, "returned")
+    pledge(rfm, thief, MICRO, idempotency=wanted)
+    faucet(party=thief, asset="USDC", amount_micro=1, idempotency=wanted, now=at(15))
+    assert not Transfer.objects.filter(id=wanted).exists()
+    assert services.close_due(rfm_id=rfm.id, now=at(603)) is True
+    assert balance(who) == 700 * MICRO
+    assert rfm_by_slug(rfm.slug).status == "failed"
+
+
+def test_two_backers_may_use_the_same_key(rfm) -> None:
+    one, other, key = party("One", usdc=9), party("Other", usdc=9), uuid4()
+    first = pledge(rfm, one, 5 * MICRO, idempotency=key)
+    second = pledge(rfm, other, 6 * MICRO, idempotency=key)
+    assert first.id != second.id and (balance(one), balance(other)) == (4 * MICRO, 3 * MICRO)
 
 
 def test_who_has_too_little_pledges_nothing(rfm) -> None:
