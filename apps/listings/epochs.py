@@ -7,6 +7,7 @@ exactly one epoch.
 
 from __future__ import annotations
 
+import logging
 import uuid
 from collections import defaultdict
 from datetime import datetime
@@ -18,6 +19,7 @@ from apps.accounts.models import Party
 from apps.compute.models import Receipt
 from apps.core.clock import unix_ms
 from apps.core.events import emit
+from apps.core.sweeping import each
 from apps.core.transactions import durable, require_transaction
 from apps.core.wake import wake
 from apps.listings.events import EpochSettled
@@ -38,6 +40,7 @@ from apps.wallets.models import Account, Transfer
 from apps.wallets.selectors import balance_at
 from apps.wallets.services import account
 
+logger = logging.getLogger(__name__)
 CURRENCY = "USDC"
 
 
@@ -76,10 +79,14 @@ def epoch_settle(*, epoch_id: Any, now: datetime) -> bool:
     return True
 
 
-def epochs_due(*, now: datetime, limit: int = 20) -> list[Any]:
-    """Ids of epochs that are over and not settled."""
-    return list(
-        Epoch.objects.filter(closed_at=None, ends_at__lte=now).values_list("id", flat=True)[:limit]
+def epochs_settle(*, now: datetime, limit: int = 20) -> int:
+    """Settle epochs that are over, each for itself. Returns how many."""
+    due = Epoch.objects.filter(closed_at=None, ends_at__lte=now).order_by("ends_at")
+    return each(
+        due.values_list("id", flat=True)[:limit],
+        lambda epoch_id: epoch_settle(epoch_id=epoch_id, now=now),
+        log=logger,
+        what="settlement of epoch",
     )
 
 

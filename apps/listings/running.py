@@ -8,6 +8,7 @@ be fetched; whatever goes wrong before leaves the hold to be tried again, or fre
 from __future__ import annotations
 
 import json
+import logging
 from datetime import datetime
 from typing import Any
 
@@ -16,6 +17,7 @@ from apps.compute import services as compute
 from apps.compute.models import JobState
 from apps.core.clock import now as clock_now
 from apps.core.events import emit
+from apps.core.sweeping import each
 from apps.core.transactions import durable
 from apps.core.wake import wake
 from apps.listings.epochs import epoch_for_payment
@@ -24,6 +26,8 @@ from apps.listings.models import Query
 from apps.listings.waiting import announce
 from apps.wallets import ledger, log
 from apps.wallets.errors import HoldExpired, HoldResolved
+
+logger = logging.getLogger(__name__)
 
 
 def query_run(*, query_id: Any) -> bool:
@@ -60,20 +64,27 @@ def queries_expire(*, now: datetime, limit: int = 100) -> int:
     """Release queries whose hold has run out and that no worker holds. Returns how many."""
     due = Query.objects.filter(
         state__in=(Query.State.HELD, Query.State.RUNNING), expires_at__lte=now
-    ).values_list("id", flat=True)[:limit]
-    released = 0
-    for query_id in list(due):
-        with durable():
-            query = _lock(query_id)
-            if query.state not in (Query.State.HELD, Query.State.RUNNING):
-                continue
-            job = query.job
-            if job.state == JobState.RUNNING and job.lease_until > now:
-                continue
-            if compute.job_failed(job, code="expired", reason=EXPIRED, now=now):
-                _release(query, EXPIRED, now)
-                released += 1
-    return released
+    ).order_by("expires_at")
+    return each(
+        due.values_list("id", flat=True)[:limit],
+        lambda query_id: _expire(query_id, now),
+        log=logger,
+        what="expiry of query",
+    )
+
+
+def _expire(query_id: Any, now: datetime) -> bool:
+    with durable():
+        query = _lock(query_id)
+        if query.state not in (Query.State.HELD, Query.State.RUNNING):
+            return False
+        job = query.job
+        if job.state == JobState.RUNNING and job.lease_until > now:
+            return False
+        if not compute.job_failed(job, code="expired", reason=EXPIRED, now=now):
+            return False
+        _release(query, EXPIRED, now)
+    return True
 
 
 EXPIRED = "The nodes could not compute this before the ticket expired."

@@ -6,6 +6,7 @@ harmless when repeated; whoever dies in between is followed by the sweep.
 
 from __future__ import annotations
 
+import logging
 from datetime import datetime
 from typing import Any
 
@@ -15,6 +16,7 @@ from apps.compute import services as compute
 from apps.compute.models import Job, JobState
 from apps.core.clock import now as clock_now
 from apps.core.events import emit
+from apps.core.sweeping import each
 from apps.core.transactions import durable
 from apps.core.wake import wake
 from apps.governance.services import propose_by_system
@@ -35,6 +37,7 @@ from apps.training.services import (
 )
 from apps.wallets import log
 
+logger = logging.getLogger(__name__)
 WORK_UNITS_A_ROUND = 1
 POINT_MICRO = 1_000_000
 
@@ -233,8 +236,8 @@ def _points(held: Round, members: list[Member], phi: dict[Any, int], now: dateti
             )
 
 
-def version_reject(*, version_id: Any, now: datetime) -> None:
-    """The vote did not carry: the version is not served. Harmless when repeated."""
+def version_reject(*, version_id: Any, now: datetime) -> bool:
+    """The vote did not carry: the version is not served. False when that was decided before."""
     with durable():
         version = (
             ModelVersion.objects.select_for_update(of=("self",))
@@ -243,7 +246,7 @@ def version_reject(*, version_id: Any, now: datetime) -> None:
             .first()
         )
         if version is None or version.status != ModelVersion.Status.PROPOSED:
-            return
+            return False
         version.status, version.decided_at = ModelVersion.Status.REJECTED, now
         version.save(update_fields=["status", "decided_at"])
         log.append(
@@ -252,6 +255,7 @@ def version_reject(*, version_id: Any, now: datetime) -> None:
             now=now,
         )
         emit(VersionRejected(version_id=str(version.id), dao_id=str(version.dao_id)), now=now)
+    return True
 
 
 def versions_reject_defeated(*, now: datetime) -> int:
@@ -261,9 +265,12 @@ def versions_reject_defeated(*, now: datetime) -> int:
         status=ModelVersion.Status.PROPOSED, proposal__isnull=False
     ).select_related("proposal")
     lost = [v.id for v in open_votes if v.proposal.state(now) in ended]
-    for version_id in lost:
-        version_reject(version_id=version_id, now=now)
-    return len(lost)
+    return each(
+        lost,
+        lambda version_id: version_reject(version_id=version_id, now=now),
+        log=logger,
+        what="rejection of version",
+    )
 
 
 def _version(held: Round, job: Job, now: datetime) -> ModelVersion:

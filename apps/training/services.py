@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import logging
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -13,6 +14,7 @@ from apps.compute.selectors import node_set
 from apps.core.clock import unix_ms
 from apps.core.errors import Conflict, DomainError, NotFound
 from apps.core.events import emit
+from apps.core.sweeping import each
 from apps.core.transactions import durable, require_transaction
 from apps.participants.selectors import roster as participants_roster
 from apps.protocol import tickets
@@ -31,7 +33,10 @@ from apps.training.models import (
 from apps.training.tickets import stage_ticket
 from apps.wallets import log
 
+logger = logging.getLogger(__name__)
 ROUND_S = 3600
+# Phases that wait for members; a computing round ends by its job.
+WAITING_PHASES = (Phase.MOMENTS, Phase.NORMALISING, Phase.UPDATES)
 
 
 # Opening
@@ -184,18 +189,23 @@ def round_close(held: Round, phase: Phase, *, reason: str, now: datetime) -> Non
 
 def rounds_expire(*, now: datetime, limit: int = 20) -> int:
     """Fail rounds that ran out of time while waiting for shares; says whose are missing."""
-    due = Round.objects.filter(
-        phase__in=(Phase.MOMENTS, Phase.NORMALISING, Phase.UPDATES), expires_at__lte=now
-    ).values_list("id", flat=True)[:limit]
-    count = 0
-    for round_id in list(due):
-        with durable():
-            held = lock_round(round_id)
-            if held.phase in (Phase.MOMENTS, Phase.NORMALISING, Phase.UPDATES):
-                round_fail(held, reason=_missing(held), now=now)
-                held.save()
-                count += 1
-    return count
+    due = Round.objects.filter(phase__in=WAITING_PHASES, expires_at__lte=now).order_by("expires_at")
+    return each(
+        due.values_list("id", flat=True)[:limit],
+        lambda round_id: _expire(round_id, now),
+        log=logger,
+        what="expiry of round",
+    )
+
+
+def _expire(round_id: Any, now: datetime) -> bool:
+    with durable():
+        held = lock_round(round_id)
+        if held.phase not in WAITING_PHASES:
+            return False
+        round_fail(held, reason=_missing(held), now=now)
+        held.save()
+    return True
 
 
 def phase_to(held: Round, phase: Phase) -> None:

@@ -11,6 +11,7 @@ later and computes them anew.)
 
 from __future__ import annotations
 
+import logging
 import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from typing import Any
 
 from django.db import IntegrityError, connection, transaction
 
+from apps.core.sweeping import each
 from apps.core.transactions import require_transaction
 from apps.protocol import ledger as rules
 from apps.protocol.ledger import Balance, Move, RuleBroken
@@ -34,6 +36,7 @@ from apps.wallets.errors import (
 )
 from apps.wallets.models import Account, Hold, Transfer
 
+logger = logging.getLogger(__name__)
 LEAF_TYPE = "wallets.transfer"
 Phase = Transfer.Phase
 
@@ -101,16 +104,22 @@ def lock(accounts: Iterable[Account]) -> dict[uuid.UUID, Account]:
 
 def sweep_expired(*, now: datetime, limit: int = 200) -> int:
     """Void up to `limit` holds that have expired, each in its own transaction. Returns how many."""
-    ids = Hold.objects.filter(expires_at__lte=now).order_by("expires_at")
-    voided = 0
-    for pending_id in list(ids.values_list("transfer_id", flat=True)[:limit]):
-        with transaction.atomic():
-            try:
-                void_pending(pending_id, now=now)
-            except HoldResolved:  # posted or voided by somebody else meanwhile
-                continue
-        voided += 1
-    return voided
+    due = Hold.objects.filter(expires_at__lte=now).order_by("expires_at")
+    return each(
+        due.values_list("transfer_id", flat=True)[:limit],
+        lambda pending_id: _void_expired(pending_id, now),
+        log=logger,
+        what="expiry of hold",
+    )
+
+
+def _void_expired(pending_id: uuid.UUID, now: datetime) -> bool:
+    with transaction.atomic():
+        try:
+            void_pending(pending_id, now=now)
+        except HoldResolved:  # posted or voided by somebody else meanwhile
+            return False
+    return True
 
 
 def leaf_body(transfer: Transfer) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """The net under every wake-up: finds what is due and does it, or wakes who does.
 
 A message that was lost, a worker that died, a deadline that passed while nobody was there: the
-database says what is due. One part's trouble does not keep the others from their turn.
+database says what is due. One part's trouble does not keep the others from their turn, nor one
+row's the other rows.
 """
 
 from __future__ import annotations
@@ -79,15 +80,20 @@ def reject_versions(now: datetime) -> None:
     training_jobs.versions_reject_defeated(now=now)
 
 
-def expire(now: datetime) -> None:
+def expire_queries(now: datetime) -> None:
     queries.queries_expire(now=now)
+
+
+def expire_rounds(now: datetime) -> None:
     training_rounds.rounds_expire(now=now)
+
+
+def expire_holds(now: datetime) -> None:
     ledger.sweep_expired(now=now)
 
 
 def settle_epochs(now: datetime) -> None:
-    for epoch_id in epochs.epochs_due(now=now):
-        epochs.epoch_settle(epoch_id=epoch_id, now=now)
+    epochs.epochs_settle(now=now)
 
 
 PARTS: list[Callable[[datetime], None]] = [
@@ -98,6 +104,8 @@ PARTS: list[Callable[[datetime], None]] = [
     govern,
     fund,
     reject_versions,
-    expire,
+    expire_queries,
+    expire_rounds,
+    expire_holds,
     settle_epochs,
 ]
