@@ -48,7 +48,8 @@ TRANSITIONS: dict[str, frozenset[str]] = {
     JobState.RUNNING: frozenset(
         {JobState.QUEUED, JobState.RUNNING, JobState.COMMITTING, JobState.DONE, JobState.FAILED}
     ),
-    JobState.COMMITTING: frozenset({JobState.COMMITTING, JobState.DONE}),
+    # Failed only once a node has lost its part of a result that all nodes had signed for.
+    JobState.COMMITTING: frozenset({JobState.COMMITTING, JobState.DONE, JobState.FAILED}),
     JobState.DONE: frozenset(),
     JobState.FAILED: frozenset(),
 }

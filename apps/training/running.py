@@ -31,6 +31,7 @@ from apps.training.models import Member, ModelVersion, Phase, Round, Score, Scor
 from apps.training.services import (
     lock_round,
     note,
+    note_once,
     round_close,
     round_fail,
     updates_if_ready,
@@ -39,6 +40,7 @@ from apps.wallets import log
 
 logger = logging.getLogger(__name__)
 WORK_UNITS_A_ROUND = 1
+LOST = "unknown_job"  # a node's answer to a commit of what it does not have
 POINT_MICRO = 1_000_000
 
 
@@ -104,21 +106,31 @@ def _claim(round_id: Any) -> tuple[Job, list[str]] | None:
 
 
 def _not_now(round_id: Any, job: Job, error: control.ControlError) -> None:
-    """Try again later, unless a node refused or the round is out of time."""
+    """Try again later, unless a node refused or the round is out of time.
+
+    A result that all nodes have signed for is given up only when a node has lost its part of it and
+    the round is over: the node's operator may still bring its store back until then.
+    """
     now = clock_now()
     with durable():
         held = lock_round(round_id)
-        staged = job.state == JobState.COMMITTING
-        if isinstance(error, control.Retryable) and (now < job.expires_at or staged):
+        late, retryable = now >= job.expires_at, isinstance(error, control.Retryable)
+        if job.state == JobState.COMMITTING:
+            again = not (late and error.code == LOST)
+        else:
+            again = retryable and not late
+        if again:
             if compute.job_postponed(job, error, now=now) is not None:
-                note(held, f"{error.text} It will be tried again.", now)
-                wake("flai.run_round", held.id, eta=job.due_at)
-        elif not staged and compute.job_failed(job, code=error.code, reason=error.text, now=now):
+                text = (
+                    f"{error.text} It will be tried again."
+                    if retryable
+                    else f"A node does not keep the result: {error.text}"
+                )
+                note_once(held, text, now)
+                if retryable and not late:
+                    wake("flai.run_round", held.id, eta=job.due_at)
+        elif compute.job_failed(job, code=error.code, reason=error.text, now=now):
             round_fail(held, reason=error.text, now=now)
-        elif staged:
-            # The result is receipted by all nodes; only a person can say why one won't keep it.
-            compute.job_postponed(job, error, now=now)
-            note(held, f"A node does not keep the result: {error.text}", now)
         held.save()
 
 

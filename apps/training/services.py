@@ -234,6 +234,12 @@ def note(held: Round, text: str, now: datetime) -> None:
     held.progress = [*held.progress, {"phase": held.phase, "at": now.isoformat(), "text": text}]
 
 
+def note_once(held: Round, text: str, now: datetime) -> None:
+    """A note that repeats nothing: a phase says the same thing once, however often it happens."""
+    if not any((e["phase"], e["text"]) == (held.phase, text) for e in held.progress):
+        note(held, text, now)
+
+
 def _missing(held: Round) -> str:
     there = set(
         held.submissions.filter(stage=held.stage, state=Submission.State.DELIVERED).values_list(

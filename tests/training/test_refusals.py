@@ -7,6 +7,7 @@ from datetime import timedelta
 import pytest
 
 from apps.compute import control
+from apps.compute.models import Job
 from apps.core.clock import now
 from apps.core.errors import DomainError
 from apps.training import running, services, submissions
@@ -160,6 +161,33 @@ def test_a_round_whose_node_never_comes_back_fails_when_its_time_is_over(
     running.round_run(round_id=held.id)
     held.refresh_from_db()
     assert (held.phase, held.reason) == ("failed", "Node House One does not answer.")
+    assert services.why_not(held.dao) is None  # another round can be opened
+
+
+def test_a_round_whose_result_a_node_has_lost_fails_when_its_time_is_over(
+    market, monkeypatch
+) -> None:
+    held = market.whitelist()
+    market.normalise(held)
+    market.share_updates(held)
+    for submission in Submission.objects.filter(state="received"):
+        submissions.share_deliver(submission_id=submission.id)
+
+    def lost(*_: object) -> None:
+        raise control.Final("unknown_job", "Node House One: This node has no result of that job.")
+
+    monkeypatch.setattr(control, "commit", lost)
+    for _ in range(3):
+        assert running.round_run(round_id=held.id) is False
+        Job.objects.filter(round=held).update(lease_until=now())
+    held.refresh_from_db()
+    assert (held.phase, held.round_job.state) == ("computing", "committing")
+    assert sum("does not keep the result" in entry["text"] for entry in held.progress) == 1
+    monkeypatch.setattr(running, "clock_now", lambda: held.expires_at + timedelta(seconds=1))
+    running.round_run(round_id=held.id)
+    held.refresh_from_db()
+    assert (held.phase, held.round_job.state) == ("failed", "failed")
+    assert "no result of that job" in held.reason
     assert services.why_not(held.dao) is None  # another round can be opened
 
 
