@@ -10,10 +10,11 @@ import logging
 import uuid
 from datetime import datetime
 
+from django.db import OperationalError
 from django.db.models import Q
 
 from apps.accounts.models import Party
-from apps.core.errors import Conflict, DomainError
+from apps.core.errors import Conflict
 from apps.core.events import emit
 from apps.core.ids import effect_of
 from apps.core.permissions import ensure
@@ -192,6 +193,10 @@ def award_if_ready(*, rfm_id: uuid.UUID | str, now: datetime) -> Dao | None:
 def close_due(*, rfm_id: uuid.UUID | str, now: datetime) -> bool:
     """At the deadline: award if everything is there, else fail and refund one batch.
 
+    An award that breaks is no reason to keep the backers' money: the fund fails all the same. Only
+    a database that is away or in a deadlock says nothing about the award; that raises, and the
+    sweep comes again.
+
     Returns whether nothing is left to do. Safe to call at any time and any number of times.
     """
     with durable():
@@ -200,7 +205,7 @@ def close_due(*, rfm_id: uuid.UUID | str, now: datetime) -> bool:
             return True
         if fund.failed_at is None and now < fund.deadline_at:
             return False
-    if fund.failed_at is None and award_if_ready(rfm_id=rfm_id, now=now) is not None:
+    if fund.failed_at is None and _awarded(rfm_id, now):
         return True
     with durable():
         rfm, fund = _locked(rfm_id)
@@ -239,14 +244,23 @@ def sweep_due(now: datetime, *, limit: int = 50) -> int:
     done = 0
     for rfm_id in list(due):
         try:
-            if award_if_ready(rfm_id=rfm_id, now=now) is None:
+            if not _awarded(rfm_id, now):
                 close_due(rfm_id=rfm_id, now=now)
-        except DomainError as error:
-            logger.warning("sweep of rfm %s: %s", rfm_id, error.text)
         except Exception:  # one request's trouble is not the others'
             logger.exception("sweep of rfm %s failed", rfm_id)
         done += 1
     return done
+
+
+def _awarded(rfm_id: uuid.UUID | str, now: datetime) -> bool:
+    """Award if ready, in its own transaction; whether the SubDAO exists now."""
+    try:
+        return award_if_ready(rfm_id=rfm_id, now=now) is not None
+    except OperationalError:
+        raise
+    except Exception:
+        logger.exception("the award of rfm %s failed", rfm_id)
+        return False
 
 
 def _return(rfm: Rfm, fund: Crowdfund, pledges: list[Pledge], field: str, now: datetime) -> int:

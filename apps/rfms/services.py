@@ -48,7 +48,8 @@ __all__ = [
 
 APPROVE = "rfms.approve"
 SPEC_DOMAIN = "flai/rfm/v1"
-SLUG_MAX = 36  # "SDT-" + slug is the asset's code, at most 40
+SLUG_MAX = 36  # "SDT-" + slug is the asset's code: at most 40 of A-Z, a-z, 0-9 and "-"
+RESERVED = ("new",)  # /rfms/new/ is the form
 CLOSE = "flai.close_crowdfund"
 TITLE_MAX = 160
 
@@ -205,9 +206,10 @@ def _title(title: str) -> str:
 
 
 def _free_slug(title: str) -> str:
-    base = slugify(title)[:SLUG_MAX].strip("-") or "request"
+    # An underscore passes for a slug, but not for an asset's code.
+    base = slugify(title.replace("_", "-"))[:SLUG_MAX].strip("-") or "request"
     taken = Rfm.objects.filter(slug=base).exists() or Dao.objects.filter(slug=base).exists()
-    if taken:
+    if taken or base in RESERVED:
         return f"{base[: SLUG_MAX - 7].rstrip('-')}-{secrets.token_hex(3)}"
     return base
 

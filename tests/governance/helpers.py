@@ -78,10 +78,9 @@ def balance(who: Party, asset: str = "USDC", purpose: str = "main") -> int:
     return found.posted_micro if found else 0
 
 
-def submitted(author: Party, *, now: datetime = T0, **changes: Any) -> Rfm:
-    rfm = rfms.rfm_create(
-        submitter=author, title=f"Model {secrets.token_hex(3)}", spec={**SPEC, **changes}, now=now
-    )
+def submitted(author: Party, *, title: str = "", now: datetime = T0, **changes: Any) -> Rfm:
+    title = title or f"Model {secrets.token_hex(3)}"
+    rfm = rfms.rfm_create(submitter=author, title=title, spec={**SPEC, **changes}, now=now)
     return rfms.rfm_submit(actor=author, slug=rfm.slug, now=now)
 
 

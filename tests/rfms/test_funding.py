@@ -6,6 +6,7 @@ from uuid import uuid4, uuid5
 
 import pytest
 
+from apps.accounts.models import Party
 from apps.core.errors import DomainError, Forbidden
 from apps.core.models import OutboxEvent
 from apps.participants.selectors import roster
@@ -168,6 +169,42 @@ def test_full_but_without_participants_it_is_refunded_at_the_deadline(rfm) -> No
     assert services.close_due(rfm_id=rfm.id, now=at(603)) is True
     assert balance(who) == 5_000 * MICRO
     assert rfm_by_slug(rfm.slug).status == "failed"
+
+
+@pytest.mark.parametrize("sweep", [False, True])
+def test_an_award_that_breaks_costs_nobody_money(rfm, monkeypatch, sweep) -> None:
+    """Until the deadline it is tried again; then the fund fails and refunds."""
+    from apps.rfms import funding
+
+    def broken(**kwargs):
+        # Something of the award is written already, and then the database itself objects.
+        Party.objects.create(kind="dao", name="Half a SubDAO", slug="half")
+        Crowdfund.objects.filter(rfm=rfm).update(raised_micro=-1)
+
+    who = party("Backer", usdc=5_000)
+    with_participants(rfm)
+    pledge(rfm, who, 1_000 * MICRO)
+    monkeypatch.setattr(funding, "found", broken)
+    assert services.sweep_due(at(600)) == 1
+    assert rfm_by_slug(rfm.slug).status == "funding" and balance(who) == 4_000 * MICRO
+    if sweep:
+        assert services.sweep_due(at(603)) == 1
+    else:
+        assert services.close_due(rfm_id=rfm.id, now=at(603)) is True
+    assert rfm_by_slug(rfm.slug).status == "failed"
+    assert balance(who) == 5_000 * MICRO
+    assert not Party.objects.filter(name="Half a SubDAO").exists()
+
+
+@pytest.mark.parametrize("title", ["snake_case_title", "_", "a_-_b", "New", "Ünïcode_ß", "x" * 99])
+def test_whatever_its_title_a_request_can_be_awarded(title) -> None:
+    author, who = party("Author", flai=10), party("Backer", usdc=5_000)
+    rfm = approved(author, author, title=title)
+    assert rfm.title == title and rfm.slug != "new"
+    with_participants(rfm)
+    pledge(rfm, who, 1_000 * MICRO)
+    dao = services.award(rfm_id=rfm.id, now=at(20))
+    assert dao.asset.code == f"SDT-{rfm.slug}"
 
 
 def test_award_divides_the_supply_and_moves_exactly_the_escrow(rfm) -> None:
