@@ -11,12 +11,14 @@ from apps.protocol import jobs, tickets
 from apps.protocol.circuits import CIRCUITS, circuits_hash
 from workers.node import policy
 from workers.node.errors import Refused
+from workers.node.home import Limits
 from workers.node.store import Binding
 
 NOW = 1_800_000_000
 NODES = ["a1" * 32, "a2" * 32, "a3" * 32]
 CUSTODIANS = [f"{n:02x}" * 32 for n in (1, 2, 3)]
 VALIDATORS = ["0f" * 32]
+LIMITS = Limits(rows_per_day=10, rows_per_query=4, price_micro_min=1)
 PARAMS = {"features": 2, "strata": 1, "rows": [8], "min_cell": 3}
 
 
@@ -82,6 +84,8 @@ def case_of(inputs, *, stored=None, binding=None, **changes):
         used_by={t.share_id: None for listed in inputs.values() for t in listed},
         model=stored,
         binding=binding,
+        rows_answered=0,
+        limits=LIMITS,
         circuits_hash=circuits_hash(),
         nodes=NODES,
         now=NOW,
@@ -141,6 +145,18 @@ def test_the_good_cases_are_admitted():
     policy.admit(query_case())
     bound = Binding(jobs.scope_digest(round_case().job), None)
     policy.admit(round_case(binding=bound, attempt=2, deadline_s=99))
+    policy.admit(asked(rows=4, answered=6))
+    policy.admit(replace(asked(rows=4, answered=10), binding=bound_query(rows=4)))
+
+
+def asked(*, rows, answered=0, **ticket):
+    """A query of so many rows, after so many that were answered today."""
+    changes = {"params": {"features": 2, "rows": rows}, "shape": [rows, 2]} | ticket
+    return replace(query_case(ticket_changes=changes), rows_answered=answered)
+
+
+def bound_query(*, rows):
+    return Binding(jobs.scope_digest(asked(rows=rows).job), None)
 
 
 def without_one():
@@ -271,6 +287,13 @@ REFUSED = {
         lambda: replace_job(query_case(), model="99" * 32),
         lambda: replace_job(round_case(), model="99" * 32),
     ],
+    "price_too_low": [lambda: asked(rows=1, price_micro="0")],
+    "too_many_rows": [lambda: asked(rows=5)],
+    "row_budget_spent": [
+        lambda: asked(rows=4, answered=7),
+        lambda: asked(rows=1, answered=10),
+        lambda: asked(rows=1, answered=11),
+    ],
     "unknown_model": [lambda: query_case(stored=None)],
 }
 
@@ -283,6 +306,12 @@ def test_a_spoilt_case_is_refused_with_its_code(code, make):
         policy.admit(make())
     assert error.value.code == code
     assert error.value.text.endswith(".") or code == "bad_params"
+
+
+def test_a_spent_budget_says_what_is_left_and_until_when():
+    with pytest.raises(Refused, match=r"answers 3 more rows .* until 2027-01-16 00:00 UTC"):
+        policy.admit(asked(rows=4, answered=7))
+    assert policy.day_of(NOW) + 1 == policy.day_of(NOW + policy.DAY_S)
 
 
 def test_every_code_of_the_policy_is_played():

@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from apps.protocol import jobs, wire
 from tests.support.nodes import REPOSITORY, NodeSet, node_command
 from workers.mpc import identity, keys
+from workers.node.home import Limits, load_limits
 
 
 @pytest.fixture
@@ -169,6 +170,28 @@ def test_missing_or_broken_peers_are_named(nodes):
     assert "cannot be read" in start(nodes.homes[0])
     path.unlink()
     assert "peers.json is missing" in start(nodes.homes[0])
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        ("{", "cannot be read"),
+        ("[]", "may set only"),
+        ('{"rows": 5}', "may set only: price_micro_min, rows_per_day, rows_per_query"),
+        ('{"rows_per_day": "5"}', "rows_per_day must be a whole number"),
+        ('{"rows_per_query": -1}', "rows_per_query must be a whole number"),
+        ('{"price_micro_min": true}', "price_micro_min must be a whole number"),
+    ],
+)
+def test_wrong_limits_are_named(nodes, content, text):
+    (nodes.homes[0] / "policy.json").write_text(content)
+    assert text in start(nodes.homes[0])
+
+
+def test_what_the_operator_does_not_limit_is_as_usual(tmp_path):
+    assert load_limits(tmp_path) == Limits()
+    (tmp_path / "policy.json").write_text('{"rows_per_day": 7}')
+    assert load_limits(tmp_path) == Limits(rows_per_day=7)
 
 
 def test_the_store_key_may_come_from_the_environment_and_must_be_the_stores(nodes):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from workers.node.errors import StartError
-from workers.node.store import Binding, CorruptStore, Store, StoredJob
+from workers.node.store import Binding, CorruptStore, Rows, Store, StoredJob
 
 KEY = bytes(range(32))
 
@@ -80,6 +80,16 @@ def test_a_scope_keeps_its_first_binding(store):
         store.bind(scope="round:1", digest=digest, share_ids=[], job_id=None, expires_at=9)
     assert store.binding("round:1") == Binding("first", None)
     assert store.binding("round:2") is None
+
+
+def test_rows_are_counted_once_a_scope_by_model_and_day(store, tmp_path):
+    for scope, model, day in (("a", "m", 1), ("a", "m", 1), ("b", "m", 1), ("c", "m", 2)):
+        rows = Rows(model, day, 3)
+        store.bind(scope=scope, digest="d", share_ids=[], job_id="j", expires_at=9, rows=rows)
+    store.bind(scope="round:1", digest="d", share_ids=[], job_id=None, expires_at=9)
+    store.purge(now=10**9)
+    assert store.rows_answered("m", 1) == 6 and store.rows_answered("n", 1) == 0
+    assert store.answered() == [Rows("m", 1, 6), Rows("m", 2, 3)]
 
 
 def test_commit_makes_the_model_and_uses_the_inputs_up_together(store):

@@ -46,7 +46,7 @@ def _die_with_the_tests() -> None:
 class NodeSet:
     """Three nodes: homes, processes, and calls to their control ports."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, limits: dict[str, int] | None = None) -> None:
         self.directory = directory
         self.coordinator = Ed25519PrivateKey.generate()
         self.homes = [directory / str(i) for i in range(3)]
@@ -64,6 +64,8 @@ class NodeSet:
         peers = {"coordinator": wire.public_hex(self.coordinator), "nodes": self.descriptors}
         for home in self.homes:
             (home / "peers.json").write_text(json.dumps(peers))
+            if limits is not None:
+                (home / "policy.json").write_text(json.dumps(limits))
         self.http = httpx.Client(timeout=90)
         self._threads = ThreadPoolExecutor(12)
 
@@ -302,7 +304,8 @@ def _sorted_keys(count: int) -> list[Ed25519PrivateKey]:
 def three_nodes(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Three nodes that run for the whole session."""
     assert not os.environ.get("FLAI_STORE_KEY")
-    nodes = NodeSet(tmp_path_factory.mktemp("nodes"))
+    limits = {"rows_per_day": 1_000_000, "rows_per_query": 1000}
+    nodes = NodeSet(tmp_path_factory.mktemp("nodes"), limits)
     nodes.start()
     yield nodes
     nodes.stop()

@@ -1,8 +1,9 @@
-"""python -m workers.node --home DIR [init … | claim --party PID]
+"""python -m workers.node --home DIR [init … | claim --party PID | answered]
 
-init    make keys and descriptor (idempotent); prints the fingerprint
-claim   prints {"fingerprint", "signature"}: proves to the platform which party runs this node
-(none)  run: one JSON line {"ready": true, …} on stdout once it listens
+init      make keys and descriptor (idempotent); prints the fingerprint
+claim     prints {"fingerprint", "signature"}: proves to the platform which party runs this node
+answered  prints how many rows each model was asked about, by UTC day, one JSON line each
+(none)    run: one JSON line {"ready": true, …} on stdout once it listens
 
 Exit 3 with one line on stderr when something is wrong.
 """
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 from workers.node.errors import StartError
@@ -29,6 +31,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     init.add_argument("--mesh", required=True, metavar="HOST:PORT")
     claim = commands.add_parser("claim", help="prove which party runs this node")
     claim.add_argument("--party", required=True, metavar="PID")
+    commands.add_parser("answered", help="rows that each model was asked about, by day")
     return parser.parse_args(arguments)
 
 
@@ -55,6 +58,22 @@ def claim(home: Path, party: str) -> dict[str, object]:
     return {"fingerprint": node.fingerprint, "signature": signature}
 
 
+def answered(home: Path) -> list[dict[str, object]]:
+    """To be compared with the log's settled queries: what exceeds them was asked unpaid."""
+    from workers.node import home as homes
+    from workers.node.store import Store
+
+    store = Store(home / "store.sqlite", homes.load(home).store_key)
+    try:
+        return [
+            {"model": r.model, "day": f"{datetime.fromtimestamp(r.day * 86_400, UTC):%Y-%m-%d}"}
+            | {"rows": r.rows}
+            for r in store.answered()
+        ]
+    finally:
+        store.close()
+
+
 def print_line(content: dict[str, object]) -> None:
     print(json.dumps(content), flush=True)
 
@@ -67,6 +86,9 @@ def main(arguments: list[str] | None = None) -> int:
             print_line(init(home, options))
         elif options.command == "claim":
             print_line(claim(home, options.party))
+        elif options.command == "answered":
+            for line in answered(home):
+                print_line(line)
         else:
             from workers.node import daemon
 

@@ -38,7 +38,6 @@ class Admitted:
     tickets: list[Ticket]
     params: dict[str, Any]
     shares: dict[str, list[tuple[Words, Words]]]
-    expires_at: int
 
     @property
     def share_ids(self) -> list[str]:

@@ -48,6 +48,7 @@ def run(home: Path) -> None:
     node = homes.load(home)
     lock = homes.lock(home)
     peers = homes.load_peers(node)
+    limits = homes.load_limits(home)
     control_socket = listen(node.control, "control")
     mesh_socket = listen(node.mesh, "mesh")
 
@@ -79,7 +80,7 @@ def run(home: Path) -> None:
     )
     mesh.start()
     shares = Shares(node=node, peers=peers, store=store)
-    jobs = Jobs(node=node, peers=peers, store=store, shares=shares, mesh=mesh)
+    jobs = Jobs(node=node, peers=peers, limits=limits, store=store, shares=shares, mesh=mesh)
     control = Control(node=node, shares=shares, jobs=jobs)
     stopping = threading.Event()
     threading.Thread(target=_purge, args=(store, stopping), name="purge", daemon=True).start()

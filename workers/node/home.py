@@ -4,6 +4,7 @@ sign.key hpke.key store.key   secret, 0600, made at the first `init`
 config.json                   index, name, addresses
 descriptor.json               public: what operators publish and everyone else pins
 peers.json                    the operator's: {"coordinator": hex, "nodes": [descriptor × 3]}
+policy.json                   the operator's, optional: how much this node answers (Limits)
 store.sqlite                  shares and results, encrypted
 """
 
@@ -14,7 +15,7 @@ import ipaddress
 import json
 import os
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -79,6 +80,20 @@ class Peers:
 
     def sign_keys(self) -> dict[str, str]:
         return {f: n["sign_key"] for f, n in zip(self.fingerprints, self.nodes)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """How much this node answers, by its operator's own `policy.json`; what it omits is as here.
+
+    Rows are counted per model and UTC day, whoever asks: keys cost nothing, so a count per sender
+    would bound nobody. A model of d features is read out by d + 1 rows; these limits bound wide
+    models only, and leave a trace of the others.
+    """
+
+    rows_per_day: int = 2000
+    rows_per_query: int = 100
+    price_micro_min: int = 0
 
 
 def init(home: Path, *, index: int, name: str, control: str, mesh: str) -> Node:
@@ -166,6 +181,21 @@ def load_peers(node: Node) -> Peers:
     return Peers(
         coordinator=content["coordinator"], nodes=tuple(nodes), fingerprints=tuple(fingerprints)
     )
+
+
+def load_limits(home: Path) -> Limits:
+    """The operator's limits, or the usual ones where there is no file. Raises: StartError."""
+    path = home / "policy.json"
+    if not path.exists():
+        return Limits()
+    content = read_json(path, hint="the operator writes it")
+    known = {field.name for field in fields(Limits)}
+    if not isinstance(content, dict) or not set(content) <= known:
+        raise StartError(f"{path} may set only: {', '.join(sorted(known))}")
+    for name, value in content.items():
+        if type(value) is not int or value < 0:
+            raise StartError(f"{path}: {name} must be a whole number, 0 or more")
+    return Limits(**content)
 
 
 def address(text: Any) -> tuple[str, int]:

@@ -22,9 +22,9 @@ from workers.mpc.sealing import Words
 from workers.node import policy
 from workers.node.computation import Admitted, Computation, is_query, session_id
 from workers.node.errors import Conflict, Malformed, NodeError, Refused, Unavailable
-from workers.node.home import Node, Peers
+from workers.node.home import Limits, Node, Peers
 from workers.node.shares import Shares
-from workers.node.store import Store, StoredJob
+from workers.node.store import Rows, Store, StoredJob
 
 if TYPE_CHECKING:
     from workers.mpc.mesh import Mesh
@@ -47,16 +47,25 @@ class Jobs:
     """One node's jobs. All methods block and may be called from any thread."""
 
     def __init__(
-        self, *, node: Node, peers: Peers, store: Store, shares: Shares, mesh: Mesh
+        self,
+        *,
+        node: Node,
+        peers: Peers,
+        limits: Limits,
+        store: Store,
+        shares: Shares,
+        mesh: Mesh,
     ) -> None:
         self._node = node
         self._peers = peers
+        self._limits = limits
         self._store = store
         self._shares = shares
         self._mesh = mesh
         self._computation = Computation(node=node, peers=peers, store=store, mesh=mesh)
         self._fingerprint = node.fingerprint
         self._lock = threading.Lock()
+        self._binding = threading.Lock()
         self._running: dict[str, Running] = {}
         self._failed: OrderedDict[str, tuple[int, str]] = OrderedDict()
 
@@ -208,7 +217,6 @@ class Jobs:
         if circuit is None:
             raise Refused("unknown_circuit", "This node has no such circuit.")
         reopened = self._take_in(job, uploads)
-        now = int(time.time())
         inputs: dict[str, list[Ticket]] = {}
         used_by: dict[str, str | None] = {}
         shares: dict[str, list[tuple[Words, Words]]] = {}
@@ -232,37 +240,40 @@ class Jobs:
         model = self._store.model(job["model"]) if job["model"] is not None else None
         if model is not None:
             shares["model"] = [model.words]
-        case = policy.Case(
-            job=job,
-            circuit=circuit,
-            inputs=inputs,
-            used_by=used_by,
-            model=model.ticket if model else None,
-            binding=self._store.binding(job["scope"]),
-            circuits_hash=self._node.circuits_hash,
-            nodes=self._peers.fingerprints,
-            now=now,
+        # between the rules and the binding no other job may bind or count
+        with self._binding:
+            now = int(time.time())
+            day = policy.day_of(now)
+            case = policy.Case(
+                job=job,
+                circuit=circuit,
+                inputs=inputs,
+                used_by=used_by,
+                model=model.ticket if model else None,
+                binding=self._store.binding(job["scope"]),
+                rows_answered=self._store.rows_answered(job["model"] or "", day),
+                limits=self._limits,
+                circuits_hash=self._node.circuits_hash,
+                nodes=self._peers.fingerprints,
+                now=now,
+            )
+            policy.admit(case)
+            if missing:
+                raise Conflict("unknown_share", "An input has been deleted.", retryable=True)
+            query = case.is_query
+            tickets = case.tickets
+            expires_at = max(t.expires_at for t in tickets)
+            self._store.bind(
+                scope=job["scope"],
+                digest=jobs.scope_digest(job),
+                share_ids=[t.share_id for t in tickets],
+                job_id=job["job_id"] if query else None,
+                expires_at=expires_at,
+                rows=Rows(job["model"], day, policy.rows_asked(case)) if query else None,
+            )
+        return Admitted(
+            job=job, circuit=circuit, tickets=tickets, params=tickets[0].params, shares=shares
         )
-        policy.admit(case)
-        if missing:
-            raise Conflict("unknown_share", "An input has been deleted.", retryable=True)
-        admitted = Admitted(
-            job=job,
-            circuit=circuit,
-            tickets=case.tickets,
-            params=case.tickets[0].params,
-            shares=shares,
-            expires_at=max(t.expires_at for t in case.tickets),
-        )
-        # _enter lets one job per scope in, so nobody binds it between the rule and this line
-        self._store.bind(
-            scope=job["scope"],
-            digest=jobs.scope_digest(job),
-            share_ids=admitted.share_ids,
-            job_id=job["job_id"] if is_query(job) else None,
-            expires_at=admitted.expires_at,
-        )
-        return admitted
 
     def _take_in(self, job: dict[str, Any], uploads: Any) -> dict[str, tuple[Words, Words]]:
         """Store the uploads that came with the job; the words of those used up before, by id."""

@@ -10,15 +10,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from apps.protocol import jobs, wire
 from apps.protocol.circuits import BadParams, Circuit
 from apps.protocol.tickets import MIN_CUSTODIANS, Ticket, check_roster, members_with_role
 from workers.node.errors import Refused
+from workers.node.home import Limits
 from workers.node.store import Binding
 
 QUERY_ATTEMPTS_MAX = 10
+DAY_S = 86_400
 ROUND_SCOPES = ("round:", "moments:")
 
 
@@ -32,6 +35,8 @@ class Case:
     used_by: Mapping[str, str | None]
     model: dict[str, Any] | None
     binding: Binding | None
+    rows_answered: int
+    limits: Limits
     circuits_hash: str
     nodes: Sequence[str]
     now: int
@@ -261,6 +266,48 @@ def the_model_was_made_here_and_goes_where_it_may(case: Case) -> None:
         raise Refused("wrong_shape", "The model has another number of features.")
 
 
+# ---- what this node's operator allows, whatever was paid ----------------------------------------
+
+
+def a_query_costs_what_this_node_asks(case: Case) -> None:
+    """The price that the buyer signed; whether it was paid, only the ledger knows."""
+    if case.is_query and int(case.tickets[0].price_micro or 0) < case.limits.price_micro_min:
+        raise Refused(
+            "price_too_low",
+            f"This node answers no query under {case.limits.price_micro_min} micro-units.",
+        )
+
+
+def a_query_is_small(case: Case) -> None:
+    if case.is_query and rows_asked(case) > case.limits.rows_per_query:
+        raise Refused(
+            "too_many_rows", f"This node answers {case.limits.rows_per_query} rows a query at most."
+        )
+
+
+def a_model_answers_so_many_rows_a_day(case: Case) -> None:
+    """Whoever asks, under however many keys. An attempt of a query that is counted is free."""
+    if not case.is_query or case.binding is not None:
+        return
+    left = max(0, case.limits.rows_per_day - case.rows_answered)
+    if rows_asked(case) > left:
+        end = datetime.fromtimestamp((day_of(case.now) + 1) * DAY_S, UTC)
+        raise Refused(
+            "row_budget_spent",
+            f"This node answers {left} more rows of this model until {end:%Y-%m-%d %H:%M} UTC.",
+        )
+
+
+def rows_asked(case: Case) -> int:
+    """How many rows of a query the model is asked about."""
+    return int(case.tickets[0].params["rows"])
+
+
+def day_of(now: int) -> int:
+    """The UTC day of a Unix time, counted from 1970."""
+    return now // DAY_S
+
+
 RULES = (
     circuits_are_our_own,
     nodes_are_this_set,
@@ -281,4 +328,7 @@ RULES = (
     a_query_is_one_buyers,
     the_model_is_the_one_the_buyer_named,
     the_model_was_made_here_and_goes_where_it_may,
+    a_query_costs_what_this_node_asks,
+    a_query_is_small,
+    a_model_answers_so_many_rows_a_day,
 )

@@ -56,6 +56,12 @@ CREATE TABLE IF NOT EXISTS models (
     body BLOB NOT NULL,          -- the result ticket
     words BLOB NOT NULL
 ) STRICT;
+CREATE TABLE IF NOT EXISTS answered (
+    model TEXT NOT NULL,
+    day INTEGER NOT NULL,        -- UTC, from 1970
+    rows INTEGER NOT NULL,       -- of all queries bound that day; never deleted
+    PRIMARY KEY (model, day)
+) STRICT;
 """
 
 
@@ -94,6 +100,15 @@ class Binding:
 
     digest: str
     job_id: str | None
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows that a model is asked about on a UTC day."""
+
+    model: str
+    day: int
+    rows: int
 
 
 class Store:
@@ -162,17 +177,44 @@ class Store:
         return Binding(*row) if row else None
 
     def bind(
-        self, *, scope: str, digest: str, share_ids: list[str], job_id: str | None, expires_at: int
+        self,
+        *,
+        scope: str,
+        digest: str,
+        share_ids: list[str],
+        job_id: str | None,
+        expires_at: int,
+        rows: Rows | None = None,
     ) -> None:
         """From now on this scope is for that descriptor only; with `job_id`, its shares for that
-        job only."""
+        job only; `rows` are counted once a scope."""
         with self._transaction() as db:
-            db.execute(
+            new = db.execute(
                 "INSERT OR IGNORE INTO scopes VALUES (?, ?, NULL, ?)", (scope, digest, expires_at)
-            )
+            ).rowcount
+            if new and rows is not None:
+                db.execute(
+                    "INSERT INTO answered VALUES (?, ?, ?) "
+                    "ON CONFLICT DO UPDATE SET rows = rows + excluded.rows",
+                    (rows.model, rows.day, rows.rows),
+                )
             if job_id is not None:
                 marks = [(job_id, share_id) for share_id in share_ids]
                 db.executemany("UPDATE shares SET used_by = ? WHERE share_id = ?", marks)
+
+    def rows_answered(self, model: str, day: int) -> int:
+        """How many rows this model was asked about on that UTC day."""
+        with self._lock:
+            row = self._db.execute(
+                "SELECT rows FROM answered WHERE model = ? AND day = ?", (model, day)
+            ).fetchone()
+        return row[0] if row else 0
+
+    def answered(self) -> list[Rows]:
+        """Every model's rows by day, oldest first."""
+        with self._lock:
+            found = self._db.execute("SELECT * FROM answered ORDER BY day, model").fetchall()
+        return [Rows(*row) for row in found]
 
     def job(self, job_id: str) -> StoredJob | None:
         row = self._one(
