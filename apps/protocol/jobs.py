@@ -10,6 +10,7 @@ owners' tickets already allow. A receipt is one node's signed word about a job.
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 from apps.protocol.tickets import ENGINES, NODES, TicketError, check_roster
@@ -55,7 +56,8 @@ _JOB_FIELDS = {
     "model",
     "deadline_s",
 }
-# What every member must say alike; word hashes agree pairwise, node and time are the node's own.
+# What every member must say alike; word hashes agree pairwise; node, time and the hash of what this
+# node sealed for the buyer are its own.
 AGREED_FIELDS = (
     "v",
     "job_id",
@@ -68,7 +70,7 @@ AGREED_FIELDS = (
     "openings",
     "model",
 )
-_RECEIPT_FIELDS = {*AGREED_FIELDS, "result", "node", "at"}
+_RECEIPT_FIELDS = {*AGREED_FIELDS, "result", "sealed", "node", "at"}
 
 
 class JobError(Exception):
@@ -142,6 +144,11 @@ def scope_digest(job: dict[str, Any]) -> str:
 def model_id(job: dict[str, Any]) -> str:
     """The id of the model that a job makes, the same at every attempt."""
     return digest(MODEL_DOMAIN, _without(job, "attempt", "deadline_s"))
+
+
+def sealed_hash(blob: bytes) -> str:
+    """SHA-256 of what a node sealed to a reply key, hex: so its receipt speaks for it."""
+    return hashlib.sha256(blob).hexdigest()
 
 
 def check_receipt(signed: Any, *, sign_key: str) -> dict[str, Any]:

@@ -186,7 +186,9 @@ class Bridge:
             for d, a in zip(self.nodes.descriptors, answers)
         ]
         query = {"id": str(uuid.uuid4()), "state": "settled", "sealed": sealed}
+        receipts = [{k: a.json()[k] for k in ("receipt", "signature")} for a in answers]
         query |= {"price_micro": ticket["price_micro"]}
+        query |= {"job": {"descriptor": job, "receipts": receipts}}
         self.queries[query["id"]] = query
         return query
 

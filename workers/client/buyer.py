@@ -3,7 +3,7 @@
     p = 1 / (1 + exp(−z)),   z the model's logit for (x − mean) / std
 
 The nodes compute z on shares and seal their parts of it to a key made for this one query. Every
-part comes from two nodes; they must agree.
+part comes from two nodes; they must agree, and each must have signed for what it sealed.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from apps.protocol.circuits import CIRCUITS
 from workers.client import data, training
 from workers.client.api import Api, ClientError, wait_for
 from workers.client.home import Home
-from workers.client.nodes import check_release, trusted_nodes
+from workers.client.nodes import answered, check_release, trusted_nodes
 from workers.mpc import keys, sealing
 
 INFER = "logistic_infer@1"
@@ -99,6 +99,7 @@ class Buyer:
                 "You used this idempotency key for other rows. Choose a new one for a new query.",
                 code="idempotency_conflict",
             )
+        trusted_nodes(self.home, self.listing["nodes"])  # before it is sent
         return kept["upload"], keys.hpke_key(bytes.fromhex(kept["reply_key"]))
 
     def make_query(self, rows: Sequence[Sequence[float]]) -> tuple[dict[str, Any], Any]:
@@ -136,7 +137,11 @@ class Buyer:
         return sealing.make_upload(words, fields, self.home.identity(), nodes), reply_private
 
     def collect(self, query_id: str, ticket: Mapping[str, Any], reply_private: Any) -> Prediction:
-        """Wait for the query, open its three sealed parts. Raises: ClientError when released."""
+        """Wait for the query, open its three sealed parts.
+
+        Raises: ClientError when released; ClientError("not_receipted") when the pinned nodes did
+        not sign for these very parts.
+        """
 
         def ended() -> dict[str, Any] | None:
             answer = self.api.get(f"queries/{query_id}/", wait_ms=POLL_MS)
@@ -146,7 +151,8 @@ class Buyer:
         if query["state"] == "released":
             why = query.get("reason") or "the nodes could not compute it"
             raise ClientError(f"No answer: {why}. You were not charged.", code="released")
-        blobs = _in_order(query["sealed"], ticket["nodes"])
+        nodes = trusted_nodes(self.home, self.listing["nodes"])
+        blobs = answered(query, ticket, nodes=nodes)
         try:
             values, f = sealing.open_outputs(blobs, ticket, reply_private)
         except sealing.SealError as error:
@@ -190,11 +196,3 @@ def sigmoid(z: float) -> float:
         return 1.0 / (1.0 + math.exp(-z))
     e = math.exp(z)
     return e / (1.0 + e)
-
-
-def _in_order(sealed: Sequence[Mapping[str, Any]] | None, nodes: Sequence[str]) -> list[str]:
-    by_node = {entry["fingerprint"]: entry["blob"] for entry in sealed or []}
-    missing = [fingerprint for fingerprint in nodes if fingerprint not in by_node]
-    if missing:
-        raise ClientError("A node's part of the answer is missing.", code="bad_output")
-    return [by_node[fingerprint] for fingerprint in nodes]

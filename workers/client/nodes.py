@@ -18,8 +18,10 @@ from apps.protocol.jobs import (
     check_node,
     check_receipts,
     job_digest,
+    sealed_hash,
 )
-from apps.protocol.wire import BadSignature, digest, verify
+from apps.protocol.tickets import ticket_id
+from apps.protocol.wire import BadSignature, digest, unb64, verify
 from workers.client.api import ClientError
 from workers.client.home import Home
 
@@ -120,14 +122,11 @@ def receipted(
     The server shows openings; only the nodes' receipts make them true. Raises: NotTrusted.
     """
     try:
-        signed = [{k: item[k] for k in ("receipt", "signature")} for item in job["receipts"]]
-        receipts = check_receipts(signed, sign_keys={check_node(n): n["sign_key"] for n in nodes})
+        receipts, descriptor = _signed_for(job, nodes)
         openings, receipt = dict(job["openings"]), receipts[0]
-        descriptor = {**job["descriptor"], "attempt": receipt["attempt"]}
         same = (
             (receipt["circuit"], receipt["scope"]) == (circuit, scope)
             and receipt["openings"] == digest(OPENINGS_DOMAIN, openings)
-            and receipt["descriptor"] == job_digest(descriptor)
             and descriptor["roster"] == dict(roster)
         )
     except (JobError, KeyError, TypeError, ValueError):
@@ -137,3 +136,46 @@ def receipted(
             f"The nodes did not sign for what {circuit} is said to have opened.", "not_receipted"
         )
     return openings
+
+
+def answered(query: Any, ticket: Mapping[str, Any], *, nodes: Sequence[Any]) -> list[bytes]:
+    """The nodes' sealed parts of an answer, in the ticket's order, if each node signed for its own.
+
+    Anybody can seal to a reply key: what makes a part a node's is its receipt. It must be about
+    this ticket, alone, with the ticket's circuit and model. Raises: ClientError("not_receipted").
+    """
+    try:
+        receipts, descriptor = _signed_for(query["job"], nodes)
+        blobs = {entry["fingerprint"]: unb64(entry["blob"]) for entry in query["sealed"]}
+        receipt, hashes = receipts[0], {r["node"]: r["sealed"] for r in receipts}
+        same = (
+            [receipt["circuit"]] == list(ticket["circuits"])
+            and receipt["scope"] == ticket["scope"]
+            and receipt["inputs"] == [ticket_id(dict(ticket))]
+            and descriptor["model"] == ticket["model"]
+            and descriptor["inputs"] == {ticket["slot"]: [ticket["share_id"]]}
+            and descriptor["nodes"] == list(ticket["nodes"])
+            and set(blobs) == set(hashes) == set(ticket["nodes"])
+            and all(sealed_hash(blob) == hashes[node] for node, blob in blobs.items())
+        )
+    except (JobError, KeyError, TypeError, ValueError):
+        same = False
+    if not same:
+        raise ClientError(
+            "The answer can't be trusted: the nodes did not sign for it.", code="not_receipted"
+        )
+    return [blobs[fingerprint] for fingerprint in ticket["nodes"]]
+
+
+def _signed_for(job: Any, nodes: Sequence[Any]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """(receipts, descriptor): what all of these nodes signed, and the very job that they mean.
+
+    Raises: JobError; KeyError, TypeError for what is no job.
+    """
+    signed = [{k: item[k] for k in ("receipt", "signature")} for item in job["receipts"]]
+    receipts = check_receipts(signed, sign_keys={check_node(n): n["sign_key"] for n in nodes})
+    # Nodes that completed an earlier attempt, whose answer got lost, repeat what they signed then.
+    descriptor = {**job["descriptor"], "attempt": receipts[0]["attempt"]}
+    if receipts[0]["descriptor"] != job_digest(descriptor):
+        raise JobError("bad_receipt", "The receipts are about another job.")
+    return receipts, descriptor

@@ -123,6 +123,7 @@ class Computation:
             "openings": wire.digest(jobs.OPENINGS_DOMAIN, outcome.openings),
             "model": model,
             "result": hashes,
+            "sealed": None if sealed is None else jobs.sealed_hash(sealed),
             "node": self._fingerprint,
             "at": int(time.time()),
         }
@@ -130,7 +131,7 @@ class Computation:
             "receipt": receipt,
             "signature": wire.sign(self._node.sign_key, jobs.RECEIPT_DOMAIN, receipt),
             "openings": outcome.openings,
-            "sealed": sealed,
+            "sealed": None if sealed is None else wire.b64(sealed),
         }
         stored = StoredJob(
             job_id=job["job_id"],
@@ -165,12 +166,12 @@ class Computation:
             "f": outcome.result_f,
         }
 
-    def _seal(self, admitted: Admitted, outcome: Any) -> str:
+    def _seal(self, admitted: Admitted, outcome: Any) -> bytes:
         """The output words, for the reply key that the buyer signed, and no other."""
         ticket = admitted.tickets[0]
         assert ticket.reply_key is not None  # a rule of the policy
         held = zip(words_of(self._node.index), outcome.sealed)
-        blob = seal_output(
+        return seal_output(
             {j: w.reshape(outcome.sealed_shape) for j, w in held},
             f=outcome.sealed_f,
             job_id=admitted.job["job_id"],
@@ -178,7 +179,6 @@ class Computation:
             fingerprint=self._fingerprint,
             reply_key=ticket.reply_key,
         )
-        return wire.b64(blob)
 
 
 def is_query(job: dict[str, Any]) -> bool:

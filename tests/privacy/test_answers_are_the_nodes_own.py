@@ -1,0 +1,233 @@
+"""The server as a forger of answers: anybody can seal to a public reply key.
+
+It hands on what the nodes sealed, or parts of its own making. The buyer's client, with the nodes
+pinned, opens only what each of them signed for: for this ticket, its model and nothing else.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import uuid
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from apps.protocol import jobs, wire
+from apps.protocol.circuits import circuits_hash
+from apps.protocol.tickets import ticket_id
+from tests.support.nodes import NodeSet, trained_model
+from workers.client.api import Api, ClientError
+from workers.client.buyer import Buyer
+from workers.client.home import Home
+from workers.mpc import keys, sealing
+
+ROW = [[0.5, -1.0]]
+FORGED_LOGIT = 9.0
+
+
+class Site:
+    """A server with real nodes behind it; `bend(upload, answer)` is what it does to an answer."""
+
+    def __init__(self, nodes: NodeSet, model: str) -> None:
+        self.nodes, self.model = nodes, model
+        self.bend: Any = lambda upload, answer: answer
+        self.asked: dict[str, Any] = {}
+
+    def answer(self, request: httpx.Request) -> httpx.Response:
+        match request.method, request.url.path.removeprefix("/api/v1/").split("/")[:-1]:
+            case "GET", ["listings", _]:
+                return httpx.Response(200, json=self.listing())
+            case "POST", ["listings", _, "queries"]:
+                upload = json.loads(request.content)
+                query = self.compute(upload)
+                self.asked[query["id"]] = self.bend(upload, query)
+                return httpx.Response(201, json=query)
+            case "GET", ["queries", query_id]:
+                return httpx.Response(200, json=self.asked[query_id])
+        raise AssertionError(request.url)
+
+    def listing(self) -> dict[str, Any]:
+        return {
+            "model": self.model,
+            "price_micro": "1",
+            "resolution": "logit",
+            "features": [{"name": "a"}, {"name": "b"}],
+            "normalisation": {"mean": [0, 0], "std": [1 << 16, 1 << 16], "f": 16},
+            "nodes": self.nodes.descriptors,
+            "circuit": "logistic_infer@1",
+            "circuits_hash": circuits_hash(),
+        }
+
+    def compute(self, upload: dict[str, Any]) -> dict[str, Any]:
+        ticket = upload["ticket"]
+        inputs = {"row": [ticket["share_id"]]}
+        job = self.nodes.job("logistic_infer@1", ticket["scope"], inputs, model=ticket["model"])
+        answers = [a.json() for a in self.nodes.ask(job, uploads=[upload])]
+        return {
+            "id": str(uuid.uuid4()),
+            "state": "settled",
+            "price_micro": ticket["price_micro"],
+            "sealed": [
+                {"fingerprint": fingerprint, "blob": answer["sealed"]}
+                for fingerprint, answer in zip(self.nodes.fingerprints, answers)
+            ],
+            "job": {
+                "descriptor": job,
+                "receipts": [{k: a[k] for k in ("receipt", "signature")} for a in answers],
+            },
+        }
+
+
+@pytest.fixture
+def site(three_nodes: NodeSet, model: str) -> Site:
+    return Site(three_nodes, model)
+
+
+@pytest.fixture
+def buyer(site: Site, tmp_path: Path) -> Buyer:
+    home = Home(tmp_path / "buyer")
+    home.pin_nodes(site.nodes.fingerprints)
+    return Buyer(home, "x", api=Api("http://flai", transport=httpx.MockTransport(site.answer)))
+
+
+def forge(
+    nodes: NodeSet, upload: dict[str, Any], query: dict[str, Any], *, only: Any = (0, 1, 2)
+) -> dict[str, Any]:
+    """Parts that open to the server's own number; it needs nothing but the ticket for them."""
+    forged, ticket = copy.deepcopy(query), upload["ticket"]
+    words = [np.array([w], dtype=np.uint64) for w in (7, 11, round(FORGED_LOGIT * 2**16) - 18)]
+    for i in only:
+        blob = sealing.seal_output(
+            {j: words[j] for j in sealing.words_of(i)},
+            f=16,
+            job_id=query["job"]["descriptor"]["job_id"],
+            ticket_id=ticket_id(ticket),
+            fingerprint=nodes.fingerprints[i],
+            reply_key=ticket["reply_key"],
+        )
+        forged["sealed"][i]["blob"] = wire.b64(blob)
+    return forged
+
+
+def refused(buyer: Buyer, code: str = "not_receipted") -> None:
+    with pytest.raises(ClientError, match="can't be trusted") as caught:
+        buyer.predict(ROW)
+    assert caught.value.code == code
+    assert buyer.home.journal.last("answered") is None
+
+
+def test_what_the_nodes_sealed_is_opened(buyer: Buyer) -> None:
+    assert len(buyer.predict(ROW).logits) == 1
+
+
+def test_the_forgery_opens_well_and_says_what_the_server_wants(buyer: Buyer, site: Site) -> None:
+    """Without receipts it would be believed: sealing proves nothing about the sealer."""
+    upload, reply = buyer.make_query(ROW)
+    forged = forge(site.nodes, upload, site.compute(upload))
+    values, f = sealing.open_outputs(
+        [part["blob"] for part in forged["sealed"]], upload["ticket"], reply
+    )
+    assert values[0] / 2**f == FORGED_LOGIT
+
+
+def test_parts_made_without_the_nodes_are_refused(buyer: Buyer, site: Site) -> None:
+    site.bend = lambda upload, query: forge(site.nodes, upload, query)
+    refused(buyer)
+
+
+@pytest.mark.parametrize("spoil", ["no job", "no receipts", "no hashes", "others' hashes"])
+def test_receipts_that_do_not_cover_the_parts_are_refused(
+    buyer: Buyer, site: Site, spoil: str
+) -> None:
+    def bend(upload: dict[str, Any], query: dict[str, Any]) -> dict[str, Any]:
+        forged = forge(site.nodes, upload, query)
+        if spoil == "no job":
+            return forged | {"job": None}
+        if spoil == "no receipts":
+            forged["job"]["receipts"] = []
+        for i, signed in enumerate(forged["job"]["receipts"]):
+            blob = wire.unb64(forged["sealed"][i]["blob"])
+            hashed = None if spoil == "no hashes" else jobs.sealed_hash(blob)
+            signed["receipt"]["sealed"] = hashed
+        return forged
+
+    site.bend = bend
+    refused(buyer)
+
+
+def test_receipts_by_the_servers_own_keys_are_refused(buyer: Buyer, site: Site) -> None:
+    def bend(upload: dict[str, Any], query: dict[str, Any]) -> dict[str, Any]:
+        forged = forge(site.nodes, upload, query)
+        for i, signed in enumerate(forged["job"]["receipts"]):
+            blob = wire.unb64(forged["sealed"][i]["blob"])
+            signed["receipt"]["sealed"] = jobs.sealed_hash(blob)
+            signed["signature"] = wire.sign(
+                Ed25519PrivateKey.generate(), jobs.RECEIPT_DOMAIN, signed["receipt"]
+            )
+        return forged
+
+    site.bend = bend
+    refused(buyer)
+
+
+def test_one_colluding_node_forges_no_answer(buyer: Buyer, site: Site) -> None:
+    """Node 0 signs for what the server sealed in its name: the others hold the same words."""
+    key = keys.signing_key(keys.load(site.nodes.homes[0] / "sign.key"))
+
+    def bend(upload: dict[str, Any], query: dict[str, Any]) -> dict[str, Any]:
+        forged = forge(site.nodes, upload, query, only=(0,))
+        signed = forged["job"]["receipts"][0]
+        signed["receipt"]["sealed"] = jobs.sealed_hash(wire.unb64(forged["sealed"][0]["blob"]))
+        signed["signature"] = wire.sign(key, jobs.RECEIPT_DOMAIN, signed["receipt"])
+        return forged
+
+    site.bend = bend
+    refused(buyer, "bad_output")
+
+
+def test_another_querys_answer_is_refused(buyer: Buyer, site: Site) -> None:
+    """Honest parts and receipts, for another row of the same buyer under the same reply key."""
+
+    def bend(upload: dict[str, Any], query: dict[str, Any]) -> dict[str, Any]:
+        fields = {
+            k: upload["ticket"][k]
+            for k in (
+                "slot", "circuits", "circuits_hash", "params", "f", "model", "reply_key",
+                "price_micro", "resolution", "issued_at", "expires_at",
+            )
+        }  # fmt: skip
+        fields["scope"] = f"query:{uuid.uuid4().hex}"
+        other = sealing.make_upload(
+            np.array([[1 << 16, 1 << 16]]), fields, buyer.home.identity(), site.nodes.descriptors
+        )
+        return site.compute(other) | {"id": query["id"]}
+
+    site.bend = bend
+    refused(buyer)
+
+
+def test_another_models_answer_is_refused(buyer: Buyer, site: Site, three_nodes: NodeSet) -> None:
+    """The nodes answered for the ticket's model; a descriptor with another one is not theirs."""
+    other = trained_model(three_nodes)
+
+    def bend(_: dict[str, Any], query: dict[str, Any]) -> dict[str, Any]:
+        query["job"]["descriptor"]["model"] = other
+        return query
+
+    site.bend = bend
+    refused(buyer)
+
+
+def test_nodes_that_are_not_pinned_can_sign_what_they_like(buyer: Buyer, site: Site) -> None:
+    buyer.home.pin_nodes(["00" * 32, "11" * 32, "22" * 32])
+    upload, reply = Buyer(Home(buyer.home.path.parent / "b"), "x", api=buyer.api).make_query(ROW)
+    query = site.compute(upload)
+    site.asked[query["id"]] = query
+    with pytest.raises(ClientError) as caught:
+        buyer.collect(query["id"], upload["ticket"], reply)
+    assert caught.value.code == "nodes_not_pinned"
