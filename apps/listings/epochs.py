@@ -54,19 +54,30 @@ def epoch_begin(*, dao: Dao, now: datetime) -> Epoch:
     return epoch
 
 
+class EpochOver(Exception):
+    """The open epoch is over: it is settled before anything more is paid."""
+
+    def __init__(self, epoch_id: uuid.UUID) -> None:
+        super().__init__(str(epoch_id))
+        self.epoch_id = epoch_id
+
+
 def epoch_for_payment(listing: Listing, *, now: datetime) -> Epoch:
     """The open epoch, locked, that a payment of `now` belongs to. Inner writer.
 
-    One that is over is settled first, so that there never are two open ones.
+    There never are two open ones, and a settlement locks the accounts of all payees: it has a
+    transaction of its own, so that the payment's accounts are still locked once and in order.
+
+    Raises EpochOver; the caller rolls back, has the epoch settled and comes again.
     """
     require_transaction("listings.epoch_for_payment")
     while True:
         epoch = epoch_begin(dao=listing.dao, now=now)
         held = Epoch.objects.select_for_update().get(pk=epoch.pk)
-        if held.closed_at is None and held.ends_at > now:
-            return held
+        if held.closed_at is None and held.ends_at <= now:
+            raise EpochOver(held.id)
         if held.closed_at is None:
-            _settle(held, now)
+            return held
 
 
 def epoch_settle(*, epoch_id: Any, now: datetime) -> bool:

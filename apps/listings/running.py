@@ -20,7 +20,7 @@ from apps.core.events import emit
 from apps.core.sweeping import each
 from apps.core.transactions import durable
 from apps.core.wake import wake
-from apps.listings.epochs import epoch_for_payment
+from apps.listings.epochs import EpochOver, epoch_for_payment, epoch_settle
 from apps.listings.events import QueryReleased, QuerySettled
 from apps.listings.models import Query
 from apps.listings.waiting import announce
@@ -107,14 +107,24 @@ def _claim(query_id: Any) -> Query | None:
 
 
 def _settle(query: Query, outcome: compute.Outcome) -> bool:
-    now = clock_now()
+    """Charge in the epoch of now; one that is over is settled before, in its own transaction."""
+    while True:
+        now = clock_now()
+        try:
+            return _charge(query, outcome, now)
+        except EpochOver as over:
+            epoch_settle(epoch_id=over.epoch_id, now=now)
+
+
+def _charge(query: Query, outcome: compute.Outcome, now: datetime) -> bool:
     with durable():
         held = _lock(query.id)
         if held.state != Query.State.RUNNING:
             return False
+        # First, since the job in hand is only rolled back in the database.
+        epoch = epoch_for_payment(held.listing, now=now)
         if not compute.job_answered(query.job, outcome, commits=False, now=now):
             return False
-        epoch = epoch_for_payment(held.listing, now=now)
         try:
             ledger.post_pending(held.hold_id, now=now)
         except (HoldExpired, HoldResolved):

@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
+import uuid
 from datetime import timedelta
 
 import pytest
+from django.db import close_old_connections, connection
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from apps.compute.models import Node
 from apps.core.clock import now
 from apps.core.transactions import durable
+from apps.listings import running
 from apps.listings.epochs import epoch_settle, holdings
 from apps.listings.models import Query
 from apps.protocol.revenue import Policy, Served, split
 from apps.subdaos.models import Epoch
 from apps.training.models import Score
+from apps.wallets import ledger
 from apps.wallets.models import Account, LogLeaf, Transfer
-from apps.wallets.services import send, stake
+from apps.wallets.selectors import asset_by_code
+from apps.wallets.services import account, mint, send, stake
 from tests.support.market import PRICE, drain
 
 ROWS = [[0.5, -1.0]]
@@ -125,6 +132,49 @@ def test_a_payment_after_the_end_belongs_to_the_next_epoch(sale) -> None:
     assert Query.objects.get().epoch == second
 
 
+def test_a_payment_that_ends_an_epoch_waits_for_nobody_who_waits_for_it(sale, monkeypatch) -> None:
+    """Another payer holds the buyer's account and then wants a payee's: all in the order of ids."""
+    epoch = sell(sale, 1)
+    sale.buyer = sale.person("Buyer whose account is locked first")
+    buyer = Account.objects.create(
+        id=uuid.UUID(int=1), owner=sale.buyer.party, asset=asset_by_code("USDC")
+    )
+    payee = account(sale.custodians[0].party, "USDC")
+    sale.fund()
+    query = sale.ask(sale.listing, sale.row(sale.listing, ROWS))
+    monkeypatch.setattr(running, "clock_now", lambda: epoch.ends_at)
+    worker = threading.Thread(target=_run_and_close, args=(query.id,))
+    with durable():
+        ledger.lock([buyer])
+        worker.start()
+        _until_somebody_waits()
+        ledger.lock([payee])
+    worker.join()
+    query.refresh_from_db()
+    epoch.refresh_from_db()
+    assert query.state == "settled" and query.epoch.number == epoch.number + 1
+    assert epoch.closed_at is not None and epoch.revenue_micro == PRICE
+
+
+def _run_and_close(query_id: object) -> None:
+    try:
+        running.query_run(query_id=query_id)
+    finally:
+        close_old_connections()
+
+
+def _until_somebody_waits(seconds: float = 30.0) -> None:
+    """Until another transaction waits for a lock that this one holds."""
+    end = time.monotonic() + seconds
+    waits = "SELECT 1 FROM pg_locks WHERE pg_backend_pid() = ANY(pg_blocking_pids(pid))"
+    while True:
+        with connection.cursor() as cursor:
+            cursor.execute(waits)
+            if cursor.fetchone():
+                return
+        assert time.monotonic() < end, "nobody waits"
+
+
 @given(revenue=st.integers(1, 10**12), phi=st.lists(st.integers(0, 1000), min_size=4, max_size=4))
 @settings(
     max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -139,9 +189,6 @@ def test_any_revenue_and_any_scores_settle_exactly(sale, revenue, phi) -> None:
     epoch = query.epoch
     extra = revenue - PRICE
     with durable():
-        from apps.wallets import ledger
-        from apps.wallets.services import account, mint
-
         source = account(sale.dao.party, "USDC", "revenue")
         if extra > 0:
             mint("USDC", source, extra, None, now())
