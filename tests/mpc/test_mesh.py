@@ -282,3 +282,50 @@ def test_malformed_frames_cost_the_sender_its_connection_only(net, tmp_path):
     done = net.sessions(sid(77))
     done[0].send(1, 1, b"x")
     assert done[1].recv(0, 1) == b"x"
+
+
+def test_sessions_that_wait_for_one_peer_read_for_each_other(net):
+    """Whoever waits reads for all; nobody is forgotten when a reader has what it wanted."""
+    names, rounds = range(40), 12
+    opened = {n: net.sessions(sid(n)) for n in names}
+    wrong = []
+
+    def play(n, me):
+        session, order = opened[n][me], random.Random(n * 3 + me)
+        peers = [p for p in range(3) if p != me]
+        for seq in range(rounds):
+            for peer in peers:
+                session.send(peer, seq, bytes([n, me, seq]) * order.choice([1, 50, 9000]))
+            order.shuffle(peers)
+            for peer in peers:
+                data = session.recv(peer, seq)
+                if bytes(data[:3]) != bytes([n, peer, seq]) or len(data) % 3:
+                    wrong.append((n, me, seq))
+
+    threads = [threading.Thread(target=play, args=(n, me)) for n in names for me in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+        assert not thread.is_alive()
+    assert not wrong
+    for held in opened.values():
+        for session in held:
+            session.close()
+
+
+def test_both_sides_may_send_much_at_once(net):
+    held = net.sessions(sid(1))
+    data = bytes(12 << 20)
+    got = []
+
+    def swap(me, other):
+        held[me].send(other, 0, data)
+        got.append(len(held[me].recv(other, 0)))
+
+    threads = [threading.Thread(target=swap, args=pair) for pair in ((0, 1), (1, 0))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert got == [len(data)] * 2

@@ -4,9 +4,9 @@ Every node dials every other one. A dialled connection only sends, an accepted o
 so that no TLS object is ever used by two threads at once. Who a peer is follows from its
 certificate, never from what it says.
 
-A frame is length (u32) ‖ session (16 bytes) ‖ seq (u32) ‖ payload, little-endian. A session is one
-attempt of one job. Messages that come before this node knows the job wait, within bounds; those of
-a finished session are dropped. When a connection ends, every session ends with PeerLost at once.
+Frames are those of workers/mpc/inbound.py. A session is one attempt of one job. Messages that come
+before this node knows the job wait, within bounds; those of a finished session are dropped. When a
+connection ends, every session ends with PeerLost at once.
 """
 
 from __future__ import annotations
@@ -16,20 +16,17 @@ import os
 import select
 import socket
 import ssl
-import struct
 import threading
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from io import BufferedReader
-from typing import cast
+from functools import partial
 
+from workers.mpc.inbound import CHUNK, FRAME, Inbound
 from workers.mpc.sessions import ABORT_SEQ, PeerAborted, Session
 from workers.mpc.transport import PeerLost, TransportError
 
-FRAME = struct.Struct("<I16sI")
-FRAME_BYTES_MAX = 1 << 28
 WELCOME = b"flai-mesh/1\n"
 
 HANDSHAKE_TIMEOUT_S = 5.0
@@ -60,7 +57,7 @@ class _Link:
     """Both directions to one peer."""
 
     outgoing: ssl.SSLSocket | None = None
-    incoming: ssl.SSLSocket | None = None
+    incoming: Inbound | None = None
     lock: threading.Lock = field(default_factory=threading.Lock)
     redial: threading.Event = field(default_factory=threading.Event)
     early_bytes: int = 0
@@ -85,6 +82,7 @@ class Mesh:
         self._links = {p.index: _Link() for p in peers}
         self._by_certificate = {p.certificate: p.index for p in peers}
         self._sessions: dict[bytes, Session] = {}
+        self._active: set[bytes] = set()  # those whose job runs here
         self._closed: OrderedDict[bytes, None] = OrderedDict()
         self._changed = threading.Condition(threading.RLock())
         self._handshakes = threading.BoundedSemaphore(HANDSHAKES_MAX)
@@ -106,9 +104,10 @@ class Mesh:
         _shut(self._listener)
         for link in self._links.values():
             link.redial.set()
-            for sock in (link.outgoing, link.incoming):
-                if sock is not None:
-                    _shut(sock)
+            if link.outgoing is not None:
+                _shut(link.outgoing)
+            if link.incoming is not None:
+                _shut(link.incoming.sock)
         with self._changed:
             for session in self._sessions.values():
                 session.fail(PeerLost("this node is stopping"))
@@ -132,6 +131,7 @@ class Mesh:
                 raise TransportError("this attempt is running")
             self._return_early(session)
             session.activate(deadline)
+            self._active.add(sid)
             until = min(deadline, time.monotonic() + CONNECT_GRACE_S)
             while len(self.peers_up()) < len(self._peers):
                 left = until - time.monotonic()
@@ -158,6 +158,7 @@ class Mesh:
             session = self._sessions.pop(sid, None)
             if session is not None:
                 self._return_early(session)
+                self._active.discard(sid)
             self._closed[sid] = None
             while len(self._closed) > CLOSED_MAX:
                 self._closed.popitem(last=False)
@@ -170,10 +171,21 @@ class Mesh:
             if sock is None:
                 raise PeerLost(f"member {to} is not connected")
             try:
-                sock.sendall(FRAME.pack(len(data), sid, seq) + data)
+                header = FRAME.pack(len(data), sid, seq)
+                if len(data) <= CHUNK:
+                    sock.sendall(header + data)
+                else:
+                    if link.incoming is not None:  # the peer may be sending as much to us
+                        link.incoming.call()
+                    sock.sendall(header)
+                    sock.sendall(data)
             except OSError:
                 _shut(sock)  # wakes the dialling thread, which fails the sessions
                 raise PeerLost(f"member {to} is gone") from None
+
+    def inbound(self, frm: int) -> Inbound | None:
+        """The connection on which that peer's messages come."""
+        return self._links[frm].incoming
 
     # ---- dialled connections: send only -------------------------------------------------------
 
@@ -240,6 +252,7 @@ class Mesh:
 
     def _serve(self, plain: socket.socket) -> None:
         sock: ssl.SSLSocket | None = None
+        inbound: Inbound | None = None
         index: int | None = None
         try:
             try:
@@ -248,39 +261,33 @@ class Mesh:
                 sock = self._server.wrap_socket(plain, server_side=True)
                 index = self._by_certificate[sock.getpeercert(binary_form=True) or b""]
                 sock.sendall(WELCOME)
-                sock.settimeout(None)
             finally:
                 self._handshakes.release()
-            self._take_over(index, sock)
-            self._read(index, sock)
+            inbound = Inbound(sock, partial(self._deliver, index), lambda: bool(self._active))
+            self._take_over(index, inbound)
+            inbound.run()
         except (OSError, KeyError, EOFError) as error:
             if index is None:
                 log.warning("refused a connection", extra={"reason": type(error).__name__})
         finally:
+            if inbound is not None:
+                inbound.end()
             _close(sock or plain)
-            if index is not None and self._links[index].incoming is sock:
+            if index is not None and self._links[index].incoming is inbound:
                 self._links[index].incoming = None
                 self._lost(index)
 
-    def _take_over(self, index: int, sock: ssl.SSLSocket) -> None:
+    def _take_over(self, index: int, inbound: Inbound) -> None:
         with self._changed:
             link = self._links[index]
-            old, link.incoming = link.incoming, sock
+            old, link.incoming = link.incoming, inbound
             self._changed.notify_all()
         if old is not None:  # the peer restarted before we saw its old connection end
-            _shut(old)
+            _shut(old.sock)
             self._lost(index)
         link.redial.set()
 
-    def _read(self, frm: int, sock: ssl.SSLSocket) -> None:
-        stream = cast(BufferedReader, sock.makefile("rb", buffering=1 << 16))
-        while True:
-            size, sid, seq = FRAME.unpack(_exactly(stream, FRAME.size))
-            if size > FRAME_BYTES_MAX:
-                raise EOFError("oversized frame")
-            self._deliver(frm, sid, seq, _exactly(stream, size))
-
-    def _deliver(self, frm: int, sid: bytes, seq: int, data: bytes) -> None:
+    def _deliver(self, frm: int, sid: bytes, seq: int, data: bytes | bytearray) -> None:
         with self._changed:
             session = self._sessions.get(sid)
             if session is None:
@@ -354,13 +361,6 @@ def _wait_until_closed(sock: ssl.SSLSocket) -> None:
     poll = select.poll()
     poll.register(sock.fileno(), select.POLLIN | select.POLLRDHUP)
     poll.poll()
-
-
-def _exactly(stream: BufferedReader, size: int) -> bytes:
-    data = stream.read(size)
-    if data is None or len(data) != size:
-        raise EOFError
-    return data
 
 
 def _shut(sock: socket.socket) -> None:

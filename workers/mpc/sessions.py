@@ -6,6 +6,7 @@ import threading
 import time
 from typing import Protocol
 
+from workers.mpc.inbound import SLICE_S, Inbound
 from workers.mpc.transport import DeadlineExceeded, PeerLost, TransportError
 
 ABORT_SEQ = 0xFFFFFFFF
@@ -31,6 +32,8 @@ class Carrier(Protocol):
 
     def forget(self, sid: bytes) -> None: ...
 
+    def inbound(self, frm: int) -> Inbound | None: ...
+
 
 class Session:
     """One attempt of one job: the Transport that its engine sees."""
@@ -46,9 +49,10 @@ class Session:
         self.messages_sent = 0
         self._mesh = mesh
         self._deadline: float | None = None
-        self._inbox: dict[tuple[int, int], bytes] = {}
+        self._inbox: dict[tuple[int, int], bytes | bytearray] = {}
         self._waiting_bytes = 0
         self._error: TransportError | None = None
+        self._nominated = False
         self._changed = threading.Condition()
 
     def activate(self, deadline: float) -> None:
@@ -65,21 +69,61 @@ class Session:
         self.bytes_sent += len(data)
         self.messages_sent += 1
 
-    def recv(self, frm: int, seq: int) -> bytes:
+    def recv(self, frm: int, seq: int) -> bytes | bytearray:
         """Raises: PeerLost, PeerAborted, DeadlineExceeded."""
-        with self._changed:
-            while (frm, seq) not in self._inbox:
-                if self._error is not None:
-                    raise self._error
-                left = None if self._deadline is None else self._deadline - time.monotonic()
-                if left is not None and left <= 0:
-                    raise DeadlineExceeded(f"no answer from member {frm} in time")
-                self._changed.wait(left)
-            data = self._inbox.pop((frm, seq))
+        while True:
+            with self._changed:
+                data = self._take(frm, seq)
+            if data is not None:
+                return data
+            inbound = self._mesh.inbound(frm)
+            if inbound is not None and inbound.take_over(self):
+                self._read(inbound, frm, seq)
+            else:
+                self._stand_in_line(inbound, frm, seq)
+
+    def _take(self, frm: int, seq: int) -> bytes | bytearray | None:
+        """The message, if it is there. Raises what ends the wait."""
+        data = self._inbox.pop((frm, seq), None)
+        if data is not None:
             self._waiting_bytes -= len(data)
             return data
+        if self._error is not None:
+            raise self._error
+        if self._deadline is not None and time.monotonic() >= self._deadline:
+            raise DeadlineExceeded(f"no answer from member {frm} in time")
+        return None
 
-    def put(self, frm: int, seq: int, data: bytes) -> None:
+    def _read(self, inbound: Inbound, frm: int, seq: int) -> None:
+        """Read that peer's connection, for every session, until our message is there."""
+        try:
+            while (frm, seq) not in self._inbox and self._error is None:
+                left = SLICE_S
+                if self._deadline is not None:
+                    left = min(left, self._deadline - time.monotonic())
+                    if left <= 0:
+                        return
+                inbound.read(left)
+        except (OSError, EOFError):
+            inbound.end()
+        finally:
+            inbound.stop_reading()
+
+    def _stand_in_line(self, inbound: Inbound | None, frm: int, seq: int) -> None:
+        """Another thread reads: wait for the message, or to be the next who reads."""
+        with self._changed:
+            if (frm, seq) not in self._inbox and self._error is None and not self._nominated:
+                self._changed.wait(SLICE_S)
+            self._nominated = False
+        if inbound is not None:
+            inbound.leave(self)
+
+    def nominate(self) -> None:
+        with self._changed:
+            self._nominated = True
+            self._changed.notify_all()
+
+    def put(self, frm: int, seq: int, data: bytes | bytearray) -> None:
         with self._changed:
             if (frm, seq) in self._inbox or self._waiting_bytes + len(data) > INBOX_BYTES_MAX:
                 self._error = self._error or PeerLost(f"member {frm} broke the protocol")

@@ -43,7 +43,7 @@ class Transport(Protocol):
 
     def send(self, to: int, seq: int, data: bytes) -> None: ...
 
-    def recv(self, frm: int, seq: int) -> bytes:
+    def recv(self, frm: int, seq: int) -> bytes | bytearray:
         """Block for the message. Raises: PeerLost, DeadlineExceeded."""
         ...
 
