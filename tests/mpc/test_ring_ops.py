@@ -1,6 +1,7 @@
 """Every operation on the ring against the plain engine and against real numbers."""
 
 import math
+import os
 
 import numpy as np
 import pytest
@@ -9,7 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from tests.support.ring import plain_function, ring_function
-from workers.mpc.engines import tables
+from workers.mpc.engines import limbs, tables
+from workers.mpc.engines.base import BLOCK
 from workers.mpc.engines.ring_bits import _reverse_places
 
 few = settings(max_examples=12, deadline=None)
@@ -168,3 +170,39 @@ def test_places_are_reversed_as_in_an_fft():
     for place in range(64):
         word = np.array([1 << place], np.uint64)
         assert int(_reverse_places(word)[0]) == 1 << int(f"{place:06b}"[::-1], 2)
+
+
+@few
+@given(small)
+def test_hard_sigmoid_has_three_segments(a):
+    ring, plain = both(lambda ops, x: ops.sigmoid_hard(x), (a, 16))
+    np.testing.assert_array_equal(ring, plain)
+    np.testing.assert_array_equal(ring, np.clip(a + (1 << 15), 0, 1 << 16))
+
+
+@few
+@given(any_word, any_word, st.integers(-(2**31), 2**31), st.integers(0, 2**31))
+def test_weighted_sum_is_exact_in_the_word(a, b, left, right):
+    ring, plain = both(lambda ops, x, y: ops.weighted_sum([x, y], [left, right]), (a, 16), (b, 16))
+    np.testing.assert_array_equal(ring, plain)
+    exact = [(int(x) * left + int(y) * right) % 2**64 for x, y in zip(a, b, strict=True)]
+    assert [int(r) % 2**64 for r in ring] == exact
+
+
+def test_weighted_sum_of_more_than_a_block():
+    size = BLOCK + 3
+    words = np.arange(size, dtype=np.int64) - 7
+    ring = ring_function(lambda ops, x: ops.weighted_sum([x, x, x], [1, 2, -5]), (words, 0))
+    np.testing.assert_array_equal(ring, -2 * words)
+
+
+@pytest.mark.parametrize("shape", [(64, 300, 64), (70, 1100, 65), (3, 5, 2)])
+def test_products_by_limbs_are_numpys_own(shape):
+    rows, inner, columns = shape
+    full = np.frombuffer(os.urandom(8 * (rows + columns) * inner), np.uint64)
+    # the largest limbs, where a float64 would lose the last bit first
+    full = np.where(full % np.uint64(5) == 0, np.uint64(2**64 - 1), full)
+    a = full[: rows * inner].reshape(rows, inner)
+    b = full[rows * inner :].reshape(inner, columns)
+    np.testing.assert_array_equal(limbs.matmul_by_limbs(a, b), a @ b)
+    np.testing.assert_array_equal(limbs.matmul(a, b), a @ b)

@@ -9,18 +9,21 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from workers.mpc.engines import tables
+from workers.mpc.engines import limbs, tables
 
-Word = npt.NDArray[np.uint64]
+Word = limbs.Word
 Ints = npt.NDArray[np.int64]
 Bilinear = Callable[[Any, Any], Any]
+
+# Words in a block of a long linear sum: three such arrays stay in a core's cache.
+BLOCK = 1 << 15
 
 # Fractional bits inside Newton iterations: products of two values under 4 stay under 2^60.
 NEWTON_F = 28
@@ -121,6 +124,25 @@ class Engine(ABC):
         weights = as_words(table)
         return self._map(a, lambda word: np.tensordot(weights.T, word, axes=1), a.f + f)
 
+    def weighted_sum(self, items: Sequence[Shared], ints: Iterable[int]) -> Shared:
+        """Σ_k ints[k] · items[k] exactly, in blocks that stay in the processor's cache."""
+        factors = [np.uint64(factor % 2**64) for factor in ints]
+        shape, size = items[0].shape, math.prod(items[0].shape)
+        if len(factors) != len(items) or any(x.shape != shape or x.f != items[0].f for x in items):
+            raise ValueError("a weighted sum takes equal secrets, each with its factor")
+        totals = []
+        for parts in zip(*(item.words for item in items), strict=True):
+            flat = [part.reshape(-1) for part in parts]
+            total = np.empty(size, np.uint64)
+            scaled = np.empty(min(size, BLOCK), np.uint64)
+            for at in range(0, size, BLOCK):
+                here = total[at : at + BLOCK]
+                np.multiply(flat[0][at : at + BLOCK], factors[0], out=here)
+                for part, factor in zip(flat[1:], factors[1:], strict=True):
+                    here += np.multiply(part[at : at + BLOCK], factor, out=scaled[: len(here)])
+            totals.append(total.reshape(shape))
+        return Shared(tuple(totals), items[0].f)
+
     def lift(self, a: Shared, f: int) -> Shared:
         """The same value with f ≥ a.f fractional bits."""
         if f < a.f:
@@ -180,7 +202,7 @@ class Engine(ABC):
         )
 
     def matmul(self, a: Shared, b: Shared, f: int | None = None) -> Shared:
-        return self._multiply(lambda x, y: x @ y, a, b, f)
+        return self._multiply(limbs.matmul, a, b, f)
 
     def trunc(self, a: Shared, f: int) -> Shared:
         """The same value with f ≤ a.f fractional bits (or more, exactly)."""
@@ -287,6 +309,16 @@ class Engine(ABC):
         """1/(1 + e^−a) by straight segments; error ≤ 0.004."""
         return self._piecewise(a, tables.LINEAR)
 
+    def sigmoid_hard(self, a: Shared) -> Shared:
+        """min(max(a + ½, 0), 1): 1/(1 + e^−a) by three segments; error ≤ 0.12. |a| < 2^61."""
+        line = self.add_public(a, 1 << (a.f - 1))
+        rest = self.add_public(self.neg(line), 1 << a.f)
+        outside = self.ltz(self.stack([line, rest]))
+        below = self.reshape(self.index(outside, 0), a.shape)
+        above = self.reshape(self.index(outside, 1), a.shape)
+        inside = self.negate_bit(self.add(below, above))
+        return self.add(self.mul(inside, line), self.lift(above, a.f))
+
     def sigmoid_accurate(self, a: Shared) -> Shared:
         """1/(1 + e^−a) by cubic segments; error ≤ 1.3e-5 (and one unit at a.f)."""
         return self._piecewise(a, tables.CUBIC)
@@ -359,7 +391,7 @@ class Engine(ABC):
         )
         for _ in range(3):
             rest = self.add_public(self.neg(self.mul(u, self.mul(y, y))), 3 << NEWTON_F)
-            y = self.trunc(self.halve(self.mul(y, rest), 1), NEWTON_F)
+            y = self.mul(self.halve(y, 1), rest, f=NEWTON_F)
         return self._rescale(y, top, [a.f - j - 1 for j in range(low_bits, bits)], f)
 
     def ratio_of_max(self, a: Shared, *, bits: int, low_bits: int, f: int) -> Shared:

@@ -8,16 +8,17 @@ What a node receives, and why it tells nothing (k_j: stream of word j, unknown t
 - setup: digests, and k_(i+2), which it is entitled to. Its own missing key never reaches it.
 - resharing (products, ANDs): node i gets z_(i+1) = part + k_(i+2) − k_i. It does not know k_i,
   so the message is uniform. Streams are never reused.
-- truncation: the dealer, node 2, receives nothing. Node 0 gets z_1, masked by k_0, and z_2 + r,
-  masked by the dealer's private r: jointly uniform; together with its own z_0 they open only
-  v + r, and r is uniform. Node 1 gets z_0 (masked by k_1), z_2 + r, and the dealer's r_high and
-  r_top masked by k_1. Last, each sends its part of the result masked by a stream that the other
-  does not have (k_1 from node 0, k_0 from node 1).
+- truncation: the dealer, node 2, receives nothing. Node 0 gets z_1 masked by k_0, and, of a
+  product, z_2 masked by the dealer's own r_2: jointly uniform; together with what node 0 knows
+  they open only v + r, and r is uniform to it. Node 1 gets z_0 masked by k_1, the same z_2 + r_2,
+  and the dealer's r_high and r_top masked by k_1. Last, each sends its part of the result masked
+  by a stream that the other does not have (k_1 from node 0, k_0 from node 1).
 - sharing of u = x_1 + x_2, and of b_1 ^ b_2: node 1 gets it masked by k_1.
 - opening: the one missing word. Together with the node's own words it is determined by the
   opened value, so it shows nothing else. `open_rounded` opens the upper bits of a XOR sharing,
   whose lower bits stay where they are. Both holders send the word and must agree.
-- what leaves the engine (result, sealed output) gets a fresh sharing of 0 added first.
+- a sealed output gets a fresh sharing of 0 added before it leaves: its addressee sees all three
+  words, and they must tell no more than their sum. A result stays where its words already are.
 """
 
 from __future__ import annotations
@@ -59,57 +60,75 @@ class Ring(Engine):
         """x_1 y_1 + x_1 y_2 + x_2 y_1 at each node, over all nodes, is the whole product."""
         (x, x2), (y, y2) = a.words, b.words
         part = np.atleast_1d(np.asarray(bilinear(x, y + y2) + bilinear(x2, y)))
-        return self._drop(part, drop) if drop else self.net.reshare(part)
+        return self._drop(part, drop, of_three=True) if drop else self.net.reshare(part)
 
     def _truncate(self, a: Shared, drop: int) -> Pair:
-        return self._drop(a.words[0], drop)
+        """Nodes 0 and 1 hold all three words between them: x_1 + x_2 and x_0."""
+        first, second = a.words
+        return self._drop(first + second if self.net.me == 0 else second, drop, of_three=False)
 
-    def _drop(self, part: Word, drop: int) -> Pair:
+    def _drop(self, part: Word, drop: int, *, of_three: bool) -> Pair:
         """Additive parts of v, |v| < 2^62 -> replicated ⌊v/2^drop⌋ + {0, 1}. Two rounds.
 
-        The dealer, node 2, picks r; nodes 0 and 1 open c = v + 2^62 + r. As v + 2^62 < 2^63,
-        the overflow of the low 63 bits is w = top(c) ^ top(r), linear in top(r), so that
+        The mask r is the sum of streams that node 0 or node 1 lacks (and, when node 2 has a part
+        of v as well, of that node's own). Nodes 0 and 1 open c = v + 2^62 + r; node 2 deals the
+        parts of r. As v + 2^62 < 2^63, the overflow of the low 63 bits is w = top(c) ^ top(r),
+        linear in top(r), so that
         ⌊(v + 2^62)/2^drop⌋ = low(c) >> drop − low(r) >> drop + w·2^(63 − drop) + {0, 1}
-        has no rare huge error, unlike local truncation of the words.
+        has no rare huge error, unlike local truncation of the words. top(r) counts only modulo
+        2^(drop + 1): mostly half a word does.
         """
         net, shape = self.net, part.shape
-        part = (part + net.zero(shape)).reshape(-1)
+        part = part.reshape(-1)
         count, shift = part.size, np.uint64(drop)
+        bit = np.dtype(np.uint32 if drop < 32 else np.uint64)
         if net.me == 2:
-            mask = net.private.words(count)
-            high, top = (mask & _LOW_63) >> shift, mask >> np.uint64(63)
+            mask = net.first.words(count) + net.second.words(count)
             # word 1's stream is also node 0's: its parts of high and top need no message
-            high_0, top_0 = net.second.words(count), net.second.words(count)
-            hidden = part + mask
-            net.send(0, hidden)
-            net.send(1, hidden, high - high_0, top - top_0)
+            high_0, top_0 = net.second.words(count), net.second.draw(count, bit)
+            hidden: tuple[Word, ...] = ()
+            if of_three:
+                own = net.private.words(count)
+                mask += own
+                hidden = (part + own,)
+                net.send(0, *hidden)
+            high, top = (mask & _LOW_63) >> shift, (mask >> np.uint64(63)).astype(bit)
+            net.send(1, *hidden, high - high_0, top - top_0)
             net.step()
             net.step()
             word_0, word_1 = net.first.words(count), net.second.words(count)
             return word_0.reshape(shape), word_1.reshape(shape)
 
-        other = 1 - net.me
-        net.send(other, part)
-        opened = part + net.recv(other, count)
+        other, stream = (1, net.first) if net.me == 0 else (0, net.second)
+        opened = part + stream.words(count)
+        net.send(other, opened)
+        opened += net.recv(other, count)
         if net.me == 0:
-            high, top = net.first.words(count), net.first.words(count)
-            hidden = net.recv(2, count)
+            high, top = stream.words(count), stream.draw(count, bit)
+            if of_three:
+                opened += net.recv(2, count)
         else:
-            hidden, high, top = net.recv(2, 3 * count).reshape(3, count)
+            *hidden_by_2, high, top = net.recv_parts(
+                2, count, [np.dtype(np.uint64)] * (1 + of_three) + [bit]
+            )
+            for word in hidden_by_2:
+                opened += word
         net.step()
-        opened = opened + hidden + (_ONE << np.uint64(62))
+        opened += _ONE << np.uint64(62)
         flag = opened >> np.uint64(63)
         wrap = _ONE << np.uint64(63 - drop)
-        result = (top - np.uint64(2) * flag * top) * wrap - high
+        result = top * wrap
+        result -= np.uint64(2) * flag * result
+        result -= high
         if net.me == 0:
             result += ((opened & _LOW_63) >> shift) + flag * wrap
             result -= _ONE << np.uint64(62 - drop)
 
         # words 0 and 1 of the result are streams; word 2 is what remains
-        kept = (net.first if net.me == 0 else net.second).words(count)
-        mine = result - kept
-        net.send(other, mine)
-        word_2 = (mine + net.recv(other, count)).reshape(shape)
+        kept = stream.words(count)
+        result -= kept
+        net.send(other, result)
+        word_2 = (result + net.recv(other, count)).reshape(shape)
         net.step()
         kept = kept.reshape(shape)
         return (kept, word_2) if net.me == 0 else (word_2, kept)
@@ -200,10 +219,8 @@ def run_ring(
         undeclared = set(outcome.openings) - {opening.name for opening in circuit.opens}
         if undeclared or (outcome.sealed is not None and not circuit.sealed):
             raise Disagreement("the circuit yields what it does not declare")
-        result, sealed = (
-            None if secret is None else ring.refresh(secret)  # type: ignore[arg-type]
-            for secret in (outcome.result, outcome.sealed)
-        )
+        result: Any = outcome.result
+        sealed: Any = None if outcome.sealed is None else ring.refresh(outcome.sealed)  # type: ignore[arg-type]
     return RingOutcome(
         openings=outcome.openings,
         result=None if result is None else (result.words[0], result.words[1]),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -66,7 +67,7 @@ class Net:
         if from_left != digest or from_right[: len(digest)] != digest:
             raise Disagreement("the members hold different descriptors of this job")
         self.first = Stream(mine)
-        self.second = Stream(from_right[len(digest) :])
+        self.second = Stream(bytes(from_right[len(digest) :]))
         self.private = Stream(os.urandom(KEY_BYTES))
 
     def step(self) -> None:
@@ -78,7 +79,7 @@ class Net:
         self.bytes_sent += len(data)
         self.transport.send(to, self._seq, data)
 
-    def _recv(self, frm: int, size: int) -> bytes:
+    def _recv(self, frm: int, size: int) -> bytes | bytearray:
         data = self.transport.recv(frm, self._seq)
         if len(data) != size:
             raise Disagreement(f"member {frm} sent a message of the wrong size")
@@ -90,6 +91,15 @@ class Net:
     def recv(self, frm: int, count: int, dtype: Any = np.uint64) -> Array:
         data = self._recv(frm, count * np.dtype(dtype).itemsize)
         return np.frombuffer(data, dtype=dtype)
+
+    def recv_parts(self, frm: int, count: int, kinds: Sequence[np.dtype[Any]]) -> list[Array]:
+        """One message of several arrays, `count` numbers of each kind."""
+        data = memoryview(self._recv(frm, count * sum(kind.itemsize for kind in kinds)))
+        parts = []
+        for kind in kinds:
+            parts.append(np.frombuffer(data, dtype=kind, count=count))
+            data = data[count * kind.itemsize :]
+        return parts
 
     def pass_left(self, mine: Array) -> Array:
         """Send to the left neighbour what it is to hold as second; return the right one's."""
