@@ -36,9 +36,8 @@ from apps.subdaos.models import Dao, Epoch
 from apps.subdaos.services import epoch_close, epoch_open
 from apps.training.models import ModelVersion, Score, ScoringWork
 from apps.wallets import ledger, log
-from apps.wallets.models import Account, Transfer
-from apps.wallets.selectors import balance_at
-from apps.wallets.services import account
+from apps.wallets.selectors import Course, courses
+from apps.wallets.services import account, accounts
 
 logger = logging.getLogger(__name__)
 CURRENCY = "USDC"
@@ -109,33 +108,21 @@ def holdings(dao: Dao, epoch: Epoch) -> dict[uuid.UUID, int]:
     """
     boost = int(dao.params["stake_boost_bps"])
     weights: dict[uuid.UUID, int] = defaultdict(int)
-    accounts = Account.objects.filter(
-        asset=dao.asset, purpose__in=("main", "staked"), owner__kind__in=("person", "organisation")
-    ).select_related("owner", "asset")
-    for row in accounts:
-        area = _area(row, epoch)
-        held, staked = (area, 0) if row.purpose == "main" else (0, area)
+    kinds = (Party.Kind.PERSON, Party.Kind.ORGANISATION)
+    for course in courses(dao.asset, ("main", "staked"), kinds=kinds, start=epoch.starts_at):
+        area = _area(course, epoch)
+        held, staked = (area, 0) if course.purpose == "main" else (0, area)
         weight = holding_weight(held, staked, stake_boost_bps=boost)
         if weight:
-            weights[row.owner_id] += weight
+            weights[course.owner_id] += weight
     return dict(weights)
 
 
-def _area(row: Account, epoch: Epoch) -> int:
+def _area(course: Course, epoch: Epoch) -> int:
     """Micro-units · milliseconds over the epoch."""
-    opening = balance_at(row.owner, row.asset, [row.purpose], epoch.starts_at)
-    posted = Transfer.objects.filter(
-        phase__in=("single", "post"),
-        created_at__gt=epoch.starts_at,
-        created_at__lt=epoch.ends_at,
-    )
-    changes = [
-        (unix_ms(at), sign * amount)
-        for sign, rows in ((1, posted.filter(credit=row)), (-1, posted.filter(debit=row)))
-        for at, amount in rows.values_list("created_at", "amount_micro")
-    ]
+    changes = [(unix_ms(at), micro) for at, micro in course.changes if at < epoch.ends_at]
     return time_weighted(
-        opening, changes, start=unix_ms(epoch.starts_at), end=unix_ms(epoch.ends_at)
+        course.opening_micro, changes, start=unix_ms(epoch.starts_at), end=unix_ms(epoch.ends_at)
     )
 
 
@@ -218,10 +205,14 @@ def _served(epoch: Epoch, parties: dict[str, Party]) -> list[Served]:
     )
     earned = {row["version_id"]: row["total"] for row in sums}
     entries = []
-    for version in ModelVersion.objects.filter(id__in=earned).order_by("number"):
-        scores = list(Score.objects.filter(round=version.round_id).select_related("party"))
-        work = list(ScoringWork.objects.filter(round=version.round_id).select_related("party"))
-        parties.update({row.party.pid: row.party for row in [*scores, *work]})
+    versions = list(ModelVersion.objects.filter(id__in=earned).order_by("number"))
+    made_in = [version.round_id for version in versions]
+    all_scores = list(Score.objects.filter(round__in=made_in).select_related("party"))
+    all_work = list(ScoringWork.objects.filter(round__in=made_in).select_related("party"))
+    parties.update({row.party.pid: row.party for row in [*all_scores, *all_work]})
+    for version in versions:
+        scores = [row for row in all_scores if row.round_id == version.round_id]
+        work = [row for row in all_work if row.round_id == version.round_id]
         entries.append(
             Served(
                 version=str(version.number),
@@ -257,8 +248,9 @@ def _pay(
     source = account(dao.party, CURRENCY, "revenue")
     paid = {pid: amount for pid, amount in result.by_payee().items() if pid != dao.party.pid}
     treasury_micro = result.revenue_micro - sum(paid.values())
+    payees = accounts([parties[pid] for pid in paid], CURRENCY)
     targets = [
-        (f"payee:{pid}", account(parties[pid], CURRENCY), amount, "listings.payout")
+        (f"payee:{pid}", payees[parties[pid].id], amount, "listings.payout")
         for pid, amount in sorted(paid.items())
     ]
     if treasury_micro:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Collection
 from datetime import datetime
 from typing import Any
 
@@ -36,6 +37,23 @@ def account(owner: Party, asset: Asset | str, purpose: str = "main") -> Account:
         )
     found.owner, found.asset = owner, asset
     return found
+
+
+def accounts(
+    owners: Collection[Party], asset: Asset | str, purpose: str = "main"
+) -> dict[uuid.UUID, Account]:
+    """{party id: its account} as `account` gives it, in a constant number of queries."""
+    asset = asset_by_code(asset) if isinstance(asset, str) else asset
+    by_id = {owner.id: owner for owner in owners}
+    rows = Account.objects.filter(owner__in=by_id, asset=asset, purpose=purpose)
+    lacking = sorted(set(by_id) - {row.owner_id for row in rows})
+    if lacking:
+        made = [Account(owner_id=id_, asset=asset, purpose=purpose) for id_ in lacking]
+        Account.objects.bulk_create(made, ignore_conflicts=True)
+        rows = rows.all()
+    for row in rows:
+        row.owner, row.asset = by_id[row.owner_id], asset
+    return {row.owner_id: row for row in rows}
 
 
 def asset_create(*, code: str, name: str, cap_micro: int, now: datetime) -> Asset:

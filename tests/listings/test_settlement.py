@@ -10,6 +10,7 @@ from datetime import timedelta
 
 import pytest
 from django.db import close_old_connections, connection
+from django.test.utils import CaptureQueriesContext
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -24,7 +25,7 @@ from apps.subdaos.models import Epoch
 from apps.training.models import Score
 from apps.wallets import ledger
 from apps.wallets.models import Account, LogLeaf, Transfer
-from apps.wallets.selectors import asset_by_code
+from apps.wallets.selectors import asset_by_code, balance_at
 from apps.wallets.services import account, mint, send, stake
 from tests.support.market import PRICE, drain
 
@@ -130,6 +131,42 @@ def test_a_payment_after_the_end_belongs_to_the_next_epoch(sale) -> None:
     assert first.closed_at is not None and first.revenue_micro == 0
     assert second.number == first.number + 1
     assert Query.objects.get().epoch == second
+
+
+def test_a_settlement_asks_the_same_of_the_database_for_few_and_for_many_holders(sale) -> None:
+    asked, sizes = [], []
+    for more in (4, 16):
+        sale.ask(sale.listing, sale.row(sale.listing, ROWS))
+        drain()
+        epoch = Epoch.objects.get(dao=sale.dao, closed_at=None)
+        for i in range(more):
+            holder = sale.person("Holder").party
+            send(party=sale.backer.party, to=holder, asset=sale.dao.asset.code, amount_micro=9)
+            if i % 2:
+                stake(party=holder, asset=sale.dao.asset.code, amount_micro=4)
+        with CaptureQueriesContext(connection) as queries:
+            assert epoch_settle(epoch_id=epoch.id, now=epoch.ends_at)
+        asked.append(len(queries))
+        epoch.refresh_from_db()
+        sizes.append(len(epoch.settlement["holdings"]))
+    assert sizes[1] >= 3 * sizes[0]
+    assert asked[0] == asked[1]
+
+
+def test_what_holders_had_is_the_same_as_account_by_account(sale) -> None:
+    """Against the balance at each instant, as the ledger itself tells it."""
+    epoch = Epoch.objects.get(dao=sale.dao)
+    code, party = sale.dao.asset.code, sale.backer.party
+    before, other = epoch.starts_at, sale.person("Holder").party
+    for part, (to, micro) in enumerate([(other, 70), (sale.buyer.party, 30), (other, 1)]):
+        at = epoch.starts_at + (part + 1) * timedelta(seconds=1)
+        send(party=party, to=to, asset=code, amount_micro=micro, now=at)
+    send(party=other, to=party, asset=code, amount_micro=7, now=epoch.ends_at)
+    weights = holdings(sale.dao, epoch)
+    instants = [before + timedelta(seconds=s) for s in range(5)]
+    for who in (party, other, sale.buyer.party):
+        area = sum(1000 * balance_at(who, sale.dao.asset, ["main"], at) for at in instants)
+        assert abs(weights[who.id] - 10_000 * area) <= 10_000 * 71 * 3  # instants are in whole ms
 
 
 def test_a_payment_that_ends_an_epoch_waits_for_nobody_who_waits_for_it(sale, monkeypatch) -> None:
