@@ -1,7 +1,7 @@
 """What a round opened, as evidence for the vote: metrics in thousandths, and the gates they meet.
 
-A stratum with too few cases opens no metric; a gate that asks for it is not met, because nothing
-shows that it is. Pure.
+A stratum with too few cases, or one that would give such a stratum away, opens no count and no
+metric; a gate that asks for it is not met, because nothing shows that it is. Pure.
 """
 
 from __future__ import annotations
@@ -64,8 +64,8 @@ def _by_name(strata: Sequence[str], values: Any) -> Json:
 
 
 def _support(support: Any, strata: Sequence[str]) -> Any:
-    """Rows and positives over all, then by stratum, under the strata's names."""
+    """Rows and positives over all, then by stratum, under the strata's names; None if hidden."""
     if not isinstance(support, list):
         return support
-    pairs = [{"rows": rows, "positives": positives} for rows, positives in support]
+    pairs = [count and dict(zip(("rows", "positives"), count, strict=True)) for count in support]
     return {"all": pairs[0], "by_stratum": dict(zip(strata, pairs[1:], strict=True))}

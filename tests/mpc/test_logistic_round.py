@@ -5,7 +5,9 @@ import pytest
 
 from apps.protocol import aggregation, contribution, metrics
 from apps.protocol.circuits import CIRCUITS
-from tests.support.ring import joined, three_processes
+from apps.protocol.circuits.evidence import evidence
+from tests.support.ring import joined, plain_function, ring_function, three_processes
+from workers.mpc import bench
 from workers.mpc.engines.plain import run_plain
 from workers.mpc.fixed import decode, encode
 
@@ -57,16 +59,14 @@ def equations(updates, blocks, params, phi_opened):
 
 def check_openings(openings, phi, aucs, right, support):
     assert np.max(np.abs(np.array(openings["phi_milli"]) - 1000 * phi)) <= 2
-    assert openings["support"] == support
-    measured = [openings["auc_milli"], *openings["auc_strata_milli"]]
-    for value, exact, (total, positives) in zip(measured, aucs, support, strict=True):
-        if min(positives, total - positives) < MIN_CELL:
-            assert value is None
-        else:
-            assert abs(value - 1000 * exact) <= 1
-    measured = [openings["accuracy_milli"], *openings["accuracy_strata_milli"]]
-    for value, exact in zip(measured, right, strict=True):
-        assert abs(value - 1000 * exact) <= 1
+    shown = metrics.cells_shown(support, MIN_CELL)
+    for name, exact in (("auc", aucs), ("accuracy", right)):
+        measured = [openings[f"{name}_milli"], *openings[f"{name}_strata_milli"]]
+        assert [cell for cell, value in enumerate(measured) if value is not None] == shown
+        assert all(abs(measured[cell] - 1000 * exact[cell]) <= 1 for cell in shown)
+    assert openings["support"] == [
+        count if cell in shown else None for cell, count in enumerate(support)
+    ]
 
 
 def test_round_on_three_processes_agrees_with_plain_and_with_the_equations():
@@ -117,17 +117,107 @@ def test_fewer_than_three_contributions_make_no_model():
     assert all(outcome.result is None for outcome in outcomes)
 
 
-def test_small_cells_open_nothing():
+class Watching:
+    """An engine that keeps what it makes public."""
+
+    def __init__(self, ops):
+        self.ops, self.seen = ops, []
+
+    def __getattr__(self, name):
+        method = getattr(self.ops, name)
+        if name not in ("open", "open_rounded"):
+            return method
+
+        def opened(a):
+            value = method(a)
+            self.seen += np.asarray(value).ravel().tolist()
+            return value
+
+        return opened
+
+
+# (rows, positives) of the strata, and which of them may be seen
+CELLS = [
+    ("all large", [(30, 12), (20, 9), (14, 6)], [0, 1, 2]),
+    ("three rows: the smallest large one would give them away", [(30, 12), (20, 9), (3, 1)], [0]),
+    ("none at all is a count as well", [(30, 12), (20, 9), (0, 0)], [0]),
+    ("many rows, few positives", [(40, 17), (11, 6), (60, 2)], [0]),
+    ("many rows, few negatives", [(40, 17), (11, 6), (60, 57)], [0]),
+    ("two small ones that are small together", [(30, 12), (20, 9), (3, 1), (4, 2)], [0]),
+    ("two small ones that hide each other", [(30, 12), (20, 9), (40, 4), (30, 27)], [0, 1]),
+    ("two without a negative hide not each other", [(30, 12), (20, 9), (6, 6), (7, 7)], [0]),
+    ("equals: the first goes", [(20, 9), (20, 8), (20, 10), (2, 1)], [1, 2]),
+    ("only one is large", [(30, 12), (3, 1)], []),
+    ("none is large", [(12, 3), (9, 4)], []),
+    ("one stratum", [(25, 11)], [0]),
+    ("too few rows over all", [(7, 3), (2, 1)], []),
+]
+
+
+def cells_case(strata):
+    """Logits [m], flags [m, 1 + R] and the support, overall first."""
+    rows = sum(total for total, _ in strata)
+    flags = np.zeros((rows, 1 + len(strata)), np.int64)
+    at = 0
+    for column, (total, positives) in enumerate(strata):
+        flags[at : at + total, 1 + column] = 1
+        flags[at : at + positives, 0] = 1
+        at += total
+    logits = np.rint(65536 * (bench.wave(rows) + flags[:, 0])).astype(np.int64)
+    return logits, flags, [(rows, int(flags[:, 0].sum())), *strata]
+
+
+@pytest.mark.parametrize(
+    ("strata", "shown"), [case[1:] for case in CELLS], ids=[c[0] for c in CELLS]
+)
+def test_small_cells_open_nothing(strata, shown):
+    """Neither in what a round states, nor by subtraction, nor to the nodes on the way."""
+    logits, flags, support = cells_case(strata)
+    expected = [cell + 1 for cell in shown]
+    if min(support[0][1], support[0][0] - support[0][1]) >= MIN_CELL:
+        expected = [0, *expected]
+    assert metrics.cells_shown(support, MIN_CELL) == expected
+    watching = []
+
+    def run(ops, z, bits):
+        watching.append(Watching(ops))
+        return evidence(watching[-1], z, bits, MIN_CELL)
+
+    stated = plain_function(run, (logits, 16), (flags, 0))
+    assert ring_function(run, (logits, 16), (flags, 0)) == stated
+    assert stated["support"] == [
+        list(count) if cell in expected else None for cell, count in enumerate(support)
+    ]
+    for name in ("auc", "accuracy"):
+        values = _cells(stated, name)
+        assert [cell for cell, value in enumerate(values) if value is not None] == expected
+
+    hidden = [support[cell] for cell in range(1, len(support)) if cell not in expected]
+    if hidden and 0 in expected:  # what subtraction gives is a large cell again
+        left = np.subtract(support[0], np.sum([support[c] for c in expected if c], axis=0))
+        assert min(left[1], left[0] - left[1]) >= MIN_CELL
+    counts = [n for cell in expected for n in stated["support"][cell]]
+    measured = [v for v in (*_cells(stated, "auc"), *_cells(stated, "accuracy")) if v is not None]
+    for seen in (each.seen for each in watching):
+        bits = len(seen) - len(counts) - len(measured)
+        assert set(seen[:bits]) <= {0, 1} and seen[bits:] == [*counts, *measured]
+
+
+def _cells(stated, name):
+    return [stated[f"{name}_milli"], *stated[f"{name}_strata_milli"]]
+
+
+def test_a_round_with_a_stratum_of_three_rows_does_not_state_it():
     updates, blocks, params = federation(2)
     for block in blocks:
-        block[:, -3:] = 0
-        block[:, -3] = 1
-    blocks[0][:6, -3:] = [0, 0, 1]
-    openings = run_plain(ROUND, encoded(updates, blocks), params).openings
-    assert openings["auc_milli"] is not None
-    assert openings["auc_strata_milli"][1:] == [None, None]
-    assert openings["accuracy_strata_milli"][1:] == [None, None]
-    assert openings["support"][2] == [0, 0]
+        block[:, -3:] = [1, 0, 0]
+        block[::3, -3:] = [0, 1, 0]
+    blocks[0][1:6:2, -3:] = [0, 0, 1]  # the evidence half
+    openings = three_processes(ROUND, encoded(updates, blocks), params)[0].openings
+    phi, _, aucs, right, support = equations(updates, blocks, params, openings["phi_milli"])
+    assert support[3][0] == 3
+    check_openings(openings, phi, aucs, right, support)
+    assert openings["support"].count(None) == openings["accuracy_strata_milli"].count(None) == 2
 
 
 def test_garbage_words_of_one_site_do_no_more_than_a_clamped_update():

@@ -1,7 +1,9 @@
 """Secret scores and labels -> opened AUC and accuracy, in thousandths.
 
 AUC = (#{(i, j): i positive, j negative, z_i > z_j} + ½ #ties) / (P·N), by all pairs, exactly.
-The counts P and N are opened first; the numerator is divided by them and rounded in secret.
+Which cells are large enough to be seen is decided first, in secret; only their counts P and N are
+opened, and the numerator is divided by them and rounded in secret. `metrics.cells_shown` is the
+same decision in the clear.
 """
 
 from __future__ import annotations
@@ -18,8 +20,8 @@ QUOTIENT_F = 36
 def evidence(ops: Any, logits: Any, flags: Any, min_cell: int) -> dict[str, Any]:
     """Open support, AUC and accuracy.
 
-    logits [m]; flags [m, 1 + R] bits: label, then strata. A stratum with fewer than min_cell
-    positives or negatives opens no AUC, with fewer than min_cell rows no accuracy.
+    logits [m]; flags [m, 1 + R] bits: label, then strata. The cells are all rows, then the strata;
+    a cell that `cells_shown` leaves out opens nothing: null in every list.
     """
     rows = flags.shape[0]
     labels = ops.index(flags, np.s_[:, 0:1])
@@ -28,16 +30,16 @@ def evidence(ops: Any, logits: Any, flags: Any, min_cell: int) -> dict[str, Any]
     positive = ops.mul(ops.broadcast(labels, member.shape), member)
     negative = ops.sub(member, positive)
 
-    counts = ops.open(ops.stack([ops.sum(member, 0), ops.sum(positive, 0)], axis=1)).tolist()
-    support = [[int(total), int(positives)] for total, positives in counts]
+    totals, positives = ops.sum(member, 0), ops.sum(positive, 0)
+    shown = cells_shown(ops, totals, positives, min_cell)
+    counts = open_cells(ops, ops.stack([totals, positives], axis=1), shown)
+    support = [None if count is None else [int(count[0]), int(count[1])] for count in counts]
 
     doubled = doubled_pairs(ops, logits, positive, negative)
     right = ops.sum(ops.mul(member, ops.broadcast(hits(ops, logits, labels), member.shape)), 0)
-    pairs = [2 * up * (total - up) for total, up in support]
-    auc = quotients(ops, doubled, pairs, [min(up, total - up) >= min_cell for total, up in support])
-    accuracy = quotients(
-        ops, right, [total for total, _ in support], [total >= min_cell for total, _ in support]
-    )
+    pairs = [None if count is None else 2 * count[1] * (count[0] - count[1]) for count in support]
+    auc = quotients(ops, doubled, pairs)
+    accuracy = quotients(ops, right, [None if count is None else count[0] for count in support])
     return {
         "support": support,
         "auc_milli": auc[0],
@@ -45,6 +47,62 @@ def evidence(ops: Any, logits: Any, flags: Any, min_cell: int) -> dict[str, Any]
         "accuracy_milli": accuracy[0],
         "accuracy_strata_milli": accuracy[1:],
     }
+
+
+def cells_shown(ops: Any, totals: Any, positives: Any, min_cell: int) -> list[int]:
+    """The cells whose counts may be seen; totals and positives [1 + R]: all rows, then strata.
+
+    A cell is large when it has min_cell positives and as many negatives. Strata that are not are
+    hidden; where they are not large together either, their counts would follow from the total by
+    subtraction, so the smallest large stratum is hidden with them. Opened on the way: which cells
+    are large, whether the hidden ones are together, and which large stratum is the smallest.
+    """
+    both = ops.stack([positives, ops.sub(totals, positives)])
+    large = _large(ops, both, min_cell)
+    shown = [cell for cell, yes in enumerate(large) if yes]
+    strata = [cell for cell in shown if cell]
+    hidden = [cell for cell, yes in enumerate(large) if cell and not yes]
+    if not hidden or not strata:
+        return shown
+    if len(hidden) > 1:
+        together = ops.sum(ops.index(both, np.s_[:, hidden]), 1)
+        if _large(ops, ops.reshape(together, (2, 1)), min_cell)[0]:
+            return shown
+    smallest = strata[_smallest(ops, ops.index(totals, np.array(strata)))]
+    return [cell for cell in shown if cell != smallest]
+
+
+def _large(ops: Any, both: Any, min_cell: int) -> list[bool]:
+    """Open for each column of both [2, C] whether its two counts are at least min_cell."""
+    small = ops.ltz(ops.add_public(both, -min_cell))
+    enough = ops.add_public(ops.neg(small), 1)
+    large = ops.open(ops.mul(ops.index(enough, 0), ops.index(enough, 1)))
+    return [bool(value) for value in large.tolist()]
+
+
+def _smallest(ops: Any, counts: Any) -> int:
+    """Open the place of the smallest of counts [K], the first among equals, and no count."""
+    size = counts.shape[0]
+    left, right = np.triu_indices(size, 1)
+    if not len(left):
+        return 0
+    # the later of a pair goes first only when it is smaller
+    later = ops.less_than(ops.index(counts, right), ops.index(counts, left))
+    table = np.zeros((len(left), size), np.int64)
+    table[np.arange(len(left)), left], table[np.arange(len(left)), right] = 1, -1
+    # how many go before each; `right` has its left neighbours before it unless it is smaller
+    before = ops.add_public(ops.combine(later, table, 0), np.arange(size))
+    return int(np.flatnonzero(ops.open(ops.ltz(ops.add_public(before, -1))))[0])
+
+
+def open_cells(ops: Any, counts: Any, shown: list[int]) -> list[Any]:
+    """Open these rows of counts [C, n]; None for the others."""
+    answer: list[Any] = [None] * counts.shape[0]
+    if shown:
+        opened = ops.open(ops.index(counts, np.array(shown))).tolist()
+        for cell, count in zip(shown, opened, strict=True):
+            answer[cell] = count
+    return answer
 
 
 def hits(ops: Any, logits: Any, labels: Any) -> Any:
@@ -80,12 +138,10 @@ def doubled_pairs(ops: Any, logits: Any, positive: Any, negative: Any) -> Any:
     return total
 
 
-def quotients(
-    ops: Any, numerator: Any, denominators: list[int], wanted: list[bool]
-) -> list[int | None]:
-    """Open round(1000·a/b) for the wanted cells only; None for the others. 0 ≤ a ≤ b public."""
-    cells = [cell for cell, use in enumerate(wanted) if use]
-    answer: list[int | None] = [None] * len(wanted)
+def quotients(ops: Any, numerator: Any, denominators: list[int | None]) -> list[int | None]:
+    """Open round(1000·a/b), 0 ≤ a ≤ b, b public; None where b is."""
+    cells = [cell for cell, b in enumerate(denominators) if b is not None]
+    answer: list[int | None] = [None] * len(denominators)
     if not cells:
         return answer
     factor = [(2 * 1000 * 2**QUOTIENT_F // denominators[cell] + 1) // 2 for cell in cells]

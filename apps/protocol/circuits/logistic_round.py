@@ -9,8 +9,9 @@ validator's block score the updates, the odd ones make the evidence: the two nev
    (paper eq. 7).
    φ is opened in thousandths; fewer than three > 0: the round is void.
 3. w* = Σ (φ_k / S)·w_k with the opened φ (paper eq. 1 and 6). It stays secret.
-4. Evidence: AUC by pairs and accuracy, overall and per stratum, rounded to thousandths before
-   they are opened, so that nothing finer leaks; cells under min_cell open nothing.
+4. Evidence: counts, AUC by pairs and accuracy, overall and per stratum, metrics rounded to
+   thousandths before they are opened, so that nothing finer leaks. A cell with fewer than min_cell
+   positives or negatives opens nothing, nor does it follow by subtraction (evidence.cells_shown).
 
 Worst cases against |word| < 2^62: ‖w‖² 2^55, z 2^60, gradient 2^52, u 2^61, w* 2^61.
 """
@@ -165,11 +166,17 @@ CIRCUIT = Circuit(
     opens=(
         Opening("phi_milli", "contribution of each custodian, 0 to 1000, in roster order"),
         Opening("void", "1 when fewer than three contributions are positive: no model"),
-        Opening("support", "[rows, positives] of the evidence half: overall, then per stratum"),
+        Opening(
+            "support",
+            "[rows, positives] of the evidence half: overall, then per stratum; null where there "
+            "are fewer than min_cell positives or negatives, and for the smallest other stratum "
+            "where those would follow by subtraction. The nodes see which strata are hidden for "
+            "which reason, and no count of them",
+        ),
         Opening("auc_milli", "area under the ROC curve of the new model, in thousandths"),
-        Opening("auc_strata_milli", "the same per stratum; null where the cell is too small"),
+        Opening("auc_strata_milli", "the same per stratum; null where support is"),
         Opening("accuracy_milli", "share of right answers at probability ½, in thousandths"),
-        Opening("accuracy_strata_milli", "the same per stratum; null where the cell is too small"),
+        Opening("accuracy_strata_milli", "the same per stratum; null where support is"),
     ),
     result_allows=("logistic_infer@1",),
     result_f=MODEL_F,

@@ -1,0 +1,31 @@
+"""What a round opened, under the strata's names; what it hid is nowhere, and meets no gate."""
+
+from apps.training.evidence import all_met, evidence_of
+
+OPENED = {
+    "auc_milli": 910,
+    "auc_strata_milli": [930, None, None],
+    "accuracy_milli": 880,
+    "accuracy_strata_milli": [890, None, None],
+    "support": [[90, 40], [60, 25], None, None],
+}
+
+
+def test_a_hidden_stratum_states_no_count_and_meets_no_gate():
+    gates = [{"metric": "auc", "min_milli": 900, "per_stratum": True}]
+    evidence = evidence_of(OPENED, strata=["north", "south", "west"], gates=gates)
+    assert evidence["support"] == {
+        "all": {"rows": 90, "positives": 40},
+        "by_stratum": {"north": {"rows": 60, "positives": 25}, "south": None, "west": None},
+    }
+    assert [(g["stratum"], g["got_milli"], g["met"]) for g in evidence["gates"]] == [
+        (None, 910, True), ("north", 930, True), ("south", None, False), ("west", None, False),
+    ]  # fmt: skip
+    assert not all_met(evidence)
+    assert all_met(evidence_of(OPENED, strata=["north", "south", "west"], gates=[]))
+
+
+def test_a_round_whose_rows_are_all_too_few_states_none():
+    opened = OPENED | {"auc_milli": None, "support": [None] * 4}
+    evidence = evidence_of(opened, strata=["north", "south", "west"], gates=[])
+    assert evidence["support"]["all"] is None and evidence["auc_milli"] is None
