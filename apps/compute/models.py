@@ -106,6 +106,10 @@ class Receipt(BaseModel):
 
     job = models.ForeignKey(Job, on_delete=models.PROTECT, related_name="receipts")
     node = models.ForeignKey(Node, on_delete=models.PROTECT, related_name="receipts")
+    # Who ran the node when it signed: that is who is paid for the job, whoever claims it later.
+    operator = models.ForeignKey(
+        "accounts.Party", models.PROTECT, related_name="receipts", null=True, blank=True
+    )
     body = models.JSONField()
     signature = models.CharField(max_length=128)
 

@@ -227,6 +227,7 @@ def job_answered(job: Job, outcome: Outcome, *, commits: bool, now: datetime) ->
             Receipt(
                 job=job,
                 node=nodes[answer.member.fingerprint],
+                operator_id=nodes[answer.member.fingerprint].operator_id,
                 body=answer.receipt,
                 signature=answer.signature,
             )

@@ -225,10 +225,10 @@ def _served(epoch: Epoch, parties: dict[str, Party]) -> list[Served]:
 
 
 def _jobs(epoch: Epoch, dao: Dao, parties: dict[str, Party]) -> dict[str, int]:
-    """Jobs served by operator; a node that nobody has claimed works for the SubDAO's treasury."""
+    """Jobs served by operator; a node that nobody had claimed worked for the SubDAO's treasury."""
     rows = (
         Receipt.objects.filter(job__query__epoch=epoch, job__query__state=Query.State.SETTLED)
-        .values(party=F("node__operator_id"))
+        .values(party=F("operator_id"))
         .annotate(count=Count("id"))
     )
     counts = {row["party"]: row["count"] for row in rows}

@@ -156,7 +156,12 @@ def _record_moments(held: Round, job: Job, now: datetime) -> None:
         return
     log.append(
         "training.normalised",
-        {"round": str(held.id), "job": job.job_id, "sums": job.openings["sums"]},
+        {
+            "round": str(held.id),
+            "job": job.job_id,
+            "receipts": _receipts(job),
+            "sums": job.openings["sums"],
+        },
         now=now,
     )
     note(held, "The nodes have opened the sums over all sites; no site's own are known.", now)
@@ -176,7 +181,7 @@ def _record_round(held: Round, job: Job, now: datetime) -> None:
         "round": str(held.id),
         "dao": held.dao.party.pid,
         "job": job.job_id,
-        "receipts": sorted(r.signature for r in job.receipts.all()),
+        "receipts": _receipts(job),
         "phi_milli": {pids[party]: value for party, value in phi.items()},
         "model": job.model or None,
     }
@@ -213,6 +218,10 @@ def _record_round(held: Round, job: Job, now: datetime) -> None:
     )
     round_close(held, Phase.DONE, reason="", now=now)
     note(held, f"Version {version.number} is made; those who made it vote on it.", now)
+
+
+def _receipts(job: Job) -> list[str]:
+    return sorted(receipt.signature for receipt in job.receipts.all())
 
 
 def _points(held: Round, members: list[Member], phi: dict[Any, int], now: datetime) -> None:

@@ -7,14 +7,16 @@ import threading
 import time
 import uuid
 from datetime import timedelta
+from importlib import import_module
 
 import pytest
+from django.apps import apps as django_apps
 from django.db import close_old_connections, connection
 from django.test.utils import CaptureQueriesContext
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from apps.compute.models import Node
+from apps.compute.models import Node, Receipt
 from apps.core.clock import now
 from apps.core.transactions import durable
 from apps.listings import running
@@ -47,10 +49,12 @@ def micro(party, purpose: str = "main") -> int:
 
 
 def sell(sale, count: int) -> Epoch:
+    sold = Query.objects.filter(state="settled")
+    before = sold.count()
     for _ in range(count):
         sale.ask(sale.listing, sale.row(sale.listing, ROWS))
     drain()
-    assert Query.objects.filter(state="settled").count() == count
+    assert sold.count() == before + count
     return Epoch.objects.get(dao=sale.dao, closed_at=None)
 
 
@@ -78,8 +82,8 @@ def test_an_epoch_is_divided_to_the_micro_unit(sale) -> None:
 
 
 def test_anyone_recomputes_the_settlement_from_its_leaf(sale) -> None:
-    epoch = sell(sale, 1)
     Node.objects.filter(index=0).update(operator=sale.backer.party)
+    epoch = sell(sale, 1)
     epoch_settle(epoch_id=epoch.id, now=epoch.ends_at)
     leaf = json.loads(bytes(LogLeaf.objects.get(type="listings.epoch_settled").data))["body"]
     again = split(
@@ -97,6 +101,25 @@ def test_anyone_recomputes_the_settlement_from_its_leaf(sale) -> None:
     assert sum(t.amount_micro for t in paid) == again.revenue_micro
     # two of three nodes are nobody's: their part is the treasury's
     assert leaf["jobs"] == {sale.backer.party.pid: 1, sale.dao.party.pid: 2}
+
+
+def test_who_claims_a_node_is_paid_for_its_jobs_from_then_on(sale) -> None:
+    sell(sale, 1)
+    Node.objects.filter(index=0).update(operator=sale.backer.party)
+    epoch = sell(sale, 1)
+    Node.objects.filter(index=1).update(operator=sale.buyer.party)  # just before it is divided
+    epoch_settle(epoch_id=epoch.id, now=epoch.ends_at)
+    epoch.refresh_from_db()
+    assert epoch.settlement["jobs"] == {sale.backer.party.pid: 1, sale.dao.party.pid: 5}
+
+
+def test_receipts_of_before_count_for_who_ran_their_node_at_the_upgrade(sale) -> None:
+    module = import_module("apps.compute.migrations.0002_receipt_operator")
+    node = Node.objects.get(index=0)
+    Node.objects.filter(pk=node.pk).update(operator=sale.backer.party)
+    module.operators_of_now(django_apps, None)
+    taken = Receipt.objects.filter(operator=sale.backer.party)
+    assert set(taken) == set(node.receipts.all()) and taken.exists()
 
 
 def test_tokens_count_for_the_time_they_were_held(sale) -> None:
@@ -136,9 +159,7 @@ def test_a_payment_after_the_end_belongs_to_the_next_epoch(sale) -> None:
 def test_a_settlement_asks_the_same_of_the_database_for_few_and_for_many_holders(sale) -> None:
     asked, sizes = [], []
     for more in (4, 16):
-        sale.ask(sale.listing, sale.row(sale.listing, ROWS))
-        drain()
-        epoch = Epoch.objects.get(dao=sale.dao, closed_at=None)
+        epoch = sell(sale, 1)
         for i in range(more):
             holder = sale.person("Holder").party
             send(party=sale.backer.party, to=holder, asset=sale.dao.asset.code, amount_micro=9)
