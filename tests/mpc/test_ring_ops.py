@@ -119,10 +119,34 @@ def test_reciprocal_and_root_are_relative(a):
     assert np.all(np.abs(ring - exact) <= 2 + np.array(exact) * 2e-5)
 
 
+@few
+@given(positive)
+def test_square_root_and_logarithm(a):
+    ring, plain = both(lambda ops, x: ops.sqrt(x, f=24, bits=42), (a, 20))
+    exact = np.sqrt(a / 2**20)
+    assert np.all(np.abs(ring / 2**24 - exact) <= 2 / 2**24 + exact * 2e-7)
+    assert np.all(np.abs(ring - plain) <= 3 + exact * 2**24 * 2e-7)
+    ring, plain = both(lambda ops, x: ops.log(x, f=24, bits=42), (a, 20))
+    assert np.all(np.abs(ring / 2**24 - np.log(a / 2**20)) <= 1e-6)
+    assert np.all(np.abs(ring - plain) <= 16)
+
+
+@few
+@given(arrays(np.int64, 7, elements=st.integers(-(12 << 20), 12 << 20)))
+def test_exponential(a):
+    ring, plain = both(lambda ops, x: ops.exp(x, f=28), (a, 20))
+    exact = np.exp(np.clip(a / 2**20, -11, 11))
+    assert np.all(np.abs(ring / 2**28 - exact) <= 2 / 2**28 + exact * 1e-6)
+    assert np.all(np.abs(ring - plain) <= 4 + exact * 2**28 * 2e-7)
+
+
 def test_functions_of_nothing_are_zero():
     nothing = (np.array([0, 3]), 16)
     assert ring_function(lambda o, x: o.reciprocal(x, f=16, bits=20, low_bits=2), nothing)[0] == 0
     assert ring_function(lambda o, x: o.rsqrt(x, f=16, bits=20, low_bits=2), nothing)[1] == 0
+    zero = (np.array([0]), 16)
+    assert ring_function(lambda o, x: o.sqrt(x, f=16, bits=20), zero)[0] == 0
+    assert ring_function(lambda o, x: o.log(x, f=16, bits=20), zero)[0] == 0
     ratio = ring_function(lambda o, x: o.ratio_of_max(x, bits=61, low_bits=4, f=28), nothing)
     assert ratio.tolist() == [0, 0]
 

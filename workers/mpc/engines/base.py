@@ -78,6 +78,10 @@ class Engine(ABC):
         """
 
     @abstractmethod
+    def _bits(self, a: Shared, low: int, high: int) -> tuple[Word, ...]:
+        """[high − low, *shape]: the word's own bits low … high − 1."""
+
+    @abstractmethod
     def open(self, a: Shared) -> Ints:
         """Make a public: the integers, value · 2^f."""
 
@@ -378,12 +382,11 @@ class Engine(ABC):
         y = self._newton_reciprocal(u)
         return self._rescale(y, top, [2 * (a.f - j - 1) for j in range(low_bits, bits)], f)
 
-    def rsqrt(self, a: Shared, *, f: int, bits: int, low_bits: int = 0) -> Shared:
-        """1/√a at f; 0 where a's word is under 2^low_bits. 0 ≤ word < 2^bits.
+    def _newton_rsqrt(self, u: Shared) -> Shared:
+        """1/√u for u in [½, 1): y ← y(3 − u·y²)/2 from the best line.
 
-        Newton y ← y(3 − u·y²)/2 from the best line: error 0.023 -> 8e-4 -> 1e-6 -> 2e-12.
+        Error 0.023 -> 8e-4 -> 1e-6 -> 2e-12.
         """
-        u, top = self._normalise(a, low_bits, bits)
         start = int(1.8017 * 2**NEWTON_F)
         y = self.trunc(
             self.add_public(self.neg(self.scale(u, int(0.8284 * 2**20), f=20)), start << 20),
@@ -392,7 +395,67 @@ class Engine(ABC):
         for _ in range(3):
             rest = self.add_public(self.neg(self.mul(u, self.mul(y, y))), 3 << NEWTON_F)
             y = self.mul(self.halve(y, 1), rest, f=NEWTON_F)
+        return y
+
+    def rsqrt(self, a: Shared, *, f: int, bits: int, low_bits: int = 0) -> Shared:
+        """1/√a at f; 0 where a's word is under 2^low_bits. 0 ≤ word < 2^bits."""
+        u, top = self._normalise(a, low_bits, bits)
+        y = self._newton_rsqrt(u)
         return self._rescale(y, top, [a.f - j - 1 for j in range(low_bits, bits)], f)
+
+    def sqrt(self, a: Shared, *, f: int, bits: int) -> Shared:
+        """√a at f, 0 for 0: u·(1/√u), scaled back. 0 ≤ word < 2^bits."""
+        u, top = self._normalise(a, 0, bits)
+        root = self.mul(u, self._newton_rsqrt(u))
+        return self._rescale(root, top, [j + 1 - a.f for j in range(bits)], f)
+
+    def log(self, a: Shared, *, f: int, bits: int) -> Shared:
+        """ln a at f, within 1e-6; 0 where the word is 0. 0 ≤ word < 2^bits.
+
+        ln(u · 2^(t + 1 − f)) = ln u + (t + 1 − f)·ln 2 with u in [½, 1) and t the top bit.
+        """
+        u, top = self._normalise(a, 0, bits)
+        centred = self.add_public(u, -tables.LOG_CENTRE)
+        some = self.sum(top, 0)  # 1, or 0 where there is no top bit
+        mantissa = self._polynomial(centred, tables.LOG)
+        scales = [[(j + 1 - a.f) * tables.LN2] for j in range(bits)]
+        exponent = self.reshape(self.combine(top, scales, NEWTON_F), a.shape)
+        value = self.add(self.mul(self.reshape(some, a.shape), mantissa), exponent)
+        return self.trunc(value, f)
+
+    def exp(self, a: Shared, *, f: int) -> Shared:
+        """e^a at f ≤ NEWTON_F, a clamped to ±11 first; relative error ≤ 1e-6 (and a unit at f).
+
+        e^a = 2^(k − 16) · 2^r with k = ⌊a·log2 e⌋ + 16 of five bits b_j, r in [0, 1):
+        2^k = Π (1 + b_j (2^(2^j) − 1)), 2^r by a polynomial about ½.
+        """
+        limit = tables.EXP_LIMIT << a.f
+        tame = self.clamp(a, -limit, limit)
+        doublings = self.trunc(self.scale(tame, tables.LOG2_E, f=tables.LOG2_E_F), NEWTON_F)
+        shifted = self.add_public(doublings, tables.EXP_BIAS << NEWTON_F)
+        places = tables.EXP_BITS
+        bits = Shared(self._bits(shifted, NEWTON_F, NEWTON_F + places), 0)
+        whole = self.combine(bits, [[1 << j] for j in range(places)], 0)
+        rest = self.sub(shifted, self.lift(self.reshape(whole, a.shape), NEWTON_F))
+        # a product over five factors, two by two
+        growth = [2**2**j - 1 for j in range(places)]
+        powers = [
+            self.add_public(self.scale(self.index(bits, j), growth[j]), 1) for j in range(places)
+        ]
+        while len(powers) > 1:
+            pairs = self.mul(self.stack(powers[:-1:2]), self.stack(powers[1::2]))
+            odd = powers[len(powers) // 2 * 2 :]
+            powers = [self.index(pairs, at) for at in range(pairs.shape[0])] + odd
+        fraction = self._polynomial(self.add_public(rest, -(1 << (NEWTON_F - 1))), tables.EXP2)
+        value = self.mul(self.reshape(powers[0], a.shape), fraction, f=NEWTON_F)
+        return self.trunc(self.halve(value, tables.EXP_BIAS), f)
+
+    def _polynomial(self, x: Shared, coefficients: Sequence[int]) -> Shared:
+        """Σ c_i x^i by Horner's rule; x and the public c_i at NEWTON_F, |values| < 4."""
+        value = self.public(np.full(x.shape, coefficients[-1]), NEWTON_F)
+        for coefficient in coefficients[-2::-1]:
+            value = self.add_public(self.mul(value, x), np.full(x.shape, coefficient))
+        return value
 
     def ratio_of_max(self, a: Shared, *, bits: int, low_bits: int, f: int) -> Shared:
         """a[k] / max a at f ≤ NEWTON_F; all 0 when the largest word is under 2^low_bits.

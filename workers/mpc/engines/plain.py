@@ -49,6 +49,10 @@ class Plain(Engine):
         places = np.arange(low, high, dtype=np.int64).reshape(-1, *[1] * values.ndim)
         return (((values >> places) == 1).astype(np.uint64),)
 
+    def _bits(self, a: Shared, low: int, high: int) -> tuple[Word, ...]:
+        places = np.arange(low, high, dtype=np.uint64).reshape(-1, *[1] * len(a.shape))
+        return ((a.words[0] >> places) & np.uint64(1),)
+
     def open(self, a: Shared) -> Ints:
         return signed(a)
 

@@ -147,11 +147,17 @@ class Ring(Engine):
 
     def _top_bits(self, a: Shared, low: int, high: int) -> Pair:
         top = ring_bits.top_bit(self.net, ring_bits.all_bits(self.net, a))
+        return self._spread(top, low, high, a.shape)
+
+    def _bits(self, a: Shared, low: int, high: int) -> Pair:
+        return self._spread(ring_bits.all_bits(self.net, a), low, high, a.shape)
+
+    def _spread(self, bits: ring_bits.Bits, low: int, high: int, shape: tuple[int, ...]) -> Pair:
+        """Each of the bits low … high − 1 as an integer of its own, in front of the shape."""
         places = np.arange(low, high, dtype=np.uint64).reshape(-1, 1)
-        spread = top.map(lambda word: (word >> places) & _ONE)
+        spread = bits.map(lambda word: (word >> places) & _ONE)
         first, second = ring_bits.to_integers(self.net, spread)
-        shape = (high - low, *a.shape)
-        return first.reshape(shape), second.reshape(shape)
+        return first.reshape(high - low, *shape), second.reshape(high - low, *shape)
 
     def open(self, a: Shared) -> Ints:
         first, second = a.words

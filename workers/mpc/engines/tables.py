@@ -116,3 +116,19 @@ CUBIC = Piecewise(
         (0, 16777216, 0, 0, 0),
     ),
 )
+
+
+# The rest at 28 fractional bits, as the engines' Newton steps.
+# 2^x about ½ on [0, 1]: error under 5e-9.
+EXP2 = (379625062, 263136052, 91196005, 21070433, 3651244, 508714, 58727)
+# e^a = 2^(a·LOG2_E): |a| ≤ 11 keeps a·log2 e in (−16, 16), and 16 makes it positive.
+EXP_LIMIT = 11
+EXP_BIAS = 16
+EXP_BITS = 5
+LOG2_E_F = 27
+LOG2_E = 193635251
+
+# ln x about ¾ on [½, 1]: error under 3e-7.
+LOG_CENTRE = 3 << 26
+LOG = (-77224019, 357913673, -238634178, 212153671, -210148604, 223057662, -299171574, 351975272)
+LN2 = 186065279
