@@ -2,12 +2,14 @@
 
 import json
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import numpy as np
 import pytest
 
 from tests.support.nodes import Buyer, Round
+from workers.node.control import JOB_THREADS
 
 
 def test_health_and_descriptor(three_nodes):
@@ -116,6 +118,49 @@ def test_the_loop_answers_while_a_job_waits(three_nodes, model):
         "detail": alone.result().json()["detail"],
         "retryable": True,
     }
+
+
+def codes(answers):
+    return [a.status_code if a.status_code == 200 else a.json()["code"] for a in answers]
+
+
+def test_a_busy_node_tells_the_others_and_burns_no_attempt(three_nodes, model):
+    buyer = Buyer(three_nodes, model)
+    query = buyer.query([[0.1, 0.2]])
+    job = buyer.job(query, deadline_s=60)
+    alone = three_nodes.begin(job, 0, uploads=[query])
+    three_nodes.wait_for_state(0, job["job_id"], "running")
+    for attempt in range(2, 14):
+        answers = three_nodes.ask(job | {"attempt": attempt}, uploads=[query])
+        assert codes(answers) == ["busy", "peer_busy", "peer_busy"]
+    assert three_nodes.state(0, job["job_id"])["state"] == "running"
+    # the others have seen later attempts fail; what they say of the first ends it here too
+    assert codes(three_nodes.ask(job, nodes=(1, 2))) == ["stale_attempt"] * 2
+    assert alone.result().json()["code"] == "peer_refused"
+    assert codes(three_nodes.ask(job | {"attempt": 14}, uploads=[query])) == [200] * 3
+
+
+def test_a_node_without_room_tells_the_others_and_goes_on_with_what_it_has(three_nodes, model):
+    buyer = Buyer(three_nodes, model)
+    queries = [buyer.query([[0.1, 0.2]]) for _ in range(JOB_THREADS + 1)]
+    *inside, late = [buyer.job(query, deadline_s=60) for query in queries]
+    with ThreadPoolExecutor(JOB_THREADS) as threads:
+        pending = [
+            threads.submit(three_nodes.post, 0, "/jobs", three_nodes.signed(job, uploads=[query]))
+            for job, query in zip(inside, queries)
+        ]
+        for job in inside:
+            three_nodes.wait_for_state(0, job["job_id"], "running")
+        answers = three_nodes.ask(late, uploads=[queries[-1]])
+        assert codes(answers) == ["busy", "peer_busy", "peer_busy"]
+        again = three_nodes.ask(inside[0], nodes=(0,), uploads=[queries[0]])
+        forged = three_nodes.post(0, "/jobs", three_nodes.signed(late) | {"signature": "00"})
+        assert codes([*again, forged]) == ["busy", "bad_signature"]
+        assert three_nodes.state(0, inside[0]["job_id"])["state"] == "running"
+        for job in inside:
+            assert codes(three_nodes.ask(job, nodes=(1,), uploads=[{}])) == ["malformed"]
+        assert codes([p.result() for p in pending]) == ["peer_refused"] * JOB_THREADS
+    assert codes(three_nodes.ask(late | {"attempt": 2}, uploads=[queries[-1]])) == [200] * 3
 
 
 def test_many_queries_at_once_are_all_right(three_nodes, model):

@@ -145,8 +145,14 @@ def test_the_good_cases_are_admitted():
     policy.admit(query_case())
     bound = Binding(jobs.scope_digest(round_case().job), None)
     policy.admit(round_case(binding=bound, attempt=2, deadline_s=99))
+    policy.admit(tried(9, attempt=200))
     policy.admit(asked(rows=4, answered=6))
     policy.admit(replace(asked(rows=4, answered=10), binding=bound_query(rows=4)))
+
+
+def tried(times, **changes):
+    case = query_case(**changes)
+    return replace(case, binding=Binding(jobs.scope_digest(case.job), None, times))
 
 
 def asked(*, rows, answered=0, **ticket):
@@ -282,7 +288,7 @@ REFUSED = {
         lambda: query_case(stored=MODEL | {"params": {"features": 3}}),
     ],
     "wrong_query": [two_rows],
-    "too_many_attempts": [lambda: query_case(attempt=11)],
+    "too_many_attempts": [lambda: tried(10, attempt=11), lambda: tried(11)],
     "wrong_model": [
         lambda: replace_job(query_case(), model="99" * 32),
         lambda: replace_job(round_case(), model="99" * 32),

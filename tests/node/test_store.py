@@ -78,8 +78,22 @@ def test_another_key_does_not_open_the_store(tmp_path):
 def test_a_scope_keeps_its_first_binding(store):
     for digest in ("first", "second"):
         store.bind(scope="round:1", digest=digest, share_ids=[], job_id=None, expires_at=9)
-    assert store.binding("round:1") == Binding("first", None)
+    assert store.binding("round:1") == Binding("first", None, attempts=2)
+    store.forgive("round:1")
+    assert store.binding("round:1") == Binding("first", None, attempts=1)
     assert store.binding("round:2") is None
+
+
+def test_a_store_made_before_attempts_were_counted_still_opens(tmp_path):
+    store = Store(tmp_path / "s", KEY)
+    store.bind(scope="round:1", digest="d", share_ids=[], job_id=None, expires_at=9)
+    store.close()
+    db = sqlite3.connect(tmp_path / "s")
+    db.execute("ALTER TABLE scopes DROP COLUMN attempts")
+    db.close()
+    store = Store(tmp_path / "s", KEY)
+    assert store.binding("round:1") == Binding("d", None, attempts=1)
+    store.close()
 
 
 def test_rows_are_counted_once_a_scope_by_model_and_day(store, tmp_path):

@@ -159,8 +159,12 @@ def test_a_query_runs_once(nodes, model, nothing_changes):
     assert [a.json() for a in again] == [a.json() for a in first]
     replay = buyer.job(query)
     nothing_changes(nodes.ask(replay, uploads=[query]), "already_completed", before=before)
+    for attempt in range(2, 11):
+        later = nodes.ask(job | {"attempt": attempt}, uploads=[query])
+        assert [a.status_code for a in later] == [200] * 3
     late = job | {"attempt": 11}
-    nothing_changes(nodes.ask(late, uploads=[query]), "too_many_attempts", before=before)
+    refused = nodes.ask(late, uploads=[query])
+    nothing_changes(refused, "too_many_attempts", before=stores(nodes))
 
 
 def test_a_query_that_has_begun_belongs_to_its_job(nodes, model):

@@ -206,6 +206,8 @@ def _word_hashes(
 def _unavailable(error: TransportError) -> NodeError:
     if isinstance(error, DeadlineExceeded):
         return Unavailable("deadline", f"{error}.")
+    if isinstance(error, PeerAborted) and error.reason == "busy":
+        return Unavailable("peer_busy", f"{error}.")
     if isinstance(error, PeerAborted) and error.reason not in ("peer_lost", "failed"):
         return Unavailable("peer_refused", f"{error}.")
     return Unavailable("peer_lost", f"{error}.")

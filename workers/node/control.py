@@ -33,10 +33,15 @@ COMMIT_BYTES_MAX = 256 << 10
 JOB_THREADS = 32
 SHARE_THREADS = 2
 SHARES_WAITING_MAX = 64
+TURNED_AWAY_WAITING_MAX = 64
 
 log = logging.getLogger("flai.control")
 
 Handler = Callable[[Request], Awaitable[Response]]
+
+
+class Full(Unavailable):
+    """More is asked for than a pool takes."""
 
 
 class Pool:
@@ -48,7 +53,7 @@ class Pool:
 
     async def run(self, function: Callable[..., Any], *arguments: Any) -> Any:
         if self._free <= 0:
-            raise Unavailable("busy", "This node has as much to do as it takes.")
+            raise Full("busy", "This node has as much to do as it takes.")
         self._free -= 1
         try:
             loop = asyncio.get_running_loop()
@@ -69,6 +74,7 @@ class Control:
         self._jobs = jobs
         self.job_pool = Pool("job", threads=JOB_THREADS, waiting=0)
         self.share_pool = Pool("share", threads=SHARE_THREADS, waiting=SHARES_WAITING_MAX)
+        self.refusal_pool = Pool("refusal", threads=1, waiting=TURNED_AWAY_WAITING_MAX)
 
     def application(self) -> Starlette:
         job = "/jobs/{job_id}"
@@ -102,12 +108,22 @@ class Control:
     async def run_job(self, request: Request) -> Response:
         body = await _body(request, UPLOAD_BYTES_MAX)
 
-        def run() -> Any:
-            asked = _fields(_parse(body), "descriptor", "signature", optional=("uploads",))
-            uploads = asked.get("uploads", [])
-            return self._jobs.run(asked["descriptor"], asked["signature"], uploads)
+        def asked() -> dict[str, Any]:
+            return _fields(_parse(body), "descriptor", "signature", optional=("uploads",))
 
-        return JSONResponse(await self.job_pool.run(run))
+        def run() -> Any:
+            job = asked()
+            return self._jobs.run(job["descriptor"], job["signature"], job.get("uploads", []))
+
+        def turn_away() -> None:
+            job = asked()
+            self._jobs.turn_away(job["descriptor"], job["signature"])
+
+        try:
+            return JSONResponse(await self.job_pool.run(run))
+        except Full:
+            await self.refusal_pool.run(turn_away)
+            raise
 
     async def commit(self, request: Request) -> Response:
         job_id = _job_id(request)

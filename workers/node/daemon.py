@@ -91,6 +91,7 @@ def run(home: Path) -> None:
         mesh.close()  # whatever still runs ends with PeerLost, here and there
         control.job_pool.close()
         control.share_pool.close()
+        control.refusal_pool.close()
         log.info("stopped")
         lock.close()
 

@@ -40,6 +40,7 @@ class Running:
 
     digest: str
     scope: str
+    session: bytes
     future: Future[dict[str, Any]] = field(default_factory=Future)
 
 
@@ -79,15 +80,15 @@ class Jobs:
         The same answer for a completed job, and for whoever asks while it runs.
         Raises: Malformed, Refused, Conflict, Unavailable.
         """
-        policy.coordinator_signed_it(descriptor, signature, coordinator=self._peers.coordinator)
+        self._check(descriptor, signature)
         try:
-            jobs.check_job(descriptor)
-        except jobs.JobError as error:
-            raise Malformed(error.code, error.text) from None
-        known = self._known_answer(descriptor)
-        if known is not None:
-            return known
-        running, mine = self._enter(descriptor)
+            known = self._known_answer(descriptor)
+            if known is not None:
+                return known
+            running, mine = self._enter(descriptor)
+        except NodeError as error:
+            self._tell(descriptor, error.code)
+            raise
         if not mine:
             try:
                 return running.future.result(timeout=descriptor["deadline_s"])
@@ -103,6 +104,14 @@ class Jobs:
         self._leave(descriptor, None)
         running.future.set_result(answer)
         return answer
+
+    def turn_away(self, descriptor: Any, signature: Any) -> None:
+        """There is no room for this job: tell its members, who would wait for this node.
+
+        Raises: Malformed, Refused.
+        """
+        self._check(descriptor, signature)
+        self._tell(descriptor, "busy")
 
     def commit(self, job_id: str, signed: Any) -> dict[str, Any]:
         """Make a staged result permanent, given agreeing receipts of all members. Idempotent.
@@ -143,6 +152,22 @@ class Jobs:
         if mine != stored.record["answer"]["receipt"]:
             raise Refused("receipts_disagree", "The receipts are not of the result staged here.")
 
+    def _check(self, descriptor: Any, signature: Any) -> None:
+        policy.coordinator_signed_it(descriptor, signature, coordinator=self._peers.coordinator)
+        try:
+            jobs.check_job(descriptor)
+        except jobs.JobError as error:
+            raise Malformed(error.code, error.text) from None
+
+    def _tell(self, job: dict[str, Any], code: str) -> None:
+        """This attempt does not begin here; the one that runs under the same name goes on."""
+        session = session_id(job)
+        with self._lock:
+            runs = any(running.session == session for running in self._running.values())
+        if not runs:
+            self._mesh.refuse(session, code)
+            log.warning("refused", extra={"job": job["job_id"], "code": code})
+
     # ---- one at a time ------------------------------------------------------------------------
 
     def _known_answer(self, job: dict[str, Any]) -> dict[str, Any] | None:
@@ -173,7 +198,7 @@ class Jobs:
                 raise Conflict(
                     "stale_attempt", f"Attempt {last} has failed: number the next.", retryable=True
                 )
-            running = self._running[job["job_id"]] = Running(digest, job["scope"])
+            running = self._running[job["job_id"]] = Running(digest, job["scope"], session_id(job))
             return running, True
 
     def _leave(self, job: dict[str, Any], code: str | None) -> None:
@@ -199,6 +224,8 @@ class Jobs:
             answer = self._computation.run(admitted)
         except NodeError as error:
             log.warning("failed", extra={"job": job["job_id"], "code": error.code})
+            if error.code == "peer_busy":
+                self._store.forgive(job["scope"])
             raise
         log.info(
             "computed",

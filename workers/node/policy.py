@@ -235,8 +235,9 @@ def a_query_is_one_buyers(case: Case) -> None:
         return
     if len(case.tickets) != 1 or case.tickets[0].reply_key is None:
         raise Refused("wrong_query", "A query has one input, with a reply key.")
-    # a node whose peers failed may run a paid query again, sealed to the same key
-    if case.job["attempt"] > QUERY_ATTEMPTS_MAX:
+    # a node whose peers failed may run a paid query again, sealed to the same key; an attempt that
+    # a busy node turned away has its number but is not counted
+    if case.binding is not None and case.binding.attempts >= QUERY_ATTEMPTS_MAX:
         raise Refused("too_many_attempts", f"A query has at most {QUERY_ATTEMPTS_MAX} attempts.")
 
 

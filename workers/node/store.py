@@ -39,7 +39,8 @@ CREATE TABLE IF NOT EXISTS scopes (
     scope TEXT PRIMARY KEY,
     digest TEXT NOT NULL,        -- the only descriptor that this scope will ever see
     job_id TEXT,                 -- the job that completed it
-    expires_at INTEGER NOT NULL
+    expires_at INTEGER NOT NULL,
+    attempts INTEGER NOT NULL DEFAULT 1  -- that were admitted here
 ) STRICT;
 CREATE TABLE IF NOT EXISTS jobs (
     job_id TEXT PRIMARY KEY,
@@ -100,6 +101,7 @@ class Binding:
 
     digest: str
     job_id: str | None
+    attempts: int = 1
 
 
 @dataclass(frozen=True)
@@ -124,6 +126,7 @@ class Store:
             self._db.execute("PRAGMA synchronous=FULL")
             self._db.execute("PRAGMA secure_delete=ON")
             self._db.executescript(_SCHEMA)
+            self._add_attempts()
             self._check_key()
         except OSError as error:
             raise StartError(f"share store {path} cannot be opened: {error.strerror}") from None
@@ -173,7 +176,7 @@ class Store:
     # ---- scopes and jobs ----------------------------------------------------------------------
 
     def binding(self, scope: str) -> Binding | None:
-        row = self._one("SELECT digest, job_id FROM scopes WHERE scope = ?", scope)
+        row = self._one("SELECT digest, job_id, attempts FROM scopes WHERE scope = ?", scope)
         return Binding(*row) if row else None
 
     def bind(
@@ -187,12 +190,17 @@ class Store:
         rows: Rows | None = None,
     ) -> None:
         """From now on this scope is for that descriptor only; with `job_id`, its shares for that
-        job only; `rows` are counted once a scope."""
+        job only. Each call is an attempt; `rows` are counted at the first."""
         with self._transaction() as db:
-            new = db.execute(
-                "INSERT OR IGNORE INTO scopes VALUES (?, ?, NULL, ?)", (scope, digest, expires_at)
+            again = db.execute(
+                "UPDATE scopes SET attempts = attempts + 1 WHERE scope = ?", (scope,)
             ).rowcount
-            if new and rows is not None:
+            if not again:
+                db.execute(
+                    "INSERT INTO scopes (scope, digest, expires_at) VALUES (?, ?, ?)",
+                    (scope, digest, expires_at),
+                )
+            if rows is not None and not again:
                 db.execute(
                     "INSERT INTO answered VALUES (?, ?, ?) "
                     "ON CONFLICT DO UPDATE SET rows = rows + excluded.rows",
@@ -201,6 +209,11 @@ class Store:
             if job_id is not None:
                 marks = [(job_id, share_id) for share_id in share_ids]
                 db.executemany("UPDATE shares SET used_by = ? WHERE share_id = ?", marks)
+
+    def forgive(self, scope: str) -> None:
+        """The last attempt was none: a peer had no room for it."""
+        with self._transaction() as db:
+            db.execute("UPDATE scopes SET attempts = attempts - 1 WHERE scope = ?", (scope,))
 
     def rows_answered(self, model: str, day: int) -> int:
         """How many rows this model was asked about on that UTC day."""
@@ -337,6 +350,12 @@ class Store:
             return self._cipher.decrypt(blob[:12], blob[12:], aad)
         except InvalidTag:
             raise CorruptStore("corrupt_store", "A stored row is damaged.") from None
+
+    def _add_attempts(self) -> None:
+        """To a store that was made before attempts were counted."""
+        with self._transaction() as db:
+            if all(name != "attempts" for _, name, *_ in db.execute("PRAGMA table_info(scopes)")):
+                db.execute("ALTER TABLE scopes ADD COLUMN attempts INTEGER NOT NULL DEFAULT 1")
 
     def _check_key(self) -> None:
         row = self._one("SELECT body FROM meta WHERE name = ?", "key-check")
