@@ -7,6 +7,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+from django.db import IntegrityError, transaction
+
 from apps.accounts.models import Party
 from apps.compute.services import job_create
 from apps.core.clock import unix_ms
@@ -99,10 +101,7 @@ def query_create(*, slug: str, buyer: Party, upload: dict[str, Any], now: dateti
         if listing.status != Listing.Status.OPEN:
             raise Conflict("listing_closed", "This listing is closed.")
         _compare(ticket, listing)
-        if Query.objects.filter(share_id=ticket.share_id).exists():
-            raise Conflict("share_id_taken", "A query with this share_id exists; share anew.")
-        if Query.objects.filter(scope=ticket.scope).exists():
-            raise Conflict("scope_taken", "A query with this scope exists; choose another.")
+        _not_taken(ticket)
         price = int(ticket.price_micro or 0)
         expires_at = min(
             datetime.fromtimestamp(ticket.expires_at, UTC), now + timedelta(seconds=HOLD_S_MAX)
@@ -145,7 +144,12 @@ def query_create(*, slug: str, buyer: Party, upload: dict[str, Any], now: dateti
             expires_at=expires_at,
             now=now,
         )
-        query.save(force_insert=True)
+        try:
+            with transaction.atomic():
+                query.save(force_insert=True)
+        except IntegrityError:  # the same share, posted at the same time
+            _not_taken(ticket)
+            raise
         log.append(
             "listings.query_held",
             {
@@ -174,6 +178,14 @@ def listing_get(slug: str) -> Listing:
     if listing is None:
         raise NotFound("listing_not_found", "There is no listing with this name.")
     return listing
+
+
+def _not_taken(ticket: tickets.Ticket) -> None:
+    """Raises Conflict where a query has this share or scope."""
+    if Query.objects.filter(share_id=ticket.share_id).exists():
+        raise Conflict("share_id_taken", "A query with this share_id exists; share anew.")
+    if Query.objects.filter(scope=ticket.scope).exists():
+        raise Conflict("scope_taken", "A query with this scope exists; choose another.")
 
 
 def _compare(ticket: tickets.Ticket, listing: Listing) -> None:

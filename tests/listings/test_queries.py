@@ -14,13 +14,14 @@ from rest_framework.test import APIClient
 
 from apps.accounts.models import User
 from apps.accounts.services import api_key_create
-from apps.compute.models import JobState, Receipt
+from apps.compute.models import Job, JobState, Receipt
 from apps.core.clock import now
 from apps.core.errors import DomainError
-from apps.listings import running
+from apps.listings import running, services
 from apps.listings.models import Query
 from apps.protocol import tickets, wire
 from apps.wallets.models import Account, Transfer
+from apps.wallets.services import account, faucet
 from tests.support.market import PRICE, Market, drain, drain_until
 from tests.support.nodes import NodeSet
 
@@ -148,6 +149,61 @@ def test_an_altered_commitment_is_refused_by_the_nodes_and_costs_nothing(sale) -
     assert query.state == "released" and query.reason
     assert balance(sale) == (10_000_000, 0)
     assert charges(query.id) == ["pend", "void"]
+
+
+def test_one_share_posted_at_once_under_many_keys_is_one_query(sale) -> None:
+    sale.fund()
+    upload = sale.row(sale.listing, ROWS[:1])
+    url = f"/api/v1/listings/{sale.listing.slug}/queries/"
+    clients = [client_of(sale) for _ in range(4)]
+    answers, barrier = [], threading.Barrier(len(clients))
+
+    def post(client: APIClient, key: str) -> None:
+        try:
+            barrier.wait(timeout=20)
+            answer = client.post(url, upload, headers={"Idempotency-Key": key})
+            answers.append((answer.status_code, answer.json().get("code")))
+        finally:
+            close_old_connections()
+
+    threads = [threading.Thread(target=post, args=(c, f"k{i}")) for i, c in enumerate(clients)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(answers, key=str) == [(201, None), *[(409, "share_id_taken")] * 3]
+    assert Query.objects.count() == 1 and balance(sale) == (10_000_000, PRICE)
+
+
+def test_a_share_that_comes_between_the_look_and_the_write_is_a_conflict(sale, monkeypatch) -> None:
+    """Another buyer posts the same upload, whose money is not waited for."""
+    sale.fund()
+    faucet(party=sale.backer.party, asset="USDC", amount_micro=PRICE)
+    upload = sale.row(sale.listing, ROWS[:1])
+    account(sale.dao.party, "USDC", "revenue")
+    job_create = services.job_create
+
+    def other() -> None:
+        try:
+            services.query_create(
+                slug=sale.listing.slug, buyer=sale.backer.party, upload=upload, now=now()
+            )
+        finally:
+            close_old_connections()
+
+    def late(**fields: object) -> Job:
+        monkeypatch.setattr(services, "job_create", job_create)
+        worker = threading.Thread(target=other)
+        worker.start()
+        worker.join()
+        return job_create(**fields)
+
+    monkeypatch.setattr(services, "job_create", late)
+    with pytest.raises(DomainError) as refused:
+        sale.ask(sale.listing, upload)
+    assert refused.value.code == "share_id_taken"
+    assert Query.objects.get().buyer == sale.backer.party
+    assert balance(sale) == (10_000_000, 0)
 
 
 def test_two_workers_run_one_query_once(sale) -> None:
