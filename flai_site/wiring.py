@@ -29,6 +29,7 @@ TABLE: list[tuple[type[Event], Callable[..., None]]] = [
     (SigningKeyBound, wallets.signing_key_bound),
     (ProposalDefeated, rfms.proposal_ended),
     (ProposalExpired, rfms.proposal_ended),
+    (ProposalCanceled, rfms.proposal_taken_back),
     (CrowdfundFilled, rfms.award_if_ready),
     (ApplicationVerified, rfms.award_if_ready),
     (SubdaoFounded, participants.subdao_founded),

@@ -24,6 +24,7 @@ class Action(Protocol):
 
     kind: str
     house: str
+    by_system: bool
 
     def validate(self, payload: Payload, dao: Any) -> Payload: ...
 
@@ -36,9 +37,10 @@ _actions: dict[str, Action] = {}
 T = TypeVar("T", bound=type)
 
 
-def action(kind: str, *, house: str) -> Callable[[T], T]:
+def action(kind: str, *, house: str, by_system: bool = False) -> Callable[[T], T]:
     """Class decorator: make one instance and register it under `kind` for `house`.
 
+    by_system: only other parts of the program propose it, never a member.
     Raises ValueError when another class holds the kind.
     """
 
@@ -47,7 +49,7 @@ def action(kind: str, *, house: str) -> Callable[[T], T]:
         if held is not None and type(held).__qualname__ != cls.__qualname__:
             raise ValueError(f"the action kind {kind!r} is taken by {type(held).__qualname__}")
         instance = cls()
-        instance.kind, instance.house = kind, house
+        instance.kind, instance.house, instance.by_system = kind, house, by_system
         _actions[kind] = instance
         return cls
 

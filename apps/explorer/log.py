@@ -21,6 +21,7 @@ WORDS = {
     "governance.vote": "Vote cast",
     "governance.executed": "Proposal executed",
     "rfms.submitted": "Request submitted",
+    "rfms.taken_back": "Request taken back",
     "rfms.awarded": "Request awarded",
     "rfms.pledged": "Pledge",
     "training.scored": "Round scored",

@@ -35,7 +35,12 @@ def can_propose(actor: Party | None, dao: Dao, kind: str, now: datetime) -> Deni
     """Members above the DAO's proposal threshold may propose in the house that they sit in."""
     if actor is None:
         return Denied("sign_in", "Sign in to make a proposal.")
-    house = actions.get(kind).house
+    action = actions.get(kind)
+    if action.by_system:
+        return Denied(
+            "system_only", "This kind of proposal follows from an event; nobody makes it."
+        )
+    house = action.house
     if (house == House.SUPER) != (dao.kind == Dao.Kind.SUPER):
         return Denied("wrong_house", "This DAO does not decide that kind of proposal.")
     held = weights.house_weight(dao, house, actor, now)

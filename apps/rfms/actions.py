@@ -13,9 +13,12 @@ from apps.rfms.models import Rfm
 from apps.subdaos.models import Dao
 
 
-@action(services.APPROVE, house="super")
+@action(services.APPROVE, house="super", by_system=True)
 class Approve:
-    """{"rfm": id, "spec_hash"}: open the crowdfund and the call for participants."""
+    """{"rfm": id, "spec_hash"}: open the crowdfund and the call for participants.
+
+    Its author submits a request: POST /rfms/{slug}/submit/ makes this proposal.
+    """
 
     def validate(self, payload: Payload, dao: Dao) -> Payload:
         if set(payload) != {"rfm", "spec_hash"} or not isinstance(payload["rfm"], str):
@@ -23,7 +26,6 @@ class Approve:
         rfm = _rfm(payload["rfm"])
         if rfm is None or rfm.approved_at or rfm.rejected_at:
             raise BadInput("unknown_rfm", "There is no such request to decide on.")
-        # Its author submits it: POST /rfms/{slug}/submit/ makes this proposal, once.
         if rfm.submitted_at is not None:
             raise BadInput("already_submitted", "This request is being voted on already.")
         if payload["spec_hash"] != rfm.spec_hash:

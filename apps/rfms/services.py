@@ -16,6 +16,7 @@ from apps.core.events import emit
 from apps.core.permissions import ensure
 from apps.core.transactions import durable, require_transaction
 from apps.core.wake import wake
+from apps.governance.models import Proposal
 from apps.governance.services import propose_by_system
 from apps.participants.services import call_open
 from apps.protocol import wire
@@ -40,8 +41,10 @@ __all__ = [
     "pledge_withdraw",
     "rfm_approve",
     "rfm_create",
+    "rfm_of_ref",
     "rfm_reject",
     "rfm_submit",
+    "rfm_take_back",
     "rfm_update",
     "sweep_due",
 ]
@@ -100,7 +103,7 @@ def rfm_submit(*, actor: Party, slug: str, now: datetime) -> Rfm:
             payload={"rfm": str(rfm.id), "spec_hash": rfm.spec_hash},
             title=f"Open “{rfm.title}” for funding",
             description=rfm.objective,
-            ref=str(rfm.id),
+            ref=_ref(rfm),
             proposer=actor,
             times={
                 "voting_delay_s": max(
@@ -174,13 +177,44 @@ def rfm_approve(
 def rfm_reject(*, rfm_id: UUID | str, proposal_id: UUID | str, now: datetime) -> None:
     """The vote was lost or its execution expired. Rejecting twice is rejecting once."""
     with durable():
-        rfm = Rfm.objects.select_for_update(of=("self",)).filter(id=rfm_id).first()
-        if rfm is None or rfm.approved_at or rfm.rejected_at:
+        rfm = _in_vote(rfm_id, proposal_id)
+        if rfm is None:
             return
         rfm.rejected_at = now
         rfm.save(update_fields=["rejected_at"])
         log.append("rfms.rejected", {"id": str(rfm.id), "proposal": str(proposal_id)}, now=now)
         emit(events.RfmRejected(rfm_id=str(rfm.id), proposal_id=str(proposal_id)), now=now)
+
+
+def rfm_take_back(*, rfm_id: UUID | str, proposal_id: UUID | str, now: datetime) -> None:
+    """Its author took the proposal back: a draft again, to be rewritten and submitted anew."""
+    with durable():
+        rfm = _in_vote(rfm_id, proposal_id)
+        if rfm is None:
+            return
+        rfm.submitted_at = rfm.proposal = None
+        rfm.save(update_fields=["submitted_at", "proposal"])
+        log.append("rfms.taken_back", {"id": str(rfm.id), "proposal": str(proposal_id)}, now=now)
+
+
+def rfm_of_ref(ref: str) -> str:
+    """The id of the request that an approval's `ref` is about."""
+    return ref.partition(":")[0]
+
+
+def _ref(rfm: Rfm) -> str:
+    """The id for the first submission, "id:n" for the n-th: a ref has one proposal for ever."""
+    before = Proposal.objects.filter(kind=APPROVE, ref__startswith=str(rfm.id)).count()
+    return f"{rfm.id}:{before + 1}" if before else str(rfm.id)
+
+
+def _in_vote(rfm_id: UUID | str, proposal_id: UUID | str) -> Rfm | None:
+    """Locked, if it is this proposal that decides on it now."""
+    return (
+        Rfm.objects.select_for_update(of=("self",))
+        .filter(id=rfm_id, proposal=proposal_id, approved_at=None, rejected_at=None)
+        .first()
+    )
 
 
 def spec_hash(spec: dict[str, Any]) -> str:

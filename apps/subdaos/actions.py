@@ -23,11 +23,13 @@ class SetPrice:
         text = str(raw) if isinstance(raw, int) and not isinstance(raw, bool) else raw
         if set(payload) != {"price_micro"} or not isinstance(text, str):
             raise BadInput("bad_payload", "Give price_micro, in micro-units, and nothing else.")
-        if not (text.isascii() and text.isdigit()) or not 1 <= int(text[:20]) <= PRICE_MAX:
+        digits = text.isascii() and text.isdigit() and len(text) <= len(str(PRICE_MAX))
+        if not digits or not 1 <= int(text) <= PRICE_MAX:
             raise BadInput("bad_price", f"A price lies between 1 and {PRICE_MAX} micro-units.")
-        if text == dao.params["price_micro"]:
+        price = str(int(text))
+        if price == dao.params["price_micro"]:
             raise BadInput("no_change", "This is the price already.")
-        return {"price_micro": str(int(text))}
+        return {"price_micro": price}
 
     def describe(self, payload: Payload, dao: Dao) -> list[dict[str, Any]]:
         return [

@@ -5,23 +5,26 @@ from __future__ import annotations
 import json
 from datetime import datetime, timedelta
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
 from apps.core import actions
 from apps.core.errors import DomainError, Forbidden
+from apps.core.handlers import handlers_for
 from apps.core.models import OutboxEvent
 from apps.core.transactions import durable
 from apps.governance import executing, selectors, services
 from apps.governance.models import Proposal, Vote
 from apps.participants.services import whitelist_propose
 from apps.protocol.tally import State
+from apps.rfms import services as rfms
 from apps.rfms.handlers import proposal_ended
 from apps.subdaos import selectors as subdaos
 from apps.subdaos.services import param_set
 from apps.wallets import log
 from apps.wallets.services import faucet, send, stake, unstake
-from tests.governance.helpers import MICRO, at, founded, party, submitted, whitelisted
+from tests.governance.helpers import MICRO, SPEC, at, founded, party, submitted, whitelisted
 
 pytestmark = pytest.mark.django_db
 
@@ -174,6 +177,10 @@ def test_a_small_holder_is_below_the_proposal_threshold() -> None:
         {"price_micro": "0.5"},
         {"price_micro": "²"},
         {"price_micro": "9" * 40},
+        {"price_micro": "0" * 19 + "1" + "9" * 20},
+        {"price_micro": str(10**15 + 1)},
+        {"price_micro": 10**40},
+        {"price_micro": "0500000"},
         {"price_micro": True},
         {"price_micro": "500000"},
         {"price_micro": "600000", "more": 1},
@@ -303,6 +310,56 @@ def test_the_proposer_takes_back_before_voting_only() -> None:
     other = price_proposal(dao, backer, at(30))
     with pytest.raises(Forbidden, match="voting_begun"):
         services.cancel(actor=backer, proposal_id=other.id, now=at(36))
+
+
+def test_a_request_taken_back_is_a_draft_that_can_be_sent_again() -> None:
+    author, voter = party("Author"), party("Staker", flai=10)
+    rfm = submitted(author, governance={"voting_delay_s": 5, "voting_period_s": 3})
+    first = rfm.proposal_id
+    services.cancel(actor=author, proposal_id=first, now=at(1))
+    (event,) = events("governance.ProposalCanceled")
+    for _ in range(2):
+        dispatch("governance.ProposalCanceled", event, at(1))
+    rfm.refresh_from_db()
+    assert (rfm.status, rfm.proposal_id) == ("draft", None)
+    rfms.rfm_update(actor=author, slug=rfm.slug, title="Better", spec=rfm.spec, now=at(2))
+    again = rfms.rfm_submit(actor=author, slug=rfm.slug, now=at(3))
+    assert again.proposal_id != first
+    # The first proposal's event, delivered late once more, does not touch the second vote.
+    dispatch("governance.ProposalCanceled", event, at(4))
+    rfm.refresh_from_db()
+    assert (rfm.status, rfm.title) == ("voting", "Better")
+    services.vote(actor=voter, proposal_id=again.proposal_id, support="against", now=at(9))
+    executing.advance(proposal_id=again.proposal_id, now=at(12))
+    (event,) = events("governance.ProposalDefeated")
+    dispatch("governance.ProposalDefeated", event, at(12))
+    rfm.refresh_from_db()
+    assert rfm.status == "rejected"
+
+
+def test_only_its_author_sends_a_request_to_the_vote() -> None:
+    author, other = party("Author"), party("Staker", flai=10)
+    draft = rfms.rfm_create(submitter=author, title="Draft", spec=SPEC, now=at(0))
+    payload = {"rfm": str(draft.id), "spec_hash": draft.spec_hash}
+    with pytest.raises(Forbidden, match="system_only"):
+        services.propose(
+            actor=other,
+            dao=subdaos.superdao(),
+            kind="rfms.approve",
+            payload=payload,
+            title="x",
+            now=at(0),
+        )
+    assert not Proposal.objects.exists()
+    assert rfms.rfm_submit(actor=author, slug=draft.slug, now=at(1)).status == "voting"
+
+
+def dispatch(name: str, payload: dict[str, Any], now: datetime) -> None:
+    """As the outbox does: to every handler that the wiring ties to the event."""
+    import flai_site.wiring  # noqa: F401
+
+    for handler in handlers_for(name).values():
+        handler(payload, event_id=uuid4(), now=now)
 
 
 def test_cached_weights_are_the_sum_of_the_votes() -> None:
