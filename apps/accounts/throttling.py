@@ -7,6 +7,7 @@ import logging
 
 from django.conf import settings
 from django.core.cache import cache
+from django.http import HttpRequest
 from redis.exceptions import RedisError
 from rest_framework.request import Request
 from rest_framework.throttling import SimpleRateThrottle
@@ -28,13 +29,14 @@ class SignUpThrottle(SimpleRateThrottle):
     def get_rate(self) -> str:
         return "600/hour" if settings.FAUCET else "20/hour"
 
-    def get_cache_key(self, request: Request, view: APIView) -> str:
+    def get_cache_key(self, request: HttpRequest | Request, view: APIView | None) -> str:
         # Not get_ident: it believes the X-Forwarded-For that anybody may send. Behind a proxy, the
         # server in front of us (uvicorn) sets REMOTE_ADDR, from proxies that it is told to trust.
         ident = request.META.get("REMOTE_ADDR", "")
         return self.cache_format % {"scope": self.scope, "ident": ident}
 
-    def allow_request(self, request: Request, view: APIView) -> bool:
+    def allow_request(self, request: HttpRequest | Request, view: APIView | None = None) -> bool:
+        """For the page too, which counts in the same place as the API."""
         try:
             return super().allow_request(request, view)
         except (RedisError, OSError):

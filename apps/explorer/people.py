@@ -20,6 +20,8 @@ from apps.accounts import selectors, services, throttling
 from apps.core.errors import DomainError
 from apps.explorer.page import act, explain, party_of, safe_next, show
 
+TOO_MANY = "Too many accounts were asked for from your address. Wait an hour, then try again."
+
 
 class SignUpForm(forms.Form):
     email = forms.EmailField(
@@ -83,7 +85,12 @@ def sign_up(request: HttpRequest) -> HttpResponse:
     """A new account, signed in at once."""
     if request.user.is_authenticated:
         return redirect("explorer:account")
-    form = SignUpForm(request.POST or None)
+    form = SignUpForm(request.POST if request.method == "POST" else None)
+    # Every attempt counts, as in the API: whether an e-mail is known is an answer too.
+    if request.method == "POST" and not throttling.SignUpThrottle().allow_request(request):
+        form.is_valid()
+        form.add_error(None, TOO_MANY)
+        return show(request, "sign_up.html", "", status=429, form=form)
     if request.method == "POST" and form.is_valid():
         try:
             user, party = services.sign_up(**form.cleaned_data)

@@ -1,4 +1,4 @@
-"""Passwords can't be guessed by trying: each address has few tries for an account."""
+"""Passwords can't be guessed by trying, nor accounts made without end."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from django.test import Client
 from django.urls import reverse
 
 from apps.accounts import services
+from apps.accounts.models import User
 
 EMAIL, PASSWORD = "ada@example.org", "long enough to keep"
 
@@ -41,3 +42,20 @@ def test_nobody_can_lock_somebody_elses_account() -> None:
 
 def test_the_right_password_is_not_counted() -> None:
     assert all(attempt(PASSWORD) for _ in range(12))
+
+
+def test_the_page_and_the_api_count_sign_ups_together(settings) -> None:
+    settings.FAUCET = False
+    client, json = Client(REMOTE_ADDR="192.0.2.7"), "application/json"
+    page, api = reverse("explorer:sign-up"), "/api/v1/accounts/"
+    form = {"email": "eve@example.org", "password": PASSWORD, "name": "Eve", "kind": "person"}
+    for _ in range(10):
+        assert client.post(page, {}).status_code == 422
+        assert client.post(api, {}, json).status_code == 400
+    refused = client.post(page, form)
+    assert refused.status_code == 429
+    assert "Too many accounts" in refused.content.decode()
+    assert client.post(api, form, json).status_code == 429
+    assert not User.objects.filter(email="eve@example.org").exists()
+    assert client.get(page).status_code == 200
+    assert Client(REMOTE_ADDR="192.0.2.8").post(page, form).status_code == 302
