@@ -12,7 +12,7 @@ from django.conf import settings
 from apps.accounts.models import Party
 from apps.accounts.selectors import system_party
 from apps.core.clock import now as clock_now
-from apps.core.errors import BadInput, Forbidden
+from apps.core.errors import BadInput, Forbidden, Unprocessable
 from apps.core.ids import effect_of
 from apps.core.transactions import durable, require_transaction
 from apps.wallets import ledger, log
@@ -22,6 +22,7 @@ from apps.wallets.selectors import asset_by_code
 
 FAUCET_MAX_MICRO = 100_000 * 1_000_000
 STAKEABLE = ("FLAI", "SDT-")
+PAYEES = (Party.Kind.PERSON, Party.Kind.ORGANISATION)
 
 
 def account(owner: Party, asset: Asset | str, purpose: str = "main") -> Account:
@@ -109,7 +110,11 @@ def send(
 
     idempotency (here and below): the same one again, from the same party, returns the transfer that
     exists, or raises TransferConflict when it was another payment's.
+
+    Raises Unprocessable for a payee that nobody signs in for: the money would lie there for ever.
     """
+    if to.kind not in PAYEES:
+        raise Unprocessable("not_a_payee", "Only people and organisations can be paid.", field="to")
     now = now or clock_now()
     with durable():
         leg = Leg(

@@ -7,6 +7,7 @@ import uuid
 import pytest
 from rest_framework.test import APIClient
 
+from apps.accounts.models import Party
 from apps.accounts.services import api_key_create, sign_up
 from apps.core.models import IdempotentCall
 from apps.wallets.models import Transfer
@@ -84,6 +85,17 @@ def test_a_refusal_writes_nothing_and_its_key_may_try_again():
     assert not Transfer.objects.exists() and not IdempotentCall.objects.exists()
     post(ada, "faucet", {"asset": "USDC", "amount_micro": "7"})
     assert post(ada, "transfers", body, "k1").status_code == 201
+
+
+@pytest.mark.parametrize("kind", ["system", "dao"])
+def test_money_is_not_sent_where_nobody_can_take_it(kind):
+    ada, _ = member("ada")
+    Party.objects.create(kind=kind, name="Nobody", slug="nobody")
+    post(ada, "faucet", {"asset": "USDC", "amount_micro": "5"})
+    for slug in ("nobody", "superdao", "protocol"):
+        refused = post(ada, "transfers", {"to": slug, "asset": "USDC", "amount_micro": "5"})
+        assert (refused.status_code, refused.data["code"]) == (422, "not_a_payee")
+    assert usdc(ada) == "5"
 
 
 @pytest.mark.parametrize("key", [None, "", "x" * 201, "line\tbreak"])
