@@ -12,8 +12,6 @@ from apps.participants import services
 from apps.participants.models import Application
 from apps.subdaos.models import Dao
 
-LIST_MAX = 500
-
 
 @action(services.WHITELIST, house="sbgt")
 class Whitelist:
@@ -23,8 +21,10 @@ class Whitelist:
         ids = payload.get("applications")
         if set(payload) != {"applications"} or not isinstance(ids, list):
             raise BadInput("bad_payload", "Give applications, a list of ids, and nothing else.")
-        if not 1 <= len(ids) <= LIST_MAX or not all(isinstance(one, str) for one in ids):
-            raise BadInput("bad_payload", f"Name 1 to {LIST_MAX} applications by their ids.")
+        if not 1 <= len(ids) <= services.LIST_MAX or not all(isinstance(one, str) for one in ids):
+            raise BadInput(
+                "bad_payload", f"Name 1 to {services.LIST_MAX} applications by their ids."
+            )
         rows = _rows(ids, dao)
         if len(rows) != len(set(ids)):
             raise BadInput("unknown_application", "An application is not one to this SubDAO.")

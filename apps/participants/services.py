@@ -24,6 +24,7 @@ from apps.subdaos.models import Dao
 from apps.wallets import log
 
 WHITELIST = "participants.whitelist"
+LIST_MAX = 500  # applications that one proposal may name
 
 
 def call_open(*, slug: str, schema: Mapping[str, Any], rows_min: int, now: datetime) -> Call:
@@ -133,23 +134,32 @@ def application_file(
     return application
 
 
-def whitelist_propose(*, dao_id: UUID | str, now: datetime) -> Proposal | None:
-    """The first vote of a new SubDAO: let in everybody whose application is verified. Once."""
+def whitelist_propose(*, dao_id: UUID | str, now: datetime) -> list[Proposal]:
+    """The first votes of a new SubDAO: let in everybody whose application is verified. Once.
+
+    One proposal for each LIST_MAX applications, as many as a proposal may name.
+    """
     with durable():
-        dao = Dao.objects.select_related("party").get(id=dao_id)
-        pending = selectors.verified(dao.call)
-        if not pending:
-            return None
-        return propose_by_system(
-            dao=dao,
-            kind=WHITELIST,
-            payload={"applications": [str(row.id) for row in pending]},
-            title=f"Admit the first {len(pending)} participants",
-            description="Their attestations were checked against the schema and are signed. "
-            "Members decide whose data and judgement the model is made of.",
-            ref=f"founding:{dao.id}",
-            now=now,
-        )
+        dao = Dao.objects.select_for_update(of=("self",)).select_related("party").get(id=dao_id)
+        made = Proposal.objects.filter(kind=WHITELIST, ref__startswith=f"founding:{dao.id}:")
+        if made:
+            return sorted(made, key=lambda row: int(row.ref.rpartition(":")[2]))
+        pending = list(selectors.verified(dao.call))
+        parts = [pending[i : i + LIST_MAX] for i in range(0, len(pending), LIST_MAX)]
+        return [
+            propose_by_system(
+                dao=dao,
+                kind=WHITELIST,
+                payload={"applications": [str(row.id) for row in part]},
+                title=f"Admit the first {len(pending)} participants"
+                + (f", part {n} of {len(parts)}" if len(parts) > 1 else ""),
+                description="Their attestations were checked against the schema and are signed. "
+                "Members decide whose data and judgement the model is made of.",
+                ref=f"founding:{dao.id}:{n}",
+                now=now,
+            )
+            for n, part in enumerate(parts, 1)
+        ]
 
 
 def whitelist(

@@ -148,8 +148,7 @@ def founded(**changes: Any) -> tuple[Dao, list[Party], Party]:
 
 
 def whitelisted(dao: Dao, members: list[Party]) -> None:
-    proposal = whitelist_propose(dao_id=dao.id, now=at(21))
-    assert proposal is not None
+    (proposal,) = whitelist_propose(dao_id=dao.id, now=at(21))
     for member in members:
         governance.vote(actor=member, proposal_id=proposal.id, support="for", now=at(22))
     executing.advance(proposal_id=proposal.id, now=at(24))

@@ -135,9 +135,10 @@ def test_the_system_proposes_once_per_reference() -> None:
     first = whitelist_propose(dao_id=dao.id, now=at(21))
     again = whitelist_propose(dao_id=dao.id, now=at(30))
     assert first == again
-    assert first.proposer is None
-    assert first.house == "sbgt"
-    assert first.total_weight == 4 * MICRO
+    (only,) = first
+    assert only.proposer is None
+    assert only.house == "sbgt"
+    assert only.total_weight == 4 * MICRO
 
 
 def test_members_of_the_right_house_propose() -> None:
@@ -291,7 +292,7 @@ def test_the_timelock_queues() -> None:
 
 def test_a_late_quorum_extends_once() -> None:
     dao, members, _ = founded(governance={"voting_period_s": 10, "late_quorum_s": 6})
-    proposal = whitelist_propose(dao_id=dao.id, now=at(30))
+    (proposal,) = whitelist_propose(dao_id=dao.id, now=at(30))
     services.vote(actor=members[0], proposal_id=proposal.id, support="for", now=at(39))
     proposal.refresh_from_db()
     assert proposal.voting_ends_at == at(45)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from apps.accounts.models import Party
 from apps.core.errors import DomainError, Forbidden
 from apps.governance import executing
 from apps.governance import services as governance
@@ -126,6 +127,36 @@ def test_a_key_is_needed_and_the_call_must_be_open(rfm) -> None:
         services.application_file(
             actor=site, call=None, role="custodian", attestation={}, signature="", now=at(9)
         )
+
+
+def test_more_participants_than_one_list_holds_are_admitted_by_several_votes() -> None:
+    dao, members, _ = founded()
+    crowd = Party.objects.bulk_create(
+        Party(kind="organisation", name=f"Site {i}", slug=f"crowd-{i}") for i in range(997)
+    )
+    Application.objects.bulk_create(
+        Application(
+            call=dao.call,
+            party=who,
+            role="custodian",
+            public_key=f"{i:064x}",
+            attestation={"rows": 100},
+            signature="00" * 64,
+            filed_at=at(10),
+            verified_at=at(10),
+        )
+        for i, who in enumerate(crowd)
+    )
+    made = services.whitelist_propose(dao_id=dao.id, now=at(21))
+    assert [len(row.payload["applications"]) for row in made] == [500, 500, 1]
+    assert [row.ref for row in made] == [f"founding:{dao.id}:{n}" for n in (1, 2, 3)]
+    assert made[1].title == "Admit the first 1001 participants, part 2 of 3"
+    for proposal in made:
+        for member in members:
+            governance.vote(actor=member, proposal_id=proposal.id, support="for", now=at(22))
+        executing.advance(proposal_id=proposal.id, now=at(24))
+    assert Application.objects.exclude(whitelisted_at=None).count() == 1001
+    assert services.whitelist_propose(dao_id=dao.id, now=at(25)) == made
 
 
 def test_who_comes_later_is_proposed_by_a_member() -> None:
