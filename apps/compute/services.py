@@ -304,6 +304,14 @@ def job_failed(job: Job, *, code: str, reason: str, now: datetime) -> bool:
     return True
 
 
+def job_abandoned(job_id: Any, *, code: str, reason: str, now: datetime) -> None:
+    """Give up a job that nobody waits for any more, whoever has it at hand. Inner writer."""
+    require_transaction("compute.job_abandoned")
+    job = Job.objects.select_for_update().get(pk=job_id)
+    if job.state not in (JobState.DONE, JobState.FAILED):
+        job_failed(job, code=code, reason=reason, now=now)
+
+
 def _due(job: Job, now: datetime) -> bool:
     if job.state == JobState.QUEUED:
         return job.due_at <= now

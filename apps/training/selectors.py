@@ -158,7 +158,9 @@ def _rows_by_slug(held: Round) -> Json:
 
 def shares_due(*, now: datetime, limit: int = 100) -> list[Any]:
     """Ids of sealed shares that wait to be handed to the nodes."""
-    rows = Submission.objects.filter(state=Submission.State.RECEIVED, due_at__lte=now)
+    rows = Submission.objects.filter(
+        state=Submission.State.RECEIVED, upload__isnull=False, due_at__lte=now
+    )
     return list(rows.order_by("due_at").values_list("id", flat=True)[:limit])
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from uuid import UUID
 
 from apps.compute.selectors import node_set
+from apps.compute.services import job_abandoned
 from apps.core.clock import unix_ms
 from apps.core.errors import Conflict, DomainError, NotFound
 from apps.core.events import emit
@@ -35,6 +36,7 @@ from apps.wallets import log
 
 logger = logging.getLogger(__name__)
 ROUND_S = 3600
+OVER = "The round is over."
 # Phases that wait for members; a computing round ends by its job.
 WAITING_PHASES = (Phase.MOMENTS, Phase.NORMALISING, Phase.UPDATES)
 
@@ -178,12 +180,21 @@ def round_fail(held: Round, *, reason: str, now: datetime) -> None:
 
 
 def round_close(held: Round, phase: Phase, *, reason: str, now: datetime) -> None:
-    """The end of a round: sealed uploads are dropped, the nodes keep what they need."""
+    """The end of a round: sealed uploads are dropped, the nodes keep what they need.
+
+    What was on its way to the nodes is not sent any more, and open jobs are given up.
+    """
     phase_to(held, phase)
     held.closed_at, held.reason = now, reason
     if reason:
         note(held, reason, now)
+    held.submissions.filter(state=Submission.State.RECEIVED).update(
+        state=Submission.State.REFUSED, reason=OVER
+    )
     held.submissions.update(upload=None)
+    for job_id in (held.moments_job_id, held.round_job_id):
+        if job_id is not None:
+            job_abandoned(job_id, code="round_over", reason=reason or OVER, now=now)
     emit(RoundClosed(round_id=str(held.id), dao_id=str(held.dao_id)), now=now)
 
 

@@ -8,9 +8,10 @@ import pytest
 
 from apps.compute import control
 from apps.compute.models import Job
+from apps.compute.selectors import jobs_due
 from apps.core.clock import now
 from apps.core.errors import DomainError
-from apps.training import running, services, submissions
+from apps.training import running, selectors, services, submissions
 from apps.training.models import Round, Submission
 from tests.support.market import Market, drain
 from tests.support.nodes import NodeSet
@@ -138,6 +139,29 @@ def test_a_round_that_nobody_fills_expires_and_says_who_is_missing(market) -> No
     assert held.phase == "failed"
     assert site.party.slug not in held.reason.replace(".", "").replace(",", "").split()
     assert market.custodians[1].party.slug in held.reason
+
+
+def test_a_round_that_is_over_leaves_nothing_for_the_sweep(market) -> None:
+    """One stays with a share that never got there, the next with a job that nobody took."""
+    held = market.whitelist()
+    site = market.custodians[0]
+    share, _ = market.submit(held, site, market.upload(held, site, "sums", market.sums(1)))
+    late = held.expires_at + timedelta(seconds=1)
+    assert services.rounds_expire(now=late) == 1
+    share.refresh_from_db()
+    assert (share.state, share.reason, share.upload) == ("refused", "The round is over.", None)
+    assert selectors.shares_due(now=late) == []
+    again = services.round_open_if_ready(dao_id=market.dao.id, now=now())
+    for i, site in enumerate(market.custodians):
+        market.submit(again, site, market.upload(again, site, "sums", market.sums(i)))
+    for submission in Submission.objects.filter(state="received"):
+        submissions.share_deliver(submission_id=submission.id)
+    again.refresh_from_db()
+    assert (again.phase, again.moments_job.state) == ("normalising", "queued")
+    late = again.expires_at + timedelta(seconds=1)
+    assert services.rounds_expire(now=late) == 1
+    assert Job.objects.get(moments_round=again).state == "failed"
+    assert jobs_due(now=late) == []
 
 
 def test_a_round_whose_node_never_comes_back_fails_when_its_time_is_over(
