@@ -17,3 +17,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     *[path("api/v1/", include(f"apps.{app}.apis")) for app in APIS],
     path("", include("apps.explorer.urls")),
 ]
+
+handler400 = "flai_site.errors.bad_request"
+handler404 = "flai_site.errors.not_found"
+handler500 = "flai_site.errors.server_error"

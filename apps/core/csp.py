@@ -26,7 +26,7 @@ POLICY = "; ".join(
     )
 )
 
-_Handler = (
+Handler = (
     Callable[[HttpRequest], HttpResponseBase] | Callable[[HttpRequest], Awaitable[HttpResponseBase]]
 )
 
@@ -37,7 +37,7 @@ class ContentSecurityPolicyMiddleware:
     sync_capable = True
     async_capable = True
 
-    def __init__(self, get_response: _Handler) -> None:
+    def __init__(self, get_response: Handler) -> None:
         self.get_response = get_response
         if iscoroutinefunction(get_response):
             markcoroutinefunction(self)

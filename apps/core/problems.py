@@ -10,6 +10,7 @@ from http import HTTPStatus
 from typing import Any
 
 from django.core.exceptions import PermissionDenied, ValidationError
+from django.db import DataError
 from django.http import Http404
 from rest_framework import exceptions
 from rest_framework.response import Response
@@ -34,7 +35,8 @@ def problem(status: int, code: str, detail: str, facts: Mapping[str, Any] = {}) 
 
 
 def exception_handler(exc: Exception, context: dict[str, Any]) -> Response | None:
-    """DRF's hook. Unknown exceptions pass (500): their text may not be safe to show."""
+    """DRF's hook. Unknown exceptions pass (flai_site.errors answers them): their text may not be
+    safe to show."""
     headers: dict[str, str] = {}
     if isinstance(exc, DomainError):
         body = problem(exc.status, exc.code, exc.text, _json(exc.args_))
@@ -44,6 +46,8 @@ def exception_handler(exc: Exception, context: dict[str, Any]) -> Response | Non
         body = problem(403, "forbidden", "You may not do this.")
     elif isinstance(exc, ValidationError):
         body = problem(400, "invalid", " ".join(exc.messages))
+    elif isinstance(exc, DataError):  # a NUL inside a JSON value, a number beyond its column
+        body = problem(400, "bad_input", "A value in the request cannot be stored.")
     elif isinstance(exc, exceptions.ValidationError):
         body = problem(400, "invalid", _first_text(exc.detail), {"errors": exc.detail})
     elif isinstance(exc, exceptions.APIException):

@@ -1,0 +1,71 @@
+"""Whatever is asked, the API answers in problem details, and the pages in pages."""
+
+from __future__ import annotations
+
+import uuid
+
+import pytest
+from django.test import Client
+from rest_framework.test import APIClient
+
+from apps.accounts import selectors
+from tests.governance.helpers import SPEC
+from tests.rfms.test_api import Member
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "proposals/?dao=%00",
+        "proposals/?kind=%00",
+        "proposals/?kind=a\0b",
+        "rfms/?status=%00",
+        "rfms/%00/",
+        "parties/%00/",
+        "jobs/%00/",
+        "log/inclusion/?ref=x:%00",
+        f"rounds/{uuid.UUID(int=0)}/shares/%00/",
+    ],
+)
+def test_a_nul_in_an_address_is_a_bad_request(path) -> None:
+    answer = Client(raise_request_exception=False).get(f"/api/v1/{path}")
+    assert (answer.status_code, answer["Content-Type"]) == (400, "application/problem+json")
+    assert answer.json()["code"] == "bad_input" and "Content-Security-Policy" in answer.headers
+
+
+def test_a_nul_in_a_pages_address_is_a_page() -> None:
+    answer = Client(raise_request_exception=False).get("/models/?page=%00")
+    assert answer.status_code == 400
+    assert "could not be understood" in answer.content.decode()
+
+
+def test_a_nul_in_a_json_value_is_a_bad_request() -> None:
+    who = Member("author")
+    for body in (
+        {"title": "x", "spec": {**SPEC, "objective": "a\0b"}},
+        {"title": "x\0", "spec": SPEC},
+        {"title": "x", "spec": {**SPEC, "label": {"name": "a\0b"}}},
+    ):
+        answer = who.client.post("/api/v1/rfms/", body)
+        assert answer.status_code in (400, 422), answer.content
+        assert answer["Content-Type"] == "application/problem+json"
+
+
+def test_a_fault_that_nobody_foresaw_is_told_without_its_text(monkeypatch) -> None:
+    def broken(slug: str) -> None:
+        raise RuntimeError("the secret is 42")
+
+    monkeypatch.setattr(selectors, "party_by_slug", broken)
+    answer = APIClient(raise_request_exception=False).get("/api/v1/parties/ada/")
+    assert (answer.status_code, answer["Content-Type"]) == (500, "application/problem+json")
+    told = answer.json()
+    assert (told["status"], told["code"]) == (500, "internal_error")
+    assert b"secret" not in answer.content and b"RuntimeError" not in answer.content
+
+
+def test_an_unknown_api_address_is_told_in_problem_details() -> None:
+    answer = Client().get("/api/v1/nothing/here/")
+    assert (answer.status_code, answer["Content-Type"]) == (404, "application/problem+json")
+    assert answer.json()["code"] == "not_found"
