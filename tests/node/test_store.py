@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from workers.node.errors import StartError
-from workers.node.store import Binding, CorruptStore, Rows, Store, StoredJob
+from workers.node.store import STAGED_FOR_S, Binding, CorruptStore, Rows, Store, StoredJob
 
 KEY = bytes(range(32))
 
@@ -19,15 +19,15 @@ def store(tmp_path):
     store.close()
 
 
-def words(seed=0):
+def words(seed=0, size=3):
     rng = np.random.default_rng(seed)
-    return tuple(rng.integers(0, 2**64, 3, dtype=np.uint64) for _ in range(2))
+    return tuple(rng.integers(0, 2**64, size, dtype=np.uint64) for _ in range(2))
 
 
-def put(store, *, expires_at=100):
+def put(store, *, expires_at=100, size=3):
     share_id = secrets.token_hex(16)
-    ticket = {"share_id": share_id, "expires_at": expires_at, "shape": [3]}
-    store.put_share(ticket=ticket, ticket_id="t" + share_id, ack={"at": 1}, words=words())
+    ticket = {"share_id": share_id, "expires_at": expires_at, "shape": [size]}
+    store.put_share(ticket=ticket, ticket_id="t" + share_id, ack={"at": 1}, words=words(size=size))
     return share_id
 
 
@@ -134,6 +134,58 @@ def test_a_later_attempt_replaces_what_an_earlier_one_staged(store):
         store.stage(job(), model="m", result={"shape": [3]}, words=words(seed))
     store.commit("j1", share_ids=[])
     assert np.array_equal(store.model("m").words[0], words(2)[0])
+
+
+def test_an_abandoned_result_goes_some_time_after_its_scope_but_the_scope_stays_bound(store):
+    store.bind(scope="round:1", digest="d", share_ids=[], job_id=None, expires_at=9)
+    store.bind(scope="round:2", digest="d", share_ids=[], job_id=None, expires_at=9)
+    store.stage(job("j1"), model="m1", result={"shape": [3]}, words=words())
+    store.stage(job("j2", "round:2"), model="m2", result={"shape": [3]}, words=words())
+    store.commit("j2", share_ids=[])
+    store.purge(now=9 + STAGED_FOR_S - 1)
+    assert store.job("j1") is not None
+    store.purge(now=9 + STAGED_FOR_S)
+    assert store.job("j1") is None and store.binding("round:1") == Binding("d", None)
+    assert store.job("j2").state == "done" and store.model("m2") is not None
+    with store._transaction() as db:
+        assert db.execute("SELECT model FROM models").fetchall() == [("m2",)]
+
+
+def sealed_words(path, table):
+    """Pieces of every stored ciphertext of words, as it lies on disk."""
+    db = sqlite3.connect(path)
+    blobs = [row[0] for row in db.execute(f"SELECT words FROM {table}")]
+    db.close()
+    return [blob[at : at + 24] for blob in blobs for at in range(12, len(blob) - 24, 4096)]
+
+
+def found(tmp_path, pieces):
+    files = [p.read_bytes() for p in tmp_path.iterdir()]
+    return [sum(piece in file for file in files) > 0 for piece in pieces]
+
+
+@pytest.mark.parametrize("end", ["commit", "finish", "expiry"])
+def test_what_is_deleted_is_in_no_file_of_the_store(store, tmp_path, end):
+    size = 5000  # more than a page
+    share_id = put(store, size=size)
+    pieces = sealed_words(tmp_path / "s", "shares")
+    assert len(pieces) > 15 and all(found(tmp_path, pieces))
+    if end == "commit":
+        store.bind(scope="round:1", digest="d", share_ids=[share_id], job_id=None, expires_at=9)
+        for seed in (1, 2):  # the first attempt's result is replaced by the second's
+            store.stage(job(), model="m", result={"shape": [size]}, words=words(seed, size))
+            pieces += sealed_words(tmp_path / "s", "models") if seed == 1 else []
+        store.commit("j1", share_ids=[share_id])
+        assert np.array_equal(store.model("m").words[0], words(2, size)[0])
+    elif end == "finish":
+        store.bind(scope="query:1", digest="d", share_ids=[share_id], job_id="j1", expires_at=900)
+        store.finish(job("j1", "query:1", "done"), share_ids=[share_id])
+        store.purge(now=50)
+        assert store.share(share_id).words is None
+    else:
+        store.purge(now=100)
+        assert store.share(share_id) is None
+    assert not any(found(tmp_path, pieces))
 
 
 def test_a_failing_step_leaves_nothing_behind(store):

@@ -3,6 +3,9 @@
 What names a row (ids, states, times) is readable; tickets, words, answers and models are not. The
 additional data of each ciphertext is table, row id and column, so that nothing can be moved to
 another row. One transaction per step of a job, on disk (synchronous=FULL) before the node says so.
+
+What is deleted is overwritten in the database, but its ciphertext stays in the write-ahead log
+until that is emptied: after each commit of a round, and at every purge.
 """
 
 from __future__ import annotations
@@ -24,6 +27,8 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from apps.protocol import wire
 from workers.mpc.sealing import Words
 from workers.node.errors import NodeError, StartError, Unavailable
+
+STAGED_FOR_S = 86_400  # after its scope's expiry, a result may still be committed so long
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, body BLOB NOT NULL) STRICT;
@@ -274,6 +279,7 @@ class Store:
             db.execute("UPDATE jobs SET state = 'done' WHERE job_id = ?", (job_id,))
             db.execute("UPDATE models SET committed = 1 WHERE job_id = ?", (job_id,))
             self._complete(db, job_id, share_ids)
+        self._empty_log()
 
     def finish(self, job: StoredJob, *, share_ids: list[str]) -> None:
         """Keep the answer of a job that leaves nothing behind, and use its inputs up."""
@@ -291,7 +297,11 @@ class Store:
         return StoredModel(ticket=ticket, words=words)
 
     def purge(self, *, now: int) -> None:
-        """Forget what has expired: its tickets would be refused anyway."""
+        """Forget what has expired: its tickets would be refused anyway.
+
+        A round's scope stays bound for ever. What was staged for it and never committed goes some
+        time later: a node that was away may still have to commit what the others did.
+        """
         with self._transaction() as db:
             db.execute("DELETE FROM shares WHERE expires_at <= ?", (now,))
             db.execute(
@@ -300,6 +310,19 @@ class Store:
                 (now,),
             )
             db.execute("DELETE FROM scopes WHERE expires_at <= ? AND scope LIKE 'query:%'", (now,))
+            abandoned = (
+                "(SELECT job_id FROM jobs WHERE state = 'staged' AND scope IN "
+                "(SELECT scope FROM scopes WHERE expires_at <= ?))"
+            )
+            late = (now - STAGED_FOR_S,)
+            db.execute(f"DELETE FROM models WHERE committed = 0 AND job_id IN {abandoned}", late)
+            db.execute(f"DELETE FROM jobs WHERE job_id IN {abandoned}", late)
+        self._empty_log()
+
+    def _empty_log(self) -> None:
+        """Another process that reads the store just now leaves it to the next time."""
+        with self._lock:
+            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
 
     # ---- inner --------------------------------------------------------------------------------
 
