@@ -49,11 +49,13 @@ class ClaimView(APIView):
 
 
 class JobView(APIView):
-    """A job with what every node signed about it."""
+    """A job, its nodes, and what each of them signed about it."""
 
     @extend_schema(responses=OpenApiTypes.OBJECT)
     def get(self, request: Request, job_id: str) -> Response:
-        return Response(selectors.job_json(selectors.job_get(job_id)))
+        job = selectors.job_get(job_id)
+        content = selectors.job_json(job) or {}
+        return Response({**content, "nodes": selectors.descriptors_of(job)})
 
 
 def _node_json(node: Node, healthy: bool | None) -> dict[str, Any]:

@@ -60,6 +60,12 @@ def receipts_json(job: Job) -> list[dict[str, Any]]:
     return [{"node": r.node.name, "receipt": r.body, "signature": r.signature} for r in rows]
 
 
+def descriptors_of(job: Job) -> list[dict[str, Any]]:
+    """The signed descriptors of a job's nodes by index, also of nodes that have left the set."""
+    nodes = Node.objects.filter(fingerprint__in=job.descriptor["nodes"]).order_by("index")
+    return [node.descriptor for node in nodes]
+
+
 def job_json(job: Job | None, *, receipts: bool = True) -> dict[str, Any] | None:
     """A job as the API shows it."""
     if job is None:

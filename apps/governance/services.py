@@ -203,6 +203,8 @@ def _make(
             "ends_at": unix_ms(proposal.voting_ends_at),
             "quorum_bps": proposal.quorum_bps,
             "threshold_bps": proposal.threshold_bps,
+            "timelock_s": proposal.timelock_s,
+            "grace_s": proposal.grace_s,
         },
         now=now,
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import httpx
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from apps.protocol import merkle, revenue, wire
+from apps.protocol import merkle, wire
 from workers.client.api import Api
 from workers.client.replay import replay
 from workers.client.verify import HEAD_DOMAIN, Auditor, Report
@@ -31,6 +30,7 @@ def transfer(id_: str, debit: str, credit: str, amount: int, **more: Any) -> dic
 def proposal(**more: Any) -> dict[str, Any]:
     body = {"proposal": "p", "dao": "d", "house": "sbgt", "kind": "k", "payload_hash": "h"}
     body |= {"proposer": None, "starts_at": 1000, "ends_at": 2000}
+    body |= {"timelock_s": 0, "grace_s": 10}
     return leaf("governance.proposal", body | {"quorum_bps": 2000, "threshold_bps": 5000} | more)
 
 
@@ -41,26 +41,6 @@ def vote(voter: str, support: str, weight: int, at: int = 1500) -> dict[str, Any
 
 SNAPSHOT = leaf("governance.snapshot", {"proposal": "p", "at": 1000, "total": "10", "holders": 3})
 EXECUTED = leaf("governance.executed", {"proposal": "p", "payload_hash": "h"}, 2000)
-POLICY = {"sbgt_bps": 6000, "sdt_bps": 2800, "treasury_bps": 1200, "custodians_bps": 8000}
-POLICY |= {"validators_bps": 1000, "operators_bps": 1000, "stake_boost_bps": 15000}
-
-
-def epoch() -> dict[str, Any]:
-    served = {"version": "1", "revenue_micro": "10000000", "phi": {"aa": 1000, "bb": 333}}
-    body = {"dao": "dd", "epoch": 1, "served": [served | {"work": {"cc": 1}}], "jobs": {"dd": 2}}
-    body |= {"holdings": {"ee": str(2**60), "ff": "7"}, "policy": POLICY}
-    split = revenue.split(
-        [revenue.Served("1", 10_000_000, {"aa": 1000, "bb": 333}, {"cc": 1})],
-        jobs={"dd": 2},
-        holdings={"ee": 2**60, "ff": 7},
-        policy=revenue.Policy(**POLICY),
-    )
-    paid = split.by_payee()
-    own = paid.pop("dd")
-    body["paid_micro"] = {pid: str(amount) for pid, amount in paid.items()}
-    body["treasury_micro"] = str(split.treasury_micro + own)
-    return leaf("listings.epoch_settled", body)
-
 
 HONEST = [
     transfer("1", MINT, ADA, 100),
@@ -72,7 +52,6 @@ HONEST = [
     vote("aa", "for", 4),
     vote("bb", "against", 3),
     EXECUTED,
-    epoch(),
 ]
 
 
@@ -80,13 +59,7 @@ def test_an_honest_log_replays() -> None:
     state = replay(HONEST)
     assert state.findings.errors == []
     assert state.balances[BOB].posted_micro == 100
-    assert (state.findings.votes, state.findings.executed, state.findings.epochs) == (2, 1, 1)
-
-
-def broken_epoch() -> dict[str, Any]:
-    bad = json.loads(json.dumps(epoch()))
-    bad["body"]["paid_micro"]["aa"] = str(int(bad["body"]["paid_micro"]["aa"]) + 1)
-    return bad
+    assert (state.findings.votes, state.findings.executed) == (2, 1)
 
 
 @pytest.mark.parametrize(
@@ -108,7 +81,10 @@ def broken_epoch() -> dict[str, Any]:
         ([proposal(), SNAPSHOT, vote("aa", "for", 5), EXECUTED | {"at": 1999}], "before its"),
         ([proposal(payload_hash="other"), SNAPSHOT, vote("aa", "for", 5), EXECUTED], "what ran"),
         ([vote("aa", "for", 5)], "not in the log"),
-        ([broken_epoch()], "don't follow"),
+        ([proposal(timelock_s=1), SNAPSHOT, vote("aa", "for", 5), EXECUTED | {"at": 2999}],
+         "timelock"),
+        ([proposal(timelock_s=1), SNAPSHOT, vote("aa", "for", 5), EXECUTED | {"at": 13_000}],
+         "expired"),
         ([leaf("wallets.transfer", {"id": "1"})], "malformed"),
     ],
 )  # fmt: skip
@@ -171,7 +147,7 @@ def test_an_honest_server_passes_and_may_grow(tmp_path: Path) -> None:
     server.served = list(server.leaves)
     again = server.check(state)
     assert again.ok, failed(again)
-    assert any("goes on from the 10 entries" in check.text for check in again.checks)
+    assert any("goes on from the 9 entries" in check.text for check in again.checks)
 
 
 def test_an_altered_entry_is_found() -> None:

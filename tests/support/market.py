@@ -46,6 +46,7 @@ from apps.training import selectors as training
 from apps.training import submissions
 from apps.training.models import Round
 from apps.training.services import round_ticket
+from apps.wallets import log
 from apps.wallets.services import account, faucet
 from tests.support.nodes import NodeSet, fixed
 from workers.mpc import keys, sealing
@@ -166,6 +167,9 @@ class Market:
                 )
                 for m in self.members
             ]
+            for row in rows:
+                facts = {"party": row.party.pid, "role": row.role, "key": row.public_key}
+                log.append("participants.application", {"id": str(row.id), **facts}, now=at)
             whitelist(
                 dao=self.dao,
                 application_ids=[str(r.id) for r in rows],

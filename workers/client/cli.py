@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from workers.client.api import Api, ClientError
-from workers.client.home import Home
+from workers.client.home import Home, read_pins
 
 EPILOG = """\
 examples:
@@ -60,6 +60,9 @@ def parser() -> argparse.ArgumentParser:
     verify.add_argument("--url", required=True, help="address of the server")
     verify.add_argument("--state", type=Path, help="remembers key and last head between checks")
     verify.add_argument("--key", help="public key of the log, if you have it from elsewhere")
+    verify.add_argument(
+        "--nodes", type=Path, help="nodes.pin.json: the fingerprints that the operators publish"
+    )
     verify.set_defaults(run=_verify)
 
     show = commands.add_parser("journal", help="what left this home, and when")
@@ -139,7 +142,8 @@ def _predict(options: argparse.Namespace) -> int:
 def _verify(options: argparse.Namespace) -> int:
     from workers.client.verify import verify_server
 
-    report = verify_server(options.url, state=options.state, key=options.key)
+    nodes = read_pins(options.nodes, "fingerprints") if options.nodes else None
+    report = verify_server(options.url, state=options.state, key=options.key, nodes=nodes)
     for check in report.checks:
         print(f"{'✓' if check.ok else '✗'} {check.text}")
     print("Everything checks." if report.ok else "Something does not check: see ✗ above.")

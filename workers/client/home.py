@@ -123,7 +123,7 @@ class Home:
     def pinned_nodes(self) -> list[str] | None:
         """Fingerprints that the operators published; None where the site has pinned none yet."""
         path = self.path / "nodes.pin.json"
-        return _hex_list(path, "fingerprints") if path.exists() else None
+        return read_pins(path, "fingerprints") if path.exists() else None
 
     def pin_nodes(self, fingerprints: list[str]) -> None:
         content = json.dumps({"fingerprints": fingerprints}, indent=1).encode()
@@ -132,7 +132,7 @@ class Home:
     def pinned_peers(self) -> list[str] | None:
         """Public keys of the organisations it computes with; None: any that the roster names."""
         path = self.path / "peers.pin.json"
-        return _hex_list(path, "keys") if path.exists() else None
+        return read_pins(path, "keys") if path.exists() else None
 
     def _read_config(self) -> dict[str, Any]:
         path = self.path / "agent.toml"
@@ -196,7 +196,8 @@ def _read_json(path: Path) -> Any:
         raise ClientError(f"{path} can't be read as JSON.") from None
 
 
-def _hex_list(path: Path, name: str) -> list[str]:
+def read_pins(path: Path, name: str) -> list[str]:
+    """The keys or fingerprints in a file {name: [hex, …]}. Raises: ClientError."""
     content = _read_json(path)
     values = content.get(name) if isinstance(content, dict) else None
     if not isinstance(values, list) or not all(is_hex(value, KEY_BYTES) for value in values):

@@ -122,7 +122,7 @@ def receipted(
     The server shows openings; only the nodes' receipts make them true. Raises: NotTrusted.
     """
     try:
-        receipts, descriptor = _signed_for(job, nodes)
+        receipts, descriptor = signed_for(job, nodes)
         openings, receipt = dict(job["openings"]), receipts[0]
         same = (
             (receipt["circuit"], receipt["scope"]) == (circuit, scope)
@@ -145,7 +145,7 @@ def answered(query: Any, ticket: Mapping[str, Any], *, nodes: Sequence[Any]) -> 
     this ticket, alone, with the ticket's circuit and model. Raises: ClientError("not_receipted").
     """
     try:
-        receipts, descriptor = _signed_for(query["job"], nodes)
+        receipts, descriptor = signed_for(query["job"], nodes)
         blobs = {entry["fingerprint"]: unb64(entry["blob"]) for entry in query["sealed"]}
         receipt, hashes = receipts[0], {r["node"]: r["sealed"] for r in receipts}
         same = (
@@ -167,7 +167,7 @@ def answered(query: Any, ticket: Mapping[str, Any], *, nodes: Sequence[Any]) -> 
     return [blobs[fingerprint] for fingerprint in ticket["nodes"]]
 
 
-def _signed_for(job: Any, nodes: Sequence[Any]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+def signed_for(job: Any, nodes: Sequence[Any]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """(receipts, descriptor): what all of these nodes signed, and the very job that they mean.
 
     Raises: JobError; KeyError, TypeError for what is no job.

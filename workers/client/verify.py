@@ -4,18 +4,24 @@
 2. The newest head is signed by it; the head seen last time is a beginning of it.
 3. Every entry is fetched, hashed again, and their root is the head's.
 4. The entries are replayed: see `replay`.
+5. Each round's φ, evidence and model are what its nodes signed for, over the roster that the log
+   names. The nodes are those that are pinned, or those of the first check.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from apps.protocol import merkle, wire
+from apps.protocol.jobs import OPENINGS_DOMAIN, JobError, check_node
+from apps.protocol.tickets import TicketError, check_roster, members_with_role
 from workers.client.api import Api, ClientError
+from workers.client.earnings import Made
+from workers.client.nodes import signed_for
 from workers.client.replay import Replay
 
 HEAD_DOMAIN = "flai/head/v1"
@@ -45,13 +51,25 @@ class Report:
 
 
 class Auditor:
-    """One check of one server. `key` is the log's public key from elsewhere, if there is one."""
+    """One check of one server.
 
-    def __init__(self, api: Api, *, state: Path | None = None, key: str | None = None) -> None:
+    `key` is the log's public key and `nodes` the nodes' fingerprints from elsewhere, where known.
+    """
+
+    def __init__(
+        self,
+        api: Api,
+        *,
+        state: Path | None = None,
+        key: str | None = None,
+        nodes: Sequence[str] | None = None,
+    ) -> None:
         self.api = api
         self.state_path = state
         self.known = _read_state(state)
         self.given_key = key
+        self.given_nodes = nodes
+        self.nodes: set[str] = set()
         self.report = Report()
 
     def run(self) -> Report:
@@ -71,9 +89,10 @@ class Auditor:
             f"the {size} entries do not hash to the head's root",
         )
         self._consistent(key, head, hashes)
-        self._replayed(leaves)
+        self._receipted(self._replayed(leaves))
         if self.report.ok and self.state_path is not None:
             content = {"url": self.api.url, "key": key, "head": _head_facts(head)}
+            content |= {"nodes": sorted(self.nodes)}
             self.state_path.write_text(json.dumps(content, indent=1), encoding="utf-8")
         return self.report
 
@@ -159,7 +178,7 @@ class Auditor:
             return False
         return True
 
-    def _replayed(self, leaves: list[bytes]) -> None:
+    def _replayed(self, leaves: list[bytes]) -> Replay:
         state = Replay()
         for index, data in enumerate(leaves):
             try:
@@ -172,22 +191,88 @@ class Auditor:
                 continue
             state.leaf(index, leaf)
         found = state.end()
-        money = [e for e in found.errors if "transfer" in e or "balances" in e]
-        epochs = [e for e in found.errors if "epoch" in e]
+        epochs = [e for e in found.errors if "epoch" in e or "version" in e or "query" in e]
+        money = [
+            e for e in found.errors if e not in epochs and ("transfer" in e or "balances" in e)
+        ]
         rest = [e for e in found.errors if e not in money and e not in epochs]
         for errors, good in (
             (money, f"{found.transfers} transfers balance, no account below zero"),
             (rest, f"{found.votes} votes on {found.proposals} proposals; {found.executed} executed"
-             " with majority and quorum, after their deadline"),
-            (epochs, f"{found.epochs} epochs paid out by φ and holdings, to the micro-unit"),
+             " with majority and quorum, after deadline and timelock"),
+            (epochs, f"{found.epochs} epochs paid out by the rounds' φ, the queries' payments and"
+             " holdings, to the micro-unit"),
         ):  # fmt: skip
             more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
             self.report.add(not errors, good, f"{errors[0]}{more}" if errors else "")
+        return state
+
+    def _receipted(self, state: Replay) -> None:
+        """Each finished round against its job's receipts, which only its nodes can make."""
+        made = state.earnings.versions
+        expected, how = self.given_nodes, "that you gave"
+        if expected is None and self.known and self.known.get("nodes"):
+            expected, how = self.known["nodes"], "of the first check"
+        self.nodes = set(expected or ())
+        if expected is None:
+            self.nodes = {node for one in made.values() for node in one.opened["nodes"]}
+            how = "seen for the first time: compare them with what their operators publish"
+        wrong = []
+        for (dao, version), one in made.items():
+            try:
+                job = self.api.get(f"jobs/{one.done['job']}/")
+                why = None if self.nodes >= set(one.opened["nodes"]) else "its nodes are others"
+                why = why or not_receipted(job, one, keys=state.keys)
+            except ClientError as error:
+                why = error.text
+            if why:
+                wrong.append(f"version {version} of {dao}: {why}")
+        self.report.add(
+            not wrong,
+            f"{len(made)} rounds: φ, evidence and model are what the nodes signed for (nodes "
+            f"{', '.join(f'{node[:6]}…' for node in sorted(self.nodes)) or 'none yet'}, {how})",
+            wrong[0] if wrong else "",
+        )
 
 
-def verify_server(url: str, *, state: Path | None = None, key: str | None = None) -> Report:
+def not_receipted(job: Any, made: Made, *, keys: Mapping[str, str]) -> str | None:
+    """Why the nodes' receipts do not bear out what the log says of a round, or None.
+
+    `keys` name the party behind each key, as the applications in the log do.
+    """
+    opened, done = made.opened, made.done
+    try:
+        if [check_node(node) for node in job["nodes"]] != list(opened["nodes"]):
+            return "the job was not done by the round's nodes"
+        receipts, descriptor = signed_for(job, job["nodes"])
+        receipt, roster = receipts[0], descriptor["roster"]
+        if (receipt["job_id"], receipt["scope"]) != (done["job"], f"round:{done['round']}"):
+            return "the receipts are about another round"
+        if check_roster(roster) != opened["roster"]:
+            return "the nodes computed over another roster"
+        if receipt["model"] != done["model"]:
+            return "the nodes made another model"
+        if receipt["openings"] != wire.digest(OPENINGS_DOMAIN, done["evidence"]):
+            return "the nodes opened other evidence"
+        order = [keys[key] for key in members_with_role(roster, "custodian")]
+        if dict(zip(order, done["evidence"]["phi_milli"], strict=True)) != done["phi_milli"]:
+            return "φ is given to others than those who were scored"
+    except (JobError, TicketError) as error:
+        return error.text
+    except (KeyError, TypeError, ValueError):
+        return "its job or roster is malformed"
+    return None
+
+
+def verify_server(
+    url: str,
+    *,
+    state: Path | None = None,
+    key: str | None = None,
+    nodes: Sequence[str] | None = None,
+) -> Report:
     """The whole check of the server at `url`. Raises: ClientError where it does not answer."""
-    return Auditor(Api(url), state=state, key=key).run()
+    return Auditor(Api(url), state=state, key=key, nodes=nodes).run()
 
 
 def _signed(key: str, head: dict[str, Any]) -> bool:

@@ -28,7 +28,8 @@ def audit(story: Story) -> Report:
     """Phase 7: everything in the log, fetched and recomputed by a client."""
     story.screen.phase(7, "audit", "Anyone can check all of it")
     state = story.root / "heads.json"
-    report = verify_server(story.cast.url, state=state)
+    pins = story.cast.home(VISITOR.key).pinned_nodes()
+    report = verify_server(story.cast.url, state=state, nodes=pins)
     for check in report.checks:
         (story.screen.done if check.ok else story.screen.failed)(check.text)
     story.state.put("log", {"size": report.size, "ok": report.ok})

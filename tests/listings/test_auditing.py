@@ -1,0 +1,285 @@
+"""The auditor over leaves of the server's own services: honest ones pass, forged ones do not.
+
+The server may write any leaf it likes, and sign the head over it. So each test forges one claim, as
+a server would that wants somebody else to be paid or a model to look better, everything else left
+as it was, and asks the stand-alone verifier.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import pytest
+from django.test import Client
+
+from apps.compute.services import node_claim
+from apps.core.clock import now
+from apps.listings.epochs import epoch_settle
+from apps.protocol import jobs, wire
+from apps.subdaos.models import Epoch
+from apps.wallets import log
+from apps.wallets.models import LogLeaf
+from apps.wallets.services import send, stake
+from tests.support.market import PRICE, Market, drain
+from workers.client.api import Api
+from workers.client.earnings import settle
+from workers.client.replay import replay
+from workers.client.verify import Auditor, Report
+from workers.mpc import keys
+
+Leaves = list[dict[str, Any]]
+
+
+@pytest.fixture
+def sold(market: Market) -> Market:
+    """Two paid queries, tokens that moved, one node of three claimed, and the epoch settled."""
+    market.listing = market.accept(market.train())
+    operator = market.person("Operator").party
+    fingerprint = market.nodes.fingerprints[0]
+    claim = {"pid": operator.pid, "node": fingerprint}
+    key = keys.signing_key(keys.load(market.nodes.homes[0] / "sign.key"))
+    signature = wire.sign(key, jobs.NODE_CLAIM_DOMAIN, claim)
+    node_claim(fingerprint=fingerprint, party=operator, signature=signature, now=now())
+    sdt = market.dao.asset.code
+    send(party=market.backer.party, to=market.buyer.party, asset=sdt, amount_micro=150, now=now())
+    stake(party=market.backer.party, asset=sdt, amount_micro=100, now=now())
+    market.fund()
+    for _ in range(2):
+        market.ask(market.listing, market.row(market.listing, [[0.5, -1.0]]))
+    drain()
+    epoch = Epoch.objects.get(dao=market.dao, closed_at=None)
+    assert epoch_settle(epoch_id=epoch.id, now=epoch.ends_at)
+    return market
+
+
+def leaves() -> Leaves:
+    """All of the log but the votes: the market shortens their time by hand."""
+    rows = [json.loads(bytes(row.data)) for row in LogLeaf.objects.order_by("pk")]
+    return [row for row in rows if not row["type"].startswith("governance.")]
+
+
+def errors(said: Leaves) -> str:
+    return "\n".join(replay(said).findings.errors)
+
+
+def body_of(said: Leaves, type_: str) -> dict[str, Any]:
+    return next(row["body"] for row in said if row["type"] == type_)
+
+
+def pay_as_stated(said: Leaves) -> None:
+    """Make payouts and transfers of a bent settlement what eq. 10 and 11 then ask for."""
+    body = body_of(said, "listings.epoch_settled")
+    split = settle(body)
+    body["paid_micro"] = {pid: str(amount) for pid, amount in split.by_payee().items()}
+    body["treasury_micro"] = str(split.treasury_micro)
+    due = split.by_payee()
+    own = split.treasury_micro + due.pop(body["dao"], 0)
+    first = next(i for i, row in enumerate(said) if _pays(row, body))
+    model = next(row for row in said if _pays(row, body))
+    kept = [row for row in said if not _pays(row, body)]
+    targets = {f"{pid}/main/USDC": amount for pid, amount in due.items()}
+    targets[f"{body['dao']}/treasury/USDC"] = own
+    made = []
+    for n, (credit, amount) in enumerate(targets.items()):
+        row = copy.deepcopy(model)
+        row["body"] |= {"id": f"t{n}", "credit": credit, "amount_micro": str(amount)}
+        made.append(row)
+    said[:] = kept[:first] + made + kept[first:]
+
+
+def _pays(row: dict[str, Any], epoch: dict[str, Any]) -> bool:
+    return row["body"].get("ref") == f"listings.epoch:{epoch['id']}"
+
+
+def other_phi(said: Leaves) -> None:
+    phi = body_of(said, "listings.epoch_settled")["served"][0]["phi"]
+    best, worst = max(phi, key=phi.get), min(phi, key=phi.get)
+    phi[best], phi[worst] = phi[worst], phi[best]
+    pay_as_stated(said)
+
+
+def more_work(said: Leaves) -> None:
+    work = body_of(said, "listings.epoch_settled")["served"][0]["work"]
+    work[next(iter(work))] += 5
+    pay_as_stated(said)
+
+
+def less_revenue(said: Leaves) -> None:
+    body = body_of(said, "listings.epoch_settled")
+    body["served"][0]["revenue_micro"] = body["revenue_micro"] = str(PRICE)
+    pay_as_stated(said)
+
+
+def a_sale_kept_back(said: Leaves) -> None:
+    settled = body_of(said, "listings.query_settled")
+    said[:] = [row for row in said if row["body"] is not settled]
+    body = body_of(said, "listings.epoch_settled")
+    body["served"][0]["revenue_micro"] = body["revenue_micro"] = str(PRICE)
+    body["jobs"] = {pid: count // 2 for pid, count in body["jobs"].items()}
+    pay_as_stated(said)
+
+
+def a_sale_told_twice(said: Leaves) -> None:
+    said.append({**next(row for row in said if row["type"] == "listings.query_settled")})
+
+
+def all_jobs_of_one(said: Leaves) -> None:
+    body = body_of(said, "listings.epoch_settled")
+    [operator] = set(body["jobs"]) - {body["dao"]}
+    body["jobs"] = {operator: 6}
+    pay_as_stated(said)
+
+
+def one_holder_more(said: Leaves) -> None:
+    body = body_of(said, "listings.epoch_settled")
+    body["holdings"]["ee" * 16] = str(10**12)
+    pay_as_stated(said)
+
+
+def payouts_that_do_not_follow(said: Leaves) -> None:
+    paid = body_of(said, "listings.epoch_settled")["paid_micro"]
+    one, other = list(paid)[:2]
+    paid[one], paid[other] = str(int(paid[one]) + 1), str(int(paid[other]) - 1)
+
+
+def a_treasury_that_does_not_follow(said: Leaves) -> None:
+    body = body_of(said, "listings.epoch_settled")
+    body["treasury_micro"] = str(int(body["treasury_micro"]) + 1)
+
+
+def somebody_else_is_paid(said: Leaves) -> None:
+    epoch = body_of(said, "listings.epoch_settled")
+    next(row for row in said if _pays(row, epoch))["body"]["credit"] = "ee/main/USDC"
+
+
+def paid_outside_the_settlement(said: Leaves) -> None:
+    epoch = body_of(said, "listings.epoch_settled")
+    next(row for row in said if _pays(row, epoch))["body"]["ref"] = None
+
+
+def a_settlement_kept_back(said: Leaves) -> None:
+    said[:] = [row for row in said if row["type"] != "listings.epoch_settled"]
+
+
+def settled_twice(said: Leaves) -> None:
+    said.append(next(row for row in said if row["type"] == "listings.epoch_settled"))
+
+
+def another_model_accepted(said: Leaves) -> None:
+    body_of(said, "training.version_accepted")["model"] = "ab" * 32
+
+
+def a_round_that_scores_a_stranger(said: Leaves) -> None:
+    phi = body_of(said, "training.round_done")["phi_milli"]
+    phi["ee" * 16] = phi.pop(next(iter(phi)))
+
+
+FORGERIES: list[tuple[Callable[[Leaves], None], str]] = [
+    (other_phi, "φ of version 1 is not its round's"),
+    (more_work, "scoring work of version 1 is not"),
+    (less_revenue, "its revenue is not what the queries in it paid"),
+    (a_sale_kept_back, "was paid but is in no epoch"),
+    (a_sale_told_twice, "settled twice"),
+    (all_jobs_of_one, "its jobs are not"),
+    (one_holder_more, "its holdings are not"),
+    (payouts_that_do_not_follow, "don't follow from φ"),
+    (a_treasury_that_does_not_follow, "treasury's part is wrong"),
+    (somebody_else_is_paid, "the transfers are not the payouts"),
+    (paid_outside_the_settlement, "takes revenue for no settlement"),
+    (a_settlement_kept_back, "was paid out but not settled"),
+    (settled_twice, "settled twice"),
+    (another_model_accepted, "is of no round in the log"),
+    (a_round_that_scores_a_stranger, "scores others than its members"),
+]
+
+
+def test_the_servers_own_settlement_replays_and_every_forgery_is_found(sold: Market) -> None:
+    """One node of three is claimed: the rest of the operators' part stays with the SubDAO."""
+    honest = leaves()
+    body = body_of(honest, "listings.epoch_settled")
+    assert len(body["jobs"]) == 2 and body["dao"] in body["paid_micro"]
+    assert errors(honest) == ""
+    for forge, said in FORGERIES:
+        forged = copy.deepcopy(honest)
+        forge(forged)
+        assert said in errors(forged), (forge.__name__, errors(forged))
+
+
+def test_a_round_is_what_its_nodes_signed_for(sold: Market) -> None:
+    """φ, evidence and model of a round are the server's claim until its nodes' receipts bear it."""
+    report = audit(sold)
+    assert "1 rounds: φ, evidence and model are what the nodes signed for" in said(report)
+    assert "that you gave" in said(report) and failed(report) == []
+    assert "seen for the first time" in said(audit(sold, nodes=None))
+    [error] = failed(audit(sold, nodes=["00" * 32]))
+    assert "its nodes are others" in error
+
+    def evidence(job: dict[str, Any], body: dict[str, Any]) -> None:
+        job["openings"]["auc_milli"] = body["evidence"]["auc_milli"] = 999
+
+    def phi(job: dict[str, Any], body: dict[str, Any]) -> None:
+        values = body["evidence"]["phi_milli"]
+        values[0], values[1] = values[1] + 1, values[0]
+        job["openings"]["phi_milli"] = values
+
+    def owners(job: dict[str, Any], body: dict[str, Any]) -> None:
+        pids = list(body["phi_milli"])
+        values = list(body["phi_milli"].values())
+        body["phi_milli"] = dict(zip(pids, values[1:] + values[:1]))
+
+    def model(job: dict[str, Any], body: dict[str, Any]) -> None:
+        body["model"] = job["model"] = "ab" * 32
+
+    def roster(job: dict[str, Any], body: dict[str, Any]) -> None:
+        job["descriptor"]["roster"]["members"].pop()
+
+    def receipts(job: dict[str, Any], body: dict[str, Any]) -> None:
+        job["receipts"][1] = job["receipts"][0]
+
+    def nodes(job: dict[str, Any], body: dict[str, Any]) -> None:
+        job["nodes"][1]["sign_key"] = job["nodes"][0]["sign_key"]
+
+    for forge in (evidence, phi, owners, model, roster, receipts, nodes):
+        assert any("version 1 of" in line for line in failed(audit(sold, forge=forge))), forge
+
+
+def audit(sold: Market, *, nodes: Any = (), forge: Any = None) -> Report:
+    """The stand-alone check of this very server; `forge` bends a round's job and its leaf."""
+    while LogLeaf.objects.filter(seq=None).exists():
+        log.sequence(now=now())
+    site = Client()
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        reply = site.get(request.url.raw_path.decode())
+        return httpx.Response(reply.status_code, content=reply.content)
+
+    class Forged(Auditor):
+        def _receipted(self, state: Any) -> None:
+            [made] = state.earnings.versions.values()
+            real = self.api.get
+
+            def get(path: str, **params: Any) -> Any:
+                job = real(path, **params)
+                if forge is not None:
+                    forge(job, made.done)
+                return job
+
+            self.api.get = get  # type: ignore[method-assign]
+            super()._receipted(state)
+
+    api = Api("http://testserver", transport=httpx.MockTransport(answer))
+    return Forged(api, nodes=sold.nodes.fingerprints if nodes == () else nodes).run()
+
+
+def said(report: Report) -> str:
+    return "\n".join(check.text for check in report.checks)
+
+
+def failed(report: Report) -> list[str]:
+    """What does not check, but for the vote that the market hurried."""
+    texts = [check.text for check in report.checks if not check.ok]
+    return [text for text in texts if "proposal" not in text]
