@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from apps.protocol import tickets, wire
+from apps.protocol.aggregation import aggregate
+from apps.protocol.contribution import clip_to_median_norm
 from tests.support.corpora import everything_in
 from tests.support.nodes import Buyer, NodeSet, Round, fixed
 from workers.mpc import keys, sealing
@@ -29,6 +31,7 @@ def played(three_nodes: NodeSet):
     r = Round(three_nodes).put()
     answers = three_nodes.ask(r.job())
     held = [words_held(three_nodes, i) for i in range(3)]
+    staged = [everything_in(home) for home in three_nodes.homes]
     model = three_nodes.commit(answers)[0].json()["model"]
     buyer = Buyer(three_nodes, model)
     row = [[0.7512, -1.2534]]
@@ -39,6 +42,8 @@ def played(three_nodes: NodeSet):
     return {
         "round": r,
         "held": held,
+        "staged": staged,
+        "openings": answers[0].json()["openings"],
         "model": model,
         "query": query,
         "row": row,
@@ -62,8 +67,10 @@ def words_held(nodes, i):
     return {share_id: s.words for share_id, s in shares.items() if s.words is not None}
 
 
-def decrypted(nodes, i):
-    return everything_in(nodes.homes[i])
+def dumps(played, i):
+    """All that node i's store ever held, decrypted: with the inputs before the round was committed,
+    and after the query."""
+    return played["staged"][i], everything_in(played["nodes"].homes[i])
 
 
 def secrets_of(played):
@@ -105,23 +112,26 @@ def test_the_search_finds_what_it_should():
 
 @pytest.mark.parametrize("i", range(3))
 def test_a_node_holds_two_of_three_words_and_the_third_is_nowhere(played, i):
-    everything = decrypted(played["nodes"], i)
+    before, after = dumps(played, i)
     for share_id, values in secrets_of(played):
         first, second = played["held"][i][share_id]
         missing = values.view(np.uint64) - first - second
         for word in (first, second, first + second):
             assert not np.any(word == values.view(np.uint64))
-        assert missing.astype("<u8").tobytes() not in everything
-        assert missing.astype("<u8").tobytes()[:8] not in everything
+        for word in (first, second):
+            assert word.astype("<u8").tobytes() in before  # it is the inputs that are searched
+        for everything in (before, after):
+            assert missing.astype("<u8").tobytes() not in everything
+            assert missing.astype("<u8").tobytes()[:8] not in everything
 
 
 @pytest.mark.parametrize("i", range(3))
 def test_no_secret_is_in_a_nodes_store_even_decrypted(played, i):
-    everything = decrypted(played["nodes"], i)
     raw = b"".join(p.read_bytes() for p in played["nodes"].homes[i].glob("store.sqlite*"))
-    for _share_id, values in secrets_of(played):
-        assert not appears(values, everything) and not appears(values, raw)
-    assert not appears(fixed(played["row"]), everything)
+    for everything in (*dumps(played, i), raw):
+        for _share_id, values in secrets_of(played):
+            assert not appears(values, everything)
+        assert not appears(fixed(played["row"]), everything)
 
 
 @pytest.mark.parametrize("i", range(3))
@@ -136,14 +146,24 @@ def test_what_has_served_is_deleted_and_only_the_model_stays(played, i):
 
 
 def test_any_two_stores_hold_the_model_and_no_single_one_does(played):
+    """Two nodes' words add up to the aggregate of the updates; one node's are noise to it."""
     stores = [open_store(played["nodes"], i) for i in range(3)]
-    models = [s.model(played["model"]).words for s in stores]
+    models = [s.model(played["model"]) for s in stores]
     for s in stores:
         s.close()
+    f = models[0].ticket["f"]
+    expected = aggregate(
+        clip_to_median_norm(np.array(played["round"].weights)), played["openings"]["phi_milli"]
+    )
+    assert len(expected) == 3
     for i in range(3):
+        first, second = models[i].words
         # node i's second word is node i+1's first
-        assert np.array_equal(models[i][1], models[(i + 1) % 3][0])
-        assert not np.array_equal(models[i][0], models[i][1])
+        assert np.array_equal(second, models[(i + 1) % 3].words[0])
+        joined = first + second + models[(i + 1) % 3].words[1]
+        assert np.abs(joined.view(np.int64) / 2.0**f - expected).max() < 0.001
+        for own in (first, second, first + second, first - second):
+            assert np.abs(own.view(np.int64) / 2.0**f - expected).min() > 1
 
 
 def test_nothing_on_the_wire_or_in_the_logs_is_in_the_clear(played):

@@ -5,12 +5,14 @@ is refused with its own code, and nothing in any store has changed.
 """
 
 import copy
+import secrets
 import socket
 import sqlite3
 import ssl
 import time
 import uuid
 
+import numpy as np
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
@@ -18,6 +20,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from apps.protocol import jobs, tickets, wire
 from tests.support.nodes import Buyer, NodeSet, Round, fixed
 from workers.mpc import identity, keys, sealing
+from workers.node.store import Store, StoredJob
 
 TABLES = ("shares", "scopes", "jobs", "models")
 
@@ -63,9 +66,24 @@ def test_one_hot_weights_as_public_input_are_no_job(nodes, nothing_changes):
     before = stores(nodes)
     job = victim.job() | {"public": {"weights": [1, 0, 0]}}
     nothing_changes(nodes.ask(job), "malformed_job", before=before, status=400)
+
+
+def test_one_hot_weights_of_the_servers_own_enter_no_slot(nodes, nothing_changes):
+    """Well shared, well signed, in a job of the right form: only the owners' word stands against
+    it. The circuit has no such slot, and no roster names its owner."""
+    victim, mine = Round(nodes), Ed25519PrivateKey.generate()
+    one_hot = nodes.upload(mine, fixed([1, 0, 0]), **victim.fields("update"))
+    victim.put()
+    nodes.put(one_hot)
+    before, share = stores(nodes), one_hot["ticket"]["share_id"]
     job = victim.job()
-    job["inputs"]["weights"] = [1, 0, 0]
-    nothing_changes(nodes.ask(job), "malformed_job", before=before, status=400)
+    job["inputs"]["weights"] = [share]
+    nothing_changes(nodes.ask(job), "wrong_slot", before=before)
+    job = victim.job()
+    job["inputs"]["update"].append(share)
+    nothing_changes(nodes.ask(job), "not_on_roster", before=before)
+    slot = nodes.upload(mine, fixed([1, 0, 0]), **victim.fields("weights"))
+    nothing_changes(nodes.post_all("/shares", slot), "wrong_slot", before=before)
 
 
 def test_a_model_never_comes_from_outside(nodes, nothing_changes):
@@ -426,6 +444,57 @@ def test_a_colluding_node_alone_commits_nothing(nodes, nothing_changes):
     job_id, before = lie["job_id"], stores(nodes)
     tried = nodes.post_all(f"/jobs/{job_id}/commit", {"receipts": signed})
     nothing_changes(tried, "receipts_disagree", before=before)
+
+
+# ---- a stolen store -------------------------------------------------------------------------
+
+
+def stolen(nodes):
+    """Node 0's store, open to whoever holds its home."""
+    return Store(nodes.homes[0] / "store.sqlite", keys.load(nodes.homes[0] / "store.key"))
+
+
+def test_a_model_planted_in_one_store_is_no_model_of_the_others(nodes, model):
+    """One-hot weights under an id of the server's own, with the ticket of a real model."""
+    store, forged = stolen(nodes), secrets.token_hex(32)
+    real = store.model(model)
+    one_hot = fixed([1, 0, 0]).view(np.uint64)
+    job = StoredJob(
+        job_id=secrets.token_hex(16), scope=f"round:{uuid.uuid4()}", attempt=1,
+        digest="00" * 32, state="staged", record={"answer": {}, "share_ids": [], "model": forged},
+    )  # fmt: skip
+    store.stage(job, model=forged, result=real.ticket, words=(one_hot, one_hot))
+    store.commit(job.job_id, share_ids=[])
+    assert store.model(forged) is not None
+    store.close()
+    me = Buyer(nodes, forged)
+    query = me.query([[1.0, 0.0]])
+    answers = nodes.ask(me.job(query, deadline_s=2), uploads=[query])
+    assert [a.json()["code"] for a in answers[1:]] == ["unknown_model"] * 2
+    assert answers[0].status_code == 503 and "sealed" not in answers[0].json()
+
+
+def test_a_scope_forgotten_by_one_node_is_bound_at_the_others(nodes):
+    """With node 0's memory of a round edited, the round still has one set of inputs."""
+    r = Round(nodes)
+    other = nodes.upload(r.custodians[0], fixed([9, 9, 9]), **r.fields("update"))
+    r.put()
+    nodes.put(other)
+    job = r.job()
+    assert [a.status_code for a in nodes.ask(job)] == [200] * 3
+    store = stolen(nodes)
+    gone = [
+        store._db.execute(f"DELETE FROM {table} WHERE scope = ?", (r.scope,)).rowcount
+        for table in ("scopes", "jobs")
+    ]
+    store._db.execute("UPDATE shares SET used_by = NULL WHERE used_by = ?", (job["job_id"],))
+    store.close()
+    assert gone == [1, 1]
+    again = r.job(deadline_s=2)
+    again["inputs"]["update"][0] = other["ticket"]["share_id"]
+    answers = nodes.ask(again)
+    assert [a.json()["code"] for a in answers[1:]] == ["scope_bound"] * 2
+    assert answers[0].status_code == 503 and "openings" not in answers[0].json()
 
 
 # ---- the nodes' own network -----------------------------------------------------------------
