@@ -6,6 +6,7 @@ Nothing here reads what is sealed, and nothing is logged.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,7 +19,7 @@ import httpx
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from django.conf import settings
 
-from apps.protocol import jobs, wire
+from apps.protocol import jobs, tickets, wire
 
 T = TypeVar("T")
 
@@ -94,7 +95,12 @@ def run_job(
         }
     )
     patience = descriptor["deadline_s"] + ANSWER_MARGIN_S
-    found = _all(members, lambda member: _post(member, "/jobs", body, timeout_s=patience))
+    try:
+        found = _all(members, lambda member: _post(member, "/jobs", body, timeout_s=patience))
+    except Final:
+        for upload in uploads:
+            drop_share(members, upload)
+        raise
     answers = [_answer(member, content) for member, content in zip(members, found, strict=True)]
     _check_answers(answers, descriptor, sorted(ticket_ids))
     return answers
@@ -118,10 +124,14 @@ def commit(members: Sequence[Member], job_id: str, signed: Sequence[dict[str, An
 def put_share(members: Sequence[Member], upload: dict[str, Any], *, ticket_id: str) -> list[Any]:
     """Hand a sealed upload to every node; returns their signed acknowledgements in order.
 
-    Raises: Retryable, Final.
+    When a node refuses it, the others are asked to forget it. Raises: Retryable, Final.
     """
     body = _encode(upload)
-    found = _all(members, lambda member: _post(member, "/shares", body, timeout_s=15.0))
+    try:
+        found = _all(members, lambda member: _post(member, "/shares", body, timeout_s=15.0))
+    except Final:
+        drop_share(members, upload)
+        raise
     for member, content in zip(members, found, strict=True):
         ack = content.get("ack")
         try:
@@ -131,6 +141,19 @@ def put_share(members: Sequence[Member], upload: dict[str, Any], *, ticket_id: s
         if ack.get("ticket_id") != ticket_id or ack.get("node") != member.fingerprint:
             raise Final("bad_answer", f"{member.name} signed for another share.")
     return found
+
+
+def drop_share(members: Sequence[Member], upload: dict[str, Any]) -> None:
+    """Have every node that answers forget a share that another refused; its expiry ends the rest.
+
+    The ticket's id names it, so that another share under the same id stays.
+    """
+    ticket = upload["ticket"]
+    body = {"v": 1, "share_id": ticket["share_id"], "ticket_id": tickets.ticket_id(ticket)}
+    signature = wire.sign(coordinator_key(), jobs.DROP_DOMAIN, body)
+    content, path = _encode({"drop": body, "signature": signature}), f"/shares/{body['share_id']}"
+    with contextlib.suppress(ControlError):
+        _all(members, lambda member: _post(member, f"{path}/drop", content, timeout_s=15.0))
 
 
 def health(members: Sequence[Member]) -> list[bool]:

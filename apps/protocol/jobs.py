@@ -19,6 +19,7 @@ from apps.protocol.wire import BadSignature, digest, is_hex, verify
 NODE_DOMAIN = "flai/node/v1"
 NODE_CLAIM_DOMAIN = "flai/node-claim/v1"
 ACK_DOMAIN = "flai/ack/v1"
+DROP_DOMAIN = "flai/drop/v1"
 JOB_DOMAIN = "flai/job/v1"
 MODEL_DOMAIN = "flai/model/v1"
 SCOPE_DOMAIN = "flai/scope/v1"

@@ -6,7 +6,7 @@ import pytest
 
 from apps.wallets.invariants import violations
 from tests.support.market import Market
-from tests.support.nodes import three_nodes  # noqa: F401
+from tests.support.nodes import model, three_nodes  # noqa: F401
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import sqlite3
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -13,8 +14,10 @@ from apps.compute.models import Node
 from apps.compute.selectors import members, node_set
 from apps.core.clock import now
 from apps.core.errors import DomainError
-from apps.protocol import jobs, wire
+from apps.protocol import jobs, tickets, wire
+from tests.support.nodes import Buyer, fixed
 from tests.support.nodes import Round as NodesRound
+from workers.mpc import commitments
 
 
 def test_a_node_is_claimed_by_its_own_key_once(market) -> None:
@@ -75,6 +78,59 @@ def test_answers_are_believed_only_when_signed_and_equal(market) -> None:
                 for a in spoilt
             ]
             control._check_answers(checked, job, sorted(wanted))
+
+
+def held(nodes, upload):
+    """Per node: (used by a job, has words) of the stored share, or None."""
+    share_id, content = upload["ticket"]["share_id"], []
+    for home in nodes.homes:
+        db = sqlite3.connect(home / "store.sqlite")
+        content.append(
+            db.execute(
+                "SELECT used_by IS NOT NULL, words IS NOT NULL FROM shares WHERE share_id = ?",
+                (share_id,),
+            ).fetchone()
+        )
+        db.close()
+    return content
+
+
+def test_a_share_that_some_nodes_refuse_stays_at_none(market, monkeypatch) -> None:
+    """A client's wrong commitment to one word: its two holders refuse, the third cannot know."""
+    made = NodesRound(market.nodes)
+    good, key, reach = made.uploads["update"][0], made.custodians[0], members(node_set())
+    commit = commitments.commit
+    with monkeypatch.context() as patch:
+        patch.setattr(commitments, "commit", lambda **k: commit(**k) if k["j"] else "00" * 32)
+        bad = market.nodes.upload(key, fixed([1.0, 2.0, 3.0]), **made.fields("update"))
+    assert _accepting(market.nodes, bad) == 1
+    with pytest.raises(control.Final, match="Word 0 is not the one"):
+        control.put_share(reach, bad, ticket_id=tickets.ticket_id(bad["ticket"]))
+    assert held(market.nodes, bad) == [None] * 3
+
+    control.put_share(reach, good, ticket_id=tickets.ticket_id(good["ticket"]))
+    ticket = good["ticket"] | {"expires_at": good["ticket"]["expires_at"] - 1}
+    signature = wire.sign(key, tickets.TICKET_DOMAIN, ticket)
+    other = good | {"ticket": ticket, "signature": signature}
+    with pytest.raises(control.Final, match="Another share"):
+        control.put_share(reach, other, ticket_id=tickets.ticket_id(other["ticket"]))
+    assert held(market.nodes, good) == [(0, 1)] * 3
+
+
+def _accepting(nodes, upload):
+    return [a.status_code for a in nodes.post_all("/shares", upload)].count(201)
+
+
+def test_the_words_of_a_query_that_one_node_refuses_stay_at_none(market, model) -> None:
+    buyer = Buyer(market.nodes, model)
+    query = buyer.query([[0.5, -1.0]])
+    others = query["envelopes"][1:]
+    bad = query | {"envelopes": [others[0], *others]}
+    assert _accepting(market.nodes, bad) == 2
+    ticket_id = tickets.ticket_id(query["ticket"])
+    with pytest.raises(control.Final, match="node-0: A sealed part"):
+        control.run_job(members(node_set()), buyer.job(bad), ticket_ids=[ticket_id], uploads=[bad])
+    assert held(market.nodes, bad) == [None, (1, 0), (1, 0)]
 
 
 def test_a_node_that_is_away_is_retryable(market) -> None:

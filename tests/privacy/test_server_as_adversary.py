@@ -195,6 +195,51 @@ def test_a_query_that_has_begun_belongs_to_its_job(nodes, model):
     assert other[0].json()["code"] == "share_used"
 
 
+def drop(nodes, upload, *, signer=None, **changes):
+    ticket = upload["ticket"]
+    body = {"v": 1, "share_id": ticket["share_id"], "ticket_id": tickets.ticket_id(ticket)}
+    body |= changes
+    signature = wire.sign(signer or nodes.coordinator, jobs.DROP_DOMAIN, body)
+    content = {"drop": body, "signature": signature}
+    return nodes.post_all(f"/shares/{ticket['share_id']}/drop", content)
+
+
+def test_dropping_a_share_is_refusing_service_and_no_more(nodes, model, nothing_changes):
+    r = Round(nodes).put()
+    first = r.uploads["update"][0]
+    before = stores(nodes)
+    stranger = Ed25519PrivateKey.generate()
+    nothing_changes(drop(nodes, first, signer=stranger), "bad_signature", before=before)
+    other = drop(nodes, first, share_id="00" * 16)
+    nothing_changes(other, "malformed", before=before, status=400)
+    assert [a.json() for a in drop(nodes, first, ticket_id="00" * 32)] == [{"dropped": False}] * 3
+    assert stores(nodes) == before
+
+    assert [a.json() for a in drop(nodes, first)] == [{"dropped": True}] * 3
+    assert [a.json()["code"] for a in nodes.ask(r.job(deadline_s=5))] == ["unknown_share"] * 3
+    nodes.put(first)
+    answers = nodes.ask(r.job())
+    assert [a.status_code for a in answers] == [200] * 3, [a.text for a in answers]
+    before = stores(nodes)  # its openings are out: the inputs of this round are fixed
+    for _ in range(2):
+        assert [a.json() for a in drop(nodes, first)] == [{"dropped": False}] * 3
+        assert stores(nodes) == before
+        assert [c.status_code for c in nodes.commit(answers)] == [200] * 3
+        before = stores(nodes)
+
+
+def test_a_dropped_query_still_belongs_to_its_job(nodes, model):
+    buyer = Buyer(nodes, model)
+    query = buyer.query([[0.5, -1.0]])
+    job = buyer.job(query, deadline_s=1)
+    assert nodes.ask(job, nodes=(0,), uploads=[query])[0].status_code == 503
+    assert [a.json()["dropped"] for a in drop(nodes, query)] == [True, False, False]
+    other = nodes.ask(buyer.job(query), nodes=(0,), uploads=[query])
+    assert other[0].json()["code"] == "share_used"
+    answers = nodes.ask(job | {"attempt": 2, "deadline_s": 20}, uploads=[query])
+    assert abs(buyer.open(query, answers)[0] - 2.0) < 0.3
+
+
 # ---- who is in the round --------------------------------------------------------------------
 
 

@@ -83,6 +83,7 @@ class Control:
                 Route("/health", _guarded(self.health), methods=["GET"]),
                 Route("/descriptor", _guarded(self.descriptor), methods=["GET"]),
                 Route("/shares", _guarded(self.put_share), methods=["POST"]),
+                Route("/shares/{share_id}/drop", _guarded(self.drop_share), methods=["POST"]),
                 Route("/jobs", _guarded(self.run_job), methods=["POST"]),
                 Route(f"{job}/commit", _guarded(self.commit), methods=["POST"]),
                 Route(job, _guarded(self.job), methods=["GET"]),
@@ -105,6 +106,16 @@ class Control:
         ack = await self.share_pool.run(lambda: self._shares.accept(_parse(body)))
         return JSONResponse(ack, status_code=201)
 
+    async def drop_share(self, request: Request) -> Response:
+        share_id = _id(request, "share_id", "A share's id")
+        body = await _body(request, COMMIT_BYTES_MAX)
+
+        def run() -> bool:
+            asked = _fields(_parse(body), "drop", "signature")
+            return self._shares.drop(share_id, asked["drop"], asked["signature"])
+
+        return JSONResponse({"dropped": await self.share_pool.run(run)})
+
     async def run_job(self, request: Request) -> Response:
         body = await _body(request, UPLOAD_BYTES_MAX)
 
@@ -126,7 +137,7 @@ class Control:
             raise
 
     async def commit(self, request: Request) -> Response:
-        job_id = _job_id(request)
+        job_id = _id(request, "job_id", "A job's id")
         body = await _body(request, COMMIT_BYTES_MAX)
 
         def run() -> Any:
@@ -135,7 +146,8 @@ class Control:
         return JSONResponse(await self.share_pool.run(run))
 
     async def job(self, request: Request) -> Response:
-        return JSONResponse(await self.share_pool.run(self._jobs.state, _job_id(request)))
+        job_id = _id(request, "job_id", "A job's id")
+        return JSONResponse(await self.share_pool.run(self._jobs.state, job_id))
 
 
 def _guarded(handler: Handler) -> Handler:
@@ -197,11 +209,11 @@ def _fields(content: Any, *names: str, optional: tuple[str, ...] = ()) -> dict[s
     return result
 
 
-def _job_id(request: Request) -> str:
-    job_id = str(request.path_params["job_id"])
-    if not is_hex(job_id, 16):
-        raise Malformed("malformed", "A job's id is 16 bytes in hex.")
-    return job_id
+def _id(request: Request, name: str, what: str) -> str:
+    value = str(request.path_params[name])
+    if not is_hex(value, 16):
+        raise Malformed("malformed", f"{what} is 16 bytes in hex.")
+    return value
 
 
 def _where(error: Exception) -> dict[str, Any]:

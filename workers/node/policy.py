@@ -56,14 +56,14 @@ def admit(case: Case) -> None:
         rule(case)
 
 
-def coordinator_signed_it(job: Any, signature: Any, *, coordinator: str) -> None:
+def coordinator_signed_it(
+    body: Any, signature: Any, *, coordinator: str, domain: str = jobs.JOB_DOMAIN
+) -> None:
     """Only the coordinator that this node's operator named may ask for jobs."""
     try:
-        wire.verify(coordinator, jobs.JOB_DOMAIN, job, signature)
+        wire.verify(coordinator, domain, body, signature)
     except wire.BadSignature:
-        raise Refused(
-            "bad_signature", "The job is not signed by this node's coordinator."
-        ) from None
+        raise Refused("bad_signature", "This is not signed by this node's coordinator.") from None
 
 
 # ---- the node computes what it carries, with whom it knows --------------------------------------

@@ -10,6 +10,7 @@ from apps.protocol import jobs, wire
 from apps.protocol.circuits import CIRCUITS
 from apps.protocol.tickets import Ticket, TicketError, check_upload
 from workers.mpc.sealing import SealError, Words, open_upload
+from workers.node import policy
 from workers.node.errors import Conflict, Malformed, NodeError, Refused
 from workers.node.home import Node, Peers
 from workers.node.store import Store
@@ -59,6 +60,29 @@ class Shares:
         if known is None or known.words is not None:
             return None
         return self._open(upload)
+
+    def drop(self, share_id: str, body: Any, signature: Any) -> bool:
+        """Forget a share that another node refused, so that none keeps a part; whether it did.
+
+        body = {"v": 1, "share_id", "ticket_id"}, signed by the coordinator: it can refuse service,
+        and does no more here. A share that a round is bound to stays. Of a query that has begun
+        the words go; ticket and job stay, so that it still belongs to that job alone.
+        Raises: Malformed, Refused.
+        """
+        policy.coordinator_signed_it(
+            body, signature, coordinator=self._peers.coordinator, domain=jobs.DROP_DOMAIN
+        )
+        if not isinstance(body, dict) or body.get("v") != 1 or body.get("share_id") != share_id:
+            raise Malformed("malformed", "This is not about dropping that share.")
+        with self._lock:
+            known = self._store.share(share_id)
+            if known is None or known.ticket_id != body.get("ticket_id"):
+                return False
+            begun = self._store.binding(known.ticket["scope"]) is not None
+            if begun and (known.used_by is None or known.words is None):
+                return False
+            self._store.forget_share(share_id, keep_ticket=begun)
+        return True
 
     def check(self, upload: Any, *, now: int) -> Ticket:
         """What an upload must satisfy before this node opens it. Raises: Malformed, Refused."""

@@ -178,6 +178,15 @@ class Store:
             words=held,
         )
 
+    def forget_share(self, share_id: str, *, keep_ticket: bool) -> None:
+        """Delete a share, or only its words: what is kept still says which job it is for."""
+        with self._transaction() as db:
+            if keep_ticket:
+                db.execute("UPDATE shares SET words = NULL WHERE share_id = ?", (share_id,))
+            else:
+                db.execute("DELETE FROM shares WHERE share_id = ?", (share_id,))
+        self._empty_log()
+
     # ---- scopes and jobs ----------------------------------------------------------------------
 
     def binding(self, scope: str) -> Binding | None:
