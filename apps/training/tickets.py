@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from apps.protocol import wire
 from apps.protocol.circuits import CIRCUITS
 from apps.protocol.tickets import Ticket, members_with_role
 
@@ -44,7 +45,8 @@ def compare(ticket: Ticket, wanted: Mapping[str, Any]) -> None:
     """Every field in `wanted` must be equal in the ticket. Raises Mismatch naming the first."""
     for field, value in wanted.items():
         got = _plain(getattr(ticket, field))
-        if got != _plain(value):
+        # As bytes, as the nodes compare: to Python, True is 1.
+        if wire.canonical(got) != wire.canonical(_plain(value)):
             raise Mismatch(
                 field, f"The ticket's {field} is {_show(got)}, it must be {_show(_plain(value))}."
             )

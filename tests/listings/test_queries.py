@@ -114,6 +114,7 @@ def test_a_poor_buyer_is_told_to_top_up_and_nothing_is_written(sale) -> None:
         ({"model": "ab" * 32}, "model"),
         ({"circuits_hash": "ab" * 32}, "circuits_hash"),
         ({"params": {"features": 2, "rows": 7}}, "params"),
+        ({"params": {"features": 2, "rows": True}}, "params"),
     ],
 )
 def test_a_ticket_that_differs_is_refused_by_name(sale, changes, field) -> None:
