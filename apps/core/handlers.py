@@ -36,14 +36,16 @@ def handlers_for(name: str) -> dict[str, Handler]:
     return dict(_handlers.get(name, {}))
 
 
-def dispatch_due(*, now: datetime, limit: int = 100) -> int:
+def dispatch_due(*, clock: Callable[[], datetime], limit: int = 100) -> int:
     """Hand up to `limit` due events to their handlers, oldest first. Returns how many were done.
 
-    An event whose handler fails comes back after 1, 2, 4 … seconds, at most five minutes; its
-    other handlers are not called again.
+    The clock is read for each event: handlers work, and many events may take long. An event whose
+    handler fails comes back after 1, 2, 4 … seconds, at most five minutes; its other handlers are
+    not called again.
     """
     done = 0
     for _ in range(limit):
+        now = clock()
         event = _claim(now)
         if event is None:
             break

@@ -7,17 +7,26 @@ that is away costs latency, never the request.
 from __future__ import annotations
 
 import logging
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from celery import current_app
 from django.db import connection, transaction
 
+from apps.core.clock import now as clock_now
+
 logger = logging.getLogger(__name__)
+ETA_MAX = timedelta(minutes=10)
 
 
 def wake(task: str, *args: Any, eta: datetime | None = None) -> None:
-    """Send `task` with `args` (ids; UUIDs become strings) after the commit, due at `eta` or now."""
+    """Send `task` with `args` (ids; UUIDs become strings) after the commit, due at `eta` or now.
+
+    A far `eta` is left to the sweep: a worker keeps such a message unacknowledged until then, and
+    after the visibility timeout (an hour) the broker hands it out again, and again.
+    """
+    if eta is not None and eta - clock_now() > ETA_MAX:
+        return
     texts = [a if isinstance(a, (int, bool, str)) or a is None else str(a) for a in args]
     transaction.on_commit(lambda: _send(task, texts, eta), robust=True)
 

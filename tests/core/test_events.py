@@ -80,6 +80,15 @@ def test_a_wake_up_is_sent_on_commit_with_plain_arguments(sent):
 
 
 @pytest.mark.django_db(transaction=True)
+def test_a_wake_up_of_another_day_is_left_to_the_sweep(sent):
+    """A broker hands out again, hourly, what waits with a worker for longer than that."""
+    with transaction.atomic():
+        wake.wake("flai.soon", eta=clock_now() + timedelta(minutes=9))
+        wake.wake("flai.late", eta=clock_now() + timedelta(minutes=11))
+    assert [task for task, *_ in sent] == ["flai.soon"]
+
+
+@pytest.mark.django_db(transaction=True)
 def test_a_broker_that_is_away_does_not_break_the_request(monkeypatch):
     class Away:
         def send_task(self, *args, **kwargs):
@@ -103,10 +112,20 @@ def test_each_handler_gets_an_event_once_outside_any_transaction(calls):
     handlers.on("tests.TeaServed", two)
     handlers.on(TeaServed, one)
     [row] = serve()
-    assert handlers.dispatch_due(now=NOW) == 1
-    assert handlers.dispatch_due(now=NOW + timedelta(days=1)) == 0
+    assert handlers.dispatch_due(clock=lambda: NOW) == 1
+    assert handlers.dispatch_due(clock=lambda: NOW + timedelta(days=1)) == 0
     cup = row.payload["cup_id"]
     assert calls == [("one", cup, row.id, NOW), ("two", cup, row.id, NOW)]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_each_event_is_handled_at_its_own_time(calls):
+    """Many events may take long: the last one's deadlines are not judged by the first one's."""
+    handlers.on(TeaServed, lambda payload, *, event_id, now: calls.append(now))
+    serve(3)
+    hours = iter(NOW + timedelta(hours=h) for h in range(4))
+    assert handlers.dispatch_due(clock=lambda: next(hours)) == 3
+    assert calls == [NOW + timedelta(hours=h) for h in range(3)]
 
 
 @pytest.mark.django_db(transaction=True)
@@ -122,12 +141,12 @@ def test_a_failed_handler_is_tried_again_later_and_the_others_are_not(calls):
     handlers.on(TeaServed, fails_twice)
     handlers.on(TeaServed, works)
     serve()
-    assert handlers.dispatch_due(now=NOW) == 0
-    assert handlers.dispatch_due(now=NOW) == 0 and calls == ["fails", "works"]
-    assert handlers.dispatch_due(now=NOW + timedelta(seconds=1)) == 0
-    assert handlers.dispatch_due(now=NOW + timedelta(seconds=2)) == 0
+    assert handlers.dispatch_due(clock=lambda: NOW) == 0
+    assert handlers.dispatch_due(clock=lambda: NOW) == 0 and calls == ["fails", "works"]
+    assert handlers.dispatch_due(clock=lambda: NOW + timedelta(seconds=1)) == 0
+    assert handlers.dispatch_due(clock=lambda: NOW + timedelta(seconds=2)) == 0
     assert calls == ["fails", "works", "fails"]
-    assert handlers.dispatch_due(now=NOW + timedelta(seconds=3)) == 1
+    assert handlers.dispatch_due(clock=lambda: NOW + timedelta(seconds=3)) == 1
     assert calls == ["fails", "works", "fails", "fails"]
     assert OutboxEvent.objects.get().dispatched_at and HandledEvent.objects.count() == 2
 
@@ -137,8 +156,8 @@ def test_an_event_whose_dispatcher_died_comes_back_after_its_lease(calls):
     handlers.on(TeaServed, lambda payload, *, event_id, now: calls.append(event_id))
     [row] = serve()
     assert handlers._claim(NOW).id == row.id
-    assert handlers.dispatch_due(now=NOW + handlers.LEASE - timedelta(seconds=1)) == 0
-    assert handlers.dispatch_due(now=NOW + handlers.LEASE) == 1 and calls == [row.id]
+    assert handlers.dispatch_due(clock=lambda: NOW + handlers.LEASE - timedelta(seconds=1)) == 0
+    assert handlers.dispatch_due(clock=lambda: NOW + handlers.LEASE) == 1 and calls == [row.id]
 
 
 @pytest.mark.django_db(transaction=True)
@@ -149,7 +168,7 @@ def test_dispatchers_at_the_same_time_share_the_events(calls):
 
     def dispatch():
         barrier.wait(timeout=20)
-        handlers.dispatch_due(now=NOW)
+        handlers.dispatch_due(clock=lambda: NOW)
         connection.close()
 
     threads = [threading.Thread(target=dispatch) for _ in range(4)]

@@ -293,7 +293,7 @@ def drain_until(done: Callable[[], bool], seconds: float = 30.0) -> None:
 
 def _step() -> int:
     at = now()
-    count = handlers.dispatch_due(now=at)
+    count = handlers.dispatch_due(clock=lambda: at)
     for submission_id in training.shares_due(now=at):
         submissions.share_deliver(submission_id=submission_id)
         count += 1

@@ -12,5 +12,5 @@ from apps.core.clock import now
 @shared_task(name="flai.dispatch_events")
 def dispatch_events() -> None:
     """Until nothing is due. Woken by every emit, and by the sweep."""
-    while handlers.dispatch_due(now=now()):
+    while handlers.dispatch_due(clock=now):
         pass

@@ -34,10 +34,9 @@ _published: float | None = None
 
 @shared_task(name="flai.sweep")
 def sweep() -> None:
-    now = clock_now()
     for part in PARTS:
         try:
-            part(now)
+            part(clock_now())
         except Exception:  # the next part's work is not this one's fault; all come round again
             logger.exception("sweep: %s failed", part.__name__)
 
@@ -52,7 +51,7 @@ def sync_nodes(now: datetime) -> None:
 
 
 def dispatch_events(now: datetime) -> None:
-    handlers.dispatch_due(now=now)
+    handlers.dispatch_due(clock=clock_now)
 
 
 def deliver_shares(now: datetime) -> None:
