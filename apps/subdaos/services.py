@@ -121,7 +121,7 @@ def sbgt_set(
 ) -> SbgtCheckpoint:
     """Inner writer: π of `party` is `points_micro` from `now` on. There is no transfer."""
     require_transaction("subdaos.sbgt_set")
-    _lock(dao)
+    dao_lock(dao)
     return _checkpoint(dao, party, points_micro, reason, ref, now)
 
 
@@ -130,7 +130,7 @@ def sbgt_mint(
 ) -> SbgtCheckpoint:
     """Inner writer: π′ = π + points_micro."""
     require_transaction("subdaos.sbgt_mint")
-    _lock(dao)
+    dao_lock(dao)
     held = _latest(dao, party)
     return _checkpoint(dao, party, held + points_micro, reason, ref, now)
 
@@ -138,7 +138,7 @@ def sbgt_mint(
 def param_set(*, dao: Dao, key: str, value: Any, proposal_id: UUID, now: datetime) -> Dao:
     """Inner writer: change one parameter; the log keeps the hash of all of them."""
     require_transaction("subdaos.param_set")
-    locked = _lock(dao)
+    locked = dao_lock(dao)
     if key not in locked.params:
         raise Conflict("unknown_parameter", f"This SubDAO has no parameter “{key}”.")
     locked.params[key] = value
@@ -163,7 +163,7 @@ def param_set(*, dao: Dao, key: str, value: Any, proposal_id: UUID, now: datetim
 def epoch_open(*, dao: Dao, now: datetime) -> Epoch:
     """Inner writer: the epoch that runs now; opened after the last one was closed."""
     require_transaction("subdaos.epoch_open")
-    locked = _lock(dao)
+    locked = dao_lock(dao)
     current = selectors.current_epoch(dao)
     if current is not None:
         return current
@@ -194,7 +194,10 @@ def params_hash(dao: Dao) -> str:
     return wire.digest("flai/subdao-params/v1", dao.params)
 
 
-def _lock(dao: Dao) -> Dao:
+def dao_lock(dao: Dao) -> Dao:
+    """Inner writer: the DAO's row, locked until the transaction ends. Whoever changes points,
+    parameters, epochs or rounds by what they are now locks it before reading them."""
+    require_transaction("subdaos.dao_lock")
     return (
         Dao.objects.select_for_update(of=("self",), no_key=True)
         .select_related("party", "asset")

@@ -9,6 +9,7 @@ from uuid import UUID
 from apps.core.actions import action
 from apps.core.errors import Conflict, NotFound
 from apps.core.events import emit
+from apps.subdaos.services import dao_lock
 from apps.training.events import VersionAccepted
 from apps.training.models import ModelVersion
 from apps.training.services import round_open, why_not
@@ -99,7 +100,7 @@ class OpenRound:
         return [{"label": "Training round", "before": why_not(dao) or "none open", "after": "open"}]
 
     def execute(self, payload: Payload, *, dao: Any, proposal_id: UUID, now: datetime) -> None:
-        round_open(dao=dao, now=now)
+        round_open(dao=dao_lock(dao), now=now)
 
 
 def _version(payload: Payload, dao: Any, *, lock: bool = False) -> ModelVersion:

@@ -24,7 +24,7 @@ from apps.protocol import decay
 from apps.protocol.normalise import public_constants
 from apps.protocol.tally import State
 from apps.subdaos.selectors import points_at
-from apps.subdaos.services import sbgt_set
+from apps.subdaos.services import dao_lock, sbgt_set
 from apps.training.events import VersionRejected
 from apps.training.evidence import evidence_of
 from apps.training.models import Member, ModelVersion, Phase, Round, Score, ScoringWork
@@ -235,7 +235,9 @@ def _points(held: Round, members: list[Member], phi: dict[Any, int], now: dateti
         else WORK_UNITS_A_ROUND * POINT_MICRO
         for m in members
     }
-    points = points_at(held.dao, now)
+    dao_lock(held.dao)
+    # What was changed while we waited for the lock is later than `now`, and counts.
+    points = points_at(held.dao, clock_now())
     parties = Party.objects.in_bulk(sorted({*points, *earned}))
     for party_id, party in parties.items():
         active = party_id in earned
