@@ -21,6 +21,17 @@ def _flag(name: str) -> bool:
     return os.environ.get(name, "") not in ("", "0", "false", "no")
 
 
+def _seconds(name: str, default: int) -> int:
+    text = os.environ.get(name) or str(default)
+    if (
+        not (text.isascii() and text.isdigit())
+        or len(text) > 7
+        or not 1 <= int(text) <= 30 * 86_400
+    ):
+        raise ImproperlyConfigured(f"{name}={text} is no number of seconds up to 30 days.")
+    return int(text)
+
+
 def _path(name: str, default: Path) -> Path:
     return Path(os.environ.get(name) or default)
 
@@ -31,6 +42,7 @@ COORDINATOR_KEY_FILE = _path("FLAI_COORDINATOR_KEY_FILE", FLAI_HOME / "secrets/c
 NODES_FILE = _path("FLAI_NODES", FLAI_HOME / "nodes.json")
 BASE_URL = os.environ.get("FLAI_URL", "http://127.0.0.1:8000").rstrip("/")
 FAUCET = _flag("FLAI_FAUCET")
+VOTING_PERIOD_MIN_S = _seconds("FLAI_VOTING_PERIOD_MIN_S", 3600)
 DEBUG = _flag("FLAI_DEBUG")
 
 _secret_key_file = _path("FLAI_SECRET_KEY_FILE", FLAI_HOME / "secrets" / "django.key")

@@ -6,14 +6,15 @@ from typing import Any
 
 from django.apps import apps as live_apps
 from django.apps.registry import Apps
+from django.conf import settings
 
 # An RFM's approval takes the times of its own spec, but never less than the minimums here; the
-# quorum and threshold of that vote are the SuperDAO's, not the RFM's.
+# quorum and threshold of that vote are the SuperDAO's, not the RFM's. voting_period_min_s is the
+# site's setting at the time of the first migrate.
 SUPERDAO_PARAMS = {
     "voting_delay_s": 0,
     "voting_delay_min_s": 0,
     "voting_period_s": 3 * 86_400,
-    "voting_period_min_s": 3,
     "timelock_s": 0,
     "late_quorum_s": 0,
     "grace_s": 7 * 86_400,
@@ -37,7 +38,7 @@ def make_superdao(*, using: str, apps: Apps = live_apps, **kwargs: Any) -> None:
             "party": party,
             "slug": "superdao",
             "name": "SuperDAO",
-            "params": SUPERDAO_PARAMS,
+            "params": SUPERDAO_PARAMS | {"voting_period_min_s": settings.VOTING_PERIOD_MIN_S},
             "founded_at": party.created_at,
         },
     )

@@ -184,6 +184,8 @@ def site_environment(
     home: Home, *, database_url: str, valkey_url: str, url: str, faucet: bool
 ) -> dict[str, str]:
     """The names that flai_site.settings reads (docs/operations.md)."""
+    # A demonstration shows a whole vote in seconds; real money is given time to be heard.
+    period = os.environ.get("FLAI_VOTING_PERIOD_MIN_S") or ("3" if faucet else "")
     return {
         "DATABASE_URL": database_url,
         "VALKEY_URL": valkey_url,
@@ -194,6 +196,7 @@ def site_environment(
         "FLAI_NODES": str(home.nodes_file),
         "FLAI_URL": url,
         "FLAI_FAUCET": "1" if faucet else "0",
+        "FLAI_VOTING_PERIOD_MIN_S": period,
         "DJANGO_SETTINGS_MODULE": "flai_site.settings",
     }
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import pytest
 
 from apps.core.errors import DomainError
 from apps.core.transactions import durable
 from apps.subdaos import selectors, services
+from apps.subdaos.bootstrap import make_superdao
 from apps.subdaos.models import Dao, SbgtCheckpoint
-from tests.governance.helpers import MICRO, at, founded
+from tests.governance.helpers import MICRO, at, founded, party, submitted
 
 pytestmark = pytest.mark.django_db
 
@@ -44,6 +49,30 @@ def test_there_is_one_superdao_and_no_asset_of_its_own() -> None:
     dao = selectors.superdao()
     assert (dao.slug, dao.asset, dao.params["voting_period_min_s"]) == ("superdao", None, 3)
     assert Dao.objects.filter(kind="super").count() == 1
+
+
+def test_the_shortest_vote_on_a_request_is_the_sites_setting(settings) -> None:
+    settings.VOTING_PERIOD_MIN_S = 7200
+    Dao.objects.filter(kind="super").delete()
+    for _ in range(2):
+        make_superdao(using="default")
+    vote = submitted(party("Author"), governance={"voting_period_s": 3}).proposal
+    assert (vote.voting_ends_at - vote.voting_starts_at).total_seconds() == 7200
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [("", "3600"), ("60", "60"), ("0", "is no number"), ("-1", "is no number"), ("²", "is no")],
+)
+def test_a_site_that_says_nothing_gives_votes_an_hour(given, said) -> None:
+    code = "from flai_site import settings; print(settings.VOTING_PERIOD_MIN_S)"
+    ran = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "FLAI_VOTING_PERIOD_MIN_S": given},
+        capture_output=True,
+        text=True,
+    )
+    assert said in ran.stdout + ran.stderr
 
 
 def test_epochs_follow_one_another_and_close_once() -> None:
