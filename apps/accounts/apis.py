@@ -15,6 +15,7 @@ from apps.accounts import selectors, services
 from apps.accounts.models import ApiKey, Party
 from apps.accounts.permissions import acting_party
 from apps.accounts.throttling import SignUpThrottle
+from apps.core.idempotency import effect_id
 from apps.core.serial import checked
 
 
@@ -98,7 +99,10 @@ class SigningKeyView(APIView):
 
 
 class KeysView(APIView):
-    """The party's API keys; a new one is shown once."""
+    """The party's API keys; a new one is shown once.
+
+    Its secret is not kept, so a retry (the same Idempotency-Key) gets the same row with a new one.
+    """
 
     @extend_schema(responses=ApiKeySerializer(many=True))
     def get(self, request: Request) -> Response:
@@ -109,7 +113,10 @@ class KeysView(APIView):
     def post(self, request: Request) -> Response:
         data = checked(ApiKeySerializer, request)
         row, key = services.api_key_create(
-            user=request.user, party=acting_party(request), label=data.get("label", "")
+            user=request.user,
+            party=acting_party(request),
+            label=data.get("label", ""),
+            idempotency=effect_id(request, required=False),
         )
         return Response(ApiKeySerializer(row).data | {"api_key": key}, status=201)
 

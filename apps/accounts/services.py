@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+import uuid
 from datetime import datetime
 
 from django.contrib.auth.password_validation import validate_password
@@ -18,6 +19,7 @@ from apps.accounts.models import ApiKey, Membership, Party, PartyKey, User
 from apps.core.clock import now as clock_now
 from apps.core.errors import BadInput, Conflict, NotFound
 from apps.core.events import emit
+from apps.core.ids import effect_of
 from apps.core.transactions import durable, require_transaction
 from apps.protocol import wire
 
@@ -87,15 +89,35 @@ def api_key_hash(key: str) -> str:
 
 
 def api_key_create(
-    *, user: User, party: Party, label: str = "", now: datetime | None = None
+    *,
+    user: User,
+    party: Party,
+    label: str = "",
+    idempotency: uuid.UUID | None = None,
+    now: datetime | None = None,
 ) -> tuple[ApiKey, str]:
-    """A new key for `party`. Returns (row, the key itself): it is shown now and never again."""
+    """A new key for `party`. Returns (row, the key itself): it is shown now and never again.
+
+    idempotency: the same one again means that the first answer was lost, and with it the key. The
+    row stays, its key is replaced; the lost one works no more.
+    Raises Conflict (too many keys; another label; the key was revoked).
+    """
     now = now or clock_now()
     key = KEY_PREFIX + secrets.token_urlsafe(32)
+    row_id = effect_of(party.id, "accounts.api_key", idempotency)
     with durable():
+        Party.objects.select_for_update(no_key=True).get(id=party.id)  # retries one by one
+        row = ApiKey.objects.filter(id=row_id).first()
+        if row is not None:
+            if row.label != label[:60] or row.user_id != user.id or row.revoked_at is not None:
+                raise Conflict("idempotency_conflict", "This made another key, or one now revoked.")
+            row.prefix, row.sha256 = key[:12], api_key_hash(key)
+            row.save(update_fields=["prefix", "sha256"])
+            return row, key
         if ApiKey.objects.filter(party=party, revoked_at=None).count() >= KEYS_MAX:
             raise Conflict("too_many_keys", f"Revoke one first: {KEYS_MAX} keys are in use.")
         row = ApiKey.objects.create(
+            id=row_id,
             party=party,
             user=user,
             prefix=key[:12],

@@ -47,8 +47,11 @@ def key_of(request: Request, *, required: bool = True) -> str | None:
     return key
 
 
-def effect_id(request: Request) -> uuid.UUID:
-    """An id for the effect (a transfer, a query) that is fixed by actor and key."""
+def effect_id(request: Request, *, required: bool = True) -> uuid.UUID | None:
+    """An id for the effect (a transfer, a query) that is fixed by actor and key; without a key
+    (unless it is required) None."""
+    if key_of(request, required=required) is None:
+        return None
     return uuid.uuid5(_actor_id(request), f"flai/effect/{key_of(request)}")
 
 

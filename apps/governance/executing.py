@@ -53,7 +53,7 @@ def can_execute(actor: Party | None, proposal: Proposal, now: datetime) -> Denie
 
 def execute(*, proposal_id: UUID | str, actor: Party | None = None, now: datetime) -> Proposal:
     """Do what was voted: one transaction, marked as executed before the action runs, so that
-    the action cannot run twice even if it comes back here.
+    the action cannot run twice even if it comes back here. What was executed is returned as it is.
 
     Raises Forbidden when it is not executable; ExecutionFailed when its action fails: then nothing
     of it is left but the recorded reason, and it is tried again later until it expires.
@@ -61,6 +61,8 @@ def execute(*, proposal_id: UUID | str, actor: Party | None = None, now: datetim
     try:
         with durable():
             proposal = lock_proposal(proposal_id)
+            if proposal.executed_at is not None:
+                return proposal
             _conclude(proposal, now)
             ensure(can_execute(actor, proposal, now))
             proposal.executed_at = now

@@ -14,7 +14,7 @@ from uuid import UUID
 from apps.accounts.models import Party
 from apps.core import actions
 from apps.core.clock import unix_ms
-from apps.core.errors import BadInput
+from apps.core.errors import BadInput, Conflict
 from apps.core.events import emit
 from apps.core.permissions import Denied, ensure
 from apps.core.transactions import durable, require_transaction
@@ -255,14 +255,22 @@ def lock_proposal(proposal_id: UUID | str) -> Proposal:
 
 
 def vote(*, actor: Party, proposal_id: UUID | str, support: str, now: datetime) -> Vote:
-    """One final vote per account, with the weight of the snapshot.
+    """One final vote per account, with the weight of the snapshot; the same again returns it.
 
-    Raises BadInput for an unknown support, Forbidden when can_vote says no.
+    Raises BadInput for an unknown support, Conflict for another than was cast, Forbidden when
+    can_vote says no.
     """
     if support not in set(Support):
         raise BadInput("bad_support", "Support is “for”, “against” or “abstain”.")
     with durable():
         proposal = lock_proposal(proposal_id)
+        made = selectors.my_vote(proposal, actor)
+        if made is not None:
+            if made.support != support:
+                raise Conflict(
+                    "already_voted", f"You have voted “{made.support}”; a vote is final."
+                )
+            return made
         if proposal.total_weight is None and proposal.state(now) is State.ACTIVE:
             snapshot_take(proposal, now)
         ensure(can_vote(actor, proposal, now))
@@ -306,9 +314,11 @@ def vote(*, actor: Party, proposal_id: UUID | str, support: str, now: datetime) 
 
 
 def cancel(*, actor: Party, proposal_id: UUID | str, now: datetime) -> Proposal:
-    """The proposer takes it back before voting begins."""
+    """The proposer takes it back before voting begins; once more changes nothing."""
     with durable():
         proposal = lock_proposal(proposal_id)
+        if proposal.canceled_at is not None and proposal.proposer_id == actor.id:
+            return proposal
         ensure(can_cancel(actor, proposal, now))
         proposal.canceled_at = now
         proposal.save(update_fields=["canceled_at"])

@@ -80,6 +80,7 @@ class RfmsView(APIView):
         return paged(request, rows, lambda rfm: selectors.describe(rfm, viewer))
 
     @extend_schema(request=RfmSerializer, responses={201: RFM})
+    @idempotent(required=False)
     def post(self, request: Request) -> Response:
         data = checked(RfmSerializer, request)
         made = services.rfm_create(submitter=acting_party(request), now=clock.now(), **data)

@@ -23,7 +23,7 @@ from apps.protocol import wire
 from apps.protocol.rfm_spec import SpecError, check_spec, schema_of
 from apps.rfms import events, selectors
 from apps.rfms.funding import award, award_if_ready, close_due, pledge, pledge_withdraw, sweep_due
-from apps.rfms.models import Crowdfund, Rfm
+from apps.rfms.models import Crowdfund, Rfm, Status
 from apps.rfms.permissions import can_pledge, can_submit, can_withdraw
 from apps.subdaos.models import Dao
 from apps.subdaos.selectors import superdao
@@ -90,10 +90,12 @@ def rfm_submit(*, actor: Party, slug: str, now: datetime) -> Rfm:
     """Freeze the spec by its hash and put it to the SuperDAO's vote.
 
     The vote runs by the times of the spec, never shorter than the SuperDAO's minimum; quorum and
-    threshold are the SuperDAO's own.
+    threshold are the SuperDAO's own. Submitting what is in the vote already changes nothing.
     """
     with durable():
         rfm = _locked(slug)
+        if rfm.status is Status.VOTING and rfm.submitter_id == actor.id:
+            return rfm
         ensure(can_submit(actor, rfm))
         dao = superdao()
         rules = rfm.spec["governance"]

@@ -10,7 +10,7 @@ from rest_framework.test import APIClient
 from apps.accounts.models import ApiKey, Party, PartyKey, User
 from apps.accounts.selectors import system_party
 from apps.accounts.services import KEY_DOMAIN
-from apps.core.models import OutboxEvent
+from apps.core.models import IdempotentCall, OutboxEvent
 from apps.protocol import wire
 
 pytestmark = pytest.mark.django_db
@@ -103,6 +103,24 @@ def test_a_header_that_anybody_may_send_does_not_make_another_address(api, setti
         for number in range(21)
     ]
     assert answers == [400] * 20 + [429]
+
+
+def test_a_retry_makes_no_second_key_and_its_secret_is_kept_nowhere(api):
+    signed_up(api)
+    once = {"HTTP_IDEMPOTENCY_KEY": "laptop-1"}
+    first = api.post("/api/v1/keys/", {"label": "laptop"}, **once).data
+    again = api.post("/api/v1/keys/", {"label": "laptop"}, **once).data
+    assert again["id"] == first["id"] and again["api_key"] != first["api_key"]
+    assert ApiKey.objects.filter(label="laptop").count() == 1
+    assert not IdempotentCall.objects.exists()
+    for key, status in ((first["api_key"], 401), (again["api_key"], 200)):
+        bearer = {"HTTP_AUTHORIZATION": f"Bearer {key}"}
+        assert APIClient().get("/api/v1/me/", **bearer).status_code == status
+    other = api.post("/api/v1/keys/", {"label": "phone"}, **once)
+    assert (other.status_code, other.data["code"]) == (409, "idempotency_conflict")
+    api.delete(f"/api/v1/keys/{first['id']}/")
+    assert api.post("/api/v1/keys/", {"label": "laptop"}, **once).status_code == 409
+    assert api.post("/api/v1/keys/", {"label": "laptop"}).status_code == 201
 
 
 def test_keys_are_listed_without_themselves_made_and_revoked(api):

@@ -10,7 +10,7 @@ from uuid import uuid4
 import pytest
 
 from apps.core import actions
-from apps.core.errors import DomainError, Forbidden
+from apps.core.errors import Conflict, DomainError, Forbidden
 from apps.core.handlers import handlers_for
 from apps.core.models import OutboxEvent
 from apps.core.transactions import durable
@@ -51,6 +51,8 @@ def test_a_request_is_approved_by_staked_flai() -> None:
     assert executing.advance(proposal_id=rfm.proposal_id, now=at(2.9)) is State.ACTIVE
     assert executing.advance(proposal_id=rfm.proposal_id, now=at(3)) is State.EXECUTED
     assert executing.advance(proposal_id=rfm.proposal_id, now=at(4)) is State.EXECUTED
+    again = executing.execute(proposal_id=rfm.proposal_id, now=at(5))
+    assert again.executed_at == at(3)
     rfm.refresh_from_db()
     assert rfm.status == "funding"
     assert len(events("governance.ProposalExecuted")) == 1
@@ -92,9 +94,12 @@ def test_a_vote_is_final_and_only_while_voting_is_open() -> None:
         services.vote(**vote, support="for", now=at(4.9))
     with pytest.raises(DomainError, match="bad_support"):
         services.vote(**vote, support="maybe", now=at(6))
-    services.vote(**vote, support="for", now=at(6))
-    with pytest.raises(Forbidden, match="already_voted"):
+    cast = services.vote(**vote, support="for", now=at(6))
+    with pytest.raises(Conflict, match="already_voted"):
         services.vote(**vote, support="against", now=at(7))
+    for later in (7, 99):  # a retry gets the vote that stands, even when voting is over
+        assert services.vote(**vote, support="for", now=at(later)) == cast
+    assert selectors.proposal_get(rfm.proposal_id).for_weight == cast.weight == 10 * MICRO
     other = party("Other", flai=1)
     with pytest.raises(Forbidden, match="voting_closed"):
         services.vote(actor=other, proposal_id=rfm.proposal_id, support="for", now=at(8))
@@ -306,7 +311,9 @@ def test_the_proposer_takes_back_before_voting_only() -> None:
     proposal = price_proposal(dao, backer, at(30))
     with pytest.raises(Forbidden, match="not_proposer"):
         services.cancel(actor=members[0], proposal_id=proposal.id, now=at(31))
-    services.cancel(actor=backer, proposal_id=proposal.id, now=at(31))
+    for _ in range(2):
+        services.cancel(actor=backer, proposal_id=proposal.id, now=at(31))
+    assert len(events("governance.ProposalCanceled")) == 1
     assert selectors.proposal_get(proposal.id).state(at(99)) is State.CANCELED
     other = price_proposal(dao, backer, at(30))
     with pytest.raises(Forbidden, match="voting_begun"):

@@ -88,7 +88,7 @@ def test_from_draft_to_whitelist() -> None:
     assert backer.post(f"{path}submit/").status_code == 404
     rfm = author.post(f"{path}submit/").data
     assert rfm["status"] == "voting"
-    assert author.post(f"{path}submit/").status_code == 403
+    assert backer.post(f"{path}submit/").status_code == 403
 
     vote_path = f"proposals/{rfm['proposal_id']}/"
     seen = staker.get(vote_path).data
@@ -103,7 +103,9 @@ def test_from_draft_to_whitelist() -> None:
     assert voted.status_code == 201
     assert voted.data["tally"]["for"] == str(50 * MICRO)
     assert voted.data["my"]["vote"] == "for"
-    assert staker.post(f"{vote_path}votes/", {"support": "for"}).data["code"] == "already_voted"
+    assert staker.post(f"{vote_path}votes/", {"support": "for"}).status_code == 201
+    other = staker.post(f"{vote_path}votes/", {"support": "against"})
+    assert (other.status_code, other.data["code"]) == (409, "already_voted")
     assert staker.post(f"{vote_path}execute/").data["code"] == "not_executable"
     executing.advance(proposal_id=rfm["proposal_id"], now=clock.now() + timedelta(seconds=3))
 
@@ -214,3 +216,16 @@ def test_a_draft_can_be_written_anew_and_a_title_used_twice() -> None:
     who.post(f"rfms/{first['slug']}/submit/")
     refused = who.client.put(f"/api/v1/rfms/{first['slug']}/", body)
     assert (refused.status_code, refused.data["code"]) == (403, "already_submitted")
+
+
+def test_writing_and_submitting_again_change_nothing() -> None:
+    who, body = Member("author"), {"title": "Twice", "spec": SPEC}
+    first, again = who.post("rfms/", body, "k1"), who.post("rfms/", body, "k1")
+    assert (first.status_code, again.json()) == (201, first.json())
+    other = who.post("rfms/", body | {"title": "Other"}, "k1")
+    assert (other.status_code, other.data["code"]) == (409, "idempotency_conflict")
+    assert who.client.post("/api/v1/rfms/", body).status_code == 201  # the header is optional
+    path = f"rfms/{first.data['slug']}/submit/"
+    sent, resent = who.post(path), who.post(path)
+    assert (sent.status_code, resent.status_code) == (200, 200)
+    assert sent.data["proposal_id"] == resent.data["proposal_id"]
