@@ -7,8 +7,10 @@ circuits are the real ones. What comes back is compared with the same formulas i
 from __future__ import annotations
 
 import json
+import time
 import uuid
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -125,6 +127,11 @@ class Bridge:
             case "POST", ["listings", _, "queries"]:
                 key = request.headers["Idempotency-Key"]
                 if key not in self.answered:
+                    try:
+                        tickets.check_upload(body, now=int(time.time()))
+                    except tickets.TicketError as error:
+                        no = {"code": error.code, "detail": error.text}
+                        return httpx.Response(422, json=no)
                     self.answered[key] = (body, self.query(body))
                 same = self.answered[key][0] == body
                 return httpx.Response(201 if same else 409, json=self.answered[key][1])
@@ -289,6 +296,34 @@ def test_a_query_whose_buyer_died_is_paid_once_and_still_opened(
     assert kept.stat().st_mode & 0o077 == 0
     with pytest.raises(ClientError, match="other rows"):
         again.predict(rows[:1], idempotency_key="visit-7")
+
+
+def test_a_kept_query_that_never_arrived_is_made_anew_once_it_has_expired(
+    world: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server has stored nothing and charged nothing: only then it says that it is too late."""
+    bridge, _, made, _ = world
+    Home(tmp_path).pin_nodes(bridge.nodes.fingerprints)
+    rows, before = made.patients[0][:1].tolist(), len(bridge.queries)
+
+    def lost(request: httpx.Request) -> httpx.Response:
+        if request.method == "POST":
+            raise httpx.ConnectError("gone")
+        return bridge.answer(request)
+
+    with monkeypatch.context() as patched, pytest.raises(ClientError, match="does not answer"):
+        past = SimpleNamespace(time=lambda: time.time() - 601)
+        patched.setattr("workers.client.buyer.time", past)
+        patched.setattr("workers.client.api.BACKOFF_S", 0)
+        api = Api("http://flai", transport=httpx.MockTransport(lost))
+        Buyer(Home(tmp_path), SUBDAO, api=api).predict(rows, idempotency_key="visit-8")
+    again = Buyer(Home(tmp_path), SUBDAO, api=bridge.api())
+    first = again.predict(rows, idempotency_key="visit-8")
+    second = again.predict(rows, idempotency_key="visit-8")
+    assert first == second
+    assert len(bridge.queries) == before + 1
+    with pytest.raises(ClientError, match="other rows"):
+        again.predict(made.patients[0][:2].tolist(), idempotency_key="visit-8")
 
 
 def test_nothing_in_the_clear_left_any_site(world: Any) -> None:

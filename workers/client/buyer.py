@@ -76,18 +76,31 @@ class Buyer:
         before they are sent, so that the same call again, by another process too, is the same
         query: paid once, and its answer can still be opened.
         """
+        key = idempotency_key or str(uuid.uuid4())
         if idempotency_key is None:
             upload, reply_private = self.make_query(rows)
         else:
-            upload, reply_private = self._kept_query(rows, idempotency_key)
-        key = idempotency_key or str(uuid.uuid4())
-        query = self.api.post(f"listings/{self.slug}/queries/", upload, idempotency_key=key)
+            upload, reply_private = self._kept_query(rows, key)
+        try:
+            query = self._post(upload, key)
+        except ClientError as error:
+            if idempotency_key is None or error.code != "expired":
+                raise
+            # The server knows no query by this key, else it had repeated its answer: the kept one
+            # never arrived, and is too old now. Nothing was charged.
+            self.home.forget_query(_kept_name(key))
+            upload, reply_private = self._kept_query(rows, key)
+            query = self._post(upload, key)
         return self.collect(query["id"], upload["ticket"], reply_private)
+
+    def _post(self, upload: Mapping[str, Any], key: str) -> dict[str, Any]:
+        query = self.api.post(f"listings/{self.slug}/queries/", upload, idempotency_key=key)
+        return dict(query)
 
     def _kept_query(self, rows: Sequence[Sequence[float]], key: str) -> tuple[dict[str, Any], Any]:
         question = json.dumps([self.slug, [[float(value) for value in row] for row in rows]])
         asked = hashlib.sha256(question.encode()).hexdigest()
-        name = hashlib.sha256(key.encode()).hexdigest()[:32]
+        name = _kept_name(key)
         kept = self.home.kept_query(name)
         if kept is None:
             upload, reply_private = self.make_query(rows)
@@ -188,6 +201,10 @@ class Buyer:
 def rows_from_csv(path: Path | str, columns: Sequence[str]) -> list[list[float]]:
     """The rows of a file with a header; further columns are ignored and stay here."""
     return data.read_features(Path(path), columns).tolist()
+
+
+def _kept_name(key: str) -> str:
+    return hashlib.sha256(key.encode()).hexdigest()[:32]
 
 
 def sigmoid(z: float) -> float:

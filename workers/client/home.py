@@ -111,6 +111,9 @@ class Home:
         folder.mkdir(exist_ok=True, mode=0o700)
         _write_private(folder / f"{name}.json", json.dumps(content).encode())
 
+    def forget_query(self, name: str) -> None:
+        (self.path / "queries" / f"{name}.json").unlink(missing_ok=True)
+
     # -- what the site decides
 
     def file(self, name: str, default: str | None = None) -> Path:
