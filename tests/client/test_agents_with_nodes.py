@@ -512,6 +512,26 @@ def test_the_command_line_explains_itself(capsys: pytest.CaptureFixture[str]) ->
     assert "verify" in out
 
 
+def test_a_file_that_cannot_be_used_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "journal.jsonl").mkdir()
+    assert cli(["journal", "--home", str(tmp_path)]) == 1
+    assert f"Not done: {tmp_path / 'journal.jsonl'}: Is a directory" in capsys.readouterr().err
+
+
+def test_verify_tries_its_state_file_before_it_asks_the_server(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    for state, why in (("missing/s.json", "No such file"), ("file/s.json", "Not a directory")):
+        nowhere = ["verify", "--url", "http://127.0.0.1:9", "--state", str(tmp_path / state)]
+        assert cli(nowhere) == 1
+        said = capsys.readouterr().err
+        assert said.startswith("Not done: ") and why in said and "does not answer" not in said
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
 def test_a_home_without_a_server_says_what_to_run(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -177,6 +177,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ClientError as error:
         print(f"Not done: {error.text}", file=sys.stderr)
         return 1
+    except OSError as error:
+        print(f"Not done: {error.filename or 'a file'}: {error.strerror}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("Stopped. Run the same command again to go on.", file=sys.stderr)
         return 130

@@ -10,7 +10,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -73,6 +75,8 @@ class Auditor:
         self.report = Report()
 
     def run(self) -> Report:
+        if self.state_path is not None:
+            _try_writing(self.state_path)  # before the long work, not after it
         key = self._key()
         head = self.api.get("log/head/")
         if key is None or not self._head_signed(key, head):
@@ -93,7 +97,9 @@ class Auditor:
         if self.report.ok and self.state_path is not None:
             content = {"url": self.api.url, "key": key, "head": _head_facts(head)}
             content |= {"nodes": sorted(self.nodes)}
-            self.state_path.write_text(json.dumps(content, indent=1), encoding="utf-8")
+            temporary = _beside(self.state_path)
+            temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
+            temporary.replace(self.state_path)
         return self.report
 
     def _key(self) -> str | None:
@@ -288,6 +294,18 @@ def _signed(key: str, head: dict[str, Any]) -> bool:
 def _head_facts(head: dict[str, Any]) -> dict[str, Any]:
     at = head["at"] if "at" in head else head["at_ms"]
     return {"size": head["size"], "root": head["root"], "at": at, "signature": head["signature"]}
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}")
+
+
+def _try_writing(path: Path) -> None:
+    """Raises: OSError where the state could not be written in the end."""
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    _beside(path).touch()
+    _beside(path).unlink()
 
 
 def _read_state(path: Path | None) -> dict[str, Any] | None:
