@@ -24,7 +24,11 @@ from workers.demo.sites import TRAIN_C
 
 
 def compare(folder: Path, leave_out: frozenset[str]) -> dict[str, float | None]:
-    """AUC of pooled training (without `leave_out`; and on all rows as they stand), best site's."""
+    """AUCs in the clear: {"auc_pooled", "auc_pooled_all", "auc_best_site"}.
+
+    `auc_pooled` pools the sites whose updates the model is made of, which is all but `leave_out`;
+    `auc_pooled_all` every file as it stands.
+    """
     about = json.loads((folder / "sites.json").read_text(encoding="utf-8"))
     tables = {
         site["slug"]: (site["role"], _table(folder / site["slug"], about))

@@ -115,6 +115,8 @@ def show(story: Story, facts: dict[str, Any], *, compared: bool) -> None:
         ]
     screen.table(("AUC on the evidence half of the holdouts", ""), rows)
     if compared:
+        left_out = ", ".join(story.name(key) for key in facts["flagged"]) or "none"
+        screen.note(f"“Same sites” are those that φ did not flag; left out: {left_out}.")
         screen.note("For the comparison this program read every site's file. The nodes never did.")
     if facts["max_abs_prediction_error"] is not None:
         worst = facts["max_abs_prediction_error"]
