@@ -7,6 +7,7 @@ circuits are the real ones. What comes back is compared with the same formulas i
 from __future__ import annotations
 
 import json
+import shutil
 import time
 import uuid
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from apps.protocol import tickets, wire
 from apps.protocol.aggregation import aggregate
@@ -210,6 +212,7 @@ def world(three_nodes: NodeSet, tmp_path_factory: pytest.TempPathFactory) -> Any
     homes = {site["slug"]: Home(root / site["slug"]) for site in about["sites"]}
     for home in homes.values():
         home.pin_nodes(three_nodes.fingerprints)
+        home.pin_peers([each.identity_hex() for each in homes.values()])
     bridge = Bridge(three_nodes, homes, about)
     lines: list[str] = []
     agents = {
@@ -391,13 +394,13 @@ def asked(world: Any) -> Any:
     phase, bridge.phase = bridge.phase, "updates"
     home = agents["hospital-alder"].home
     journal = home.journal.path.read_text()
-    home.journal.path.write_text("")
-    sent = len(bridge.shares)
+    lines = journal.splitlines(True)
+    home.journal.path.write_text("".join(line for line in lines if '"event":"roster"' in line))
+    peers, sent = home.pinned_peers(), len(bridge.shares)
     yield bridge, Agent(home, "custodian", say=lambda line: None, api=bridge.api())
     bridge.changes, bridge.phase = {}, phase
     home.journal.path.write_text(journal)
-    for name in ("peers.pin.json",):
-        (home.path / name).unlink(missing_ok=True)
+    home.pin_peers(peers)
     home.pin_nodes(bridge.nodes.fingerprints)
     assert len(bridge.shares) == sent, "something was sent"
 
@@ -442,8 +445,91 @@ def test_a_roster_of_too_few_sites_is_refused(asked: Any) -> None:
 
 def test_organisations_that_are_not_pinned_are_refused(asked: Any) -> None:
     home = asked[1].home
-    (home.path / "peers.pin.json").write_text(json.dumps({"keys": [home.identity_hex()]}))
+    home.pin_peers(home.pinned_peers()[:-1])
     refused(asked, "peers_not_pinned")
+
+
+def test_without_pinned_peers_nothing_is_sent(asked: Any) -> None:
+    (asked[1].home.path / "peers.pin.json").unlink()
+    refused(asked, "peers_not_pinned")
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+def test_a_roster_that_lost_a_member_needs_a_word_from_the_site(asked: Any, swapped: bool) -> None:
+    """The total without that one, taken from the total with it, would be that one's own sums."""
+    bridge, agent = asked
+    mine = agent.home.identity_hex()
+    other = next(m for m in bridge.roster["members"] if m["key"] != mine)
+    members = [m for m in bridge.roster["members"] if m is not other]
+    if swapped:
+        known = "ab" * 32
+        agent.home.pin_peers([*agent.home.pinned_peers(), known])
+        members.append({**other, "key": known})
+    roster = tickets.roster_of(round_id=bridge.round_id, members=members)
+    bridge.changes = {"roster": roster, "roster_hash": tickets.check_roster(roster)}
+    refused(asked, "roster_changed")
+    confirmed = Agent(agent.home, "custodian", say=str, api=bridge.api(), accept_roster=True)
+    # Confirmed, it goes on to what the nodes signed: sums over the roster as it was.
+    refused((bridge, confirmed), "not_receipted")
+
+
+def test_among_inventions_a_total_is_one_hospitals_own(
+    world: Any, three_nodes: NodeSet, tmp_path: Path
+) -> None:
+    """The server encloses one hospital in members of its own, whose sums it knows: all zero.
+
+    Nodes count keys, not organisations, and open the total. So the agent computes with pinned
+    peers only; what it would give away otherwise is shown by telling it to take any.
+    """
+    bridge, agents, *_ = world
+    alder = agents["hospital-alder"].home
+    shutil.copytree(alder.path, tmp_path / "victim")
+    victim = Home(tmp_path / "victim")
+    victim.journal.path.unlink()
+    inventions = [Ed25519PrivateKey.generate() for _ in range(3)]
+    about = json.loads((alder.path.parent / "sites.json").read_text())
+    trap = Bridge(three_nodes, {"victim": victim}, about)
+    trap.roster = tickets.roster_of(
+        round_id=trap.round_id,
+        members=[
+            *trap.roster["members"],
+            *(
+                {"key": wire.public_hex(key), "role": "custodian", "name": f"Hospital {i}"}
+                for i, key in enumerate(inventions)
+            ),
+        ],
+    )
+
+    def take_part() -> None:
+        agent = Agent(Home(victim.path), "custodian", say=str, api=trap.api())
+        agent.normalise(subdao="trap", round_id=trap.round_id)
+
+    with pytest.raises(NotTrusted) as pinned:
+        take_part()
+    (victim.path / "peers.pin.json").unlink()
+    with pytest.raises(NotTrusted) as unpinned:
+        take_part()
+    assert pinned.value.code == unpinned.value.code == "peers_not_pinned"
+    assert not trap.shares
+
+    config = victim.path / "agent.toml"
+    config.write_text('peers = "any"\n' + config.read_text())
+    take_part()
+    [mine] = trap.shares.values()
+    fields = {
+        name: mine["ticket"][name]
+        for name in ("scope", "slot", "circuits", "params", "f", "roster", "resolution")
+    }
+    for key in inventions:
+        upload = three_nodes.upload(key, np.zeros(mine["ticket"]["shape"]), **fields)
+        three_nodes.put(upload)
+        trap.shares[upload["ticket"]["share_id"]] = upload
+    trap.compute_moments()
+    table = agents["hospital-alder"].table(bridge.spec)
+    f = mine["ticket"]["f"]
+    own = np.round(training.moments(table, f=f, sites=4) * 2.0**f)
+    opened = np.array([int(value) for value in trap.openings["sums"]])
+    assert np.abs(opened - own).max() <= 1
 
 
 def test_a_server_with_other_circuits_is_refused(asked: Any) -> None:

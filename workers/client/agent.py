@@ -3,8 +3,8 @@
 Steps, each repeatable: `attest` (the file fits; only counts and a commitment leave), `normalise`
 (sums of columns, secret-shared; a validator declares its number of rows), `train` (an update
 trained here, secret-shared; a validator shares its holdout). Every step checks first what it is
-asked to join: nodes pinned, roster complete, circuits of its own release. What leaves the site is
-shown before it leaves, and is in the journal.
+asked to join: nodes and peers pinned, roster complete, circuits of its own release. What leaves the
+site is shown before it leaves, and is in the journal.
 """
 
 from __future__ import annotations
@@ -42,14 +42,24 @@ WAIT_DEADLINE_S = 3600.0
 
 
 class Agent:
-    """One site in one role. `say` gets each line that the person at the site should see."""
+    """One site in one role. `say` gets each line that the person at the site should see.
+
+    `accept_roster`: take part although the roster has lost members since the last time.
+    """
 
     def __init__(
-        self, home: Home, role: str, *, say: Print = print, api: Api | None = None
+        self,
+        home: Home,
+        role: str,
+        *,
+        say: Print = print,
+        api: Api | None = None,
+        accept_roster: bool = False,
     ) -> None:
         self.home = home
         self.role = role
         self.say = say
+        self.accept_roster = accept_roster
         self._api = api
 
     @property
@@ -173,7 +183,7 @@ class Agent:
         again = self._outbox().resumed(current, MOMENTS)
         if again:
             return again
-        joined = self._join(current, MOMENTS, table)
+        joined = self._join(current, MOMENTS, table, subdao)
         f = joined.slot.f
         sums = training.moments(table, f=f, sites=joined.custodians)
         what = f"{len(sums)} sums over {table.rows} rows (count, Σx, Σx² of each column)"
@@ -192,7 +202,7 @@ class Agent:
             )
         dao = self.api.get(f"subdaos/{subdao}/")
         table = self.table(dao["params"])
-        joined = self._join(current, ROUND, table)
+        joined = self._join(current, ROUND, table, subdao)
         check_normalisation(current, joined)
         mean, std = training.constants(current["normalisation"])
         features = training.standardise(table.features, mean, std)
@@ -234,8 +244,19 @@ class Agent:
             raise ClientError(f"The round ended: {current.get('reason') or current['phase']}.")
         return True if current.get("normalisation") else None
 
-    def _join(self, current: Mapping[str, Any], stage: str, table: data.Table) -> Joined:
-        return join(current, stage, table, home=self.home, role=self.role, say=self.say)
+    def _join(
+        self, current: Mapping[str, Any], stage: str, table: data.Table, subdao: str
+    ) -> Joined:
+        return join(
+            current,
+            stage,
+            table,
+            subdao=subdao,
+            home=self.home,
+            role=self.role,
+            say=self.say,
+            accept_roster=self.accept_roster,
+        )
 
     def _outbox(self) -> Outbox:
         return Outbox(self.home, self.role, api=self.api, say=self.say)

@@ -65,6 +65,10 @@ def parser() -> argparse.ArgumentParser:
     )
     verify.set_defaults(run=_verify)
 
+    key = commands.add_parser("key", help="your public key, for the peers.pin.json of your peers")
+    _home(key)
+    key.set_defaults(run=_key)
+
     show = commands.add_parser("journal", help="what left this home, and when")
     _home(show)
     show.set_defaults(run=_journal)
@@ -91,6 +95,12 @@ def _agent(commands: argparse._SubParsersAction, role: str, text: str) -> None:
         else:
             step.add_argument("--subdao", required=True, help="the SubDAO's short name")
             step.add_argument("--round", help="the round's id (default: the current one)")
+        if name != "attest":
+            step.add_argument(
+                "--accept-roster",
+                action="store_true",
+                help="take part although the roster has lost members since the last time",
+            )
         step.set_defaults(run=_step, role=role)
 
 
@@ -114,7 +124,8 @@ def _connect(options: argparse.Namespace) -> int:
 def _step(options: argparse.Namespace) -> int:
     from workers.client.agent import Agent
 
-    agent = Agent(Home(options.home), options.role, say=_say)
+    accept = getattr(options, "accept_roster", False)
+    agent = Agent(Home(options.home), options.role, say=_say, accept_roster=accept)
     if options.step == "attest":
         agent.attest(options.rfm)
     elif options.step == "normalise":
@@ -148,6 +159,11 @@ def _verify(options: argparse.Namespace) -> int:
         print(f"{'✓' if check.ok else '✗'} {check.text}")
     print("Everything checks." if report.ok else "Something does not check: see ✗ above.")
     return 0 if report.ok else 1
+
+
+def _key(options: argparse.Namespace) -> int:
+    print(Home(options.home).identity_hex())
+    return 0
 
 
 def _journal(options: argparse.Namespace) -> int:

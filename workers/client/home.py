@@ -6,7 +6,7 @@ api.key          the API key of the organisation
 identity.key     Ed25519 seed that signs tickets and attestations
 reply.key        X25519 key that alone opens answers
 nodes.pin.json   fingerprints of the nodes that this site trusts, as their operators publish them
-peers.pin.json   optional: public keys of organisations that it is willing to compute with
+peers.pin.json   public keys of the organisations that it computes with, from themselves
 queries/         sealed rows and reply keys of queries that may be asked again with the same key
 journal.jsonl    what this agent did and what left the site; never sent anywhere
 """
@@ -133,9 +133,18 @@ class Home:
         _write_private(self.path / "nodes.pin.json", content)
 
     def pinned_peers(self) -> list[str] | None:
-        """Public keys of the organisations it computes with; None: any that the roster names."""
+        """Public keys of the organisations it computes with; None where it has pinned none."""
         path = self.path / "peers.pin.json"
         return read_pins(path, "keys") if path.exists() else None
+
+    def pin_peers(self, public_keys: list[str]) -> None:
+        content = json.dumps({"keys": public_keys}, indent=1).encode()
+        _write_private(self.path / "peers.pin.json", content)
+
+    @property
+    def takes_any_peers(self) -> bool:
+        """Whether agent.toml says, in so many words, that the server's list of peers will do."""
+        return self.config.get("peers") == "any"
 
     def _read_config(self) -> dict[str, Any]:
         path = self.path / "agent.toml"

@@ -1,8 +1,9 @@
 """What a round must satisfy before a site shares anything with it.
 
 The server says which nodes compute, for whom, what and with which parameters; the site believes
-none of it. Nodes are pinned, the circuits are those of this release, the roster is complete and
-names this site, the parameters fit its rows, and the normalisation is what the nodes signed for.
+none of it. Nodes are pinned, the circuits are those of this release, the roster names this site and
+organisations that it pinned, and has lost none of them, the parameters fit its rows, and the
+normalisation is what the nodes signed for.
 """
 
 from __future__ import annotations
@@ -46,17 +47,29 @@ class Joined:
 
 
 def join(
-    current: Mapping[str, Any], stage: str, table: Table, *, home: Home, role: str, say: Print
+    current: Mapping[str, Any],
+    stage: str,
+    table: Table,
+    *,
+    subdao: str,
+    home: Home,
+    role: str,
+    say: Print,
+    accept_roster: bool = False,
 ) -> Joined:
     """What to share in this stage, once everything that the server says of the round holds.
 
-    Shows the roster. Raises: NotTrusted; ClientError("round_over"), ClientError("too_early").
+    Shows the roster, and notes it as the one of this SubDAO: later ones may add members to it;
+    without `accept_roster` they may not lose or swap any.
+    Raises: NotTrusted; ClientError("round_over"), ClientError("too_early").
     """
     if current["phase"] in ENDED:
         raise ClientError(f"The round is over ({current['phase']}).", code="round_over")
     nodes = trusted_nodes(home, current["nodes"])
     release = check_release(current["circuits_hash"], nodes)
     custodians = _check_roster(current, home=home, role=role, say=say)
+    if not accept_roster:
+        _check_continuity(current["roster"], subdao, home)
     circuit = CIRCUITS[STAGE_CIRCUIT[stage]]
     asked = current["ticket"]
     if asked is None:
@@ -76,6 +89,7 @@ def join(
     except ValueError as error:
         raise NotTrusted(f"The round's parameters: {error}.", "bad_params") from None
     _check_params(params, current, table, stage, home=home, role=role)
+    _note_roster(current, subdao, home)
     return Joined(
         nodes=nodes,
         release=release,
@@ -107,21 +121,53 @@ def _check_roster(current: Mapping[str, Any], *, home: Home, role: str, say: Pri
             f"The roster has {len(custodians)} custodians; this site asks for {least}.",
             "too_few_sites",
         )
-    peers = home.pinned_peers()
-    if peers is not None:
-        strangers = [
-            m["name"] for m in roster["members"] if m["key"] not in {*peers, mine[0]["key"]}
-        ]
-        if strangers:
-            raise NotTrusted(
-                f"The roster names organisations that are not in peers.pin.json: "
-                f"{', '.join(strangers)}.",
-                "peers_not_pinned",
-            )
+    _check_peers(roster, home)
     say(f"Roster {computed[:8]}…, signed with what this site sends:")
     for member in roster["members"]:
         say(f"  {member['role']:10} {member['key'][:8]}…  {member['name']}")
     return len(custodians)
+
+
+def _check_peers(roster: Mapping[str, Any], home: Home) -> None:
+    """Keys are free: among members whom the server invented, a total is this site's own sum."""
+    peers, path = home.pinned_peers(), home.path / "peers.pin.json"
+    if peers is None:
+        if home.takes_any_peers:
+            return
+        raise NotTrusted(
+            f"{path} does not say with which organisations this site computes, and a server could "
+            "invent them. Ask each for its key (python3 -m workers.client key --home HOME) and "
+            'write them there; or write peers = "any" into agent.toml and believe the server.',
+            "peers_not_pinned",
+        )
+    known = {*peers, home.identity_hex()}
+    strangers = [m["name"] for m in roster["members"] if m["key"] not in known]
+    if strangers:
+        raise NotTrusted(
+            f"The roster names organisations that are not in {path}: {', '.join(strangers)}.",
+            "peers_not_pinned",
+        )
+
+
+def _check_continuity(roster: Mapping[str, Any], subdao: str, home: Home) -> None:
+    """Two totals over rosters that differ by one member show that member's own sums."""
+    before = home.journal.last("roster", subdao=subdao)
+    now = {m["key"] for m in roster["members"]}
+    lost = {} if before is None else {k: v for k, v in before["members"].items() if k not in now}
+    if lost:
+        raise NotTrusted(
+            f"The roster of {subdao} has lost {', '.join(lost.values())} since this site last took "
+            "part: with both totals, what they shared shows. Ask why; if that is right, run the "
+            "same command with --accept-roster.",
+            "roster_changed",
+        )
+
+
+def _note_roster(current: Mapping[str, Any], subdao: str, home: Home) -> None:
+    members = {m["key"]: m["name"] for m in current["roster"]["members"]}
+    before = home.journal.last("roster", subdao=subdao)
+    if before is None or before["members"] != members:
+        home.journal.write("roster", subdao=subdao, round=current["id"], members=members)
 
 
 def _check_params(

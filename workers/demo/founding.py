@@ -88,6 +88,7 @@ def onboarding_phase(story: Story) -> None:
         story.agent(key, role, "attest", "--rfm", story.rfm)
 
     agents.each(story.members, attest, lambda key: story.screen.done(f"{story.name(key)} attested"))
+    _peers(story)
     _pledge(story, BACKERS[-1], story.rfm, PLEDGES[-1])
     subdao = wait_for(
         lambda: story.public.get(f"rfms/{story.rfm}/").get("subdao"),
@@ -134,6 +135,14 @@ def _operators(story: Story) -> None:
     story.screen.done(
         f"{claimed} operators claim their nodes; every agent pins {len(fingerprints)} fingerprints"
     )
+
+
+def _peers(story: Story) -> None:
+    """Every site pins the others' keys, told by each of them and not by the server."""
+    told = sorted(story.cast.home(key).identity_hex() for key in story.members)
+    for key in story.members:
+        story.cast.home(key).pin_peers(told)
+    story.screen.done(f"Each site pins the keys of all {len(told)}, exchanged among themselves")
 
 
 def _claim(story: Story, key: str, said: dict[str, str]) -> int:
