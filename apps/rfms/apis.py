@@ -31,6 +31,12 @@ RFM = OpenApiResponse(
     "subdao: slug | null, created_at, timeline: [{state, at, text}]}",
 )
 LIST = OpenApiResponse(OpenApiTypes.OBJECT, description="{results: […], next: url | null}")
+BRIEFS = OpenApiResponse(
+    OpenApiTypes.OBJECT,
+    description="{results: [{slug, title, status, objective, spec_hash, submitter, proposal_id, "
+    "crowdfund: {target_micro, raised_micro, deadline_at, sdt_supply_micro, filled_at} | null, "
+    "subdao: slug | null, created_at}], next: url | null}",
+)
 
 
 class RfmSerializer(serializers.Serializer[Any]):
@@ -65,19 +71,19 @@ def _json(slug: str, request: Request) -> dict[str, Any]:
 
 
 class RfmsView(APIView):
-    """Requests, newest first (?status=); POST writes a draft."""
+    """Requests in brief, newest first (?status=); POST writes a draft."""
 
     @extend_schema(
         operation_id="rfms_list",
         parameters=[OpenApiParameter("status", str, enum=[status.value for status in Status])],
-        responses={200: LIST},
+        responses={200: BRIEFS},
     )
     def get(self, request: Request) -> Response:
         viewer, status = acting_party_or_none(request), request.query_params.get("status")
         if status and status not in set(Status):
             raise BadInput("bad_status", f"The status is one of {', '.join(Status.values)}.")
         rows = selectors.rfm_list(status=status, viewer=viewer)
-        return paged(request, rows, lambda rfm: selectors.describe(rfm, viewer))
+        return paged(request, rows, selectors.brief)
 
     @extend_schema(request=RfmSerializer, responses={201: RFM})
     @idempotent(required=False)

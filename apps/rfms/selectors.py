@@ -27,8 +27,9 @@ _RELATED = ("submitter", "subdao", "call", "crowdfund", "proposal")
 
 
 def rfm_list(*, status: str | None = None, viewer: Party | None = None) -> QuerySet[Rfm]:
-    """Newest first; drafts are seen by their author only. An unknown status lists nothing."""
-    rows = Rfm.objects.select_related(*_RELATED).filter(
+    """Newest first, for `brief`; drafts are seen by their author only. An unknown status lists
+    nothing."""
+    rows = Rfm.objects.select_related("submitter", "subdao", "crowdfund").filter(
         Q(submitted_at__isnull=False) | Q(submitter=viewer)
         if viewer
         else Q(submitted_at__isnull=False)
@@ -90,6 +91,23 @@ def timeline(rfm: Rfm) -> list[dict[str, Any]]:
     return [{"state": state, "at": at, "text": text} for state, at, text in steps if at]
 
 
+def brief(rfm: Rfm) -> dict[str, Any]:
+    """One RFM as lists give it: what its own row and those joined to it say."""
+    fund: Crowdfund | None = getattr(rfm, "crowdfund", None)
+    return {
+        "slug": rfm.slug,
+        "title": rfm.title,
+        "status": rfm.status.value,
+        "objective": rfm.objective,
+        "spec_hash": rfm.spec_hash,
+        "submitter": {"slug": rfm.submitter.slug, "name": rfm.submitter.name},
+        "proposal_id": str(rfm.proposal_id) if rfm.proposal_id else None,
+        "crowdfund": _fund_brief(fund) if fund else None,
+        "subdao": rfm.subdao.slug if rfm.subdao else None,
+        "created_at": rfm.created_at,
+    }
+
+
 def describe(rfm: Rfm, viewer: Party | None = None) -> dict[str, Any]:
     """One RFM as the API gives it."""
     fund: Crowdfund | None = getattr(rfm, "crowdfund", None)
@@ -118,14 +136,20 @@ def schema_hash_of(rfm: Rfm) -> str:
     return schema_hash(schema_of(rfm.spec))
 
 
-def _fund(fund: Crowdfund, viewer: Party | None) -> dict[str, Any]:
+def _fund_brief(fund: Crowdfund) -> dict[str, Any]:
     return {
         "target_micro": str(fund.target_micro),
         "raised_micro": str(fund.raised_micro),
         "deadline_at": fund.deadline_at,
         "sdt_supply_micro": str(fund.sdt_supply_micro),
-        "backers": backers(fund),
         "filled_at": fund.filled_at,
+    }
+
+
+def _fund(fund: Crowdfund, viewer: Party | None) -> dict[str, Any]:
+    return {
+        **_fund_brief(fund),
+        "backers": backers(fund),
         "my_pledge_micro": str(pledged_micro(fund, viewer)) if viewer else None,
     }
 

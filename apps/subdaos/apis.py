@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from django.urls import path
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiResponse, extend_schema
@@ -22,19 +20,20 @@ SUBDAO = OpenApiResponse(
     "listing, epoch}",
 )
 LIST = OpenApiResponse(OpenApiTypes.OBJECT, description="{results: […], next: url | null}")
+BRIEFS = OpenApiResponse(
+    OpenApiTypes.OBJECT,
+    description="{results: [{slug, name, kind, pid, objective, price_micro, founded_at, "
+    "sdt: {code} | null}], next: url | null}",
+)
 
 
 class SubdaosView(APIView):
-    """All SubDAOs, newest first."""
+    """All SubDAOs in brief, newest first."""
 
-    @extend_schema(operation_id="subdaos_list", responses={200: LIST})
+    @extend_schema(operation_id="subdaos_list", responses={200: BRIEFS})
     def get(self, request: Request) -> Response:
-        now = clock.now()
-
-        def to_json(dao: Any) -> dict[str, Any]:
-            return selectors.describe(dao, now)
-
-        return paged(request, selectors.dao_list(), to_json, ordering=("-founded_at", "-id"))
+        rows = selectors.dao_list()
+        return paged(request, rows, selectors.brief, ordering=("-founded_at", "-id"))
 
 
 class SubdaoView(APIView):

@@ -110,6 +110,20 @@ def add_detail(key: str, read: Callable[[Dao], Any]) -> None:
     _details[key] = read
 
 
+def brief(dao: Dao) -> dict[str, Any]:
+    """One DAO as lists give it: what its own row and those joined to it say."""
+    return {
+        "slug": dao.slug,
+        "name": dao.name,
+        "kind": dao.kind,
+        "pid": dao.party.pid,
+        "objective": dao.params.get("objective", ""),
+        "price_micro": dao.params.get("price_micro"),
+        "founded_at": dao.founded_at,
+        "sdt": {"code": dao.asset.code} if dao.asset else None,
+    }
+
+
 def describe(dao: Dao, at: datetime) -> dict[str, Any]:
     """The public description of a DAO, as the API gives it."""
     epoch = current_epoch(dao)

@@ -42,6 +42,31 @@ def test_every_page_answers_within_its_queries(built: worlds.World, member: Clie
     assert not slow
 
 
+LISTS = {name: f"/api/v1/{name}/" for name in ("rfms", "subdaos", "proposals", "listings")}
+
+
+def test_three_times_the_rows_cost_no_more_queries(built: worlds.World, member: Client) -> None:
+    addresses = pages.public(built) | pages.own(built)
+    addresses |= {f"api {name}": address for name, address in LISTS.items()}
+    addresses["api wallet"] = "/api/v1/wallet/transfers/"
+
+    def counted() -> dict[str, int]:
+        counts = {}
+        for name, address in addresses.items():
+            with CaptureQueriesContext(connection) as queries:
+                assert member.get(address).status_code == 200, name
+            counts[name] = len(queries)
+        return counts
+
+    worlds.grow(built, 2)
+    small = counted()
+    worlds.grow(built, 4)
+    large = counted()
+    assert {name: (small[name], large[name]) for name in small if small[name] != large[name]} == {}
+    listed = member.get(LISTS["rfms"]).json()["results"]
+    assert len(listed) == 4 + 3 * 6 and all("crowdfund" in row for row in listed)
+
+
 def test_what_is_private_stays_private(built: worlds.World) -> None:
     stranger = Client()
     draft = reverse("explorer:rfm", args=[built.draft.slug])

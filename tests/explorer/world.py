@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from apps.accounts.models import Party, User
-from apps.accounts.services import party_create, sign_up
+from apps.accounts.services import api_key_create, party_create, sign_up
 from apps.compute.models import Job, Node, Receipt
 from apps.core import clock
 from apps.core.transactions import durable
@@ -138,6 +138,52 @@ def build(now: datetime | None = None) -> World:
     )
 
 
+def grow(world: World, rows: int, now: datetime | None = None) -> None:
+    """`rows` more of everything that a page or a list shows several of."""
+    now = now or clock.now()
+    for _ in range(rows):
+        tag = secrets.token_hex(4)
+        with durable():
+            other = party_create(kind="organisation", name=f"Site {tag}", now=now)
+            owner = party_create(kind="dao", name=f"Model {tag}", now=now)
+            asset = asset_create(code=f"SDT-{tag}", name=tag, cap_micro=10**12, now=now)
+            mint(asset, account(world.party, asset), MICRO, None, now)
+        _rfm(f"Draft {tag}", world.party, now)
+        proposal = _proposal(superdao(), "super", "rfms.approve", tag, now, proposer=other)
+        _rfm(f"Voting {tag}", other, now, submitted_at=now, proposal=proposal)
+        _vote(world.open_vote, {other: MICRO}, {other: "for"}, now)
+        _apply(world.funding.call, [other], now)
+        call = _call(tag, None, now)
+        facts = {"submitted_at": now, "approved_at": now, "call": call}
+        _fund(_rfm(f"Funding {tag}", other, now, **facts), {other: 400 * MICRO}, now)
+        fund = world.funding.crowdfund
+        Pledge.objects.create(
+            crowdfund=fund, party=other, asked_micro=1, amount_micro=1, pledged_at=now
+        )
+        dao = Dao.objects.create(
+            party=owner,
+            slug=tag,
+            name=tag,
+            kind="sub",
+            asset=asset,
+            params=world.dao.params,
+            rfm_ref=uuid.uuid4(),
+            founded_at=now,
+        )
+        Epoch.objects.create(
+            dao=dao, number=1, starts_at=now - timedelta(hours=2), ends_at=now + timedelta(days=6)
+        )
+        SbgtCheckpoint.objects.create(
+            dao=world.dao, party=other, at=now, points_micro=MICRO, reason="round"
+        )
+        Listing.objects.create(
+            dao=dao, slug=tag, version=world.listing.version, opened_at=now, created_at=now
+        )
+        faucet(party=world.party, asset="USDC", amount_micro=MICRO, now=now)
+        api_key_create(user=world.buyer, party=world.party, label=tag, now=now)
+    log.sequence(now=now)
+
+
 def _rfm(title: str, party: Party, now: datetime, **facts: Any) -> Rfm:
     content = spec()
     return Rfm.objects.create(
@@ -180,7 +226,7 @@ def _vote(
         )
         field = f"{support}_weight"
         setattr(proposal, field, getattr(proposal, field) + weights[voter])
-    proposal.total_weight = sum(weights.values())
+    proposal.total_weight = (proposal.total_weight or 0) + sum(weights.values())
     proposal.save()
 
 
@@ -226,7 +272,7 @@ def _apply(call: Call, people: list[Party], now: datetime, **facts: Any) -> None
             call=call,
             party=applicant,
             role="custodian" if index < len(SITES) else "validator",
-            public_key=hashlib.sha256(f"{call.slug}{index}".encode()).hexdigest(),
+            public_key=hashlib.sha256(f"{call.slug}{applicant.pid}".encode()).hexdigest(),
             attestation={"rows": 64 + 7 * index, "columns": FEATURES},
             signature="0" * 128,
             filed_at=now - timedelta(hours=20),
