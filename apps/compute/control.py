@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import ssl
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,7 +21,7 @@ import httpx
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from django.conf import settings
 
-from apps.protocol import jobs, tickets, wire
+from apps.protocol import identity, jobs, tickets, wire
 
 T = TypeVar("T")
 
@@ -48,11 +50,12 @@ class Final(ControlError):
 
 @dataclass(frozen=True)
 class Member:
-    """Where to reach one node and what it signs with."""
+    """Where to reach one node, what it signs with, the only certificate that it may show (PEM)."""
 
     name: str
     fingerprint: str
     sign_key: str
+    certificate: str
     url: str
 
 
@@ -161,7 +164,7 @@ def health(members: Sequence[Member]) -> list[bool]:
 
     def answers(member: Member) -> bool:
         try:
-            reply = client().get(member.url + "/health", timeout=HEALTH_S)
+            reply = client(member.certificate).get(member.url + "/health", timeout=HEALTH_S)
             return reply.status_code == 200 and reply.json().get("status") == "ok"
         except (httpx.HTTPError, ValueError):
             return False
@@ -169,11 +172,29 @@ def health(members: Sequence[Member]) -> list[bool]:
     return [future.result() for future in [pool().submit(answers, m) for m in members]]
 
 
-@cache
-def client() -> httpx.Client:
-    """One client a process: connections to the nodes stay open between jobs."""
+@lru_cache(maxsize=64)
+def client(certificate: str) -> httpx.Client:
+    """One client a process and node: mutual TLS, connections that stay open between jobs."""
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=48, keepalive_expiry=60)
-    return httpx.Client(limits=limits, trust_env=False)
+    return httpx.Client(limits=limits, trust_env=False, verify=_tls(certificate))
+
+
+def _tls(pinned: str) -> ssl.SSLContext:
+    """We show the coordinator's certificate, the node its pinned one; no names, no authorities."""
+    key = coordinator_key()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.check_hostname = False
+    context.load_verify_locations(cadata=pinned)
+    # the ssl module reads keys from files only; this one never touches a disk
+    handle = os.memfd_create("tls", os.MFD_CLOEXEC)
+    try:
+        certificate = identity.certificate_pem(key, identity.COORDINATOR)
+        os.write(handle, identity.private_pem(key) + certificate.encode())
+        context.load_cert_chain(f"/proc/self/fd/{handle}")
+    finally:
+        os.close(handle)
+    return context
 
 
 @cache
@@ -214,7 +235,7 @@ def _all(members: Sequence[Member], call: Callable[[Member], T]) -> list[T]:
 
 def _post(member: Member, path: str, body: bytes, *, timeout_s: float) -> dict[str, Any]:
     try:
-        reply = client().post(
+        reply = client(member.certificate).post(
             member.url + path,
             content=body,
             headers={"content-type": "application/json"},

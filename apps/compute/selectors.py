@@ -30,6 +30,7 @@ def members(nodes: list[Node]) -> list[Member]:
             name=node.name,
             fingerprint=node.fingerprint,
             sign_key=node.descriptor["sign_key"],
+            certificate=node.descriptor["tls_cert"],
             url=node.control_url,
         )
         for node in nodes

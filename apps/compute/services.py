@@ -58,7 +58,7 @@ def nodes_sync() -> list[Node]:
             facts = {
                 "name": descriptor["name"],
                 "index": descriptor["index"],
-                "control_url": "http://" + descriptor["control"],
+                "control_url": "https://" + descriptor["control"],
                 "descriptor": descriptor,
                 "active": True,
             }

@@ -63,6 +63,11 @@ class Home:
     def public(self, name: str) -> Path:
         return self.root / "public" / f"{name}.pub"
 
+    @property
+    def coordinator_certificate(self) -> Path:
+        """What the operators of nodes admit to their control ports."""
+        return self.root / "public" / "coordinator.pem"
+
     def prepare(self) -> None:
         """Directories, marker and keys, each made once.
 
@@ -85,6 +90,8 @@ class Home:
                 _keep(self.secret(name), lambda: secrets.token_hex(32))
                 if not self.public(name).exists():
                     self.public(name).write_text(_public_hex(self.secret(name)) + "\n")
+            if not self.coordinator_certificate.exists():
+                self.coordinator_certificate.write_text(_certificate(self.secret("coordinator")))
         except OSError as error:
             raise StackError(
                 f"The directory {error.filename or self.root} cannot be written "
@@ -226,7 +233,18 @@ def _keep(path: Path, make) -> None:
 
 
 def _public_hex(secret: Path) -> str:
+    from apps.protocol import wire
+
+    return wire.public_hex(_private(secret))
+
+
+def _certificate(secret: Path) -> str:
+    from apps.protocol import identity
+
+    return identity.certificate_pem(_private(secret), identity.COORDINATOR)
+
+
+def _private(secret: Path) -> Any:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-    seed = bytes.fromhex(secret.read_text().strip())
-    return Ed25519PrivateKey.from_private_bytes(seed).public_key().public_bytes_raw().hex()
+    return Ed25519PrivateKey.from_private_bytes(bytes.fromhex(secret.read_text().strip()))

@@ -156,6 +156,7 @@ class Stack:
                 self.home.node(index) / "peers.json",
                 {
                     "coordinator": coordinator,
+                    "coordinator_cert": self.home.coordinator_certificate.read_text(),
                     "nodes": descriptors,
                     "mesh": [f"{HOST}:{port}" for port in self.ports.mesh],
                 },
@@ -164,7 +165,7 @@ class Stack:
             self.home.nodes_file,
             {
                 "nodes": descriptors,
-                "control_urls": [f"http://{HOST}:{port}" for port in self.ports.control],
+                "control_urls": [f"https://{HOST}:{port}" for port in self.ports.control],
             },
         )
 

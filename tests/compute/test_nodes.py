@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import sqlite3
+from dataclasses import replace
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -135,7 +136,7 @@ def test_the_words_of_a_query_that_one_node_refuses_stay_at_none(market, model) 
 
 def test_a_node_that_is_away_is_retryable(market) -> None:
     reach = members(node_set())
-    lost = [control.Member(m.name, m.fingerprint, m.sign_key, "http://127.0.0.1:9") for m in reach]
+    lost = [replace(m, url="https://127.0.0.1:9") for m in reach]
     job = NodesRound(market.nodes).job()
     with pytest.raises(control.Retryable, match="does not answer"):
         control.run_job(lost, job, ticket_ids=[])

@@ -9,8 +9,8 @@ import time
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from apps.protocol import wire
-from workers.mpc import identity, mesh, sessions
+from apps.protocol import identity, wire
+from workers.mpc import mesh, sessions
 from workers.mpc.transport import DeadlineExceeded, PeerLost, TransportError
 
 

@@ -10,9 +10,9 @@ import sys
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from apps.protocol import jobs, wire
+from apps.protocol import identity, jobs, wire
 from tests.support.nodes import REPOSITORY, NodeSet, node_command
-from workers.mpc import identity, keys
+from workers.mpc import keys
 from workers.node.home import Limits, load_limits
 
 
@@ -74,9 +74,9 @@ def test_init_keeps_the_keys_and_says_so_publicly(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
-        ({"control": "0.0.0.0:5000"}, "loopback"),
-        ({"mesh": "10.0.0.1:5000"}, "loopback"),
-        ({"control": "example.org:5000"}, "HOST:PORT"),
+        ({"control": "no host:5000"}, "HOST:PORT"),
+        ({"control": "http://example.org:5000"}, "HOST:PORT"),
+        ({"mesh": "::1:5000/x"}, "HOST:PORT"),
         ({"control": "127.0.0.1:99999"}, "range"),
         ({"control": "127.0.0.1"}, "HOST:PORT"),
         ({"index": 3}, "--index"),
@@ -153,6 +153,8 @@ def stranger_at_my_place(peers):
         (stranger_at_my_place, "does not contain this node"),
         (lambda p: p["nodes"].pop(), "must list 3 nodes"),
         (lambda p: p.pop("coordinator"), "coordinator"),
+        (lambda p: p.pop("coordinator_cert"), "coordinator_cert"),
+        (lambda p: p.update(coordinator_cert=p["nodes"][0]["tls_cert"]), "another key"),
         (lambda p: p["nodes"].__setitem__(1, {}), "lacks or adds fields"),
     ],
 )

@@ -17,9 +17,9 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from apps.protocol import jobs, tickets, wire
+from apps.protocol import identity, jobs, tickets, wire
 from tests.support.nodes import Buyer, NodeSet, Round, fixed
-from workers.mpc import identity, keys, sealing
+from workers.mpc import keys, sealing
 from workers.node.store import Store, StoredJob
 
 TABLES = ("shares", "scopes", "jobs", "models")

@@ -11,6 +11,7 @@ import json
 import os
 import secrets
 import signal
+import ssl
 import subprocess
 import sys
 import threading
@@ -26,10 +27,11 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from apps.protocol import jobs, tickets, wire
+from apps.protocol import identity, jobs, tickets, wire
 from apps.protocol.circuits import circuits_hash
 from flai_site.stack.up import free_ports
 from workers.mpc import keys, sealing
+from workers.mpc.tls import mutual_context
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 START_TIMEOUT_S = 20.0
@@ -52,7 +54,7 @@ class NodeSet:
         self.homes = [directory / str(i) for i in range(3)]
         self.processes: dict[int, subprocess.Popen[str]] = {}
         ports = free_ports(6)
-        self.control = [f"http://127.0.0.1:{p}" for p in ports[:3]]
+        self.control = [f"https://127.0.0.1:{p}" for p in ports[:3]]
         for i, home in enumerate(self.homes):
             init = ["init", "--index", str(i), "--name", f"node-{i}"]
             init += ["--control", f"127.0.0.1:{ports[i]}", "--mesh", f"127.0.0.1:{ports[3 + i]}"]
@@ -61,13 +63,24 @@ class NodeSet:
             )
         self.descriptors = [json.loads((h / "descriptor.json").read_text()) for h in self.homes]
         self.fingerprints = [jobs.fingerprint(d) for d in self.descriptors]
-        peers = {"coordinator": wire.public_hex(self.coordinator), "nodes": self.descriptors}
+        self.coordinator_cert = identity.certificate_pem(self.coordinator, identity.COORDINATOR)
+        peers = {
+            "coordinator": wire.public_hex(self.coordinator),
+            "coordinator_cert": self.coordinator_cert,
+            "nodes": self.descriptors,
+        }
         for home in self.homes:
             (home / "peers.json").write_text(json.dumps(peers))
             if limits is not None:
                 (home / "policy.json").write_text(json.dumps(limits))
-        self.http = httpx.Client(timeout=90)
+        self.http = httpx.Client(timeout=90, verify=self.tls())
         self._threads = ThreadPoolExecutor(12)
+
+    def tls(self) -> ssl.SSLContext:
+        """As the coordinator, to any of these nodes."""
+        pinned = "".join(d["tls_cert"] for d in self.descriptors)
+        key = identity.private_pem(self.coordinator)
+        return mutual_context(ssl.PROTOCOL_TLS_CLIENT, self.coordinator_cert, key, pinned)
 
     # ---- processes ----------------------------------------------------------------------------
 

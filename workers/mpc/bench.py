@@ -20,10 +20,10 @@ from typing import Any
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from apps.protocol import wire
+from apps.protocol import identity, wire
 from apps.protocol.circuits import CIRCUITS
 from apps.protocol.circuits.declare import Outcome
-from workers.mpc import identity, replicated
+from workers.mpc import replicated
 from workers.mpc.engines.base import Word
 from workers.mpc.engines.plain import run_plain
 from workers.mpc.engines.ring import RingOutcome, run_ring

@@ -12,7 +12,6 @@ connection ends, every session ends with PeerLost at once.
 from __future__ import annotations
 
 import logging
-import os
 import select
 import socket
 import ssl
@@ -25,6 +24,7 @@ from functools import partial
 
 from workers.mpc.inbound import CHUNK, FRAME, Inbound
 from workers.mpc.sessions import ABORT_SEQ, PeerAborted, Session
+from workers.mpc.tls import mutual_context
 from workers.mpc.transport import PeerLost, TransportError
 
 WELCOME = b"flai-mesh/1\n"
@@ -88,9 +88,9 @@ class Mesh:
         self._handshakes = threading.BoundedSemaphore(HANDSHAKES_MAX)
         self._stopping = threading.Event()
         pinned = "".join(ssl.DER_cert_to_PEM_cert(p.certificate) for p in peers)
-        self._server = _context(ssl.PROTOCOL_TLS_SERVER, certificate, private_key, pinned)
+        self._server = mutual_context(ssl.PROTOCOL_TLS_SERVER, certificate, private_key, pinned)
         self._server.num_tickets = 0
-        self._client = _context(ssl.PROTOCOL_TLS_CLIENT, certificate, private_key, pinned)
+        self._client = mutual_context(ssl.PROTOCOL_TLS_CLIENT, certificate, private_key, pinned)
 
     def start(self) -> None:
         self._listener.listen(32)
@@ -330,22 +330,6 @@ class Mesh:
             for session in self._sessions.values():
                 session.fail(PeerLost(f"member {index} is gone"))
             self._changed.notify_all()
-
-
-def _context(kind: int, certificate: str, private_key: bytes, pinned: str) -> ssl.SSLContext:
-    context = ssl.SSLContext(kind)
-    context.minimum_version = ssl.TLSVersion.TLSv1_3
-    context.check_hostname = False  # names mean nothing here: the whole certificate is compared
-    context.verify_mode = ssl.CERT_REQUIRED
-    context.load_verify_locations(cadata=pinned)
-    # the ssl module reads keys from files only; this one never touches a disk
-    handle = os.memfd_create("tls", os.MFD_CLOEXEC)
-    try:
-        os.write(handle, private_key + certificate.encode())
-        context.load_cert_chain(f"/proc/self/fd/{handle}")
-    finally:
-        os.close(handle)
-    return context
 
 
 def _tune(sock: socket.socket) -> None:

@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 import socket
+import ssl
 import sys
 import threading
 import time
@@ -55,7 +56,7 @@ def run(home: Path) -> None:
     # heavy imports only after what can be refused has been refused
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    from workers.mpc import identity
+    from apps.protocol import identity
     from workers.mpc.mesh import Mesh, Peer
     from workers.node.control import Control
     from workers.node.jobs import Jobs
@@ -85,7 +86,7 @@ def run(home: Path) -> None:
     stopping = threading.Event()
     threading.Thread(target=_purge, args=(store, stopping), name="purge", daemon=True).start()
     try:
-        _serve(control.application(), control_socket, node)
+        _serve(control.application(), control_socket, node, peers)
     finally:
         stopping.set()
         mesh.close()  # whatever still runs ends with PeerLost, here and there
@@ -96,8 +97,12 @@ def run(home: Path) -> None:
         lock.close()
 
 
-def _serve(application: Any, sock: socket.socket, node: homes.Node) -> None:
+def _serve(application: Any, sock: socket.socket, node: homes.Node, peers: homes.Peers) -> None:
+    """Answer the coordinator, and nobody who does not hold its key."""
     import uvicorn
+
+    from apps.protocol import identity
+    from workers.mpc.tls import mutual_context
 
     class Server(uvicorn.Server):
         @contextlib.contextmanager
@@ -130,18 +135,29 @@ def _serve(application: Any, sock: socket.socket, node: homes.Node) -> None:
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=STOP_TIMEOUT_S,
     )
+    config.load()
+    # set after `load`: uvicorn itself would read key and certificate from files
+    config.ssl = mutual_context(
+        ssl.PROTOCOL_TLS_SERVER,
+        node.certificate,
+        identity.private_pem(node.sign_key),
+        peers.coordinator_cert,
+    )
     Server(config).run(sockets=[sock])
 
 
 def listen(address: tuple[str, int], what: str) -> socket.socket:
     """A bound socket. Raises: StartError when the port is taken."""
     host, port = address
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        family, *_, where = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    except OSError:
+        raise StartError(f"{what} port {host}:{port}: there is no such host") from None
     # asyncio switches Nagle off (40 ms a request) only where the protocol is named
     sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        sock.bind(address)
+        sock.bind(where)
         sock.listen(64)  # now, so that a second node fails here and not later
     except OSError as error:
         sock.close()

@@ -3,7 +3,8 @@
 sign.key hpke.key store.key   secret, 0600, made at the first `init`
 config.json                   index, name, addresses
 descriptor.json               public: what operators publish and everyone else pins
-peers.json                    the operator's: {"coordinator": hex, "nodes": [descriptor × 3]}
+peers.json                    the operator's: {"coordinator": hex, "coordinator_cert": PEM,
+                              "nodes": [descriptor × 3]}
 policy.json                   the operator's, optional: how much this node answers (Limits)
 store.sqlite                  shares and results, encrypted
 """
@@ -11,9 +12,9 @@ store.sqlite                  shares and results, encrypted
 from __future__ import annotations
 
 import fcntl
-import ipaddress
 import json
 import os
+import re
 import tempfile
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -22,13 +23,14 @@ from typing import Any, TextIO
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from apps.protocol import jobs, wire
+from apps.protocol import identity, jobs, wire
 from apps.protocol.tickets import ENGINES, NODES
-from workers.mpc import identity, keys
+from workers.mpc import keys
 from workers.node import RELEASE
 from workers.node.errors import StartError
 
 STORE_KEY_VARIABLE = "FLAI_STORE_KEY"
+HOST = re.compile(r"[0-9A-Za-z]([0-9A-Za-z.-]{0,251}[0-9A-Za-z])?|[0-9a-fA-F:]{2,39}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +77,7 @@ class Peers:
     """The coordinator whose jobs count, and the nodes in index order, this one among them."""
 
     coordinator: str
+    coordinator_cert: str
     nodes: tuple[dict[str, Any], ...]
     fingerprints: tuple[str, ...]
 
@@ -161,6 +164,11 @@ def load_peers(node: Node) -> Peers:
     ok = isinstance(content, dict) and wire.is_hex(content.get("coordinator"), 32)
     if not ok:
         raise StartError(f"{path} does not name the coordinator's key")
+    certificate = str(content.get("coordinator_cert"))
+    try:
+        identity.certificate_der(certificate, sign_key=content["coordinator"])
+    except identity.BadCertificate as error:
+        raise StartError(f"{path}: coordinator_cert: {error}") from None
     nodes = content.get("nodes")
     if not isinstance(nodes, list) or len(nodes) != NODES:
         raise StartError(f"{path} must list {NODES} nodes")
@@ -179,7 +187,10 @@ def load_peers(node: Node) -> Peers:
     if fingerprints[node.index] != node.fingerprint:
         raise StartError(f"{path} does not contain this node at index {node.index}")
     return Peers(
-        coordinator=content["coordinator"], nodes=tuple(nodes), fingerprints=tuple(fingerprints)
+        coordinator=content["coordinator"],
+        coordinator_cert=certificate,
+        nodes=tuple(nodes),
+        fingerprints=tuple(fingerprints),
     )
 
 
@@ -199,21 +210,15 @@ def load_limits(home: Path) -> Limits:
 
 
 def address(text: Any) -> tuple[str, int]:
-    """ "HOST:PORT" on loopback. Raises: StartError."""
+    """ "HOST:PORT", the host a name or an address. Raises: StartError."""
     host, _, port = str(text).rpartition(":")
-    try:
-        loopback = host == "localhost" or ipaddress.ip_address(host.strip("[]")).is_loopback
-        number = int(port)
-    except ValueError:
-        raise StartError(f"{text!r} is not an address of the form HOST:PORT") from None
-    if not loopback:
-        raise StartError(
-            f"{host} is not loopback: this release binds loopback only, "
-            "since the control port has no TLS yet"
-        )
+    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    if not HOST.fullmatch(bare) or not port.isdecimal():
+        raise StartError(f"{text!r} is not an address of the form HOST:PORT")
+    number = int(port)
     if not 0 < number < 65536:
         raise StartError(f"{text!r}: the port is out of range")
-    return host.strip("[]"), number
+    return bare, number
 
 
 def lock(home: Path) -> TextIO:

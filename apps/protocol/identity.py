@@ -1,6 +1,7 @@
-"""A node's certificate: self-signed by its Ed25519 identity key, so that pinning one pins both.
+"""A certificate of a node or of the coordinator: self-signed by the Ed25519 identity key, so that
+pinning one pins both.
 
-Everything in it follows from key and name; Ed25519 is deterministic, so the same node always makes
+Everything in it follows from key and name; Ed25519 is deterministic, so the same key always makes
 the same certificate and needs no file for it.
 """
 
@@ -15,6 +16,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
+# The name in the certificate of whoever dispatches jobs.
+COORDINATOR = "coordinator"
+
 # A pinned key has no use for a date; RFC 5280 §4.1.2.5 gives this value for "no expiry".
 _FROM = dt.datetime(2024, 1, 1)
 _TO = dt.datetime(9999, 12, 31, 23, 59, 59)
@@ -25,7 +29,7 @@ class BadCertificate(Exception):
 
 
 def certificate_pem(key: Ed25519PrivateKey, name: str) -> str:
-    """The node's self-signed certificate, PEM."""
+    """The self-signed certificate of a key's owner, PEM."""
     public = key.public_key()
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name[:64])])
     serial = int.from_bytes(hashlib.sha256(public.public_bytes_raw()).digest()[:16], "big") >> 1
