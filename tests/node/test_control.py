@@ -161,8 +161,45 @@ def test_the_loop_answers_while_a_job_waits(three_nodes, model):
     }
 
 
+@pytest.mark.parametrize(
+    ("slot", "shape", "changes", "code"),
+    [
+        ("update", [4], {}, "wrong_shape"),
+        ("update", [1, 3], {}, "wrong_shape"),
+        ("update", [3], {"f": 20}, "wrong_shape"),
+        ("holdout", [23, 4], {}, "wrong_shape"),
+        ("holdout", [24, 5], {}, "wrong_shape"),
+        ("update", [3], {"params": {"features": 2}}, "bad_params"),
+        (
+            "update",
+            [3],
+            {"params": {"features": 2, "strata": 1, "rows": [24], "min_cell": 1}},
+            "bad_params",
+        ),
+    ],
+)
+def test_a_share_that_no_job_could_take_is_refused_when_it_comes(
+    three_nodes, slot, shape, changes, code
+):
+    r = Round(three_nodes)
+    fields = r.fields(slot, **changes)
+    upload = three_nodes.upload(r.custodians[0], np.zeros(shape), **fields)
+    answers = three_nodes.post_all("/shares", upload)
+    assert codes(answers) == [code] * 3
+    assert not any(a.json()["retryable"] for a in answers)
+
+
+def test_a_holdout_may_have_the_shape_of_any_validator(three_nodes):
+    r = Round(three_nodes)
+    fields = r.fields("holdout", params=r.params | {"rows": [24, 30, 36]})
+    for rows, status in ((24, 201), (36, 201), (48, "wrong_shape")):
+        upload = three_nodes.upload(r.validators[0], np.zeros([rows, 4]), **fields)
+        answers = three_nodes.post_all("/shares", upload)
+        assert codes(answers) == [status] * 3
+
+
 def codes(answers):
-    return [a.status_code if a.status_code == 200 else a.json()["code"] for a in answers]
+    return [a.status_code if a.status_code < 300 else a.json()["code"] for a in answers]
 
 
 def test_a_busy_node_tells_the_others_and_burns_no_attempt(three_nodes, model):

@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from apps.protocol import tickets, wire
+from apps.protocol import jobs, tickets, wire
 from tests.support.nodes import Buyer, Round
 
 JUNK = [
@@ -93,6 +93,31 @@ def test_spoilt_jobs(three_nodes, model, seed):
         for answer in answers:
             fine = answer.status_code == 200 or answer.json()["code"] == "peer_refused"
             assert refused(answer) or fine, (bad, answer.text)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_spoilt_drops(three_nodes, seed):
+    """Only the whole, signed word about this very share drops it."""
+    rng = random.Random(seed)
+    upload = Round(three_nodes).uploads["update"][0]
+    three_nodes.put(upload)
+    share_id = upload["ticket"]["share_id"]
+    body = {"v": 1, "share_id": share_id, "ticket_id": tickets.ticket_id(upload["ticket"])}
+
+    def drop(body):
+        signature = wire.sign(three_nodes.coordinator, jobs.DROP_DOMAIN, body)
+        content = {"drop": body, "signature": signature}
+        return three_nodes.post(0, f"/shares/{share_id}/drop", content)
+
+    for _ in range(60):
+        bad = spoil(body, rng)
+        try:
+            answer = drop(bad)
+        except (ValueError, TypeError):
+            continue  # has no canonical form: cannot even be signed
+        assert refused(answer) or answer.json() == {"dropped": bad == body}, (bad, answer.text)
+        three_nodes.put(upload)
+    assert drop(body).json() == {"dropped": True}
 
 
 def test_the_nodes_still_work(three_nodes, model):

@@ -21,6 +21,7 @@ from workers.node.home import Limits
 from workers.node.store import Binding
 
 QUERY_ATTEMPTS_MAX = 10
+ROSTER_MAX = 1000  # as check_roster has it
 DAY_S = 86_400
 ROUND_SCOPES = ("round:", "moments:")
 
@@ -129,10 +130,7 @@ def owners_agree_on_the_parameters(case: Case) -> None:
     """Public inputs are what all owners signed, never what the dispatcher says."""
     if len({wire.canonical(t.params) for t in case.tickets}) != 1:
         raise Refused("params_differ", "The owners signed different parameters.")
-    try:
-        case.circuit.validate(case.tickets[0].params)
-    except BadParams as error:
-        raise Refused("bad_params", str(error)) from None
+    _check_params(case.circuit, case.tickets[0])
 
 
 def owners_agree_on_the_resolution(case: Case) -> None:
@@ -146,14 +144,41 @@ def owners_agree_on_the_resolution(case: Case) -> None:
 
 def shapes_fit_the_circuit(case: Case) -> None:
     for name, tickets in case.inputs.items():
-        slot = case.circuit.slots[name]
         for position, ticket in enumerate(tickets):
-            try:
-                shape = tuple(slot.shape(ticket.params, position))
-            except (BadParams, LookupError, TypeError):
-                raise Refused("wrong_shape", f"There are more inputs {name} than rows.") from None
-            if ticket.shape != shape or ticket.f != slot.f:
+            wanted = _shape(case.circuit, ticket, position)
+            if wanted is None:
+                raise Refused("wrong_shape", f"There are more inputs {name} than rows.")
+            if (ticket.shape, ticket.f) != wanted:
                 raise Refused("wrong_shape", f"An input {name} does not have the circuit's shape.")
+
+
+def share_fits(circuit: Circuit, ticket: Ticket) -> None:
+    """A share by itself, before any job: its parameters are the circuit's, its shape that of some
+    place in its slot. Raises: Refused."""
+    _check_params(circuit, ticket)
+    for position in range(ROSTER_MAX):
+        wanted = _shape(circuit, ticket, position)
+        if wanted == (ticket.shape, ticket.f):
+            return
+        if wanted is None:
+            break
+    raise Refused("wrong_shape", f"No input {ticket.slot} of {circuit.id} has this shape.")
+
+
+def _check_params(circuit: Circuit, ticket: Ticket) -> None:
+    try:
+        circuit.validate(ticket.params)
+    except BadParams as error:
+        raise Refused("bad_params", str(error)) from None
+
+
+def _shape(circuit: Circuit, ticket: Ticket, position: int) -> tuple[tuple[int, ...], int] | None:
+    """Shape and fractional bits at this place of the ticket's slot; None where there is no more."""
+    slot = circuit.slots[ticket.slot]
+    try:
+        return tuple(slot.shape(ticket.params, position)), slot.f
+    except (BadParams, LookupError, TypeError):
+        return None
 
 
 # ---- a round: the whole roster, each key once ---------------------------------------------------

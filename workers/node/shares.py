@@ -72,11 +72,12 @@ class Shares:
         policy.coordinator_signed_it(
             body, signature, coordinator=self._peers.coordinator, domain=jobs.DROP_DOMAIN
         )
-        if not isinstance(body, dict) or body.get("v") != 1 or body.get("share_id") != share_id:
+        ok = isinstance(body, dict) and set(body) == {"v", "share_id", "ticket_id"}
+        if not ok or body["v"] != 1 or body["share_id"] != share_id:
             raise Malformed("malformed", "This is not about dropping that share.")
         with self._lock:
             known = self._store.share(share_id)
-            if known is None or known.ticket_id != body.get("ticket_id"):
+            if known is None or known.ticket_id != body["ticket_id"]:
                 return False
             begun = self._store.binding(known.ticket["scope"]) is not None
             if begun and (known.used_by is None or known.words is None):
@@ -102,7 +103,20 @@ class Shares:
             slot = circuit.slots.get(ticket.slot)
             if slot is None or slot.role == "model":
                 raise Refused("wrong_slot", f"{name} takes no input {ticket.slot} from outside.")
+        self._check_use(ticket)
         return ticket
+
+    def _check_use(self, ticket: Ticket) -> None:
+        """Some circuit that its owner allows can take it: what never can is refused now, not when
+        all others wait for the job."""
+        reasons = []
+        for name in ticket.circuits:
+            try:
+                policy.share_fits(CIRCUITS[name], ticket)
+                return
+            except Refused as refused:
+                reasons.append(refused)
+        raise reasons[0]
 
     def _open(self, upload: Any) -> tuple[Words, Words]:
         try:
