@@ -289,3 +289,15 @@ def _check_answers(
     for answer in answers:
         if wire.digest(jobs.OPENINGS_DOMAIN, answer.openings) != receipt["openings"]:
             raise Final("receipts_disagree", f"{answer.member.name} reports other openings.")
+        if _sealed_hash(answer) != answer.receipt["sealed"]:
+            raise Final("receipts_disagree", f"{answer.member.name} sealed something else.")
+
+
+def _sealed_hash(answer: Answer) -> str | None:
+    """What the node's receipt must say of its sealed part: nobody pays for another."""
+    if answer.sealed is None:
+        return None
+    try:
+        return jobs.sealed_hash(wire.unb64(answer.sealed))
+    except ValueError:
+        raise Final("bad_answer", f"{answer.member.name} sealed no base64.") from None

@@ -70,7 +70,7 @@ def test_answers_are_believed_only_when_signed_and_equal(market) -> None:
     answers = control.run_job(reach, job, ticket_ids=ids)
     assert len(answers) == 3
     assert control.run_job(reach, job, ticket_ids=ids)[0].receipt == answers[0].receipt
-    for spoil in (_other_opening, _other_word, _forged, _other_inputs):
+    for spoil in (_other_opening, _other_word, _forged, _other_inputs, _other_seal):
         spoilt = copy.deepcopy(answers)
         wanted = spoil(spoilt, list(ids))
         with pytest.raises(control.Final):
@@ -162,6 +162,11 @@ def _other_word(answers, ids):
 
 def _forged(answers, ids):
     answers[2].receipt["at"] += 1
+    return ids
+
+
+def _other_seal(answers, ids):
+    answers[0] = replace(answers[0], sealed="AAAA")
     return ids
 
 
