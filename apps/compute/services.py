@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from django.conf import settings
+from django.db.models import OuterRef, Subquery
 
 from apps.accounts.models import Party
 from apps.compute import control
@@ -227,13 +228,16 @@ def job_answered(job: Job, outcome: Outcome, *, commits: bool, now: datetime) ->
             Receipt(
                 job=job,
                 node=nodes[answer.member.fingerprint],
-                operator_id=nodes[answer.member.fingerprint].operator_id,
                 body=answer.receipt,
                 signature=answer.signature,
             )
             for answer in outcome.answers
         ]
     )
+    # Now that the receipts hold their nodes against a claim, so that the order of leaves is also
+    # the order of claims and work.
+    runs = Node.objects.filter(pk=OuterRef("node")).values("operator")
+    Receipt.objects.filter(job=held).update(operator=Subquery(runs))
     _to(held, JobState.COMMITTING if commits else JobState.DONE)
     held.openings, held.model = outcome.openings, outcome.model or ""
     if not commits:

@@ -1,9 +1,9 @@
 """What an epoch's settlement must say, rebuilt from everything else in the log.
 
 A settlement's leaf is the server's claim. What it rests on stands in other leaves: φ and scoring
-work in the rounds', revenue in the queries' posted holds, jobs in these and in who claimed the
-nodes, holdings in the transfers. What it leads to are the transfers that refer to it. Each is
-compared, so that none can be bent alone.
+work in the rounds', revenue in the queries' posted holds, jobs in these and in who had claimed the
+nodes by then, holdings in the transfers. What it leads to are the transfers that refer to it. Each
+is compared, so that none can be bent alone.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Paid:
 
 @dataclass
 class Cycle:
-    """Revenue by version, and jobs by node, of one epoch of one SubDAO."""
+    """Revenue by version, and jobs by who ran the node, of one epoch of one SubDAO."""
 
     revenue: dict[str, int] = field(default_factory=dict)
     jobs: dict[str, int] = field(default_factory=dict)
@@ -129,7 +129,9 @@ class Earnings:
         cycle = self.cycles.setdefault(name, Cycle())
         cycle.revenue[version] = cycle.revenue.get(version, 0) + paid.amount_micro
         for node in made.opened["nodes"]:
-            cycle.jobs[node] = cycle.jobs.get(node, 0) + 1
+            # Who claims a node later is not paid for this; nobody's work is the SubDAO's own.
+            operator = self.operators.get(node, paid.dao)
+            cycle.jobs[operator] = cycle.jobs.get(operator, 0) + 1
 
     def epoch(self, body: Body, at: int) -> None:
         dao, number = body["dao"], int(body["epoch"])
@@ -171,12 +173,8 @@ class Earnings:
             raise Finding(f"epoch {number}: the transfers are not the payouts that it states")
 
     def _jobs(self, dao: str, cycle: Cycle) -> dict[str, int]:
-        jobs: dict[str, int] = {}
-        for node, count in cycle.jobs.items():
-            operator = self.operators.get(node, dao)
-            jobs[operator] = jobs.get(operator, 0) + count
         # Where nobody runs a node, nobody is paid for one.
-        return jobs if set(jobs) - {dao} else {}
+        return cycle.jobs if set(cycle.jobs) - {dao} else {}
 
     def _holdings(self, dao: str, body: Body) -> dict[str, int]:
         """T_i of whoever is no SubDAO: held + staked · boost over the epoch (paper §6.3)."""
