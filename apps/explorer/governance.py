@@ -29,6 +29,7 @@ HOUSES = {
 KINDS = {
     "rfms.approve": "Open a request for funding",
     "participants.whitelist": "Let participants in",
+    "participants.remove": "Remove participants",
     "training.accept_version": "Accept a model version",
     "training.open_round": "Open a training round",
     "subdaos.set_price": "Change the price",

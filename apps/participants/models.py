@@ -37,6 +37,7 @@ class Application(BaseModel):
         VERIFIED = "verified"
         WHITELISTED = "whitelisted"
         REJECTED = "rejected"
+        REMOVED = "removed"
 
     call = models.ForeignKey(Call, models.PROTECT, related_name="applications")
     party = models.ForeignKey("accounts.Party", models.PROTECT, related_name="applications")
@@ -48,6 +49,7 @@ class Application(BaseModel):
     verified_at = models.DateTimeField()
     whitelisted_at = models.DateTimeField(null=True, blank=True)
     rejected_at = models.DateTimeField(null=True, blank=True)
+    removed_at = models.DateTimeField(null=True, blank=True)
 
     class Meta:
         ordering = ["filed_at", "id"]
@@ -59,6 +61,10 @@ class Application(BaseModel):
                 condition=Q(whitelisted_at__isnull=True) | Q(rejected_at__isnull=True),
                 name="participants_not_in_and_out",
             ),
+            models.CheckConstraint(
+                condition=Q(removed_at__isnull=True) | Q(whitelisted_at__isnull=False),
+                name="participants_removed_was_in",
+            ),
         ]
 
     def __str__(self) -> str:
@@ -66,6 +72,8 @@ class Application(BaseModel):
 
     @property
     def status(self) -> Status:
+        if self.removed_at is not None:
+            return self.Status.REMOVED
         if self.whitelisted_at is not None:
             return self.Status.WHITELISTED
         if self.rejected_at is not None:

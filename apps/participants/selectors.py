@@ -27,7 +27,7 @@ class Member:
 def roster(dao: Dao) -> list[Member]:
     """The whitelisted members, sorted by (role, key) as the protocol's roster wants them."""
     rows = (
-        Application.objects.filter(call__dao=dao, whitelisted_at__isnull=False)
+        Application.objects.filter(call__dao=dao, whitelisted_at__isnull=False, removed_at=None)
         .select_related("party")
         .order_by("role", "public_key")
     )
@@ -45,7 +45,8 @@ def verified(call: Call) -> QuerySet[Application]:
 
 def counts(call: Call) -> dict[str, int]:
     """{"custodian": n, "validator": m} of applications that stand."""
-    roles = Counter(applications(call).filter(rejected_at=None).values_list("role", flat=True))
+    standing = applications(call).filter(rejected_at=None, removed_at=None)
+    roles = Counter(standing.values_list("role", flat=True))
     return {role.value: roles[role.value] for role in Role}
 
 

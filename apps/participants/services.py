@@ -24,6 +24,7 @@ from apps.subdaos.models import Dao
 from apps.wallets import log
 
 WHITELIST = "participants.whitelist"
+REMOVE = "participants.remove"
 LIST_MAX = 500  # applications that one proposal may name
 
 
@@ -167,17 +168,12 @@ def whitelist(
 ) -> list[Application]:
     """Inner writer: admit these applications. Raises Conflict unless each one still stands."""
     require_transaction("participants.whitelist")
-    rows = list(
-        Application.objects.select_for_update(of=("self",))
-        .select_related("party", "call")
-        .filter(id__in=application_ids, call__dao=dao)
-        .order_by("id")
-    )
+    rows = _locked(dao, application_ids)
     if len(rows) != len(set(application_ids)) or any(row.rejected_at for row in rows):
         raise Conflict("application_gone", "An application of this list does not stand any more.")
     for row in rows:
-        row.whitelisted_at = row.whitelisted_at or now
-    Application.objects.bulk_update(rows, ["whitelisted_at"])
+        row.whitelisted_at, row.removed_at = row.whitelisted_at or now, None
+    Application.objects.bulk_update(rows, ["whitelisted_at", "removed_at"])
     log.append(
         "participants.whitelisted",
         {
@@ -190,3 +186,41 @@ def whitelist(
     )
     emit(WhitelistExecuted(dao_id=str(dao.id), proposal_id=str(proposal_id)), now=now)
     return rows
+
+
+def remove(
+    *, dao: Dao, application_ids: list[str], proposal_id: UUID, now: datetime
+) -> list[Application]:
+    """Inner writer: these members are on no later round's roster. Points and past pay are theirs.
+
+    A round that is open keeps its roster, which all its tickets carry, until its deadline. Raises
+    Conflict unless each of them is a member.
+    """
+    require_transaction("participants.remove")
+    rows = _locked(dao, application_ids)
+    members = [row for row in rows if row.status == Application.Status.WHITELISTED]
+    if len(members) != len(set(application_ids)):
+        raise Conflict("not_a_member", "Somebody on this list is not a member any more.")
+    for row in rows:
+        row.removed_at = now
+    Application.objects.bulk_update(rows, ["removed_at"])
+    log.append(
+        "participants.removed",
+        {
+            "dao": dao.party.pid,
+            "proposal": str(proposal_id),
+            "applications": sorted(str(row.id) for row in rows),
+        },
+        now=now,
+        ref=dao.id,
+    )
+    return rows
+
+
+def _locked(dao: Dao, application_ids: list[str]) -> list[Application]:
+    return list(
+        Application.objects.select_for_update(of=("self",))
+        .select_related("party", "call")
+        .filter(id__in=application_ids, call__dao=dao)
+        .order_by("id")
+    )

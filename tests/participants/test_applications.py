@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from django.db import transaction
 
 from apps.accounts.models import Party
 from apps.core.errors import DomainError, Forbidden
 from apps.governance import executing
 from apps.governance import services as governance
+from apps.governance.models import Proposal
 from apps.participants import attestations, services
 from apps.participants.models import Application
-from apps.participants.selectors import counts, describe
+from apps.participants.selectors import counts, describe, roster
 from apps.protocol import wire
 from apps.rfms.selectors import rfm_by_slug
 from apps.wallets.models import LogLeaf
@@ -184,6 +188,47 @@ def test_who_comes_later_is_proposed_by_a_member() -> None:
     assert made.status == "whitelisted"
     with pytest.raises(DomainError, match="not_verified"):
         governance.propose(actor=members[0], **{**propose, "now": at(50)})
+
+
+def test_a_member_that_is_removed_holds_no_later_round_up() -> None:
+    """Voted out by those who built the model; let in again by another vote."""
+    dao, members, _ = founded()
+    whitelisted(dao, members)
+    absent = Application.objects.get(party=members[0])
+
+    def decide(kind: str, when: int) -> Proposal:
+        proposal = governance.propose(
+            actor=members[1],
+            dao=dao,
+            kind=kind,
+            payload={"applications": [str(absent.id)]},
+            title="About one that is away",
+            now=at(when),
+        )
+        for member in members[1:]:
+            governance.vote(actor=member, proposal_id=proposal.id, support="for", now=at(when + 1))
+        executing.advance(proposal_id=proposal.id, now=at(when + 3))
+        absent.refresh_from_db()
+        proposal.refresh_from_db()
+        return proposal
+
+    removal = decide("participants.remove", 41)
+    assert removal.executed_at is not None and absent.status == "removed"
+    assert removal.changes == [
+        {"label": "custodian 0 (custodian, 100 rows)", "before": "whitelisted", "after": "removed"}
+    ]
+    assert {member.party for member in roster(dao)} == set(members[1:])
+    assert counts(dao.call) == {"custodian": 2, "validator": 1}
+    leaf = json.loads(bytes(LogLeaf.objects.get(type="participants.removed").data))["body"]
+    assert leaf["applications"] == [str(absent.id)] and leaf["proposal"] == str(removal.id)
+    with pytest.raises(DomainError, match="not_whitelisted"):
+        decide("participants.remove", 50)
+    with transaction.atomic(), pytest.raises(DomainError, match="not_a_member"):
+        services.remove(
+            dao=dao, application_ids=[str(absent.id)], proposal_id=removal.id, now=at(60)
+        )
+    decide("participants.whitelist", 70)
+    assert absent.status == "whitelisted" and len(roster(dao)) == 4
 
 
 @pytest.mark.parametrize(
