@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -33,7 +34,7 @@ def test_right_python_passes() -> None:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
+def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, list[str]]]:
     """A project after its first start, and what that start said."""
     root = tmp_path_factory.mktemp("made")
     (root / "requirements.txt").write_text("# nothing\n")
@@ -43,7 +44,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
         assert bootstrap.ensure(["requirements.txt"], root=root, say=said.append) == (
             root / ".venv/bin/python"
         )
-    return root, said
+        yield root, said
 
 
 def test_first_start_makes_the_environment(made: tuple[Path, list[str]]) -> None:
