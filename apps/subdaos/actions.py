@@ -1,4 +1,4 @@
-"""Kinds of proposals that change a SubDAO's parameters."""
+"""Kinds of proposals that change a SubDAO's parameters or spend its money."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from uuid import UUID
 
 from apps.core.actions import Payload, action
 from apps.core.errors import BadInput
-from apps.subdaos import services
+from apps.protocol.ledger import AMOUNT_MAX
+from apps.subdaos import selectors, services
 from apps.subdaos.models import Dao
 
 PRICE_MAX = 10**15
@@ -45,6 +46,57 @@ class SetPrice:
             dao=dao,
             key="price_micro",
             value=payload["price_micro"],
+            proposal_id=proposal_id,
+            now=now,
+        )
+
+
+@action("subdaos.pay", house="sdt")
+class Pay:
+    """{"to": pid, "asset": "USDC", "amount_micro": "1000000"}: a payment from the treasury.
+
+    What it is for stands in the proposal: the ledger and the log keep no free text.
+    """
+
+    def validate(self, payload: Payload, dao: Dao) -> Payload:
+        if set(payload) != {"to", "asset", "amount_micro"} or not all(
+            isinstance(value, str) and value.isprintable() for value in payload.values()
+        ):
+            raise BadInput("bad_payload", "Give to, asset and amount_micro, as texts, and no more.")
+        text = payload["amount_micro"]
+        digits = text.isascii() and text.isdigit() and len(text) <= len(str(AMOUNT_MAX))
+        if not digits or text.startswith("0") or int(text) > AMOUNT_MAX:
+            raise BadInput("bad_amount", f"An amount lies between 1 and {AMOUNT_MAX} micro-units.")
+        services.payee(payload["to"])
+        has = selectors.treasury_micro(dao, payload["asset"])
+        if has < int(text):
+            raise BadInput(
+                "treasury_short", f"The treasury has {has} micro-units of {payload['asset'][:40]}."
+            )
+        return dict(payload)
+
+    def describe(self, payload: Payload, dao: Dao) -> list[dict[str, Any]]:
+        asset, to = payload["asset"], services.payee(payload["to"])
+        has, amount = selectors.treasury_micro(dao, asset), int(payload["amount_micro"])
+        return [
+            {
+                "label": f"Payment to {to.name} ({asset} micro-units)",
+                "before": "",
+                "after": str(amount),
+            },
+            {
+                "label": f"Treasury, as it is now ({asset} micro-units)",
+                "before": str(has),
+                "after": str(has - amount),
+            },
+        ]
+
+    def execute(self, payload: Payload, *, dao: Dao, proposal_id: UUID, now: datetime) -> None:
+        services.treasury_pay(
+            dao=dao,
+            to=services.payee(payload["to"]),
+            asset=payload["asset"],
+            amount_micro=int(payload["amount_micro"]),
             proposal_id=proposal_id,
             now=now,
         )

@@ -81,10 +81,10 @@ def members(dao: Dao, at: datetime) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: (-row["points_micro"], row["party"].slug))
 
 
-def treasury_micro(dao: Dao) -> int:
-    """USDC in the treasury."""
+def treasury_micro(dao: Dao, asset: str = "USDC") -> int:
+    """What the treasury has of an asset; nothing of one that there is not."""
     account = Account.objects.filter(
-        owner_id=dao.party_id, asset__code="USDC", purpose="treasury"
+        owner_id=dao.party_id, asset__code=asset, purpose="treasury"
     ).first()
     return account.available_micro if account else 0
 

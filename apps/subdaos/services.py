@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid5
 
 from apps.accounts.models import Party
 from apps.accounts.services import party_create
 from apps.core.clock import unix_ms
-from apps.core.errors import Conflict
+from apps.core.errors import BadInput, Conflict
 from apps.core.events import emit
 from apps.core.transactions import require_transaction
 from apps.protocol import wire
@@ -20,8 +20,8 @@ from apps.subdaos.events import PriceChanged, SubdaoFounded
 from apps.subdaos.models import Dao, Epoch, SbgtCheckpoint
 from apps.wallets import ledger, log
 from apps.wallets.ledger import Leg
-from apps.wallets.models import Account
-from apps.wallets.services import account, asset_create, mint
+from apps.wallets.models import Account, Transfer
+from apps.wallets.services import PAYEES, account, asset_create, mint
 
 FOUNDING_POINTS_MICRO = 1_000_000
 ASSET_PREFIX = "SDT-"
@@ -158,6 +158,44 @@ def param_set(*, dao: Dao, key: str, value: Any, proposal_id: UUID, now: datetim
     if key == "price_micro":
         emit(PriceChanged(dao_id=str(dao.id), price_micro=str(value)), now=now)
     return dao
+
+
+def payee(pid: str) -> Party:
+    """Whom a treasury may pay. Raises BadInput for anybody else: the money would lie there."""
+    party = Party.objects.filter(pid=pid, kind__in=PAYEES).first()
+    if party is None:
+        raise BadInput("not_a_payee", "Only people and organisations can be paid, by their pid.")
+    return party
+
+
+def treasury_pay(
+    *, dao: Dao, to: Party, asset: str, amount_micro: int, proposal_id: UUID, now: datetime
+) -> Transfer:
+    """Inner writer: one payment a proposal. Raises InsufficientBalance."""
+    require_transaction("subdaos.treasury_pay")
+    leg = Leg(
+        id=uuid5(proposal_id, "subdaos.pay"),
+        debit_account=account(dao.party, asset, "treasury"),
+        credit_account=account(to, asset),
+        amount_micro=amount_micro,
+        kind="subdaos.pay",
+        ref=("governance.proposal", proposal_id),
+    )
+    [transfer] = ledger.post([leg], now=now)
+    log.append(
+        "subdaos.paid",
+        {
+            "dao": dao.party.pid,
+            "proposal": str(proposal_id),
+            "transfer": str(transfer.id),
+            "to": to.pid,
+            "asset": asset,
+            "amount_micro": str(amount_micro),
+        },
+        now=now,
+        ref=dao.id,
+    )
+    return transfer
 
 
 def epoch_open(*, dao: Dao, now: datetime) -> Epoch:

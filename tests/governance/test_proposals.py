@@ -8,6 +8,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from django.test import Client
 
 from apps.core import actions
 from apps.core.errors import Conflict, DomainError, Forbidden
@@ -23,8 +24,20 @@ from apps.rfms.handlers import proposal_ended
 from apps.subdaos import selectors as subdaos
 from apps.subdaos.services import param_set
 from apps.wallets import log
+from apps.wallets.invariants import violations
+from apps.wallets.models import LogLeaf, Transfer
 from apps.wallets.services import faucet, send, stake, unstake
-from tests.governance.helpers import MICRO, SPEC, at, founded, party, submitted, whitelisted
+from tests.governance.helpers import (
+    MICRO,
+    SPEC,
+    at,
+    balance,
+    founded,
+    party,
+    submitted,
+    treasury,
+    whitelisted,
+)
 
 pytestmark = pytest.mark.django_db
 
@@ -172,6 +185,76 @@ def test_a_small_holder_is_below_the_proposal_threshold() -> None:
     send(party=backer, to=small, asset=dao.asset.code, amount_micro=1, now=at(25))
     with pytest.raises(Forbidden, match="below_threshold"):
         price_proposal(dao, small, at(30))
+
+
+def pay_proposal(dao: Any, by: Any, **payload: Any) -> Proposal:
+    return services.propose(
+        actor=by, dao=dao, kind="subdaos.pay", payload=payload, title="Rent", now=at(30)
+    )
+
+
+def test_the_treasury_pays_what_token_holders_voted_and_once(client: Client) -> None:
+    dao, _, backer = founded()
+    landlord = party("Landlord", now=at(25))
+    has = treasury(dao)
+    proposal = pay_proposal(dao, backer, to=landlord.pid, asset="USDC", amount_micro="2500000")
+    page = client.get(f"/proposals/{proposal.id}/").content.decode()
+    assert "Payment to Landlord" in page and "$2.50" in page
+    services.vote(actor=backer, proposal_id=proposal.id, support="for", now=at(31))
+    assert treasury(dao) == has
+    for when in (33, 34):
+        assert executing.advance(proposal_id=proposal.id, now=at(when)) is State.EXECUTED
+    assert (treasury(dao), balance(landlord)) == (has - 2_500_000, 2_500_000)
+    leaf = json.loads(bytes(LogLeaf.objects.get(type="subdaos.paid").data))["body"]
+    paid = Transfer.objects.get(kind="subdaos.pay")
+    assert leaf["transfer"] == str(paid.id) and leaf["proposal"] == paid.ref_id == str(proposal.id)
+    assert {k: v for k, v in violations().items() if v} == {}
+
+
+def test_a_treasury_that_has_become_too_small_pays_nothing() -> None:
+    dao, _, backer = founded()
+    landlord = party("Landlord", now=at(25))
+    has = treasury(dao)
+    rents = [
+        pay_proposal(dao, backer, to=landlord.pid, asset="USDC", amount_micro=str(has))
+        for _ in range(2)
+    ]
+    for rent in rents:
+        services.vote(actor=backer, proposal_id=rent.id, support="for", now=at(31))
+    assert executing.advance(proposal_id=rents[0].id, now=at(33)) is State.EXECUTED
+    assert executing.advance(proposal_id=rents[1].id, now=at(33)) is State.SUCCEEDED
+    rents[1].refresh_from_db()
+    assert rents[1].execution_error and balance(landlord) == has
+    assert LogLeaf.objects.filter(type="subdaos.paid").count() == 1
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"to": "00" * 16},
+        {"to": "dao"},
+        {"to": "\x00"},
+        {"asset": "EUR"},
+        {"asset": "\ud800"},
+        {"asset": "FLAI"},
+        {"amount_micro": "0"},
+        {"amount_micro": "-1"},
+        {"amount_micro": "01"},
+        {"amount_micro": 1},
+        {"amount_micro": "9" * 19},
+        {"amount_micro": str(10**12)},
+        {"memo": "rent"},
+    ],
+)
+def test_a_payment_is_checked_when_it_is_proposed(changes: dict[str, Any]) -> None:
+    dao, _, backer = founded()
+    if changes.get("to") == "dao":
+        changes = {"to": dao.party.pid}
+    with pytest.raises(DomainError):
+        pay_proposal(
+            dao, backer, **{"to": backer.pid, "asset": "USDC", "amount_micro": "1"} | changes
+        )
+    assert not Proposal.objects.filter(dao=dao).exists()
 
 
 @pytest.mark.parametrize(
