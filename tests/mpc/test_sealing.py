@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from apps.protocol import jobs, tickets, wire
 from workers.mpc import commitments, keys, sealing
+from workers.mpc.replicated import held_by
 
 
 class FakeNode:
@@ -71,7 +72,7 @@ def test_any_two_nodes_rebuild_what_was_shared(values):
     upload = upload_of(values)
     words = {}
     for i, node in enumerate(NODES):
-        for j, word in zip(sealing.words_of(i), sealing.open_upload(upload, i, node.hpke)):
+        for j, word in zip(held_by(i), sealing.open_upload(upload, i, node.hpke)):
             assert np.array_equal(words.setdefault(j, word), word)
     assert (words[0] + words[1] + words[2]).view(np.int64).tolist() == values
 
@@ -157,7 +158,7 @@ def output_blobs(ticket, values, spoil=None):
     words.append(np.array(values, dtype=np.int64).view(np.uint64) - words[0] - words[1])
     blobs = []
     for i in range(3):
-        mine = {j: words[j].copy() for j in sealing.words_of(i)}
+        mine = {j: words[j].copy() for j in held_by(i)}
         if spoil == i:
             mine[(i + 1) % 3][0] += np.uint64(1)
         blobs.append(

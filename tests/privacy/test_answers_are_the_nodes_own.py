@@ -25,6 +25,7 @@ from workers.client.api import Api, ClientError
 from workers.client.buyer import Buyer
 from workers.client.home import Home
 from workers.mpc import keys, sealing
+from workers.mpc.replicated import held_by
 
 ROW = [[0.5, -1.0]]
 FORGED_LOGIT = 9.0
@@ -103,7 +104,7 @@ def forge(
     words = [np.array([w], dtype=np.uint64) for w in (7, 11, round(FORGED_LOGIT * 2**16) - 18)]
     for i in only:
         blob = sealing.seal_output(
-            {j: words[j] for j in sealing.words_of(i)},
+            {j: words[j] for j in held_by(i)},
             f=16,
             job_id=query["job"]["descriptor"]["job_id"],
             ticket_id=ticket_id(ticket),

@@ -20,12 +20,11 @@ from apps.protocol.jobs import (
     job_digest,
     sealed_hash,
 )
-from apps.protocol.tickets import ticket_id
+from apps.protocol.tickets import NODES, ticket_id
 from apps.protocol.wire import BadSignature, digest, unb64, verify
 from workers.client.api import ClientError
 from workers.client.home import Home
 
-NODES = 3
 _log = logging.getLogger("flai.client")
 
 

@@ -11,10 +11,10 @@ from collections.abc import Mapping
 import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
+from apps.protocol.tickets import NODES
 from workers.mpc.engines.base import Word
 from workers.mpc.fixed import from_bytes
 
-NODES = 3
 SEED_BYTES = 32
 
 
@@ -24,12 +24,6 @@ def expand(seed: bytes, count: int) -> Word:
         raise ValueError("a seed has 32 bytes")
     stream = Cipher(algorithms.AES(seed), modes.CTR(bytes(16))).encryptor()
     return from_bytes(stream.update(bytes(8 * count)))
-
-
-def correction(secret: Word, seed_0: bytes, seed_1: bytes) -> Word:
-    """Word 2, flat: x − expand(seed_0) − expand(seed_1)."""
-    flat = np.asarray(secret, dtype=np.uint64).reshape(-1)
-    return flat - expand(seed_0, flat.size) - expand(seed_1, flat.size)
 
 
 def held_by(node: int) -> tuple[int, int]:
@@ -44,14 +38,10 @@ def pair_of(node: int, words: Mapping[int, Word]) -> tuple[Word, Word]:
 
 
 def split(secret: Word, seed_0: bytes, seed_1: bytes) -> list[Word]:
-    """All three words, in the secret's shape."""
+    """All three words, in the secret's shape; word 2 is the correction x − w_0 − w_1."""
     flat = np.asarray(secret, dtype=np.uint64)
-    words = [
-        expand(seed_0, flat.size),
-        expand(seed_1, flat.size),
-        correction(flat, seed_0, seed_1),
-    ]
-    return [word.reshape(flat.shape) for word in words]
+    seeded = [expand(seed, flat.size).reshape(flat.shape) for seed in (seed_0, seed_1)]
+    return [*seeded, flat - seeded[0] - seeded[1]]
 
 
 def join(words: Mapping[int, Word]) -> Word:

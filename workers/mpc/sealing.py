@@ -22,7 +22,6 @@ import numpy.typing as npt
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
-from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, Suite
 
@@ -30,6 +29,7 @@ from apps.protocol import wire
 from apps.protocol.jobs import check_node
 from apps.protocol.tickets import NODES, TICKET_DOMAIN, check_upload, ticket_id
 from workers.mpc import commitments
+from workers.mpc.replicated import expand, held_by, split
 
 Words = npt.NDArray[np.uint64]
 
@@ -48,17 +48,6 @@ class SealError(Exception):
         super().__init__(text)
         self.code = code
         self.text = text
-
-
-def words_of(index: int) -> tuple[int, int]:
-    """The two words that node `index` holds: first (i+1) mod 3, second (i+2) mod 3."""
-    return (index + 1) % NODES, (index + 2) % NODES
-
-
-def expand(seed: bytes, count: int) -> Words:
-    """`count` uniform 64-bit words: the AES-256-CTR keystream of `seed`, zero nonce."""
-    encryptor = Cipher(algorithms.AES256(seed), modes.CTR(bytes(16))).encryptor()
-    return np.frombuffer(encryptor.update(bytes(8 * count)), dtype="<u8").astype(np.uint64)
 
 
 def make_upload(
@@ -82,8 +71,7 @@ def make_upload(
     flat = np.ascontiguousarray(values, dtype=np.int64).reshape(-1).view(np.uint64)
     share_id = secrets.token_bytes(16)
     seeds = [secrets.token_bytes(32) for _ in range(_SEEDED)]
-    words = [expand(seed, flat.size) for seed in seeds]
-    words.append(flat - words[0] - words[1])
+    words = split(flat, *seeds)
     salts = [secrets.token_bytes(commitments.SALT_BYTES) for _ in range(NODES)]
     ticket = _defaults() | dict(ticket_fields)
     ticket |= {
@@ -101,7 +89,7 @@ def make_upload(
     parts: list[dict[str, str]] = [{"seed": s.hex()} for s in seeds] + [{"key": key.hex()}]
     envelopes = []
     for i, descriptor in enumerate(descriptors):
-        mine = {str(j): parts[j] | {"salt": salts[j].hex()} for j in sorted(words_of(i))}
+        mine = {str(j): parts[j] | {"salt": salts[j].hex()} for j in sorted(held_by(i))}
         info = SEAL_CONTEXT + id_bytes + bytes.fromhex(fingerprints[i])
         envelopes.append(_seal({"words": mine}, descriptor["hpke_key"], info))
     upload = {
@@ -129,7 +117,7 @@ def open_upload(
     content = _unseal(wire.unb64(upload["envelopes"][index]), hpke_private, info)
     count = int(np.prod(ticket["shape"]))
     held = []
-    for j in words_of(index):
+    for j in held_by(index):
         secret, salt = _part(content, j)
         if j < _SEEDED:
             word = expand(secret, count)
@@ -193,7 +181,7 @@ def open_outputs(
         data = blob if isinstance(blob, bytes) else _blob(blob)
         content = _unseal(data, reply_private, info)
         opened.append(content)
-        for j in words_of(index):
+        for j in held_by(index):
             reports[j].append(_reported(content, j))
     heads = {wire.canonical({k: c.get(k) for k in ("job_id", "shape", "f")}) for c in opened}
     if len(heads) != 1:

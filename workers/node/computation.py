@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 from apps.protocol import jobs, wire
 from apps.protocol.circuits import BadParams, Circuit
 from apps.protocol.tickets import NODES, Ticket
-from workers.mpc.sealing import Words, seal_output, words_of
+from workers.mpc.replicated import held_by
+from workers.mpc.sealing import Words, seal_output
 from workers.mpc.sessions import PeerAborted, Session
 from workers.mpc.transport import DeadlineExceeded, TransportError
 from workers.node.errors import NodeError, Refused, Unavailable
@@ -170,7 +171,7 @@ class Computation:
         """The output words, for the reply key that the buyer signed, and no other."""
         ticket = admitted.tickets[0]
         assert ticket.reply_key is not None  # a rule of the policy
-        held = zip(words_of(self._node.index), outcome.sealed)
+        held = zip(held_by(self._node.index), outcome.sealed)
         return seal_output(
             {j: w.reshape(outcome.sealed_shape) for j, w in held},
             f=outcome.sealed_f,
@@ -199,7 +200,7 @@ def _word_hashes(
         return None
     return {
         str(j): hashlib.sha256(salt + word.astype("<u8").tobytes()).hexdigest()
-        for j, word, salt in zip(words_of(index), result, salts)
+        for j, word, salt in zip(held_by(index), result, salts)
     }
 
 

@@ -16,10 +16,10 @@ import numpy as np
 import numpy.typing as npt
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
+from apps.protocol.tickets import NODES
 from workers.mpc.engines.base import Word
 from workers.mpc.transport import Transport
 
-NODES = 3
 KEY_BYTES = 32
 Array = npt.NDArray[Any]
 
