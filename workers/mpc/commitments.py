@@ -20,7 +20,9 @@ def commit(*, salt: bytes, share_id: bytes, j: int, word: bytes) -> str:
     """c_j in hex; `word` is the word's little-endian bytes."""
     if len(salt) != SALT_BYTES or len(share_id) != 16:
         raise ValueError("salt and share id have 16 bytes each")
-    return hashlib.sha256(salt + _CONTEXT + share_id + bytes([j]) + word).hexdigest()
+    total = hashlib.sha256(salt + _CONTEXT + share_id + bytes([j]))
+    total.update(word)  # apart: a word may be megabytes, and need not be copied
+    return total.hexdigest()
 
 
 def matches(commitment: str, *, salt: bytes, share_id: bytes, j: int, word: bytes) -> bool:

@@ -9,21 +9,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
-from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from apps.protocol.tickets import NODES
 from workers.mpc.engines.base import Word
-from workers.mpc.fixed import from_bytes
-
-SEED_BYTES = 32
+from workers.mpc.keystream import Keystream
 
 
 def expand(seed: bytes, count: int) -> Word:
     """`count` words of the AES-256-CTR key stream (zero nonce) of a fresh seed."""
-    if len(seed) != SEED_BYTES:
-        raise ValueError("a seed has 32 bytes")
-    stream = Cipher(algorithms.AES(seed), modes.CTR(bytes(16))).encryptor()
-    return from_bytes(stream.update(bytes(8 * count)))
+    return Keystream(seed).words(count)
 
 
 def held_by(node: int) -> tuple[int, int]:

@@ -14,13 +14,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from apps.protocol.tickets import NODES
 from workers.mpc.engines.base import Word
+from workers.mpc.keystream import KEY_BYTES, Keystream
 from workers.mpc.transport import Transport
 
-KEY_BYTES = 32
 Array = npt.NDArray[Any]
 
 
@@ -28,19 +27,6 @@ class Disagreement(Exception):
     """Members do not compute the same thing, or a message is malformed. Not worth a retry."""
 
     retryable = False
-
-
-class Stream:
-    """AES-256-CTR key stream as integers."""
-
-    def __init__(self, key: bytes) -> None:
-        self._encryptor = Cipher(algorithms.AES(key), modes.CTR(bytes(16))).encryptor()
-
-    def words(self, count: int) -> Word:
-        return self.draw(count, np.dtype(np.uint64))
-
-    def draw(self, count: int, dtype: np.dtype[Any]) -> Array:
-        return np.frombuffer(self._encryptor.update(bytes(count * dtype.itemsize)), dtype=dtype)
 
 
 class Net:
@@ -66,9 +52,9 @@ class Net:
         self.step()
         if from_left != digest or from_right[: len(digest)] != digest:
             raise Disagreement("the members hold different descriptors of this job")
-        self.first = Stream(mine)
-        self.second = Stream(bytes(from_right[len(digest) :]))
-        self.private = Stream(os.urandom(KEY_BYTES))
+        self.first = Keystream(mine)
+        self.second = Keystream(bytes(from_right[len(digest) :]))
+        self.private = Keystream(os.urandom(KEY_BYTES))
 
     def step(self) -> None:
         """A round is over."""
@@ -116,7 +102,8 @@ class Net:
     def zero_xor(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
         """My part of a fresh XOR sharing of 0."""
         count = int(np.prod(shape))
-        mask = self.first.draw(count, dtype) ^ self.second.draw(count, dtype)
+        mask = self.first.draw(count, dtype)
+        mask ^= self.second.draw(count, dtype)
         return mask.reshape(shape)
 
     def reshare(self, part: Word) -> tuple[Word, Word]:
