@@ -49,6 +49,15 @@ def as_words(ints: npt.ArrayLike) -> Word:
     return array.astype(np.int64).astype(np.uint64)
 
 
+def times(x: Any, y: Any) -> Any:
+    return x * y
+
+
+def inner(x: Any, y: Any) -> Any:
+    """Σ over the last axis of x·y."""
+    return np.atleast_1d(np.einsum("...i,...i->...", x, y))
+
+
 class Engine(ABC):
     """See `apps.protocol.circuits.ops.Ops` for the meaning and cost of each operation."""
 
@@ -197,13 +206,11 @@ class Engine(ABC):
         return self.lift(Shared(words, wanted + min(drop, 0)), wanted)
 
     def mul(self, a: Shared, b: Shared, f: int | None = None) -> Shared:
-        return self._multiply(lambda x, y: x * y, a, b, f)
+        return self._multiply(times, a, b, f)
 
     def dot(self, a: Shared, b: Shared, f: int | None = None) -> Shared:
         """Σ over the last axis of a·b: one word on the wire per result."""
-        return self._multiply(
-            lambda x, y: np.atleast_1d(np.einsum("...i,...i->...", x, y)), a, b, f
-        )
+        return self._multiply(inner, a, b, f)
 
     def matmul(self, a: Shared, b: Shared, f: int | None = None) -> Shared:
         return self._multiply(limbs.matmul, a, b, f)
@@ -352,7 +359,7 @@ class Engine(ABC):
         top = Shared(self._top_bits(a, low, high), 0)
         shift = np.array([[1 << (high - 1 - j)] for j in range(low, high)], np.int64)
         factor = self.reshape(self.combine(top, shift, 0), a.shape)
-        exact = Shared(self._product(lambda x, y: x * y, a, factor, 0), high)
+        exact = Shared(self._product(times, a, factor, 0), high)
         return self.trunc(exact, NEWTON_F), top
 
     def _newton_reciprocal(self, u: Shared) -> Shared:
@@ -468,7 +475,7 @@ class Engine(ABC):
         top = Shared(self._top_bits(largest, low_bits, bits), 0)
         shift = np.array([[1 << (bits - 1 - j)] for j in range(low_bits, bits)], np.int64)
         factor = self.broadcast(self.reshape(self.combine(top, shift, 0), (1,)), both.shape)
-        exact = Shared(self._product(lambda x, y: x * y, both, factor, 0), bits)
+        exact = Shared(self._product(times, both, factor, 0), bits)
         scaled = self.trunc(exact, NEWTON_F)
         inverse = self._newton_reciprocal(self.index(scaled, np.s_[-1:]))
         share = self.index(scaled, np.s_[:-1])
