@@ -23,10 +23,12 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from apps.protocol import identity, wire
 from apps.protocol.circuits import CIRCUITS
 from apps.protocol.circuits.declare import Outcome
-from workers.mpc import replicated
+from workers.mpc import replicated, shamir_shares
+from workers.mpc.engines import shamir_stock
 from workers.mpc.engines.base import Word
 from workers.mpc.engines.plain import run_plain
 from workers.mpc.engines.ring import RingOutcome, run_ring
+from workers.mpc.engines.shamir import BitPool, ShamirOutcome, make_bits, run_shamir
 from workers.mpc.fixed import decode, encode
 from workers.mpc.mesh import Mesh, Peer
 from workers.mpc.workloads import Workload, all_workloads, wave
@@ -35,29 +37,32 @@ MEMBERS = 3
 REPEATS = 9
 TIMEOUT_S = 120.0
 
+AnyOutcome = RingOutcome | ShamirOutcome
+# (ms of the run, ms of making the random bits that it uses, outcome)
+Run = tuple[float, float, AnyOutcome]
+# What the general engine does in reasonable time.
+SHAMIR_WORKLOADS = ("W1/b1/accurate", "W1/b1/3-segment", "W2/b1", "W4", "W5/1e5/integer", "W6")
+
 
 class Members:
     """Three processes joined by the mesh, each computing with its shares of a workload."""
 
-    def __init__(self, workload: Workload, *, repeats: int = REPEATS) -> None:
+    def __init__(self, workload: Workload, *, repeats: int = REPEATS, engine: str = "ring") -> None:
         context = multiprocessing.get_context("fork")
         keys = [Ed25519PrivateKey.generate() for _ in range(MEMBERS)]
         listeners = [socket.create_server(("127.0.0.1", 0)) for _ in range(MEMBERS)]
         addresses = [listener.getsockname() for listener in listeners]
-        words = {
-            slot: [replicated.split(v, os.urandom(32), os.urandom(32)) for v in items]
+        held = {
+            slot: [_held_by_node(item, engine) for item in items]
             for slot, items in workload.values.items()
         }
         self._pipes, self._processes = [], []
         for me in range(MEMBERS):
-            shares = {
-                slot: [replicated.pair_of(me, dict(enumerate(item))) for item in items]
-                for slot, items in words.items()
-            }
+            shares = {slot: [item[me] for item in items] for slot, items in held.items()}
             here, there = context.Pipe()
             process = context.Process(
                 target=_member,
-                args=(me, workload, shares, keys, listeners, addresses, repeats, there),
+                args=(me, workload, engine, shares, keys, listeners, addresses, repeats, there),
                 daemon=True,
             )
             process.start()
@@ -67,8 +72,8 @@ class Members:
         for listener in listeners:
             listener.close()
 
-    def answers(self) -> list[tuple[list[float], RingOutcome]]:
-        """(ms per run, the last run's outcome) of each member; ends the processes."""
+    def answers(self) -> list[list[Run]]:
+        """The runs of each member; ends the processes."""
         answers = [pipe.recv() for pipe in self._pipes]
         for pipe, process in zip(self._pipes, self._processes, strict=True):
             pipe.send(None)
@@ -79,6 +84,7 @@ class Members:
 def _member(
     me: int,
     workload: Workload,
+    engine: str,
     shares: Any,
     keys: list[Ed25519PrivateKey],
     listeners: list[socket.socket],
@@ -105,26 +111,70 @@ def _member(
         if time.monotonic() > end:
             raise TimeoutError("the members did not find each other")
         threading.Event().wait(0.01)
-    times = []
+    run_once = _run_ring if engine == "ring" else _run_shamir
+    runs: list[Run] = []
     for run in range(1 + repeats):
-        session = mesh.open(run.to_bytes(16), deadline=time.monotonic() + TIMEOUT_S)
-        start = time.perf_counter()
-        outcome = run_ring(workload.circuit, shares, workload.params, session)
-        times.append((time.perf_counter() - start) * 1e3)
-        session.close()
-    pipe.send((times[1:], outcome))
+        known = runs[-1][2] if runs else None
+        runs.append(run_once(mesh, run, workload, shares, known))
+    pipe.send(runs[1:])
     pipe.recv()
     mesh.close()
 
 
-def measure(workload: Workload, *, repeats: int = REPEATS) -> tuple[float, list[RingOutcome]]:
+def _held_by_node(item: Any, engine: str) -> list[Any]:
+    if engine == "shamir":
+        return shamir_shares.split(item, n=MEMBERS, t=1)
+    words = dict(enumerate(replicated.split(item, os.urandom(32), os.urandom(32))))
+    return [replicated.pair_of(me, words) for me in range(MEMBERS)]
+
+
+def _run_ring(mesh: Mesh, run: int, workload: Workload, shares: Any, known: Any) -> Run:
+    session = mesh.open(run.to_bytes(16), deadline=time.monotonic() + TIMEOUT_S)
+    start = time.perf_counter()
+    outcome = run_ring(workload.circuit, shares, workload.params, session)
+    elapsed_ms = (time.perf_counter() - start) * 1e3
+    session.close()
+    return elapsed_ms, 0.0, outcome
+
+
+def _run_shamir(mesh: Mesh, run: int, workload: Workload, shares: Any, known: Any) -> Run:
+    """With all random bits made before, as many as the warm-up took; what is lacking is made."""
+    members, pool = range(MEMBERS), BitPool(f"bench-{run}")
+    start = time.perf_counter()
+    if known is not None and known.bits_used:
+        session = mesh.open((2**64 + run).to_bytes(16), deadline=time.monotonic() + TIMEOUT_S)
+        make_bits(session, pool, known.bits_used, t=1, members=members)
+        session.close()
+    made_ms = (time.perf_counter() - start) * 1e3
+    session = mesh.open(run.to_bytes(16), deadline=time.monotonic() + TIMEOUT_S)
+    start = time.perf_counter()
+    outcome = run_shamir(
+        workload.circuit, shares, workload.params, session, t=1, members=members, pool=pool
+    )
+    elapsed_ms = (time.perf_counter() - start) * 1e3
+    session.close()
+    return elapsed_ms, made_ms, outcome
+
+
+def measure(
+    workload: Workload, *, repeats: int = REPEATS, engine: str = "ring"
+) -> tuple[float, list[AnyOutcome]]:
     """(median ms at the slowest member, the last run's outcomes)."""
-    answers = Members(workload, repeats=repeats).answers()
-    slowest = [max(times) for times in zip(*(times for times, _ in answers), strict=True)]
-    return statistics.median(slowest), [outcome for _, outcome in answers]
+    latency_ms, _, outcomes = measure_with_bits(workload, repeats=repeats, engine=engine)
+    return latency_ms, outcomes
 
 
-def error_against_plain(outcomes: list[RingOutcome], workload: Workload) -> float:
+def measure_with_bits(
+    workload: Workload, *, repeats: int = REPEATS, engine: str = "ring"
+) -> tuple[float, float, list[AnyOutcome]]:
+    """(median ms of the run, of making its random bits, outcomes), at the slowest member."""
+    by_run = list(zip(*Members(workload, repeats=repeats, engine=engine).answers(), strict=True))
+    latency_ms = statistics.median(max(run[0] for run in runs) for runs in by_run)
+    made_ms = statistics.median(max(run[1] for run in runs) for runs in by_run)
+    return latency_ms, made_ms, [run[2] for run in by_run[-1]]
+
+
+def error_against_plain(outcomes: list[AnyOutcome], workload: Workload) -> float:
     """Largest difference from the oracle (bench data only: a secret outcome is put together)."""
     plain = run_plain(workload.circuit, workload.values, workload.params)
     if plain.openings.get("value") is not None:
@@ -133,8 +183,12 @@ def error_against_plain(outcomes: list[RingOutcome], workload: Workload) -> floa
     return _difference(outcomes, plain, "sealed" if workload.circuit.sealed else "result")
 
 
-def _difference(outcomes: list[RingOutcome], plain: Outcome, name: str) -> float:
+def _difference(outcomes: list[AnyOutcome], plain: Outcome, name: str) -> float:
     reference: Any = getattr(plain, name)
+    if isinstance(outcomes[0], ShamirOutcome):
+        shares = {node: getattr(outcome, name) for node, outcome in enumerate(outcomes)}
+        difference = shamir_shares.join(shares).reshape(-1) - reference.words[0].reshape(-1)
+        return float(np.max(np.abs(decode(difference, reference.f))))
     words: dict[int, Word] = {}
     for node, outcome in enumerate(outcomes):
         words.update(zip(replicated.held_by(node), getattr(outcome, name), strict=True))
@@ -166,24 +220,36 @@ def federated_round(
 
 def run() -> Iterator[dict[str, Any]]:
     """Measurements as manage.py prints them."""
+    workloads = dict(all_workloads())
     for name, workload in (
-        *all_workloads(),
+        *workloads.items(),
         ("logistic_infer/30/b1", inference(1)),
         ("logistic_round/30/6x3x57", federated_round(6, 3, 57, 3)),
         ("logistic_round/30/6x3x333", federated_round(6, 3, 333, 3)),
     ):
-        latency_ms, outcomes = measure(workload)
-        sent = max(outcome.bytes_sent for outcome in outcomes)
-        for metric, value, unit in (
-            ("latency", round(latency_ms, 2), "ms"),
-            ("rounds", outcomes[0].rounds, "rounds"),
-            ("sent_per_node_max", sent, "bytes"),
-            ("error_against_plain", error_against_plain(outcomes, workload), "value"),
-        ):
-            yield {
-                "workload": name,
-                "engine": "ring",
-                "metric": metric,
-                "value": value,
-                "unit": unit,
-            }
+        yield from _measured(name, workload, "ring")
+    for name in SHAMIR_WORKLOADS:
+        yield from _measured(name, workloads[name], "shamir")
+    yield from shamir_stock.run()
+
+
+def _measured(name: str, workload: Workload, engine: str) -> Iterator[dict[str, Any]]:
+    latency_ms, made_ms, outcomes = measure_with_bits(workload, engine=engine)
+    sent = max(outcome.bytes_sent for outcome in outcomes)
+    lines: list[tuple[str, float, str]] = [
+        ("latency", round(latency_ms, 2), "ms"),
+        ("rounds", outcomes[0].rounds, "rounds"),
+        ("sent_per_node_max", sent, "bytes"),
+        ("error_against_plain", error_against_plain(outcomes, workload), "value"),
+    ]
+    if isinstance(outcomes[0], ShamirOutcome):
+        lines.insert(1, ("making_bits", round(made_ms, 2), "ms"))
+        lines.insert(2, ("bits", outcomes[0].bits_used, "bits"))
+    for metric, value, unit in lines:
+        yield {
+            "workload": name,
+            "engine": engine,
+            "metric": metric,
+            "value": value,
+            "unit": unit,
+        }

@@ -1,0 +1,202 @@
+"""Messages of the Shamir engine: dealing, degree reduction, openings that all shares must fit.
+
+A secret s is f(0) of a polynomial of degree t; the member with id i holds f(i + 1). Ids are those
+of the SubDAO's nodes, not places in this job: any 2t + 1 live nodes compute with the points that
+they were dealt. A job has a session of its own, its own message counter, and its own fresh key
+stream.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections.abc import Callable, Sequence
+
+from workers.mpc.engines import field89, shamir_codec
+from workers.mpc.engines.field89 import Limbs
+from workers.mpc.engines.ring_net import Disagreement
+from workers.mpc.transport import Transport
+
+__all__ = ["Disagreement", "Net", "WrongShare"]
+
+# λ with f(at) = Σ λ_i f(points[i]) for deg f < len(points)
+Weights = Callable[[tuple[int, ...], int], list[int]]
+
+
+class WrongShare(Disagreement):
+    """An opening's shares lie on no polynomial of degree t.
+
+    culprits: ids of the members that sent wrong ones; empty where too few shares tell.
+    """
+
+    def __init__(self, culprits: Sequence[int]) -> None:
+        self.culprits = tuple(culprits)
+        who = f"node {', '.join(map(str, culprits))}" if culprits else "one cannot tell which node"
+        super().__init__(f"the shares of an opened value do not fit together: {who}")
+
+
+class Net:
+    """One job's messages, counted alike at every member."""
+
+    def __init__(
+        self,
+        transport: Transport,
+        members: Sequence[int],
+        t: int,
+        weights: Weights,
+        context: bytes,
+    ) -> None:
+        """Agree on what is computed, among whom. Raises: Disagreement, TransportError, ValueError.
+
+        members: node ids by place in `transport`; node i's point is i + 1.
+        """
+        if len(members) != transport.n or sorted(set(members)) != list(members) or members[0] < 0:
+            raise ValueError("members are ascending node ids, one for each place")
+        if t < 1 or len(members) < 2 * t + 1:
+            raise ValueError("at least 2t + 1 live nodes are needed, t at least 1")
+        self.transport = transport
+        self.me = transport.me
+        self.members = tuple(members)
+        self.points = tuple(member + 1 for member in members)
+        self.t = t
+        self.rounds = 0
+        self.bytes_sent = 0
+        self.random = field89.Stream()
+        self._seq = 0
+        self._others = [place for place in range(transport.n) if place != transport.me]
+        # a product has degree 2t: the first 2t + 1 members put it together
+        self._dealers = 2 * t + 1
+        self._lead = self._factors(weights, self.points[: 2 * t + 1], 0)
+        # the first t + 1 shares say what all others must be
+        base = self.points[: t + 1]
+        self._open = self._factors(weights, base, 0)
+        self._check = [self._factors(weights, base, point) for point in self.points[t + 1 :]]
+        self._weights = weights
+        self._agree(context)
+
+    @staticmethod
+    def _factors(weights: Weights, points: tuple[int, ...], at: int) -> list[Limbs]:
+        return [field89.of_int(weight) for weight in weights(points, at)]
+
+    def _agree(self, context: bytes) -> None:
+        told = f"flai/shamir/v1\0{self.t}\0{self.members}\0".encode() + context
+        digest = hashlib.sha256(told).digest()
+        for place in self._others:
+            self._send(place, digest)
+        if any(self._recv(place, len(digest)) != digest for place in self._others):
+            raise Disagreement("the members hold different descriptors of this job")
+        self._step()
+
+    def _step(self) -> None:
+        self._seq += 1
+        self.rounds += 1
+
+    def _send(self, to: int, data: bytes) -> None:
+        self.bytes_sent += len(data)
+        self.transport.send(to, self._seq, data)
+
+    def _recv(self, frm: int, size: int) -> bytes | bytearray:
+        data = self.transport.recv(frm, self._seq)
+        if len(data) != size:
+            raise Disagreement(f"node {self.members[frm]} sent a message of the wrong size")
+        return data
+
+    def _elements(self, frm: int, count: int) -> Limbs:
+        data = self._recv(frm, shamir_codec.ELEMENT_BYTES * count)
+        try:
+            return shamir_codec.decoded(data, count)
+        except shamir_codec.Malformed as error:
+            raise Disagreement(f"node {self.members[frm]} sent {error}") from None
+
+    def deal(self, mine: Limbs | None, dealers: Sequence[int], count: int) -> list[Limbs]:
+        """Fresh sharings of each dealer's `count` numbers: my share of each. One round.
+
+        mine: my numbers, flat, when my place is among `dealers`.
+        """
+        shares: dict[int, Limbs] = {}
+        if self.me in dealers:
+            if mine is None:
+                raise ValueError("a dealer needs numbers")
+            slopes = [self.random.numbers(count) for _ in range(self.t)]
+            for place, point in enumerate(self.points):
+                value = slopes[-1]
+                for slope in reversed(slopes[:-1]):
+                    value = field89.add(field89.times_small(value, point), slope)
+                share = field89.add(field89.times_small(value, point), mine)
+                if place == self.me:
+                    shares[place] = share
+                else:
+                    self._send(place, shamir_codec.encoded(share))
+        for place in dealers:
+            if place != self.me:
+                shares[place] = self._elements(place, count)
+        self._step()
+        return [shares[place] for place in dealers]
+
+    def reshare(self, local: Limbs) -> Limbs:
+        """Shares of degree up to 2t -> fresh ones of degree t, of the same values. One round."""
+        shape, count = local[0].shape, local[0].size
+        mine = None
+        if self.me < self._dealers:
+            mine = field89.mul(field89.shaped(local, (-1,)), self._lead[self.me])
+        parts = self.deal(mine, range(self._dealers), count)
+        l0, l1, l2 = (sum(limbs[1:], start=limbs[0]) for limbs in zip(*parts, strict=True))
+        whole = field89.carried(l0, l1, l2)
+        return field89.shaped(whole, shape)
+
+    def product(self, a: Limbs, b: Limbs) -> Limbs:
+        return self.reshare(field89.mul(a, b))
+
+    def open(self, share: Limbs) -> Limbs:
+        """The values, reduced, once every member's share has been found to fit. One round.
+
+        Raises: WrongShare.
+        """
+        shape, count = share[0].shape, share[0].size
+        flat = field89.shaped(share, (-1,))
+        data = shamir_codec.encoded(flat)
+        for place in self._others:
+            self._send(place, data)
+        shares: list[Limbs] = [flat] * len(self.points)
+        for place in self._others:
+            shares[place] = self._elements(place, count)
+        self._step()
+        base = shares[: self.t + 1]
+        for weights, found in zip(self._check, shares[self.t + 1 :], strict=True):
+            if not _equal(_combined(weights, base), found):
+                raise WrongShare(self._culprits(shares))
+        value = _combined(self._open, base)
+        return field89.shaped(field89.reduced(value), shape)
+
+    def _culprits(self, shares: Sequence[Limbs]) -> list[int]:
+        """Ids of the at most (m − t − 1)/2 members whose shares leave one polynomial for the rest.
+
+        Two polynomials of degree t that each fit all but that many shares agree on t + 1: are one.
+        """
+        places = range(len(self.points))
+        errors = (len(self.points) - self.t - 1) // 2
+        for chosen in itertools.combinations(places, self.t + 1):
+            points = tuple(self.points[place] for place in chosen)
+            base = [shares[place] for place in chosen]
+            wrong = [
+                place
+                for place in places
+                if not _equal(
+                    _combined(self._factors(self._weights, points, self.points[place]), base),
+                    shares[place],
+                )
+            ]
+            if len(wrong) <= errors:
+                return [self.members[place] for place in wrong]
+        return []
+
+
+def _combined(weights: Sequence[Limbs], shares: Sequence[Limbs]) -> Limbs:
+    terms = [field89.mul(share, weight) for weight, share in zip(weights, shares, strict=True)]
+    l0, l1, l2 = (sum(limbs[1:], start=limbs[0]) for limbs in zip(*terms, strict=True))
+    return field89.carried(l0, l1, l2)
+
+
+def _equal(a: Limbs, b: Limbs) -> bool:
+    left, right = field89.reduced(a), field89.reduced(b)
+    return all((x == y).all() for x, y in zip(left, right, strict=True))
