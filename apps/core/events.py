@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from apps.core.models import OutboxEvent
 from apps.core.transactions import require_transaction
@@ -43,6 +43,14 @@ def emit(event: Event, *, now: datetime) -> OutboxEvent:
     )
     wake_once(DISPATCH)
     return row
+
+
+def outbox_row(event: Event) -> dict[str, Any]:
+    """{"id", "name", "payload"} for a writer that inserts the row itself, with its own statement;
+    the dispatch is woken as by `emit`."""
+    require_transaction("core.events.outbox_row")
+    wake_once(DISPATCH)
+    return {"id": str(uuid4()), "name": event.event_name(), "payload": event.payload()}
 
 
 def _plain(value: Any) -> Any:

@@ -8,9 +8,10 @@ An account has posted (Σ credits − Σ debits), held (Σ open pendings on its 
     post:    held_d   −= h, posted_d −= a, posted_c += a      (0 < a ≤ h, h = pending's amount)
     void:    held_d   −= h
 
-so Σ posted over the accounts of an asset never changes, and is 0 from the start. A group of moves
-is applied in order, each to the result of the one before; the first broken rule refuses them all.
-The semantics of pending transfers are TigerBeetle's.
+so Σ posted over the accounts of an asset never changes, and is 0 from the start. A closed account
+takes part in nothing but a void. A group of moves is applied in order, each to the result of the
+one before; the first broken rule refuses them all. The semantics of pending transfers are
+TigerBeetle's.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ PRECEDENCE = (
     "amount_too_large",
     "same_account",
     "asset_mismatch",
+    "account_closed",
     "post_over_hold",
     "nothing_held",
     "insufficient_balance",
@@ -50,6 +52,7 @@ class Balance:
     posted_micro: int = 0
     held_micro: int = 0
     floor_micro: int = 0
+    closed: bool = False
 
     @property
     def available_micro(self) -> int:
@@ -108,6 +111,8 @@ def _check(balances: Mapping[Hashable, Balance], move: Move, index: int) -> None
     debit, credit = balances[move.debit], balances[move.credit]
     if debit.asset != credit.asset:
         raise broken("asset_mismatch")
+    if move.phase != "void" and (debit.closed or credit.closed):
+        raise broken("account_closed", move.debit if debit.closed else move.credit)
     if move.phase in ("post", "void"):
         if move.amount_micro > move.hold_micro:
             raise broken("post_over_hold", short_micro=move.amount_micro - move.hold_micro)
@@ -115,6 +120,8 @@ def _check(balances: Mapping[Hashable, Balance], move: Move, index: int) -> None
             raise broken("nothing_held", move.debit)
     elif move.amount_micro > debit.available_micro:
         raise broken("insufficient_balance", move.debit, move.amount_micro - debit.available_micro)
+    if move.phase == "pend" and debit.held_micro + move.amount_micro > AMOUNT_MAX:
+        raise broken("balance_overflow", move.debit)
     if move.phase in ("single", "post") and credit.posted_micro + move.amount_micro > AMOUNT_MAX:
         raise broken("balance_overflow", move.credit)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from apps.core.errors import BadInput, Conflict, DomainError, PaymentRequired
-from apps.protocol.ledger import RuleBroken
 
 
 class InsufficientBalance(PaymentRequired):
@@ -52,13 +51,14 @@ RULE_TEXTS = {
     "amount_too_large": "The amount is too large.",
     "same_account": "An account cannot pay itself.",
     "asset_mismatch": "Both accounts must hold the same asset.",
+    "account_closed": "An account of this transfer is closed.",
     "nothing_held": "Nothing is held for this.",
     "balance_overflow": "The receiving account cannot hold this much.",
 }
 
 
-def rule_error(broken: RuleBroken) -> DomainError:
+def rule_error(code: str) -> DomainError:
     """The error to show for a broken rule that needs no facts of the account."""
-    if broken.code == "post_over_hold":
+    if code == "post_over_hold":
         return PostOverHold()
-    return BadInput(broken.code, RULE_TEXTS[broken.code])
+    return BadInput(code, RULE_TEXTS[code])

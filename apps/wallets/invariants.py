@@ -65,7 +65,12 @@ def _moves_in_order(order: list[uuid.UUID]) -> Iterator[Move]:
         for id_ in map(uuid.UUID, chunk):
             if id_ in rows:  # a leaf without its transfer is another invariant's business
                 order.append(id_)
-                yield ledger._move(rows[id_])
+                yield _move(rows[id_])
+
+
+def _move(t: Transfer) -> Move:
+    hold_micro = t.pending.amount_micro if t.pending_id else 0
+    return Move(t.debit_id, t.credit_id, t.amount_micro, str(t.phase), hold_micro)
 
 
 def validate_holds_are_the_open_pendings() -> Breaches:

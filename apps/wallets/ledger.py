@@ -1,8 +1,9 @@
-"""The hot write of the ledger: lock, check, write transfers, balances and leaves.
+"""The hot write of the ledger: lock, check, write transfers, balances, holds, leaves and events.
 
 Inner writers: they must be called inside the transaction of a service. The rules are
-`apps.protocol.ledger`; here they meet rows. Every function locks its accounts once, in the order of
-their ids, and costs a constant number of queries however many transfers it writes.
+`apps.protocol.ledger`; the SQL function `wallets_write` (migration 0003) applies them to rows, for
+a whole array of transfers in one call. What is left here: the array, the canonical bytes of the
+leaves, and the names of what the function answers.
 
 A transfer's id is its idempotency: the same id with the same content gets the same answer, with
 other content `TransferConflict`. (The expiry of a hold and the time are not content: a retry comes
@@ -11,20 +12,21 @@ later and computes them anew.)
 
 from __future__ import annotations
 
+import json
 import logging
 import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from decimal import Decimal
+from typing import Any, NamedTuple
 
 from django.db import IntegrityError, connection, transaction
 
+from apps.core.events import Event, outbox_row
 from apps.core.sweeping import each
 from apps.core.transactions import require_transaction
-from apps.protocol import ledger as rules
-from apps.protocol.ledger import Balance, Move, RuleBroken
-from apps.wallets import log
+from apps.protocol import wire
 from apps.wallets.errors import (
     CapExceeded,
     HoldExpired,
@@ -38,6 +40,7 @@ from apps.wallets.models import Account, Hold, Transfer
 
 logger = logging.getLogger(__name__)
 LEAF_TYPE = "wallets.transfer"
+FUNCTION = "wallets_write"
 Phase = Transfer.Phase
 
 
@@ -54,13 +57,17 @@ class Leg:
     memo: str = ""
 
 
-def post(transfers: Sequence[Leg], *, now: datetime) -> list[Transfer]:
+def post(
+    transfers: Sequence[Leg], *, now: datetime, events: Sequence[Event] = ()
+) -> list[Transfer]:
     """Transfer at once, all legs or none, in order. Returns the transfers in that order.
+
+    `events` go to the outbox with them, and not again when the same legs come again.
 
     Raises: InsufficientBalance, CapExceeded, TransferConflict, BadInput by the precedence of
     `apps.protocol.ledger`; nothing is written then.
     """
-    return _write([_single(leg) for leg in transfers], now=now)
+    return _write([_single(leg) for leg in transfers], now=now, events=events)
 
 
 def pend(leg: Leg, *, expires_at: datetime, now: datetime) -> Transfer:
@@ -84,7 +91,7 @@ def post_pending(
     """
     pending = _pending(pending_id)
     amount_micro = pending.amount_micro if amount_micro is None else amount_micro
-    return _resolve(pending, Phase.POST, amount_micro, now=now)
+    return _write([_resolution(pending, Phase.POST, amount_micro)], now=now)[0]
 
 
 def void_pending(pending_id: uuid.UUID, *, now: datetime) -> Transfer:
@@ -93,13 +100,19 @@ def void_pending(pending_id: uuid.UUID, *, now: datetime) -> Transfer:
     Raises: HoldNotFound, HoldResolved.
     """
     pending = _pending(pending_id)
-    return _resolve(pending, Phase.VOID, pending.amount_micro, now=now)
+    return _write([_resolution(pending, Phase.VOID, pending.amount_micro)], now=now)[0]
 
 
 def lock(accounts: Iterable[Account]) -> dict[uuid.UUID, Account]:
     """Lock accounts in id order, for a service that will call several writers on them."""
     require_transaction("ledger.lock")
-    return _lock({a.id for a in accounts})
+    rows = (
+        Account.objects.filter(id__in={a.id for a in accounts})
+        .select_related("owner", "asset")
+        .order_by("id")
+        .select_for_update(of=("self",), no_key=True)
+    )
+    return {row.id: row for row in rows}
 
 
 def sweep_expired(*, now: datetime, limit: int = 200) -> int:
@@ -138,6 +151,15 @@ def leaf_body(transfer: Transfer) -> dict[str, Any]:
     return body
 
 
+def leaf_tail(transfer: Transfer) -> str:
+    """A leaf's canonical text without its first key: the time is known under the locks only.
+
+    Sorted, "at" comes first: `{"at":<ms>` and this are `log.leaf_bytes`.
+    """
+    rest = {"v": 1, "type": LEAF_TYPE, "body": leaf_body(transfer)}
+    return "," + wire.canonical(rest).decode()[1:]
+
+
 def _single(leg: Leg) -> Transfer:
     ref_type, ref_id = leg.ref or ("", "")
     return Transfer(
@@ -154,33 +176,23 @@ def _single(leg: Leg) -> Transfer:
 
 
 def _pending(pending_id: uuid.UUID) -> Transfer:
-    named = Transfer.objects.select_related("credit__owner", "credit__asset")
-    pending = named.filter(id=pending_id, phase=Phase.PEND).first()
+    pending = _named().filter(id=pending_id, phase=Phase.PEND).first()
     if pending is None:
         raise HoldNotFound(id=str(pending_id))
     return pending
 
 
-def _resolve(pending: Transfer, phase: Phase, amount_micro: int, *, now: datetime) -> Transfer:
-    require_transaction("ledger.post_pending")
-    accounts = {pending.credit_id: pending.credit}
-    accounts |= _lock({pending.debit_id} | ({pending.credit_id} if phase == Phase.POST else set()))
-    resolution = Transfer.objects.filter(pending=pending).first()
-    if resolution is not None:
-        if (resolution.phase, resolution.amount_micro) == (phase, amount_micro):
-            return resolution
-        done = "posted" if resolution.phase == Phase.POST else "voided"
-        raise HoldResolved(id=str(pending.id), phase=done)
-    if phase == Phase.POST and pending.expires_at <= now:
-        raise HoldExpired(id=str(pending.id))
-    transfer = _resolution(pending, phase, amount_micro)
-    return _checked_write([transfer], accounts, now=now)[0]
+def _named() -> Any:
+    """Transfers with what their leaves say of their accounts."""
+    return Transfer.objects.select_related(
+        "debit__owner", "debit__asset", "credit__owner", "credit__asset"
+    )
 
 
 def _resolution(pending: Transfer, phase: Phase, amount_micro: int) -> Transfer:
     return Transfer(
         id=uuid.uuid5(pending.id, "resolution"),
-        debit_id=pending.debit_id,
+        debit=pending.debit,
         credit=pending.credit,
         amount_micro=amount_micro,
         kind=pending.kind,
@@ -191,155 +203,109 @@ def _resolution(pending: Transfer, phase: Phase, amount_micro: int) -> Transfer:
     )
 
 
-def _write(transfers: list[Transfer], *, now: datetime) -> list[Transfer]:
+class _Outcome(NamedTuple):
+    """What the function answers; `place` counts from 1."""
+
+    code: str
+    place: int | None
+    account: uuid.UUID | None
+    short_micro: Decimal | None
+    detail: str | None
+    at: datetime
+
+
+def _write(
+    transfers: list[Transfer], *, now: datetime, events: Sequence[Event] = ()
+) -> list[Transfer]:
     require_transaction("ledger.post")
     if not transfers:
         return []
-    # A pend changes its debit side only: the payee, often everybody's, is not waited for.
-    accounts = {t.credit_id: t.credit for t in transfers if t.phase == Phase.PEND}
-    accounts |= _lock(
-        {t.debit_id for t in transfers} | {t.credit_id for t in transfers if t.phase != Phase.PEND}
-    )
-    written = _already_written(transfers)
-    return written or _checked_write(transfers, accounts, now=now)
-
-
-def _lock(ids: set[uuid.UUID]) -> dict[uuid.UUID, Account]:
-    rows = (
-        Account.objects.filter(id__in=ids)
-        .select_related("owner", "asset")
-        .order_by("id")
-        .select_for_update(of=("self",), no_key=True)
-    )
-    return {row.id: row for row in rows}
-
-
-def _already_written(transfers: list[Transfer]) -> list[Transfer] | None:
-    ids = [t.id for t in transfers]
-    if len(set(ids)) < len(ids):
-        twice = next(i for i in ids if ids.count(i) > 1)
-        raise TransferConflict(id=str(twice))
-    found = Transfer.objects.in_bulk(ids)
-    if not found:
-        return None
+    outcome = _call(transfers, now, events)
+    if outcome.code == "insufficient_balance" and _free_expired(transfers, now=now):
+        outcome = _call(transfers, now, events)
+    if outcome.code == "exists":
+        found = _named().in_bulk([t.id for t in transfers])
+        return [found[t.id] for t in transfers]
+    if outcome.code != "written":
+        raise _error(outcome, transfers)
     for transfer in transfers:
-        other = found.get(transfer.id)
-        if other is None or _content(other) != _content(transfer):
-            # A group exists whole or not at all; half of it is another group's.
-            raise TransferConflict(id=str(transfer.id if other else next(iter(found))))
-    return [found[i] for i in ids]
-
-
-def _content(t: Transfer) -> tuple[Any, ...]:
-    return (
-        t.debit_id, t.credit_id, t.amount_micro, t.kind, str(t.phase), t.pending_id,
-        t.ref_type, t.ref_id, t.memo,
-    )  # fmt: skip
-
-
-def _checked_write(
-    transfers: list[Transfer], accounts: dict[uuid.UUID, Account], *, now: datetime
-) -> list[Transfer]:
-    """Check under the locks, then write transfers, balances, holds and leaves.
-
-    `accounts` holds every account named; those whose balance changes are locked.
-    """
-    before = _balances(accounts)
-    try:
-        after = rules.apply(before, [_move(t) for t in transfers])
-    except RuleBroken as broken:
-        if broken.code != "insufficient_balance" or not _free_expired(accounts, now=now):
-            raise _error(broken, accounts) from None
-        return _checked_write(transfers, accounts, now=now)
-    changed = [accounts[i] for i in after if after[i] != before[i]]
-    # A row's time never runs backwards on any of its accounts, so that a balance at a time is one
-    # prefix of the account's transfers.
-    at = max([now, *(a.last_at for a in changed if a.last_at)])
-    for transfer in transfers:
-        transfer.created_at = at
-        transfer.debit, transfer.credit = accounts[transfer.debit_id], accounts[transfer.credit_id]
-    # After this point it must succeed.
-    try:
-        Transfer.objects.bulk_create(transfers)
-    except IntegrityError as error:  # the same id on other accounts, which our locks don't cover
-        if "wallets_transfer_pkey" not in str(error):
-            raise
-        raise TransferConflict(id=str(transfers[0].id)) from None
-    _write_balances(changed, after, at)
-    _write_holds(transfers)
-    log.append_all([(LEAF_TYPE, leaf_body(t), t.id) for t in transfers], now=at)
+        transfer.created_at = outcome.at
+        transfer._state.adding, transfer._state.db = False, connection.alias
     return transfers
 
 
-def _balances(accounts: dict[uuid.UUID, Account]) -> dict[Any, Balance]:
-    return {
-        a.id: Balance(a.asset_id, a.posted_micro, a.held_micro, a.floor_micro)
-        for a in accounts.values()
-    }
+def _call(transfers: list[Transfer], now: datetime, events: Sequence[Event]) -> _Outcome:
+    places: dict[uuid.UUID, int] = {}
+    for transfer in transfers:
+        for id_ in (transfer.debit_id, transfer.credit_id):
+            places.setdefault(id_, len(places) + 1)
+    columns = (
+        ("uuid", list(places)),
+        ("uuid", [t.id for t in transfers]),
+        ("int", [places[t.debit_id] for t in transfers]),
+        ("int", [places[t.credit_id] for t in transfers]),
+        ("numeric", [t.amount_micro for t in transfers]),
+        ("text", [t.kind for t in transfers]),
+        ("text", [str(t.phase) for t in transfers]),
+        ("uuid", [t.pending_id for t in transfers]),
+        ("timestamptz", [t.expires_at for t in transfers]),
+        ("text", [t.ref_type for t in transfers]),
+        ("text", [t.ref_id for t in transfers]),
+        ("text", [t.memo for t in transfers]),
+    )
+    arrays = ", ".join(f"%s::{type_}[]" for type_, _ in columns)
+    # As one text: canonical JSON has no line breaks, and an array would escape every quote twice.
+    tails = "\n".join(leaf_tail(t) for t in transfers)
+    rows = json.dumps([outbox_row(event) for event in events]) if events else None
+    with connection.cursor() as cursor:
+        try:
+            cursor.execute(
+                f"SELECT * FROM {FUNCTION}"
+                f"({arrays}, string_to_array(%s, chr(10)), %s::timestamptz, %s::jsonb)",
+                [*(values for _, values in columns), tails, now, rows],
+            )
+        except IntegrityError as error:  # the same id on other accounts, not under our locks
+            if "wallets_transfer_pkey" not in str(error):
+                raise
+            raise TransferConflict(id=str(transfers[0].id)) from None
+        return _Outcome(*cursor.fetchone())
 
 
-def _move(t: Transfer) -> Move:
-    hold_micro = t.pending.amount_micro if t.pending_id else 0
-    return Move(t.debit_id, t.credit_id, t.amount_micro, str(t.phase), hold_micro)
+def _error(outcome: _Outcome, transfers: list[Transfer]) -> Exception:
+    assert outcome.place is not None
+    transfer = transfers[outcome.place - 1]
+    match outcome.code:
+        case "transfer_conflict":
+            return TransferConflict(id=str(transfer.id))
+        case "hold_not_found":
+            return HoldNotFound(id=str(transfer.pending_id))
+        case "hold_resolved":
+            done = "posted" if outcome.detail == Phase.POST else "voided"
+            return HoldResolved(id=str(transfer.pending_id), phase=done)
+        case "hold_expired":
+            return HoldExpired(id=str(transfer.pending_id))
+        case "insufficient_balance":
+            return _short(transfer.debit, int(outcome.short_micro or 0))
+    return rule_error(outcome.code)
 
 
-def _error(broken: RuleBroken, accounts: dict[uuid.UUID, Account]) -> Exception:
-    if broken.code != "insufficient_balance":
-        return rule_error(broken)
-    account = accounts[broken.account]
+def _short(account: Account, short_micro: int) -> Exception:
     if account.purpose == "issuance":
         return CapExceeded(asset=account.asset.code)
     return InsufficientBalance(
-        short_micro=str(broken.short_micro),
-        short=f"{broken.short_micro // 1_000_000:,}.{broken.short_micro % 1_000_000:06d}",
+        short_micro=str(short_micro),
+        short=f"{short_micro // 1_000_000:,}.{short_micro % 1_000_000:06d}",
         asset=account.asset.code,
         purpose=account.purpose,
     )
 
 
-def _free_expired(accounts: dict[uuid.UUID, Account], *, now: datetime) -> bool:
-    """Void the expired holds on these accounts: an expired hold is free at read time.
-
-    Only accounts whose rows are locked here can be short, and a void changes the debit side only.
-    """
-    expired = Transfer.objects.filter(
-        hold__account__in=list(accounts), hold__expires_at__lte=now
-    ).select_related("credit__owner", "credit__asset")
+def _free_expired(transfers: list[Transfer], *, now: datetime) -> bool:
+    """Void the expired holds on the accounts that `transfers` lock: such a hold is free at read
+    time. Only these can be short, and a void changes the debit side alone."""
+    debits = {t.debit_id for t in transfers}
+    expired = _named().filter(hold__account__in=debits, hold__expires_at__lte=now)
     voids = [_resolution(p, Phase.VOID, p.amount_micro) for p in expired]
-    if voids:
-        named = {v.credit_id: v.credit for v in voids} | accounts
-        _checked_write(voids, named, now=now)
+    if voids and (outcome := _call(voids, now, ())).code != "written":
+        raise _error(outcome, voids)
     return bool(voids)
-
-
-def _write_balances(accounts: list[Account], after: dict[Any, Balance], at: datetime) -> None:
-    ids, posted, held = [], [], []
-    for account in accounts:
-        balance = after[account.id]
-        account.posted_micro, account.held_micro = balance.posted_micro, balance.held_micro
-        account.last_at = at
-        ids.append(account.id)
-        posted.append(balance.posted_micro)
-        held.append(balance.held_micro)
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "UPDATE wallets_account SET posted_micro = n.posted, held_micro = n.held, last_at = %s"
-            " FROM unnest(%s::uuid[], %s::bigint[], %s::bigint[]) AS n(id, posted, held)"
-            " WHERE wallets_account.id = n.id",
-            [at, ids, posted, held],
-        )
-
-
-def _write_holds(transfers: list[Transfer]) -> None:
-    opened = [
-        Hold(
-            transfer=t, account_id=t.debit_id, amount_micro=t.amount_micro, expires_at=t.expires_at
-        )
-        for t in transfers
-        if t.phase == Phase.PEND
-    ]
-    if opened:
-        Hold.objects.bulk_create(opened)
-    resolved = [t.pending_id for t in transfers if t.pending_id]
-    if resolved:
-        Hold.objects.filter(transfer_id__in=resolved).delete()

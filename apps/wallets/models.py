@@ -51,6 +51,7 @@ class Account(BaseModel):
     held_micro = models.BigIntegerField(default=0)
     floor_micro = models.BigIntegerField(default=0)
     last_at = models.DateTimeField(null=True)
+    closed_at = models.DateTimeField(null=True)
 
     class Meta:
         constraints = [
@@ -66,6 +67,9 @@ class Account(BaseModel):
             models.CheckConstraint(
                 name="account_floor_only_for_issuance",
                 condition=Q(floor_micro=0) | Q(floor_micro__lt=0, purpose="issuance"),
+            ),
+            models.CheckConstraint(
+                name="account_closed_is_empty", condition=Q(closed_at=None) | Q(posted_micro=0)
             ),
         ]
         indexes = [models.Index(fields=["asset", "purpose"], name="account_by_asset")]
@@ -97,8 +101,13 @@ class Transfer(models.Model):
         VOID = "void"
 
     id = models.UUIDField(primary_key=True)
-    debit = models.ForeignKey(Account, on_delete=models.PROTECT, related_name="debits")
-    credit = models.ForeignKey(Account, on_delete=models.PROTECT, related_name="credits")
+    # Indexed with their time, below.
+    debit = models.ForeignKey(
+        Account, on_delete=models.PROTECT, related_name="debits", db_index=False
+    )
+    credit = models.ForeignKey(
+        Account, on_delete=models.PROTECT, related_name="credits", db_index=False
+    )
     amount_micro = models.BigIntegerField()
     kind = models.CharField(max_length=40)
     phase = models.CharField(max_length=6, choices=Phase.choices, default="single")

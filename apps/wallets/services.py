@@ -57,6 +57,23 @@ def accounts(
     return {row.owner_id: row for row in rows}
 
 
+def account_close(account: Account, *, now: datetime) -> Account:
+    """Inner writer: from now on this account takes part in nothing. Leaf "wallets.closed".
+
+    Raises: BadInput for an account that issues, or that still holds something.
+    """
+    locked = ledger.lock([account])[account.id]
+    if locked.purpose == "issuance":
+        raise BadInput("account_issues", "The account that issues an asset stays open.")
+    if locked.posted_micro or locked.held_micro:
+        raise BadInput("account_not_empty", "Only an empty account can be closed.")
+    if locked.closed_at is None:
+        locked.closed_at = now
+        locked.save(update_fields=["closed_at"])
+        log.append("wallets.closed", {"id": locked.code}, now=now)
+    return locked
+
+
 def asset_create(*, code: str, name: str, cap_micro: int, now: datetime) -> Asset:
     """A new asset with a supply cap, its issuance account, its leaf "wallets.asset".
 
@@ -117,15 +134,25 @@ def send(
         raise Unprocessable("not_a_payee", "Only people and organisations can be paid.", field="to")
     now = now or clock_now()
     with durable():
+        debit, credit = _mains(asset, party, to)
         leg = Leg(
             id=effect_of(party.id, "wallets.send", idempotency),
-            debit_account=account(party, asset),
-            credit_account=account(to, asset),
+            debit_account=debit,
+            credit_account=credit,
             amount_micro=amount_micro,
             kind="wallets.send",
             memo=memo,
         )
         return ledger.post([leg], now=now)[0]
+
+
+def _mains(asset: str, *owners: Party) -> list[Account]:
+    """The main accounts of `owners`, by one query where they exist already."""
+    rows = Account.objects.filter(owner__in=owners, asset__code=asset, purpose="main")
+    found = {row.owner_id: row for row in rows.select_related("asset")}
+    for row in found.values():
+        row.owner = next(owner for owner in owners if owner.id == row.owner_id)
+    return [found.get(owner.id) or account(owner, asset) for owner in owners]
 
 
 def stake(

@@ -157,3 +157,25 @@ def test_a_hold_pays_at_most_what_it_holds_and_frees_the_rest():
     paid = apply(balances, [Move("a", "b", 4, "post", 7)])
     assert (paid["a"].posted_micro, paid["a"].held_micro, paid["b"].posted_micro) == (6, 0, 4)
     assert apply(balances, [Move("a", "b", 7, "void", 7)])["a"].available_micro == 10
+
+
+@pytest.mark.parametrize("phase", ["single", "pend", "post", "void"])
+@pytest.mark.parametrize("side", ["debit", "credit"])
+def test_a_closed_account_takes_part_in_nothing_but_a_void(phase, side):
+    balances = {"a": Balance("USDC", 10, 5, closed=side == "debit")}
+    balances["b"] = Balance("USDC", closed=side == "credit")
+    move = Move("a", "b", 5, phase, 5 if phase in ("post", "void") else 0)
+    if phase == "void":
+        assert apply(balances, [move])["a"].held_micro == 0
+        return
+    with pytest.raises(RuleBroken) as error:
+        apply(balances, [move])
+    assert (error.value.code, error.value.account) == ("account_closed", move.__dict__[side])
+
+
+def test_holds_do_not_overflow_either():
+    balances = {"a": Balance("USDC", 5, AMOUNT_MAX - 4, -AMOUNT_MAX), "b": Balance("USDC")}
+    assert apply(balances, [Move("a", "b", 4, "pend")])["a"].held_micro == AMOUNT_MAX
+    with pytest.raises(RuleBroken) as error:
+        apply(balances, [Move("a", "b", 5, "pend")])
+    assert error.value.code == "balance_overflow"

@@ -9,7 +9,7 @@ server.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -110,6 +110,13 @@ class Replay:
         self.findings.transfers += 1
         if phase in ("single", "post"):
             self.earnings.transfer(body, at, amount)
+
+    def _closed(self, body: Mapping[str, Any], at: int) -> None:
+        name = body["id"]
+        balance = self.balances.get(name) or _opened(name)
+        if balance.posted_micro or balance.held_micro:
+            raise Finding(f"account {name} was closed with money on it")
+        self.balances[name] = replace(balance, closed=True)
 
     # -- votes
 
@@ -217,6 +224,7 @@ def _earned(method: Callable[[Earnings, Mapping[str, Any], int], None]) -> Handl
 
 _HANDLERS: dict[str, Handler] = {
     "wallets.transfer": Replay._transfer,
+    "wallets.closed": Replay._closed,
     "governance.proposal": Replay._proposal,
     "governance.snapshot": Replay._snapshot,
     "governance.vote": Replay._vote,
