@@ -1,0 +1,93 @@
+"""A client of the ledger's services, to be killed.
+
+    prepare             migrate; a payer with money, a payee, a shop
+    burst SEED NOTES    payment 0, 1, 2 … for ever; each answer is noted and synced
+    again SEED COUNT    payments 0 … COUNT − 1 once more; prints {payment: transfer}
+    verify              prints what is there and what is broken
+
+Every third payment is a hold that is then posted. The ids follow from SEED and the number.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import uuid
+from datetime import timedelta
+from itertools import count
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+import django
+
+django.setup()
+
+from django.core.management import call_command  # noqa: E402
+
+from apps.accounts.models import Party  # noqa: E402
+from apps.accounts.services import party_create  # noqa: E402
+from apps.core.clock import now  # noqa: E402
+from apps.core.transactions import durable  # noqa: E402
+from apps.wallets import ledger, services  # noqa: E402
+from apps.wallets.invariants import violations  # noqa: E402
+from apps.wallets.models import Hold, Transfer  # noqa: E402
+
+LIFE = timedelta(minutes=10)
+
+
+def prepare() -> None:
+    call_command("migrate", verbosity=0)
+    with durable():
+        payer, _ = (party_create(kind="person", name=name, now=now()) for name in ("payer", "shop"))
+    services.faucet(party=payer, asset="USDC", amount_micro=services.FAUCET_MAX_MICRO)
+    print("ready")
+
+
+def pay(seed: uuid.UUID, number: int) -> tuple[str, str]:
+    """Payment `number` of one micro-unit; (its id, its transfer's id)."""
+    id_ = uuid.uuid5(seed, str(number))
+    payer, shop = (Party.objects.get(name=name) for name in ("payer", "shop"))
+    if number % 3:
+        made = services.send(
+            party=payer, to=shop, asset="USDC", amount_micro=1, idempotency=id_, now=now()
+        )
+        return str(id_), str(made.id)
+    debit, credit = services.account(payer, "USDC"), services.account(shop, "USDC")
+    with durable():
+        leg = ledger.Leg(debit, credit, 1, "test.pay", id=id_)
+        ledger.pend(leg, expires_at=now() + LIFE, now=now())
+    with durable():
+        return str(id_), str(ledger.post_pending(id_, now=now()).id)
+
+
+def burst(seed: uuid.UUID, notes: Path) -> None:
+    with open(notes, "w") as file:
+        for number in count():
+            answer = pay(seed, number)
+            file.write(json.dumps(answer) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def verify() -> None:
+    paid = Transfer.objects.filter(phase__in=["single", "post"], credit__owner__name="shop")
+    found = {
+        "violations": {k: v for k, v in violations().items() if v},
+        "transfers": [str(i) for i in Transfer.objects.values_list("id", flat=True)],
+        "holds": Hold.objects.count(),
+        "paid_micro": sum(paid.values_list("amount_micro", flat=True)),
+    }
+    print(json.dumps(found))
+
+
+match sys.argv[1:]:
+    case ["prepare"]:
+        prepare()
+    case ["burst", seed, notes]:
+        burst(uuid.UUID(seed), Path(notes))
+    case ["again", seed, sent]:
+        print(json.dumps(dict(pay(uuid.UUID(seed), i) for i in range(int(sent)))))
+    case ["verify"]:
+        verify()
