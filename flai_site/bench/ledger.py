@@ -1,23 +1,43 @@
 """Transfers per second through the wallets' services, on a durable database of its own.
 
-spread: every thread pays between accounts of its own; hot: all pay into one account; batch: one
-linked group of 100 legs a transaction.
+CLIENTS processes, each with a connection, as a site of many workers has:
+
+    spread      each pays between two accounts of its own
+    hot         all pay into one account
+    settlement  each writes linked groups of BATCH legs to as many accounts (an epoch's payouts)
+    without_log spread, by a copy of the SQL function without its leaves, in slices that take turns
+                with the real one, so that the machine's moods fall on both
+    growth      one payment's time when the ledger and the log hold 10³ … 10⁶ transfers already
+    proof       an inclusion proof from the log of that size, and the replay of its leaves
+    tpcb        pgbench's TPC-B-like script on the same server, where its binary is at hand
 """
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+import re
+import statistics
+import subprocess
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from flai_site.stack.layout import site_environment
+from flai_site.bench import log
+from flai_site.stack.embedded import embedded, postgres_binaries
+from flai_site.stack.layout import Home, site_environment
 from flai_site.stack.services import throwaway
 
-THREADS = 4
-SECONDS = 3.0
-BATCH = 100
+CLIENTS = 8
+SECONDS = 4.0
+SLICE_S = 1.0
+SLICES = 6
+BATCH = 1000
+GROWTH = (10**3, 10**4, 10**5, 10**6)
+SAMPLES = 400
+TPCB_SCALE = 10
+
+Work = Callable[[int], int]
 
 
 def run() -> Iterator[dict[str, Any]]:
@@ -25,7 +45,6 @@ def run() -> Iterator[dict[str, Any]]:
         os.environ |= site_environment(
             home, database_url=database_url, valkey_url=valkey_url, url="http://bench", faucet=True
         )
-        os.environ["FLAI_DB_POOL"] = str(THREADS + 1)
         import django
 
         django.setup()
@@ -34,66 +53,166 @@ def run() -> Iterator[dict[str, Any]]:
 
         call_command("migrate", verbosity=0)
         try:
-            yield from _measure()
+            bench = Bench()
+            yield from bench.throughput()
+            yield from bench.log_share()
+            yield from bench.growth()
         finally:
-            connection.close_pool()
+            connection.close()
+        yield from _tpcb(home)
 
 
-def _measure() -> Iterator[dict[str, Any]]:
-    from apps.accounts.services import party_create
-    from apps.core.clock import now
-    from apps.core.transactions import durable
-    from apps.wallets import ledger, services
+def _line(workload: str, value: float, unit: str, metric: str = "throughput") -> dict[str, Any]:
+    return {
+        "workload": workload,
+        "engine": "postgresql",
+        "metric": metric,
+        "value": round(value, 2),
+        "unit": unit,
+    }
 
-    with durable():
-        parties = [
-            party_create(kind="person", name=f"bench {i}", now=now())
-            for i in range(2 * THREADS + 1)
-        ]
-    for party in parties:
-        services.faucet(party=party, asset="USDC", amount_micro=services.FAUCET_MAX_MICRO)
-        services.account(party, "USDC")
 
-    def pay(source: int, target: int) -> int:
-        services.send(party=parties[source], to=parties[target], asset="USDC", amount_micro=1)
-        return 1
+class Bench:
+    """The parties, their money, and what is measured on them."""
 
-    def pay_batch(source: int, target: int) -> int:
-        debit, credit = (services.account(parties[i], "USDC") for i in (source, target))
-        legs = [ledger.Leg(debit, credit, 1, "wallets.send") for _ in range(BATCH)]
+    def __init__(self) -> None:
+        from apps.accounts.services import party_create
+        from apps.core.clock import now
+        from apps.core.transactions import durable
+        from apps.wallets import services
+
+        with durable():
+            self.parties = [
+                party_create(kind="person", name=f"bench {i}", now=now())
+                for i in range(2 * CLIENTS + 1)
+            ]
+            payees = [
+                party_create(kind="person", name=f"payee {i}", now=now()) for i in range(BATCH)
+            ]
+            self.payees = [services.account(party, "USDC") for party in payees]
+        for party in self.parties:
+            services.faucet(party=party, asset="USDC", amount_micro=services.FAUCET_MAX_MICRO)
+
+    def spread(self, client: int) -> int:
+        return self._pay(2 * client, 2 * client + 1)
+
+    def hot(self, client: int) -> int:
+        return self._pay(2 * client, 2 * CLIENTS)
+
+    def settlement(self, client: int) -> int:
+        from apps.core.clock import now
+        from apps.core.transactions import durable
+        from apps.wallets import ledger, services
+
+        source = services.account(self.parties[2 * client], "USDC")
+        mine = self.payees[client * BATCH // CLIENTS : (client + 1) * BATCH // CLIENTS]
+        legs = [ledger.Leg(source, mine[i % len(mine)], 1, "listings.payout") for i in range(BATCH)]
         with durable():
             ledger.post(legs, now=now())
         return BATCH
 
-    workloads: dict[str, Callable[[int], int]] = {
-        "transfer_spread": lambda i: pay(2 * i, 2 * i + 1),
-        "transfer_hot": lambda i: pay(2 * i, 2 * THREADS),
-        "transfer_batch": lambda i: pay_batch(2 * i, 2 * i + 1),
-    }
-    for name, work in workloads.items():
-        yield {
-            "workload": name,
-            "engine": "postgresql",
-            "metric": "throughput",
-            "value": round(_rate(work), 1),
-            "unit": "transfers/s",
-        }
+    def _pay(self, source: int, target: int) -> int:
+        from apps.wallets import services
+
+        services.send(
+            party=self.parties[source], to=self.parties[target], asset="USDC", amount_micro=1
+        )
+        return 1
+
+    def throughput(self) -> Iterator[dict[str, Any]]:
+        for work in (self.spread, self.hot, self.settlement):
+            yield _line(f"transfer_{work.__name__}", rate(work, SECONDS), "transfers/s")
+
+    def log_share(self) -> Iterator[dict[str, Any]]:
+        """What the leaf costs of a transfer, service and all; and of a settlement."""
+        from apps.wallets import ledger
+
+        bare = _function_without_leaves()
+        whole = ledger.FUNCTION, ledger.leaf_tail
+        for work in (self.spread, self.settlement):
+            rates: dict[bool, list[float]] = {True: [], False: []}
+            for turn in range(2 * SLICES):
+                with_log = turn % 2 == 0
+                ledger.FUNCTION, ledger.leaf_tail = whole if with_log else (bare, lambda t: "")
+                rates[with_log].append(rate(work, SLICE_S))
+            ledger.FUNCTION, ledger.leaf_tail = whole
+            with_leaf, without = (statistics.median(rates[k]) for k in (True, False))
+            name = f"transfer_{work.__name__}_without_log"
+            yield _line(name, without, "transfers/s")
+            yield _line(name, 100 * (without / with_leaf - 1), "%", "log_adds")
+
+    def growth(self) -> Iterator[dict[str, Any]]:
+        ends = [self.payees[0], self.payees[1]]
+        for size in GROWTH:
+            log.fill(ends, size)
+            self.spread(0)
+            spent_ms = []
+            for _ in range(SAMPLES):
+                began = time.perf_counter()
+                self.spread(0)
+                spent_ms.append(1000 * (time.perf_counter() - began))
+            name = f"transfer_at_{size}"
+            yield _line(name, statistics.median(spent_ms), "ms", "p50")
+            yield from log.measure(size)
 
 
-def _rate(work: Callable[[int], int]) -> float:
-    """Transfers per second over THREADS threads and SECONDS seconds."""
+def rate(work: Work, seconds: float) -> float:
+    """Units of work per second by CLIENTS processes that start together."""
+    from django.db import connection
 
-    def loop(index: int) -> int:
-        from django.db import connection
+    connection.close()  # a forked client must not inherit it
+    fork = multiprocessing.get_context("fork")
+    barrier, results = fork.Barrier(CLIENTS), fork.SimpleQueue()
 
-        done = 0
-        while time.monotonic() < ends:
+    def client(index: int) -> None:
+        work(index)
+        barrier.wait()
+        began, done = time.monotonic(), 0
+        while time.monotonic() - began < seconds:
             done += work(index)
+        results.put(done / (time.monotonic() - began))
         connection.close()
-        return done
 
-    began = time.monotonic()
-    ends = began + SECONDS
-    with ThreadPoolExecutor(THREADS) as pool:
-        total = sum(pool.map(loop, range(THREADS)))
-    return total / (time.monotonic() - began)
+    clients = [fork.Process(target=client, args=(i,)) for i in range(CLIENTS)]
+    for process in clients:
+        process.start()
+    for process in clients:
+        process.join()
+    if any(process.exitcode for process in clients):
+        raise RuntimeError("a client of the bench failed; its trace is above")
+    return sum(results.get() for _ in clients)
+
+
+def _function_without_leaves() -> str:
+    """A copy of the ledger's SQL function without what it does for the log; returns its name."""
+    from django.db import connection
+
+    from apps.wallets import ledger
+
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_get_functiondef(%s::regproc)", [ledger.FUNCTION])
+        source = cursor.fetchone()[0]
+        bare, cut = re.subn(r"-- \[leaves\].*?-- \[/leaves\]", "", source, flags=re.DOTALL)
+        if cut != 1:
+            raise RuntimeError("the SQL function does not mark its leaves any more")
+        cursor.execute(bare.replace(ledger.FUNCTION, "bench_write_without_log", 1))
+    return "bench_write_without_log"
+
+
+def _tpcb(home: Home) -> Iterator[dict[str, Any]]:
+    postgres, _ = embedded(home.root, durable=True)
+    pgbench = postgres_binaries(postgres.run_as) / "pgbench"
+    if not pgbench.exists():
+        return
+    where = ["-h", str(postgres.sockets), "-U", "flai", "flai"]
+    steps = (
+        ["-i", "-q", "-s", str(TPCB_SCALE)],
+        ["-n", "-c", str(CLIENTS), "-j", "2", "-T", str(int(SECONDS))],
+    )
+    for step in steps:
+        done = subprocess.run(
+            [str(pgbench), *step, *where], capture_output=True, text=True, check=True
+        )
+    found = re.search(r"tps = ([\d.]+)", done.stdout)
+    assert found, done.stdout
+    yield _line("pgbench_tpcb", float(found[1]), "transactions/s")
