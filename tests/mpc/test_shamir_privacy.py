@@ -1,10 +1,12 @@
 """What a Shamir node receives tells nothing; what it is sent is checked; jobs do not mix."""
 
+import itertools
 import logging
 import os
 import subprocess
 import sys
 import threading
+import time
 from functools import cache
 from pathlib import Path
 
@@ -19,7 +21,7 @@ from workers.mpc.engines.base import Shared
 from workers.mpc.engines.ring_net import Disagreement
 from workers.mpc.engines.shamir_bits import BitPool
 from workers.mpc.engines.shamir_net import Net, WrongShare
-from workers.mpc.transport import LocalMesh, PeerLost
+from workers.mpc.transport import LocalMesh, PeerLost, SocketTransport, socket_pairs
 
 P = field89.P
 ROOT = Path(__file__).resolve().parents[2]
@@ -298,17 +300,31 @@ def test_jobs_at_once_do_not_mix():
     assert len({outcomes[0].sealed[0].tobytes() for outcomes in answers.values()}) == 12
 
 
-def test_a_lost_member_ends_the_job_at_the_others():
-    mesh = LocalMesh(3)
+@pytest.mark.parametrize("after", [0, 3, 11, 30])
+def test_a_lost_member_ends_the_job_at_the_others_within_a_second(after):
+    """It dies with `after` messages sent; the others hear it from the closed sockets."""
+    transports = [SocketTransport(me, peers) for me, peers in enumerate(socket_pairs(3))]
+    sent, died, ended = itertools.count(), [], {}
+
+    def dies(seq, data):
+        if next(sent) == after:
+            died.append(time.monotonic())
+            transports[2].close()
+            raise RuntimeError("killed")
+        return data
 
     def work(transport):
-        if transport.me == 2:
-            mesh.kill(2)
-            raise RuntimeError("killed")
-        return run_small(mesh.transports[transport.me])
+        mine = transports[transport.me]
+        try:
+            return run_small(Tap(mine, dies) if transport.me == 2 else mine)
+        finally:
+            ended[transport.me] = time.monotonic()
 
     answers = threads(work, 3)
-    assert all(isinstance(answer, PeerLost) for answer in answers[:2])
+    assert all(isinstance(answer, PeerLost) for answer in answers[:2]), answers
+    assert max(ended[0], ended[1]) - died[0] < 1
+    for transport in transports:
+        transport.close()
 
 
 def test_wrong_inputs_are_refused():
