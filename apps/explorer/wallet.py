@@ -34,6 +34,7 @@ PURPOSES = {
 KINDS = {
     "wallets.faucet": "Test tokens",
     "wallets.send": "Payment",
+    "wallets.reversal": "Payment given back",
     "wallets.mint": "Issued",
     "wallets.stake": "Staked",
     "wallets.unstake": "Unstaked",

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import uuid
 from typing import Any
 
+from django.http import HttpResponse
 from django.urls import path
 from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
+from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
@@ -21,6 +24,7 @@ from apps.core.pagination import paged
 from apps.core.serial import MicroField, checked
 from apps.wallets import log, proofs, selectors, services
 from apps.wallets.models import Account, Transfer, TreeHead
+from apps.wallets.statement import statement_csv
 
 
 class WalletLineSerializer(serializers.Serializer[Any]):
@@ -116,6 +120,45 @@ class TransfersView(APIView):
             **data,
         )
         return Response(TransferSerializer(transfer).data, status=201)
+
+
+class ReversalView(APIView):
+    """Give a received payment back, whole and once."""
+
+    @extend_schema(request=None, responses={201: TransferSerializer})
+    @idempotent
+    def post(self, request: Request, transfer_id: uuid.UUID) -> Response:
+        transfer = services.give_back(party=acting_party(request), transfer_id=transfer_id)
+        return Response(TransferSerializer(transfer).data, status=201)
+
+
+class CsvRenderer(JSONRenderer):
+    """Lets a client ask for text/csv; what goes wrong is said in JSON all the same."""
+
+    media_type = "text/csv"
+    format = "csv"
+
+
+class PeriodSerializer(serializers.Serializer[Any]):
+    since = serializers.DateTimeField(required=False, allow_null=True, default=None)
+    until = serializers.DateTimeField(required=False, allow_null=True, default=None)
+
+
+class StatementView(APIView):
+    """All transfers on the acting party's accounts in a period, with balances, as CSV."""
+
+    renderer_classes = [JSONRenderer, CsvRenderer]
+
+    @extend_schema(parameters=[PeriodSerializer], responses={(200, "text/csv"): str})
+    def get(self, request: Request) -> HttpResponse:
+        period = PeriodSerializer(data=request.query_params.dict())
+        period.is_valid(raise_exception=True)
+        text = statement_csv(acting_party(request), **period.validated_data)
+        return HttpResponse(
+            text,
+            content_type="text/csv; charset=utf-8",
+            headers={"Content-Disposition": 'attachment; filename="statement.csv"'},
+        )
 
 
 class _AmountView(APIView):
@@ -219,6 +262,8 @@ def _number(request: Request, name: str) -> int | None:
 urlpatterns = [
     path("wallet/", WalletView.as_view()),
     path("wallet/transfers/", TransfersView.as_view()),
+    path("wallet/transfers/<uuid:transfer_id>/reversal/", ReversalView.as_view()),
+    path("wallet/statement.csv", StatementView.as_view()),
     path("wallet/faucet/", FaucetView.as_view()),
     path("wallet/stakes/", StakesView.as_view()),
     path("wallet/unstakes/", UnstakesView.as_view()),

@@ -23,6 +23,17 @@ class TransferConflict(Conflict):
     text = "The transfer {id} exists already with other content."
 
 
+class TransferNotFound(DomainError):
+    code = "transfer_not_found"
+    status = 404
+    text = "There is no transfer {id}."
+
+
+class NotReversible(Conflict):
+    code = "not_reversible"
+    text = "The transfer {id} cannot be reversed: only a payment can, and a reversal cannot."
+
+
 class HoldNotFound(DomainError):
     code = "hold_not_found"
     status = 404

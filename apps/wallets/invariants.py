@@ -102,6 +102,24 @@ def validate_resolutions_match_their_pendings() -> Breaches:
         yield f"transfer {id_} does not fit the pending transfer that it resolves"
 
 
+def validate_reversals_are_opposite() -> Breaches:
+    """A reversal names a posted transfer and takes exactly that back, once."""
+    reversals = Transfer.objects.filter(kind=ledger.REVERSAL)
+    seen: set[str] = set()
+    for back in reversals.iterator(chunk_size=2000):
+        original = Transfer.objects.filter(id=back.ref_id, phase__in=["single", "post"]).first()
+        sides = (back.credit_id, back.debit_id, back.amount_micro)
+        if original is None or sides != (
+            original.debit_id,
+            original.credit_id,
+            original.amount_micro,
+        ):
+            yield f"transfer {back.id} does not reverse the transfer that it names"
+        if back.ref_id in seen:
+            yield f"transfer {back.ref_id} was reversed twice"
+        seen.add(back.ref_id)
+
+
 def validate_supplies_within_caps() -> Breaches:
     """−posted of an asset's one issuance account ≤ cap, and its floor is −cap."""
     for asset in Asset.objects.all():
@@ -230,6 +248,7 @@ INVARIANTS: list[Callable[[], Breaches]] = [
     validate_supplies_within_caps,
     validate_resolutions_match_their_pendings,
     validate_holds_are_the_open_pendings,
+    validate_reversals_are_opposite,
     validate_replay_gives_the_balances,
     validate_every_transfer_has_its_leaf,
     validate_leaves_are_canonical,

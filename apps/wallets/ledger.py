@@ -33,13 +33,17 @@ from apps.wallets.errors import (
     HoldNotFound,
     HoldResolved,
     InsufficientBalance,
+    NotReversible,
     TransferConflict,
+    TransferNotFound,
     rule_error,
 )
+from apps.wallets.events import TransferReversed
 from apps.wallets.models import Account, Hold, Transfer
 
 logger = logging.getLogger(__name__)
 LEAF_TYPE = "wallets.transfer"
+REVERSAL = "wallets.reversal"
 FUNCTION = "wallets_write"
 Phase = Transfer.Phase
 
@@ -101,6 +105,31 @@ def void_pending(pending_id: uuid.UUID, *, now: datetime) -> Transfer:
     """
     pending = _pending(pending_id)
     return _write([_resolution(pending, Phase.VOID, pending.amount_micro)], now=now)[0]
+
+
+def reverse(transfer_id: uuid.UUID, *, now: datetime) -> Transfer:
+    """Pay a posted transfer back: the opposite one, naming it, once. Nothing is ever edited.
+
+    The same call again returns the reversal that exists. Event: TransferReversed.
+
+    Raises: TransferNotFound; NotReversible for a hold, a release or a reversal; as `post` when the
+    payee has not enough left.
+    """
+    original = _named().filter(id=transfer_id).first()
+    if original is None:
+        raise TransferNotFound(id=str(transfer_id))
+    if original.phase not in (Phase.SINGLE, Phase.POST) or original.kind == REVERSAL:
+        raise NotReversible(id=str(transfer_id))
+    leg = Leg(
+        id=uuid.uuid5(original.id, "reversal"),
+        debit_account=original.credit,
+        credit_account=original.debit,
+        amount_micro=original.amount_micro,
+        kind=REVERSAL,
+        ref=(LEAF_TYPE, original.id),
+    )
+    told = TransferReversed(transfer_id=str(original.id), reversal_id=str(leg.id))
+    return post([leg], now=now, events=[told])[0]
 
 
 def lock(accounts: Iterable[Account]) -> dict[uuid.UUID, Account]:

@@ -16,6 +16,7 @@ from apps.core.errors import BadInput, Forbidden, Unprocessable
 from apps.core.ids import effect_of
 from apps.core.transactions import durable, require_transaction
 from apps.wallets import ledger, log
+from apps.wallets.errors import NotReversible, TransferNotFound
 from apps.wallets.ledger import Leg
 from apps.wallets.models import PURPOSES, Account, Asset, Transfer
 from apps.wallets.selectors import asset_by_code
@@ -144,6 +145,23 @@ def send(
             memo=memo,
         )
         return ledger.post([leg], now=now)[0]
+
+
+def give_back(*, party: Party, transfer_id: uuid.UUID, now: datetime | None = None) -> Transfer:
+    """Reverse a payment that `party` received by `send`. Once; again returns the same reversal.
+
+    What other services paid (a pledge, a payout) only they can take back: others count on it.
+
+    Raises: TransferNotFound (for somebody else's too), NotReversible, InsufficientBalance.
+    """
+    now = now or clock_now()
+    with durable():
+        received = Transfer.objects.filter(id=transfer_id, credit__owner=party).first()
+        if received is None:
+            raise TransferNotFound(id=str(transfer_id))
+        if received.kind != "wallets.send":
+            raise NotReversible(id=str(transfer_id))
+        return ledger.reverse(transfer_id, now=now)
 
 
 def _mains(asset: str, *owners: Party) -> list[Account]:
