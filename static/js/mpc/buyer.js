@@ -1,0 +1,72 @@
+// The buyer in the page: a row goes out shared and sealed, the answer is opened here and nowhere
+// else. The twin of workers/client/buyer.py.
+//
+//   p = 1 / (1 + exp(−z)),   z the model's logit for (x − mean) / std
+
+import { answered, nodeSet } from "./nodes.js";
+import { makeUpload, openOutputs, replyKey } from "./sealing.js";
+import { hex, demand, signingKey } from "./wire.js";
+
+export const INFER = "logistic_infer@1";
+const SLOT = "row";
+const ROW_F = 16;
+const CONSTANTS_F = 20;
+const FEATURE_BOUND = 16;
+const TICKET_LIFETIME_S = 600;
+
+// (x − mean) / std, each within ±16; the constants are the round's, integers at f = 20.
+export const standardise = (row, { mean, std }) => {
+  const real = (constant) => Number(constant) / 2 ** CONSTANTS_F;
+  return row.map((x, i) => Math.min(Math.max((x - real(mean[i])) / real(std[i]), -FEATURE_BOUND), FEATURE_BOUND));
+};
+
+// round(x · 2^f), halves to even as numpy rounds.
+export const fixed = (values, f) =>
+  BigInt64Array.from(values, (value) => {
+    const scaled = value * 2 ** f;
+    const below = Math.floor(scaled);
+    const odd = below % 2 !== 0;
+    const up = scaled - below > 0.5 || (scaled - below === 0.5 && odd);
+    return BigInt(up ? below + 1 : below);
+  });
+
+export const sigmoid = (z) => (z >= 0 ? 1 / (1 + Math.exp(-z)) : Math.exp(z) / (1 + Math.exp(z)));
+
+// Everything of one query: the upload to send, and what opens and checks its answer. Throws Refused.
+export const makeQuery = async (listing, row) => {
+  const { features, normalisation } = listing;
+  const fits = row.length === features.length && [normalisation.mean, normalisation.std].every((c) => c.length === row.length);
+  demand(fits, "bad_row", `The model takes ${features.length} values.`);
+  demand(row.every(Number.isFinite), "bad_row", "A value is missing or is not a finite number.");
+  demand(listing.circuit === INFER, "unknown_circuit", `This page can't query ${listing.circuit}.`);
+  const nodes = await nodeSet(listing.nodes, listing.circuits_hash);
+  // Keys of its own for each query: neither question nor answer can be tied to another one's.
+  const [reply, sender] = await Promise.all([replyKey(), signingKey()]);
+  const now = Math.floor(Date.now() / 1000);
+  const fields = {
+    scope: `query:${hex(crypto.getRandomValues(new Uint8Array(16)))}`,
+    slot: SLOT,
+    circuits: [INFER],
+    circuits_hash: listing.circuits_hash,
+    params: { features: row.length, rows: 1 },
+    f: ROW_F,
+    model: listing.model,
+    reply_key: reply.publicHex,
+    price_micro: listing.price_micro,
+    resolution: listing.resolution,
+    issued_at: now,
+    expires_at: now + TICKET_LIFETIME_S,
+  };
+  const values = fixed(standardise(row, normalisation), ROW_F);
+  const upload = await makeUpload(values, [1, row.length], fields, sender, nodes);
+  return { upload, nodes, replyPair: reply.pair };
+};
+
+// {logit, probability} of a settled query, checked against the nodes it was sealed to. Throws Refused.
+export const openAnswer = async (query, { upload, nodes, replyPair }) => {
+  const blobs = await answered(query, upload.ticket, nodes);
+  const { values, f } = await openOutputs(blobs, upload.ticket, replyPair);
+  demand(values.length === 1, "bad_output", "The nodes answered another number of rows.");
+  const logit = Number(values[0]) / 2 ** f;
+  return { logit, probability: sigmoid(logit) };
+};

@@ -1,0 +1,97 @@
+// Which nodes a query is sealed to, and whether they signed for the answer: the twin of
+// workers/client/nodes.py and apps/protocol/jobs.py. The nodes whose descriptors a query was sealed
+// to are the ones whose signatures its answer needs; the server can't put others in their place later.
+
+import { NODES, ticketId } from "./tickets.js";
+import { Refused, digest, hex, isHex, isTable, demand, same, sha256, unb64, verify } from "./wire.js";
+
+const NODE_DOMAIN = "flai/node/v1";
+const FINGERPRINT_DOMAIN = "flai/node-fp/v1";
+const JOB_DOMAIN = "flai/job/v1";
+const RECEIPT_DOMAIN = "flai/receipt/v1";
+const NODE_FIELDS = "v index name sign_key hpke_key tls_cert control mesh engines circuits_hash release signature".split(" ");
+const AGREED = "v job_id attempt descriptor circuit circuits_hash scope inputs openings model".split(" ");
+const RECEIPT_FIELDS = [...AGREED, "result", "sealed", "node", "at"];
+
+const hasFields = (value, fields) =>
+  isTable(value) && Object.keys(value).length === fields.length && fields.every((name) => Object.hasOwn(value, name));
+
+export const fingerprint = ({ sign_key, hpke_key }) => digest(FINGERPRINT_DOMAIN, { sign_key, hpke_key });
+
+// The fingerprint of a well-formed descriptor that its own key signed. Throws Refused.
+export const checkNode = async (node) => {
+  const good = (condition, text) => demand(condition, "bad_node_descriptor", text);
+  good(hasFields(node, NODE_FIELDS), "A node's descriptor lacks or adds fields.");
+  good(node.v === 1, "Unknown version of node descriptor.");
+  good(Number.isInteger(node.index) && 0 <= node.index && node.index < NODES, "A node's index is out of range.");
+  good(isHex(node.sign_key, 32) && isHex(node.hpke_key, 32), "A node's keys are not 32 bytes in hex.");
+  const { signature, ...body } = node;
+  try {
+    await verify(node.sign_key, NODE_DOMAIN, body, signature);
+  } catch {
+    good(false, `The descriptor of ${node.name} is not signed by it.`);
+  }
+  return fingerprint(node);
+};
+
+// The descriptors in index order, each checked, all with these circuits. Throws Refused.
+export const nodeSet = async (descriptors, circuitsHash) => {
+  demand(Array.isArray(descriptors), "bad_nodes", "The server names no nodes.");
+  const nodes = [...descriptors].sort((a, b) => a.index - b.index);
+  const prints = await Promise.all(nodes.map(checkNode));
+  const complete = nodes.length === NODES && nodes.every((node, i) => node.index === i) && new Set(prints).size === NODES;
+  demand(complete, "bad_nodes", `The server names ${nodes.length} nodes where ${NODES} belong.`);
+  const alike = nodes.every((node) => node.circuits_hash === circuitsHash);
+  demand(alike, "circuits_differ", "A node would compute with other circuits than the model was made with.");
+  return nodes;
+};
+
+// The nodes' sealed parts of an answer, in the ticket's order, if each node signed for its own: about
+// this ticket, alone, with its circuit and model. Throws Refused("not_receipted").
+export const answered = async (query, ticket, nodes) => {
+  try {
+    const { receipts, descriptor } = await signedFor(query.job, nodes);
+    const [receipt] = receipts;
+    const blobs = new Map(query.sealed.map((entry) => [entry.fingerprint, unb64(entry.blob)]));
+    const about =
+      same([receipt.circuit], ticket.circuits) &&
+      receipt.scope === ticket.scope &&
+      same(receipt.inputs, [await ticketId(ticket)]) &&
+      descriptor.model === ticket.model &&
+      same(descriptor.inputs, { [ticket.slot]: [ticket.share_id] }) &&
+      same(descriptor.nodes, ticket.nodes) &&
+      blobs.size === NODES &&
+      query.sealed.length === NODES;
+    demand(about, "not_receipted", "The receipts are about something else.");
+    for (const { node, sealed } of receipts) {
+      const whole = ticket.nodes.includes(node) && blobs.has(node) && hex(await sha256(blobs.get(node))) === sealed;
+      demand(whole, "not_receipted", "A part is not the one that its node signed for.");
+    }
+    return ticket.nodes.map((node) => blobs.get(node));
+  } catch {
+    throw new Refused("not_receipted", "The answer can't be trusted: the nodes did not sign for it.");
+  }
+};
+
+// {receipts, descriptor}: what all of these nodes signed, alike, and the very job that they mean.
+const signedFor = async (job, nodes) => {
+  const good = (condition, text) => demand(condition, "bad_receipt", text);
+  const keys = new Map();
+  for (const node of nodes) keys.set(await checkNode(node), node.sign_key);
+  good(keys.size === NODES && job.receipts.length === NODES, "Every member's receipt is needed, once.");
+  const seen = new Set();
+  const agreed = (receipt) => AGREED.map((name) => receipt[name]);
+  for (const { receipt, signature } of job.receipts) {
+    good(hasFields(receipt, RECEIPT_FIELDS) && keys.has(receipt.node), "A receipt is from no member of this job.");
+    await verify(keys.get(receipt.node), RECEIPT_DOMAIN, receipt, signature);
+    good(!seen.has(receipt.node), "A member's receipt appears twice.");
+    seen.add(receipt.node);
+    good(same(agreed(receipt), agreed(job.receipts[0].receipt)), "The members' receipts do not agree.");
+    good(receipt.result === null, "A query keeps no result.");
+  }
+  const receipts = job.receipts.map((signed) => signed.receipt);
+  // Nodes that completed an earlier attempt, whose answer got lost, repeat what they signed then.
+  const descriptor = { ...job.descriptor, attempt: receipts[0].attempt };
+  good(receipts[0].descriptor === (await digest(JOB_DOMAIN, descriptor)), "The receipts are about another job.");
+  return { receipts, descriptor };
+};

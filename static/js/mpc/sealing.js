@@ -1,0 +1,162 @@
+// Sharing, sealing and opening: the twin of workers/mpc/sealing.py.
+//
+//   x = w0 + w1 + w2 mod 2^64; node i lacks word i.
+//
+// Words 0 and 1 are AES-256-CTR keystreams of seeds; word 2 is the correction, encrypted once under a
+// key of its own. Seeds, key and salts reach the nodes that may hold them by HPKE (X25519,
+// HKDF-SHA256, AES-256-GCM), bound to ticket and node. All randomness is crypto.getRandomValues.
+// A BigUint64Array wraps at 2^64 by itself, and is little-endian wherever browsers run.
+
+import { Aes256Gcm, CipherSuite, DhkemX25519HkdfSha256, HkdfSha256 } from "../vendor/hpke.js";
+import { checkNode } from "./nodes.js";
+import { NODES, TICKET_DOMAIN, checkTicket, size, ticketId } from "./tickets.js";
+import { Refused, b64, canonical, concat, hex, isTable, publicHex, demand, same, sha256, sign, unb64, unhex } from "./wire.js";
+
+const utf8 = new TextEncoder();
+const SEAL_CONTEXT = utf8.encode("flai/seal/v1\0");
+const REPLY_CONTEXT = utf8.encode("flai/reply/v1\0");
+const WORD_CONTEXT = utf8.encode("flai/word/v1\0");
+const SALT_BYTES = 16;
+const KEM_BYTES = 32;
+const SEEDED = NODES - 1; // words 0 and 1 are seeds, word 2 the correction
+const ZERO_NONCE = new Uint8Array(12); // each GCM key encrypts exactly one message
+const DEFAULTS = { v: 1, type: "share", engine: "ring", uses: 1, roster: null };
+
+const suite = new CipherSuite({
+  kem: new DhkemX25519HkdfSha256(),
+  kdf: new HkdfSha256(),
+  aead: new Aes256Gcm(),
+});
+
+const random = (count) => crypto.getRandomValues(new Uint8Array(count));
+const bytesOf = (words) => new Uint8Array(words.buffer, words.byteOffset, words.byteLength);
+const wordsOf = (bytes) => new BigUint64Array(bytes.slice().buffer);
+
+// The two words that a node holds.
+export const wordsHeld = (index) => [(index + 1) % NODES, (index + 2) % NODES];
+
+// A key pair for one answer; the private half stays inside the browser's cryptography.
+export const replyKey = async () => {
+  const pair = await crypto.subtle.generateKey({ name: "X25519" }, false, ["deriveBits"]);
+  return { pair, publicHex: await publicHex(pair.publicKey) };
+};
+
+// `count` uniform 64-bit words: the AES-256-CTR keystream of `seed` from a zero counter.
+export const expand = async (seed, count) => {
+  const key = await crypto.subtle.importKey("raw", seed, "AES-CTR", false, ["encrypt"]);
+  const how = { name: "AES-CTR", counter: new Uint8Array(16), length: 128 };
+  return new BigUint64Array(await crypto.subtle.encrypt(how, key, new Uint8Array(8 * count)));
+};
+
+// c_j = SHA-256(salt ‖ "flai/word/v1" ‖ 0x00 ‖ share_id ‖ j ‖ word_j), hex.
+export const commit = async (salt, shareId, j, word) =>
+  hex(await sha256(concat(salt, WORD_CONTEXT, shareId, Uint8Array.of(j), bytesOf(word))));
+
+const draw = () => ({
+  shareId: random(16),
+  seeds: Array.from({ length: SEEDED }, () => random(32)),
+  salts: Array.from({ length: NODES }, () => random(SALT_BYTES)),
+  key: random(32),
+});
+
+// Share, commit, seal and sign: {ticket, signature, envelopes, correction}.
+//
+// `values` is a BigInt64Array of fixed point numbers, `shape` its dimensions; `fields` gives the
+// ticket's scope, slot, circuits, circuits_hash, params, f, model, reply_key, price_micro,
+// resolution, issued_at, expires_at; the rest is filled in here. `descriptors` are the nodes' in
+// index order. Throws Refused.
+export const makeUpload = (values, shape, fields, pair, descriptors) =>
+  uploadFrom(draw(), values, shape, fields, pair, descriptors);
+
+// makeUpload with its randomness given: for test vectors alone.
+export const uploadFrom = async (drawn, values, shape, fields, pair, descriptors) => {
+  demand(values.length === size(shape), "malformed", "The values do not fit their shape.");
+  const fingerprints = await Promise.all(descriptors.map(checkNode));
+  const ordered = descriptors.length === NODES && descriptors.every((d, i) => d.index === i);
+  demand(ordered, "bad_nodes", "The nodes' descriptors must come in the order of the nodes.");
+  const words = await Promise.all(drawn.seeds.map((seed) => expand(seed, values.length)));
+  words.push(new BigUint64Array(values.length));
+  for (let i = 0; i < values.length; i += 1) words[2][i] = values[i] - words[0][i] - words[1][i];
+  const ticket = {
+    ...DEFAULTS,
+    ...fields,
+    share_id: hex(drawn.shareId),
+    sender: await publicHex(pair.publicKey),
+    nodes: fingerprints,
+    shape,
+    commitment: await Promise.all(words.map((word, j) => commit(drawn.salts[j], drawn.shareId, j, word))),
+  };
+  checkTicket(ticket);
+  const id = unhex(await ticketId(ticket));
+  const parts = [...drawn.seeds.map((seed) => ({ seed: hex(seed) })), { key: hex(drawn.key) }];
+  const envelopes = descriptors.map((descriptor, i) => {
+    const mine = wordsHeld(i).map((j) => [String(j), { ...parts[j], salt: hex(drawn.salts[j]) }]);
+    const info = concat(SEAL_CONTEXT, id, unhex(fingerprints[i]));
+    return seal({ words: Object.fromEntries(mine) }, descriptor.hpke_key, info);
+  });
+  return {
+    ticket,
+    signature: await sign(pair.privateKey, TICKET_DOMAIN, ticket),
+    envelopes: (await Promise.all(envelopes)).map(b64),
+    correction: b64(await encryptOnce(drawn.key, bytesOf(words[2]), id)),
+  };
+};
+
+// {values: BigInt64Array, shape, f}: the nodes' sealed outputs opened, compared and added up.
+//
+// `blobs[i]` are the bytes from node i. Every word comes from two nodes, and both must say the same.
+// Divide by 2^f. Throws Refused("bad_output" or "sealed_elsewhere").
+export const openOutputs = async (blobs, ticket, replyPair) => {
+  demand(blobs.length === NODES, "bad_output", "An output from every node is needed.");
+  const id = unhex(await ticketId(ticket));
+  const opened = await Promise.all(
+    blobs.map((blob, i) => unseal(blob, replyPair, concat(REPLY_CONTEXT, id, unhex(ticket.nodes[i])))),
+  );
+  const head = ({ job_id = null, shape = null, f = null }) => ({ job_id, shape, f });
+  const one = opened.every((content) => same(head(content), head(opened[0])));
+  demand(one, "bad_output", "The nodes answered about different jobs.");
+  const { shape, f } = opened[0];
+  const formed = Array.isArray(shape) && shape.every((n) => Number.isInteger(n) && n > 0) && Number.isInteger(f);
+  demand(formed, "bad_output", "The output has no shape.");
+  const total = new BigUint64Array(size(shape));
+  for (let j = 0; j < NODES; j += 1) {
+    const [first, second] = opened.filter((_, i) => i !== j).map((content) => reported(content, j));
+    const agree = first.length === total.length && hex(bytesOf(first)) === hex(bytesOf(second));
+    demand(agree, "bad_output", `Two nodes report different words ${j}: trust neither.`);
+    first.forEach((word, i) => {
+      total[i] += word;
+    });
+  }
+  return { values: new BigInt64Array(total.buffer), shape, f };
+};
+
+const seal = async (content, publicKey, info) => {
+  const recipientPublicKey = await suite.kem.deserializePublicKey(unhex(publicKey, 32));
+  const sealed = await suite.seal({ recipientPublicKey, info }, canonical(content));
+  return concat(new Uint8Array(sealed.enc), new Uint8Array(sealed.ct));
+};
+
+const unseal = async (blob, recipientKey, info) => {
+  let content;
+  try {
+    const enc = blob.slice(0, KEM_BYTES);
+    const plain = await suite.open({ recipientKey, enc, info }, blob.slice(KEM_BYTES));
+    content = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(plain));
+  } catch {
+    throw new Refused("sealed_elsewhere", "A sealed part was made for another key, ticket or node.");
+  }
+  demand(isTable(content) && isTable(content.words), "malformed_seal", "A sealed part has a wrong form.");
+  return content;
+};
+
+const encryptOnce = async (key, content, additionalData) => {
+  const secret = await crypto.subtle.importKey("raw", key, "AES-GCM", false, ["encrypt"]);
+  const how = { name: "AES-GCM", iv: ZERO_NONCE, additionalData };
+  return new Uint8Array(await crypto.subtle.encrypt(how, secret, content));
+};
+
+const reported = (content, j) => {
+  const data = unb64(content.words[String(j)]);
+  demand(data.length % 8 === 0, "bad_output", `A node did not report its word ${j}.`);
+  return wordsOf(data);
+};

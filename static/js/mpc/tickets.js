@@ -1,0 +1,55 @@
+// A query's ticket: the form that apps/protocol/tickets.py checks, checked before it is signed.
+
+import { canonical, digest, isHex, isTable, demand } from "./wire.js";
+
+export const NODES = 3;
+export const TICKET_DOMAIN = "flai/ticket/v1";
+const MAX_VALUES = 1 << 21;
+const MAX_PARAMS_BYTES = 64 * 1024;
+const MAX_LIFETIME_S = 366 * 24 * 3600;
+
+const whole = (x, low, high) => Number.isInteger(x) && low <= x && x <= high;
+const hexes = (x, size) => Array.isArray(x) && x.length === NODES && x.every((y) => isHex(y, size));
+const matches = (x, form) => typeof x === "string" && form.test(x);
+
+const FORMS = {
+  v: (x) => x === 1,
+  type: (x) => x === "share",
+  share_id: (x) => isHex(x, 16),
+  sender: (x) => isHex(x, 32),
+  scope: (x) => matches(x, /^query:[A-Za-z0-9._-]{1,64}$/),
+  slot: (x) => matches(x, /^[a-z][a-z0-9_]{0,63}$/),
+  circuits: (x) => Array.isArray(x) && x.length === 1 && matches(x[0], /^[a-z][a-z0-9_]{0,63}@[1-9][0-9]{0,5}$/),
+  circuits_hash: (x) => isHex(x, 32),
+  engine: (x) => x === "ring",
+  nodes: (x) => hexes(x, 32) && new Set(x).size === NODES,
+  roster: (x) => x === null,
+  model: (x) => isHex(x, 32),
+  params: (x) => isTable(x) && canonical(x).length <= MAX_PARAMS_BYTES,
+  shape: (x) =>
+    Array.isArray(x) && 0 < x.length && x.length <= 4 && x.every((n) => whole(n, 1, MAX_VALUES)) && size(x) <= MAX_VALUES,
+  f: (x) => whole(x, 0, 40),
+  commitment: (x) => hexes(x, 32),
+  uses: (x) => x === 1,
+  issued_at: (x) => whole(x, 0, 2 ** 40),
+  expires_at: (x) => whole(x, 0, 2 ** 40),
+  reply_key: (x) => isHex(x, 32),
+  price_micro: (x) => matches(x, /^(?:0|[1-9][0-9]{0,17})$/),
+  resolution: (x) => x === "logit",
+};
+
+export const size = (shape) => shape.reduce((product, n) => product * n, 1);
+
+// Throws Refused("malformed") for a ticket that nodes would not take.
+export const checkTicket = (ticket) => {
+  const names = Object.keys(FORMS);
+  const complete = Object.keys(ticket).length === names.length && names.every((name) => Object.hasOwn(ticket, name));
+  demand(complete, "malformed", "The ticket lacks or adds fields.");
+  for (const name of names) {
+    demand(FORMS[name](ticket[name]), "malformed", `The ticket's field ${name} has a wrong form.`);
+  }
+  const lives = ticket.expires_at - ticket.issued_at;
+  demand(0 < lives && lives <= MAX_LIFETIME_S, "malformed", "The ticket expires before it is issued, or too late.");
+};
+
+export const ticketId = (ticket) => digest(TICKET_DOMAIN, ticket);
