@@ -10,8 +10,10 @@ from django.conf import settings
 from django.contrib.auth.decorators import login_required
 from django.http import Http404, HttpRequest, HttpResponse
 
+from apps.accounts.models import Party
 from apps.accounts.selectors import keys_of
 from apps.compute.selectors import receipts_json
+from apps.core import clock
 from apps.core.errors import NotFound
 from apps.explorer.page import paged, party_of, show
 from apps.listings import services
@@ -20,8 +22,10 @@ from apps.participants.selectors import roster
 from apps.subdaos import selectors as subdaos
 from apps.training.models import Score
 from apps.wallets.log import leaf_for
+from apps.wallets.selectors import wallet
 
 MEANS_F = 20
+CURRENCY = services.CURRENCY
 SEES = [
     ("This site", "That you paid, how much, when; sealed bytes", "Your row, the answer, the model"),
     ("One node", "Its own random-looking shares", "Your row, the answer, the model"),
@@ -96,6 +100,8 @@ def model(request: HttpRequest, slug: str) -> HttpResponse:
         "row": ",".join(examples(features, normalisation.get("mean") or [])),
     }
     members = roster(dao)
+    price_micro = services.price_micro(listing)
+    to_spend_micro = _to_spend_micro(party)
     return show(
         request,
         "model.html",
@@ -106,7 +112,10 @@ def model(request: HttpRequest, slug: str) -> HttpResponse:
         features=features,
         evidence=listing.version.evidence,
         version=listing.version,
-        price_micro=services.price_micro(listing),
+        price_micro=price_micro,
+        to_spend_micro=to_spend_micro,
+        short_micro=max(price_micro - to_spend_micro, 0),
+        inputs=inputs(features, normalisation.get("mean") or []),
         validators=sum(m.role == "validator" for m in members),
         sites=sum(m.role == "custodian" for m in members),
         supply_micro=subdaos.sdt_supply_micro(dao),
@@ -115,12 +124,46 @@ def model(request: HttpRequest, slug: str) -> HttpResponse:
         .select_related("party")
         .order_by("-phi_milli"),
         sees=SEES,
+        party=party,
         own_key=own,
         ranged=any(f.get("unit") or f.get("min") is not None for f in features),
         curl=CALL_CURL.format(**words),
         shell=CALL_SHELL.format(**words),
         python=CALL_PYTHON.format(**words),
     )
+
+
+def inputs(features: list[dict[str, Any]], means: list[str]) -> list[dict[str, Any]]:
+    """The try-it form's fields: each feature with its range in words and an example within it."""
+    return [
+        {**feature, "range": _range(feature), "example": within(feature, text)}
+        for feature, text in zip(features, examples(features, means), strict=True)
+    ]
+
+
+def within(feature: dict[str, Any], text: str) -> str:
+    """The example, or the bound that it lies beyond."""
+    low, high = feature.get("min"), feature.get("max")
+    if low is not None and Decimal(text) < Decimal(low):
+        return str(low)
+    if high is not None and Decimal(text) > Decimal(high):
+        return str(high)
+    return text
+
+
+def _range(feature: dict[str, Any]) -> str:
+    low, high = feature.get("min"), feature.get("max")
+    if low is not None and high is not None:
+        return f"{low} to {high}"
+    if low is not None:
+        return f"from {low}"
+    return f"up to {high}" if high is not None else ""
+
+
+def _to_spend_micro(party: Party | None) -> int:
+    """What the party may spend on predictions now."""
+    lines = wallet(party, now=clock.now()) if party else []
+    return sum(x.available_micro for x in lines if (x.asset, x.purpose) == (CURRENCY, "main"))
 
 
 def quoted(name: str) -> str:

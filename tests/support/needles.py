@@ -48,6 +48,15 @@ class Needles:
             fixed = np.round(floats * 2.0**f).astype("<i8")
             self._add(name, fixed, fixed)
 
+    def words(self, name: str, values: Sequence[float] | np.ndarray) -> None:
+        """All of these side by side, in fixed point or as float64: for rows of two and more."""
+        floats = np.asarray(values, dtype=float).reshape(-1)
+        if len(floats) < 2:
+            raise ValueError("one word alone may be chance")
+        self._word(floats.astype("<f8").tobytes(), name)
+        for f in FRACTIONAL_BITS:
+            self._word(np.round(floats * 2.0**f).astype("<i8").tobytes(), name)
+
     def number(self, name: str, value: float) -> None:
         """This very number, where it is written with eight digits or more, or as float64."""
         for digits in range(ALONE_DIGITS, 18):

@@ -1,0 +1,249 @@
+// The try-it form of a listing: checks a row, seals it, pays for it, opens the answer. Nothing of the
+// row leaves the page but what makeQuery has sealed; the fields have no names, so no form sends them.
+
+import { makeQuery, openAnswer } from "./mpc/buyer.js";
+import { replyKey } from "./mpc/sealing.js";
+import { Refused, demand, hex, signingKey } from "./mpc/wire.js";
+
+const DEADLINE_MS = 90_000;
+const POLL_MS = 2000;
+const PAUSE_MS = 500;
+const NUMBER = /^[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,3})?$/;
+const DONE = { sealed: 1, held: 2, running: 2, released: 2, settled: 4 }; // steps of the course
+const NOTHING_PAID = "Nothing was charged.";
+
+const form = document.getElementById("try-form");
+const part = (name) => document.getElementById(`try-${name}`);
+const pay = part("pay");
+const inputs = Array.from(form.querySelectorAll("input[data-feature]"));
+const offer = pay.innerHTML;
+const wallet = { text: "Add money in your wallet", href: "/wallet/" };
+
+// The query whose end is not known yet: it is sent again, never made anew, so it can't be paid twice.
+let open = null;
+
+// ---- money, as apps/explorer/formatting.py writes it ----------------------------------------------
+
+const dollars = (micro) => {
+  const value = BigInt(micro);
+  const decimals = 0n < value && value < 10_000n ? 6 : 2;
+  const cents = String(value % 1_000_000n).padStart(6, "0").slice(0, decimals).replace(/0+$/, "").padEnd(2, "0");
+  return `$${(value / 1_000_000n).toLocaleString("en-US")}.${cents}`;
+};
+
+// ---- the row --------------------------------------------------------------------------------------
+
+// What is wrong with a value, in words; "" where nothing is.
+const complaint = (text, low, high) => {
+  if (text === "") return "Missing.";
+  if (text.includes(",")) return "Write a point before the decimals, no comma.";
+  if (!NUMBER.test(text) || !Number.isFinite(Number(text))) return "Not a number.";
+  if (low !== undefined && Number(text) < Number(low)) return `Must be at least ${low}.`;
+  if (high !== undefined && Number(text) > Number(high)) return `Must be at most ${high}.`;
+  return "";
+};
+
+const check = (input) => {
+  const wrong = complaint(input.value.trim(), input.dataset.min, input.dataset.max);
+  input.closest(".field").classList.toggle("invalid", wrong !== "");
+  if (wrong) input.setAttribute("aria-invalid", "true");
+  else input.removeAttribute("aria-invalid");
+  document.getElementById(`${input.id}-error`).textContent = wrong;
+  return wrong === "";
+};
+
+// The values in the model's order, or null after the first wrong one has got the focus.
+const rowOf = () => {
+  const wrong = inputs.filter((input) => !check(input));
+  if (!wrong.length) return inputs.map((input) => Number(input.value.trim()));
+  wrong[0].focus();
+  const count = wrong.length === 1 ? "One value is" : `${wrong.length} values are`;
+  say(`${count} missing or out of range. Nothing was sent.`);
+  return null;
+};
+
+// ---- the API --------------------------------------------------------------------------------------
+
+const call = async (path, options = {}) => {
+  const answer = await fetch(form.dataset.api + path, { credentials: "same-origin", cache: "no-store", ...options });
+  const body = await answer.json().catch(() => ({}));
+  // What a server can't say for sure (5xx, 429) may have happened: it is asked again.
+  if (answer.status >= 500 || answer.status === 429) throw new TypeError(`the server answered ${answer.status}`);
+  if (!answer.ok) throw new Refused(body.code ?? "refused", body.detail ?? "The site refused this.", { facts: body });
+  return body;
+};
+
+const listed = async () => {
+  const listing = await call(`listings/${form.dataset.listing}/`);
+  const now = "The model has changed since this page was made. Nothing was sent. Reload it and look again.";
+  demand(listing.status === "open" && listing.price_micro === form.dataset.priceMicro, "changed", now);
+  const names = listing.features.map((feature) => feature.name);
+  demand(names.length === inputs.length && inputs.every((input, i) => input.dataset.feature === names[i]), "changed", now);
+  return listing;
+};
+
+const send = ({ upload, key }) =>
+  call(`listings/${form.dataset.listing}/queries/`, {
+    method: "POST",
+    headers: {
+      "Content-Type": "application/json",
+      "Idempotency-Key": key,
+      "X-CSRFToken": form.elements.csrfmiddlewaretoken.value,
+    },
+    body: JSON.stringify(upload),
+  });
+
+// The query once it has ended; what goes wrong on the way is tried again until the time is up.
+const ended = async (id) => {
+  const end = Date.now() + DEADLINE_MS;
+  for (;;) {
+    try {
+      const query = await call(`queries/${id}/?wait_ms=${POLL_MS}`);
+      if (query.state === "settled" || query.state === "released") return query;
+      show(query.state);
+    } catch (error) {
+      if (!(error instanceof TypeError) || Date.now() > end) throw error;
+      await new Promise((done) => window.setTimeout(done, PAUSE_MS));
+    }
+    if (Date.now() > end) throw new TypeError("no answer in time");
+  }
+};
+
+// ---- what the page says ---------------------------------------------------------------------------
+
+const announce = (text) => {
+  document.getElementById("announce").textContent = text;
+};
+
+const say = (text, link = null) => {
+  const [words, more] = part("said").children;
+  words.textContent = text;
+  more.hidden = !link;
+  if (link) Object.assign(more.firstElementChild, { textContent: link.text, href: link.href });
+  part("said").hidden = !text;
+};
+
+// The course of the payment: what is done, what is under way, what is still to come.
+const show = (state) => {
+  part("outcome").hidden = false;
+  const over = state === "settled" || state === "released";
+  Array.from(part("course").children).forEach((item, i) => {
+    const done = i < DONE[state];
+    const now = i === DONE[state] && !over;
+    const last = item.dataset.step === "released";
+    item.className = last ? "bad" : done ? "done" : now ? "now" : "next";
+    item.hidden = last ? state !== "released" : over && !done;
+    if (now || item.dataset.step === state) announce(item.querySelector(".what").textContent);
+  });
+};
+
+const linkTo = (id) => form.dataset.payment.replace(/[0-]{36}/, id);
+
+const tell = ({ logit, probability }, query) => {
+  const answer = part("answer");
+  const value = answer.querySelector("data");
+  value.value = String(probability);
+  value.textContent = `${(100 * probability).toFixed(1)} %`;
+  answer.querySelector(".fill").setAttribute("width", `${100 * probability}%`);
+  answer.querySelector("svg").setAttribute("aria-label", value.textContent);
+  answer.querySelector(".logit").textContent = `Logit ${logit.toFixed(4).replace("-", "−")} · paid ${dollars(query.price_micro)}`;
+  answer.hidden = false;
+  answer.focus();
+};
+
+const busy = (yes) => {
+  form.setAttribute("aria-busy", String(yes));
+  form.querySelector("fieldset").disabled = yes || open !== null;
+  for (const button of form.querySelectorAll("button")) button.disabled = yes || (open !== null && button !== pay);
+};
+
+// ---- one query ------------------------------------------------------------------------------------
+
+const predict = async () => {
+  if (open === null) {
+    const row = rowOf();
+    if (row === null) return;
+    say("");
+    part("answer").hidden = part("payment").hidden = true;
+    busy(true);
+    const query = await makeQuery(await listed(), row);
+    open = { ...query, key: hex(crypto.getRandomValues(new Uint8Array(16))), id: null };
+    show("sealed");
+  }
+  say("");
+  busy(true);
+  if (open.id === null) {
+    open.id = (await send(open)).id;
+    Object.assign(part("payment"), { href: linkTo(open.id), hidden: false });
+    part("balance")?.remove(); // it was true before this payment
+    show("held");
+  }
+  const query = await ended(open.id);
+  show(query.state);
+  const asked = open;
+  open = null;
+  if (query.state === "released") {
+    const why = query.reason ?? "The nodes could not compute it.";
+    say(`No answer: ${why} ${NOTHING_PAID}`);
+    return;
+  }
+  try {
+    tell(await openAnswer(query, asked), query);
+  } catch (error) {
+    if (!(error instanceof Refused)) throw error;
+    throw new Refused(error.code, `${error.message} You have paid; the receipts are on the payment's page.`);
+  }
+};
+
+const failed = (error) => {
+  const { code, message, facts } = error;
+  if (code === "insufficient_balance") {
+    open = null;
+    say(`Your balance is short by ${dollars(facts.short_micro)}. ${NOTHING_PAID}`, wallet);
+  } else if (error instanceof Refused) {
+    if (open?.id) say(message);
+    else say(open === null ? message : `${message} ${NOTHING_PAID}`);
+    open = null;
+  } else if (open !== null) {
+    say("The site did not answer. Keep this page open, and ask again: it is the same query, which can't be paid twice.");
+    pay.textContent = "Ask again";
+    return;
+  } else {
+    say("The site did not answer. Nothing was sent. Try again in a moment.");
+  }
+  if (!part("payment").hidden) return;
+  part("outcome").hidden = true;
+};
+
+form.addEventListener("submit", async (event) => {
+  event.preventDefault();
+  if (form.getAttribute("aria-busy") === "true") return;
+  try {
+    await predict();
+    pay.innerHTML = offer;
+  } catch (error) {
+    pay.innerHTML = offer;
+    failed(error);
+  } finally {
+    busy(false);
+  }
+});
+form.addEventListener("reset", () => window.setTimeout(() => inputs.forEach(check)));
+// While it is typed, not when it is left: a message that goes as the button is pressed moves the button.
+form.addEventListener("input", (event) => {
+  if (event.target.matches("[aria-invalid]")) check(event.target);
+});
+// The key that opens the answer is in this page alone.
+window.addEventListener("beforeunload", (event) => {
+  if (open !== null) event.preventDefault();
+});
+
+// A browser that can't make these keys can't keep the promise above the form.
+try {
+  await Promise.all([replyKey(), signingKey()]);
+  form.hidden = false;
+  part("needs").remove();
+} catch {
+  part("needs").firstChild.textContent =
+    "This browser can't seal your row: it takes a current one (with X25519 and Ed25519), over HTTPS or on this machine. Otherwise, ";
+}

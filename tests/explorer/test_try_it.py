@@ -1,0 +1,345 @@
+"""A listing's try-it form in a real Chromium: refusals before anything is sent, on a world of rows;
+and a paid prediction through three real nodes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from apps.accounts.services import sign_up
+from apps.core import clock
+from apps.listings.models import Query
+from apps.subdaos.models import Dao
+from apps.wallets.invariants import violations
+from apps.wallets.models import Account, Transfer
+from apps.wallets.services import faucet
+from tests.explorer import pages
+from tests.explorer.world import PASSWORD
+from tests.support.browser import axe_violations
+from tests.support.market import PRICE, Market, drain_until
+from tests.support.needles import Needles
+from workers.client import training
+from workers.client.buyer import sigmoid
+
+EMAIL = "asker@example.org"
+ROW = [1.29481753, -0.48162935]
+PRIVACY = (
+    "Your inputs are split and sealed in this page. The server and any single node can't read them."
+)
+
+
+class Sent:
+    """Everything that a page sends: addresses, headers, bodies."""
+
+    def __init__(self, page: Any) -> None:
+        self.requests: list[Any] = []
+        page.on("request", lambda request: self.requests.append(request))
+
+    def bytes(self) -> bytes:
+        parts = [
+            f"{r.method} {r.url} {r.headers} ".encode() + (r.post_data_buffer or b"")
+            for r in self.requests
+        ]
+        return b"\n".join(parts)
+
+    def calls(self) -> list[str]:
+        return [f"{r.method} {r.url}" for r in self.requests if "/api/" in r.url]
+
+
+# ---- the form, without nodes ------------------------------------------------------------------
+
+
+@pytest.fixture
+def model_page(site: str, world: Any, visit: Any, sign_in: Any) -> Any:
+    """The world's listing, before its signed-in buyer."""
+    dao = Dao.objects.get(pk=world.dao.pk)
+    dao.params["schema"]["features"][0]["max"] = "30"
+    dao.save()
+    visitor = visit()
+    sign_in(visitor)
+    visitor.page.goto(pages.public(world)["model"])
+    return visitor
+
+
+def test_a_wrong_or_missing_value_is_refused_before_anything_is_sent(model_page: Any) -> None:
+    page = model_page.page
+    sent = Sent(page)
+    pay = page.get_by_role("button", name="Pay $0.50 and predict")
+    radius, texture = page.get_by_label("mean radius"), page.get_by_label("mean texture")
+    for field, text, said in (
+        (radius, "30.1", "Must be at most 30."),
+        (radius, "-1", "Must be at least 0."),
+        (radius, "", "Missing."),
+        (radius, "1,5", "Write a point before the decimals, no comma."),
+        (texture, "Infinity", "Not a number."),
+        (texture, "0x10", "Not a number."),
+        (texture, "1e999", "Not a number."),
+    ):
+        example = field.input_value()
+        field.fill(text)
+        pay.click()
+        assert page.locator(".inputs .error:not(:empty)").all_inner_texts() == [said]
+        assert field.get_attribute("aria-invalid") == "true"
+        assert page.evaluate("document.activeElement.id") == field.get_attribute("id")
+        assert "Nothing was sent." in page.get_by_role("alert").inner_text()
+        field.fill(example)
+    assert sent.calls() == []
+    assert model_page.complaints == []
+
+
+def test_the_form_starts_with_an_example_within_the_ranges(model_page: Any) -> None:
+    page = model_page.page
+    page.get_by_label("mean texture").fill("77")
+    page.get_by_role("button", name="Back to the example").click()
+    values = page.locator("input[data-feature]").evaluate_all("all => all.map(x => x.value)")
+    assert values == ["15"] + ["1.0"] * 7
+    assert page.get_by_text("0 to 30").is_visible()
+    assert page.get_by_text("You have $499.50 to spend.").is_visible()
+
+
+def test_the_privacy_line_says_what_it_does_not_protect_against(model_page: Any) -> None:
+    page = model_page.page
+    assert page.get_by_text(PRIVACY).is_visible()
+    page.get_by_role("button", name="how?").click()
+    how = page.locator("#how-sealed")
+    assert "not against a server that serves false code" in how.inner_text()
+    how.get_by_role("link", name="ask from your program").click()
+    assert page.url.endswith("#program")
+
+
+def test_without_javascript_the_page_says_what_needs_it_and_can_send_nothing(
+    site: str, world: Any, visit: Any, sign_in: Any
+) -> None:
+    visitor = visit(java_script_enabled=False)
+    sign_in(visitor)
+    page = visitor.page
+    page.goto(pages.public(world)["model"])
+    assert page.get_by_text("The form needs JavaScript").is_visible()
+    assert page.get_by_role("heading", name="From your program").is_visible()
+    assert not page.locator("#try-form").is_visible()
+    assert page.locator("#try-form input[name]").count() == 1  # the CSRF token, no feature
+
+
+def test_a_browser_without_the_cryptography_is_told_so(
+    site: str, world: Any, visit: Any, sign_in: Any
+) -> None:
+    visitor = visit()
+    sign_in(visitor)
+    visitor.page.add_init_script("crypto.subtle.generateKey = () => Promise.reject(new Error())")
+    visitor.page.goto(pages.public(world)["model"])
+    visitor.page.get_by_text("This browser can't seal your row").wait_for()
+    assert not visitor.page.locator("#try-form").is_visible()
+
+
+def test_who_is_not_signed_in_is_asked_to_and_no_script_is_loaded(
+    site: str, world: Any, visit: Any
+) -> None:
+    page = visit().page
+    page.goto(pages.public(world)["model"])
+    link = page.locator("#try").get_by_role("link", name="Create an account")
+    assert link.get_attribute("href").endswith(f"?next=/models/{world.listing.slug}/")
+    assert page.locator("script[type=module]").count() == 0
+
+
+# ---- a paid prediction, through real nodes ----------------------------------------------------
+
+
+@pytest.fixture
+def sale(
+    transactional_db: None,
+    settings: Any,
+    tmp_path: Any,
+    three_nodes: Any,
+    site: str,
+) -> Iterator[SimpleNamespace]:
+    """A model on sale, and somebody with an account and no money."""
+    market = Market(three_nodes, settings, tmp_path)
+    held = market.train()
+    listing = market.accept(held)
+    _, party = sign_up(email=EMAIL, password=PASSWORD, name="Asker", kind="person")
+    yield SimpleNamespace(market=market, held=held, listing=listing, party=party)
+    assert {k: v for k, v in violations().items() if v} == {}
+
+
+@pytest.fixture
+def asker(sale: Any, visit: Any, sign_in: Any) -> Any:
+    """`asker(money)` opens the listing's page with so much in the wallet."""
+
+    def enter(micro: int) -> Any:
+        if micro:
+            faucet(party=sale.party, asset="USDC", amount_micro=micro, now=clock.now())
+        visitor = visit()
+        sign_in(visitor, EMAIL)
+        visitor.page.goto(f"/models/{sale.listing.slug}/")
+        visitor.page.locator("#try-form").wait_for()
+        return visitor
+
+    return enter
+
+
+def fill(page: Any, row: list[float]) -> None:
+    for name, value in zip("ab", row, strict=True):
+        page.get_by_label(name, exact=True).fill(repr(value))
+
+
+def expected(sale: Any, row: list[float]) -> float:
+    """The oracle's probability, in the clear."""
+    z = training.standardise(np.array([row]), *training.constants(sale.held.normalisation))
+    return sigmoid(float(sale.market.oracle(sale.held, z)[0]))
+
+
+def balance(sale: Any) -> tuple[int, int]:
+    row = Account.objects.get(owner=sale.party, asset__code="USDC", purpose="main")
+    return row.posted_micro, row.held_micro
+
+
+def needles(sale: Any, row: list[float]) -> Needles:
+    made = Needles()
+    z = training.standardise(np.array([row]), *training.constants(sale.held.normalisation))
+    for name, values in (("row", row), ("standardised", z[0])):
+        made.words(name, values)
+        for value in values:
+            made.number(name, float(value))
+    return made
+
+
+def answered() -> bool:
+    return Query.objects.filter(state="settled").exists()
+
+
+def test_a_buyer_predicts_in_the_page_and_pays_once(sale: Any, asker: Any) -> None:
+    visitor = asker(2_000_000)
+    page, sent = visitor.page, Sent(visitor.page)
+    fill(page, ROW)
+    page.get_by_role("button", name="Pay $0.50 and predict").dblclick()
+    drain_until(answered)
+    answer = page.locator("#try-answer")
+    answer.wait_for()
+    probability = float(answer.locator("data").get_attribute("value"))
+    assert abs(probability - expected(sale, ROW)) < 0.01
+    assert answer.locator("data").inner_text() == f"{100 * probability:.1f} %"
+    assert "paid $0.50" in answer.inner_text()
+    done = page.locator("#try-course li.done .what").all_inner_texts()
+    assert done == ["Split and sealed", "Price held", "Nodes compute", "Paid and answered"]
+
+    query = Query.objects.get()
+    assert balance(sale) == (2_000_000 - PRICE, 0)
+    phases = Transfer.objects.filter(ref_id=str(query.id)).values_list("phase", flat=True)
+    assert sorted(phases) == ["pend", "post"]
+
+    found = needles(sale, ROW)
+    assert found.found_in(str(ROW).encode()) == {"row"}  # the search finds what it should
+    assert [c for c in sent.calls() if c.startswith("POST")] == [
+        f"POST {page.url.split('/models/')[0]}/api/v1/listings/{sale.listing.slug}/queries/"
+    ]
+    assert found.found_in(sent.bytes()) == set()
+
+    page.get_by_role("link", name="The payment and its receipts").click()
+    page.wait_for_url(f"**/queries/{query.id}/")
+    assert page.get_by_role("heading", name="Prediction for $0.50").is_visible()
+    assert visitor.complaints == []
+
+
+def test_a_second_row_from_the_same_page_is_a_second_query(sale: Any, asker: Any) -> None:
+    visitor = asker(2_000_000)
+    page = visitor.page
+    for count, row in enumerate((ROW, [-0.75, 0.25]), start=1):
+        fill(page, row)
+        page.get_by_role("button", name="Pay $0.50 and predict").click()
+        drain_until(lambda count=count: Query.objects.filter(state="settled").count() == count)
+        page.locator("#try-answer").wait_for()
+        shown = float(page.locator("#try-answer data").get_attribute("value"))
+        assert abs(shown - expected(sale, row)) < 0.01
+    assert balance(sale) == (2_000_000 - 2 * PRICE, 0)
+    assert Query.objects.values("share_id", "scope").distinct().count() == 2
+
+
+def test_an_answer_lost_on_the_way_is_asked_again_and_paid_once(sale: Any, asker: Any) -> None:
+    visitor = asker(2_000_000)
+    page = visitor.page
+    lost: list[str] = []
+
+    def lose(route: Any) -> None:
+        if route.request.method == "POST" and not lost:
+            lost.append(route.fetch().text())  # the site has it; the page never hears
+            route.abort()
+        else:
+            route.continue_()
+
+    page.route("**/api/v1/**", lose)
+    fill(page, ROW)
+    page.get_by_role("button", name="Pay $0.50 and predict").click()
+    again = page.get_by_role("button", name="Ask again")
+    again.wait_for()
+    assert "can't be paid twice" in page.get_by_role("alert").inner_text()
+    assert page.get_by_label("a", exact=True).is_disabled()
+    again.click()
+    page.locator("#try-course li.now", has_text="Nodes compute").wait_for()
+    drain_until(answered)
+    page.locator("#try-answer").wait_for()
+    assert len(lost) == 1 and Query.objects.count() == 1
+    assert balance(sale) == (2_000_000 - PRICE, 0)
+    page.get_by_role("button", name="Pay $0.50 and predict").wait_for()
+
+
+def test_an_answer_that_the_nodes_did_not_sign_for_is_not_shown(sale: Any, asker: Any) -> None:
+    visitor = asker(2_000_000)
+    page = visitor.page
+
+    def forge(route: Any) -> None:
+        answer = route.fetch()
+        body = answer.json()
+        for receipt in (body.get("job") or {}).get("receipts", []):
+            receipt["receipt"]["sealed"] = "00" * 32
+        route.fulfill(response=answer, json=body)
+
+    page.route("**/api/v1/queries/**", forge)
+    fill(page, ROW)
+    page.get_by_role("button", name="Pay $0.50 and predict").click()
+    drain_until(answered)
+    page.get_by_text("the nodes did not sign for it").wait_for()
+    assert not page.locator("#try-answer").is_visible()
+
+
+def test_who_cannot_afford_it_learns_how_much_is_missing(sale: Any, asker: Any) -> None:
+    page = asker(200_000).page
+    short = page.locator("#try-short")
+    assert "You have $0.20 to spend; $0.30 is missing." in short.inner_text()
+    assert short.get_by_role("link").get_attribute("href") == "/wallet/"
+    fill(page, ROW)
+    page.get_by_role("button", name="Pay $0.50 and predict").click()
+    alert = page.get_by_role("alert")
+    page.get_by_text("Your balance is short by $0.30. Nothing was charged.").wait_for()
+    assert alert.get_by_role("link").get_attribute("href") == "/wallet/"
+    assert Query.objects.count() == 0 and balance(sale) == (200_000, 0)
+
+
+def test_a_price_that_has_changed_is_not_paid(sale: Any, asker: Any) -> None:
+    page = asker(2_000_000).page
+    dao = Dao.objects.get(pk=sale.listing.dao_id)
+    dao.params["price_micro"] = "900000"
+    dao.save()
+    fill(page, ROW)
+    page.get_by_role("button", name="Pay $0.50 and predict").click()
+    page.get_by_text("The model has changed since this page was made.").wait_for()
+    assert Query.objects.count() == 0
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_answer_is_accessible_and_fits(sale: Any, asker: Any, scheme: str) -> None:
+    visitor = asker(2_000_000)
+    page = visitor.page
+    page.emulate_media(color_scheme=scheme)
+    fill(page, ROW)
+    page.get_by_role("button", name="Pay $0.50 and predict").click()
+    drain_until(answered)
+    page.locator("#try-answer").wait_for()
+    assert page.evaluate("document.activeElement.id") == "try-answer"
+    for width in (1280, 360):
+        page.set_viewport_size({"width": width, "height": 900})
+        assert axe_violations(page) == []
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
