@@ -71,6 +71,7 @@ INSTALLED_APPS = [
     "django.contrib.messages",
     "django.contrib.staticfiles",
     "django.contrib.humanize",
+    "channels",
     "rest_framework",
     "drf_spectacular",
     "django_filters",
@@ -133,6 +134,15 @@ CACHES = {
     "default": {
         "BACKEND": "django.core.cache.backends.redis.RedisCache",
         "LOCATION": VALKEY_URL,
+    }
+}
+
+# Wake-ups of open pages (apps/core/live.py). Of the layers of channels_redis this is the one whose
+# sockets survive a restart of the broker.
+CHANNEL_LAYERS = {
+    "default": {
+        "BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer",
+        "CONFIG": {"hosts": [{"address": VALKEY_URL, "socket_connect_timeout": 2}]},
     }
 }
 

@@ -24,6 +24,7 @@ from apps.compute import control
 from apps.compute.models import TRANSITIONS, Job, JobState, Node, Receipt
 from apps.compute.selectors import members_by_fingerprint
 from apps.core.errors import DomainError
+from apps.core.live import changed
 from apps.core.transactions import durable, require_transaction
 from apps.protocol import jobs, wire
 from apps.wallets import log
@@ -135,6 +136,7 @@ def job_create(
         "deadline_s": deadline_s,
     }
     jobs.check_job({**descriptor, "attempt": 1})
+    changed("nodes")
     return Job.objects.create(
         job_id=job_id,
         kind=kind,
@@ -333,6 +335,7 @@ def _to(job: Job, state: JobState) -> None:
     if state not in TRANSITIONS[job.state]:
         raise DomainError("wrong_state", f"A {job.state} job cannot become {state}.", status=409)
     job.state = state
+    changed("nodes")
 
 
 def _copy(held: Job, job: Job) -> None:

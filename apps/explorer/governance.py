@@ -26,6 +26,8 @@ HOUSES = {
     "and can't be bought or sold.",
     "sdt": "Those who own the model's tokens decide financial matters.",
 }
+State = tally.State
+GOING_ON = (State.PENDING, State.ACTIVE, State.SUCCEEDED, State.QUEUED)
 KINDS = {
     "rfms.approve": "Open a request for funding",
     "participants.whitelist": "Let participants in",
@@ -86,22 +88,8 @@ def proposal(request: HttpRequest, proposal_id: UUID) -> HttpResponse:
         opens_at=tally.execution_opens_at(found.facts),
         **_tally(found),
         state=state.value,
+        live=f"proposal:{found.id}" if state in GOING_ON else "",
     )
-
-
-def tally_part(request: HttpRequest, proposal_id: UUID) -> HttpResponse:
-    """Only the tally, for the page that polls it while voting is open."""
-    found = _get(proposal_id)
-    response = show(
-        request,
-        "_tally.html",
-        "governance",
-        proposal=found,
-        state=found.state(clock.now()).value,
-        **_tally(found),
-    )
-    response.headers["Cache-Control"] = "no-store"
-    return response
 
 
 @login_required

@@ -208,6 +208,7 @@ def query(request: HttpRequest, query_id: UUID) -> HttpResponse:
         query=found,
         title=found.listing.dao.name,
         steps=_steps(found),
+        live=found.state in (Query.State.HELD, Query.State.RUNNING),
         receipts=receipts_json(found.job),
         leaf=leaf_for("listings.query_settled", found.id),
     )

@@ -41,7 +41,6 @@ urlpatterns = [
     path("rounds/<uuid:round_id>/", rounds.round_page, name="round"),
     path("proposals/", governance.proposals, name="proposals"),
     path("proposals/<uuid:proposal_id>/", governance.proposal, name="proposal"),
-    path("proposals/<uuid:proposal_id>/tally/", governance.tally_part, name="proposal-tally"),
     path("proposals/<uuid:proposal_id>/vote/", governance.vote, name="proposal-vote"),
     path("proposals/<uuid:proposal_id>/execute/", governance.execute, name="proposal-execute"),
     path("wallet/", wallet.wallet, name="wallet"),

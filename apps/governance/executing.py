@@ -16,6 +16,7 @@ from apps.accounts.models import Party
 from apps.core import actions
 from apps.core.errors import Conflict, DomainError
 from apps.core.events import emit
+from apps.core.live import changed
 from apps.core.permissions import Denied, ensure
 from apps.core.transactions import durable
 from apps.core.wake import wake
@@ -69,6 +70,7 @@ def execute(*, proposal_id: UUID | str, actor: Party | None = None, now: datetim
             proposal.execution_error = ""
             proposal.execute_after = None
             proposal.save(update_fields=["executed_at", "execution_error", "execute_after"])
+            changed(f"proposal:{proposal.id}")
             _run(proposal, now)
             log.append(
                 "governance.executed",
@@ -115,6 +117,7 @@ def _record_failure(proposal_id: UUID | str, reason: str, now: datetime) -> None
         proposal.execution_attempts += 1
         proposal.execute_after = now + timedelta(seconds=wait_s)
         proposal.save(update_fields=["execution_error", "execution_attempts", "execute_after"])
+        changed(f"proposal:{proposal.id}")
 
 
 def _conclude(proposal: Proposal, now: datetime) -> None:
@@ -134,6 +137,7 @@ def _conclude(proposal: Proposal, now: datetime) -> None:
     if carried:
         proposal.execute_after = tally.execution_opens_at(proposal.facts)
     proposal.save(update_fields=["concluded_at", "execute_after"])
+    changed(f"proposal:{proposal.id}")
     log.append(
         "governance.concluded",
         {
@@ -168,6 +172,7 @@ def advance(*, proposal_id: UUID | str, now: datetime) -> State:
         if state is State.EXPIRED and proposal.execute_after is not None:
             proposal.execute_after = None
             proposal.save(update_fields=["execute_after"])
+            changed(f"proposal:{proposal.id}")
             log.append("governance.expired", {"proposal": str(proposal.id)}, now=now)
             emit(events.ProposalExpired(**event_fields(proposal)), now=now)
     due = proposal.execute_after is not None and proposal.execute_after <= now

@@ -16,6 +16,7 @@ from apps.core import actions
 from apps.core.clock import unix_ms
 from apps.core.errors import BadInput, Conflict
 from apps.core.events import emit
+from apps.core.live import changed
 from apps.core.permissions import Denied, ensure
 from apps.core.transactions import durable, require_transaction
 from apps.core.wake import wake
@@ -232,6 +233,7 @@ def snapshot_take(proposal: Proposal, now: datetime) -> None:
     )
     proposal.total_weight = sum(held.values())
     proposal.save(update_fields=["total_weight"])
+    changed(f"proposal:{proposal.id}")
     log.append(
         "governance.snapshot",
         {
@@ -299,6 +301,7 @@ def vote(*, actor: Party, proposal_id: UUID | str, support: str, now: datetime) 
             proposal.voting_ends_at, proposal.extended_at = deadline, now
             wake(EXECUTE, proposal.id, eta=deadline)
         proposal.save(update_fields=[field, "voting_ends_at", "extended_at"])
+        changed(f"proposal:{proposal.id}")
         log.append(
             "governance.vote",
             {
@@ -322,6 +325,7 @@ def cancel(*, actor: Party, proposal_id: UUID | str, now: datetime) -> Proposal:
         ensure(can_cancel(actor, proposal, now))
         proposal.canceled_at = now
         proposal.save(update_fields=["canceled_at"])
+        changed(f"proposal:{proposal.id}")
         log.append("governance.canceled", {"proposal": str(proposal.id)}, now=now)
         emit(events.ProposalCanceled(**event_fields(proposal)), now=now)
     return proposal

@@ -17,6 +17,7 @@ from apps.compute import services as compute
 from apps.compute.models import JobState
 from apps.core.clock import now as clock_now
 from apps.core.events import emit
+from apps.core.live import changed
 from apps.core.sweeping import each
 from apps.core.transactions import durable
 from apps.core.wake import wake
@@ -206,6 +207,7 @@ def _lock(query_id: Any) -> Query:
 
 
 def _mark(query: Query, now: datetime, **facts: Any) -> None:
+    changed(f"wallet:{query.buyer_id}")
     query.timeline = [
         *query.timeline, {"state": str(query.state), "at": now.isoformat(), **facts}
     ]  # fmt: skip

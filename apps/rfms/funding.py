@@ -17,6 +17,7 @@ from apps.accounts.models import Party
 from apps.core.errors import Conflict
 from apps.core.events import emit
 from apps.core.ids import effect_of
+from apps.core.live import changed
 from apps.core.permissions import ensure
 from apps.core.transactions import durable
 from apps.core.wake import wake
@@ -104,6 +105,7 @@ def pledge(
             emit(events.CrowdfundFilled(rfm_id=str(rfm.id)), now=now)
             wake(AWARD, rfm.id)
         fund.save(update_fields=["raised_micro", "filled_at"])
+        changed(f"rfm:{rfm.id}")
         _leaf("rfms.pledged", rfm, party, made.id, accepted, now)
     return made
 
@@ -167,6 +169,7 @@ def award(*, rfm_id: uuid.UUID | str, now: datetime) -> Dao:
         fund.save(update_fields=["awarded_at"])
         rfm.subdao = dao
         rfm.save(update_fields=["awarded_at", "subdao"])
+        changed(f"rfm:{rfm.id}")
         log.append(
             "rfms.awarded",
             {
@@ -215,6 +218,7 @@ def close_due(*, rfm_id: uuid.UUID | str, now: datetime) -> bool:
             fund.failed_at = rfm.failed_at = now
             fund.save(update_fields=["failed_at"])
             rfm.save(update_fields=["failed_at"])
+            changed(f"rfm:{rfm.id}")
             call_close(call=rfm.call, now=now)
             log.append("rfms.failed", {"id": str(rfm.id)}, now=now)
             emit(events.RfmFailed(rfm_id=str(rfm.id)), now=now)
@@ -286,6 +290,7 @@ def _return(rfm: Rfm, fund: Crowdfund, pledges: list[Pledge], field: str, now: d
     # A refund after a full crowdfund lacked participants: it is not full any more.
     fund.filled_at = None
     fund.save(update_fields=["raised_micro", "filled_at"])
+    changed(f"rfm:{rfm.id}")
     for row in pledges:
         _leaf("rfms.returned", rfm, row.party, row.id, row.amount_micro, now)
     return total

@@ -15,6 +15,7 @@ from apps.compute.services import job_abandoned
 from apps.core.clock import unix_ms
 from apps.core.errors import Conflict, DomainError, NotFound
 from apps.core.events import emit
+from apps.core.live import changed
 from apps.core.sweeping import each
 from apps.core.transactions import durable, require_transaction
 from apps.participants.selectors import roster as participants_roster
@@ -224,6 +225,7 @@ def phase_to(held: Round, phase: Phase) -> None:
     if phase not in TRANSITIONS[held.phase]:
         raise Conflict("wrong_phase", f"A round cannot go from {held.phase} to {phase}.")
     held.phase = phase
+    changed(f"round:{held.id}")
 
 
 # Small parts
@@ -243,6 +245,7 @@ def lock_round(round_id: Any) -> Round:
 
 def note(held: Round, text: str, now: datetime) -> None:
     held.progress = [*held.progress, {"phase": held.phase, "at": now.isoformat(), "text": text}]
+    changed(f"round:{held.id}")
 
 
 def note_once(held: Round, text: str, now: datetime) -> None:

@@ -13,6 +13,7 @@ from apps.compute.services import job_create
 from apps.core.clock import now as clock_now
 from apps.core.clock import unix_ms
 from apps.core.errors import BadInput, Conflict, Forbidden, Unprocessable
+from apps.core.live import changed
 from apps.core.transactions import durable
 from apps.core.wake import wake
 from apps.protocol import tickets
@@ -103,6 +104,7 @@ def share_submit(
             },
             now=now,
         )
+        changed(f"round:{held.id}")
         wake("flai.deliver_share", submission.id)
     return submission, True
 
@@ -139,6 +141,7 @@ def share_deliver(*, submission_id: Any) -> bool:
             row.due_at, row.reason = now + timedelta(seconds=wait_s), error.text
             wake("flai.deliver_share", row.id, eta=row.due_at)
         row.save()
+        changed(f"round:{held.id}")
         if row.state == Submission.State.DELIVERED:
             _advance(held, now)
         held.save()

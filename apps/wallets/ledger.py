@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 from django.db import IntegrityError, connection, transaction
 
 from apps.core.events import Event, outbox_row
+from apps.core.live import changed
 from apps.core.sweeping import each
 from apps.core.transactions import require_transaction
 from apps.protocol import wire
@@ -260,6 +261,8 @@ def _write(
     for transfer in transfers:
         transfer.created_at = outcome.at
         transfer._state.adding, transfer._state.db = False, connection.alias
+    sides = [side for t in transfers for side in (t.debit, t.credit)]
+    changed(*{f"wallet:{account.owner_id}" for account in sides})
     return transfers
 
 

@@ -19,6 +19,7 @@ from django.conf import settings
 from django.db import connection, transaction
 
 from apps.core.clock import unix_ms
+from apps.core.live import changed
 from apps.core.transactions import require_transaction
 from apps.protocol import merkle, wire
 from apps.wallets.models import LogLeaf, LogNode, TreeHead
@@ -118,6 +119,7 @@ def sequence(*, now: datetime, limit: int = BATCH_MAX) -> TreeHead | None:
             [LogNode(level=level, index=index, hash=hash_) for level, index, hash_ in nodes],
             batch_size=10_000,
         )
+        changed("log")
         return TreeHead.objects.create(size=new_size, root=root, at_ms=at_ms, signature=signature)
 
 

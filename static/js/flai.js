@@ -42,5 +42,5 @@
     }
   };
   window.setInterval(tick, 1000);
-  document.addEventListener("htmx:afterSwap", tick);
+  document.addEventListener("live:read", tick);
 })();

@@ -21,7 +21,6 @@ def public(world: World) -> dict[str, str]:
         "superdao": ("subdao", "superdao"),
         "open proposal": ("proposal", world.open_vote.id),
         "executed proposal": ("proposal", world.accepted.id),
-        "tally": ("proposal-tally", world.open_vote.id),
         "round": ("round", world.round.id),
         "log entry": ("log-entry", 2),
     }

@@ -113,7 +113,6 @@ def test_pages_are_accessible_and_fit(
     sign_in(visitor)
     visitor.page.set_viewport_size({"width": width, "height": 900})
     addresses = pages.public(world) | pages.own(world)
-    addresses.pop("tally")
     found = {}
     for name, address in addresses.items():
         visitor.page.goto(address)

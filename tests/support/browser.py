@@ -54,11 +54,18 @@ def chromium() -> Iterator[Browser]:
 
 
 @contextmanager
-def served(application: Any) -> Iterator[str]:
-    """The ASGI application at a free loopback port, in a thread; yields its base URL."""
+def served(application: Any, *, port: int = 0) -> Iterator[str]:
+    """The ASGI application at a loopback port, else a free one, in a thread; yields its URL."""
     listener = socket.socket()
-    listener.bind(("127.0.0.1", 0))
-    config = uvicorn.Config(application, lifespan="off", ws="none", log_level="warning")
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind(("127.0.0.1", port))
+    config = uvicorn.Config(
+        application,
+        lifespan="off",
+        ws="websockets-sansio",
+        log_level="warning",
+        timeout_graceful_shutdown=2,
+    )
     server = uvicorn.Server(config)
     started = threading.Event()
     startup = server.startup
