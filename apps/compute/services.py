@@ -26,7 +26,7 @@ from apps.compute.selectors import members_by_fingerprint
 from apps.core.errors import DomainError
 from apps.core.live import changed
 from apps.core.transactions import durable, require_transaction
-from apps.protocol import jobs, wire
+from apps.protocol import identity, jobs, wire
 from apps.wallets import log
 
 BACKOFF_S = 0.25
@@ -48,8 +48,12 @@ def nodes_sync() -> list[Node]:
         raise DomainError("no_nodes", f"No node list at {path}.", status=503) from None
     try:
         prints = [jobs.check_node(descriptor) for descriptor in published]
+        for descriptor in published:
+            identity.certificate_der(descriptor["tls_cert"], sign_key=descriptor["sign_key"])
     except jobs.JobError as error:
         raise DomainError(error.code, error.text) from None
+    except identity.BadCertificate as error:
+        raise DomainError("bad_node_descriptor", f"A node's certificate: {error}.") from None
     with durable():
         known = {n.fingerprint: n for n in Node.objects.select_for_update().order_by("id")}
         for node in known.values():

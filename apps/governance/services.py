@@ -220,7 +220,7 @@ def _make(
 def payload_hash(dao: Dao, kind: str, payload: Mapping[str, Any]) -> str:
     """What exactly is voted on: SHA-256 over the DAO, the kind and the payload."""
     content = {"dao": dao.party.pid, "kind": kind, "payload": payload}
-    return wire.digest("flai/proposal/v1", content)
+    return wire.digest(tally.PROPOSAL_DOMAIN, content)
 
 
 def snapshot_take(proposal: Proposal, now: datetime) -> None:

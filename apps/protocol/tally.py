@@ -21,6 +21,8 @@ from apps.protocol.money import BPS, mul_div_floor
 K = TypeVar("K", bound=Hashable)
 
 PPM = 1_000_000
+# What is voted on: digest of {"dao", "kind", "payload"} under this domain.
+PROPOSAL_DOMAIN = "flai/proposal/v1"
 
 
 class State(StrEnum):

@@ -18,7 +18,7 @@ from apps.core.errors import DomainError
 from apps.protocol import jobs, tickets, wire
 from tests.support.nodes import Buyer, fixed
 from tests.support.nodes import Round as NodesRound
-from workers.mpc import commitments
+from workers.mpc import commitments, keys
 
 
 def test_a_node_is_claimed_by_its_own_key_once(market) -> None:
@@ -47,6 +47,18 @@ def test_a_node_is_claimed_by_its_own_key_once(market) -> None:
         services.node_claim(
             fingerprint=node.fingerprint, party=market.backer.party, signature=theirs, now=now()
         )
+
+
+def test_a_descriptor_with_a_certificate_of_another_key_is_not_taken_over(market, settings) -> None:
+    published = json.loads(settings.NODES_FILE.read_text())
+    key = keys.signing_key(keys.load(market.nodes.homes[1] / "sign.key"))
+    for certificate in (published["nodes"][0]["tls_cert"], "-"):
+        body = published["nodes"][1] | {"tls_cert": certificate}
+        del body["signature"]
+        published["nodes"][1] = body | {"signature": wire.sign(key, jobs.NODE_DOMAIN, body)}
+        settings.NODES_FILE.write_text(json.dumps(published))
+        with pytest.raises(DomainError, match="bad_node_descriptor"):
+            services.nodes_sync()
 
 
 def test_a_descriptor_that_is_not_signed_by_its_node_is_not_taken_over(market, settings) -> None:

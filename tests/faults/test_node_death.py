@@ -176,3 +176,20 @@ def test_a_full_disk_refuses_and_leaves_nothing_half_stored(nodes):
     assert store.share("00" * 16) is None
     store.put_share(ticket=ticket | {"shape": [1]}, ticket_id="t", ack={}, words=([0], [0]))
     store.close()
+
+
+def test_a_node_stops_at_once_although_an_idle_client_stays_connected(nodes):
+    """The site's processes keep connections open; none of them may hold a stopping node up."""
+    with httpx.Client(verify=nodes.tls()) as idle:
+        assert idle.get(nodes.control[2] + "/health").status_code == 200
+        job = Round(nodes).put().job()
+        pending = waiting_job(nodes, job, (0, 1))
+        stopping = nodes.processes.pop(2)
+        began = time.monotonic()
+        stopping.terminate()
+        answers = [p.result() for p in pending]
+        assert time.monotonic() - began < 2
+        assert stopping.wait(10) == 0
+        stopping.stdout.close()
+    assert [a.json()["code"] for a in answers] == ["peer_lost"] * 2
+    nodes.start(2)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import uuid4
@@ -38,6 +40,7 @@ from tests.governance.helpers import (
     treasury,
     whitelisted,
 )
+from workers.client.replay import replay
 
 pytestmark = pytest.mark.django_db
 
@@ -208,7 +211,29 @@ def test_the_treasury_pays_what_token_holders_voted_and_once(client: Client) -> 
     leaf = json.loads(bytes(LogLeaf.objects.get(type="subdaos.paid").data))["body"]
     paid = Transfer.objects.get(kind="subdaos.pay")
     assert leaf["transfer"] == str(paid.id) and leaf["proposal"] == paid.ref_id == str(proposal.id)
+    said = [json.loads(bytes(row.data)) for row in LogLeaf.objects.order_by("pk")]
+    assert replay(said).findings.errors == []
+    for forged, text in forged_payments(said):
+        assert any(text in error for error in replay(forged).findings.errors), text
     assert {k: v for k, v in violations().items() if v} == {}
+
+
+def forged_payments(said: list[dict[str, Any]]) -> Iterator[tuple[list[dict[str, Any]], str]]:
+    """The same log as a dishonest server would write it, and what the auditor then says."""
+
+    def bent(kind: str, **changes: str) -> list[dict[str, Any]]:
+        copied = copy.deepcopy(said)
+        for row in copied:
+            if row["type"] == kind and row["body"].get("kind") in (None, "subdaos.pay"):
+                row["body"] |= changes
+        return copied
+
+    yield bent("subdaos.paid", to="0" * 16), "not voted on"
+    yield bent("subdaos.paid", amount_micro="2500001"), "not voted on"
+    yield bent("wallets.transfer", credit=f"{'0' * 16}/main/USDC"), "is another one"
+    yield [row for row in said if row["type"] != "subdaos.paid"], "spends a treasury unvoted"
+    kept = [row for row in said if row["type"] != "governance.executed"]
+    yield kept, "was not executed"
 
 
 def test_a_treasury_that_has_become_too_small_pays_nothing() -> None:

@@ -14,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from apps.protocol import ledger, tally
+from apps.protocol.wire import digest
 from workers.client.earnings import Earnings, Finding
 
 NO_FLOOR = -(2**63)
@@ -55,6 +56,8 @@ class Replay:
         self.earnings = Earnings()
         self.keys: dict[str, str] = {}
         self.proposals: dict[str, Ballots] = {}
+        self.spent: dict[str, tuple[str, str, int]] = {}
+        self.treasury_votes: set[str] = set()
 
     def leaf(self, index: int, leaf: Mapping[str, Any]) -> None:
         """Apply one decoded leaf {"v", "type", "at", "body"}."""
@@ -82,6 +85,12 @@ class Replay:
             if total
         ]
         self.findings.errors += self.earnings.end()
+        self.findings.errors += [f"transfer {id_} spends a treasury unvoted" for id_ in self.spent]
+        self.findings.errors += [
+            f"proposal {id_} spent a treasury and was not executed"
+            for id_ in sorted(self.treasury_votes)
+            if not self.proposals[id_].executed
+        ]
         return self.findings
 
     # -- money
@@ -109,6 +118,8 @@ class Replay:
             self.holds[body["id"]] = (debit, amount)
         self.findings.transfers += 1
         if phase in ("single", "post"):
+            if debit.split("/")[1] == "treasury":
+                self.spent[body["id"]] = (debit, credit, amount)
             self.earnings.transfer(body, at, amount)
 
     def _closed(self, body: Mapping[str, Any], at: int) -> None:
@@ -168,6 +179,23 @@ class Replay:
         if at >= opens + 1000 * int(ballots.body["grace_s"]):
             raise Finding(f"proposal {body['proposal']} was executed after it had expired")
         self.findings.executed += 1
+
+    def _treasury_paid(self, body: Mapping[str, Any], at: int) -> None:
+        """The transfer is the one that the holders of SDT voted on; its execution comes after."""
+        proposal, dao, asset, amount = (
+            body[name] for name in ("proposal", "dao", "asset", "amount_micro")
+        )
+        voted = self._ballots(body).body
+        payload = {"to": body["to"], "asset": asset, "amount_micro": amount}
+        content = {"dao": dao, "kind": "subdaos.pay", "payload": payload}
+        asked = (dao, "sdt", digest(tally.PROPOSAL_DOMAIN, content))
+        if (voted["dao"], voted["house"], voted["payload_hash"]) != asked:
+            raise Finding(f"proposal {proposal}: the treasury paid what was not voted on")
+        moved = (f"{dao}/treasury/{asset}", f"{body['to']}/main/{asset}", int(amount))
+        if self.spent.get(body["transfer"]) != moved or proposal in self.treasury_votes:
+            raise Finding(f"proposal {proposal}: its transfer is another one, or came twice")
+        del self.spent[body["transfer"]]
+        self.treasury_votes.add(proposal)
 
     def _ballots(self, body: Mapping[str, Any]) -> Ballots:
         ballots = self.proposals.get(body["proposal"])
@@ -230,6 +258,7 @@ _HANDLERS: dict[str, Handler] = {
     "governance.vote": Replay._vote,
     "governance.executed": Replay._executed,
     "participants.application": Replay._application,
+    "subdaos.paid": Replay._treasury_paid,
     "subdaos.founded": _earned(Earnings.founded),
     "compute.node_claimed": _earned(Earnings.claimed),
     "training.round_opened": _earned(Earnings.round_opened),

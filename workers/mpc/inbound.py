@@ -114,6 +114,7 @@ class Inbound:
             if not self.take_over(None):
                 if not busy:  # a reader that has not noticed yet that its session is over
                     self._called.wait(LOOK_IN_S)
+                    self._called.clear()
                 continue
             try:
                 patience = 0.0 if busy else IDLE_S

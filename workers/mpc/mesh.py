@@ -149,9 +149,11 @@ class Mesh:
 
     def refuse(self, sid: bytes, reason: str) -> None:
         """This node will not take part in that attempt: spare the others the wait."""
-        session = Session(self, sid)
-        session.abort(reason)
-        self.forget(sid)
+        with self._changed:
+            if sid in self._active:  # it has begun here after all
+                return
+            self.forget(sid)
+        Session(self, sid).abort(reason)
 
     def forget(self, sid: bytes) -> None:
         with self._changed:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import asyncio.constants
 import contextlib
 import json
 import logging
 import os
+import resource
 import signal
 import socket
 import ssl
@@ -22,6 +25,8 @@ from workers.node.errors import StartError
 PURGE_EVERY_S = 300
 STOP_TIMEOUT_S = 3
 KEEP_ALIVE_S = 60
+HANDSHAKE_S = 5.0
+GOODBYE_S = 0.2
 
 log = logging.getLogger("flai.node")
 
@@ -135,6 +140,11 @@ def _serve(application: Any, sock: socket.socket, node: homes.Node, peers: homes
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=STOP_TIMEOUT_S,
     )
+    # A silent stranger may not hold a descriptor for long, nor an idle client our end.
+    asyncio.constants.SSL_HANDSHAKE_TIMEOUT = HANDSHAKE_S  # type: ignore[attr-defined]
+    asyncio.constants.SSL_SHUTDOWN_TIMEOUT = GOODBYE_S  # type: ignore[attr-defined]
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     config.load()
     # set after `load`: uvicorn itself would read key and certificate from files
     config.ssl = mutual_context(
