@@ -8,6 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from django.db import IntegrityError, transaction
+from django.db.models import Q
 
 from apps.accounts.models import Party
 from apps.compute.services import job_create
@@ -182,9 +183,12 @@ def listing_get(slug: str) -> Listing:
 
 def _not_taken(ticket: tickets.Ticket) -> None:
     """Raises Conflict where a query has this share or scope."""
-    if Query.objects.filter(share_id=ticket.share_id).exists():
+    # one look, so that a query which comes between two of them is not half seen
+    same = Q(share_id=ticket.share_id) | Q(scope=ticket.scope)
+    taken = set(Query.objects.filter(same).values_list("share_id", flat=True))
+    if ticket.share_id in taken:
         raise Conflict("share_id_taken", "A query with this share_id exists; share anew.")
-    if Query.objects.filter(scope=ticket.scope).exists():
+    if taken:
         raise Conflict("scope_taken", "A query with this scope exists; choose another.")
 
 
