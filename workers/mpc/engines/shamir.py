@@ -45,36 +45,40 @@ __all__ = ["BitPool", "Shamir", "ShamirOutcome", "WrongShare", "make_bits", "run
 # Values compared or truncated at once: 90 bits of each are some 10 MB.
 BATCH_MAX = 1 << 12
 
-_IMPORTING = threading.Lock()
+# mpyc makes its field classes piece by piece: a second thread could meet half a field.
+_MPYC = threading.Lock()
 
 
 @cache
 def _mpyc() -> Any:
-    """(finfields, thresha), imported late: mpyc reads sys.argv, sets up logging and event loops."""
-    with _IMPORTING:
-        root, argv = logging.getLogger(), sys.argv
-        handlers, level = root.handlers[:], root.level
-        policy = asyncio.get_event_loop_policy()
-        # with a handler in place mpyc's basicConfig does nothing, and at this level it is silent
-        root.addHandler(logging.NullHandler())
-        root.setLevel(logging.WARNING)
-        sys.argv = argv[:1]
-        try:
-            from mpyc import finfields, thresha  # type: ignore[import-untyped]
-        finally:
-            sys.argv = argv
-            root.handlers[:] = handlers
-            root.setLevel(level)
-            asyncio.set_event_loop_policy(policy)
+    """(finfields, thresha), imported late: mpyc reads sys.argv, sets up logging and event loops.
+
+    The caller holds _MPYC.
+    """
+    root, argv = logging.getLogger(), sys.argv
+    handlers, level = root.handlers[:], root.level
+    policy = asyncio.get_event_loop_policy()
+    # with a handler in place mpyc's basicConfig does nothing, and at this level it is silent
+    root.addHandler(logging.NullHandler())
+    root.setLevel(logging.WARNING)
+    sys.argv = argv[:1]
+    try:
+        from mpyc import finfields, thresha  # type: ignore[import-untyped]
+    finally:
+        sys.argv = argv
+        root.handlers[:] = handlers
+        root.setLevel(level)
+        asyncio.set_event_loop_policy(policy)
     return finfields, thresha
 
 
 def weights(points: tuple[int, ...], at: int) -> list[int]:
     """λ with f(at) = Σ λ_i f(points[i]), for every f of degree under len(points)."""
-    finfields, thresha = _mpyc()
-    field = finfields.GF(field89.P)
     units = [[int(i == j) for j in range(len(points))] for i in range(len(points))]
-    return [int(value) for value in thresha.recombine(field, list(zip(points, units)), at)]
+    with _MPYC:
+        finfields, thresha = _mpyc()
+        field = finfields.GF(field89.P)
+        return [int(value) for value in thresha.recombine(field, list(zip(points, units)), at)]
 
 
 class Shamir(Engine):
