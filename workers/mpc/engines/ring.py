@@ -33,6 +33,7 @@ from apps.protocol.circuits import Circuit
 from workers.mpc.engines import ring_bits
 from workers.mpc.engines.base import Bilinear, Engine, Ints, Shared, Word
 from workers.mpc.engines.ring_net import Disagreement, Net
+from workers.mpc.engines.running import entered, run_declared
 from workers.mpc.transport import Transport
 
 __all__ = ["Disagreement", "Ring", "RingOutcome", "run_ring"]
@@ -209,22 +210,11 @@ def run_ring(
     context: bytes that must be equal at all members (the digest of the job's descriptor).
     Raises: BadParams, ValueError (shapes); Disagreement; PeerLost, DeadlineExceeded.
     """
-    circuit.validate(params)
-    secrets = {
-        name: [_entered(pair, slot.shape(params, at), slot.f) for at, pair in enumerate(given)]
-        for name, slot in circuit.slots.items()
-        for given in [shares.get(name, ())]
-    }
-    for name, items in secrets.items():
-        if len(items) < circuit.min_members.get(circuit.slots[name].role, 1):
-            raise ValueError(f"too few inputs for slot {name!r}")
+    secrets = entered(circuit, shares, params, _entered)
     net = Net(transport, context)
     ring = Ring(net)
     with np.errstate(over="ignore"):
-        outcome = circuit.run(ring, secrets, params)
-        undeclared = set(outcome.openings) - {opening.name for opening in circuit.opens}
-        if undeclared or (outcome.sealed is not None and not circuit.sealed):
-            raise Disagreement("the circuit yields what it does not declare")
+        outcome = run_declared(circuit, ring, secrets, params)
         result: Any = outcome.result
         sealed: Any = None if outcome.sealed is None else ring.refresh(outcome.sealed)  # type: ignore[arg-type]
     return RingOutcome(

@@ -36,8 +36,9 @@ from apps.protocol.circuits import Circuit
 from workers.mpc.engines import field89
 from workers.mpc.engines.base import Bilinear, Engine, Ints, Shared, Word, as_words, times
 from workers.mpc.engines.field89 import Limbs
+from workers.mpc.engines.running import entered, run_declared
 from workers.mpc.engines.shamir_bits import BitPool, Bits, composed, low_bits, random_bits
-from workers.mpc.engines.shamir_net import Disagreement, Net, WrongShare
+from workers.mpc.engines.shamir_net import Net, WrongShare
 from workers.mpc.transport import Transport
 
 __all__ = ["BitPool", "Shamir", "ShamirOutcome", "WrongShare", "make_bits", "run_shamir"]
@@ -272,22 +273,11 @@ def run_shamir(
     pool: random bits made before, this job's alone; what is lacking is made on the way.
     Raises: BadParams, ValueError (shapes); Disagreement, WrongShare; PeerLost, DeadlineExceeded.
     """
-    circuit.validate(params)
-    secrets = {
-        name: [_entered(item, slot.shape(params, at), slot.f) for at, item in enumerate(given)]
-        for name, slot in circuit.slots.items()
-        for given in [shares.get(name, ())]
-    }
-    for name, items in secrets.items():
-        if len(items) < circuit.min_members.get(circuit.slots[name].role, 1):
-            raise ValueError(f"too few inputs for slot {name!r}")
+    secrets = entered(circuit, shares, params, _entered)
     pool = BitPool() if pool is None else pool
     net = Net(transport, members, t, weights, pool.stamp.encode() + b"\0" + context)
     engine = Shamir(net, pool)
-    outcome = circuit.run(engine, secrets, params)
-    undeclared = set(outcome.openings) - {opening.name for opening in circuit.opens}
-    if undeclared or (outcome.sealed is not None and not circuit.sealed):
-        raise Disagreement("the circuit yields what it does not declare")
+    outcome = run_declared(circuit, engine, secrets, params)
     # both leave on fresh shares, so that they may be stored, or sealed to their addressee
     result: Any = None if outcome.result is None else engine.refresh(outcome.result)  # type: ignore[arg-type]
     sealed: Any = None if outcome.sealed is None else engine.refresh(outcome.sealed)  # type: ignore[arg-type]

@@ -1,0 +1,44 @@
+"""What surrounds every run on shares: inputs of the declared shapes, nothing out undeclared."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from apps.protocol.circuits import Circuit, Outcome
+from workers.mpc.engines.base import Engine, Shared
+from workers.mpc.engines.ring_net import Disagreement
+
+# (this node's share, its shape, its fractional bits) -> the secret; raises ValueError
+Enter = Callable[[Any, tuple[int, ...], int], Shared]
+Secrets = dict[str, list[Shared]]
+
+
+def entered(
+    circuit: Circuit,
+    shares: Mapping[str, Sequence[Any]],
+    params: Mapping[str, Any],
+    enter: Enter,
+) -> Secrets:
+    """This node's shares as the engine's secrets, slot by slot. Raises: BadParams, ValueError."""
+    circuit.validate(params)
+    secrets = {
+        name: [enter(item, slot.shape(params, at), slot.f) for at, item in enumerate(given)]
+        for name, slot in circuit.slots.items()
+        for given in [shares.get(name, ())]
+    }
+    for name, items in secrets.items():
+        if len(items) < circuit.min_members.get(circuit.slots[name].role, 1):
+            raise ValueError(f"too few inputs for slot {name!r}")
+    return secrets
+
+
+def run_declared(
+    circuit: Circuit, engine: Engine, secrets: Secrets, params: Mapping[str, Any]
+) -> Outcome:
+    """The circuit's outcome. Raises: Disagreement for what it yields without declaring it."""
+    outcome = circuit.run(engine, secrets, params)
+    undeclared = set(outcome.openings) - {opening.name for opening in circuit.opens}
+    if undeclared or (outcome.sealed is not None and not circuit.sealed):
+        raise Disagreement("the circuit yields what it does not declare")
+    return outcome
