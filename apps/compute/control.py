@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import ssl
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -162,13 +163,20 @@ def drop_share(members: Sequence[Member], upload: dict[str, Any]) -> None:
 
 def health(members: Sequence[Member]) -> list[bool]:
     """Whether each node answers now."""
+    return [taken is not None for taken in answer_times_ms(members)]
 
-    def answers(member: Member) -> bool:
+
+def answer_times_ms(members: Sequence[Member]) -> list[int | None]:
+    """How long each node takes to say that it is well; None for one that does not."""
+
+    def answers(member: Member) -> int | None:
+        began = time.monotonic()
         try:
             reply = client(member.certificate).get(member.url + "/health", timeout=HEALTH_S)
-            return reply.status_code == 200 and reply.json().get("status") == "ok"
+            well = reply.status_code == 200 and reply.json().get("status") == "ok"
         except (httpx.HTTPError, ValueError):
-            return False
+            return None
+        return round((time.monotonic() - began) * 1000) if well else None
 
     return [future.result() for future in [pool().submit(answers, m) for m in members]]
 

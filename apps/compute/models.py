@@ -117,6 +117,7 @@ class Receipt(BaseModel):
         constraints = [
             models.UniqueConstraint(fields=["job", "node"], name="compute_receipt_one_per_node")
         ]
+        indexes = [models.Index(fields=["signature"], name="compute_receipt_signature")]
 
     def __str__(self) -> str:
         return f"{self.node} on {self.job}"

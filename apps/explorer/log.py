@@ -8,10 +8,12 @@ from typing import Any
 from django.conf import settings
 from django.http import Http404, HttpRequest, HttpResponse
 
-from apps.explorer.page import PAGE_SIZE, show
+from apps.accounts.models import Party
+from apps.explorer.page import PAGE_SIZE, paged, show
 from apps.protocol import merkle
 from apps.wallets import log
 from apps.wallets.models import LogLeaf
+from apps.wallets.selectors import transfers_of
 
 WORDS = {
     "wallets.transfer": "Transfer",
@@ -32,6 +34,8 @@ WORDS = {
 
 def entries(request: HttpRequest) -> HttpResponse:
     """Newest first. `?before=` pages by index, so that new entries don't shift what one reads."""
+    if pid := request.GET.get("about", ""):
+        return _about(request, pid)
     head = log.head_latest()
     size = head.size if head else 0
     raw = request.GET.get("before", "")
@@ -48,6 +52,24 @@ def entries(request: HttpRequest) -> HttpResponse:
         older=leaves[-1]["index"] if leaves and leaves[-1]["index"] else None,
         newest=before == size,
         base_url=settings.BASE_URL,
+    )
+
+
+def _about(request: HttpRequest, pid: str) -> HttpResponse:
+    """The movements of money of whoever stands under this pseudonym, newest first."""
+    party = Party.objects.filter(pid=pid).first()
+    if party is None:
+        raise Http404
+    page = paged(request, transfers_of(party).select_related(None).only("id"))
+    refs = [str(transfer.id) for transfer in page]
+    leaves = LogLeaf.objects.filter(type="wallets.transfer", ref_id__in=refs, seq__isnull=False)
+    return show(
+        request,
+        "log_about.html",
+        "log",
+        pid=pid,
+        page=page,
+        entries=[_entry(leaf) for leaf in leaves.order_by("-seq")],
     )
 
 

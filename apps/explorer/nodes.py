@@ -1,12 +1,26 @@
-"""The nodes that compute, who runs them, and the latest jobs with their receipts."""
+"""The nodes that compute, who runs them, and each job with what it opened and who signed for it."""
 
 from __future__ import annotations
 
-from django.db.models import Count
-from django.http import HttpRequest, HttpResponse
+from statistics import median
+from typing import Any
 
-from apps.compute.models import Job, Node
+from django.db.models import Count, Max, Q
+from django.http import Http404, HttpRequest, HttpResponse
+
+from apps.compute import control
+from apps.compute.models import Job, JobState, Node, Receipt
+from apps.compute.selectors import members
 from apps.explorer.page import paged, show
+from apps.protocol.circuits import CIRCUITS
+
+CIRCUIT_WORDS = {
+    "moments": "Sums over all sites, for normalising",
+    "logistic_round": "Score, combine and test the updates of a round",
+    "logistic_infer": "Answer a prediction",
+}
+SAMPLE = 100
+OPEN = ~Q(state__in=[JobState.DONE, JobState.FAILED])
 
 
 def nodes(request: HttpRequest) -> HttpResponse:
@@ -15,11 +29,69 @@ def nodes(request: HttpRequest) -> HttpResponse:
         Job.objects.order_by("-created_at", "-id").annotate(receipt_count=Count("receipts")),
         20,
     )
-    members = Node.objects.filter(active=True).select_related("operator").order_by("index")
     return show(
         request,
         "nodes.html",
         "nodes",
-        nodes=members.annotate(receipt_count=Count("receipts")),
+        nodes=_members(),
+        waiting=Job.objects.filter(OPEN).count(),
+        took_ms=_median_ms("logistic_infer"),
         jobs=jobs,
     )
+
+
+def health(request: HttpRequest) -> HttpResponse:
+    """Whether each node answers this server now, and how quickly; asked for by the open page."""
+    found = list(Node.objects.filter(active=True).order_by("index"))
+    rows = zip(found, control.answer_times_ms(members(found)), strict=True)
+    answer = show(request, "_health.html", "nodes", rows=list(rows))
+    answer.headers["Cache-Control"] = "no-store"
+    return answer
+
+
+def job(request: HttpRequest, job_id: str) -> HttpResponse:
+    """One computation: what went in, what came out openly, who signed for it."""
+    found = (
+        Job.objects.select_related("query__listing__dao", "round__dao", "moments_round__dao")
+        .filter(job_id=job_id)
+        .first()
+    )
+    if found is None:
+        raise Http404
+    receipts = Receipt.objects.filter(job=found).select_related("node", "operator")
+    held = getattr(found, "round", None) or getattr(found, "moments_round", None)
+    circuit = CIRCUITS.get(found.circuit)
+    return show(
+        request,
+        "job.html",
+        "nodes",
+        job=found,
+        title=CIRCUIT_WORDS.get(found.circuit.split("@")[0], found.circuit),
+        opens=[(o, (found.openings or {}).get(o.name)) for o in circuit.opens] if circuit else [],
+        receipts=list(receipts.order_by("node__index")),
+        shares=[(slot, ids) for slot, ids in sorted(found.descriptor.get("inputs", {}).items())],
+        round=held,
+        query=getattr(found, "query", None),
+        live=found.state not in (JobState.DONE, JobState.FAILED),
+    )
+
+
+def _members() -> list[dict[str, Any]]:
+    """The node set with its work: receipts signed, and the latest of them."""
+    work = {
+        row["node"]: row
+        for row in Receipt.objects.values("node").annotate(count=Count("id"), at=Max("created_at"))
+    }
+    rows = Node.objects.filter(active=True).select_related("operator").order_by("index")
+    return [
+        {"node": n, "count": work.get(n.id, {}).get("count", 0), "at": work.get(n.id, {}).get("at")}
+        for n in rows
+    ]
+
+
+def _median_ms(circuit: str) -> int | None:
+    """From asked to done, in the middle of the latest hundred; waiting for a turn counts."""
+    latest = Job.objects.filter(circuit__startswith=circuit, state=JobState.DONE)
+    times = latest.order_by("-created_at").values_list("created_at", "done_at")[:SAMPLE]
+    taken = [round((done - made).total_seconds() * 1000) for made, done in times]
+    return round(median(taken)) if taken else None

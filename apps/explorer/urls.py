@@ -14,6 +14,7 @@ from apps.explorer import (
     people,
     rfms,
     rounds,
+    search,
     subdaos,
     wallet,
 )
@@ -22,6 +23,7 @@ app_name = "explorer"
 
 urlpatterns = [
     path("", home.home, name="home"),
+    path("search/", search.search, name="search"),
     path("sign-up/", people.sign_up, name="sign-up"),
     path("sign-in/", people.SignIn.as_view(), name="sign-in"),
     path("sign-out/", people.SignOut.as_view(), name="sign-out"),
@@ -50,5 +52,7 @@ urlpatterns = [
     path("log/", log.entries, name="log"),
     path("log/<int:index>/", log.entry, name="log-entry"),
     path("nodes/", nodes.nodes, name="nodes"),
+    path("nodes/health/", nodes.health, name="nodes-health"),
+    path("jobs/<str:job_id>/", nodes.job, name="job"),
     path("design/", design.design, name="design"),
 ]

@@ -87,6 +87,7 @@ class Proposal(BaseModel):
             ),
         ]
         indexes = [
+            models.Index(fields=["payload_hash"], name="governance_payload_hash"),
             models.Index(
                 fields=["voting_ends_at"],
                 condition=Q(concluded_at__isnull=True, canceled_at__isnull=True),

@@ -45,6 +45,7 @@ class Rfm(BaseModel):
     class Meta:
         ordering = ["-created_at", "-id"]
         verbose_name = "RFM"
+        indexes = [models.Index(fields=["spec_hash"], name="rfms_spec_hash")]
         constraints = [
             models.CheckConstraint(
                 condition=(Q(approved_at__isnull=True) | Q(submitted_at__isnull=False))

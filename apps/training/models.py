@@ -140,9 +140,10 @@ class Submission(BaseModel):
             )
         ]
         indexes = [
+            models.Index(fields=["ticket_id"], name="training_ticket"),
             models.Index(
                 fields=["due_at"], condition=Q(state="received"), name="training_share_due"
-            )
+            ),
         ]
 
     def __str__(self) -> str:

@@ -226,6 +226,7 @@ class TreeHead(models.Model):
         constraints = [
             models.CheckConstraint(name="head_size_positive", condition=Q(size__gt=0)),
         ]
+        indexes = [models.Index(fields=["root"], name="head_root")]
 
     def __str__(self) -> str:
         return f"head {self.size}"

@@ -23,10 +23,20 @@ def public(world: World) -> dict[str, str]:
         "executed proposal": ("proposal", world.accepted.id),
         "round": ("round", world.round.id),
         "log entry": ("log-entry", 2),
+        "job": ("job", world.round.round_job.job_id),
+        "prediction's job": ("job", world.query.job.job_id),
     }
-    return pages | {
-        name: reverse(f"explorer:{to}", args=[arg]) for name, (to, arg) in examples.items()
-    }
+    search = reverse("explorer:search")
+    return (
+        pages
+        | {name: reverse(f"explorer:{to}", args=[arg]) for name, (to, arg) in examples.items()}
+        | {
+            "search": f"{search}?q=mass",
+            "nothing found": f"{search}?q=zebra",
+            "one kind": f"{search}?q=mass&kind=requests",
+            "pseudonym": f"{reverse('explorer:log')}?about={world.party.pid}",
+        }
+    )
 
 
 def own(world: World) -> dict[str, str]:

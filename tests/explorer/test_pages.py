@@ -77,6 +77,14 @@ def test_what_is_private_stays_private(built: worlds.World) -> None:
     assert stranger.get(reverse("explorer:account")).status_code == 302
 
 
+def test_a_node_that_is_away_says_so(built: worlds.World) -> None:
+    """The page itself asks no node; what it loads afterwards does."""
+    page = Client().get(reverse("explorer:nodes")).content.decode()
+    assert "no answer" not in page and reverse("explorer:nodes-health") in page
+    health = Client().get(reverse("explorer:nodes-health")).content.decode()
+    assert health.count("no answer") == 3
+
+
 def test_errors_have_ways_out(built: worlds.World) -> None:
     answer = Client().get("/there/is/nothing/")
     assert answer.status_code == 404

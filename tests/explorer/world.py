@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
 from apps.accounts.models import Party, User
 from apps.accounts.services import api_key_create, party_create, sign_up
 from apps.compute.models import Job, Node, Receipt
@@ -21,7 +23,7 @@ from apps.core.transactions import durable
 from apps.governance.models import Proposal, SnapshotWeight, Vote
 from apps.listings.models import Listing, Query
 from apps.participants.models import Application, Call
-from apps.protocol import wire
+from apps.protocol import identity, wire
 from apps.protocol.rfm_spec import check_spec, schema_of, subdao_params
 from apps.rfms.models import Crowdfund, Pledge, Rfm
 from apps.subdaos.models import Dao, Epoch, SbgtCheckpoint
@@ -390,6 +392,7 @@ def _nodes() -> list[Node]:
     found = []
     for index in range(3):
         fingerprint = hashlib.sha256(f"node {index}".encode()).hexdigest()
+        key = Ed25519PrivateKey.from_private_bytes(bytes.fromhex(fingerprint))
         node, _ = Node.objects.get_or_create(
             index=index,
             defaults={
@@ -399,7 +402,8 @@ def _nodes() -> list[Node]:
                 "descriptor": {
                     "engines": ["ring"],
                     "circuits_hash": "c1" * 32,
-                    "sign_key": "0" * 64,
+                    "sign_key": wire.public_hex(key),
+                    "tls_cert": identity.certificate_pem(key, f"node-{index}"),
                 },
             },
         )
@@ -413,7 +417,7 @@ def _job(circuit: str, nodes: list[Node], now: datetime, *, model: str = "") -> 
         kind=circuit.split("_")[0][:16],
         circuit=circuit,
         scope=f"round:{uuid.uuid4().hex}",
-        descriptor={"circuit": circuit},
+        descriptor={"circuit": circuit, "inputs": {"update": [secrets.token_hex(16)]}},
         attempt=1,
         state="done",
         model=model,
@@ -426,7 +430,13 @@ def _job(circuit: str, nodes: list[Node], now: datetime, *, model: str = "") -> 
         Receipt.objects.create(
             job=job,
             node=node,
-            body={"circuit": circuit, "job_id": job.job_id},
+            body={
+                "circuit": circuit,
+                "job_id": job.job_id,
+                "openings": secrets.token_hex(32),
+                "result": {str(j): secrets.token_hex(32) for j in (0, 1)} if model else None,
+                "sealed": None if model else secrets.token_hex(32),
+            },
             signature=secrets.token_hex(64),
         )
     return job

@@ -10,6 +10,7 @@ from typing import Any
 from django import template
 from django.conf import settings
 from django.forms import BoundField
+from django.urls import reverse
 from django.utils.dateparse import parse_datetime
 
 from apps.core import clock
@@ -153,8 +154,11 @@ def term(word: str, text: str) -> dict[str, object]:
 
 @register.inclusion_tag("components/crumbs.html")
 def crumbs(*pairs: object) -> dict[str, object]:
-    """`{% crumbs "/models/" "Models" %}`: url and name in turn; the page itself is its heading."""
-    return {"steps": list(zip(pairs[::2], pairs[1::2], strict=True))}
+    """`{% crumbs "/models/" "Models" %}`: Home, then url and name in turn; the page itself is its
+    heading. Every page but home has them."""
+    return {
+        "steps": [(reverse("explorer:home"), "Home"), *zip(pairs[::2], pairs[1::2], strict=True)]
+    }
 
 
 @register.inclusion_tag("components/pager.html", takes_context=True)
