@@ -80,11 +80,17 @@ def pend(leg: Leg, *, expires_at: datetime, now: datetime) -> Transfer:
 
     Raises: as `post`; ValueError for an expiry that is not in the future.
     """
+    return pend_all([leg], expires_at=expires_at, now=now)[0]
+
+
+def pend_all(legs: Sequence[Leg], *, expires_at: datetime, now: datetime) -> list[Transfer]:
+    """As `pend`, all legs or none."""
     if expires_at <= now:
         raise ValueError("a hold must expire in the future")
-    transfer = _single(leg)
-    transfer.phase, transfer.expires_at = Phase.PEND, expires_at
-    return _write([transfer], now=now)[0]
+    transfers = [_single(leg) for leg in legs]
+    for transfer in transfers:
+        transfer.phase, transfer.expires_at = Phase.PEND, expires_at
+    return _write(transfers, now=now)
 
 
 def post_pending(
@@ -106,6 +112,15 @@ def void_pending(pending_id: uuid.UUID, *, now: datetime) -> Transfer:
     """
     pending = _pending(pending_id)
     return _write([_resolution(pending, Phase.VOID, pending.amount_micro)], now=now)[0]
+
+
+def resolve_all(pendings: Sequence[Transfer], *, paid: bool, now: datetime) -> list[Transfer]:
+    """Post all of these holds in full, or void all of them; all or none.
+
+    Raises: HoldNotFound, HoldResolved, HoldExpired.
+    """
+    phase = Phase.POST if paid else Phase.VOID
+    return _write([_resolution(p, phase, p.amount_micro) for p in pendings], now=now)
 
 
 def reverse(transfer_id: uuid.UUID, *, now: datetime) -> Transfer:
