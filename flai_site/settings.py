@@ -21,6 +21,13 @@ def _flag(name: str) -> bool:
     return os.environ.get(name, "") not in ("", "0", "false", "no")
 
 
+def _count(name: str, default: int) -> int:
+    text = os.environ.get(name) or str(default)
+    if not (text.isascii() and text.isdigit()) or len(text) > 9 or int(text) < 1:
+        raise ImproperlyConfigured(f"{name}={text} is no count.")
+    return int(text)
+
+
 def _seconds(name: str, default: int) -> int:
     text = os.environ.get(name) or str(default)
     if (
@@ -43,6 +50,8 @@ NODES_FILE = _path("FLAI_NODES", FLAI_HOME / "nodes.json")
 BASE_URL = os.environ.get("FLAI_URL", "http://127.0.0.1:8000").rstrip("/")
 FAUCET = _flag("FLAI_FAUCET")
 VOTING_PERIOD_MIN_S = _seconds("FLAI_VOTING_PERIOD_MIN_S", 3600)
+# Requests a minute of one key, person or address.
+RATE_PER_MINUTE = _count("FLAI_RATE_PER_MINUTE", 12_000)
 DEBUG = _flag("FLAI_DEBUG")
 
 _secret_key_file = _path("FLAI_SECRET_KEY_FILE", FLAI_HOME / "secrets" / "django.key")
@@ -94,6 +103,7 @@ MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
     "apps.core.csp.ContentSecurityPolicyMiddleware",
     "apps.core.wellformed.WellFormedMiddleware",
+    "apps.core.slashes.ApiSlashMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
@@ -169,7 +179,11 @@ REST_FRAMEWORK = {
         "apps.accounts.authentication.ApiKeyAuthentication",
         "rest_framework.authentication.SessionAuthentication",
     ],
-    "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticatedOrReadOnly"],
+    "DEFAULT_PERMISSION_CLASSES": [
+        "apps.accounts.permissions.KeyScope",
+        "rest_framework.permissions.IsAuthenticatedOrReadOnly",
+    ],
+    "DEFAULT_THROTTLE_CLASSES": ["apps.accounts.throttling.RateLimit"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
     "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
     "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",

@@ -12,8 +12,8 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from apps.accounts import selectors, services
-from apps.accounts.models import ApiKey, Party
-from apps.accounts.permissions import acting_party
+from apps.accounts.models import SCOPES, ApiKey, Party, all_scopes
+from apps.accounts.permissions import ANY, acting_party, key_of_request
 from apps.accounts.throttling import SignUpThrottle
 from apps.core.idempotency import effect_id
 from apps.core.serial import checked
@@ -41,10 +41,27 @@ class SignedUpSerializer(serializers.Serializer[Any]):
 
 
 class ApiKeySerializer(serializers.ModelSerializer[ApiKey]):
+    scopes = serializers.ListField(
+        child=serializers.ChoiceField(choices=SCOPES),
+        default=all_scopes,
+        allow_empty=False,
+        max_length=len(SCOPES),
+        help_text='What the key may write to and read; "read" reads everything.',
+    )
+
     class Meta:
         model = ApiKey
-        fields = ["id", "prefix", "label", "created_at"]
-        read_only_fields = ["id", "prefix", "created_at"]
+        fields = [
+            "id",
+            "prefix",
+            "label",
+            "scopes",
+            "created_at",
+            "expires_at",
+            "last_used_at",
+            "previous_until",
+        ]
+        read_only_fields = ["id", "prefix", "created_at", "last_used_at", "previous_until"]
 
 
 class NewApiKeySerializer(ApiKeySerializer):
@@ -52,6 +69,15 @@ class NewApiKeySerializer(ApiKeySerializer):
 
     class Meta(ApiKeySerializer.Meta):
         fields = [*ApiKeySerializer.Meta.fields, "api_key"]
+
+
+class RotationSerializer(serializers.Serializer[Any]):
+    overlap_s = serializers.IntegerField(
+        min_value=0,
+        max_value=services.OVERLAP_S_MAX,
+        default=0,
+        help_text="How long the secret before this one works on.",
+    )
 
 
 class SigningKeySerializer(serializers.Serializer[Any]):
@@ -81,6 +107,8 @@ class AccountsView(APIView):
 
 class MeView(APIView):
     """Whom these credentials act for."""
+
+    key_scope = ANY
 
     @extend_schema(responses=MeSerializer)
     def get(self, request: Request) -> Response:
@@ -116,6 +144,9 @@ class KeysView(APIView):
             user=request.user,
             party=acting_party(request),
             label=data.get("label", ""),
+            scopes=data["scopes"],
+            expires_at=data.get("expires_at"),
+            by=key_of_request(request),
             idempotency=effect_id(request, required=False),
         )
         return Response(ApiKeySerializer(row).data | {"api_key": key}, status=201)
@@ -130,8 +161,22 @@ class KeyView(APIView):
         return Response(status=204)
 
 
+class KeyRotationView(APIView):
+    """A new secret for a key, shown once; the one before works on for `overlap_s` seconds."""
+
+    @extend_schema(request=RotationSerializer, responses=NewApiKeySerializer)
+    def post(self, request: Request, key_id: object) -> Response:
+        party = acting_party(request)
+        selectors.key_within(party, key_id, by=key_of_request(request))
+        data = checked(RotationSerializer, request)
+        row, key = services.api_key_rotate(party=party, key_id=key_id, **data)
+        return Response(ApiKeySerializer(row).data | {"api_key": key})
+
+
 class PartyView(APIView):
     """A party's public face."""
+
+    key_scope = ANY
 
     @extend_schema(responses=PartySerializer)
     def get(self, request: Request, slug: str) -> Response:
@@ -144,5 +189,6 @@ urlpatterns = [
     path("me/signing-key/", SigningKeyView.as_view()),
     path("keys/", KeysView.as_view()),
     path("keys/<uuid:key_id>/", KeyView.as_view()),
+    path("keys/<uuid:key_id>/rotate/", KeyRotationView.as_view()),
     path("parties/<slug:slug>/", PartyView.as_view()),
 ]

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from drf_spectacular.extensions import OpenApiAuthenticationExtension
 from rest_framework.authentication import BaseAuthentication, get_authorization_header
 from rest_framework.exceptions import AuthenticationFailed
 from rest_framework.request import Request
 
 from apps.accounts.models import ApiKey, User
-from apps.accounts.services import KEY_PREFIX, api_key_hash
+from apps.accounts.services import KEY_PREFIX, api_key_hash, api_key_used
+from apps.core.clock import now as clock_now
 
 
 class ApiKeyAuthentication(BaseAuthentication):
@@ -22,20 +25,30 @@ class ApiKeyAuthentication(BaseAuthentication):
             text = key.strip().decode("ascii")
         except UnicodeDecodeError:
             text = ""
-        found = None
-        if text.startswith(KEY_PREFIX):
-            found = (
-                ApiKey.objects.select_related("user", "party")
-                .filter(sha256=api_key_hash(text), revoked_at=None, user__is_active=True)
-                .first()
-            )
+        now = clock_now()
+        found = _key(text, now) if text.startswith(KEY_PREFIX) else None
         if found is None:
             raise AuthenticationFailed("This API key is not valid.", code="bad_api_key")
+        if found.expires_at is not None and found.expires_at <= now:
+            raise AuthenticationFailed("This API key has expired.", code="api_key_expired")
+        api_key_used(found, now=now)
         found.user.acting_party = found.party
         return found.user, found
 
     def authenticate_header(self, request: Request) -> str:
         return 'Bearer realm="flai"'
+
+
+def _key(text: str, now: datetime) -> ApiKey | None:
+    """The key of this secret, or of the one before it while that is still good."""
+    hashed = api_key_hash(text)
+    keys = ApiKey.objects.select_related("user", "party").filter(
+        revoked_at=None, user__is_active=True
+    )
+    return (
+        keys.filter(sha256=hashed).first()
+        or keys.filter(previous_sha256=hashed, previous_until__gt=now).first()
+    )
 
 
 class ApiKeyScheme(OpenApiAuthenticationExtension):

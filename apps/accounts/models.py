@@ -99,14 +99,30 @@ class Membership(BaseModel):
         ]
 
 
+SCOPES = ("read", "inferences", "wallet", "governance", "training", "account")
+
+
+def all_scopes() -> list[str]:
+    return list(SCOPES)
+
+
 class ApiKey(BaseModel):
-    """A bearer key acting for one party; only its SHA-256 is kept (the key has 256 random bits)."""
+    """A bearer key acting for one party; only its SHA-256 is kept (the key has 256 random bits).
+
+    `scopes` are the parts of the API that it may write to, and read; "read" reads all of them.
+    After a rotation the secret before it is good until `previous_until`.
+    """
 
     party = models.ForeignKey(Party, on_delete=models.PROTECT, related_name="api_keys")
     user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="api_keys")
     prefix = models.CharField(max_length=12)
     sha256 = models.CharField(max_length=64, unique=True)
     label = models.CharField(max_length=60, blank=True)
+    scopes = models.JSONField(default=all_scopes)
+    expires_at = models.DateTimeField(null=True)
+    last_used_at = models.DateTimeField(null=True)
+    previous_sha256 = models.CharField(max_length=64, blank=True, db_index=True)
+    previous_until = models.DateTimeField(null=True)
     revoked_at = models.DateTimeField(null=True)
 
 

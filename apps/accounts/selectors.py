@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from apps.accounts.bootstrap import SYSTEM_PARTIES
 from apps.accounts.models import ApiKey, Party, User
-from apps.core.errors import NotFound
+from apps.core.errors import Forbidden, NotFound
 
 
 def system_party(code: str) -> Party:
@@ -33,3 +33,16 @@ def party_of_user(user: User) -> Party | None:
 def keys_of(party: Party):
     """The keys of a party that are not revoked, newest first."""
     return ApiKey.objects.filter(party=party, revoked_at=None).order_by("-created_at")
+
+
+def key_within(party: Party, key_id: object, *, by: ApiKey | None) -> ApiKey:
+    """A key of this party that may do no more than `by`, the one that asks (None: a person).
+
+    Raises NotFound, Forbidden.
+    """
+    row = keys_of(party).filter(id=key_id).first()
+    if row is None:
+        raise NotFound("key_not_found", "There is no such key.")
+    if by is not None and set(row.scopes) - set(by.scopes):
+        raise Forbidden("scope_not_yours", "That key may do what this one may not.")
+    return row

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import secrets
 import uuid
-from datetime import datetime
+from collections.abc import Sequence
+from datetime import datetime, timedelta
 
 from django.contrib.auth.password_validation import validate_password
 from django.core.exceptions import ValidationError
@@ -15,9 +16,9 @@ from django.utils.text import slugify
 
 from apps.accounts.bootstrap import SYSTEM_PARTIES
 from apps.accounts.events import SigningKeyBound
-from apps.accounts.models import ApiKey, Membership, Party, PartyKey, User
+from apps.accounts.models import SCOPES, ApiKey, Membership, Party, PartyKey, User
 from apps.core.clock import now as clock_now
-from apps.core.errors import BadInput, Conflict, NotFound
+from apps.core.errors import BadInput, Conflict, Forbidden, NotFound
 from apps.core.events import emit
 from apps.core.ids import effect_of
 from apps.core.transactions import durable, require_transaction
@@ -26,6 +27,8 @@ from apps.protocol import wire
 KEY_DOMAIN = "flai/party-key/v1"
 KEY_PREFIX = "flai_"
 KEYS_MAX = 50
+OVERLAP_S_MAX = 7 * 24 * 3600
+USED_EVERY = timedelta(minutes=1)
 
 
 def party_create(*, kind: str, name: str, slug: str | None = None, now: datetime) -> Party:
@@ -93,23 +96,33 @@ def api_key_create(
     user: User,
     party: Party,
     label: str = "",
+    scopes: Sequence[str] = SCOPES,
+    expires_at: datetime | None = None,
+    by: ApiKey | None = None,
     idempotency: uuid.UUID | None = None,
     now: datetime | None = None,
 ) -> tuple[ApiKey, str]:
     """A new key for `party`. Returns (row, the key itself): it is shown now and never again.
 
+    by: the key that asks for it; it can't hand on what it may not do itself, nor outlive itself.
     idempotency: the same one again means that the first answer was lost, and with it the key. The
     row stays, its key is replaced; the lost one works no more.
-    Raises Conflict (too many keys; another label; the key was revoked).
+    Raises BadInput (a scope, the expiry), Forbidden (more than `by` may), Conflict (too many keys;
+    another label; the key was revoked).
     """
     now = now or clock_now()
-    key = KEY_PREFIX + secrets.token_urlsafe(32)
-    row_id = effect_of(party.id, "accounts.api_key", idempotency)
+    scopes = _scopes(scopes, by)
+    if by is not None and by.expires_at is not None:
+        expires_at = min(expires_at or by.expires_at, by.expires_at)
+    if expires_at is not None and expires_at <= now:
+        raise BadInput("bad_expiry", "The key would have expired already.", field="expires_at")
+    key, row_id = _new_key(), effect_of(party.id, "accounts.api_key", idempotency)
     with durable():
         Party.objects.select_for_update(no_key=True).get(id=party.id)  # retries one by one
         row = ApiKey.objects.filter(id=row_id).first()
         if row is not None:
-            if row.label != label[:60] or row.user_id != user.id or row.revoked_at is not None:
+            same = (row.label, row.user_id, row.scopes) == (label[:60], user.id, scopes)
+            if not same or row.revoked_at is not None:
                 raise Conflict("idempotency_conflict", "This made another key, or one now revoked.")
             row.prefix, row.sha256 = key[:12], api_key_hash(key)
             row.save(update_fields=["prefix", "sha256"])
@@ -123,9 +136,61 @@ def api_key_create(
             prefix=key[:12],
             sha256=api_key_hash(key),
             label=label[:60],
+            scopes=scopes,
+            expires_at=expires_at,
             created_at=now,
         )
     return row, key
+
+
+def api_key_rotate(
+    *, party: Party, key_id: object, overlap_s: int = 0, now: datetime | None = None
+) -> tuple[ApiKey, str]:
+    """The same key under a new secret; the one before works on for `overlap_s` seconds.
+
+    Raises NotFound, BadInput.
+    """
+    now = now or clock_now()
+    if not 0 <= overlap_s <= OVERLAP_S_MAX:
+        raise BadInput("bad_overlap", f"The overlap is 0 to {OVERLAP_S_MAX} s.", field="overlap_s")
+    key = _new_key()
+    with durable():
+        row = (
+            ApiKey.objects.select_for_update()
+            .filter(id=key_id, party=party, revoked_at=None)
+            .first()
+        )
+        if row is None:
+            raise NotFound("key_not_found", "There is no such key.")
+        row.previous_sha256 = row.sha256 if overlap_s else ""
+        row.previous_until = now + timedelta(seconds=overlap_s) if overlap_s else None
+        row.prefix, row.sha256 = key[:12], api_key_hash(key)
+        row.save(update_fields=["prefix", "sha256", "previous_sha256", "previous_until"])
+    return row, key
+
+
+def api_key_used(key: ApiKey, *, now: datetime) -> None:
+    """Note when a key was last used, to the minute: not every request is worth a write."""
+    if key.last_used_at is None or now - key.last_used_at >= USED_EVERY:
+        ApiKey.objects.filter(pk=key.pk).update(last_used_at=now)
+
+
+def _new_key() -> str:
+    return KEY_PREFIX + secrets.token_urlsafe(32)
+
+
+def _scopes(wanted: Sequence[str], by: ApiKey | None) -> list[str]:
+    """In their order, each once. Raises BadInput, Forbidden."""
+    unknown = set(wanted) - set(SCOPES)
+    if unknown or not wanted:
+        raise BadInput(
+            "bad_scopes", f"Scopes are one or more of {', '.join(SCOPES)}.", field="scopes"
+        )
+    if by is not None and (more := set(wanted) - set(by.scopes)):
+        raise Forbidden(
+            "scope_not_yours", f"This key can't hand on what it may not do: {', '.join(more)}."
+        )
+    return [scope for scope in SCOPES if scope in wanted]
 
 
 def api_key_revoke(*, party: Party, key_id: object, now: datetime | None = None) -> None:

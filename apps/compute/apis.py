@@ -12,7 +12,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from apps.accounts.permissions import acting_party
+from apps.accounts.permissions import ANY, acting_party
 from apps.compute import control, selectors, services
 from apps.compute.models import Node
 from apps.core.clock import now
@@ -25,6 +25,8 @@ class ClaimSerializer(serializers.Serializer[Any]):
 
 class NodesView(APIView):
     """The node set: signed descriptors, who runs each node, whether it answers now."""
+
+    key_scope = ANY
 
     @extend_schema(responses=OpenApiTypes.OBJECT)
     def get(self, request: Request) -> Response:
@@ -50,6 +52,8 @@ class ClaimView(APIView):
 
 class JobView(APIView):
     """A job, its nodes, and what each of them signed about it."""
+
+    key_scope = ANY
 
     @extend_schema(responses=OpenApiTypes.OBJECT)
     def get(self, request: Request, job_id: str) -> Response:

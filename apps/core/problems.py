@@ -40,6 +40,8 @@ def exception_handler(exc: Exception, context: dict[str, Any]) -> Response | Non
     headers: dict[str, str] = {}
     if isinstance(exc, DomainError):
         body = problem(exc.status, exc.code, exc.text, _json(exc.args_))
+        if "retry_after_s" in exc.args_:
+            headers["Retry-After"] = str(exc.args_["retry_after_s"])
     elif isinstance(exc, Http404):
         body = problem(404, "not_found", "There is nothing at this address.")
     elif isinstance(exc, PermissionDenied):

@@ -16,7 +16,7 @@ from apps.compute.selectors import receipts_json
 from apps.core import clock
 from apps.core.errors import NotFound
 from apps.explorer.page import paged, party_of, show
-from apps.listings import services
+from apps.listings import pricing, services
 from apps.listings.models import Listing, Query
 from apps.participants.selectors import roster
 from apps.subdaos import selectors as subdaos
@@ -25,7 +25,7 @@ from apps.wallets.log import leaf_for
 from apps.wallets.selectors import wallet
 
 MEANS_F = 20
-CURRENCY = services.CURRENCY
+CURRENCY = pricing.CURRENCY
 SEES = [
     ("This site", "That you paid, how much, when; sealed bytes", "Your row, the answer, the model"),
     ("One node", "Its own random-looking shares", "Your row, the answer, the model"),
@@ -68,7 +68,7 @@ def card(listing: Listing) -> dict[str, Any]:
         "status": listing.status,
         "version_number": listing.version.number,
         "auc_milli": (listing.version.evidence or {}).get("auc_milli"),
-        "price_micro": services.price_micro(listing),
+        "price_micro": pricing.price_micro(listing),
     }
 
 
@@ -100,7 +100,7 @@ def model(request: HttpRequest, slug: str) -> HttpResponse:
         "row": ",".join(examples(features, normalisation.get("mean") or [])),
     }
     members = roster(dao)
-    price_micro = services.price_micro(listing)
+    price_micro = pricing.price_micro(listing)
     to_spend_micro = _to_spend_micro(party)
     return show(
         request,

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from datetime import timedelta
+
 from django import forms
 from django.conf import settings
 from django.contrib import messages
@@ -17,9 +20,18 @@ from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_POST
 
 from apps.accounts import selectors, services, throttling
+from apps.accounts.models import SCOPES
+from apps.core import clock
 from apps.core.errors import DomainError
 from apps.explorer.page import act, explain, party_of, safe_next, show
 
+# What a key is for, in words, and the scopes that this takes; the API knows any mixture.
+MAY: dict[str, tuple[str, Sequence[str]]] = {
+    "all": ("everything that you may", SCOPES),
+    "buy": ("buy predictions, read everything", ("read", "inferences")),
+    "inferences": ("buy predictions only", ("inferences",)),
+    "read": ("read only", ("read",)),
+}
 TOO_MANY = "Too many accounts were asked for from your address. Wait an hour, then try again."
 
 
@@ -77,6 +89,24 @@ class KeyForm(forms.Form):
         help_text="For example: prediction service, staging.",
         widget=forms.TextInput(attrs={"autocomplete": "off"}),
     )
+    may = forms.ChoiceField(
+        label="What may it do?", choices=[(name, text) for name, (text, _) in MAY.items()]
+    )
+    days = forms.IntegerField(
+        label="For how many days?",
+        min_value=1,
+        max_value=3650,
+        required=False,
+        help_text="Leave it empty for a key that works until you revoke it.",
+    )
+
+
+def may(scopes: list[str]) -> str:
+    """A key's scopes in words."""
+    for text, wanted in MAY.values():
+        if list(wanted) == scopes:
+            return text
+    return ", ".join(scopes)
 
 
 @never_cache
@@ -127,12 +157,22 @@ def account(request: HttpRequest) -> HttpResponse:
         form = KeyForm(request.POST)
         if form.is_valid():
             try:
+                wanted, now = form.cleaned_data, clock.now()
+                days = wanted["days"]
                 _, fresh = services.api_key_create(
-                    user=request.user, party=party, label=form.cleaned_data["label"]
+                    user=request.user,
+                    party=party,
+                    label=wanted["label"],
+                    scopes=MAY[wanted["may"]][1],
+                    expires_at=now + timedelta(days=days) if days else None,
+                    now=now,
                 )
                 form = KeyForm()
             except DomainError as error:
                 form.add_error(None, explain(error))
+    keys = list(selectors.keys_of(party))
+    for key in keys:
+        key.may = may(key.scopes)
     response = show(
         request,
         "account.html",
@@ -140,7 +180,7 @@ def account(request: HttpRequest) -> HttpResponse:
         party=party,
         form=form,
         fresh=fresh,
-        keys=list(selectors.keys_of(party)),
+        keys=keys,
         base_url=settings.BASE_URL,
     )
     response.headers["Cache-Control"] = "no-store"

@@ -1,31 +1,48 @@
-"""/api/v1/listings and /api/v1/queries."""
+"""/api/v1/listings, /api/v1/inferences and /api/v1/quotas."""
 
 from __future__ import annotations
 
 from typing import Any
 from uuid import UUID
 
-from django.db import connection
+from django.conf import settings
 from django.urls import path
 from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import OpenApiParameter, extend_schema
+from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
 from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from apps.accounts.permissions import acting_party
+from apps.accounts.throttling import WINDOW_S, used_now
+from apps.compute import availability
 from apps.core.clock import now
 from apps.core.idempotency import idempotent
 from apps.core.pagination import paged
-from apps.listings import selectors, services
-from apps.listings.waiting import waiters
+from apps.core.prefer import WAIT_S_MAX, preferred_wait_s
+from apps.core.serial import MicroField, checked
+from apps.listings import examples, quoting, running, selectors, services
+from apps.listings.models import Query
+from apps.listings.waiting import ended_within
 
-WAIT_MS_MAX = 10_000
+PREFER = OpenApiParameter(
+    "Prefer",
+    str,
+    "header",
+    pattern=r"^wait=[0-9]{1,3}$",
+    description=f"`wait=N`: answer when it has ended, after N seconds at the latest (at most "
+    f"{WAIT_S_MAX}).",
+)
+KEY = OpenApiParameter("Idempotency-Key", str, "header", required=True)
 
 
-class QueryUploadSerializer(serializers.Serializer[Any]):
-    """A sealed row: the signed ticket, one envelope per node, the encrypted correction."""
+class UploadSerializer(serializers.Serializer[Any]):
+    """Sealed rows: the signed ticket, one envelope per node, the encrypted correction.
+
+    The ticket carries, signed by the buyer: the number of rows (`shape`), the `reply_key` that
+    alone opens the answer, the model's version and the price.
+    """
 
     ticket = serializers.DictField()
     signature = serializers.CharField()
@@ -33,81 +50,240 @@ class QueryUploadSerializer(serializers.Serializer[Any]):
     correction = serializers.CharField()
 
 
+class InferenceRequestSerializer(serializers.Serializer[Any]):
+    input = UploadSerializer()
+    max_price_micro = MicroField(
+        required=False, help_text="Refuse (409 price_changed) what costs more."
+    )
+    quote = serializers.CharField(
+        required=False, max_length=2000, help_text="A quote's token: its price holds."
+    )
+
+
+class SealedSerializer(serializers.Serializer[Any]):
+    node = serializers.CharField()
+    fingerprint = serializers.CharField()
+    blob = serializers.CharField(help_text="base64; opens with the reply key only")
+
+
+class MomentSerializer(serializers.Serializer[Any]):
+    state = serializers.CharField()
+    at = serializers.DateTimeField()
+    attempt = serializers.IntegerField(required=False)
+
+
+class InferenceSerializer(serializers.Serializer[Any]):
+    id = serializers.UUIDField()
+    state = serializers.ChoiceField(choices=Query.State.choices)
+    listing = serializers.SlugField()
+    version = serializers.IntegerField()
+    rows = serializers.IntegerField()
+    price_micro = MicroField()
+    currency = serializers.CharField()
+    hold_id = serializers.UUIDField()
+    ticket_id = serializers.CharField()
+    sealed = SealedSerializer(many=True, allow_null=True)
+    job = serializers.DictField(help_text="the computation and, on one inference, its receipts")
+    reason = serializers.CharField(allow_null=True)
+    timeline = MomentSerializer(many=True)
+    created_at = serializers.DateTimeField()
+    expires_at = serializers.DateTimeField()
+
+
+class QuoteRequestSerializer(serializers.Serializer[Any]):
+    rows = serializers.IntegerField(min_value=1, max_value=services.ROWS_MAX)
+
+
+class QuoteSerializer(serializers.Serializer[Any]):
+    listing = serializers.SlugField()
+    version = serializers.IntegerField()
+    rows = serializers.IntegerField()
+    price_micro = MicroField(help_text="what the ticket must say")
+    row_price_micro = MicroField(allow_zero=True)
+    currency = serializers.CharField()
+    available_micro = MicroField(allow_zero=True, help_text="your balance less what is held")
+    short_micro = MicroField(allow_zero=True)
+    quote = serializers.CharField(help_text="send it with the inference")
+    expires_at = serializers.DateTimeField()
+
+
+class RateSerializer(serializers.Serializer[Any]):
+    limit = serializers.IntegerField()
+    used = serializers.IntegerField()
+    window_s = serializers.IntegerField()
+
+
+class QuotasSerializer(serializers.Serializer[Any]):
+    requests = RateSerializer()
+    rows_per_inference = serializers.IntegerField()
+    waiting = serializers.IntegerField(help_text="your inferences that have not ended")
+    waiting_max = serializers.IntegerField()
+
+
+class ListingFilterSerializer(serializers.Serializer[Any]):
+    listing = serializers.SlugField(required=False)
+    state = serializers.ChoiceField(choices=Query.State.choices, required=False)
+
+
 class ListingsView(APIView):
     """Every model on sale, newest first."""
 
-    @extend_schema(responses=OpenApiTypes.OBJECT)
+    @extend_schema(
+        operation_id="listings_list", responses={200: OpenApiTypes.OBJECT}, tags=["listings"]
+    )
     def get(self, request: Request) -> Response:
         nodes = selectors.nodes_known()
         return paged(request, selectors.listings(), lambda row: selectors.listing_json(row, nodes))
 
 
 class ListingView(APIView):
-    """One listing with all that a query's ticket must carry."""
+    """One listing with all that an inference's ticket must carry."""
 
-    @extend_schema(responses=OpenApiTypes.OBJECT)
+    @extend_schema(responses={200: OpenApiTypes.OBJECT}, tags=["listings"])
     def get(self, request: Request, slug: str) -> Response:
         return Response(selectors.listing_json(services.listing_get(slug)))
 
 
-class ListingQueriesView(APIView):
-    """Buy a prediction: hold the price, run, then pay. Needs an Idempotency-Key."""
+class QuoteView(APIView):
+    """What so many rows cost you now. The price holds for the quote's life; nothing is moved."""
 
     @extend_schema(
-        request=QueryUploadSerializer,
-        responses={201: OpenApiTypes.OBJECT},
-        parameters=[OpenApiParameter("Idempotency-Key", str, "header", required=True)],
+        request=QuoteRequestSerializer,
+        responses={200: QuoteSerializer},
+        examples=[examples.QUOTE],
+        tags=["listings"],
     )
-    @idempotent
     def post(self, request: Request, slug: str) -> Response:
+        party = acting_party(request)
+        rows = checked(QuoteRequestSerializer, request)["rows"]
+        listing = services.listing_get(slug)
+        return Response(quoting.quote_json(listing=listing, buyer=party, rows=rows, now=now()))
+
+
+class ListingInferencesView(APIView):
+    """Buy predictions: the price is held, the nodes compute, then it is paid, or released.
+
+    200 when it has ended within `Prefer: wait=N`, else 202; `Location` says where to look again.
+    The same Idempotency-Key is the same inference, paid once.
+    """
+
+    @extend_schema(
+        request=InferenceRequestSerializer,
+        responses={
+            200: InferenceSerializer,
+            202: InferenceSerializer,
+            402: OpenApiResponse(
+                OpenApiTypes.OBJECT, "The balance is short", examples=[examples.SHORT]
+            ),
+            503: OpenApiResponse(
+                OpenApiTypes.OBJECT, "Nodes are short; Retry-After", examples=[examples.NODES]
+            ),
+        },
+        parameters=[KEY, PREFER],
+        examples=[examples.REQUEST, examples.SETTLED],
+        tags=["inferences"],
+    )
+    def post(self, request: Request, slug: str) -> Response:
+        party, wait_s = acting_party(request), preferred_wait_s(request)
+        availability.nodes_ensure(services.listing_get(slug).version.round.nodes)
+        held = self._hold(request, slug)
+        query_id = UUID(held.data["id"])
+        query, waited = ended_within(party, query_id, wait_s)
+        response = _inference(query, waited)
+        response.status_code = 200 if query.state in selectors.ENDED else 202
+        response.headers["Location"] = f"/api/v1/inferences/{query_id}/"
+        for name, value in held.headers.items():
+            response.headers.setdefault(name, value)
+        return response
+
+    @idempotent
+    def _hold(self, request: Request, slug: str) -> Response:
+        data = checked(InferenceRequestSerializer, request)
         query = services.query_create(
-            slug=slug, buyer=acting_party(request), upload=request.data, now=now()
+            slug=slug,
+            buyer=acting_party(request),
+            upload=request.data["input"],
+            max_price_micro=data.get("max_price_micro"),
+            quote=data.get("quote"),
+            now=now(),
         )
-        return Response(selectors.query_json(query, receipts=False), status=201)
+        return Response({"id": str(query.id)}, status=202)
 
 
-class QueriesView(APIView):
-    """Your queries, newest first."""
+class InferencesView(APIView):
+    """Your inferences, newest first, page by page (keyset): `?listing=`, `?state=`."""
 
-    @extend_schema(responses=OpenApiTypes.OBJECT)
+    @extend_schema(
+        operation_id="inferences_list",
+        parameters=[ListingFilterSerializer],
+        responses={200: InferenceSerializer(many=True)},
+        tags=["inferences"],
+    )
     def get(self, request: Request) -> Response:
-        rows = selectors.queries_of(acting_party(request))
+        wanted = ListingFilterSerializer(data=request.query_params.dict())
+        wanted.is_valid(raise_exception=True)
+        rows = selectors.queries_of(acting_party(request), **wanted.validated_data)
         return paged(request, rows, lambda row: selectors.query_json(row, receipts=False))
 
 
-class QueryView(APIView):
-    """One query; with `wait_ms` the answer comes when it has ended, or after that time."""
+class InferenceView(APIView):
+    """One inference with its receipts; with `Prefer: wait=N` when it has ended, or after that."""
 
     @extend_schema(
-        responses=OpenApiTypes.OBJECT,
-        parameters=[OpenApiParameter("wait_ms", int, description=f"at most {WAIT_MS_MAX}")],
+        parameters=[PREFER],
+        responses={200: InferenceSerializer},
+        examples=[examples.SETTLED],
+        tags=["inferences"],
     )
     def get(self, request: Request, query_id: UUID) -> Response:
         party = acting_party(request)
-        query = selectors.query_get(party, query_id)
-        wait_ms = _wait_ms(request)
-        if wait_ms and query.state not in selectors.ENDED:
-            ended = waiters.register(query_id)
-            try:
-                # It may have ended before we were listening.
-                if not selectors.query_ended(query_id):
-                    connection.close()  # a waiting request holds no database connection
-                    ended.wait(wait_ms / 1000)
-            finally:
-                waiters.forget(query_id, ended)
-            query = selectors.query_get(party, query_id)
-        return Response(selectors.query_json(query))
+        return _inference(*ended_within(party, query_id, preferred_wait_s(request)))
 
 
-def _wait_ms(request: Request) -> int:
-    text = request.query_params.get("wait_ms", "0")
-    return min(int(text), WAIT_MS_MAX) if text.isdecimal() and len(text) < 8 else 0
+class CancelView(APIView):
+    """Cancel an inference that no node has begun: the hold is released, nothing is charged."""
+
+    @extend_schema(request=None, responses={200: InferenceSerializer}, tags=["inferences"])
+    def post(self, request: Request, query_id: UUID) -> Response:
+        query = selectors.query_get(acting_party(request), query_id)
+        running.query_cancel(query_id=query.id, now=now())
+        return Response(selectors.query_json(selectors.query_get(query.buyer, query.id)))
+
+
+class QuotasView(APIView):
+    """How much this key may ask for, and how much of it is used."""
+
+    @extend_schema(responses={200: QuotasSerializer}, tags=["inferences"])
+    def get(self, request: Request) -> Response:
+        party = acting_party(request)
+        return Response(
+            {
+                "requests": {
+                    "limit": settings.RATE_PER_MINUTE,
+                    "used": used_now(request),
+                    "window_s": WINDOW_S,
+                },
+                "rows_per_inference": services.ROWS_MAX,
+                "waiting": selectors.waiting_of(party),
+                "waiting_max": services.WAITING_MAX,
+            }
+        )
+
+
+def _inference(query: Query, waited_s: int) -> Response:
+    response = Response(selectors.query_json(query))
+    if waited_s:
+        response.headers["Preference-Applied"] = f"wait={waited_s}"
+    return response
 
 
 urlpatterns = [
     path("listings/", ListingsView.as_view()),
     path("listings/<slug:slug>/", ListingView.as_view()),
-    path("listings/<slug:slug>/queries/", ListingQueriesView.as_view()),
-    path("queries/", QueriesView.as_view()),
-    path("queries/<uuid:query_id>/", QueryView.as_view()),
+    path("listings/<slug:slug>/quote/", QuoteView.as_view()),
+    path("listings/<slug:slug>/inferences/", ListingInferencesView.as_view()),
+    path("inferences/", InferencesView.as_view()),
+    path("inferences/<uuid:query_id>/", InferenceView.as_view()),
+    path("inferences/<uuid:query_id>/cancel/", CancelView.as_view()),
+    path("quotas/", QuotasView.as_view()),
 ]

@@ -14,8 +14,10 @@ from typing import Any
 
 from apps.compute import control
 from apps.compute import services as compute
+from apps.compute.availability import nodes_missed
 from apps.compute.models import JobState
 from apps.core.clock import now as clock_now
+from apps.core.errors import Conflict
 from apps.core.events import emit
 from apps.core.live import changed
 from apps.core.sweeping import each
@@ -29,6 +31,7 @@ from apps.wallets import ledger, log
 from apps.wallets.errors import HoldExpired, HoldResolved
 
 logger = logging.getLogger(__name__)
+AWAY = ("node_down", "peer_lost")
 
 
 def query_run(*, query_id: Any) -> bool:
@@ -88,6 +91,19 @@ def _expire(query_id: Any, now: datetime) -> bool:
     return True
 
 
+def query_cancel(*, query_id: Any, now: datetime) -> None:
+    """Its buyer takes a query back that no worker has begun. Raises Conflict."""
+    with durable():
+        query = _lock(query_id)
+        if query.state == Query.State.RELEASED:
+            return
+        if query.state != Query.State.HELD or query.job.state != JobState.QUEUED:
+            raise Conflict("already_running", "The nodes have begun: it is answered, or released.")
+        if compute.job_failed(query.job, code="cancelled", reason=CANCELLED, now=now):
+            _release(query, CANCELLED, now)
+
+
+CANCELLED = "You cancelled it."
 EXPIRED = "The nodes could not compute this before the ticket expired."
 
 
@@ -161,6 +177,8 @@ def _charge(query: Query, outcome: compute.Outcome, now: datetime) -> bool:
 
 def _not_now(query: Query, error: control.ControlError) -> bool:
     """Try again while the hold lives; a refusal releases it at once."""
+    if error.code in AWAY:
+        nodes_missed()
     now = clock_now()
     with durable():
         held = _lock(query.id)

@@ -13,11 +13,13 @@ from apps.compute.models import Node
 from apps.compute.selectors import job_json
 from apps.core.errors import NotFound
 from apps.listings.models import Listing, Query
-from apps.listings.services import INFER, price_micro
+from apps.listings.pricing import CURRENCY, price_micro
+from apps.listings.services import INFER
 from apps.subdaos.models import Dao
 
 Json = dict[str, Any]
 ENDED = (Query.State.SETTLED, Query.State.RELEASED)
+OPEN = (Query.State.HELD, Query.State.RUNNING)
 
 
 def listings() -> QuerySet[Listing]:
@@ -62,7 +64,7 @@ def listing_json(listing: Listing, nodes: Sequence[Node] | None = None) -> Json:
         "model": version.model,
         "model_class": dao.params.get("model_class"),
         "price_micro": str(price_micro(listing)),
-        "currency": "USDC",
+        "currency": CURRENCY,
         "resolution": held.resolution,
         "features": dao.params["schema"]["features"],
         "label": dao.params["label"],
@@ -78,11 +80,13 @@ def listing_json(listing: Listing, nodes: Sequence[Node] | None = None) -> Json:
     }
 
 
-def queries_of(party: Party) -> QuerySet[Query]:
-    """A buyer's queries, newest first."""
+def queries_of(party: Party, *, listing: str = "", state: str = "") -> QuerySet[Query]:
+    """A buyer's queries, newest first; of one listing, in one state."""
+    wanted = {"listing__slug": listing, "state": state}
     return (
-        Query.objects.filter(buyer=party)
-        .select_related("listing__dao", "version", "job")
+        Query.objects.filter(buyer=party, **{k: v for k, v in wanted.items() if v})
+        .select_related("buyer", "listing__dao", "version", "job")
+        .defer("upload")
         .order_by("-created_at", "-id")
     )
 
@@ -95,6 +99,11 @@ def query_get(party: Party, query_id: UUID) -> Query:
     return found
 
 
+def waiting_of(party: Party) -> int:
+    """How many of a buyer's queries have not ended."""
+    return Query.objects.filter(buyer=party, state__in=OPEN).count()
+
+
 def query_ended(query_id: UUID) -> bool:
     return Query.objects.filter(pk=query_id, state__in=ENDED).exists()
 
@@ -105,6 +114,7 @@ def query_json(query: Query, *, receipts: bool = True) -> Json:
         "id": str(query.id),
         "state": query.state,
         "price_micro": str(query.price_micro),
+        "currency": CURRENCY,
         "rows": query.rows,
         "listing": query.listing.slug,
         "version": query.version.number,

@@ -13,13 +13,16 @@ from django.db.models import Q
 from apps.accounts.models import Party
 from apps.compute.services import job_create
 from apps.core.clock import unix_ms
-from apps.core.errors import Conflict, NotFound, Unprocessable
+from apps.core.errors import Conflict, DomainError, NotFound, Unprocessable
 from apps.core.events import emit
 from apps.core.transactions import durable
 from apps.core.wake import wake
+from apps.listings import pricing
 from apps.listings.epochs import epoch_begin
 from apps.listings.events import ListingOpened
 from apps.listings.models import Listing, Query
+from apps.listings.pricing import CURRENCY, price_of
+from apps.listings.quoting import quoted_micro
 from apps.protocol import tickets
 from apps.protocol.circuits import CIRCUITS, BadParams
 from apps.training.models import ModelVersion
@@ -29,10 +32,17 @@ from apps.wallets.services import account
 
 INFER = "logistic_infer@1"
 SLOT = "row"
-CURRENCY = "USDC"
 JOB_DEADLINE_S = 15
 LIFETIME_S_MIN = 5
 HOLD_S_MAX = 24 * 3600
+ROWS_MAX = 1000
+WAITING_MAX = 1000
+
+
+class TooMany(DomainError):
+    code = "too_many_waiting"
+    status = 429
+    text = "{waiting} of your queries wait for an answer already. Nothing was charged."
 
 
 def listing_open(*, version_id: str | UUID, now: datetime) -> Listing:
@@ -55,7 +65,7 @@ def listing_open(*, version_id: str | UUID, now: datetime) -> Listing:
                 "dao": version.dao.party.pid,
                 "version": version.number,
                 "model": version.model,
-                "price_micro": str(price_micro(listing)),
+                "price_micro": str(pricing.price_micro(listing)),
             },
             now=now,
         )
@@ -64,13 +74,9 @@ def listing_open(*, version_id: str | UUID, now: datetime) -> Listing:
     return listing
 
 
-def price_micro(listing: Listing) -> int:
-    """Price of one row, set by the SubDAO."""
-    return int(listing.dao.params["price_micro"])
-
-
-def query_ticket(listing: Listing, *, rows: int) -> dict[str, Any]:
-    """What the ticket of a query of `rows` rows must carry; each row is one inference."""
+def query_ticket(listing: Listing, *, rows: int, price_micro: int | None = None) -> dict[str, Any]:
+    """What the ticket of a query of `rows` rows must carry, at a quoted price or the one of now."""
+    price = price_of(listing, rows=rows) if price_micro is None else price_micro
     held = listing.version.round
     return {
         "slot": SLOT,
@@ -83,15 +89,24 @@ def query_ticket(listing: Listing, *, rows: int) -> dict[str, Any]:
         "shape": [rows, held.features],
         "f": CIRCUITS[INFER].slots[SLOT].f,
         "resolution": held.resolution,
-        "price_micro": str(rows * price_micro(listing)),
+        "price_micro": str(price),
     }
 
 
-def query_create(*, slug: str, buyer: Party, upload: dict[str, Any], now: datetime) -> Query:
+def query_create(
+    *,
+    slug: str,
+    buyer: Party,
+    upload: dict[str, Any],
+    max_price_micro: int | None = None,
+    quote: str | None = None,
+    now: datetime,
+) -> Query:
     """Hold the price, keep the sealed row, wake the nodes. Nothing is charged yet.
 
-    The hold lives as long as the ticket, one day at most; then the buyer is free of it.
-    Raises Unprocessable naming the wrong field, InsufficientBalance, Conflict, NotFound.
+    The hold lives as long as the ticket, one day at most; then the buyer is free of it. With a
+    quote its price holds; more than `max_price_micro` is refused.
+    Raises Unprocessable naming the wrong field, InsufficientBalance, Conflict, NotFound, TooMany.
     """
     try:
         ticket = tickets.check_upload(upload, now=unix_ms(now) // 1000)
@@ -101,9 +116,21 @@ def query_create(*, slug: str, buyer: Party, upload: dict[str, Any], now: dateti
         listing = listing_get(slug)
         if listing.status != Listing.Status.OPEN:
             raise Conflict("listing_closed", "This listing is closed.")
-        _compare(ticket, listing)
+        rows = ticket.shape[0]
+        price = (
+            price_of(listing, rows=rows)
+            if quote is None
+            else quoted_micro(quote, buyer=buyer, listing=listing, rows=rows, now=now)
+        )
+        if max_price_micro is not None and price > max_price_micro:
+            raise Conflict(
+                "price_changed",
+                f"This costs {price} micro-units now, more than the {max_price_micro} allowed.",
+                price_micro=str(price),
+            )
+        _compare(ticket, listing, price)
         _not_taken(ticket)
-        price = int(ticket.price_micro or 0)
+        _room_for(buyer)
         expires_at = min(
             datetime.fromtimestamp(ticket.expires_at, UTC), now + timedelta(seconds=HOLD_S_MAX)
         )
@@ -111,7 +138,7 @@ def query_create(*, slug: str, buyer: Party, upload: dict[str, Any], now: dateti
             buyer=buyer,
             listing=listing,
             version=listing.version,
-            rows=ticket.shape[0],
+            rows=rows,
             price_micro=price,
             share_id=ticket.share_id,
             scope=ticket.scope,
@@ -192,7 +219,14 @@ def _not_taken(ticket: tickets.Ticket) -> None:
         raise Conflict("scope_taken", "A query with this scope exists; choose another.")
 
 
-def _compare(ticket: tickets.Ticket, listing: Listing) -> None:
+def _room_for(buyer: Party) -> None:
+    """Raises TooMany while too many of a buyer's queries wait: others have a turn too."""
+    waiting = Query.objects.filter(buyer=buyer, ended_at=None).count()
+    if waiting >= WAITING_MAX:
+        raise TooMany(waiting=waiting, retry_after_s=1)
+
+
+def _compare(ticket: tickets.Ticket, listing: Listing, price_micro: int) -> None:
     if not ticket.is_query:
         raise Unprocessable(
             "ticket_mismatch", "The ticket's scope is not a query's.", field="scope"
@@ -202,7 +236,7 @@ def _compare(ticket: tickets.Ticket, listing: Listing) -> None:
             "ticket_mismatch", "The ticket's shape must be [rows, features].", field="shape"
         )
     try:
-        compare(ticket, query_ticket(listing, rows=ticket.shape[0]))
+        compare(ticket, query_ticket(listing, rows=ticket.shape[0], price_micro=price_micro))
         CIRCUITS[INFER].validate(ticket.params)
     except Mismatch as error:
         raise Unprocessable("ticket_mismatch", error.text, field=error.field) from None

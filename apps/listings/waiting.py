@@ -10,9 +10,14 @@ import logging
 import threading
 from collections import defaultdict
 from typing import Any
+from uuid import UUID
 
 import psycopg
 from django.db import connection
+
+from apps.accounts.models import Party
+from apps.listings.models import Query
+from apps.listings.selectors import ENDED, query_ended, query_get
 
 logger = logging.getLogger(__name__)
 CHANNEL = "flai_query"
@@ -58,6 +63,15 @@ class Waiters:
                 if not waiting:
                     del self._waiting[str(query_id)]
 
+    def close(self) -> None:
+        """Stop listening and give the connection back; for whoever takes the database away."""
+        self._stop.set()
+        thread, self._thread = self._thread, None
+        if thread is not None:
+            announce("")  # so that it sees that it is to stop
+            thread.join()
+        self._stop.clear()
+
     def _listen(self, parameters: dict[str, Any]) -> None:
         known = {k: v for k, v in parameters.items() if k not in ("cursor_factory", "context")}
         known.pop("prepare_threshold", None)
@@ -68,6 +82,8 @@ class Waiters:
                     self._listening.set()
                     for note in link.notifies():
                         self._wake(note.payload)
+                        if self._stop.is_set():
+                            return
             except psycopg.Error as error:
                 logger.warning("waiting for queries: %s", type(error).__name__)
             self._listening.clear()
@@ -80,3 +96,22 @@ class Waiters:
 
 
 waiters = Waiters()
+
+
+def ended_within(party: Party, query_id: UUID, wait_s: int) -> tuple[Query, int]:
+    """The buyer's query once it has ended or `wait_s` have passed, and whether it was waited for.
+
+    Holds no database connection meanwhile. Raises NotFound.
+    """
+    query = query_get(party, query_id)
+    if not wait_s or query.state in ENDED:
+        return query, wait_s
+    ended = waiters.register(query_id)
+    try:
+        # It may have ended before we were listening.
+        if not query_ended(query_id):
+            connection.close()
+            ended.wait(wait_s)
+    finally:
+        waiters.forget(query_id, ended)
+    return query_get(party, query_id), wait_s

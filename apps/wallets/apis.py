@@ -15,7 +15,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from apps.accounts.models import Party
-from apps.accounts.permissions import acting_party
+from apps.accounts.permissions import ANY, acting_party
 from apps.accounts.selectors import party_by_slug
 from apps.core.clock import now
 from apps.core.errors import BadInput
@@ -195,6 +195,8 @@ class UnstakesView(_AmountView):
 class LogHeadView(APIView):
     """The newest signed head."""
 
+    key_scope = ANY
+
     @extend_schema(responses={200: dict[str, Any]})
     def get(self, request: Request) -> Response:
         return Response(proofs.head_json(proofs.head()))
@@ -203,6 +205,8 @@ class LogHeadView(APIView):
 class LogHeadsView(APIView):
     """All signed heads, newest first."""
 
+    key_scope = ANY
+
     @extend_schema(responses={200: dict[str, Any]})
     def get(self, request: Request) -> Response:
         return paged(request, TreeHead.objects.all(), proofs.head_json, ordering=("-size",))
@@ -210,6 +214,8 @@ class LogHeadsView(APIView):
 
 class LogEntriesView(APIView):
     """Leaves [start, end), at most 1000."""
+
+    key_scope = ANY
 
     @extend_schema(responses={200: dict[str, Any]})
     def get(self, request: Request) -> Response:
@@ -221,6 +227,8 @@ class LogEntriesView(APIView):
 
 class LogInclusionView(APIView):
     """Proof that a leaf (by index, hash or ref "type:id") is in the log."""
+
+    key_scope = ANY
 
     @extend_schema(responses={200: dict[str, Any]})
     def get(self, request: Request) -> Response:
@@ -234,6 +242,8 @@ class LogInclusionView(APIView):
 class LogConsistencyView(APIView):
     """Proof that the log of an earlier size begins the later one."""
 
+    key_scope = ANY
+
     @extend_schema(responses={200: dict[str, Any]})
     def get(self, request: Request) -> Response:
         first, second = _number(request, "first"), _number(request, "second")
@@ -244,6 +254,8 @@ class LogConsistencyView(APIView):
 
 class LogKeyView(APIView):
     """The key that signs heads."""
+
+    key_scope = ANY
 
     @extend_schema(responses={200: dict[str, Any]})
     def get(self, request: Request) -> Response:

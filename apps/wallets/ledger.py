@@ -46,6 +46,7 @@ logger = logging.getLogger(__name__)
 LEAF_TYPE = "wallets.transfer"
 REVERSAL = "wallets.reversal"
 FUNCTION = "wallets_write"
+TOP_UP = "/wallet/"  # where a balance that is short can be filled
 Phase = Transfer.Phase
 
 
@@ -344,6 +345,7 @@ def _short(account: Account, short_micro: int) -> Exception:
         short=f"{short_micro // 1_000_000:,}.{short_micro % 1_000_000:06d}",
         asset=account.asset.code,
         purpose=account.purpose,
+        top_up=TOP_UP,
     )
 
 

@@ -6,7 +6,7 @@ import { replyKey } from "./mpc/sealing.js";
 import { Refused, demand, hex, signingKey } from "./mpc/wire.js";
 
 const DEADLINE_MS = 90_000;
-const POLL_MS = 2000;
+const WAIT_S = 2; // what the server may hold an answer back, so that we see its state in between
 const PAUSE_MS = 500;
 const NUMBER = /^[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,3})?$/;
 const DONE = { sealed: 1, held: 2, running: 2, released: 2, settled: 4 }; // steps of the course
@@ -83,14 +83,15 @@ const listed = async () => {
 };
 
 const send = ({ upload, key }) =>
-  call(`listings/${form.dataset.listing}/queries/`, {
+  call(`listings/${form.dataset.listing}/inferences/`, {
     method: "POST",
     headers: {
       "Content-Type": "application/json",
       "Idempotency-Key": key,
+      Prefer: `wait=${WAIT_S}`,
       "X-CSRFToken": form.elements.csrfmiddlewaretoken.value,
     },
-    body: JSON.stringify(upload),
+    body: JSON.stringify({ input: upload, max_price_micro: upload.ticket.price_micro }),
   });
 
 // The query once it has ended; what goes wrong on the way is tried again until the time is up.
@@ -98,8 +99,8 @@ const ended = async (id) => {
   const end = Date.now() + DEADLINE_MS;
   for (;;) {
     try {
-      const query = await call(`queries/${id}/?wait_ms=${POLL_MS}`);
-      if (query.state === "settled" || query.state === "released") return query;
+      const query = await call(`inferences/${id}/`, { headers: { Prefer: `wait=${WAIT_S}` } });
+      if (over(query.state)) return query;
       show(query.state);
     } catch (error) {
       if (!(error instanceof TypeError) || Date.now() > end) throw error;
@@ -126,16 +127,17 @@ const say = (text, link = null) => {
 // The course of the payment: what is done, what is under way, what is still to come.
 const show = (state) => {
   part("outcome").hidden = false;
-  const over = state === "settled" || state === "released";
   Array.from(part("course").children).forEach((item, i) => {
     const done = i < DONE[state];
-    const now = i === DONE[state] && !over;
+    const now = i === DONE[state] && !over(state);
     const last = item.dataset.step === "released";
     item.className = last ? "bad" : done ? "done" : now ? "now" : "next";
-    item.hidden = last ? state !== "released" : over && !done;
+    item.hidden = last ? state !== "released" : over(state) && !done;
     if (now || item.dataset.step === state) announce(item.querySelector(".what").textContent);
   });
 };
+
+const over = (state) => state === "settled" || state === "released";
 
 const linkTo = (id) => form.dataset.payment.replace(/[0-]{36}/, id);
 
@@ -172,13 +174,15 @@ const predict = async () => {
   }
   say("");
   busy(true);
+  let query = null;
   if (open.id === null) {
-    open.id = (await send(open)).id;
+    query = await send(open);
+    open.id = query.id;
     Object.assign(part("payment"), { href: linkTo(open.id), hidden: false });
     part("balance")?.remove(); // it was true before this payment
     show("held");
   }
-  const query = await ended(open.id);
+  if (!over(query?.state)) query = await ended(open.id);
   show(query.state);
   const asked = open;
   open = null;

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from django.core.cache import cache
+from django.urls import get_resolver
 from rest_framework.test import APIClient
 
-from apps.accounts.models import ApiKey, Party, PartyKey, User
+from apps.accounts.models import SCOPES, ApiKey, Party, PartyKey, User
+from apps.accounts.permissions import SCOPE_OF_APP
 from apps.accounts.selectors import system_party
 from apps.accounts.services import KEY_DOMAIN
+from apps.core.clock import now
 from apps.core.models import IdempotentCall, OutboxEvent
 from apps.protocol import wire
 
@@ -202,3 +207,114 @@ def test_the_systems_own_parties_are_there():
     ]
     with pytest.raises(KeyError):
         system_party("ada-lovelace")
+
+
+def bearer(key: str) -> APIClient:
+    return APIClient(headers={"Authorization": f"Bearer {key}"})
+
+
+def test_a_key_writes_within_its_scopes_and_reads_within_them(api):
+    signed_up(api)
+    buyer = api.post("/api/v1/keys/", {"label": "shop", "scopes": ["inferences"]}).data
+    assert buyer["scopes"] == ["inferences"]
+    shop = bearer(buyer["api_key"])
+    assert shop.get("/api/v1/me/").status_code == 200
+    assert shop.get("/api/v1/inferences/").status_code == 200
+    money = {"asset": "USDC", "amount_micro": "5"}
+    for answer in (
+        shop.get("/api/v1/wallet/"),
+        shop.post("/api/v1/wallet/faucet/", money, headers={"Idempotency-Key": "f"}),
+        shop.post("/api/v1/keys/", {}),
+        shop.delete(f"/api/v1/keys/{buyer['id']}/"),
+    ):
+        assert (answer.status_code, answer.data["code"]) == (403, "wrong_scope")
+    reader = bearer(api.post("/api/v1/keys/", {"scopes": ["read"]}).data["api_key"])
+    assert reader.get("/api/v1/wallet/").status_code == 200
+    assert reader.post("/api/v1/wallet/faucet/", money).status_code == 403
+
+
+def test_a_key_hands_on_no_more_than_it_has(api):
+    signed_up(api)
+    narrow = api.post("/api/v1/keys/", {"scopes": ["account", "read"]}).data
+    wide = [row for row in api.get("/api/v1/keys/").data["results"] if row["label"] == "sign-up"]
+    by = bearer(narrow["api_key"])
+    assert by.post("/api/v1/keys/", {"scopes": ["read"]}).status_code == 201
+    for answer in (
+        by.post("/api/v1/keys/", {"scopes": ["read", "wallet"]}),
+        by.post("/api/v1/keys/", {}),
+        by.post(f"/api/v1/keys/{wide[0]['id']}/rotate/"),
+    ):
+        assert (answer.status_code, answer.data["code"]) == (403, "scope_not_yours")
+    for scopes in (["everything"], []):
+        assert by.post("/api/v1/keys/", {"scopes": scopes}).status_code == 400
+
+
+def test_an_expired_key_is_refused_and_its_children_expire_with_it(api):
+    signed_up(api)
+    soon = now() + timedelta(hours=1)
+    key = api.post("/api/v1/keys/", {"expires_at": soon.isoformat()}).data
+    child = bearer(key["api_key"]).post("/api/v1/keys/", {}).data
+    assert child["expires_at"] == key["expires_at"] is not None
+    ApiKey.objects.filter(id=key["id"]).update(expires_at=now())
+    answer = bearer(key["api_key"]).get("/api/v1/me/")
+    assert (answer.status_code, answer.data["code"]) == (401, "api_key_expired")
+    past = api.post("/api/v1/keys/", {"expires_at": now().isoformat()})
+    assert (past.status_code, past.data["code"]) == (400, "bad_expiry")
+
+
+def test_a_rotated_key_works_on_under_its_old_secret_for_the_overlap_only(api):
+    signed_up(api)
+    old = api.post("/api/v1/keys/", {"label": "laptop"}).data
+    url = f"/api/v1/keys/{old['id']}/rotate/"
+    new = api.post(url, {"overlap_s": 60}).data
+    assert new["id"] == old["id"] and new["previous_until"] is not None
+    assert [bearer(k["api_key"]).get("/api/v1/me/").status_code for k in (old, new)] == [200, 200]
+    ApiKey.objects.filter(id=old["id"]).update(previous_until=now())
+    assert bearer(old["api_key"]).get("/api/v1/me/").status_code == 401
+    newest = api.post(url).data
+    assert [bearer(k["api_key"]).get("/api/v1/me/").status_code for k in (new, newest)] == [
+        401,
+        200,
+    ]
+    api.delete(f"/api/v1/keys/{old['id']}/")
+    assert bearer(newest["api_key"]).get("/api/v1/me/").status_code == 401
+
+
+def test_a_keys_last_use_is_known_to_the_minute(api):
+    signed_up(api)
+    key = api.post("/api/v1/keys/", {}).data
+    assert key["last_used_at"] is None
+    bearer(key["api_key"]).get("/api/v1/me/")
+    first = ApiKey.objects.get(id=key["id"]).last_used_at
+    bearer(key["api_key"]).get("/api/v1/me/")
+    assert first is not None and ApiKey.objects.get(id=key["id"]).last_used_at == first
+
+
+def test_each_key_has_its_own_rate_and_every_answer_says_it(api, settings):
+    settings.RATE_PER_MINUTE = 3
+    signed_up(api)
+    other = bearer(api.post("/api/v1/keys/", {}).data["api_key"])
+    answers = [other.get("/api/v1/me/") for _ in range(4)]
+    assert [a.status_code for a in answers] == [200, 200, 200, 429]
+    assert [a["RateLimit-Remaining"] for a in answers] == ["2", "1", "0", "0"]
+    assert {a["RateLimit-Limit"] for a in answers} == {"3"}
+    assert answers[0]["RateLimit-Policy"] == "3;w=60"
+    assert 0 < int(answers[3]["Retry-After"]) <= 60
+    assert answers[3]["Content-Type"] == "application/problem+json"
+    assert api.get("/api/v1/me/").status_code == 200
+
+
+def test_every_view_says_which_scope_it_needs():
+    """An app that nobody listed would ask for the widest scope, silently."""
+    apps = {type_.__module__.split(".")[1] for type_ in views()}
+    assert apps <= set(SCOPE_OF_APP) and set(SCOPE_OF_APP.values()) <= set(SCOPES)
+
+
+def views() -> set[type]:
+    found = set()
+    for pattern in get_resolver().url_patterns:
+        for inner in getattr(pattern, "url_patterns", ()):
+            view = getattr(inner.callback, "cls", None) if hasattr(inner, "callback") else None
+            if view is not None:
+                found.add(view)
+    return found

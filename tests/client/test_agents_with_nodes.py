@@ -126,7 +126,8 @@ class Bridge:
                 return httpx.Response(200, json=state)
             case "GET", ["listings", _]:
                 return httpx.Response(200, json=self.listing())
-            case "POST", ["listings", _, "queries"]:
+            case "POST", ["listings", _, "inferences"]:
+                body = body["input"]
                 key = request.headers["Idempotency-Key"]
                 if key not in self.answered:
                     try:
@@ -136,8 +137,8 @@ class Bridge:
                         return httpx.Response(422, json=no)
                     self.answered[key] = (body, self.query(body))
                 same = self.answered[key][0] == body
-                return httpx.Response(201 if same else 409, json=self.answered[key][1])
-            case "GET", ["queries", query_id]:
+                return httpx.Response(200 if same else 409, json=self.answered[key][1])
+            case "GET", ["inferences", query_id]:
                 return httpx.Response(200, json=self.queries[query_id])
         return httpx.Response(404, json={"code": "not_found", "detail": "Nothing here."})
 
@@ -289,7 +290,7 @@ def test_a_query_whose_buyer_died_is_paid_once_and_still_opened(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(Buyer, "collect", killed)
+        patched.setattr(Buyer, "_ended", killed)
         Buyer(Home(tmp_path), SUBDAO, api=bridge.api()).predict(rows, idempotency_key="visit-7")
     again = Buyer(Home(tmp_path), SUBDAO, api=bridge.api())
     answer = again.predict(rows, idempotency_key="visit-7")

@@ -96,7 +96,7 @@ def test_errors_have_ways_out(built: worlds.World) -> None:
 
 def test_a_key_is_shown_once_and_revoked(member: Client) -> None:
     account = reverse("explorer:account")
-    made = member.post(account, {"label": "staging"})
+    made = member.post(account, {"label": "staging", "may": "buy", "days": "30"})
     page = made.content.decode()
     key = page.split('id="fresh-key">')[1].split("<")[0]
     assert key.startswith("flai_") and "no-store" in made.headers["Cache-Control"]

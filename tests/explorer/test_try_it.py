@@ -234,7 +234,7 @@ def test_a_buyer_predicts_in_the_page_and_pays_once(sale: Any, asker: Any) -> No
     found = needles(sale, ROW)
     assert found.found_in(str(ROW).encode()) == {"row"}  # the search finds what it should
     assert [c for c in sent.calls() if c.startswith("POST")] == [
-        f"POST {page.url.split('/models/')[0]}/api/v1/listings/{sale.listing.slug}/queries/"
+        f"POST {page.url.split('/models/')[0]}/api/v1/listings/{sale.listing.slug}/inferences/"
     ]
     assert found.found_in(sent.bytes()) == set()
 
@@ -291,15 +291,17 @@ def test_an_answer_that_the_nodes_did_not_sign_for_is_not_shown(sale: Any, asker
     page = visitor.page
 
     def forge(route: Any) -> None:
-        answer = route.fetch()
+        prefers = {k: v for k, v in route.request.headers.items() if k != "prefer"}
+        answer = route.fetch(headers=prefers)
         body = answer.json()
         for receipt in (body.get("job") or {}).get("receipts", []):
             receipt["receipt"]["sealed"] = "00" * 32
         route.fulfill(response=answer, json=body)
 
-    page.route("**/api/v1/queries/**", forge)
+    page.route("**/api/v1/**/inferences/**", forge)
     fill(page, ROW)
-    page.get_by_role("button", name="Pay $0.50 and predict").click()
+    with page.expect_response(lambda answer: answer.request.method == "POST"):
+        page.get_by_role("button", name="Pay $0.50 and predict").click()
     drain_until(answered)
     page.get_by_text("the nodes did not sign for it").wait_for()
     assert not page.locator("#try-answer").is_visible()

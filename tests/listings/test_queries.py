@@ -22,18 +22,9 @@ from apps.listings.models import Query
 from apps.protocol import tickets, wire
 from apps.wallets.models import Account, Transfer
 from apps.wallets.services import account, faucet
-from tests.support.market import PRICE, Market, drain, drain_until
-from tests.support.nodes import NodeSet
+from tests.support.market import PRICE, drain, drain_until
 
 ROWS = [[0.5, -1.0], [2.0, 0.25]]
-
-
-@pytest.fixture
-def sale(market):
-    held = market.train()
-    market.listing = market.accept(held)
-    market.held = held
-    return market
 
 
 def balance(market, purpose: str = "main") -> tuple[int, int]:
@@ -71,24 +62,30 @@ def test_a_query_is_held_then_answered_and_paid(sale) -> None:
 def test_the_api_replays_the_same_key_and_refuses_another_body(sale) -> None:
     sale.fund()
     client = client_of(sale)
-    url = f"/api/v1/listings/{sale.listing.slug}/queries/"
-    upload = sale.row(sale.listing, ROWS[:1])
+    url = f"/api/v1/listings/{sale.listing.slug}/inferences"  # with its slash and without
+    upload = {"input": sale.row(sale.listing, ROWS[:1])}
     assert client.post(url, upload).status_code == 400
     headers = {"Idempotency-Key": "k1"}
     first = client.post(url, upload, headers=headers)
-    assert first.status_code == 201, first.json()
+    assert first.status_code == 202, first.json()
+    mine = first.headers["Location"]
     again = client.post(url, upload, headers=headers)
     assert again.json() == first.json() and again.headers["Idempotency-Replayed"] == "true"
-    other = client.post(url, sale.row(sale.listing, ROWS[:1]), headers=headers)
+    other = client.post(url, {"input": sale.row(sale.listing, ROWS[:1])}, headers=headers)
     assert (other.status_code, other.json()["code"]) == (409, "idempotency_conflict")
     same_share = client.post(url, upload, headers={"Idempotency-Key": "k2"})
     assert (same_share.status_code, same_share.json()["code"]) == (409, "share_id_taken")
     assert Query.objects.count() == 1 and balance(sale) == (10_000_000, PRICE)
     drain()
-    answer = client.get(f"/api/v1/queries/{first.json()['id']}/").json()
+    answer = client.get(mine).json()
     assert answer["state"] == "settled" and len(answer["sealed"]) == 3
     assert len(answer["job"]["receipts"]) == 3
-    mine = f"/api/v1/queries/{first.json()['id']}/"
+    ended = client.post(url, upload, headers=headers)
+    assert (ended.status_code, ended.json()) == (200, answer)
+    listed = client.get("/api/v1/inferences/", {"state": "settled"}).json()["results"]
+    assert [row["id"] for row in listed] == [answer["id"]]
+    assert client.get("/api/v1/inferences/", {"listing": "another"}).json()["results"] == []
+    assert client.get("/api/v1/inferences/", {"state": "?"}).status_code == 400
     assert APIClient().get(mine).status_code == 401
     sale.buyer = sale.backer
     assert client_of(sale).get(mine).status_code == 404
@@ -98,12 +95,14 @@ def test_a_poor_buyer_is_told_to_top_up_and_nothing_is_written(sale) -> None:
     client = client_of(sale)
     sale.fund(PRICE - 1)
     answer = client.post(
-        f"/api/v1/listings/{sale.listing.slug}/queries/",
-        sale.row(sale.listing, ROWS[:1]),
+        f"/api/v1/listings/{sale.listing.slug}/inferences/",
+        {"input": sale.row(sale.listing, ROWS[:1])},
         headers={"Idempotency-Key": "k"},
     )
     assert (answer.status_code, answer.json()["code"]) == (402, "insufficient_balance")
     assert "op up" in answer.json()["detail"]
+    facts = {name: answer.json()[name] for name in ("short_micro", "asset", "top_up")}
+    assert facts == {"short_micro": "1", "asset": "USDC", "top_up": "/wallet/"}
     assert not Query.objects.exists() and balance(sale) == (PRICE - 1, 0)
 
 
@@ -155,14 +154,14 @@ def test_an_altered_commitment_is_refused_by_the_nodes_and_costs_nothing(sale) -
 def test_one_share_posted_at_once_under_many_keys_is_one_query(sale) -> None:
     sale.fund()
     upload = sale.row(sale.listing, ROWS[:1])
-    url = f"/api/v1/listings/{sale.listing.slug}/queries/"
+    url = f"/api/v1/listings/{sale.listing.slug}/inferences/"
     clients = [client_of(sale) for _ in range(4)]
     answers, barrier = [], threading.Barrier(len(clients))
 
     def post(client: APIClient, key: str) -> None:
         try:
             barrier.wait(timeout=20)
-            answer = client.post(url, upload, headers={"Idempotency-Key": key})
+            answer = client.post(url, {"input": upload}, headers={"Idempotency-Key": key})
             answers.append((answer.status_code, answer.json().get("code")))
         finally:
             close_old_connections()
@@ -172,7 +171,7 @@ def test_one_share_posted_at_once_under_many_keys_is_one_query(sale) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert sorted(answers, key=str) == [(201, None), *[(409, "share_id_taken")] * 3]
+    assert sorted(answers, key=str) == [(202, None), *[(409, "share_id_taken")] * 3]
     assert Query.objects.count() == 1 and balance(sale) == (10_000_000, PRICE)
 
 
@@ -245,17 +244,6 @@ def test_a_worker_that_died_is_followed_up_and_the_buyer_pays_once(sale) -> None
     assert query.state == "settled", (query.reason, query.job.reason)
     assert charges(query.id) == ["pend", "post"]
     assert balance(sale) == (10_000_000 - PRICE, 0)
-
-
-@pytest.fixture
-def mortal(transactional_db, settings, tmp_path):
-    nodes = NodeSet(tmp_path / "nodes")
-    nodes.start()
-    made = Market(nodes, settings, tmp_path)
-    made.held = made.train()
-    made.listing = made.accept(made.held)
-    yield made
-    nodes.stop()
 
 
 def test_a_node_killed_during_a_query_costs_a_retry_and_no_second_charge(mortal) -> None:

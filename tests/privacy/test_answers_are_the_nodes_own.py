@@ -43,12 +43,12 @@ class Site:
         match request.method, request.url.path.removeprefix("/api/v1/").split("/")[:-1]:
             case "GET", ["listings", _]:
                 return httpx.Response(200, json=self.listing())
-            case "POST", ["listings", _, "queries"]:
-                upload = json.loads(request.content)
+            case "POST", ["listings", _, "inferences"]:
+                upload = json.loads(request.content)["input"]
                 query = self.compute(upload)
                 self.asked[query["id"]] = self.bend(upload, query)
-                return httpx.Response(201, json=query)
-            case "GET", ["queries", query_id]:
+                return httpx.Response(202, json={"id": query["id"], "state": "held"})
+            case "GET", ["inferences", query_id]:
                 return httpx.Response(200, json=self.asked[query_id])
         raise AssertionError(request.url)
 

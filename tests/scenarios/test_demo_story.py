@@ -203,7 +203,7 @@ def test_no_request_carries_anything_in_the_clear(played: Any, needles: Needles)
     _, _, home = played
     bodies = [file.read_bytes() for file in (home.parent / "recorded").iterdir()]
     traffic = b"\n".join(bodies)
-    for path in (rb"/rounds/[^/]+/shares/ 2", rb"/listings/[^/]+/queries/ 2", rb"/jobs 200"):
+    for path in (rb"/rounds/[^/]+/shares/ 2", rb"/listings/[^/]+/inferences/ 2", rb"/jobs 200"):
         assert re.search(path, traffic), path
     sent = {path.name[:-5] for path in (home / "demo" / "sites").glob("*/uploads/*.json")}
     assert len(sent) == 15

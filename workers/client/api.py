@@ -18,6 +18,7 @@ T = TypeVar("T")
 RETRY_STATUS = frozenset({429, 502, 503, 504})
 ATTEMPTS = 4
 BACKOFF_S = 0.25
+RETRY_AFTER_S_MAX = 10.0
 TIMEOUT_S = 30.0
 
 
@@ -61,12 +62,21 @@ class Api:
     def close(self) -> None:
         self._http.close()
 
-    def get(self, path: str, **params: Any) -> Any:
+    def get(self, path: str, *, wait_s: int = 0, **params: Any) -> Any:
+        """`wait_s`: the server may hold its answer back so long, until there is an end to tell."""
         query = {name: value for name, value in params.items() if value is not None}
-        return self._send("GET", path, params=query, repeat=True)
+        return self._send("GET", path, params=query, headers=_prefer(wait_s), repeat=True)
 
-    def post(self, path: str, body: Any = None, *, idempotency_key: str | None = None) -> Any:
+    def post(
+        self,
+        path: str,
+        body: Any = None,
+        *,
+        idempotency_key: str | None = None,
+        wait_s: int = 0,
+    ) -> Any:
         headers = {"Idempotency-Key": idempotency_key} if idempotency_key else {}
+        headers |= _prefer(wait_s)
         body = {} if body is None else body
         return self._send("POST", path, json=body, headers=headers, repeat=bool(idempotency_key))
 
@@ -103,8 +113,22 @@ class Api:
             else:
                 if response.status_code not in RETRY_STATUS or last:
                     return _answer(response)
+                wait_s = _retry_after_s(response)
+                if wait_s is not None:
+                    pause.wait(wait_s)
+                    continue
             pause.wait(BACKOFF_S * 2 ** (attempt - 1))
         raise AssertionError("unreachable: the last attempt returns or raises")
+
+
+def _prefer(wait_s: int) -> dict[str, str]:
+    return {"Prefer": f"wait={wait_s}"} if wait_s else {}
+
+
+def _retry_after_s(response: httpx.Response) -> float | None:
+    """What the server asks for, as far as we go along with it; None where it says nothing."""
+    text = response.headers.get("Retry-After", "")
+    return min(float(text), RETRY_AFTER_S_MAX) if text.isdecimal() else None
 
 
 def _unreachable(url: str, error: Exception, *, paying: bool) -> str:

@@ -32,7 +32,8 @@ INFER = "logistic_infer@1"
 SLOT = "row"
 TICKET_LIFETIME_S = 600
 QUERY_DEADLINE_S = 90.0
-POLL_MS = 2000
+WAIT_S = 10
+ENDED = ("settled", "released")
 
 
 @dataclass(frozen=True)
@@ -91,11 +92,12 @@ class Buyer:
             self.home.forget_query(_kept_name(key))
             upload, reply_private = self._kept_query(rows, key)
             query = self._post(upload, key)
-        return self.collect(query["id"], upload["ticket"], reply_private)
+        return self._open(self._ended(query), upload["ticket"], reply_private)
 
     def _post(self, upload: Mapping[str, Any], key: str) -> dict[str, Any]:
-        query = self.api.post(f"listings/{self.slug}/queries/", upload, idempotency_key=key)
-        return dict(query)
+        body = {"input": upload, "max_price_micro": upload["ticket"]["price_micro"]}
+        path = f"listings/{self.slug}/inferences/"
+        return dict(self.api.post(path, body, idempotency_key=key, wait_s=WAIT_S))
 
     def _kept_query(self, rows: Sequence[Sequence[float]], key: str) -> tuple[dict[str, Any], Any]:
         question = json.dumps([self.slug, [[float(value) for value in row] for row in rows]])
@@ -155,12 +157,22 @@ class Buyer:
         Raises: ClientError when released; ClientError("not_receipted") when the pinned nodes did
         not sign for these very parts.
         """
+        return self._open(self._ended({"id": query_id, "state": "held"}), ticket, reply_private)
+
+    def _ended(self, query: dict[str, Any]) -> dict[str, Any]:
+        """The query when it has ended: at once if it has already."""
+        if query["state"] in ENDED:
+            return query
 
         def ended() -> dict[str, Any] | None:
-            answer = self.api.get(f"queries/{query_id}/", wait_ms=POLL_MS)
-            return answer if answer["state"] in ("settled", "released") else None
+            answer = self.api.get(f"inferences/{query['id']}/", wait_s=WAIT_S)
+            return answer if answer["state"] in ENDED else None
 
-        query = wait_for(ended, deadline_s=QUERY_DEADLINE_S, what="the answer", every_s=0.05)
+        return wait_for(ended, deadline_s=QUERY_DEADLINE_S, what="the answer", every_s=0.05)
+
+    def _open(
+        self, query: dict[str, Any], ticket: Mapping[str, Any], reply_private: Any
+    ) -> Prediction:
         if query["state"] == "released":
             why = query.get("reason") or "the nodes could not compute it"
             raise ClientError(f"No answer: {why}. You were not charged.", code="released")
@@ -174,12 +186,12 @@ class Buyer:
             ) from None
         logits = (values.reshape(-1) / 2.0**f).tolist()
         self.home.journal.write(
-            "answered", query=query_id, listing=self.slug, price_micro=str(query["price_micro"])
+            "answered", query=query["id"], listing=self.slug, price_micro=str(query["price_micro"])
         )
         return Prediction(
             probabilities=tuple(sigmoid(z) for z in logits),
             logits=tuple(logits),
-            query_id=query_id,
+            query_id=query["id"],
             price_micro=int(query["price_micro"]),
         )
 

@@ -1,0 +1,53 @@
+"""Are all nodes of a set there? Asked only after one was missed, so that a request costs nothing.
+
+A worker that misses a node leaves a note in the cache; while it lies there, whoever wants a new
+computation has the nodes asked first. Without a cache nothing is refused: the job waits instead.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from django.core.cache import cache
+from redis.exceptions import RedisError
+
+from apps.compute import control
+from apps.compute.selectors import members_by_fingerprint
+from apps.core.errors import DomainError
+
+logger = logging.getLogger(__name__)
+NOTE = "nodes_missed"
+NOTE_S = 10
+RETRY_AFTER_S = 2
+
+
+class NodesShort(DomainError):
+    """Every computation needs all nodes of its set."""
+
+    code = "nodes_short"
+    status = 503
+    text = "{names} does not answer, and every inference needs all nodes. Nothing was charged."
+
+
+def nodes_missed() -> None:
+    """A node did not answer."""
+    try:
+        cache.set(NOTE, True, NOTE_S)
+    except (RedisError, OSError):
+        logger.warning("no cache to note missed nodes in")
+
+
+def nodes_ensure(fingerprints: Sequence[str]) -> None:
+    """Raises NodesShort when one was missed lately and one of these does not answer now."""
+    try:
+        missed = cache.get(NOTE)
+    except (RedisError, OSError):
+        return
+    if not missed:
+        return
+    members = members_by_fingerprint(list(fingerprints))
+    away = [m.name for m, up in zip(members, control.health(members)) if not up]
+    if away:
+        raise NodesShort(names=", ".join(away), retry_after_s=RETRY_AFTER_S)
+    cache.delete(NOTE)

@@ -1,0 +1,85 @@
+"""Examples in the API's description. The shapes are real; the values stand for sealed bytes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from drf_spectacular.utils import OpenApiExample
+
+_INFERENCE_ID = "6f1c1c1e-8d0a-4a57-9f0e-0d4d7c0a4c11"
+_TICKET: dict[str, Any] = {
+    "v": 1,
+    "type": "share",
+    "scope": "query:5b7f0a1e",
+    "slot": "row",
+    "circuits": ["logistic_infer@1"],
+    "params": {"features": 30, "rows": 1},
+    "shape": [1, 30],
+    "reply_key": "9f…64 hex digits",
+    "price_micro": "500000",
+    "resolution": "logit",
+    "…": "as GET /listings/{slug}/ says; workers.client makes and signs it",
+}
+
+REQUEST = OpenApiExample(
+    "One sealed row",
+    value={
+        "input": {
+            "ticket": _TICKET,
+            "signature": "4b…128 hex digits",
+            "envelopes": ["base64", "base64", "base64"],
+            "correction": "base64",
+        },
+        "max_price_micro": "500000",
+    },
+    request_only=True,
+)
+SETTLED = OpenApiExample(
+    "Answered and paid",
+    value={
+        "id": _INFERENCE_ID,
+        "state": "settled",
+        "listing": "response-to-immunotherapy",
+        "version": 1,
+        "rows": 1,
+        "price_micro": "500000",
+        "currency": "USDC",
+        "hold_id": "0b0f6f5e-6f70-4f2e-8d43-2a5d7f0b8a10",
+        "ticket_id": "c0…64 hex digits",
+        "sealed": [{"node": "node-0", "fingerprint": "a1…64 hex digits", "blob": "base64"}],
+        "job": {"id": "d1…32 hex digits", "circuit": "logistic_infer@1", "state": "done"},
+        "reason": None,
+        "timeline": [{"state": "settled", "at": "2026-11-24T12:00:00.031Z"}],
+        "created_at": "2026-11-24T12:00:00Z",
+        "expires_at": "2026-11-24T12:10:00Z",
+    },
+    response_only=True,
+    status_codes=["200"],
+)
+SHORT = OpenApiExample(
+    "Short of money",
+    value={
+        "type": "urn:flai:problem:insufficient_balance",
+        "title": "Payment Required",
+        "status": 402,
+        "code": "insufficient_balance",
+        "detail": "The balance is short by 0.400000 USDC (main). Nothing was charged.",
+        "short_micro": "400000",
+        "asset": "USDC",
+        "top_up": "/wallet/",
+    },
+    response_only=True,
+)
+NODES = OpenApiExample(
+    "A node is away",
+    value={
+        "type": "urn:flai:problem:nodes_short",
+        "title": "Service Unavailable",
+        "status": 503,
+        "code": "nodes_short",
+        "detail": "node-2 does not answer, and every inference needs all nodes.",
+        "retry_after_s": 2,
+    },
+    response_only=True,
+)
+QUOTE = OpenApiExample("Ten rows", value={"rows": 10}, request_only=True)

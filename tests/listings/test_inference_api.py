@@ -1,0 +1,164 @@
+"""The shape of the paid API: waiting, cancelling, quotes, rates, and nodes that are away."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+from django.db import close_old_connections
+
+from apps.compute.models import JobState
+from apps.core.clock import now
+from apps.core.prefer import preferred_wait_s
+from apps.listings import running, services
+from apps.listings.models import Query
+from apps.subdaos.models import Dao
+from tests.listings.test_queries import ROWS, balance, charges, client_of
+from tests.support.market import PRICE, drain
+
+
+
+
+def inferences(market) -> str:
+    return f"/api/v1/listings/{market.listing.slug}/inferences/"
+
+
+def buy(market, client, key="k", rows=1, **more):
+    body = {"input": market.row(market.listing, ROWS[:rows], **more.pop("ticket", {}))}
+    headers = {"Idempotency-Key": key} | more.pop("headers", {})
+    return client.post(inferences(market), body | more, headers=headers)
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [
+        ("wait=3", 3),
+        ("respond-async, wait=3", 3),
+        ('WAIT="7"', 7),
+        ("wait=999", 20),
+        ("wait=", 0),
+        ("wait=-1", 0),
+        ("await=5", 0),
+        ("", 0),
+    ],
+)
+def test_a_preference_to_wait_is_read_as_rfc_7240_has_it(header, seconds) -> None:
+    request = type("Request", (), {"headers": {"Prefer": header}})
+    assert preferred_wait_s(request) == seconds
+
+
+def test_who_would_rather_wait_gets_the_answer_in_the_same_request(sale) -> None:
+    sale.fund()
+
+    def work() -> None:
+        try:
+            while not Query.objects.exists():
+                threading.Event().wait(0.01)
+            drain()
+        finally:
+            close_old_connections()
+
+    worker = threading.Thread(target=work)
+    worker.start()
+    answer = buy(sale, client_of(sale), headers={"Prefer": "wait=20"})
+    worker.join()
+    assert (answer.status_code, answer.json()["state"]) == (200, "settled")
+    assert answer.headers["Preference-Applied"] == "wait=20"
+    assert len(answer.json()["sealed"]) == 3 and len(answer.json()["job"]["receipts"]) == 3
+    assert balance(sale) == (10_000_000 - PRICE, 0)
+
+
+def test_a_queued_inference_can_be_cancelled_and_costs_nothing(sale) -> None:
+    sale.fund()
+    client = client_of(sale)
+    made = buy(sale, client)
+    cancel = made.headers["Location"] + "cancel/"
+    for _ in range(2):
+        answer = client.post(cancel)
+        assert (answer.status_code, answer.json()["state"]) == (200, "released")
+    assert answer.json()["reason"] == running.CANCELLED
+    assert balance(sale) == (10_000_000, 0)
+    assert charges(made.json()["id"]) == ["pend", "void"]
+    drain()
+    query = Query.objects.get()
+    assert (query.state, query.job.state, query.job.attempt) == ("released", JobState.FAILED, 0)
+
+
+def test_what_the_nodes_have_begun_is_not_cancelled(sale) -> None:
+    sale.fund()
+    client = client_of(sale)
+    made = buy(sale, client)
+    running._claim(made.json()["id"])
+    answer = client.post(made.headers["Location"] + "cancel/")
+    assert (answer.status_code, answer.json()["code"]) == (409, "already_running")
+    assert balance(sale) == (10_000_000, PRICE)
+    Query.objects.get().job.__class__.objects.update(lease_until=now())
+    drain()
+    settled = client.post(made.headers["Location"] + "cancel/")
+    assert (settled.status_code, settled.json()["code"]) == (409, "already_running")
+    assert balance(sale) == (10_000_000 - PRICE, 0)
+
+
+def test_a_quoted_price_holds_and_another_is_refused(sale) -> None:
+    sale.fund()
+    client = client_of(sale)
+    url = f"/api/v1/listings/{sale.listing.slug}/quote/"
+    quote = client.post(url, {"rows": 2}).json()
+    assert (quote["price_micro"], quote["short_micro"]) == (str(2 * PRICE), "0")
+    assert quote["available_micro"] == "10000000"
+    dao = Dao.objects.get(pk=sale.listing.dao_id)
+    dao.params["price_micro"] = str(3 * PRICE)
+    dao.save()
+    dear = buy(sale, client, rows=2, max_price_micro=str(2 * PRICE))
+    assert (dear.status_code, dear.json()["code"]) == (409, "price_changed")
+    assert dear.json()["price_micro"] == str(6 * PRICE)
+    other = buy(sale, client, rows=1, quote=quote["quote"])
+    assert (other.status_code, other.json()["code"]) == (422, "bad_quote")
+    forged = buy(sale, client, rows=2, quote=quote["quote"] + "x")
+    assert (forged.status_code, forged.json()["code"]) == (422, "bad_quote")
+    assert balance(sale) == (10_000_000, 0)
+    held = buy(sale, client, rows=2, quote=quote["quote"])
+    assert held.status_code == 202, held.json()
+    assert balance(sale) == (10_000_000, 2 * PRICE)
+
+
+def test_a_quote_ends(sale, monkeypatch) -> None:
+    sale.fund()
+    client = client_of(sale)
+    monkeypatch.setattr("apps.listings.quoting.QUOTE_LIFE", now() - now())
+    quote = client.post(f"/api/v1/listings/{sale.listing.slug}/quote/", {"rows": 1}).json()
+    late = buy(sale, client, quote=quote["quote"])
+    assert (late.status_code, late.json()["code"]) == (409, "quote_expired")
+
+
+def test_a_buyer_with_too_many_waiting_is_told_to_come_again(sale, monkeypatch) -> None:
+    sale.fund()
+    monkeypatch.setattr(services, "WAITING_MAX", 1)
+    client = client_of(sale)
+    assert buy(sale, client, "a").status_code == 202
+    full = buy(sale, client, "b")
+    assert (full.status_code, full.json()["code"]) == (429, "too_many_waiting")
+    assert full.headers["Retry-After"] == "1"
+    assert balance(sale) == (10_000_000, PRICE)
+    quotas = client.get("/api/v1/quotas/").json()
+    assert quotas["waiting"] == 1 and quotas["requests"]["used"] >= 3
+
+
+def test_while_a_node_is_away_new_questions_are_told_so_and_nothing_is_held(
+    mortal,
+) -> None:
+    mortal.fund()
+    client = client_of(mortal)
+    mortal.nodes.kill(1)
+    first = buy(mortal, client, "a")
+    assert first.status_code == 202  # nobody knows yet
+    assert running.query_run(query_id=first.json()["id"]) is False
+    short = buy(mortal, client, "b")
+    assert (short.status_code, short.json()["code"]) == (503, "nodes_short")
+    assert short.headers["Retry-After"] == "2" and mortal.nodes.descriptors[1]["name"] in str(
+        short.json()["detail"]
+    )
+    assert balance(mortal) == (10_000_000, PRICE)
+    mortal.nodes.start(1)
+    assert buy(mortal, client, "b").status_code == 202
+    drain()
