@@ -9,6 +9,11 @@ import hashlib
 from datetime import UTC, datetime
 
 MICRO = 1_000_000
+SCORING_NAMES = {
+    "taylor": "Direction at the mean update",
+    "shapley": "Exact Shapley value",
+    "leave_one_out": "Leaving each site out",
+}
 
 
 def exact(micro: int) -> str:

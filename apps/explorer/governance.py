@@ -35,6 +35,7 @@ KINDS = {
     "training.accept_version": "Accept a model version",
     "training.open_round": "Open a training round",
     "subdaos.set_price": "Change the price",
+    "subdaos.set_scoring": "Change how contributions are scored",
     "subdaos.pay": "Pay from the treasury",
 }
 

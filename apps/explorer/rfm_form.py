@@ -19,7 +19,7 @@ from apps.explorer.fields import (
     MetricField,
     PercentField,
 )
-from apps.explorer.formatting import duration, short
+from apps.explorer.formatting import SCORING_NAMES, duration, short
 from apps.protocol.rfm_spec import MODEL_CLASSES, STANDARDS, SpecError, check_spec
 
 STANDARD_NAMES = {
@@ -55,7 +55,7 @@ PLACES = {
         f"governance.{name}": name
         for name in (
             "voting_delay_s", "voting_period_s", "timelock_s", "quorum_bps", "threshold_bps",
-            "epoch_s", "min_custodians", "min_validators", "min_rows",
+            "epoch_s", "min_custodians", "min_validators", "min_rows", "scoring",
         )
     },
 }  # fmt: skip
@@ -149,6 +149,13 @@ class RfmForm(forms.Form):
     min_custodians = forms.IntegerField(label="Least custodians", initial=3, min_value=3)
     min_validators = forms.IntegerField(label="Least validators", initial=1, min_value=1)
     min_rows = forms.IntegerField(label="Least rows a site", initial=20, min_value=5)
+    scoring = forms.ChoiceField(
+        label="Contributions are scored by",
+        choices=list(SCORING_NAMES.items()),
+        required=False,
+        help_text="What each site's score, and so its pay, is made of. Members can change it by "
+        "vote.",
+    )
     share_sbgt = PercentField(label="Contributors (SBGT)", initial="60")
     share_sdt = PercentField(label="Owners (SDT)", initial="28")
     share_treasury = PercentField(label="Treasury", initial="12")
@@ -180,6 +187,7 @@ class RfmForm(forms.Form):
             "min_validators",
             "min_rows",
         ]
+        scoring = {"scoring": data["scoring"]} if data["scoring"] else {}
         return {
             "objective": data["objective"],
             "model_class": data["model_class"],
@@ -189,7 +197,7 @@ class RfmForm(forms.Form):
             "label": {"name": data["label_name"], "positive": data["label_positive"]},
             "strata": {"column": column, "values": values} if column or values else None,
             "gates": gates,
-            "governance": {name: data[name] for name in governance},
+            "governance": {name: data[name] for name in governance} | scoring,
             "price_micro": str(data["price"]),
             "funding": {"target_micro": str(data["target"]), "deadline_s": data["deadline"]},
             "terms": {
@@ -248,7 +256,11 @@ def initial_from(title: str, spec: dict[str, Any]) -> dict[str, Any]:
         "deadline": duration(spec["funding"]["deadline_s"]),
         **spans,
         **{name: f"{governance[name] / 100:g}" for name in ("quorum_bps", "threshold_bps")},
-        **{name: governance[name] for name in ("min_custodians", "min_validators", "min_rows")},
+        **{
+            name: governance[name]
+            for name in ("min_custodians", "min_validators", "min_rows", "scoring")
+            if name in governance
+        },
         "share_sbgt": f"{terms['sbgt_bps'] / 100:g}",
         "share_sdt": f"{terms['sdt_bps'] / 100:g}",
         "share_treasury": f"{terms['treasury_bps'] / 100:g}",

@@ -15,8 +15,8 @@ from django.views.decorators.http import require_POST
 from apps.core import clock
 from apps.core.errors import DomainError
 from apps.explorer.fields import AmountField
+from apps.explorer.formatting import SCORING_NAMES, bps, duration, exact
 from apps.explorer.formatting import amount as amount_parts
-from apps.explorer.formatting import bps, duration, exact
 from apps.explorer.page import act, explain, paged, party_of, show
 from apps.explorer.rfm_form import STANDARD_NAMES, RfmForm, initial_from
 from apps.explorer.wallet import OnceForm
@@ -225,6 +225,7 @@ def _rules(spec: dict[str, Any]) -> list[tuple[str, str]]:
         ("Epoch", duration(governance["epoch_s"])),
         ("Least custodians", str(governance["min_custodians"])),
         ("Least validators", str(governance["min_validators"])),
+        ("Contributions are scored by", SCORING_NAMES[governance.get("scoring", "taylor")]),
         ("Nodes", f"{governance['n']}, of which {governance['t']} may be curious"),
     ]
 

@@ -9,6 +9,7 @@ from uuid import UUID
 from django.http import Http404, HttpRequest, HttpResponse
 
 from apps.compute.models import Receipt
+from apps.explorer.formatting import SCORING_NAMES
 from apps.explorer.page import show
 from apps.training.models import Member, Round, Score, Submission
 
@@ -19,6 +20,17 @@ PHASES = [
     ("computing", "Compute", "Nodes score, combine and test, without opening anything else."),
     ("done", "Result", "A version goes to the vote."),
 ]
+SCORING_TEXT = {
+    "taylor": "The nodes go most of the way to the mean of all updates and ask, on the validators' "
+    "private data, whether going on towards this site's update makes the predictions better. "
+    "It finds sites that pull the wrong way well, and tells good ones apart coarsely.",
+    "shapley": "The nodes try every group of sites and give each site its average gain in the "
+    "predictions on the validators' private data, over all orders in which sites could have "
+    "joined. A site that brings what another brought already shares that gain with it.",
+    "leave_one_out": "The nodes combine all updates, then all but this site's, and compare the "
+    "predictions on the validators' private data. A site that others could replace "
+    "scores little, however good it is.",
+}
 STAGES = {"moments": "Sums", "round": "Update or holdout"}
 
 
@@ -42,6 +54,8 @@ def round_page(request: HttpRequest, round_id: UUID) -> HttpResponse:
         phases=_strip(held.phase),
         sites=_sites(held, scores),
         has_scores=bool(scores),
+        scoring=SCORING_NAMES[held.scoring],
+        scoring_text=SCORING_TEXT[held.scoring],
         version=version,
         evidence=version.evidence if version else None,
         jobs=[{"job": job, "receipts": receipts[job.id]} for job in jobs],

@@ -10,7 +10,7 @@ from django.http import Http404, HttpRequest, HttpResponse
 from apps.accounts.models import Party
 from apps.core import clock
 from apps.core.errors import NotFound
-from apps.explorer.formatting import bps, duration
+from apps.explorer.formatting import SCORING_NAMES, bps, duration
 from apps.explorer.page import paged, show
 from apps.governance.models import Proposal
 from apps.governance.selectors import with_state
@@ -106,6 +106,7 @@ def parameters(params: dict[str, Any]) -> list[tuple[str, str]]:
         "min_validators": ("Least validators", str),
         "min_rows": ("Least rows a site", str),
         "stake_boost_bps": ("A staked token counts", lambda v: f"{int(v) / 10_000:g} ×"),
+        "scoring": ("Contributions are scored by", lambda v: SCORING_NAMES.get(v, v)),
         "resolution": ("Answers are given as", str),
         "engine": ("Engine", str),
     }

@@ -5,18 +5,18 @@ Arrays are NumPy float64; w_k has the intercept last; rows are standardised feat
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from apps.protocol.circuits.games import SCORING_POINT, coalitions
+
 Real = npt.NDArray[np.float64]
 
 FLAG_SHARE = 0.1
-
-SCORING_POINT = 0.75
-"""Where utilities are measured: this far along the mean update (why: docs/adr/0005)."""
 
 
 def sigmoid(z: npt.ArrayLike) -> Real:
@@ -53,6 +53,23 @@ def taylor_scores(updates: npt.ArrayLike, rows: npt.ArrayLike, labels: npt.Array
     errors = np.asarray(labels, dtype=np.float64) - sigmoid(inputs @ point)
     descent = inputs.T @ errors / len(errors)
     scores: Real = (weights - point) @ descent
+    return scores
+
+
+def coalition_scores(
+    updates: npt.ArrayLike, rows: npt.ArrayLike, labels: npt.ArrayLike, scoring: str
+) -> Real:
+    """u_k of the game gain(S) = L_val(0) − L_val(mean of w_j, j in S), mean log-loss L_val.
+
+    updates [K, d+1] already clipped, rows [m, d], labels [m] in {0, 1}.
+    Source: paper eq. 7 (Validate_sMPC by Shapley value or by leave-one-out).
+    """
+    weights, truth = np.asarray(updates, np.float64), np.asarray(labels, np.float64)
+    inputs = np.column_stack([np.asarray(rows, np.float64), np.ones(len(truth))])
+    members, shares = coalitions(scoring, len(weights))
+    logits = members / members.sum(axis=1)[:, None] @ weights @ inputs.T
+    losses = np.mean(np.logaddexp(0, logits) - truth * logits, axis=1)
+    scores: Real = (math.log(2) - losses) @ shares
     return scores
 
 

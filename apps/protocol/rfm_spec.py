@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
+from apps.protocol.circuits.games import SCORINGS, SHAPLEY_MAX
 from apps.protocol.money import BPS
 
 Spec = dict[str, Any]
@@ -84,6 +85,7 @@ def subdao_params(spec: Mapping[str, Any]) -> Spec:
         "price_micro": spec["price_micro"],
         "resolution": terms["resolution"],
         "engine": "ring",
+        "scoring": SCORINGS[0],
         **governance,
         "proposal_threshold_bps": 100,
         "split": {
@@ -193,11 +195,18 @@ def _governance(raw: object) -> Spec:
         "n": (3, 3, 3),
         "t": (1, 1, 1),
     }
-    row = _table(raw, "governance", " ".join(bounds))
-    return {
+    row = _table(raw, "governance", " ".join(bounds) + " scoring")
+    rules: Spec = {
         key: _whole(row.get(key, default), f"governance.{key}", least, most)
         for key, (default, least, most) in bounds.items()
     }
+    rules["scoring"] = _choice(row.get("scoring", SCORINGS[0]), "governance.scoring", SCORINGS)
+    if rules["scoring"] == "shapley" and rules["min_custodians"] > SHAPLEY_MAX:
+        raise SpecError(
+            "governance.scoring",
+            f"Exact Shapley values are computed for {SHAPLEY_MAX} custodians at most.",
+        )
+    return rules
 
 
 def _funding(raw: object) -> Spec:

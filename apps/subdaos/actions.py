@@ -8,6 +8,7 @@ from uuid import UUID
 
 from apps.core.actions import Payload, action
 from apps.core.errors import BadInput
+from apps.protocol.circuits.games import SCORINGS
 from apps.protocol.ledger import AMOUNT_MAX
 from apps.subdaos import selectors, services
 from apps.subdaos.models import Dao
@@ -48,6 +49,32 @@ class SetPrice:
             value=payload["price_micro"],
             proposal_id=proposal_id,
             now=now,
+        )
+
+
+@action("subdaos.set_scoring", house="sbgt")
+class SetScoring:
+    """{"scoring": "shapley"}: what contributions are scored by, from the next round on."""
+
+    def validate(self, payload: Payload, dao: Dao) -> Payload:
+        if set(payload) != {"scoring"} or payload["scoring"] not in SCORINGS:
+            raise BadInput("bad_scoring", f"Give scoring, one of: {', '.join(SCORINGS)}.")
+        if payload["scoring"] == dao.params["scoring"]:
+            raise BadInput("no_change", "Contributions are scored by this already.")
+        return dict(payload)
+
+    def describe(self, payload: Payload, dao: Dao) -> list[dict[str, Any]]:
+        return [
+            {
+                "label": "Contributions are scored by",
+                "before": dao.params["scoring"],
+                "after": payload["scoring"],
+            }
+        ]
+
+    def execute(self, payload: Payload, *, dao: Dao, proposal_id: UUID, now: datetime) -> None:
+        services.param_set(
+            dao=dao, key="scoring", value=payload["scoring"], proposal_id=proposal_id, now=now
         )
 
 

@@ -50,6 +50,7 @@ class Round(BaseModel):
     features = models.PositiveIntegerField()
     strata = models.JSONField(default=list)
     resolution = models.CharField(max_length=12)
+    scoring = models.CharField(max_length=16, default="taylor")
     rows = models.JSONField(default=dict)
     normalisation = models.JSONField(null=True)
     moments_job = models.OneToOneField(

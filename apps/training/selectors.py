@@ -112,6 +112,7 @@ def round_json(held: Round) -> Json:
         "ticket": ticket,
         "rows": _rows_by_slug(held),
         "strata": held.strata,
+        "scoring": held.scoring,
         "normalisation": held.normalisation if known else None,
         "submissions": [
             {

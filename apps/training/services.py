@@ -21,6 +21,7 @@ from apps.core.transactions import durable, require_transaction
 from apps.participants.selectors import roster as participants_roster
 from apps.protocol import tickets
 from apps.protocol.circuits import circuits_hash
+from apps.protocol.circuits.games import SHAPLEY_MAX
 from apps.subdaos.models import Dao
 from apps.training.events import RoundClosed, RoundOpened
 from apps.training.models import (
@@ -84,6 +85,7 @@ def round_open(*, dao: Dao, now: datetime) -> Round:
         features=len(dao.params["schema"]["features"]),
         strata=list((dao.params.get("strata") or {}).get("values", [])),
         resolution=dao.params["resolution"],
+        scoring=dao.params["scoring"],
         opened_at=now,
         expires_at=now + timedelta(seconds=int(dao.params.get("round_s", ROUND_S))),
     )
@@ -135,6 +137,12 @@ def why_not(dao: Dao) -> str | None:
         have = sum(person.role == role for person in people)
         if have < least:
             return f"The roster has {have} {role}s, at least {least} are needed."
+    have = sum(person.role == "custodian" for person in people)
+    if dao.params["scoring"] == "shapley" and have > SHAPLEY_MAX:
+        return (
+            f"Exact Shapley values are computed for {SHAPLEY_MAX} custodians at most, the roster "
+            f"has {have}; vote for another scoring (subdaos.set_scoring)."
+        )
     return None
 
 
@@ -154,6 +162,7 @@ def round_ticket(held: Round) -> dict[str, Any]:
         strata=len(held.strata),
         rows=held.rows,
         resolution=held.resolution,
+        scoring=held.scoring,
     )
     return {**ticket, "expires_at": unix_ms(held.expires_at) // 1000}
 

@@ -20,7 +20,7 @@ from apps.protocol import tickets
 from apps.protocol.circuits import CIRCUITS, BadParams
 from apps.training.models import Member, Phase, Round, Submission
 from apps.training.services import lock_round, note, phase_to, round_ticket, updates_if_ready
-from apps.training.tickets import COMMON, Mismatch, compare
+from apps.training.tickets import COMMON, MIN_CELL, Mismatch, compare
 from apps.wallets import log
 
 JOB_DEADLINE_S = 120
@@ -233,6 +233,7 @@ def _check_rows(held: Round) -> None:
             "features": held.features,
             "strata": len(held.strata),
             "rows": list(held.rows.values()),
-            "min_cell": 5,
+            "min_cell": MIN_CELL,
+            "scoring": held.scoring,
         }
     )

@@ -64,6 +64,7 @@ def stage_ticket(
     strata: int,
     rows: Mapping[str, int],
     resolution: str,
+    scoring: str,
 ) -> Json:
     """What tickets of this stage carry: the COMMON fields, and per slot role, f and shapes by key.
 
@@ -75,7 +76,13 @@ def stage_ticket(
         validators = members_with_role(roster, "validator")
         counts = [rows[key] for key in validators if key in rows]
         circuit_id, resolves = "logistic_round@1", resolution
-        params = {"features": features, "strata": strata, "rows": counts, "min_cell": MIN_CELL}
+        params = {
+            "features": features,
+            "strata": strata,
+            "rows": counts,
+            "min_cell": MIN_CELL,
+            "scoring": scoring,
+        }
     slots: Json = {}
     for name, slot in CIRCUITS[circuit_id].slots.items():
         keys = members_with_role(roster, slot.role)

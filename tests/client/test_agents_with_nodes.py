@@ -85,6 +85,7 @@ class Bridge:
             strata=3,
             rows=self.rows,
             resolution="logit",
+            scoring="taylor",
         )
         shown = {
             "id": self.round_id,

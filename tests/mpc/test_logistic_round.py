@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
+from scipy.stats import spearmanr
 
 from apps.protocol import aggregation, contribution, metrics
-from apps.protocol.circuits import CIRCUITS
+from apps.protocol.circuits import CIRCUITS, BadParams
 from apps.protocol.circuits.evidence import evidence
 from tests.support.ring import joined, plain_function, ring_function, three_processes
 from workers.mpc import bench
@@ -15,7 +16,9 @@ ROUND, INFER = CIRCUITS["logistic_round@1"], CIRCUITS["logistic_infer@1"]
 MIN_CELL = 5
 
 
-def federation(seed, *, sites=6, features=5, rows=(40, 37, 44), strata=3, bad=True):
+def federation(
+    seed, *, sites=6, features=5, rows=(40, 37, 44), strata=3, bad=True, scoring="taylor"
+):
     """Updates near a true model; with `bad`, one is noise and one is flipped and scaled."""
     rng = np.random.default_rng(seed)
     truth = rng.normal(size=features + 1)
@@ -26,9 +29,15 @@ def federation(seed, *, sites=6, features=5, rows=(40, 37, 44), strata=3, bad=Tr
     x = rng.normal(size=(sum(rows), features))
     z = x @ truth[:-1] + truth[-1] + rng.logistic(size=len(x))
     y = (z > 0).astype(float)
-    groups = np.eye(strata)[rng.integers(0, strata, len(x))]
+    groups = np.eye(strata)[rng.integers(0, max(strata, 1), len(x))] if strata else x[:, :0]
     blocks = np.split(np.column_stack([x, y, groups]), np.cumsum(rows)[:-1])
-    params = {"features": features, "strata": strata, "rows": list(rows), "min_cell": MIN_CELL}
+    params = {
+        "features": features,
+        "strata": strata,
+        "rows": list(rows),
+        "min_cell": MIN_CELL,
+        "scoring": scoring,
+    }
     return updates, blocks, params
 
 
@@ -45,7 +54,12 @@ def equations(updates, blocks, params, phi_opened):
     scoring = np.concatenate([block[0::2] for block in blocks])
     proving = np.concatenate([block[1::2] for block in blocks])
     clipped = contribution.clip_to_median_norm(updates)
-    scores = contribution.taylor_scores(clipped, scoring[:, :d], scoring[:, d])
+    if params["scoring"] == "taylor":
+        scores = contribution.taylor_scores(clipped, scoring[:, :d], scoring[:, d])
+    else:
+        scores = contribution.coalition_scores(
+            clipped, scoring[:, :d], scoring[:, d], params["scoring"]
+        )
     phi = contribution.phi_from_utilities(scores)
     model = aggregation.aggregate(clipped, phi_opened)
     logits = proving[:, :d] @ model[:-1] + model[-1]
@@ -99,6 +113,55 @@ def test_round_in_the_clear_follows_the_equations(seed):
     )
     check_openings(outcome.openings, phi, aucs, right, support)
     assert np.max(np.abs(decode(outcome.result.words[0], 24) - model)) < 3e-5
+
+
+@pytest.mark.parametrize("scoring", ["shapley", "leave_one_out"])
+def test_games_on_shares_rank_like_the_same_games_in_the_clear(scoring):
+    """Twenty seeds, true log-loss on real numbers beside the polynomial on fixed point."""
+    agreement, apart = [], []
+    for seed in range(20):
+        updates, blocks, params = federation(seed, scoring=scoring)
+        opened = run_plain(ROUND, encoded(updates, blocks), params).openings["phi_milli"]
+        phi, *_ = equations(updates, blocks, params, opened)
+        agreement.append(spearmanr(phi, opened).statistic)
+        apart.append(np.max(np.abs(np.array(opened) - 1000 * phi)))
+    assert np.mean(agreement) >= 0.99
+    assert np.median(apart) <= 20
+
+
+@pytest.mark.parametrize(
+    ("scoring", "sites"), [("shapley", 3), ("shapley", 7), ("leave_one_out", 6)]
+)
+def test_games_on_three_processes_agree_with_plain(scoring, sites, monkeypatch):
+    monkeypatch.setattr("apps.protocol.circuits.scoring.VALUES_MAX", 1 << 10)
+    updates, blocks, params = federation(7, sites=sites, scoring=scoring, bad=sites > 3)
+    values = encoded(updates, blocks)
+    opened = [outcome.openings for outcome in three_processes(ROUND, values, params)]
+    assert opened[0] == opened[1] == opened[2]
+    plain = run_plain(ROUND, values, params).openings
+    difference = np.subtract(opened[0]["phi_milli"], plain["phi_milli"])
+    assert np.max(np.abs(difference)) <= 1
+    assert set(opened[0]) == set(plain)
+
+
+def test_extreme_updates_of_twelve_sites_stay_in_the_word():
+    """Every score at its bound: the plain engine raises where an intermediate leaves the word."""
+    for scoring, sites in (("shapley", 12), ("leave_one_out", 63)):
+        updates, blocks, params = federation(
+            3, sites=sites, rows=(2000,), strata=0, scoring=scoring
+        )
+        updates = np.where(np.arange(sites)[:, None] % 3 == 0, -64.0, 64.0) * np.ones((1, 6))
+        blocks[0][:, :5] = 16.0
+        openings = run_plain(ROUND, encoded(updates, blocks), params).openings
+        phi, *_ = equations(np.sign(updates) / 81 * 8, blocks, params, [1000] * sites)
+        assert np.max(np.abs(np.array(openings["phi_milli"]) - 1000 * phi)) <= 40
+
+
+def test_a_thirteenth_site_is_refused_by_the_shape_of_its_update():
+    params = federation(1, scoring="shapley")[2]
+    assert ROUND.slots["update"].shape(params, 11) == (6,)
+    with pytest.raises(BadParams, match="12 custodians"):
+        ROUND.slots["update"].shape(params, 12)
 
 
 def test_honest_sites_all_count():

@@ -55,6 +55,19 @@ def test_a_round_on_processes_agrees_with_plain_and_with_the_equations(setting):
     assert np.max(np.abs(decode(secret.astype(np.uint64), 24) - model)) < 3e-5
 
 
+@pytest.mark.parametrize("scoring", ["shapley", "leave_one_out"])
+def test_games_agree_with_plain(scoring):
+    circuit = CIRCUITS["logistic_round@1"]
+    updates, blocks, params = federation(
+        7, sites=4, features=3, rows=(30,), strata=0, scoring=scoring, bad=False
+    )
+    values = encoded(updates, blocks)
+    outcomes = run_threads(circuit, values, params)
+    plain = run_plain(circuit, values, params).openings
+    difference = np.array(outcomes[0].openings["phi_milli"]) - np.array(plain["phi_milli"])
+    assert np.max(np.abs(difference)) <= 1
+
+
 def test_fewer_than_three_contributions_make_no_model():
     circuit = CIRCUITS["logistic_round@1"]
     updates, blocks, params = federation(5, bad=False, features=3, rows=(30,), strata=1)

@@ -170,7 +170,15 @@ def test_the_loop_answers_while_a_job_waits(three_nodes, model):
         (
             "update",
             [3],
-            {"params": {"features": 2, "strata": 1, "rows": [24], "min_cell": 1}},
+            {
+                "params": {
+                    "features": 2,
+                    "strata": 1,
+                    "rows": [24],
+                    "min_cell": 1,
+                    "scoring": "taylor",
+                }
+            },
             "bad_params",
         ),
     ],

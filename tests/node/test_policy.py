@@ -19,7 +19,7 @@ NODES = ["a1" * 32, "a2" * 32, "a3" * 32]
 CUSTODIANS = [f"{n:02x}" * 32 for n in (1, 2, 3)]
 VALIDATORS = ["0f" * 32]
 LIMITS = Limits(rows_per_day=10, rows_per_query=4, price_micro_min=1)
-PARAMS = {"features": 2, "strata": 1, "rows": [8], "min_cell": 3}
+PARAMS = {"features": 2, "strata": 1, "rows": [8], "min_cell": 3, "scoring": "taylor"}
 
 
 def roster(custodians=CUSTODIANS, validators=VALIDATORS, round_id="r1"):

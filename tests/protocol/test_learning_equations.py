@@ -1,13 +1,17 @@
 """Contribution, aggregation, metrics and normalisation in real numbers."""
 
+import itertools
+
 import numpy as np
 import pytest
 
 from apps.protocol.aggregation import VoidRound, aggregate
 from apps.protocol.circuits import CIRCUITS, BadParams, circuits_hash
+from apps.protocol.circuits.games import SCORING_POINT, coalitions
+from apps.protocol.circuits.scoring import LOSS
 from apps.protocol.contribution import (
-    SCORING_POINT,
     clip_to_median_norm,
+    coalition_scores,
     phi_from_utilities,
     phi_milli,
     sigmoid,
@@ -15,6 +19,8 @@ from apps.protocol.contribution import (
 )
 from apps.protocol.metrics import accuracy, auc
 from apps.protocol.normalise import normalisation
+
+PARAMS = {"features": 3, "strata": 0, "rows": [9], "min_cell": 5, "scoring": "taylor"}
 
 
 def test_clipping_bounds_norms_by_the_median_and_keeps_directions():
@@ -52,10 +58,38 @@ def test_honest_sites_of_one_kind_all_score(members):
     assert voids <= 1
 
 
-def test_circuit_and_equation_score_at_the_same_point():
-    from apps.protocol.circuits import logistic_round
+def test_shapley_is_the_mean_marginal_gain_over_all_orders():
+    rng = np.random.default_rng(1)
+    w, x, y = rng.normal(size=(4, 3)), rng.normal(size=(40, 2)), rng.integers(0, 2, 40)
 
-    assert logistic_round.SCORING_POINT == SCORING_POINT
+    def gain(sites):
+        z = x @ w[sites].mean(0)[:-1] + w[sites].mean(0)[-1] if sites else np.zeros(len(y))
+        return np.log(2) - np.mean(np.logaddexp(0, z) - y * z)
+
+    marginal = np.zeros(4)
+    orders = list(itertools.permutations(range(4)))
+    for order in orders:
+        for place, site in enumerate(order):
+            marginal[site] += gain(list(order[: place + 1])) - gain(list(order[:place]))
+    assert np.allclose(coalition_scores(w, x, y, "shapley"), marginal / len(orders))
+    everyone = [0, 1, 2, 3]
+    left = [gain(everyone) - gain([s for s in everyone if s != out]) for out in everyone]
+    assert np.allclose(coalition_scores(w, x, y, "leave_one_out"), left)
+
+
+def test_shapley_values_sum_to_the_gain_of_all_and_end_at_twelve_sites():
+    for sites in (1, 3, 12):
+        members, weights = coalitions("shapley", sites)
+        assert np.allclose(weights.sum(axis=1)[:-1], 0) and np.isclose(weights[-1].sum(), 1)
+        assert members[-1].all() and len(members) == 2**sites - 1
+    with pytest.raises(ValueError, match="13 sites"):
+        coalitions("shapley", 13)
+
+
+def test_the_polynomial_is_log_loss_on_the_whole_range():
+    z = np.linspace(-8, 8, 4001)
+    even = np.polynomial.polynomial.polyval((z / 8) ** 2, LOSS)
+    assert np.max(np.abs(even + z / 2 - np.logaddexp(0, z))) <= 0.0103
 
 
 def test_phi_is_clipped_at_zero_and_scaled_to_one():
@@ -101,10 +135,12 @@ def test_normalisation_is_exact_on_integers_and_refuses_nonsense():
         ("moments@1", {"features": True}),
         ("moments@1", {"features": 1, "more": 1}),
         ("logistic_infer@1", {"features": 3, "rows": 1001}),
-        ("logistic_round@1", {"features": 3, "strata": 0, "rows": [], "min_cell": 5}),
-        ("logistic_round@1", {"features": 3, "strata": 0, "rows": [1], "min_cell": 5}),
-        ("logistic_round@1", {"features": 3, "strata": 0, "rows": [9], "min_cell": 1}),
-        ("logistic_round@1", {"features": 3, "strata": 99, "rows": [9], "min_cell": 5}),
+        ("logistic_round@1", PARAMS | {"rows": []}),
+        ("logistic_round@1", PARAMS | {"rows": [1]}),
+        ("logistic_round@1", PARAMS | {"min_cell": 1}),
+        ("logistic_round@1", PARAMS | {"strata": 99}),
+        ("logistic_round@1", PARAMS | {"scoring": "shapely"}),
+        ("logistic_round@1", PARAMS | {"scoring": ["taylor"]}),
     ],
 )
 def test_bad_parameters_are_named(circuit, params):

@@ -73,6 +73,7 @@ def test_the_schema_and_the_parameters_are_taken_from_the_spec() -> None:
     assert sum(params["sbgt_split"].values()) == 10_000
     assert params["voting_period_s"] == 3
     assert params["min_custodians"] == 3
+    assert params["scoring"] == "taylor"
 
 
 @pytest.mark.parametrize(
@@ -101,6 +102,8 @@ def test_the_schema_and_the_parameters_are_taken_from_the_spec() -> None:
         ("governance/threshold_bps", 4_999, "governance.threshold_bps"),
         ("governance/min_custodians", 2, "governance.min_custodians"),
         ("governance/n", 5, "governance.n"),
+        ("governance/scoring", "luck", "governance.scoring"),
+        ("governance", {"scoring": "shapley", "min_custodians": 13}, "governance.scoring"),
         ("price_micro", 0, "price_micro"),
         ("price_micro", "-5", "price_micro"),
         ("price_micro", "0.5", "price_micro"),

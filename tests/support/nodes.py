@@ -217,7 +217,13 @@ class Round:
                 for k in held
             ],
         )
-        self.params = {"features": self.FEATURES, "strata": 1, "rows": [rows], "min_cell": 3}
+        self.params = {
+            "features": self.FEATURES,
+            "strata": 1,
+            "rows": [rows],
+            "min_cell": 3,
+            "scoring": "taylor",
+        }
         rng = np.random.default_rng(seed)
         # all but one have learnt the same thing: the last one's labels are flipped
         signs = [1] * (custodians - 1) + [-1]

@@ -4,11 +4,27 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
+import pytest
+
 from apps.compute.models import Receipt
 from apps.core.clock import now
+from apps.core.errors import BadInput, Unprocessable
+from apps.governance.executing import execute
+from apps.governance.models import Proposal
+from apps.governance.services import propose, vote
+from apps.protocol.contribution import (
+    clip_to_median_norm,
+    coalition_scores,
+    phi_from_utilities,
+    phi_milli,
+)
+from apps.subdaos.models import Dao
 from apps.subdaos.selectors import points_at
-from apps.training.models import ModelVersion, Submission
+from apps.training.models import ModelVersion, Round, Submission
+from apps.training.services import round_ticket, why_not
 from apps.wallets.models import LogLeaf
+from tests.support.market import drain
 
 
 def test_a_round_runs_by_itself_from_whitelist_to_listing(market) -> None:
@@ -35,3 +51,61 @@ def test_a_round_runs_by_itself_from_whitelist_to_listing(market) -> None:
     assert not Submission.objects.filter(round=held, upload__isnull=False).exists()
     listing = market.accept(held)
     assert listing.version == ModelVersion.objects.get(status="accepted")
+
+
+def choose(market, scoring: str) -> None:
+    """The members vote for another scoring; nobody waits for the three seconds to pass."""
+    proposal = propose(
+        actor=market.members[0].party,
+        dao=market.dao,
+        kind="subdaos.set_scoring",
+        payload={"scoring": scoring},
+        title="Another scoring",
+        now=now(),
+    )
+    for member in market.members:
+        vote(actor=member.party, proposal_id=proposal.id, support="for", now=now())
+    Proposal.objects.filter(pk=proposal.pk).update(voting_ends_at=now())
+    execute(proposal_id=proposal.id, now=now())
+    market.dao = Dao.objects.get(pk=market.dao.pk)
+
+
+def test_a_round_scores_by_what_the_members_voted_for(market) -> None:
+    scoring = "shapley"
+    with pytest.raises(BadInput, match="scored by this already"):
+        choose(market, "taylor")
+    with pytest.raises(BadInput, match="one of"):
+        choose(market, "luck")
+    choose(market, scoring)
+    held = market.whitelist()
+    market.normalise(held)
+    held.refresh_from_db()
+    params = round_ticket(held)["params"]
+    assert params["scoring"] == held.scoring == scoring
+    site = market.custodians[0]
+    other = market.upload(held, site, "update", site.weights, params=params | {"scoring": "taylor"})
+    with pytest.raises(Unprocessable, match="params"):
+        market.submit(held, site, other)
+    market.share_updates(held)
+    drain()
+    held.refresh_from_db()
+    assert held.phase == "done", held.progress
+    scoring_rows = np.concatenate([v.holdout[0::2] for v in market.validators])
+    clipped = clip_to_median_norm([c.weights for c in market.custodians])
+    clear = phi_milli(
+        phi_from_utilities(
+            coalition_scores(clipped, scoring_rows[:, :2], scoring_rows[:, 2], scoring)
+        )
+    )
+    opened = {s.party_id: s.phi_milli for s in held.scores.all()}
+    assert [opened[c.party.id] for c in market.custodians] == pytest.approx(clear, abs=30)
+    assert opened[market.custodians[3].party.id] == 0
+
+
+def test_exact_shapley_opens_no_round_for_thirteen_sites(market) -> None:
+    market.dao.params = market.dao.params | {"scoring": "shapley"}
+    market.dao.save(update_fields=["params"])
+    market.custodians += [market.person(f"More {i}") for i in range(9)]
+    with pytest.raises(Round.DoesNotExist):
+        market.whitelist()
+    assert "12 custodians at most" in why_not(Dao.objects.get(pk=market.dao.pk))

@@ -89,6 +89,8 @@ def join(
     except ValueError as error:
         raise NotTrusted(f"The round's parameters: {error}.", "bad_params") from None
     _check_params(params, current, table, stage, home=home, role=role)
+    if stage == ROUND:
+        say(f"Contributions are scored by: {params['scoring']}.")
     _note_roster(current, subdao, home)
     return Joined(
         nodes=nodes,

@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from apps.protocol import identity, wire
 from apps.protocol.circuits import CIRCUITS
 from apps.protocol.circuits.declare import Outcome
+from apps.protocol.circuits.games import SCORINGS
 from workers.mpc import replicated, shamir_shares
 from workers.mpc.engines import shamir_stock
 from workers.mpc.engines.base import Word
@@ -203,7 +204,12 @@ def inference(rows: int, features: int = 30) -> Workload:
 
 
 def federated_round(
-    sites: int, validators: int, rows: int, strata: int, features: int = 30
+    sites: int,
+    validators: int,
+    rows: int,
+    strata: int,
+    features: int = 30,
+    scoring: str = "taylor",
 ) -> Workload:
     """The product's own training round."""
     truth = wave(features + 1)
@@ -213,9 +219,27 @@ def federated_round(
         label = (block @ truth[:-1] + wave(rows) > 0).astype(float)
         group = np.eye(strata)[np.arange(rows) % strata]
         blocks.append(encode(np.column_stack([block, label, group])))
-    params = {"features": features, "strata": strata, "rows": [rows] * validators, "min_cell": 5}
+    params = {
+        "features": features,
+        "strata": strata,
+        "rows": [rows] * validators,
+        "min_cell": 5,
+        "scoring": scoring,
+    }
     values = {"update": [encode(update) for update in updates], "holdout": blocks}
     return Workload(CIRCUITS["logistic_round@1"], values, params)
+
+
+def scoring_rounds() -> Iterator[tuple[str, Workload]]:
+    """Rounds on 1 000 holdout rows by each scoring, and how exact Shapley values grow.
+
+    Half of the rows score, the other half is the evidence (AUC by all pairs)."""
+    for scoring in SCORINGS:
+        yield f"scoring/{scoring}/8x1000", federated_round(8, 1, 1000, 1, scoring=scoring)
+    for sites in (3, 6, 12):
+        yield f"scoring/shapley/{sites}x1000", federated_round(sites, 1, 1000, 1, scoring="shapley")
+    for rows in (250, 500, 2000):
+        yield f"scoring/shapley/8x{rows}", federated_round(8, 1, rows, 1, scoring="shapley")
 
 
 def run() -> Iterator[dict[str, Any]]:
@@ -226,6 +250,7 @@ def run() -> Iterator[dict[str, Any]]:
         ("logistic_infer/30/b1", inference(1)),
         ("logistic_round/30/6x3x57", federated_round(6, 3, 57, 3)),
         ("logistic_round/30/6x3x333", federated_round(6, 3, 333, 3)),
+        *scoring_rounds(),
     ):
         yield from _measured(name, workload, "ring")
     for name in SHAMIR_WORKLOADS:
