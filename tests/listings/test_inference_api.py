@@ -17,8 +17,6 @@ from tests.listings.test_queries import ROWS, balance, charges, client_of
 from tests.support.market import PRICE, drain
 
 
-
-
 def inferences(market) -> str:
     return f"/api/v1/listings/{market.listing.slug}/inferences/"
 

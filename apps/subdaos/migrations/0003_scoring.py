@@ -13,6 +13,6 @@ def choose(apps: Any, schema_editor: Any) -> None:
 
 
 class Migration(migrations.Migration):
-    dependencies = [("subdaos", "0001_initial")]
+    dependencies = [("subdaos", "0002_search")]
 
     operations = [migrations.RunPython(choose, migrations.RunPython.noop)]
