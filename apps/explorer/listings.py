@@ -16,7 +16,9 @@ from apps.compute.selectors import receipts_json
 from apps.core import clock
 from apps.core.errors import NotFound
 from apps.explorer.page import paged, party_of, show
+from apps.explorer.pictures import price_flow
 from apps.listings import pricing, services
+from apps.listings.epochs import policy_of
 from apps.listings.models import Listing, Query
 from apps.participants.selectors import roster
 from apps.subdaos import selectors as subdaos
@@ -26,12 +28,6 @@ from apps.wallets.selectors import wallet
 
 MEANS_F = 20
 CURRENCY = pricing.CURRENCY
-SEES = [
-    ("This site", "That you paid, how much, when; sealed bytes", "Your row, the answer, the model"),
-    ("One node", "Its own random-looking shares", "Your row, the answer, the model"),
-    ("The hospitals", "Their own data, every score φ", "Your row, the answer, others' data"),
-    ("You", "Your row, your answer", "The model, anybody's data"),
-]
 CALL_CURL = """curl {url}/api/v1/listings/{slug}/ \\
   -H "Authorization: Bearer $FLAI_API_KEY"
 """
@@ -123,7 +119,7 @@ def model(request: HttpRequest, slug: str) -> HttpResponse:
         scores=Score.objects.filter(round=listing.version.round)
         .select_related("party")
         .order_by("-phi_milli"),
-        sees=SEES,
+        flow=price_flow(price_micro, policy_of(dao.params)),
         party=party,
         own_key=own,
         ranged=any(f.get("unit") or f.get("min") is not None for f in features),

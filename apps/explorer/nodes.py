@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from datetime import datetime
 from statistics import median
 from typing import Any
 
@@ -11,9 +13,16 @@ from django.http import Http404, HttpRequest, HttpResponse
 from apps.compute import control
 from apps.compute.models import Job, JobState, Node, Receipt
 from apps.compute.selectors import members
+from apps.explorer.charts import Part
 from apps.explorer.page import paged, show
+from apps.explorer.pictures import stacks
 from apps.protocol.circuits import CIRCUITS
 
+KINDS = {
+    "moments": ("Normalising", "quiet"),
+    "logistic_round": ("Training", "sbgt"),
+    "logistic_infer": ("Predictions", ""),
+}
 CIRCUIT_WORDS = {
     "moments": "Sums over all sites, for normalising",
     "logistic_round": "Score, combine and test the updates of a round",
@@ -29,11 +38,13 @@ def nodes(request: HttpRequest) -> HttpResponse:
         Job.objects.order_by("-created_at", "-id").annotate(receipt_count=Count("receipts")),
         20,
     )
+    members_ = _members()
     return show(
         request,
         "nodes.html",
         "nodes",
-        nodes=_members(),
+        nodes=members_,
+        work=stacks([(row["node"].name, row["parts"]) for row in members_]),
         waiting=Job.objects.filter(OPEN).count(),
         took_ms=_median_ms("logistic_infer"),
         jobs=jobs,
@@ -78,13 +89,21 @@ def job(request: HttpRequest, job_id: str) -> HttpResponse:
 
 def _members() -> list[dict[str, Any]]:
     """The node set with its work: receipts signed, and the latest of them."""
-    work = {
-        row["node"]: row
-        for row in Receipt.objects.values("node").annotate(count=Count("id"), at=Max("created_at"))
-    }
+    counts: dict[Any, dict[str, int]] = defaultdict(dict)
+    latest: dict[Any, datetime] = {}
+    signed = Receipt.objects.values_list("node", "job__circuit")
+    for node, circuit, count, at in signed.annotate(Count("id"), Max("created_at")):
+        name = circuit.split("@")[0]
+        counts[node][name] = counts[node].get(name, 0) + count
+        latest[node] = max(at, latest.get(node, at))
     rows = Node.objects.filter(active=True).select_related("operator").order_by("index")
     return [
-        {"node": n, "count": work.get(n.id, {}).get("count", 0), "at": work.get(n.id, {}).get("at")}
+        {
+            "node": n,
+            "parts": [Part(w, counts[n.id].get(c, 0), "", tone) for c, (w, tone) in KINDS.items()],
+            "count": sum(counts[n.id].values()),
+            "at": latest.get(n.id),
+        }
         for n in rows
     ]
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from datetime import UTC, datetime
 from typing import Any
 
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required
-from django.db.models import Q, Sum
+from django.db.models import FloatField, Q, Sum, Value
+from django.db.models.functions import Extract, Floor
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.urls import reverse
@@ -18,6 +21,7 @@ from apps.explorer.fields import AmountField
 from apps.explorer.formatting import SCORING_NAMES, bps, duration, exact
 from apps.explorer.formatting import amount as amount_parts
 from apps.explorer.page import act, explain, paged, party_of, show
+from apps.explorer.pictures import Timeline, summed, timeline
 from apps.explorer.rfm_form import STANDARD_NAMES, RfmForm, initial_from
 from apps.explorer.wallet import OnceForm
 from apps.participants import selectors as participants
@@ -26,6 +30,7 @@ from apps.protocol.money import mul_div_floor
 from apps.rfms import funding, services
 from apps.rfms.models import Rfm, Status
 
+STEPS_MAX = 120
 FILTERS = ("voting", "funding", "awarded", "failed", "rejected")
 
 
@@ -103,6 +108,7 @@ def _rfm_page(
         gates=found.spec["gates"],
         rules=_rules(found.spec),
         timeline=_timeline(found, fund),
+        raised=_raised(fund, now) if standing else None,
     )
 
 
@@ -213,6 +219,22 @@ def _standing(fund: Any) -> dict[Any, int]:
         return {}
     rows = fund.pledges.filter(withdrawn_at=None, refunded_at=None)
     return dict(rows.values("party").annotate(sum=Sum("amount_micro")).values_list("party", "sum"))
+
+
+def _raised(fund: Any, now: datetime) -> Timeline:
+    """What stood pledged over time, in some hundred steps at most, however many pledges."""
+    end = min(fund.filled_at or fund.failed_at or now, now)
+    width_s = max((end - fund.opened_at).total_seconds() / STEPS_MAX, 0.001)
+    changes: dict[int, int] = defaultdict(int)
+    for moment, sign in (("pledged_at", 1), ("withdrawn_at", -1)):
+        slot = Floor(Extract(moment, "epoch") / Value(width_s, FloatField()))
+        rows = fund.pledges.exclude(**{moment: None}).order_by().annotate(slot=slot)
+        for place, micro in rows.values_list("slot").annotate(sum=Sum("amount_micro")):
+            changes[int(place)] += sign * micro
+    moves = [
+        (datetime.fromtimestamp(place * width_s, UTC), changes[place]) for place in sorted(changes)
+    ]
+    return timeline(summed(moves), start=fund.opened_at, end=end, goal_micro=fund.target_micro)
 
 
 def _rules(spec: dict[str, Any]) -> list[tuple[str, str]]:

@@ -9,16 +9,17 @@ from django.http import Http404, HttpRequest, HttpResponse
 
 from apps.accounts.models import Party
 from apps.core import clock
-from apps.core.errors import NotFound
 from apps.explorer.formatting import SCORING_NAMES, bps, duration
 from apps.explorer.page import paged, show
+from apps.explorer.pictures import epochs_flow, phi_by_round, price_flow
 from apps.governance.models import Proposal
 from apps.governance.selectors import with_state
+from apps.listings.epochs import policy_of
 from apps.listings.models import Listing
 from apps.participants.selectors import roster
 from apps.subdaos import selectors
 from apps.subdaos.models import Dao
-from apps.training.models import Round
+from apps.training.models import Round, Score
 from apps.wallets.models import Account
 from apps.wallets.selectors import supply_weights
 
@@ -41,10 +42,10 @@ def subdaos(request: HttpRequest) -> HttpResponse:
 def subdao(request: HttpRequest, slug: str) -> HttpResponse:
     """One DAO on one page."""
     now = clock.now()
-    try:
-        dao = selectors.dao_by_slug(slug)
-    except NotFound:
-        raise Http404 from None
+    joined = Dao.objects.select_related("party", "asset", "listing")
+    dao = joined.filter(slug=slug).first()
+    if dao is None:
+        raise Http404
     proposals = list(
         with_state(Proposal.objects.filter(dao=dao), now).order_by("-created_at", "-id")[:5]
     )
@@ -61,7 +62,7 @@ def subdao(request: HttpRequest, slug: str) -> HttpResponse:
         "subdao.html",
         "subdaos",
         dao=dao,
-        listing=Listing.objects.filter(dao=dao).first(),
+        listing=getattr(dao, "listing", None),
         treasury_micro=treasury_micro,
         supply_micro=supply_micro,
         members=selectors.members(dao, now),
@@ -72,7 +73,16 @@ def subdao(request: HttpRequest, slug: str) -> HttpResponse:
         open_epoch=next((e for e in epochs if e.closed_at is None), None),
         proposals=proposals,
         parameters=parameters(dao.params),
+        phi=phi_by_round(_scores(rounds)),
+        flow_paid=epochs_flow(epoch.settlement for epoch in epochs),
+        flow_price=price_flow(int(dao.params["price_micro"]), policy_of(dao.params)),
     )
+
+
+def _scores(rounds: list[Round]) -> list[tuple[int, str, int]]:
+    """(round, site, φ) of the rounds shown."""
+    rows = Score.objects.filter(round__in=rounds)
+    return list(rows.values_list("round__number", "party__name", "phi_milli"))
 
 
 def _superdao(request: HttpRequest, dao: Dao, proposals: list[Proposal]) -> HttpResponse:

@@ -12,9 +12,11 @@ from django.conf import settings
 from django.forms import BoundField
 from django.urls import reverse
 from django.utils.dateparse import parse_datetime
+from django.utils.html import format_html_join
+from django.utils.safestring import mark_safe
 
 from apps.core import clock
-from apps.explorer import formatting
+from apps.explorer import charts, formatting, pictures
 
 register = template.Library()
 
@@ -161,6 +163,44 @@ def crumbs(*pairs: object) -> dict[str, object]:
     }
 
 
+@register.inclusion_tag("components/chart_flow.html")
+def flow_chart(flow: charts.Flow, caption: str) -> dict[str, object]:
+    """Where an amount goes. The caption says what the chart shows; so in all of these."""
+    return {"flow": flow, "caption": caption}
+
+
+@register.inclusion_tag("components/chart_line.html")
+def line_chart(line: pictures.Timeline, caption: str) -> dict[str, object]:
+    """A quantity over time, with its goal if it has one."""
+    return {"line": line, "caption": caption}
+
+
+@register.inclusion_tag("components/chart_phi.html")
+def phi_chart(by_round: tuple[list[int], list[pictures.PhiRow]], caption: str) -> dict[str, object]:
+    """φ of each site, a bar a round."""
+    numbers, rows = by_round
+    return {"numbers": numbers, "rows": rows, "caption": caption}
+
+
+@register.inclusion_tag("components/chart_stacks.html")
+def stacks_chart(rows: list[pictures.StackRow], caption: str) -> dict[str, object]:
+    """Counts by kind, a bar for each thing that has them."""
+    key = [segment.part for segment in rows[0].segments] if rows else []
+    return {"rows": rows, "key": key, "caption": caption}
+
+
+@register.inclusion_tag("components/sees.html")
+def sees(name: str) -> dict[str, object]:
+    """Who can see what of the thing on the page."""
+    return pictures.sees(name)
+
+
+@register.filter
+def permille(value: int) -> str:
+    """Thousandths of the width, as an SVG length: 125 → "12.5%"."""
+    return _percent(value)
+
+
 @register.inclusion_tag("components/pager.html", takes_context=True)
 def pager(context: Mapping[str, Any], page: Any) -> dict[str, object]:
     """Older/newer links that keep the other parameters of the address."""
@@ -223,6 +263,12 @@ def pretty_json(value: object) -> str:
 def words(value: object) -> str:
     """`federated_learning` -> "federated learning"."""
     return str(value or "").replace("_", " ")
+
+
+@register.filter
+def breakable(name: object) -> str:
+    """`mean_fractal_dimension`, which a narrow column may break after an underscore."""
+    return format_html_join(mark_safe("_<wbr>"), "{}", ((part,) for part in str(name).split("_")))
 
 
 @register.filter

@@ -22,6 +22,7 @@ EXAMPLES = {
     "superdao": ("subdaos", r"/subdaos/superdao/$"),
     "proposal": ("proposals", r"/proposals/[0-9a-f-]{36}/$"),
     "log-entry": ("log", r"/log/\d+/$"),
+    "job": ("nodes", r"/jobs/[0-9a-f]{32}/$"),
     "query": ("wallet", r"/queries/[0-9a-f-]{36}/$"),
 }
 TOO_WIDE = "(e => e.scrollWidth - e.clientWidth)(document.documentElement)"
@@ -95,6 +96,7 @@ class Command(BaseCommand):
         subdao = dict(found).get("subdao")
         if subdao and (path := self._link(page, subdao, ROUND)):
             found.append(("round", path))
+        found.append(("search", f"{reverse('explorer:search')}?q=re"))
         found.append(("not-found", "/there-is-nothing-here/"))
         return [pair for pair in found if not only or pair[0] in only]
 

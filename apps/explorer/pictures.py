@@ -1,0 +1,203 @@
+"""What the charts show: rows of the database, put into words and into the parts of a chart.
+
+Everything here is arithmetic on what a page has read already; it asks the database nothing.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from apps.core.clock import unix_ms
+from apps.explorer import charts
+from apps.explorer.charts import Part
+from apps.explorer.formatting import amount, short
+from apps.protocol.money import BPS, mul_div_floor
+from apps.protocol.revenue import Policy
+
+ROLES = {
+    "custodian": ("Custodians, by φ", "sbgt"),
+    "validator": ("Validators, by work", "sbgt"),
+    "operator": ("Node operators, by jobs", "sbgt"),
+    "holder": ("Token holders, by time held", "sdt"),
+}
+# Who can see what, for the thing on the page. tests/privacy hold each line against the server.
+SEES = {
+    "query": (
+        ("Your row", "The answer", "The model", "Your name", "The payment"),
+        (
+            ("You", "yynyy"),
+            ("This site", "nnnyy"),
+            ("One node", "nnnny"),
+            ("The hospitals", "nnnny"),
+        ),
+    ),
+    "round": (
+        ("A site's rows", "Its update", "Every φ", "The metrics", "The model"),
+        (
+            ("That site", "yyyyn"),
+            ("Other sites", "nnyyn"),
+            ("One node", "nnyyn"),
+            ("This site", "nnyyn"),
+        ),
+    ),
+    "proposal": (
+        ("What is voted on", "Who voted what", "The evidence", "Any site's data"),
+        (("Anyone", "yyyn"), ("One node", "yyyn")),
+    ),
+    "log": (
+        ("Amounts and hashes", "Pseudonyms", "Names", "Rows, answers, models"),
+        (("Anyone with the log", "yynn"), ("This site", "yyyn")),
+    ),
+}
+
+
+def sees(name: str) -> dict[str, Any]:
+    """Columns and, for each party, whether it sees each of them."""
+    columns, rows = SEES[name]
+    return {
+        "columns": columns,
+        "rows": [(who, [(column, mark == "y") for column, mark in zip(columns, marks)])
+                 for who, marks in rows],
+    }  # fmt: skip
+
+
+def dollars(micro: int) -> str:
+    """Every micro-unit, since the parts stand beside their sum."""
+    return "$" + short(micro, decimals_min=2)
+
+
+def price_flow(price_micro: int, policy: Policy) -> charts.Flow:
+    """What a payment becomes if every class has members (equations 10 and 11)."""
+    sbgt_micro = mul_div_floor(price_micro, policy.sbgt_bps, BPS)
+    paid = {
+        "custodian": mul_div_floor(sbgt_micro, policy.custodians_bps, BPS),
+        "validator": mul_div_floor(sbgt_micro, policy.validators_bps, BPS),
+        "operator": mul_div_floor(sbgt_micro, policy.operators_bps, BPS),
+        "holder": mul_div_floor(price_micro, policy.sdt_bps, BPS),
+    }
+    return _money(paid, price_micro)
+
+
+def epochs_flow(settlements: Iterable[Mapping[str, Any] | None]) -> charts.Flow | None:
+    """What the revenue of closed epochs became, from their settlements; None for no revenue."""
+    paid: dict[str, int] = defaultdict(int)
+    total = 0
+    for settled in settlements:
+        total += int((settled or {}).get("revenue_micro", 0))
+        for payment in (settled or {}).get("payments", []):
+            paid[payment["role"]] += int(payment["amount_micro"])
+    return _money(paid, total) if total else None
+
+
+def _money(paid: Mapping[str, int], total: int) -> charts.Flow:
+    """By role; whatever is left is the treasury's."""
+    parts = [
+        Part(label, paid.get(role, 0), dollars(paid.get(role, 0)), tone)
+        for role, (label, tone) in ROLES.items()
+    ]
+    rest = total - sum(part.value for part in parts)
+    return charts.flow([*parts, Part("Treasury", rest, dollars(rest), "treasury")], total)
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """A quantity over time, with the words at its axes and the rows of its table."""
+
+    plot: charts.Steps
+    start: datetime
+    end: datetime
+    top: str
+    last: str
+    goal: str
+    rows: list[tuple[datetime, str]]
+
+
+def timeline(
+    points: Sequence[tuple[datetime, int]],
+    *,
+    start: datetime,
+    end: datetime,
+    asset: str = "USDC",
+    goal_micro: int | None = None,
+    until: datetime | None = None,
+) -> Timeline:
+    """(time, micro-units from then on), drawn from `start` to `end`."""
+    drawn = charts.steps(
+        [(unix_ms(at), value) for at, value in points],
+        start=unix_ms(start),
+        end=unix_ms(until or end),
+        goal=goal_micro,
+    )
+    say = _sayer(asset)
+    return Timeline(
+        drawn,
+        start,
+        end,
+        say(drawn.top),
+        say(points[-1][1] if points else 0),
+        "" if goal_micro is None else say(goal_micro),
+        [(at, say(value)) for at, value in points],
+    )
+
+
+def _sayer(asset: str) -> Any:
+    def say(micro: int) -> str:
+        sign, prefix, number, unit = amount(micro, asset)
+        return f"{sign}{prefix}{number} {unit}".strip()
+
+    return say
+
+
+def summed(changes: Iterable[tuple[datetime, int]]) -> list[tuple[datetime, int]]:
+    """Changes in order of time as the balance after each."""
+    balance, points = 0, []
+    for at, micro in changes:
+        balance += micro
+        points.append((at, balance))
+    return points
+
+
+@dataclass(frozen=True)
+class PhiRow:
+    """One site over the rounds shown: a bar each, and its latest φ."""
+
+    name: str
+    bars: list[charts.Bar]
+    last_milli: int | None
+    values: list[int | None]
+
+
+def phi_by_round(scores: Iterable[tuple[int, str, int]]) -> tuple[list[int], list[PhiRow]]:
+    """(round, site, φ in thousandths) as a row of bars a site, the last round's best first."""
+    table: dict[str, dict[int, int]] = defaultdict(dict)
+    for number, name, phi in scores:
+        table[name][number] = phi
+    numbers = sorted({number for phis in table.values() for number in phis})
+    rows = []
+    for name, phis in table.items():
+        values = [phis.get(number) for number in numbers]
+        rows.append(PhiRow(name, charts.spark(values, 1000), values[-1], values))
+    return numbers, sorted(rows, key=lambda r: (-(r.last_milli or 0), r.name))
+
+
+@dataclass(frozen=True)
+class StackRow:
+    """One bar of several parts, with its sum."""
+
+    name: str
+    segments: list[charts.Segment]
+    total: int
+
+
+def stacks(rows: Iterable[tuple[str, list[Part]]]) -> list[StackRow]:
+    """Bars on one scale, which the largest sum ends."""
+    listed = list(rows)
+    whole = max([sum(p.value for p in parts) for _, parts in listed], default=0)
+    return [
+        StackRow(name, charts.stack(parts, whole), sum(p.value for p in parts))
+        for name, parts in listed
+    ]
