@@ -14,8 +14,6 @@ import apps.participants.handlers as participants
 import apps.rfms.handlers as rfms
 import apps.training.handlers as training
 import apps.training.selectors as training_reads
-import apps.wallets.handlers as wallets
-from apps.accounts.events import SigningKeyBound
 from apps.core.events import Event
 from apps.core.handlers import on
 from apps.governance.events import ProposalCanceled, ProposalDefeated, ProposalExpired
@@ -26,7 +24,6 @@ from apps.subdaos.selectors import add_detail
 from apps.training.events import VersionAccepted
 
 TABLE: list[tuple[type[Event], Callable[..., None]]] = [
-    (SigningKeyBound, wallets.signing_key_bound),
     (ProposalDefeated, rfms.proposal_ended),
     (ProposalExpired, rfms.proposal_ended),
     (ProposalCanceled, rfms.proposal_taken_back),

@@ -80,11 +80,6 @@ class RotationSerializer(serializers.Serializer[Any]):
     )
 
 
-class SigningKeySerializer(serializers.Serializer[Any]):
-    public_key = serializers.RegexField(r"^[0-9a-f]{64}$")
-    signature = serializers.RegexField(r"^[0-9a-f]{128}$", write_only=True)
-
-
 class MeSerializer(serializers.Serializer[Any]):
     email = serializers.EmailField()
     party = PartySerializer()
@@ -114,16 +109,6 @@ class MeView(APIView):
     def get(self, request: Request) -> Response:
         party = acting_party(request)
         return Response({"email": request.user.email, "party": PartySerializer(party).data})
-
-
-class SigningKeyView(APIView):
-    """Bind the Ed25519 key that signs this party's tickets and attestations."""
-
-    @extend_schema(request=SigningKeySerializer, responses=SigningKeySerializer)
-    def put(self, request: Request) -> Response:
-        party = acting_party(request)
-        key = services.signing_key_bind(party=party, **checked(SigningKeySerializer, request))
-        return Response({"public_key": key.public_key})
 
 
 class KeysView(APIView):
@@ -186,7 +171,6 @@ class PartyView(APIView):
 urlpatterns = [
     path("accounts/", AccountsView.as_view()),
     path("me/", MeView.as_view()),
-    path("me/signing-key/", SigningKeyView.as_view()),
     path("keys/", KeysView.as_view()),
     path("keys/<uuid:key_id>/", KeyView.as_view()),
     path("keys/<uuid:key_id>/rotate/", KeyRotationView.as_view()),

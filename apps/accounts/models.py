@@ -12,6 +12,7 @@ from django.db.models import Q
 
 from apps.core.clock import now
 from apps.core.models import BaseModel
+from apps.protocol.consent import AGENT, PURPOSES
 
 
 def new_pid() -> str:
@@ -63,6 +64,9 @@ class Party(BaseModel):
     name = models.CharField(max_length=120)
     slug = models.SlugField(max_length=60, unique=True)
     pid = models.CharField(max_length=32, unique=True, default=new_pid, editable=False)
+    # Read under this row's lock, so that no unsigned action slips in behind the binding of a key.
+    keyed = models.BooleanField(default=False)
+    nonce = models.BigIntegerField(default=0)
 
     class Meta:
         constraints = [
@@ -80,8 +84,8 @@ class Party(BaseModel):
 
     @cached_property
     def signing_key(self) -> str | None:
-        """The active Ed25519 public key in hex, if one is bound."""
-        key = self.keys.filter(active=True).first()
+        """The Ed25519 public key, hex, that signs its tickets and attestations, if bound."""
+        key = self.keys.filter(active=True, purpose=AGENT).first()
         return key.public_key if key else None
 
 
@@ -127,9 +131,11 @@ class ApiKey(BaseModel):
 
 
 class PartyKey(BaseModel):
-    """An Ed25519 key that a party signs tickets and attestations with; at most one is active."""
+    """An Ed25519 key that a party signs with, for one purpose (`apps.protocol.consent`); at most
+    one a purpose is active. Replaced and revoked ones stay, to be told from unknown ones."""
 
     party = models.ForeignKey(Party, on_delete=models.PROTECT, related_name="keys")
+    purpose = models.CharField(max_length=8, default=AGENT)
     public_key = models.CharField(max_length=64)
     signature = models.CharField(max_length=128)
     active = models.BooleanField(default=True)
@@ -137,7 +143,12 @@ class PartyKey(BaseModel):
     class Meta:
         constraints = [
             models.UniqueConstraint(
-                fields=["party"], condition=Q(active=True), name="party_has_one_active_key"
+                fields=["party", "purpose"],
+                condition=Q(active=True),
+                name="party_has_one_active_key_a_purpose",
+            ),
+            models.CheckConstraint(
+                name="party_key_purpose_known", condition=Q(purpose__in=PURPOSES)
             ),
             # A roster counts each key once, so two parties must never share one.
             models.UniqueConstraint(

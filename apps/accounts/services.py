@@ -15,16 +15,12 @@ from django.db import IntegrityError
 from django.utils.text import slugify
 
 from apps.accounts.bootstrap import SYSTEM_PARTIES
-from apps.accounts.events import SigningKeyBound
-from apps.accounts.models import SCOPES, ApiKey, Membership, Party, PartyKey, User
+from apps.accounts.models import SCOPES, ApiKey, Membership, Party, User
 from apps.core.clock import now as clock_now
 from apps.core.errors import BadInput, Conflict, Forbidden, NotFound
-from apps.core.events import emit
 from apps.core.ids import effect_of
 from apps.core.transactions import durable, require_transaction
-from apps.protocol import wire
 
-KEY_DOMAIN = "flai/party-key/v1"
 KEY_PREFIX = "flai_"
 KEYS_MAX = 50
 OVERLAP_S_MAX = 7 * 24 * 3600
@@ -198,37 +194,3 @@ def api_key_revoke(*, party: Party, key_id: object, now: datetime | None = None)
     changed = ApiKey.objects.filter(id=key_id, party=party, revoked_at=None)
     if not changed.update(revoked_at=now or clock_now()):
         raise NotFound("key_not_found", "There is no such key.")
-
-
-def signing_key_bind(
-    *, party: Party, public_key: str, signature: str, now: datetime | None = None
-) -> PartyKey:
-    """Bind an Ed25519 key; `signature` by that key over {"pid","public_key"} proves possession.
-
-    The same key again changes nothing; another one replaces the active one.
-    Raises BadInput (shape, signature), Conflict (another party holds the key).
-    """
-    now = now or clock_now()
-    content = {"pid": party.pid, "public_key": public_key}
-    try:
-        wire.verify(public_key, KEY_DOMAIN, content, signature)
-    except wire.BadSignature:
-        raise BadInput(
-            "bad_signature", f"The signature over {KEY_DOMAIN} does not match the key."
-        ) from None
-    with durable():
-        Party.objects.select_for_update().get(id=party.id)
-        active = PartyKey.objects.filter(party=party, active=True).first()
-        if active is not None and active.public_key == public_key:
-            return active
-        if PartyKey.objects.filter(public_key=public_key, active=True).exists():
-            raise Conflict("key_taken", "Another party uses this key.")
-        if active is not None:
-            active.active = False
-            active.save(update_fields=["active"])
-        key = PartyKey.objects.create(
-            party=party, public_key=public_key, signature=signature, created_at=now
-        )
-        emit(SigningKeyBound(key_id=key.id, party_id=party.id), now=now)
-    party.__dict__.pop("signing_key", None)
-    return key

@@ -18,6 +18,7 @@ from apps.governance import executing, selectors, services
 from apps.governance.models import Proposal
 from apps.protocol import tally
 from apps.training.models import ModelVersion
+from apps.wallets.consenting import consent_of_form
 
 STATES = ["active", "succeeded", "executed", "defeated"]
 HOUSES = {
@@ -103,7 +104,11 @@ def vote(request: HttpRequest, proposal_id: UUID) -> HttpResponse:
         reverse("explorer:proposal", args=[proposal_id]),
         f"Your vote {said} is counted.",
         lambda: services.vote(
-            actor=party, proposal_id=proposal_id, support=support, now=clock.now()
+            actor=party,
+            proposal_id=proposal_id,
+            support=support,
+            consent=consent_of_form(request),
+            now=clock.now(),
         ),
     )
 

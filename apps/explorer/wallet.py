@@ -20,6 +20,7 @@ from apps.explorer.formatting import amount as amount_parts
 from apps.explorer.page import act, paged, party_of, show
 from apps.listings.models import Query
 from apps.wallets import selectors, services
+from apps.wallets.consenting import consent_of_form
 
 PURPOSES = {
     "main": "Available to spend",
@@ -130,6 +131,7 @@ def _staking(request: HttpRequest, service: Any, done: str) -> HttpResponse:
             asset=data["asset"],
             amount_micro=data["amount"],
             idempotency=data["once"],
+            consent=consent_of_form(request),
         ),
     )
 

@@ -24,6 +24,7 @@ from apps.core.serial import checked
 from apps.governance import executing, selectors, services
 from apps.protocol.tally import State
 from apps.subdaos.selectors import dao_by_slug
+from apps.wallets.consenting import ConsentSerializer, consent_of
 
 PROPOSAL = OpenApiResponse(
     OpenApiTypes.OBJECT,
@@ -36,7 +37,7 @@ PROPOSAL = OpenApiResponse(
 LIST = OpenApiResponse(OpenApiTypes.OBJECT, description="{results: […], next: url | null}")
 
 
-class NewProposalSerializer(serializers.Serializer[Any]):
+class NewProposalSerializer(ConsentSerializer):
     dao = serializers.CharField(max_length=60)
     kind = serializers.CharField(max_length=60)
     payload = serializers.DictField()
@@ -46,7 +47,7 @@ class NewProposalSerializer(serializers.Serializer[Any]):
     )
 
 
-class VoteSerializer(serializers.Serializer[Any]):
+class VoteSerializer(ConsentSerializer):
     support = serializers.ChoiceField(choices=["for", "against", "abstain"])
 
 
@@ -88,6 +89,7 @@ class ProposalsView(APIView):
         made = services.propose(
             actor=acting_party(request),
             dao=dao_by_slug(data.pop("dao")),
+            consent=consent_of(request, data),
             now=clock.now(),
             **data,
         )
@@ -112,6 +114,7 @@ class VotesView(APIView):
             actor=acting_party(request),
             proposal_id=proposal_id,
             support=data["support"],
+            consent=consent_of(request, data),
             now=clock.now(),
         )
         return Response(_json(proposal_id, request), status=201)

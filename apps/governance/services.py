@@ -22,11 +22,12 @@ from apps.core.transactions import durable, require_transaction
 from apps.core.wake import wake
 from apps.governance import events, selectors, weights
 from apps.governance.models import House, Proposal, SnapshotWeight, Vote
-from apps.protocol import tally, wire
+from apps.protocol import consent as rules
+from apps.protocol import tally
 from apps.protocol.money import BPS
 from apps.protocol.tally import State, Support
 from apps.subdaos.models import Dao
-from apps.wallets import log
+from apps.wallets import keys, log
 
 EXECUTE = "flai.execute_proposal"
 TITLE_MAX, DESCRIPTION_MAX = 200, 10_000
@@ -93,9 +94,13 @@ def propose(
     payload: object,
     title: str,
     description: str = "",
+    consent: keys.Consent = keys.SESSION,
     now: datetime,
 ) -> Proposal:
-    """A member's proposal. Raises Forbidden, or what the action says about its payload."""
+    """A member's proposal; a bound wallet key signs the payload's hash, as the action writes it.
+
+    Raises Forbidden, or what the action says about its payload.
+    """
     with durable():
         ensure(can_propose(actor, dao, kind, now))
         return _make(
@@ -105,6 +110,7 @@ def propose(
             title=title,
             description=description,
             proposer=actor,
+            consent=consent,
             now=now,
         )
 
@@ -157,6 +163,7 @@ def _make(
     now: datetime,
     ref: str = "",
     times: Mapping[str, int] | None = None,
+    consent: keys.Consent | None = None,
 ) -> Proposal:
     action = actions.get(kind)
     title, description = title.strip(), description.strip()
@@ -168,14 +175,19 @@ def _make(
     if not isinstance(payload, dict):
         raise BadInput("bad_payload", "The payload must be an object.")
     checked = action.validate(payload, dao)
-    rules = {**dao.params, **(times or {})}
-    starts_at = now + timedelta(seconds=int(rules["voting_delay_s"]))
+    hash_ = payload_hash(dao, kind, checked)
+    said = {"auth": "system"}
+    if consent is not None and proposer is not None:
+        asked = rules.propose_payload(dao=dao.party.pid, kind=kind, payload_hash=hash_)
+        said = keys.grant(proposer, rules.PROPOSE, asked, consent, now=now)
+    given = {**dao.params, **(times or {})}
+    starts_at = now + timedelta(seconds=int(given["voting_delay_s"]))
     proposal = Proposal.objects.create(
         dao=dao,
         house=action.house,
         kind=kind,
         payload=checked,
-        payload_hash=payload_hash(dao, kind, checked),
+        payload_hash=hash_,
         changes=action.describe(checked, dao),
         title=title,
         description=description,
@@ -184,12 +196,12 @@ def _make(
         created_at=now,
         snapshot_at=starts_at,
         voting_starts_at=starts_at,
-        voting_ends_at=_whole_ms(starts_at + timedelta(seconds=int(rules["voting_period_s"]))),
+        voting_ends_at=_whole_ms(starts_at + timedelta(seconds=int(given["voting_period_s"]))),
         quorum_bps=int(dao.params["quorum_bps"]),
         threshold_bps=int(dao.params["threshold_bps"]),
-        timelock_s=int(rules["timelock_s"]),
-        grace_s=int(rules["grace_s"]),
-        late_quorum_s=int(rules["late_quorum_s"]),
+        timelock_s=int(given["timelock_s"]),
+        grace_s=int(given["grace_s"]),
+        late_quorum_s=int(given["late_quorum_s"]),
     )
     log.append(
         "governance.proposal",
@@ -206,6 +218,7 @@ def _make(
             "threshold_bps": proposal.threshold_bps,
             "timelock_s": proposal.timelock_s,
             "grace_s": proposal.grace_s,
+            **said,
         },
         now=now,
     )
@@ -219,8 +232,7 @@ def _make(
 
 def payload_hash(dao: Dao, kind: str, payload: Mapping[str, Any]) -> str:
     """What exactly is voted on: SHA-256 over the DAO, the kind and the payload."""
-    content = {"dao": dao.party.pid, "kind": kind, "payload": payload}
-    return wire.digest(tally.PROPOSAL_DOMAIN, content)
+    return tally.payload_hash(dao=dao.party.pid, kind=kind, payload=payload)
 
 
 def snapshot_take(proposal: Proposal, now: datetime) -> None:
@@ -256,11 +268,18 @@ def lock_proposal(proposal_id: UUID | str) -> Proposal:
     )
 
 
-def vote(*, actor: Party, proposal_id: UUID | str, support: str, now: datetime) -> Vote:
+def vote(
+    *,
+    actor: Party,
+    proposal_id: UUID | str,
+    support: str,
+    consent: keys.Consent = keys.SESSION,
+    now: datetime,
+) -> Vote:
     """One final vote per account, with the weight of the snapshot; the same again returns it.
 
     Raises BadInput for an unknown support, Conflict for another than was cast, Forbidden when
-    can_vote says no.
+    can_vote says no or the voter's key has not signed.
     """
     if support not in set(Support):
         raise BadInput("bad_support", "Support is “for”, “against” or “abstain”.")
@@ -276,6 +295,8 @@ def vote(*, actor: Party, proposal_id: UUID | str, support: str, now: datetime) 
         if proposal.total_weight is None and proposal.state(now) is State.ACTIVE:
             snapshot_take(proposal, now)
         ensure(can_vote(actor, proposal, now))
+        asked = rules.vote_payload(proposal=str(proposal.id), support=support)
+        said = keys.grant(actor, rules.VOTE, asked, consent, now=now)
         weight = selectors.weight(proposal, actor, now).weight
         had_quorum = tally.quorum_reached(proposal.facts)
         cast = Vote.objects.create(
@@ -310,6 +331,7 @@ def vote(*, actor: Party, proposal_id: UUID | str, support: str, now: datetime) 
                 "support": support,
                 "weight": str(weight),
                 "ends_at": unix_ms(proposal.voting_ends_at),
+                **said,
             },
             now=now,
         )

@@ -14,15 +14,20 @@ from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from apps.protocol.money import BPS, mul_div_floor
+from apps.protocol.wire import digest
 
 K = TypeVar("K", bound=Hashable)
 
 PPM = 1_000_000
-# What is voted on: digest of {"dao", "kind", "payload"} under this domain.
 PROPOSAL_DOMAIN = "flai/proposal/v1"
+
+
+def payload_hash(*, dao: str, kind: str, payload: Mapping[str, Any]) -> str:
+    """What exactly is voted on: the digest over the DAO's pid, the kind and the payload."""
+    return digest(PROPOSAL_DOMAIN, {"dao": dao, "kind": kind, "payload": dict(payload)})
 
 
 class State(StrEnum):

@@ -22,7 +22,9 @@ from apps.core.errors import BadInput
 from apps.core.idempotency import effect_id, idempotent
 from apps.core.pagination import paged
 from apps.core.serial import MicroField, checked
-from apps.wallets import log, proofs, selectors, services
+from apps.protocol import consent as rules
+from apps.wallets import keys, log, proofs, selectors, services
+from apps.wallets.consenting import ConsentSerializer, SignedSerializer, consent_of
 from apps.wallets.models import Account, Transfer, TreeHead
 from apps.wallets.statement import statement_csv
 
@@ -82,14 +84,105 @@ class TransferSerializer(serializers.ModelSerializer[Transfer]):
         return f"{transfer.ref_type}:{transfer.ref_id}" if transfer.ref_type else None
 
 
-class AmountSerializer(serializers.Serializer[Any]):
+class GiftSerializer(serializers.Serializer[Any]):
     asset = serializers.CharField(max_length=40)
     amount_micro = MicroField()
+
+
+class AmountSerializer(GiftSerializer, ConsentSerializer):
+    pass
 
 
 class SendSerializer(AmountSerializer):
     to = serializers.SlugField(max_length=60)
     memo = serializers.CharField(max_length=200, required=False, allow_blank=True, default="")
+
+
+class PossessionSerializer(ConsentSerializer):
+    public_key = serializers.RegexField(r"^[0-9a-f]{64}$")
+    signature = serializers.RegexField(
+        r"^[0-9a-f]{128}$",
+        write_only=True,
+        help_text='By the new key, with domain "flai/party-key/v1": {"pid","public_key"} for an '
+        'agent\'s key, {"pid","public_key","purpose"} for the others.',
+    )
+
+
+class SigningKeySerializer(PossessionSerializer):
+    signed = SignedSerializer(
+        required=False,
+        allow_null=True,
+        default=None,
+        write_only=True,
+        help_text="Needed to replace a key: by the old one, the wallet or the recovery key.",
+    )
+
+
+class KeyPurposeSerializer(ConsentSerializer):
+    purpose = serializers.ChoiceField(choices=list(rules.PURPOSES))
+
+
+class BindSerializer(PossessionSerializer, KeyPurposeSerializer):
+    pass
+
+
+class PartyKeysSerializer(serializers.Serializer[Any]):
+    pid = serializers.CharField()
+    keyed = serializers.BooleanField(help_text="Whether actions need the wallet key's signature.")
+    next_nonce = serializers.IntegerField()
+    keys = serializers.DictField(child=serializers.CharField())
+
+
+class SigningKeyView(APIView):
+    """Bind the Ed25519 key that signs this party's tickets and attestations."""
+
+    key_scope = "account"
+
+    @extend_schema(request=SigningKeySerializer, responses=SigningKeySerializer)
+    def put(self, request: Request) -> Response:
+        data = checked(SigningKeySerializer, request)
+        consent = consent_of(request, data)
+        party = acting_party(request)
+        key = keys.key_bind(party=party, purpose=rules.AGENT, consent=consent, **data)
+        return Response({"public_key": key.public_key})
+
+
+class PartyKeysView(APIView):
+    """The acting party's public keys by purpose, and the nonce for what it signs next."""
+
+    key_scope = ANY
+
+    @extend_schema(responses=PartyKeysSerializer)
+    def get(self, request: Request) -> Response:
+        return Response(keys.keys_of(acting_party(request)))
+
+
+class KeyBindingView(APIView):
+    """Bind or replace a key.
+
+    `wallet`: from then on transfers, stakes, votes and proposals need its signature. `recovery`:
+    signs changes of keys only, should the wallet key be lost.
+    """
+
+    key_scope = "account"
+
+    @extend_schema(request=BindSerializer, responses={201: PartyKeysSerializer})
+    def post(self, request: Request) -> Response:
+        data, party = checked(BindSerializer, request), acting_party(request)
+        keys.key_bind(party=party, consent=consent_of(request, data), **data)
+        return Response(keys.keys_of(party), status=201)
+
+
+class KeyRevocationView(APIView):
+    """Revoke a key; always signed, by the key itself or by the recovery key."""
+
+    key_scope = "account"
+
+    @extend_schema(request=KeyPurposeSerializer, responses=PartyKeysSerializer)
+    def post(self, request: Request) -> Response:
+        data, party = checked(KeyPurposeSerializer, request), acting_party(request)
+        keys.key_revoke(party=party, consent=consent_of(request, data), **data)
+        return Response(keys.keys_of(party))
 
 
 class WalletView(APIView):
@@ -115,6 +208,7 @@ class TransfersView(APIView):
         data = checked(SendSerializer, request)
         transfer = services.send(
             party=acting_party(request),
+            consent=consent_of(request, data),
             to=party_by_slug(data.pop("to")),
             idempotency=effect_id(request),
             **data,
@@ -125,10 +219,14 @@ class TransfersView(APIView):
 class ReversalView(APIView):
     """Give a received payment back, whole and once."""
 
-    @extend_schema(request=None, responses={201: TransferSerializer})
+    @extend_schema(request=ConsentSerializer, responses={201: TransferSerializer})
     @idempotent
     def post(self, request: Request, transfer_id: uuid.UUID) -> Response:
-        transfer = services.give_back(party=acting_party(request), transfer_id=transfer_id)
+        transfer = services.give_back(
+            party=acting_party(request),
+            transfer_id=transfer_id,
+            consent=consent_of(request, checked(ConsentSerializer, request)),
+        )
         return Response(TransferSerializer(transfer).data, status=201)
 
 
@@ -169,15 +267,26 @@ class _AmountView(APIView):
     def post(self, request: Request) -> Response:
         data = checked(AmountSerializer, request)
         transfer = type(self).service(
-            party=acting_party(request), idempotency=effect_id(request), **data
+            party=acting_party(request),
+            consent=consent_of(request, data),
+            idempotency=effect_id(request),
+            **data,
         )
         return Response(TransferSerializer(transfer).data, status=201)
 
 
-class FaucetView(_AmountView):
+class FaucetView(APIView):
     """Test tokens, where the site has a faucet."""
 
-    service = services.faucet
+    @extend_schema(request=GiftSerializer, responses={201: TransferSerializer})
+    @idempotent
+    def post(self, request: Request) -> Response:
+        transfer = services.faucet(
+            party=acting_party(request),
+            idempotency=effect_id(request),
+            **checked(GiftSerializer, request),
+        )
+        return Response(TransferSerializer(transfer).data, status=201)
 
 
 class StakesView(_AmountView):
@@ -272,6 +381,10 @@ def _number(request: Request, name: str) -> int | None:
 
 
 urlpatterns = [
+    path("me/signing-key/", SigningKeyView.as_view()),
+    path("wallet/keys/", PartyKeysView.as_view()),
+    path("wallet/keys/bind/", KeyBindingView.as_view()),
+    path("wallet/keys/revoke/", KeyRevocationView.as_view()),
     path("wallet/", WalletView.as_view()),
     path("wallet/transfers/", TransfersView.as_view()),
     path("wallet/transfers/<uuid:transfer_id>/reversal/", ReversalView.as_view()),

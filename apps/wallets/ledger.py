@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import logging
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
@@ -52,7 +52,10 @@ Phase = Transfer.Phase
 
 @dataclass(frozen=True)
 class Leg:
-    """One transfer to be made: `id` is chosen by the caller, `ref` is (type, id) of its cause."""
+    """One transfer to be made: `id` is chosen by the caller, `ref` is (type, id) of its cause.
+
+    said: what the leaf says of its owner's consent (`keys.grant`); the log alone keeps it.
+    """
 
     debit_account: Account
     credit_account: Account
@@ -61,6 +64,7 @@ class Leg:
     id: uuid.UUID = field(default_factory=uuid.uuid4)
     ref: tuple[str, Any] | None = None
     memo: str = ""
+    said: Mapping[str, Any] | None = None
 
 
 def post(
@@ -124,7 +128,9 @@ def resolve_all(pendings: Sequence[Transfer], *, paid: bool, now: datetime) -> l
     return _write([_resolution(p, phase, p.amount_micro) for p in pendings], now=now)
 
 
-def reverse(transfer_id: uuid.UUID, *, now: datetime) -> Transfer:
+def reverse(
+    transfer_id: uuid.UUID, *, said: Mapping[str, Any] | None = None, now: datetime
+) -> Transfer:
     """Pay a posted transfer back: the opposite one, naming it, once. Nothing is ever edited.
 
     The same call again returns the reversal that exists. Event: TransferReversed.
@@ -138,15 +144,21 @@ def reverse(transfer_id: uuid.UUID, *, now: datetime) -> Transfer:
     if original.phase not in (Phase.SINGLE, Phase.POST) or original.kind == REVERSAL:
         raise NotReversible(id=str(transfer_id))
     leg = Leg(
-        id=uuid.uuid5(original.id, "reversal"),
+        id=reversal_id(original.id),
         debit_account=original.credit,
         credit_account=original.debit,
         amount_micro=original.amount_micro,
         kind=REVERSAL,
         ref=(LEAF_TYPE, original.id),
+        said=said,
     )
     told = TransferReversed(transfer_id=str(original.id), reversal_id=str(leg.id))
     return post([leg], now=now, events=[told])[0]
+
+
+def reversal_id(transfer_id: uuid.UUID) -> uuid.UUID:
+    """A transfer has one reversal, and this is its id."""
+    return uuid.uuid5(transfer_id, "reversal")
 
 
 def lock(accounts: Iterable[Account]) -> dict[uuid.UUID, Account]:
@@ -194,7 +206,7 @@ def leaf_body(transfer: Transfer) -> dict[str, Any]:
     }
     if transfer.pending_id:
         body["pending"] = str(transfer.pending_id)
-    return body
+    return body | dict(transfer.said or {})
 
 
 def leaf_tail(transfer: Transfer) -> str:
@@ -208,7 +220,7 @@ def leaf_tail(transfer: Transfer) -> str:
 
 def _single(leg: Leg) -> Transfer:
     ref_type, ref_id = leg.ref or ("", "")
-    return Transfer(
+    transfer = Transfer(
         id=leg.id,
         debit=leg.debit_account,
         credit=leg.credit_account,
@@ -219,6 +231,8 @@ def _single(leg: Leg) -> Transfer:
         ref_id=str(ref_id),
         memo=leg.memo,
     )
+    transfer.said = leg.said
+    return transfer
 
 
 def _pending(pending_id: uuid.UUID) -> Transfer:

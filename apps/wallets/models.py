@@ -7,6 +7,9 @@ transfers that are still open. Triggers (migration 0002) refuse to change or del
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from django.db import models
 from django.db.models import F, Q
 
@@ -119,6 +122,8 @@ class Transfer(models.Model):
     ref_id = models.CharField(max_length=64, blank=True)
     memo = models.CharField(max_length=200, blank=True)
     created_at = models.DateTimeField()
+    # Its owner's consent, on the way to the leaf; not a column.
+    said: Mapping[str, Any] | None = None
 
     class Meta:
         constraints = [

@@ -15,7 +15,8 @@ from apps.core.clock import now as clock_now
 from apps.core.errors import BadInput, Forbidden, Unprocessable
 from apps.core.ids import effect_of
 from apps.core.transactions import durable, require_transaction
-from apps.wallets import ledger, log
+from apps.protocol import consent as rules
+from apps.wallets import keys, ledger, log
 from apps.wallets.errors import NotReversible, TransferNotFound
 from apps.wallets.ledger import Leg
 from apps.wallets.models import PURPOSES, Account, Asset, Transfer
@@ -122,6 +123,7 @@ def send(
     amount_micro: int,
     memo: str = "",
     idempotency: uuid.UUID | None = None,
+    consent: keys.Consent = keys.SESSION,
     now: datetime | None = None,
 ) -> Transfer:
     """Pay from one party's main account to another's.
@@ -129,25 +131,54 @@ def send(
     idempotency (here and below): the same one again, from the same party, returns the transfer that
     exists, or raises TransferConflict when it was another payment's.
 
-    Raises Unprocessable for a payee that nobody signs in for: the money would lie there for ever.
+    consent (here and below): by what the request acts; a bound wallet key must have signed it. The
+    memo is the two parties' note and not signed.
+
+    Raises Unprocessable for a payee that nobody signs in for: the money would lie there for ever;
+    what `keys.grant` raises.
     """
     if to.kind not in PAYEES:
         raise Unprocessable("not_a_payee", "Only people and organisations can be paid.", field="to")
     now = now or clock_now()
+    made_id = effect_of(party.id, rules.SEND, idempotency)
+    asked = rules.send_payload(to=to.pid, asset=asset, amount_micro=amount_micro)
     with durable():
+        said = _grant(made_id, party, rules.SEND, asked, consent, now)
         debit, credit = _mains(asset, party, to)
         leg = Leg(
-            id=effect_of(party.id, "wallets.send", idempotency),
+            id=made_id,
             debit_account=debit,
             credit_account=credit,
             amount_micro=amount_micro,
-            kind="wallets.send",
+            kind=rules.SEND,
             memo=memo,
+            said=said,
         )
         return ledger.post([leg], now=now)[0]
 
 
-def give_back(*, party: Party, transfer_id: uuid.UUID, now: datetime | None = None) -> Transfer:
+def _grant(
+    made_id: uuid.UUID,
+    party: Party,
+    kind: str,
+    asked: dict[str, str],
+    consent: keys.Consent,
+    now: datetime,
+) -> dict[str, Any] | None:
+    """As `keys.grant`. What was made already needs no consent again: its nonce is spent, and the
+    ledger compares the rest."""
+    if consent.signed is not None and Transfer.objects.filter(id=made_id).exists():
+        return None
+    return keys.grant(party, kind, asked, consent, now=now)
+
+
+def give_back(
+    *,
+    party: Party,
+    transfer_id: uuid.UUID,
+    consent: keys.Consent = keys.SESSION,
+    now: datetime | None = None,
+) -> Transfer:
     """Reverse a payment that `party` received by `send`. Once; again returns the same reversal.
 
     What other services paid (a pledge, a payout) only they can take back: others count on it.
@@ -161,7 +192,9 @@ def give_back(*, party: Party, transfer_id: uuid.UUID, now: datetime | None = No
             raise TransferNotFound(id=str(transfer_id))
         if received.kind != "wallets.send":
             raise NotReversible(id=str(transfer_id))
-        return ledger.reverse(transfer_id, now=now)
+        asked = rules.give_back_payload(transfer=str(transfer_id))
+        said = _grant(ledger.reversal_id(transfer_id), party, rules.GIVE_BACK, asked, consent, now)
+        return ledger.reverse(transfer_id, said=said, now=now)
 
 
 def _mains(asset: str, *owners: Party) -> list[Account]:
@@ -179,10 +212,11 @@ def stake(
     asset: str,
     amount_micro: int,
     idempotency: uuid.UUID | None = None,
+    consent: keys.Consent = keys.SESSION,
     now: datetime | None = None,
 ) -> Transfer:
     """Move from main to staked: FLAI or an SDT. Raises BadInput for any other asset."""
-    return _restake(party, asset, amount_micro, "main", "staked", idempotency, now)
+    return _restake(party, asset, amount_micro, "main", "staked", idempotency, consent, now)
 
 
 def unstake(
@@ -191,10 +225,11 @@ def unstake(
     asset: str,
     amount_micro: int,
     idempotency: uuid.UUID | None = None,
+    consent: keys.Consent = keys.SESSION,
     now: datetime | None = None,
 ) -> Transfer:
     """Move back from staked to main."""
-    return _restake(party, asset, amount_micro, "staked", "main", idempotency, now)
+    return _restake(party, asset, amount_micro, "staked", "main", idempotency, consent, now)
 
 
 def _restake(
@@ -204,19 +239,24 @@ def _restake(
     source: str,
     target: str,
     idempotency: uuid.UUID | None,
+    consent: keys.Consent,
     now: datetime | None,
 ) -> Transfer:
     if not asset.startswith(STAKEABLE):
         raise BadInput("not_stakeable", "Only FLAI and the SDT of a SubDAO can be staked.")
     now = now or clock_now()
-    kind = "wallets.stake" if target == "staked" else "wallets.unstake"
+    kind = rules.STAKE if target == "staked" else rules.UNSTAKE
+    made_id = effect_of(party.id, kind, idempotency)
+    asked = rules.stake_payload(asset=asset, amount_micro=amount_micro)
     with durable():
+        said = _grant(made_id, party, kind, asked, consent, now)
         leg = Leg(
-            id=effect_of(party.id, kind, idempotency),
+            id=made_id,
             debit_account=account(party, asset, source),
             credit_account=account(party, asset, target),
             amount_micro=amount_micro,
             kind=kind,
+            said=said,
         )
         return ledger.post([leg], now=now)[0]
 

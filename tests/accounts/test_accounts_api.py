@@ -13,10 +13,11 @@ from rest_framework.test import APIClient
 from apps.accounts.models import SCOPES, ApiKey, Party, PartyKey, User
 from apps.accounts.permissions import SCOPE_OF_APP
 from apps.accounts.selectors import system_party
-from apps.accounts.services import KEY_DOMAIN
-from apps.core.clock import now
-from apps.core.models import IdempotentCall, OutboxEvent
-from apps.protocol import wire
+from apps.core.clock import now, unix_ms
+from apps.core.models import IdempotentCall
+from apps.protocol import consent, wire
+from apps.protocol.consent import KEY_DOMAIN
+from apps.wallets.models import LogLeaf
 
 pytestmark = pytest.mark.django_db
 GOOD = {
@@ -166,24 +167,34 @@ def test_a_signing_key_is_bound_by_its_own_signature(api):
     pid = signed_up(api)["party"]["pid"]
     key = Ed25519PrivateKey.generate()
 
-    def bind(client, pid_, key_=key):
+    def bind(client, pid_, key_=key, signed=None):
         public = wire.public_hex(key_)
         signature = wire.sign(key_, KEY_DOMAIN, {"pid": pid_, "public_key": public})
-        body = {"public_key": public, "signature": signature}
-        return client.put("/api/v1/me/signing-key/", body)
+        body = {"public_key": public, "signature": signature, "signed": signed}
+        return client.put("/api/v1/me/signing-key/", body, format="json")
 
     assert bind(api, "0" * 32).data["code"] == "bad_signature"
     assert bind(api, pid).data == {"public_key": wire.public_hex(key)}
     assert bind(api, pid).status_code == 200 and PartyKey.objects.count() == 1
     assert api.get("/api/v1/me/").data["party"]["public_key"] == wire.public_hex(key)
-    assert OutboxEvent.objects.filter(name="accounts.SigningKeyBound").count() == 1
+    assert LogLeaf.objects.filter(type="accounts.key_bound").count() == 1
 
     other = APIClient()
     other_pid = signed_up(other, email="b@example.org")["party"]["pid"]
     assert bind(other, other_pid).data["code"] == "key_taken"
 
     second = Ed25519PrivateKey.generate()
-    assert bind(api, pid, second).status_code == 200
+    refused = bind(api, pid, second)  # the API key alone changes no key
+    assert (refused.status_code, refused.data["code"]) == (403, "signature_required")
+    fields = {
+        "key": wire.public_hex(key),
+        "nonce": 1,
+        "expires_at": unix_ms(now()) + 60_000,
+    }
+    change = consent.key_payload(purpose="agent", public_key=wire.public_hex(second))
+    said = consent.message(pid=pid, kind=consent.BIND, payload=change, **fields)
+    signed = fields | {"signature": wire.sign(key, consent.ACTION_DOMAIN, said)}
+    assert bind(api, pid, second, signed).status_code == 200
     assert list(PartyKey.objects.filter(active=True).values_list("public_key", flat=True)) == [
         wire.public_hex(second)
     ]

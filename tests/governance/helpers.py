@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from django.db import connection
 
 from apps.accounts.models import Party
-from apps.accounts.services import party_create, signing_key_bind
+from apps.accounts.services import party_create
 from apps.core.transactions import durable
 from apps.governance import executing
 from apps.governance import services as governance
@@ -27,6 +27,7 @@ from apps.rfms import services as rfms
 from apps.rfms.models import Rfm
 from apps.rfms.selectors import rfm_by_slug
 from apps.subdaos.models import Dao
+from apps.wallets.keys import key_bind
 from apps.wallets.models import Account
 from apps.wallets.services import account, faucet, stake
 
@@ -68,7 +69,7 @@ def bind_key(who: Party) -> Ed25519PrivateKey:
     key = Ed25519PrivateKey.generate()
     public = wire.public_hex(key)
     signature = wire.sign(key, "flai/party-key/v1", {"pid": who.pid, "public_key": public})
-    signing_key_bind(party=who, public_key=public, signature=signature, now=T0)
+    key_bind(party=who, purpose="agent", public_key=public, signature=signature, now=T0)
     KEYS[who.pid] = key
     return key
 

@@ -10,6 +10,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from django.test import Client
 
 from apps.core import actions
@@ -20,6 +21,7 @@ from apps.core.transactions import durable
 from apps.governance import executing, selectors, services
 from apps.governance.models import Proposal, Vote
 from apps.participants.services import whitelist_propose
+from apps.protocol import consent, tally
 from apps.protocol.tally import State
 from apps.rfms import services as rfms
 from apps.rfms.handlers import proposal_ended
@@ -27,6 +29,7 @@ from apps.subdaos import selectors as subdaos
 from apps.subdaos.services import param_set
 from apps.wallets import log
 from apps.wallets.invariants import violations
+from apps.wallets.keys import Consent
 from apps.wallets.models import LogLeaf, Transfer
 from apps.wallets.services import faucet, send, stake, unstake
 from tests.governance.helpers import (
@@ -40,6 +43,7 @@ from tests.governance.helpers import (
     treasury,
     whitelisted,
 )
+from tests.support.consents import bind, signed
 from workers.client.replay import replay
 
 pytestmark = pytest.mark.django_db
@@ -497,3 +501,41 @@ def test_inner_writers_refuse_to_run_alone(transactional_db: None) -> None:
         services.propose_by_system(
             dao=subdaos.superdao(), kind="rfms.approve", payload={}, title="x", now=at(0)
         )
+
+
+def test_a_bound_wallet_key_signs_votes_and_proposals() -> None:
+    dao, _, backer = founded()
+    key = Ed25519PrivateKey.generate()
+    bind(backer, key, now=at(29))
+    with pytest.raises(Forbidden, match="signature_required"):
+        price_proposal(dao, backer, at(30))
+    asked = {"kind": "subdaos.set_price", "payload": {"price_micro": "600000"}}
+    payload = consent.propose_payload(
+        dao=dao.party.pid,
+        kind=asked["kind"],
+        payload_hash=tally.payload_hash(dao=dao.party.pid, **asked),
+    )
+    word = signed(backer, key, consent.PROPOSE, payload, nonce=1, now=at(30))
+    proposal = services.propose(
+        actor=backer,
+        dao=dao,
+        **asked,
+        title="A higher price",
+        consent=Consent("api_key", word),
+        now=at(30),
+    )
+    cast = {"actor": backer, "proposal_id": proposal.id, "now": at(31)}
+    payload = consent.vote_payload(proposal=str(proposal.id), support="for")
+    word = signed(backer, key, consent.VOTE, payload, nonce=2, now=at(31))
+    for support, said, code in (
+        ("for", None, "signature_required"),
+        ("against", word, "bad_signature"),
+    ):
+        with pytest.raises(Forbidden, match=code):
+            services.vote(**cast, support=support, consent=Consent("session", said))
+    services.vote(**cast, support="for", consent=Consent("session", word))
+    assert services.vote(**cast, support="for").support == "for"  # cast already: no word needed
+    rows = LogLeaf.objects.order_by("id").values_list("data", flat=True)
+    state = replay(json.loads(bytes(data)) for data in rows)
+    assert state.findings.errors == []
+    assert state.keyring.parties[backer.pid].nonce == 2

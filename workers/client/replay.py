@@ -1,9 +1,9 @@
 """Replaying the log: what anybody can recompute from its leaves alone.
 
 Balances follow from transfers by the ledger's rules, outcomes of votes from the ballots by the
-tally's, payouts of an epoch from φ by eq. 10 and 11 (`earnings`). A leaf that breaks a rule is a
-finding with its index. Leaves name parties by pid and amounts as strings; nothing here needs the
-server.
+tally's, payouts of an epoch from φ by eq. 10 and 11 (`earnings`); whoever has bound a wallet key
+has signed what was done in its name (`keyring`). A leaf that breaks a rule is a finding with its
+index. Leaves name parties by pid and amounts as strings; nothing here needs the server.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from apps.protocol import ledger, tally
-from apps.protocol.wire import digest
+from apps.protocol import consent, ledger, tally
 from workers.client.earnings import Earnings, Finding
+from workers.client.keyring import Keyring, Unsigned
 
 NO_FLOOR = -(2**63)
 
@@ -25,12 +25,14 @@ class Findings:
     """What did not fit, and how much was looked at."""
 
     errors: list[str] = field(default_factory=list)
+    unsigned: list[str] = field(default_factory=list)
     transfers: int = 0
     proposals: int = 0
     votes: int = 0
     executed: int = 0
     rounds: int = 0
     epochs: int = 0
+    signatures: int = 0
 
 
 @dataclass
@@ -53,7 +55,10 @@ class Replay:
         self.balances: dict[str, ledger.Balance] = {}
         self.holds: dict[str, tuple[str, int]] = {}
         self.seen: set[str] = set()
+        self.payments: dict[str, tuple[str, str, int]] = {}
+        self.reversed: set[str] = set()
         self.earnings = Earnings()
+        self.keyring = Keyring()
         self.keys: dict[str, str] = {}
         self.proposals: dict[str, Ballots] = {}
         self.spent: dict[str, tuple[str, str, int]] = {}
@@ -68,7 +73,9 @@ class Replay:
             handler(self, leaf["body"], int(leaf["at"]))
         except Finding as finding:
             self.findings.errors.append(f"leaf {index}: {finding}")
-        except (KeyError, TypeError, ValueError) as error:
+            if isinstance(finding, Unsigned):
+                self.findings.unsigned.append(self.findings.errors[-1])
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
             text = (
                 f"leaf {index}: {leaf.get('type')} is malformed ({type(error).__name__}: {error})"
             )
@@ -85,6 +92,7 @@ class Replay:
             if total
         ]
         self.findings.errors += self.earnings.end()
+        self.findings.signatures = self.keyring.checked
         self.findings.errors += [f"transfer {id_} spends a treasury unvoted" for id_ in self.spent]
         self.findings.errors += [
             f"proposal {id_} spent a treasury and was not executed"
@@ -117,10 +125,24 @@ class Replay:
         if phase == "pend":
             self.holds[body["id"]] = (debit, amount)
         self.findings.transfers += 1
+        self.keyring.transfer(body, at)
+        if body["kind"] == consent.GIVE_BACK:
+            self._reversal(body, debit, credit, amount)
+        elif body["kind"] == consent.SEND:
+            self.payments[body["id"]] = (debit, credit, amount)
         if phase in ("single", "post"):
             if debit.split("/")[1] == "treasury":
                 self.spent[body["id"]] = (debit, credit, amount)
             self.earnings.transfer(body, at, amount)
+
+    def _reversal(self, body: Mapping[str, Any], debit: str, credit: str, amount: int) -> None:
+        """A reversal takes back exactly the payment that it names, once."""
+        original = str(body["ref"]).removeprefix("wallets.transfer:")
+        if self.payments.get(original) != (credit, debit, amount):
+            raise Finding(f"transfer {body['id']} does not reverse the payment that it names")
+        if original in self.reversed:
+            raise Finding(f"payment {original} was reversed twice")
+        self.reversed.add(original)
 
     def _closed(self, body: Mapping[str, Any], at: int) -> None:
         name = body["id"]
@@ -136,6 +158,7 @@ class Replay:
             raise Finding(f"proposal {body['proposal']} appears twice")
         self.proposals[body["proposal"]] = Ballots(body=body, ends_at=int(body["ends_at"]))
         self.findings.proposals += 1
+        self.keyring.proposal(body, at)
 
     def _snapshot(self, body: Mapping[str, Any], at: int) -> None:
         ballots = self._ballots(body)
@@ -160,6 +183,7 @@ class Replay:
             raise Finding(f"proposal {body['proposal']}: a vote after the end counted")
         ballots.ends_at = late
         self.findings.votes += 1
+        self.keyring.vote(body, at)
 
     def _executed(self, body: Mapping[str, Any], at: int) -> None:
         ballots = self._ballots(body)
@@ -187,8 +211,7 @@ class Replay:
         )
         voted = self._ballots(body).body
         payload = {"to": body["to"], "asset": asset, "amount_micro": amount}
-        content = {"dao": dao, "kind": "subdaos.pay", "payload": payload}
-        asked = (dao, "sdt", digest(tally.PROPOSAL_DOMAIN, content))
+        asked = (dao, "sdt", tally.payload_hash(dao=dao, kind="subdaos.pay", payload=payload))
         if (voted["dao"], voted["house"], voted["payload_hash"]) != asked:
             raise Finding(f"proposal {proposal}: the treasury paid what was not voted on")
         moved = (f"{dao}/treasury/{asset}", f"{body['to']}/main/{asset}", int(amount))
@@ -250,7 +273,14 @@ def _earned(method: Callable[[Earnings, Mapping[str, Any], int], None]) -> Handl
     return lambda state, body, at: method(state.earnings, body, at)
 
 
+def _keys(method: Callable[[Keyring, Mapping[str, Any], int], None]) -> Handler:
+    return lambda state, body, at: method(state.keyring, body, at)
+
+
 _HANDLERS: dict[str, Handler] = {
+    "accounts.signing_key": _keys(Keyring.agent_key),
+    "accounts.key_bound": _keys(Keyring.bound),
+    "accounts.key_revoked": _keys(Keyring.revoked),
     "wallets.transfer": Replay._transfer,
     "wallets.closed": Replay._closed,
     "governance.proposal": Replay._proposal,

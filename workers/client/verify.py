@@ -197,17 +197,18 @@ class Auditor:
                 continue
             state.leaf(index, leaf)
         found = state.end()
-        epochs = [e for e in found.errors if "epoch" in e or "version" in e or "query" in e]
-        money = [
-            e for e in found.errors if e not in epochs and ("transfer" in e or "balances" in e)
-        ]
-        rest = [e for e in found.errors if e not in money and e not in epochs]
+        others = [e for e in found.errors if e not in found.unsigned]
+        epochs = [e for e in others if "epoch" in e or "version" in e or "query" in e]
+        money = [e for e in others if e not in epochs and ("transfer" in e or "balances" in e)]
+        rest = [e for e in others if e not in money and e not in epochs]
         for errors, good in (
             (money, f"{found.transfers} transfers balance, no account below zero"),
             (rest, f"{found.votes} votes on {found.proposals} proposals; {found.executed} executed"
              " with majority and quorum, after deadline and timelock"),
             (epochs, f"{found.epochs} epochs paid out by the rounds' φ, the queries' payments and"
              " holdings, to the micro-unit"),
+            (found.unsigned, f"{found.signatures} signatures of parties' keys check; nothing was"
+             " done without one in the name of a party that has bound a wallet key"),
         ):  # fmt: skip
             more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
             self.report.add(not errors, good, f"{errors[0]}{more}" if errors else "")

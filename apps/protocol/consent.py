@@ -1,0 +1,172 @@
+"""Consent: what a party signs with its wallet key, so that nobody else can act for it.
+
+    possession = sign_new("flai/party-key/v1", {"pid","public_key"[,"purpose"]})
+    consent    = sign_key("flai/action/v1",
+                          {"v","pid","kind","payload","key","nonce","expires_at"})
+
+A party's keys have purposes: `agent` signs tickets and attestations on a machine that runs by
+itself, `wallet` what the party does with its money and votes, `recovery` nothing but changes of
+keys. From the moment a wallet key is bound, an action without its signature is refused; whoever
+replays the log refuses it too, so that the server can't act for the party either. The nonce of a
+party's signed actions strictly increases; times are Unix milliseconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from apps.protocol.wire import SAFE_INT, BadSignature, is_hex, verify
+
+ACTION_DOMAIN = "flai/action/v1"
+KEY_DOMAIN = "flai/party-key/v1"
+
+AGENT, WALLET, RECOVERY = PURPOSES = ("agent", "wallet", "recovery")
+LIFETIME_MS_MAX = 24 * 3600 * 1000
+# The log tells when the ledger wrote, by the clock of whichever worker that was.
+SKEW_MS = 60_000
+FIELDS = ("key", "nonce", "expires_at", "signature")
+
+SEND, GIVE_BACK = "wallets.send", "wallets.reversal"
+STAKE, UNSTAKE = "wallets.stake", "wallets.unstake"
+VOTE, PROPOSE = "governance.vote", "governance.propose"
+BIND, REVOKE = "keys.bind", "keys.revoke"
+# Transfers out of a wallet that the session or API key authorises even where a key is bound:
+# their amount and payee are bounded by what they are for. Every other one needs the signature.
+SESSION_KINDS = ("listings.query", "rfms.pledge")
+# Proposals that follow from an event may name a party which has not signed them.
+SYSTEM_PROPOSALS = ("rfms.approve",)
+WALLET_PURPOSES = ("main", "staked")
+
+# Which of several faults is named.
+PRECEDENCE = ("consent_expired", "consent_too_long", "stale_nonce", "bad_signature")
+
+
+class ConsentRefused(Exception):
+    """A signature does not authorise the action; `code` is one of PRECEDENCE."""
+
+    def __init__(self, code: str) -> None:
+        super().__init__(code)
+        self.code = code
+
+
+def possession(pid: str, purpose: str, public_key: str) -> dict[str, str]:
+    """What a new key signs, with KEY_DOMAIN, to prove that who binds it has it."""
+    content = {"pid": pid, "public_key": public_key}
+    return content if purpose == AGENT else content | {"purpose": purpose}
+
+
+def message(
+    *, pid: str, kind: str, payload: Mapping[str, Any], key: str, nonce: int, expires_at: int
+) -> dict[str, Any]:
+    """What a wallet key signs, with ACTION_DOMAIN."""
+    return {
+        "v": 1,
+        "pid": pid,
+        "kind": kind,
+        "payload": dict(payload),
+        "key": key,
+        "nonce": nonce,
+        "expires_at": expires_at,
+    }
+
+
+def check_form(signed: Any) -> dict[str, Any]:
+    """{"key","nonce","expires_at","signature"} and nothing else. Raises ValueError naming what."""
+    if not isinstance(signed, Mapping) or set(signed) != set(FIELDS):
+        raise ValueError("signed")
+    for name, good in (
+        ("key", is_hex(signed["key"], 32)),
+        ("nonce", _whole(signed["nonce"])),
+        ("expires_at", _whole(signed["expires_at"])),
+        ("signature", is_hex(signed["signature"], 64)),
+    ):
+        if not good:
+            raise ValueError(name)
+    return dict(signed)
+
+
+def _whole(x: Any) -> bool:
+    return isinstance(x, int) and not isinstance(x, bool) and 0 < x <= SAFE_INT
+
+
+def check(
+    signed: Mapping[str, Any],
+    *,
+    pid: str,
+    kind: str,
+    payload: Mapping[str, Any],
+    last_nonce: int,
+    at_ms: int,
+    skew_ms: int = 0,
+) -> None:
+    """`signed` is the consent of `signed["key"]` to exactly this action, now and not before used.
+
+    Raises: ConsentRefused, the first of PRECEDENCE that holds.
+    """
+    expires_at, nonce = signed["expires_at"], signed["nonce"]
+    if at_ms >= expires_at + skew_ms:
+        raise ConsentRefused("consent_expired")
+    if expires_at > at_ms + LIFETIME_MS_MAX + skew_ms:
+        raise ConsentRefused("consent_too_long")
+    if nonce <= last_nonce:
+        raise ConsentRefused("stale_nonce")
+    content = message(
+        pid=pid, kind=kind, payload=payload, key=signed["key"], nonce=nonce, expires_at=expires_at
+    )
+    try:
+        verify(signed["key"], ACTION_DOMAIN, content, signed["signature"])
+    except BadSignature:
+        raise ConsentRefused("bad_signature") from None
+
+
+def signers(purpose: str, bound: Collection[str]) -> frozenset[str]:
+    """Whose signature a change of the key of this purpose needs, any one of them; empty: nobody's.
+
+    `bound`: the purposes that have a key now. A recovery key outlives a thief of the wallet key:
+    only its own signature replaces or revokes it. The first one needs the wallet key's.
+    """
+    if purpose == RECOVERY:
+        return frozenset({RECOVERY if RECOVERY in bound else WALLET})
+    if purpose == WALLET:
+        return frozenset({WALLET, RECOVERY} & set(bound))
+    return frozenset(bound) if AGENT in bound else frozenset()
+
+
+def needs_signature(kind: str, purpose: str) -> bool:
+    """Does a debit of this kind on an account of this purpose need the wallet key, once bound?
+
+    What is held, escrowed or issued moves by the rules of whoever holds it, not by its owner's.
+    """
+    return purpose in WALLET_PURPOSES and kind not in SESSION_KINDS
+
+
+# -- payloads: what of an action is signed. A memo is a private note and not part of it.
+
+
+def send_payload(*, to: str, asset: str, amount_micro: int) -> dict[str, str]:
+    """`to`: the payee's pid."""
+    return {"to": to, "asset": asset, "amount_micro": str(amount_micro)}
+
+
+def stake_payload(*, asset: str, amount_micro: int) -> dict[str, str]:
+    """For STAKE and UNSTAKE."""
+    return {"asset": asset, "amount_micro": str(amount_micro)}
+
+
+def give_back_payload(*, transfer: str) -> dict[str, str]:
+    return {"transfer": transfer}
+
+
+def vote_payload(*, proposal: str, support: str) -> dict[str, str]:
+    return {"proposal": proposal, "support": support}
+
+
+def propose_payload(*, dao: str, kind: str, payload_hash: str) -> dict[str, str]:
+    """`dao`: its pid; `payload_hash`: what is voted on, as `tally.payload_hash` makes it."""
+    return {"dao": dao, "kind": kind, "payload_hash": payload_hash}
+
+
+def key_payload(*, purpose: str, public_key: str) -> dict[str, str]:
+    """For BIND and REVOKE."""
+    return {"purpose": purpose, "public_key": public_key}

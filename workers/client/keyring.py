@@ -1,0 +1,177 @@
+"""Keys and consents, replayed: nobody acts for a party whose wallet key is bound, but that key.
+
+The log's order says which keys were in force. A binding proves possession; a change is signed by a
+key that was bound before (`apps.protocol.consent.signers`); an action of a party with a wallet key
+carries its signature over exactly what the leaf says was done, with a nonce that increases. So a
+server that holds the database and every key of its own still can't vote or pay for such a party.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from apps.protocol import consent
+from apps.protocol.consent import AGENT, RECOVERY, WALLET
+from apps.protocol.wire import BadSignature, verify
+from workers.client.earnings import Finding
+
+
+class Unsigned(Finding):
+    """What was done in a party's name without its key."""
+
+
+@dataclass
+class Keys:
+    """One party's keys by purpose, those it had, and the last nonce that it used."""
+
+    active: dict[str, str] = field(default_factory=dict)
+    past: set[str] = field(default_factory=set)
+    nonce: int = 0
+
+
+class Keyring:
+    """Feed `bound`, `revoked` and the actions in the log's order. Each raises Unsigned."""
+
+    def __init__(self) -> None:
+        self.parties: dict[str, Keys] = {}
+        self.owners: dict[str, str] = {}
+        self.checked = 0
+
+    def keyed(self, pid: str) -> bool:
+        party = self.parties.get(pid)
+        return party is not None and WALLET in party.active
+
+    def agent_key(self, body: Mapping[str, Any], at: int) -> None:
+        """A leaf "accounts.signing_key", as logs had it before keys had purposes."""
+        party = self.parties.setdefault(body["pid"], Keys())
+        if WALLET in party.active or RECOVERY in party.active:
+            raise Unsigned(f"{body['pid']} bound a key in the old form beside a wallet key")
+        self._possessed(body["pid"], AGENT, body["public_key"], body["signature"])
+        party.active[AGENT] = body["public_key"]
+
+    def bound(self, body: Mapping[str, Any], at: int) -> None:
+        pid, purpose, key = body["pid"], body["purpose"], body["public_key"]
+        party = self.parties.setdefault(pid, Keys())
+        if purpose not in consent.PURPOSES:
+            raise Unsigned(f"{pid} bound a key for no known purpose")
+        self._possessed(pid, purpose, key, body["proof"])
+        if key in party.past or self.owners.get(key, pid) != pid or key in party.active.values():
+            raise Unsigned(f"the key {key[:12]}… was bound twice")
+        self._changed(party, consent.BIND, body, at)
+        if purpose in party.active:
+            party.past.add(party.active[purpose])
+        party.active[purpose], self.owners[key] = key, pid
+
+    def revoked(self, body: Mapping[str, Any], at: int) -> None:
+        party = self.parties.get(body["pid"], Keys())
+        if party.active.get(body["purpose"]) != body["public_key"]:
+            raise Unsigned(f"{body['pid']} revoked a key that it does not have")
+        self._changed(party, consent.REVOKE, body, at)
+        party.past.add(party.active.pop(body["purpose"]))
+
+    def action(
+        self, pid: str, kind: str, payload: Mapping[str, Any], body: Mapping[str, Any], at: int
+    ) -> None:
+        """`body` is the leaf's: its `auth` and `signed` must cover `kind` and `payload`."""
+        if body.get("signed") is None:
+            if self.keyed(pid):
+                raise Unsigned(f"{kind} of {pid} lacks the signature of its wallet key")
+            if body.get("auth", "session") not in ("session", "api_key"):
+                raise Unsigned(f"{kind} of {pid} claims a signature that is not there")
+            return
+        party = self.parties.get(pid, Keys())
+        self._signed(party, pid, kind, payload, body, at, {WALLET})
+
+    def transfer(self, body: Mapping[str, Any], at: int) -> None:
+        """A debit of a wallet: signed where its owner has a key, unless it is of SESSION_KINDS."""
+        pid, purpose, asset = body["debit"].split("/", 2)
+        kind, signed = body["kind"], body.get("signed") is not None
+        if body["phase"] not in ("single", "pend"):
+            return  # resolves a hold that was one of the others
+        if not signed and not (self.keyed(pid) and consent.needs_signature(kind, purpose)):
+            return
+        to, amount = body["credit"].split("/", 2), int(body["amount_micro"])
+        payloads = {
+            consent.SEND: lambda: consent.send_payload(to=to[0], asset=asset, amount_micro=amount),
+            consent.STAKE: lambda: consent.stake_payload(asset=asset, amount_micro=amount),
+            consent.UNSTAKE: lambda: consent.stake_payload(asset=asset, amount_micro=amount),
+            consent.GIVE_BACK: lambda: consent.give_back_payload(
+                transfer=str(body["ref"]).partition(":")[2]
+            ),
+        }
+        if kind not in payloads:
+            raise Unsigned(f"{kind} takes from {pid}, whose wallet key signs no such thing")
+        moves = {consent.STAKE: ("main", pid, "staked"), consent.UNSTAKE: ("staked", pid, "main")}
+        if (purpose, to[0], to[1]) != moves.get(kind, ("main", to[0], "main")):
+            raise Unsigned(f"{kind} of {pid} moves between other accounts than it says")
+        self.action(pid, kind, payloads[kind](), body, at)
+
+    def vote(self, body: Mapping[str, Any], at: int) -> None:
+        payload = consent.vote_payload(proposal=body["proposal"], support=body["support"])
+        self.action(body["voter"], consent.VOTE, payload, body, at)
+
+    def proposal(self, body: Mapping[str, Any], at: int) -> None:
+        proposer = body.get("proposer")
+        if proposer is None:
+            return
+        if body.get("auth") == "system" and body["kind"] in consent.SYSTEM_PROPOSALS:
+            return
+        payload = consent.propose_payload(
+            dao=body["dao"], kind=body["kind"], payload_hash=body["payload_hash"]
+        )
+        self.action(proposer, consent.PROPOSE, payload, body, at)
+
+    def _changed(self, party: Keys, kind: str, body: Mapping[str, Any], at: int) -> None:
+        purpose, key = body["purpose"], body["public_key"]
+        needed = consent.signers(purpose, party.active)
+        if not needed:
+            return
+        if body.get("signed") is None:
+            raise Unsigned(f"the {purpose} key of {body['pid']} changed without a signature")
+        payload = consent.key_payload(purpose=purpose, public_key=key)
+        self._signed(party, body["pid"], kind, payload, body, at, needed)
+
+    def _signed(
+        self,
+        party: Keys,
+        pid: str,
+        kind: str,
+        payload: Mapping[str, Any],
+        body: Mapping[str, Any],
+        at: int,
+        needed: Collection[str],
+    ) -> None:
+        try:
+            signed = consent.check_form(body["signed"])
+        except ValueError as error:
+            raise Unsigned(f"{kind} of {pid}: its consent has a wrong {error}") from None
+        if signed["key"] not in {party.active.get(purpose) for purpose in needed}:
+            raise Unsigned(f"{kind} of {pid} is signed by a key that was not in force")
+        try:
+            consent.check(
+                signed,
+                pid=pid,
+                kind=kind,
+                payload=payload,
+                last_nonce=party.nonce,
+                at_ms=at,
+                skew_ms=consent.SKEW_MS,
+            )
+        except consent.ConsentRefused as refused:
+            raise Unsigned(f"{kind} of {pid}: {refused.code}") from None
+        party.nonce = signed["nonce"]
+        self.checked += 1
+
+    def _possessed(self, pid: str, purpose: str, key: str, proof: str) -> None:
+        try:
+            verify(key, consent.KEY_DOMAIN, consent.possession(pid, purpose, key), proof)
+        except BadSignature:
+            raise Unsigned(
+                f"the {purpose} key of {pid} was bound without its own signature"
+            ) from None
+        self.checked += 1
+
+
+__all__ = ["Keyring", "Keys", "Unsigned"]
