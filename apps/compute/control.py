@@ -285,6 +285,7 @@ def _check_answers(
         receipts = jobs.check_receipts(
             [answer.signed for answer in answers],
             sign_keys={a.member.fingerprint: a.member.sign_key for a in answers},
+            nodes=descriptor["nodes"],
         )
     except jobs.JobError as error:
         raise Final(error.code, error.text) from None

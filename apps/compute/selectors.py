@@ -10,6 +10,7 @@ from django.db.models import Q
 from apps.compute.control import Member
 from apps.compute.models import Job, JobState, Node, Receipt
 from apps.core.errors import DomainError, NotFound
+from apps.protocol.tickets import NODE_COUNTS
 
 
 def node_set() -> list[Node]:
@@ -18,7 +19,8 @@ def node_set() -> list[Node]:
     Raises DomainError("no_nodes") while the set is not complete.
     """
     nodes = list(Node.objects.filter(active=True).order_by("index"))
-    if [node.index for node in nodes] != [0, 1, 2]:
+    in_order = [node.index for node in nodes] == list(range(len(nodes)))
+    if not in_order or len(nodes) not in NODE_COUNTS:
         raise DomainError("no_nodes", "The node set is not known yet.", status=503)
     return nodes
 

@@ -5,15 +5,28 @@ operators publish and agents pin. A job descriptor is signed by the coordinator 
 owners' tickets already allow. A receipt is one node's signed word about a job.
 
     fingerprint = digest("flai/node-fp/v1", {"sign_key", "hpke_key"})
-    model       = digest("flai/model/v1", job descriptor without "attempt" and "deadline_s")
+    model       = digest("flai/model/v1", job descriptor without what an attempt decides)
+
+On three nodes all compute. A job on four or five names who takes part in this attempt: "computing",
+the three that compute, and "holding", others that are there: they keep what comes of it, bind the
+scope and sign as the three do. Whoever is in neither list is away. An attempt decides this, its
+number and its deadline; model and scope are the same whoever computes.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from typing import Any
 
-from apps.protocol.tickets import ENGINES, NODES, TicketError, check_roster
+from apps.protocol.tickets import (
+    ENGINES,
+    NODE_COUNTS,
+    TRIO,
+    TicketError,
+    check_roster,
+    is_node_set,
+)
 from apps.protocol.wire import BadSignature, digest, is_hex, verify
 
 NODE_DOMAIN = "flai/node/v1"
@@ -57,6 +70,8 @@ _JOB_FIELDS = {
     "model",
     "deadline_s",
 }
+_GROUP_FIELDS = {"computing", "holding"}  # where not all nodes take part
+_OF_AN_ATTEMPT = ("attempt", "deadline_s", *sorted(_GROUP_FIELDS))
 # What every member must say alike; word hashes agree pairwise; node, time and the hash of what this
 # node sealed for the buyer are its own.
 AGREED_FIELDS = (
@@ -95,7 +110,9 @@ def check_node(node: Any) -> str:
     ok = isinstance(node, dict) and set(node) == _NODE_FIELDS
     _require(ok, code, "The node's descriptor lacks or adds fields.")
     _require(node["v"] == 1, code, "Unknown version of node descriptor.")
-    _require(_int(node["index"], 0, NODES - 1), code, "The node's index is out of range.")
+    _require(
+        _int(node["index"], 0, max(NODE_COUNTS) - 1), code, "The node's index is out of range."
+    )
     keys_ok = is_hex(node["sign_key"], 32) and is_hex(node["hpke_key"], 32)
     _require(keys_ok, code, "The node's keys are not 32 bytes in hex.")
     texts = all(isinstance(node[k], str) for k in ("name", "tls_cert", "control", "mesh"))
@@ -110,7 +127,7 @@ def check_node(node: Any) -> str:
 def check_job(job: Any) -> None:
     """Raises JobError unless every field of a job descriptor has the right form."""
     code = "malformed_job"
-    ok = isinstance(job, dict) and set(job) == _JOB_FIELDS
+    ok = isinstance(job, dict) and set(job) - _GROUP_FIELDS == _JOB_FIELDS
     _require(ok, code, "The job descriptor lacks or adds fields.")
     _require(job["v"] == 1, code, "Unknown version of job descriptor.")
     _require(is_hex(job["job_id"], 16), code, "The job's id is not 16 bytes in hex.")
@@ -118,9 +135,8 @@ def check_job(job: Any) -> None:
     _require(isinstance(job["circuit"], str), code, "The circuit has no name.")
     _require(is_hex(job["circuits_hash"], 32), code, "The circuits hash is malformed.")
     _require(job["engine"] in ENGINES, code, "Unknown engine.")
-    nodes = job["nodes"]
-    nodes_ok = isinstance(nodes, list) and len(nodes) == NODES and all(is_hex(x, 32) for x in nodes)
-    _require(nodes_ok, code, "The job does not name its nodes.")
+    _require(is_node_set(job["nodes"]), code, "The job does not name its nodes.")
+    _check_group(job)
     _require(isinstance(job["scope"], str), code, "The job has no scope.")
     _require(job["model"] is None or is_hex(job["model"], 32), code, "The model is malformed.")
     _require(_int(job["deadline_s"], 1, MAX_DEADLINE_S), code, "The deadline is out of range.")
@@ -132,19 +148,34 @@ def check_job(job: Any) -> None:
             raise JobError(error.code, error.text) from None
 
 
+def computing_of(job: dict[str, Any]) -> tuple[int, ...]:
+    """The indices of the three nodes that compute, ascending: roles 0, 1, 2."""
+    return tuple(job.get("computing", range(TRIO)))
+
+
+def holding_of(job: dict[str, Any]) -> tuple[int, ...]:
+    """The indices of the members that keep the result without computing, ascending."""
+    return tuple(job.get("holding", ()))
+
+
+def members_of(job: dict[str, Any]) -> tuple[int, ...]:
+    """The indices of all who take part in this attempt, ascending: who must sign for it."""
+    return tuple(sorted((*computing_of(job), *holding_of(job))))
+
+
 def job_digest(job: dict[str, Any]) -> str:
     """What the members compare before they compute: the whole descriptor with its attempt."""
     return digest(JOB_DOMAIN, job)
 
 
 def scope_digest(job: dict[str, Any]) -> str:
-    """What a scope is bound to: everything but the numbering and the patience."""
-    return digest(SCOPE_DOMAIN, _without(job, "attempt", "job_id", "deadline_s"))
+    """What a scope is bound to: everything but numbering, patience and who computes."""
+    return digest(SCOPE_DOMAIN, _without(job, "job_id", *_OF_AN_ATTEMPT))
 
 
 def model_id(job: dict[str, Any]) -> str:
     """The id of the model that a job makes, the same at every attempt."""
-    return digest(MODEL_DOMAIN, _without(job, "attempt", "deadline_s"))
+    return digest(MODEL_DOMAIN, _without(job, *_OF_AN_ATTEMPT))
 
 
 def sealed_hash(blob: bytes) -> str:
@@ -166,11 +197,14 @@ def check_receipt(signed: Any, *, sign_key: str) -> dict[str, Any]:
     return receipt
 
 
-def check_receipts(signed: Any, *, sign_keys: dict[str, str]) -> list[dict[str, Any]]:
+def check_receipts(
+    signed: Any, *, sign_keys: dict[str, str], nodes: Sequence[str]
+) -> list[dict[str, Any]]:
     """The receipts of all members, agreeing with one another.
 
-    `sign_keys` maps each member's fingerprint to its key. Every word of a result is held by two
-    members: both must report the same hash. Raises: JobError("bad_receipt").
+    `sign_keys` maps each member's fingerprint to its key, `nodes` are all fingerprints of the set
+    in index order. A word of a result is held by all but one node: every member that holds it must
+    report the same hash. Raises: JobError("bad_receipt", "receipts_disagree").
     """
     ok = isinstance(signed, list) and len(signed) == len(sign_keys)
     _require(ok, "bad_receipt", "Every member's receipt is needed, once.")
@@ -188,23 +222,39 @@ def check_receipts(signed: Any, *, sign_keys: dict[str, str]) -> list[dict[str, 
     for receipt in receipts:
         same = {k: receipt[k] for k in AGREED_FIELDS} == first
         _require(same, "receipts_disagree", "The members' receipts do not agree.")
-    _check_words(receipts)
+    _check_words(receipts, nodes)
     return receipts
 
 
-def _check_words(receipts: list[dict[str, Any]]) -> None:
+def _check_words(receipts: list[dict[str, Any]], nodes: Sequence[str]) -> None:
     if all(r["result"] is None for r in receipts):
         return
-    reports: dict[str, list[str]] = {}
+    reports: dict[str, set[str]] = {}
     for receipt in receipts:
         words = receipt["result"]
-        ok = isinstance(words, dict) and len(words) == NODES - 1
+        wanted = {str(j) for j, node in enumerate(nodes) if node != receipt["node"]}
+        ok = isinstance(words, dict) and set(words) == wanted and len(wanted) == len(nodes) - 1
         _require(ok, "receipts_disagree", "A receipt does not report its words.")
         for word, value in words.items():
-            reports.setdefault(word, []).append(value)
-    agree = all(len(v) == NODES - 1 and len(set(v)) == 1 for v in reports.values())
-    ok = agree and set(reports) == {str(j) for j in range(NODES)}
-    _require(ok, "receipts_disagree", "The members do not hold the same result.")
+            reports.setdefault(word, set()).add(str(value))
+    agree = all(len(values) == 1 for values in reports.values())
+    _require(agree, "receipts_disagree", "The members do not hold the same result.")
+
+
+def _check_group(job: dict[str, Any]) -> None:
+    """On three nodes no group is named, so that a job has one form; on more it always is."""
+    code, count = "malformed_job", len(job["nodes"])
+    named = _GROUP_FIELDS & set(job)
+    if count == TRIO:
+        _require(not named, code, "All three nodes take part; the job may not choose.")
+        return
+    _require(named == _GROUP_FIELDS, code, "The job does not say who computes and who holds.")
+    lists = (job["computing"], job["holding"])
+    for listed in lists:
+        ok = isinstance(listed, list) and all(_int(i, 0, count - 1) for i in listed)
+        _require(ok and listed == sorted(set(listed)), code, "Members are listed by index, once.")
+    _require(len(job["computing"]) == TRIO, code, "Three nodes compute.")
+    _require(not set(lists[0]) & set(lists[1]), code, "A node computes or holds, not both.")
 
 
 def _check_inputs(inputs: Any) -> None:

@@ -23,7 +23,8 @@ from apps.protocol.wire import BadSignature, canonical, digest, is_hex, unb64, v
 TICKET_DOMAIN = "flai/ticket/v1"
 ROSTER_DOMAIN = "flai/roster/v1"
 
-NODES = 3
+NODE_COUNTS = (3, 4, 5)
+TRIO = 3  # nodes that compute one job on the ring, whichever of the n they are
 ENGINES = ("ring",)
 RESOLUTIONS = ("logit",)
 ROLES = ("custodian", "validator")
@@ -109,6 +110,11 @@ def check_ticket(ticket: Any, *, now: int) -> Ticket:
     for name, good in _FORMS.items():
         _require(good(ticket[name]), "malformed", f"The ticket's field {name} has a wrong form.")
     _check_params(ticket["params"])
+    _require(
+        len(ticket["commitment"]) == len(ticket["nodes"]),
+        "malformed",
+        "The ticket does not commit to one word per node.",
+    )
     _require(
         math.prod(ticket["shape"]) <= MAX_VALUES,
         "too_large",
@@ -207,8 +213,10 @@ def _int(value: Any, low: int, high: int) -> bool:
     return type(value) is int and low <= value <= high
 
 
-def _hexes(value: Any, size: int, count: int) -> bool:
-    return isinstance(value, list) and len(value) == count and all(is_hex(x, size) for x in value)
+def is_node_set(value: Any) -> bool:
+    """Three, four or five fingerprints, in index order, each once."""
+    formed = isinstance(value, list) and len(value) in NODE_COUNTS
+    return formed and all(is_hex(x, 32) for x in value) and len(set(value)) == len(value)
 
 
 _FORMS: dict[str, Any] = {
@@ -225,7 +233,7 @@ _FORMS: dict[str, Any] = {
     ),
     "circuits_hash": lambda x: is_hex(x, 32),
     "engine": lambda x: x in ENGINES,
-    "nodes": lambda x: _hexes(x, 32, NODES) and len(set(x)) == NODES,
+    "nodes": is_node_set,
     "roster": lambda x: x is None or is_hex(x, 32),
     "model": lambda x: x is None or is_hex(x, 32),
     "params": lambda x: isinstance(x, dict),
@@ -235,7 +243,7 @@ _FORMS: dict[str, Any] = {
         and all(_int(n, 1, MAX_VALUES) for n in x)
     ),
     "f": lambda x: _int(x, 0, 40),
-    "commitment": lambda x: _hexes(x, 32, NODES),
+    "commitment": lambda x: isinstance(x, list) and all(is_hex(y, 32) for y in x),
     "uses": lambda x: _int(x, 1, 1),
     "issued_at": lambda x: _int(x, 0, 1 << 40),
     "expires_at": lambda x: _int(x, 0, 1 << 40),

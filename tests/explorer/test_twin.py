@@ -16,7 +16,7 @@ import pytest
 
 from apps.protocol import tickets, wire
 from tests.support import vectors
-from workers.mpc import sealing
+from workers.mpc import replicated, sealing
 
 VENDOR = Path(__file__).resolve().parents[2] / "static/js/vendor"
 In = Callable[..., Any]
@@ -62,6 +62,10 @@ def test_the_vectors_are_what_python_makes() -> None:
     assert {name: kept[name] for name in vectors.settled()} == vectors.settled()
     upload = {name: kept[name] for name in ("ticket", "signature", "envelopes", "correction")}
     assert opened_by_nodes(upload) == vectors.VALUES
+    five = kept["five"]
+    settled = vectors.of_five(*vectors.upload(5))
+    assert {name: five[name] for name in settled} == settled
+    assert opened_by_nodes(five) == vectors.VALUES
 
 
 def test_canonical_bytes_digests_and_signatures_agree(inside: In) -> None:
@@ -111,11 +115,16 @@ def test_words_commitments_and_fixed_point_agree(inside: In) -> None:
     assert made["sigmoid"] == pytest.approx([p for _, p in kept["sigmoid"]], rel=1e-14, abs=1e-300)
 
 
-def test_an_upload_from_the_same_draw_is_the_same_to_the_byte(inside: In) -> None:
+@pytest.mark.parametrize("n", [3, 5])
+def test_an_upload_from_the_same_draw_is_the_same_to_the_byte(inside: In, n: int) -> None:
     kept = vectors.read()
+    if n == 5:
+        kept |= kept["five"]
     made = inside(
         """const [shareId, ...more] = v.drawn.map(bytes);
-        const drawn = { shareId, seeds: more.slice(0, 2), salts: more.slice(2, 5), key: more[5] };
+        const n = v.nodes.length;
+        const [seeds, salts] = [more.slice(0, n - 1), more.slice(n - 1, 2 * n - 1)];
+        const drawn = { shareId, seeds, salts, key: more[2 * n - 1] };
         const pair = await key("sign", "Ed25519", v.sender);
         return sealing.uploadFrom(drawn, words(v.values), v.shape, v.fields, pair, v.nodes)""",
         kept,
@@ -177,8 +186,8 @@ def test_a_whole_query_from_row_to_answer(inside: In) -> None:
 
 
 OPEN = """const pair = await key("deriveBits", "X25519", v.reply);
-    const blobs = await nodes.answered(v.answer, v.ticket, v.nodes);
-    const { values, f } = await sealing.openOutputs(blobs, v.ticket, pair);
+    const { blobs, computing } = await nodes.answered(v.answer, v.ticket, v.nodes);
+    const { values, f } = await sealing.openOutputs(blobs, v.ticket, pair, computing);
     return Array.from(values, (x) => Number(x) / 2 ** f);"""
 REFUSED = f"return code(async () => {{ {OPEN} }})"
 
@@ -188,6 +197,19 @@ def test_the_page_opens_what_the_nodes_sealed(inside: In) -> None:
     assert inside(OPEN, kept) == kept["logits"]
     fresh = kept | {"answer": vectors.answer(kept["ticket"], [3.5], f=20, attempt=7)}
     assert inside(OPEN, fresh) == [3.5]
+
+
+def test_of_five_nodes_the_three_that_computed_sign_for_the_answer(inside: In) -> None:
+    kept = vectors.read()
+    five = kept | kept["five"]
+    assert inside(OPEN, five) == kept["logits"]
+    for group in ([0, 1, 2], [1, 3], [1, 3, 3], [4, 3, 1], [1, 3, 5]):
+        lied = copy.deepcopy(five)
+        lied["answer"]["job"]["descriptor"]["computing"] = group
+        assert inside(REFUSED, lied) == "not_receipted", group
+    lied = copy.deepcopy(five)
+    lied["answer"]["job"]["descriptor"] |= {"nodes": five["nodes"][:3]}
+    assert inside(REFUSED, lied) == "not_receipted"
 
 
 def forged(kept: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -259,7 +281,7 @@ def test_sealing_and_opening_thirty_features_is_quick(inside: In) -> None:
         for (let i = 0; i < 9; i += 1) {
           const start = performance.now();
           await sealing.makeUpload(new BigInt64Array(30), [1, 30], v.fields, pair, v.nodes);
-          const blobs = await nodes.answered(v.answer, v.ticket, v.nodes);
+          const { blobs } = await nodes.answered(v.answer, v.ticket, v.nodes);
           await sealing.openOutputs(blobs, v.ticket, reply);
           spent.push(performance.now() - start);
         }
@@ -278,11 +300,11 @@ def test_the_vendored_module_is_the_one_that_its_readme_names() -> None:
 
 def opened_by_nodes(upload: dict[str, Any]) -> list[list[int]]:
     """Every node opens its envelope and checks its commitments; the words add up to the values."""
+    n = len(upload["envelopes"])
     words: dict[int, Any] = {}
-    for i, private in enumerate(vectors.NODE_HPKE):
-        for j, word in zip(
-            sealing.held_by(i), sealing.open_upload(upload, i, private), strict=True
-        ):
+    for i, private in enumerate(vectors.NODE_HPKE[:n]):
+        opened = sealing.open_upload(upload, i, private)
+        for j, word in zip(sealing.held_by(i, n), opened, strict=True):
             assert np.array_equal(words.setdefault(j, word), word)
-    found: list[list[int]] = (words[0] + words[1] + words[2]).view(np.int64).tolist()
+    found: list[list[int]] = replicated.join(words).view(np.int64).tolist()
     return found

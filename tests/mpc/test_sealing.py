@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from apps.protocol import jobs, tickets, wire
 from workers.mpc import commitments, keys, sealing
-from workers.mpc.replicated import held_by
+from workers.mpc.replicated import held_by, join
 
 
 class FakeNode:
@@ -38,7 +38,8 @@ class FakeNode:
         self.descriptor = body | {"signature": wire.sign(self.sign, jobs.NODE_DOMAIN, body)}
 
 
-NODES = [FakeNode(i) for i in range(3)]
+FIVE = [FakeNode(i) for i in range(5)]
+NODES = FIVE[:3]
 DESCRIPTORS = [n.descriptor for n in NODES]
 SENDER = Ed25519PrivateKey.generate()
 REPLY = X25519PrivateKey.generate()
@@ -67,14 +68,30 @@ def upload_of(values):
     return sealing.make_upload(np.array(values, dtype=np.int64), fields(), SENDER, DESCRIPTORS)
 
 
-@given(st.lists(int64s, min_size=1, max_size=20))
-def test_any_two_nodes_rebuild_what_was_shared(values):
-    upload = upload_of(values)
+@given(st.lists(int64s, min_size=1, max_size=20), st.integers(3, 5))
+def test_any_two_nodes_rebuild_what_was_shared(values, n):
+    described = [node.descriptor for node in FIVE[:n]]
+    upload = sealing.make_upload(np.array(values), fields(), SENDER, described)
     words = {}
-    for i, node in enumerate(NODES):
-        for j, word in zip(held_by(i), sealing.open_upload(upload, i, node.hpke)):
+    for i, node in enumerate(FIVE[:n]):
+        opened = sealing.open_upload(upload, i, node.hpke)
+        for j, word in zip(held_by(i, n), opened, strict=True):
             assert np.array_equal(words.setdefault(j, word), word)
-    assert (words[0] + words[1] + words[2]).view(np.int64).tolist() == values
+    assert join(words).view(np.int64).tolist() == values
+
+
+@pytest.mark.parametrize("n", [4, 5])
+def test_a_node_of_more_gets_every_word_but_its_own(n):
+    described = [node.descriptor for node in FIVE[:n]]
+    upload = sealing.make_upload(np.arange(3), fields(), SENDER, described)
+    for i, node in enumerate(FIVE[:n]):
+        info = sealing.SEAL_CONTEXT + bytes.fromhex(tickets.ticket_id(upload["ticket"]))
+        info += bytes.fromhex(upload["ticket"]["nodes"][i])
+        content = sealing._unseal(wire.unb64(upload["envelopes"][i]), node.hpke, info)
+        assert sorted(content["words"]) == [str(j) for j in range(n) if j != i]
+    two = [FIVE[0].descriptor, FIVE[1].descriptor]
+    with pytest.raises(sealing.SealError):
+        sealing.make_upload(np.arange(3), fields(), SENDER, two)
 
 
 def test_the_shape_is_kept_and_an_upload_costs_about_eight_bytes_a_value():
@@ -82,6 +99,8 @@ def test_the_shape_is_kept_and_an_upload_costs_about_eight_bytes_a_value():
     upload = sealing.make_upload(values, fields(), SENDER, DESCRIPTORS)
     assert sealing.open_upload(upload, 0, NODES[0].hpke)[0].shape == (100, 30)
     assert len(json.dumps(upload)) < 3000 * 8 * 4 / 3 + 6000
+    five = sealing.make_upload(values, fields(), SENDER, [n.descriptor for n in FIVE])
+    assert len(json.dumps(five)) < 3000 * 8 * 4 / 3 + 9000
 
 
 def test_two_uploads_of_the_same_values_have_nothing_in_common():

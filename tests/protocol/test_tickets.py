@@ -73,6 +73,21 @@ def test_the_id_of_a_ticket_is_a_golden_vector():
     assert tickets.ticket_id(round_ticket()) == GOLDEN_ROUND_TICKET_ID
 
 
+@pytest.mark.parametrize("n", [4, 5])
+def test_a_ticket_may_name_four_or_five_nodes_and_commits_to_a_word_for_each(n):
+    several = {"nodes": [f"{i:02x}" * 32 for i in range(n)], "commitment": ["aa" * 32] * n}
+    assert len(tickets.check_ticket(round_ticket(**several), now=NOW).nodes) == n
+    for wrong in (
+        {"nodes": several["nodes"]},
+        {"commitment": several["commitment"]},
+        several | {"nodes": [several["nodes"][0]] * n},
+        {"nodes": [f"{i:02x}" * 32 for i in range(6)], "commitment": ["aa" * 32] * 6},
+    ):
+        with pytest.raises(tickets.TicketError) as error:
+            tickets.check_ticket(round_ticket(**wrong), now=NOW)
+        assert error.value.code == "malformed"
+
+
 REFUSALS = """
 malformed      share_id      0a
 malformed      sender        AB

@@ -1,4 +1,4 @@
-"""Three real nodes in processes of their own, and the parties that use them.
+"""Real nodes in processes of their own, and the parties that use them.
 
 `three_nodes` is one running set for a whole session; a test that kills nodes makes its own NodeSet.
 The tests hold the coordinator's key, as a curious server would.
@@ -17,6 +17,7 @@ import sys
 import threading
 import time
 import uuid
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -46,18 +47,21 @@ def _die_with_the_tests() -> None:
 
 
 class NodeSet:
-    """Three nodes: homes, processes, and calls to their control ports."""
+    """n nodes: homes, processes, and calls to their control ports."""
 
-    def __init__(self, directory: Path, limits: dict[str, int] | None = None) -> None:
+    def __init__(
+        self, directory: Path, limits: dict[str, int] | None = None, *, n: int = 3
+    ) -> None:
+        self.n = n
         self.directory = directory
         self.coordinator = Ed25519PrivateKey.generate()
-        self.homes = [directory / str(i) for i in range(3)]
+        self.homes = [directory / str(i) for i in range(n)]
         self.processes: dict[int, subprocess.Popen[str]] = {}
-        ports = free_ports(6)
-        self.control = [f"https://127.0.0.1:{p}" for p in ports[:3]]
+        ports = free_ports(2 * n)
+        self.control = [f"https://127.0.0.1:{p}" for p in ports[:n]]
         for i, home in enumerate(self.homes):
             init = ["init", "--index", str(i), "--name", f"node-{i}"]
-            init += ["--control", f"127.0.0.1:{ports[i]}", "--mesh", f"127.0.0.1:{ports[3 + i]}"]
+            init += ["--control", f"127.0.0.1:{ports[i]}", "--mesh", f"127.0.0.1:{ports[n + i]}"]
             subprocess.run(
                 node_command(home, *init), check=True, cwd=REPOSITORY, capture_output=True
             )
@@ -85,7 +89,7 @@ class NodeSet:
     # ---- processes ----------------------------------------------------------------------------
 
     def start(self, *indices: int) -> None:
-        for i in indices or range(3):
+        for i in indices or range(self.n):
             with (self.homes[i] / "log").open("a") as log:
                 self.processes[i] = subprocess.Popen(
                     node_command(self.homes[i]),
@@ -95,7 +99,7 @@ class NodeSet:
                     text=True,
                     preexec_fn=_die_with_the_tests,
                 )
-        for i in indices or range(3):
+        for i in indices or range(self.n):
             timer = threading.Timer(START_TIMEOUT_S, self.processes[i].kill)
             timer.start()
             line = self.processes[i].stdout.readline()  # type: ignore[union-attr]
@@ -123,12 +127,13 @@ class NodeSet:
     def post(self, i: int, path: str, body: Any) -> httpx.Response:
         return self.http.post(self.control[i] + path, json=body)
 
-    def post_all(self, path: str, body: Any, nodes: tuple[int, ...] = (0, 1, 2)) -> list[Any]:
+    def post_all(self, path: str, body: Any, nodes: Sequence[int] | None = None) -> list[Any]:
+        nodes = range(self.n) if nodes is None else nodes
         return list(self._threads.map(lambda i: self.post(i, path, body), nodes))
 
-    def put(self, *uploads: dict[str, Any]) -> None:
+    def put(self, *uploads: dict[str, Any], nodes: Sequence[int] | None = None) -> None:
         for upload in uploads:
-            for answer in self.post_all("/shares", upload):
+            for answer in self.post_all("/shares", upload, nodes):
                 assert answer.status_code == 201, answer.text
 
     def signed(self, job: dict[str, Any], **extra: Any) -> dict[str, Any]:
@@ -136,17 +141,22 @@ class NodeSet:
         return {"descriptor": job, "signature": signature, **extra}
 
     def ask(
-        self, job: dict[str, Any], nodes: tuple[int, ...] = (0, 1, 2), **extra: Any
+        self, job: dict[str, Any], nodes: Sequence[int] | None = None, **extra: Any
     ) -> list[Any]:
+        """The answers of these nodes, without which of all members."""
+        nodes = jobs.members_of(job) if nodes is None and job.get("nodes") else nodes
         return self.post_all("/jobs", self.signed(job, **extra), nodes)
 
     def begin(self, job: dict[str, Any], i: int, **extra: Any) -> Any:
         """The answer of one node, to come."""
         return self._threads.submit(self.post, i, "/jobs", self.signed(job, **extra))
 
-    def commit(self, answers: list[Any], nodes: tuple[int, ...] = (0, 1, 2)) -> list[Any]:
+    def commit(self, answers: list[Any], nodes: Sequence[int] | None = None) -> list[Any]:
+        """Without `nodes`, at those that answered."""
         receipts = [{k: a.json()[k] for k in ("receipt", "signature")} for a in answers]
         job_id = receipts[0]["receipt"]["job_id"]
+        if nodes is None:
+            nodes = [self.fingerprints.index(r["receipt"]["node"]) for r in receipts]
         return self.post_all(f"/jobs/{job_id}/commit", {"receipts": receipts}, nodes)
 
     def state(self, i: int, job_id: str) -> dict[str, Any]:
@@ -188,6 +198,8 @@ class NodeSet:
             "model": None,
             "deadline_s": 20,
         }
+        if self.n > 3:
+            base |= {"computing": [0, 1, 2], "holding": []}
         return base | more
 
 
@@ -257,8 +269,8 @@ class Round:
             ],
         }
 
-    def put(self) -> Round:
-        self.nodes.put(*self.uploads["update"], *self.uploads["holdout"])
+    def put(self, nodes: Sequence[int] | None = None) -> Round:
+        self.nodes.put(*self.uploads["update"], *self.uploads["holdout"], nodes=nodes)
         return self
 
     def job(self, **changes: Any) -> dict[str, Any]:
@@ -299,9 +311,11 @@ class Buyer:
         base = {"model": ticket["model"], "inputs": inputs}
         return self.nodes.job("logistic_infer@1", ticket["scope"], **(base | changes))
 
-    def open(self, upload: dict[str, Any], answers: list[Any]) -> np.ndarray:
+    def open(
+        self, upload: dict[str, Any], answers: list[Any], computing: Sequence[int] = (0, 1, 2)
+    ) -> np.ndarray:
         blobs = [a.json()["sealed"] for a in answers]
-        values, f = sealing.open_outputs(blobs, upload["ticket"], self.reply)
+        values, f = sealing.open_outputs(blobs, upload["ticket"], self.reply, computing=computing)
         return values / 2**f
 
 

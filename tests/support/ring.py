@@ -11,23 +11,29 @@ from typing import Any
 import numpy as np
 
 from apps.protocol.circuits import Circuit
-from workers.mpc import replicated
+from workers.mpc import keeping, replicated
 from workers.mpc.engines.base import Shared, as_words
 from workers.mpc.engines.plain import Plain
 from workers.mpc.engines.ring import Ring, RingOutcome, run_ring
 from workers.mpc.engines.ring_net import Net
-from workers.mpc.transport import LocalMesh, SocketTransport, Transport, socket_pairs
+from workers.mpc.transport import LocalMesh, Roles, SocketTransport, Transport, socket_pairs
 
 Values = Mapping[str, Sequence[Any]]
 Function = Callable[..., Any]
 
 
 def shares_for(words: list[Any], node: int) -> tuple[Any, Any]:
-    return replicated.pair_of(node, dict(enumerate(words)))
+    first, second = replicated.held_by(node)
+    return words[first], words[second]
 
 
-def share(values: Any) -> list[Any]:
-    return replicated.split(as_words(values), os.urandom(32), os.urandom(32))
+def share(values: Any, n: int = 3) -> list[Any]:
+    return replicated.split(as_words(values), *(os.urandom(32) for _ in range(n - 1)))
+
+
+def held(words: list[Any], node: int) -> dict[int, Any]:
+    """What a node of len(words) holds."""
+    return {j: word for j, word in enumerate(words) if j != node}
 
 
 def three_threads(
@@ -36,7 +42,7 @@ def three_threads(
     """work(transport) at each member; answers or exceptions, in order of the members."""
     mesh = None if transports else LocalMesh()
     members: Sequence[Any] = transports or mesh.transports  # type: ignore[union-attr]
-    answers: list[Any] = [None] * 3
+    answers: list[Any] = [None] * len(members)
 
     def run(me: int) -> None:
         try:
@@ -46,12 +52,45 @@ def three_threads(
             if mesh:
                 mesh.kill(me)
 
-    threads = [threading.Thread(target=run, args=(me,)) for me in range(3)]
+    threads = [threading.Thread(target=run, args=(me,)) for me in range(len(members))]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     return answers
+
+
+def group_threads(
+    circuit: Circuit,
+    values: Values,
+    params: Mapping[str, Any],
+    group: keeping.Group,
+    transports: Sequence[Transport],
+) -> dict[int, tuple[RingOutcome | None, keeping.Held | None]]:
+    """The circuit on a job's members among n nodes, by node; `transports` are all n nodes'."""
+    shared = {slot: [share(value, group.n) for value in items] for slot, items in values.items()}
+
+    def work(transport: Transport) -> Any:
+        if transport.me in group.holding:
+            return None, keeping.receive(transport, group)[1]
+        shares = {
+            slot: [
+                tuple(replicated.fold(me, held(words, me), group.computing, group.n))
+                for words in items
+            ]
+            for slot, items in shared.items()
+            for me in [transport.me]
+        }
+        roles = Roles(transport, group.computing)
+        outcome = run_ring(circuit, shares, params, roles, context=b"test")
+        shape = None if outcome.result_shape is None else list(outcome.result_shape)
+        return outcome, keeping.keep(transport, group, outcome.result, {"shape": shape})
+
+    answers = three_threads(work, [transports[i] for i in group.members])
+    for answer in answers:
+        if isinstance(answer, Exception):
+            raise answer
+    return dict(zip(group.members, answers, strict=True))
 
 
 def ring_function(function: Function, *inputs: tuple[Any, int]) -> Any:

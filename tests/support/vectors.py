@@ -46,8 +46,8 @@ def seed(name: str) -> bytes:
 
 SENDER = Ed25519PrivateKey.from_private_bytes(seed("sender"))
 REPLY = keys.hpke_key(seed("reply"))
-NODE_SIGN = [Ed25519PrivateKey.from_private_bytes(seed(f"node {i} sign")) for i in range(3)]
-NODE_HPKE = [keys.hpke_key(seed(f"node {i} hpke")) for i in range(3)]
+NODE_SIGN = [Ed25519PrivateKey.from_private_bytes(seed(f"node {i} sign")) for i in range(5)]
+NODE_HPKE = [keys.hpke_key(seed(f"node {i} hpke")) for i in range(5)]
 
 
 @contextmanager
@@ -64,9 +64,9 @@ def drawn_from(name: str) -> Iterator[list[bytes]]:
         yield drawn
 
 
-def descriptors() -> list[dict[str, Any]]:
+def descriptors(n: int = 3) -> list[dict[str, Any]]:
     made = []
-    for i in range(3):
+    for i in range(n):
         body = {
             "v": 1,
             "index": i,
@@ -102,14 +102,19 @@ def fields(**changes: Any) -> dict[str, Any]:
     } | changes
 
 
-def upload() -> tuple[dict[str, Any], list[bytes]]:
+def upload(n: int = 3) -> tuple[dict[str, Any], list[bytes]]:
     with drawn_from("upload") as drawn:
-        made = sealing.make_upload(np.array(VALUES), fields(), SENDER, descriptors())
+        made = sealing.make_upload(np.array(VALUES), fields(), SENDER, descriptors(n))
     return made, drawn
 
 
 def answer(
-    ticket: dict[str, Any], logits: list[float] = LOGITS, *, f: int = 16, attempt: int = 1
+    ticket: dict[str, Any],
+    logits: list[float] = LOGITS,
+    *,
+    f: int = 16,
+    attempt: int = 1,
+    computing: tuple[int, ...] = (0, 1, 2),
 ) -> dict[str, Any]:
     """A settled query as the API shows it: three nodes' sealed parts and their receipts."""
     words = [sealing.expand(seed(f"word {j}"), len(logits)) for j in range(2)]
@@ -130,11 +135,14 @@ def answer(
         "model": ticket["model"],
         "deadline_s": 15,
     }
+    if len(ticket["nodes"]) > 3:
+        descriptor |= {"computing": list(computing), "holding": []}
     jobs.check_job(descriptor)
     sealed, receipts = [], []
-    for i, fingerprint in enumerate(ticket["nodes"]):
+    for role, i in enumerate(computing):
+        fingerprint = ticket["nodes"][i]
         blob = sealing.seal_output(
-            {j: words[j] for j in sealing.held_by(i)},
+            {j: words[j] for j in sealing.held_by(role)},
             f=f,
             job_id=descriptor["job_id"],
             ticket_id=ticket_id,
@@ -205,9 +213,30 @@ def settled() -> dict[str, Any]:
     }
 
 
+def of_five(made: dict[str, Any], drawn: list[bytes]) -> dict[str, Any]:
+    """What differs with five nodes, as far as it follows from the seeds."""
+    return {
+        "nodes": descriptors(5),
+        "drawn": [d.hex() for d in drawn],
+        "ticket": made["ticket"],
+        "ticket_id": tickets.ticket_id(made["ticket"]),
+        "signature": made["signature"],
+        "correction": made["correction"],
+    }
+
+
+FIVE_COMPUTING = (1, 3, 4)
+
+
 def everything() -> dict[str, Any]:
     made, _ = upload()
+    five, drawn = upload(5)
     sealed = {
+        "five": of_five(five, drawn)
+        | {
+            "envelopes": five["envelopes"],
+            "answer": answer(five["ticket"], computing=FIVE_COMPUTING),
+        },
         "reply": [seed("reply").hex(), keys.hpke_public_hex(REPLY)],
         "envelopes": made["envelopes"],
         "logits": LOGITS,

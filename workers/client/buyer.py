@@ -177,9 +177,9 @@ class Buyer:
             why = query.get("reason") or "the nodes could not compute it"
             raise ClientError(f"No answer: {why}. You were not charged.", code="released")
         nodes = trusted_nodes(self.home, self.listing["nodes"])
-        blobs = answered(query, ticket, nodes=nodes)
+        blobs, computing = answered(query, ticket, nodes=nodes)
         try:
-            values, f = sealing.open_outputs(blobs, ticket, reply_private)
+            values, f = sealing.open_outputs(blobs, ticket, reply_private, computing=computing)
         except sealing.SealError as error:
             raise ClientError(
                 f"The answer can't be trusted: {error.text}", code=error.code

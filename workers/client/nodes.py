@@ -15,12 +15,15 @@ from apps.protocol.jobs import (
     ACK_DOMAIN,
     OPENINGS_DOMAIN,
     JobError,
+    check_job,
     check_node,
     check_receipts,
+    computing_of,
     job_digest,
+    members_of,
     sealed_hash,
 )
-from apps.protocol.tickets import NODES, ticket_id
+from apps.protocol.tickets import NODE_COUNTS, is_node_set, ticket_id
 from apps.protocol.wire import BadSignature, digest, unb64, verify
 from workers.client.api import ClientError
 from workers.client.home import Home
@@ -47,8 +50,10 @@ def trusted_nodes(home: Home, descriptors: Sequence[Mapping[str, Any]]) -> list[
         fingerprints = [check_node(node) for node in nodes]
     except JobError as error:
         raise NotTrusted(error.text, "bad_node_descriptor") from None
-    if [node["index"] for node in nodes] != list(range(NODES)) or len(set(fingerprints)) != NODES:
-        raise NotTrusted(f"The server names {len(nodes)} nodes where {NODES} belong.", "bad_nodes")
+    in_order = [node["index"] for node in nodes] == list(range(len(nodes)))
+    if not in_order or not is_node_set(fingerprints):
+        wanted = " or ".join(map(str, NODE_COUNTS))
+        raise NotTrusted(f"The server names {len(nodes)} nodes where {wanted} belong.", "bad_nodes")
     pinned = home.pinned_nodes()
     if pinned is None:
         home.pin_nodes(fingerprints)
@@ -137,8 +142,11 @@ def receipted(
     return openings
 
 
-def answered(query: Any, ticket: Mapping[str, Any], *, nodes: Sequence[Any]) -> list[bytes]:
-    """The nodes' sealed parts of an answer, in the ticket's order, if each node signed for its own.
+def answered(
+    query: Any, ticket: Mapping[str, Any], *, nodes: Sequence[Any]
+) -> tuple[list[bytes], tuple[int, ...]]:
+    """(parts, computing): the sealed parts of an answer by the nodes that computed, in the ticket's
+    order, and their indices, if each node signed for its own.
 
     Anybody can seal to a reply key: what makes a part a node's is its receipt. It must be about
     this ticket, alone, with the ticket's circuit and model. Raises: ClientError("not_receipted").
@@ -147,6 +155,7 @@ def answered(query: Any, ticket: Mapping[str, Any], *, nodes: Sequence[Any]) -> 
         receipts, descriptor = signed_for(query["job"], nodes)
         blobs = {entry["fingerprint"]: unb64(entry["blob"]) for entry in query["sealed"]}
         receipt, hashes = receipts[0], {r["node"]: r["sealed"] for r in receipts}
+        computing = computing_of(descriptor)
         same = (
             [receipt["circuit"]] == list(ticket["circuits"])
             and receipt["scope"] == ticket["scope"]
@@ -154,7 +163,7 @@ def answered(query: Any, ticket: Mapping[str, Any], *, nodes: Sequence[Any]) -> 
             and descriptor["model"] == ticket["model"]
             and descriptor["inputs"] == {ticket["slot"]: [ticket["share_id"]]}
             and descriptor["nodes"] == list(ticket["nodes"])
-            and set(blobs) == set(hashes) == set(ticket["nodes"])
+            and set(blobs) == set(hashes) == {ticket["nodes"][i] for i in computing}
             and all(sealed_hash(blob) == hashes[node] for node, blob in blobs.items())
         )
     except (JobError, KeyError, TypeError, ValueError):
@@ -163,18 +172,25 @@ def answered(query: Any, ticket: Mapping[str, Any], *, nodes: Sequence[Any]) -> 
         raise ClientError(
             "The answer can't be trusted: the nodes did not sign for it.", code="not_receipted"
         )
-    return [blobs[fingerprint] for fingerprint in ticket["nodes"]]
+    return [blobs[ticket["nodes"][i]] for i in computing], computing
 
 
 def signed_for(job: Any, nodes: Sequence[Any]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """(receipts, descriptor): what all of these nodes signed, and the very job that they mean.
+    """(receipts, descriptor): what all members of a job signed, and the very job that they mean.
 
-    Raises: JobError; KeyError, TypeError for what is no job.
+    `nodes` are the descriptors of the whole set, in index order; who of them took part is in the
+    job that they signed for. Raises: JobError; KeyError, TypeError for what is no job.
     """
     signed = [{k: item[k] for k in ("receipt", "signature")} for item in job["receipts"]]
-    receipts = check_receipts(signed, sign_keys={check_node(n): n["sign_key"] for n in nodes})
     # Nodes that completed an earlier attempt, whose answer got lost, repeat what they signed then.
-    descriptor = {**job["descriptor"], "attempt": receipts[0]["attempt"]}
+    attempt = signed[0]["receipt"]["attempt"] if signed else 0
+    descriptor = {**job["descriptor"], "attempt": attempt}
+    check_job(descriptor)
+    fingerprints = [check_node(node) for node in nodes]
+    if descriptor["nodes"] != fingerprints:
+        raise JobError("bad_receipt", "The job is for other nodes.")
+    keys = {fingerprints[i]: nodes[i]["sign_key"] for i in members_of(descriptor)}
+    receipts = check_receipts(signed, sign_keys=keys, nodes=fingerprints)
     if receipts[0]["descriptor"] != job_digest(descriptor):
         raise JobError("bad_receipt", "The receipts are about another job.")
     return receipts, descriptor

@@ -126,7 +126,7 @@ def _held_by_node(item: Any, engine: str) -> list[Any]:
     if engine == "shamir":
         return shamir_shares.split(item, n=MEMBERS, t=1)
     words = dict(enumerate(replicated.split(item, os.urandom(32), os.urandom(32))))
-    return [replicated.pair_of(me, words) for me in range(MEMBERS)]
+    return [[words[j] for j in replicated.held_by(me)] for me in range(MEMBERS)]
 
 
 def _run_ring(mesh: Mesh, run: int, workload: Workload, shares: Any, known: Any) -> Run:

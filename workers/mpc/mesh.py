@@ -6,7 +6,7 @@ certificate, never from what it says.
 
 Frames are those of workers/mpc/inbound.py. A session is one attempt of one job. Messages that come
 before this node knows the job wait, within bounds; those of a finished session are dropped. When a
-connection ends, every session ends with PeerLost at once.
+connection ends, every session that its node is in ends with PeerLost at once; others go on.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import ssl
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -117,28 +117,32 @@ class Mesh:
         with self._changed:
             return [p for p, link in self._links.items() if link.outgoing and link.incoming]
 
-    def open(self, sid: bytes, *, deadline: float) -> Session:
-        """Begin a session, once. `deadline` is a time.monotonic() value.
+    def open(
+        self, sid: bytes, *, deadline: float, members: Collection[int] | None = None
+    ) -> Session:
+        """Begin a session, once. `deadline` is a time.monotonic() value; `members` are the nodes in
+        it, without which all are.
 
-        Raises: PeerLost if a peer is not connected within a short grace; PeerAborted if another
+        Raises: PeerLost if a member is not connected within a short grace; PeerAborted if another
         member has given up before we began.
         """
+        members = range(self.n) if members is None else members
+        others = set(members) - {self.me}
         with self._changed:
             if sid in self._closed:
                 raise TransportError("this attempt is over")
-            session = self._sessions.setdefault(sid, Session(self, sid))
+            session = self._sessions.setdefault(sid, self._session(sid))
             if not session.early:
                 raise TransportError("this attempt is running")
             self._return_early(session)
-            session.activate(deadline)
+            session.activate(deadline, members)
             self._active.add(sid)
             until = min(deadline, time.monotonic() + CONNECT_GRACE_S)
-            while len(self.peers_up()) < len(self._peers):
+            while missing := others.difference(self.peers_up()):
                 left = until - time.monotonic()
                 if left <= 0:
-                    missing = sorted(set(self._peers) - set(self.peers_up()))
                     self.forget(sid)
-                    raise PeerLost(f"member {missing[0]} is not connected")
+                    raise PeerLost(f"member {min(missing)} is not connected")
                 self._changed.wait(left)
         try:
             session.check()
@@ -147,13 +151,13 @@ class Mesh:
             raise
         return session
 
-    def refuse(self, sid: bytes, reason: str) -> None:
+    def refuse(self, sid: bytes, reason: str, *, members: Collection[int] | None = None) -> None:
         """This node will not take part in that attempt: spare the others the wait."""
         with self._changed:
             if sid in self._active:  # it has begun here after all
                 return
             self.forget(sid)
-        Session(self, sid).abort(reason)
+        self._session(sid, members).abort(reason)
 
     def forget(self, sid: bytes) -> None:
         with self._changed:
@@ -315,8 +319,11 @@ class Mesh:
         for n, session in enumerate(sorted(waiting, key=lambda s: s.born)):
             if n < surplus or session.born < old:
                 self.forget(session.sid)
-        session = self._sessions[sid] = Session(self, sid)
+        session = self._sessions[sid] = self._session(sid)
         return session
+
+    def _session(self, sid: bytes, members: Collection[int] | None = None) -> Session:
+        return Session(self, sid, range(self.n) if members is None else members)
 
     def _return_early(self, session: Session) -> None:
         for peer, size in session.early_bytes.items():
@@ -324,13 +331,13 @@ class Mesh:
         session.early_bytes.clear()
 
     def _lost(self, index: int) -> None:
-        """Everything that runs, or has begun to arrive, was with that peer: it is over."""
+        """What runs, or has begun to arrive, with that peer is over."""
         if self._stopping.is_set():
             return
         log.warning("peer lost", extra={"peer": index})
         with self._changed:
             for session in self._sessions.values():
-                session.fail(PeerLost(f"member {index} is gone"))
+                session.lose(index)
             self._changed.notify_all()
 
 

@@ -1,16 +1,25 @@
-"""Three words of a secret: x = x_0 + x_1 + x_2 mod 2^64 (paper eq. 5); node i lacks word i.
+"""n words of a secret: x = x_0 + … + x_(n−1) mod 2^64 (paper eq. 5), n = 3, 4 or 5; node i lacks
+word i.
 
-Words 0 and 1 are key streams of 32-byte seeds, word 2 is the correction, so that an upload is two
-seeds and one word a value.
+All words but the last are key streams of 32-byte seeds, the last is the correction, so that an
+upload is n − 1 seeds and one word a value.
+
+Three nodes compute. In ascending order they play the roles 0, 1, 2, and role r lacks role word r:
+that is the word which this node lacks, and role word 0 also takes up the surplus, the words of all
+nodes that do not compute. Each of the three holds these anyway, so folding is exact and local.
+Role 0 holds the surplus too but not the rest of role word 0, so it knows no more of it than before.
+
+What the three keep goes back to n words: they take a stream for each other node's word, which that
+node alone never gets, off role word 0.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from apps.protocol.tickets import NODES
+from apps.protocol.tickets import TRIO
 from workers.mpc.engines.base import Word
 from workers.mpc.keystream import Keystream
 
@@ -20,24 +29,66 @@ def expand(seed: bytes, count: int) -> Word:
     return Keystream(seed).words(count)
 
 
-def held_by(node: int) -> tuple[int, int]:
-    """(first, second): the indices of the words that a node holds."""
-    return (node + 1) % NODES, (node + 2) % NODES
+def held_by(node: int, n: int = TRIO) -> tuple[int, ...]:
+    """The indices of the words that a node of n holds, from its own upwards, round."""
+    return tuple((node + step) % n for step in range(1, n))
 
 
-def pair_of(node: int, words: Mapping[int, Word]) -> tuple[Word, Word]:
-    """A node's pair for the engine. Raises: KeyError when one of its two words is missing."""
-    first, second = held_by(node)
-    return words[first], words[second]
-
-
-def split(secret: Word, seed_0: bytes, seed_1: bytes) -> list[Word]:
-    """All three words, in the secret's shape; word 2 is the correction x − w_0 − w_1."""
+def split(secret: Word, *seeds: bytes) -> list[Word]:
+    """All words, in the secret's shape: one per seed, and the correction x − w_0 − …"""
     flat = np.asarray(secret, dtype=np.uint64)
-    seeded = [expand(seed, flat.size).reshape(flat.shape) for seed in (seed_0, seed_1)]
-    return [*seeded, flat - seeded[0] - seeded[1]]
+    words = [expand(seed, flat.size).reshape(flat.shape) for seed in seeds]
+    correction = flat.copy()
+    for word in words:
+        correction -= word
+    return [*words, correction]
 
 
 def join(words: Mapping[int, Word]) -> Word:
-    """The secret, from all three words. For its owner or addressee only."""
-    return words[0] + words[1] + words[2]
+    """The secret, from all words. For its owner or addressee only."""
+    first, *others = words.values()
+    total = first.copy()
+    for word in others:
+        total += word
+    return total
+
+
+def fold(node: int, words: Mapping[int, Word], computing: Sequence[int], n: int) -> list[Word]:
+    """A computing node's pair of role words for the engine, (role + 1, role + 2).
+
+    Raises: KeyError when one of the node's words is missing.
+    """
+    role = computing.index(node)
+    pair = []
+    for other in held_by(role):
+        word = words[computing[other]]
+        if other == 0 and n > TRIO:
+            word = word.copy()
+            for j in surplus(computing, n):
+                word += words[j]
+        pair.append(word)
+    return pair
+
+
+def surplus(computing: Sequence[int], n: int) -> list[int]:
+    """The words of the nodes that do not compute, which role word 0 takes up."""
+    return [j for j in range(n) if j not in computing]
+
+
+def spread(
+    node: int, pair: Sequence[Word], computing: Sequence[int], seeds: Mapping[int, bytes]
+) -> dict[int, Word]:
+    """A computing node's words of n, from its pair of role words; the inverse of `fold`.
+
+    `seeds[d]` is known to all but the node d, which does not compute.
+    """
+    role = computing.index(node)
+    words = {d: expand(seed, pair[0].size).reshape(pair[0].shape) for d, seed in seeds.items()}
+    taken = list(words.values())
+    for other, word in zip(held_by(role), pair, strict=True):
+        if other == 0:
+            word = word.copy()
+            for stream in taken:
+                word -= stream
+        words[computing[other]] = word
+    return words

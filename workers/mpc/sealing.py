@@ -1,13 +1,15 @@
 """Sharing, sealing and opening: values to uploads, uploads to words, outputs to values.
 
-x = w0 + w1 + w2 mod 2^64. Node i lacks word i. Words 0 and 1 are AES-256-CTR keystreams of 32-byte
-seeds; word 2 = x − w0 − w1 is the correction, encrypted once with AES-256-GCM under a key of its
-own (used once, zero nonce, aad = ticket id). Seeds, key and salts reach the nodes that may hold
-them by HPKE (X25519, HKDF-SHA256, AES-256-GCM), bound to ticket and node by
+x = w_0 + … + w_(n−1) mod 2^64 for n = 3, 4 or 5 nodes. Node i lacks word i. All words but the last
+are AES-256-CTR keystreams of 32-byte seeds; the last, x − w_0 − …, is the correction, encrypted
+once with AES-256-GCM under a key of its own (used once, zero nonce, aad = ticket id). Seeds, key
+and salts reach the nodes that may hold them by HPKE (X25519, HKDF-SHA256, AES-256-GCM), bound to
+ticket and node by
 
     info = "flai/seal/v1" ‖ 0x00 ‖ ticket id ‖ fingerprint
 
-Outputs come back the same way under "flai/reply/v1", sealed to the ticket's reply key.
+Outputs come back the same way under "flai/reply/v1", sealed to the ticket's reply key: two of the
+three role words from each node that computed.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, Suite
 
 from apps.protocol import wire
 from apps.protocol.jobs import check_node
-from apps.protocol.tickets import NODES, TICKET_DOMAIN, check_upload, ticket_id
+from apps.protocol.tickets import TICKET_DOMAIN, TRIO, check_upload, is_node_set, ticket_id
 from workers.mpc import commitments
 from workers.mpc.replicated import expand, held_by, split
 
@@ -35,7 +37,6 @@ Words = npt.NDArray[np.uint64]
 
 SEAL_CONTEXT = b"flai/seal/v1\0"
 REPLY_CONTEXT = b"flai/reply/v1\0"
-_SEEDED = NODES - 1  # words 0 and 1 are seeds, word 2 the correction
 _ZERO_NONCE = bytes(12)  # each GCM key encrypts exactly one message
 
 _suite = Suite(KEM.X25519, KDF.HKDF_SHA256, AEAD.AES_256_GCM)
@@ -66,13 +67,14 @@ def make_upload(
     Raises: JobError for a bad descriptor, TicketError for a ticket that nodes would refuse.
     """
     fingerprints = [check_node(dict(d)) for d in descriptors]
-    if [d["index"] for d in descriptors] != list(range(NODES)):
+    n = len(descriptors)
+    if [d["index"] for d in descriptors] != list(range(n)) or not is_node_set(fingerprints):
         raise SealError("bad_nodes", "The nodes' descriptors must come in the order of the nodes.")
     flat = np.ascontiguousarray(values, dtype=np.int64).reshape(-1).view(np.uint64)
     share_id = secrets.token_bytes(16)
-    seeds = [secrets.token_bytes(32) for _ in range(_SEEDED)]
+    seeds = [secrets.token_bytes(32) for _ in range(n - 1)]
     words = split(flat, *seeds)
-    salts = [secrets.token_bytes(commitments.SALT_BYTES) for _ in range(NODES)]
+    salts = [secrets.token_bytes(commitments.SALT_BYTES) for _ in range(n)]
     ticket = _defaults() | dict(ticket_fields)
     ticket |= {
         "share_id": share_id.hex(),
@@ -81,7 +83,7 @@ def make_upload(
         "shape": list(values.shape),
         "commitment": [
             commitments.commit(salt=salts[j], share_id=share_id, j=j, word=_bytes(words[j]))
-            for j in range(NODES)
+            for j in range(n)
         ],
     }
     id_bytes = bytes.fromhex(ticket_id(ticket))
@@ -89,14 +91,14 @@ def make_upload(
     parts: list[dict[str, str]] = [{"seed": s.hex()} for s in seeds] + [{"key": key.hex()}]
     envelopes = []
     for i, descriptor in enumerate(descriptors):
-        mine = {str(j): parts[j] | {"salt": salts[j].hex()} for j in sorted(held_by(i))}
+        mine = {str(j): parts[j] | {"salt": salts[j].hex()} for j in sorted(held_by(i, n))}
         info = SEAL_CONTEXT + id_bytes + bytes.fromhex(fingerprints[i])
         envelopes.append(_seal({"words": mine}, descriptor["hpke_key"], info))
     upload = {
         "ticket": ticket,
         "signature": wire.sign(signing_key, TICKET_DOMAIN, ticket),
         "envelopes": [wire.b64(e) for e in envelopes],
-        "correction": wire.b64(AESGCM(key).encrypt(_ZERO_NONCE, _bytes(words[2]), id_bytes)),
+        "correction": wire.b64(AESGCM(key).encrypt(_ZERO_NONCE, _bytes(words[-1]), id_bytes)),
     }
     check_upload(upload, now=ticket["issued_at"])
     return upload
@@ -104,8 +106,8 @@ def make_upload(
 
 def open_upload(
     upload: Mapping[str, Any], index: int, hpke_private: X25519PrivateKey
-) -> tuple[Words, Words]:
-    """Node `index`'s words (first, second) of an upload, both checked against the commitments.
+) -> tuple[Words, ...]:
+    """Node `index`'s words of an upload as `held_by` orders them, checked against the commitments.
 
     The upload has passed check_upload; each array has the ticket's shape.
     Raises: SealError("sealed_elsewhere") if the envelope is not for this node and ticket,
@@ -116,10 +118,11 @@ def open_upload(
     info = SEAL_CONTEXT + id_bytes + bytes.fromhex(ticket["nodes"][index])
     content = _unseal(wire.unb64(upload["envelopes"][index]), hpke_private, info)
     count = int(np.prod(ticket["shape"]))
+    last = len(ticket["nodes"]) - 1
     held = []
-    for j in held_by(index):
-        secret, salt = _part(content, j)
-        if j < _SEEDED:
+    for j in held_by(index, last + 1):
+        secret, salt = _part(content, j, "key" if j == last else "seed")
+        if j < last:
             word = expand(secret, count)
         else:
             word = _open_correction(upload["correction"], secret, id_bytes)
@@ -132,7 +135,7 @@ def open_upload(
         ):
             raise SealError("bad_commitment", f"Word {j} is not the one the ticket commits to.")
         held.append(word.reshape(ticket["shape"]))
-    return held[0], held[1]
+    return tuple(held)
 
 
 def seal_output(
@@ -144,9 +147,9 @@ def seal_output(
     fingerprint: str,
     reply_key: str,
 ) -> bytes:
-    """One node's two words of an output, sealed to the reply key, bound to ticket and node."""
+    """One node's two role words of an output, sealed to the reply key, bound to ticket and node."""
     shapes = {w.shape for w in words.values()}
-    if len(words) != NODES - 1 or len(shapes) != 1:
+    if len(words) != TRIO - 1 or len(shapes) != 1:
         raise ValueError("a node seals two words of one shape")
     content = {
         "job_id": job_id,
@@ -162,26 +165,28 @@ def open_outputs(
     blobs: Sequence[bytes | str],
     ticket: Mapping[str, Any],
     reply_private: X25519PrivateKey,
+    *,
+    computing: Sequence[int] = range(TRIO),
 ) -> tuple[npt.NDArray[np.int64], int]:
     """(values, f): the nodes' sealed outputs opened, compared and added up.
 
-    `blobs[i]` is node i's (bytes or base64), `ticket` the query's. Every word comes from two nodes,
-    and both must say the same. Values are fixed point: divide by 2^f.
+    `blobs[r]` is that of the r-th node that computed (bytes or base64), `ticket` the query's. Every
+    word comes from two nodes, and both must say the same. Values are fixed point: divide by 2^f.
 
     Raises: SealError("bad_output") if an output is missing, is not sealed to this key, ticket and
     node, or two nodes disagree.
     """
-    if len(blobs) != NODES:
-        raise SealError("bad_output", "An output from every node is needed.")
+    if len(blobs) != TRIO or len(computing) != TRIO:
+        raise SealError("bad_output", "An output from every computing node is needed.")
     id_bytes = bytes.fromhex(ticket_id(dict(ticket)))
     opened: list[dict[str, Any]] = []
-    reports: dict[int, list[Words]] = {j: [] for j in range(NODES)}
-    for index, blob in enumerate(blobs):
-        info = REPLY_CONTEXT + id_bytes + bytes.fromhex(ticket["nodes"][index])
+    reports: dict[int, list[Words]] = {j: [] for j in range(TRIO)}
+    for role, blob in enumerate(blobs):
+        info = REPLY_CONTEXT + id_bytes + bytes.fromhex(ticket["nodes"][computing[role]])
         data = blob if isinstance(blob, bytes) else _blob(blob)
         content = _unseal(data, reply_private, info)
         opened.append(content)
-        for j in held_by(index):
+        for j in held_by(role):
             reports[j].append(_reported(content, j))
     heads = {wire.canonical({k: c.get(k) for k in ("job_id", "shape", "f")}) for c in opened}
     if len(heads) != 1:
@@ -229,11 +234,11 @@ def _unseal(blob: bytes, private: X25519PrivateKey, info: bytes) -> dict[str, An
     return content
 
 
-def _part(content: dict[str, Any], j: int) -> tuple[bytes, bytes]:
+def _part(content: dict[str, Any], j: int, kind: str) -> tuple[bytes, bytes]:
     """(seed or key, salt) of word j."""
     part = content["words"].get(str(j))
     try:
-        secret = wire.unhex(part["seed" if j < _SEEDED else "key"], 32)
+        secret = wire.unhex(part[kind], 32)
         return secret, wire.unhex(part["salt"], commitments.SALT_BYTES)
     except (KeyError, TypeError, ValueError):
         raise SealError(

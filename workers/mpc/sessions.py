@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Collection
 from typing import Protocol
 
 from workers.mpc.inbound import SLICE_S, Inbound
@@ -38,10 +39,12 @@ class Carrier(Protocol):
 class Session:
     """One attempt of one job: the Transport that its engine sees."""
 
-    def __init__(self, mesh: Carrier, sid: bytes) -> None:
+    def __init__(self, mesh: Carrier, sid: bytes, members: Collection[int]) -> None:
         self.me = mesh.me
         self.n = mesh.n
         self.sid = sid
+        self.members = frozenset(members)  # until the job begins here, whoever may be in it
+        self.lost: set[int] = set()  # who went away before the job began here
         self.early = True
         self.early_bytes: dict[int, int] = {}  # per sender; the mesh counts them
         self.born = time.monotonic()
@@ -55,11 +58,21 @@ class Session:
         self._nominated = False
         self._changed = threading.Condition()
 
-    def activate(self, deadline: float) -> None:
+    def activate(self, deadline: float, members: Collection[int]) -> None:
         """The job has begun here; `deadline` is a time.monotonic() value."""
         with self._changed:
             self.early = False
+            self.members = frozenset(members)
             self._deadline = deadline
+        for peer in sorted(self.lost & self.members):
+            self.lose(peer)
+
+    def lose(self, peer: int) -> None:
+        """That node is gone: the end of this session if it is in it."""
+        if self.early:
+            self.lost.add(peer)
+        elif peer in self.members:
+            self.fail(PeerLost(f"member {peer} is gone"))
 
     def send(self, to: int, seq: int, data: bytes) -> None:
         """Raises: PeerLost, PeerAborted."""
@@ -148,7 +161,7 @@ class Session:
     def abort(self, reason: str) -> None:
         """Give up here and tell the others why (a code, no content)."""
         self.fail(TransportError(reason))
-        for peer in range(self.n):
+        for peer in self.members:
             if peer != self.me:
                 try:
                     self._mesh.send_frame(peer, self.sid, ABORT_SEQ, reason[:100].encode())

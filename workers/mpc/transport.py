@@ -11,7 +11,7 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 HEADER = struct.Struct("<QI")
@@ -93,6 +93,23 @@ class Mailbox:
             data = self._messages.pop((frm, seq))
             self._bytes -= len(data)
             return data
+
+
+class Roles:
+    """Three of a job's nodes as members 0, 1, 2: what the ring engine sees of them."""
+
+    n = 3
+
+    def __init__(self, transport: Transport, computing: Sequence[int]) -> None:
+        self.me = computing.index(transport.me)
+        self._transport = transport
+        self._nodes = tuple(computing)
+
+    def send(self, to: int, seq: int, data: bytes) -> None:
+        self._transport.send(self._nodes[to], seq, data)
+
+    def recv(self, frm: int, seq: int) -> bytes | bytearray:
+        return self._transport.recv(self._nodes[frm], seq)
 
 
 class LocalTransport:

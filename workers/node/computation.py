@@ -7,18 +7,18 @@ receipt and the result are written in one transaction before the answer leaves.
 from __future__ import annotations
 
 import hashlib
-import secrets
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from apps.protocol import jobs, wire
 from apps.protocol.circuits import BadParams, Circuit
-from apps.protocol.tickets import NODES, Ticket
-from workers.mpc.replicated import held_by
+from apps.protocol.tickets import TRIO, Ticket
+from workers.mpc.keeping import Group, Held, keep, receive
+from workers.mpc.replicated import fold, held_by
 from workers.mpc.sealing import Words, seal_output
 from workers.mpc.sessions import PeerAborted, Session
-from workers.mpc.transport import DeadlineExceeded, TransportError
+from workers.mpc.transport import DeadlineExceeded, Roles, TransportError
 from workers.node.errors import NodeError, Refused, Unavailable
 from workers.node.home import Node, Peers
 from workers.node.store import Store, StoredJob
@@ -26,19 +26,18 @@ from workers.node.store import Store, StoredJob
 if TYPE_CHECKING:
     from workers.mpc.mesh import Mesh
 
-SALT_SEQ = 0xFFFF0000  # far above what an engine counts to
-SALT_BYTES = 32
-
 
 @dataclass(frozen=True, kw_only=True)
 class Admitted:
-    """A job that may run: its circuit, its inputs' tickets and words."""
+    """A job that may run: its circuit, its inputs' tickets and words, and of which sharing of its
+    model these are."""
 
     job: dict[str, Any]
     circuit: Circuit
     tickets: list[Ticket]
     params: dict[str, Any]
-    shares: dict[str, list[tuple[Words, Words]]]
+    shares: dict[str, list[tuple[Words, ...]]]
+    sharing: str | None = None
 
     @property
     def share_ids(self) -> list[str]:
@@ -57,24 +56,19 @@ class Computation:
 
     def run(self, admitted: Admitted) -> dict[str, Any]:
         """The node's answer, already on disk. Raises: Refused, Unavailable."""
-        from workers.mpc.engines.ring import Disagreement, run_ring
+        from workers.mpc.engines.ring import Disagreement
 
         job = admitted.job
+        group = group_of(job)
         deadline = time.monotonic() + job["deadline_s"]
         try:
-            session = self._mesh.open(session_id(job), deadline=deadline)
+            session = self._mesh.open(session_id(job), deadline=deadline, members=group.members)
         except TransportError as error:
             raise _unavailable(error) from None
         try:
-            outcome = run_ring(
-                admitted.circuit,
-                admitted.shares,
-                admitted.params,
-                session,
-                context=bytes.fromhex(jobs.job_digest(job)),
-            )
-            salts = self._exchange_salts(session) if outcome.result is not None else None
-            return self._keep(admitted, outcome, salts)
+            if self._node.index in group.holding:
+                return self._hold(admitted, session, group)
+            return self._compute(admitted, session, group)
         except Disagreement as error:
             session.abort("members_disagree")
             raise Refused("members_disagree", f"The members do not agree: {error}.") from None
@@ -91,27 +85,56 @@ class Computation:
         finally:
             session.close()
 
-    def _exchange_salts(self, session: Session) -> tuple[bytes, bytes]:
-        """A salt per held word, known to its two holders only.
+    def _compute(self, admitted: Admitted, session: Session, group: Group) -> dict[str, Any]:
+        from workers.mpc.engines.ring import run_ring
 
-        Without it a node, which holds two words, could test guesses of the model against the
-        third word's hash in the receipts.
-        """
-        mine = secrets.token_bytes(SALT_BYTES)
-        session.send((self._node.index + 1) % NODES, SALT_SEQ, mine)
-        other = session.recv((self._node.index + 2) % NODES, SALT_SEQ)
-        return other, mine  # my second word is the next node's first
+        index, digest = self._node.index, jobs.job_digest(admitted.job)
+        shares = {
+            slot: [
+                tuple(
+                    fold(index, dict(zip(held_by(index, group.n), words)), group.computing, group.n)
+                )
+                for words in listed
+            ]
+            for slot, listed in admitted.shares.items()
+        }
+        outcome = run_ring(
+            admitted.circuit,
+            shares,
+            admitted.params,
+            session if group.n == TRIO else Roles(session, group.computing),
+            context=bytes.fromhex(digest + (admitted.sharing or "")),
+        )
+        facts = {
+            "job": digest,
+            "openings": outcome.openings,
+            "shape": None if outcome.result_shape is None else list(outcome.result_shape),
+            "f": outcome.result_f,
+        }
+        held = keep(session, group, outcome.result, facts)
+        sealed = None if outcome.sealed is None else self._seal(admitted, outcome, group)
+        return self._keep(admitted, facts, held, sealed)
+
+    def _hold(self, admitted: Admitted, session: Session, group: Group) -> dict[str, Any]:
+        """Take what the three that compute tell alike."""
+        from workers.mpc.engines.ring import Disagreement
+
+        facts, held = receive(session, group)
+        if facts.get("job") != jobs.job_digest(admitted.job):
+            raise Disagreement("the members hold different descriptors of this job")
+        return self._keep(admitted, facts, held, None)
 
     def _keep(
-        self, admitted: Admitted, outcome: Any, salts: tuple[bytes, bytes] | None
+        self,
+        admitted: Admitted,
+        facts: dict[str, Any],
+        held: Held | None,
+        sealed: bytes | None,
     ) -> dict[str, Any]:
         """Write receipt and result in one transaction; only then does the answer leave."""
         job, circuit = admitted.job, admitted.circuit
-        sealed = None
-        if outcome.sealed is not None:
-            sealed = self._seal(admitted, outcome)
-        model = jobs.model_id(job) if outcome.result is not None else None
-        hashes = _word_hashes(self._node.index, outcome.result, salts)
+        openings = facts["openings"]
+        model = jobs.model_id(job) if held is not None else None
         receipt = {
             "v": 1,
             "job_id": job["job_id"],
@@ -121,9 +144,9 @@ class Computation:
             "circuits_hash": self._node.circuits_hash,
             "scope": job["scope"],
             "inputs": sorted(t.id for t in admitted.tickets),
-            "openings": wire.digest(jobs.OPENINGS_DOMAIN, outcome.openings),
+            "openings": wire.digest(jobs.OPENINGS_DOMAIN, openings),
             "model": model,
-            "result": hashes,
+            "result": None if held is None else held.hashes(),
             "sealed": None if sealed is None else jobs.sealed_hash(sealed),
             "node": self._fingerprint,
             "at": int(time.time()),
@@ -131,7 +154,7 @@ class Computation:
         answer = {
             "receipt": receipt,
             "signature": wire.sign(self._node.sign_key, jobs.RECEIPT_DOMAIN, receipt),
-            "openings": outcome.openings,
+            "openings": openings,
             "sealed": None if sealed is None else wire.b64(sealed),
         }
         stored = StoredJob(
@@ -140,38 +163,53 @@ class Computation:
             attempt=job["attempt"],
             digest=jobs.scope_digest(job),
             state="done" if is_query(job) else "staged",
-            record={"answer": answer, "share_ids": admitted.share_ids, "model": model},
+            record={
+                "answer": answer,
+                "share_ids": admitted.share_ids,
+                "model": model,
+                "members": list(jobs.members_of(job)),
+            },
         )
         if is_query(job):
             self._store.finish(stored, share_ids=admitted.share_ids)
-        elif model is None:
+        elif held is None:
             self._store.stage(stored)
         else:
-            ticket = self._result_ticket(admitted, outcome, model)
-            self._store.stage(stored, model=model, result=ticket, words=outcome.result)
+            words = tuple(held.words[j] for j in held_by(self._node.index, len(job["nodes"])))
+            ticket = self._result_ticket(admitted, facts, held)
+            self._store.stage(stored, model=model, result=ticket, words=words)
         return answer
 
-    def _result_ticket(self, admitted: Admitted, outcome: Any, model: str) -> dict[str, Any]:
-        """What the result inherits from its makers' tickets and its circuit's declaration."""
+    def _result_ticket(
+        self, admitted: Admitted, facts: dict[str, Any], held: Held
+    ) -> dict[str, Any]:
+        """What the result inherits from its makers' tickets and its circuit's declaration.
+
+        `sharing` names the attempt whose words these are: words of two attempts of one job do not
+        belong together, and members that hold different ones must not compute. The salts make its
+        hashes in the receipts checkable again.
+        """
         return {
             "v": 1,
             "type": "result",
-            "model": model,
+            "model": jobs.model_id(admitted.job),
             "circuit": admitted.circuit.id,
             "allows": list(admitted.circuit.result_allows),
             "resolution": admitted.tickets[0].resolution,
             "roster": admitted.tickets[0].roster,
             "nodes": list(self._peers.fingerprints),
             "params": admitted.params,
-            "shape": list(outcome.result_shape),
-            "f": outcome.result_f,
+            "shape": facts["shape"],
+            "f": facts["f"],
+            "sharing": facts["job"],
+            "salts": {str(j): salt.hex() for j, salt in held.salts.items()},
         }
 
-    def _seal(self, admitted: Admitted, outcome: Any) -> bytes:
-        """The output words, for the reply key that the buyer signed, and no other."""
+    def _seal(self, admitted: Admitted, outcome: Any, group: Group) -> bytes:
+        """The output's role words, for the reply key that the buyer signed, and no other."""
         ticket = admitted.tickets[0]
         assert ticket.reply_key is not None  # a rule of the policy
-        held = zip(held_by(self._node.index), outcome.sealed)
+        held = zip(held_by(group.computing.index(self._node.index)), outcome.sealed)
         return seal_output(
             {j: w.reshape(outcome.sealed_shape) for j, w in held},
             f=outcome.sealed_f,
@@ -186,22 +224,15 @@ def is_query(job: dict[str, Any]) -> bool:
     return str(job["scope"]).startswith("query:")
 
 
+def group_of(job: dict[str, Any]) -> Group:
+    """Who takes part in this attempt, and how."""
+    return Group(len(job["nodes"]), jobs.computing_of(job), jobs.holding_of(job))
+
+
 def session_id(job: dict[str, Any]) -> bytes:
     """16 bytes naming one attempt: members with other descriptors still meet, and disagree."""
     name = f"flai/session/v1\0{job['job_id']}\0{job['attempt']}"
     return hashlib.sha256(name.encode()).digest()[:16]
-
-
-def _word_hashes(
-    index: int, result: tuple[Words, Words] | None, salts: tuple[bytes, bytes] | None
-) -> dict[str, str] | None:
-    """{"<word j>": SHA-256(salt_j ‖ word)}: equal at both holders, telling nothing to the third."""
-    if result is None or salts is None:
-        return None
-    return {
-        str(j): hashlib.sha256(salt + word.astype("<u8").tobytes()).hexdigest()
-        for j, word, salt in zip(held_by(index), result, salts)
-    }
 
 
 def _unavailable(error: TransportError) -> NodeError:

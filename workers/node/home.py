@@ -4,7 +4,7 @@ sign.key hpke.key store.key   secret, 0600, made at the first `init`
 config.json                   index, name, addresses
 descriptor.json               public: what operators publish and everyone else pins
 peers.json                    the operator's: {"coordinator": hex, "coordinator_cert": PEM,
-                              "nodes": [descriptor × 3]}
+                              "nodes": [descriptor × 3, 4 or 5]}
 policy.json                   the operator's, optional: how much this node answers (Limits)
 store.sqlite                  shares and results, encrypted
 """
@@ -16,6 +16,7 @@ import json
 import os
 import re
 import tempfile
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TextIO
@@ -24,7 +25,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from apps.protocol import identity, jobs, wire
-from apps.protocol.tickets import ENGINES, NODES
+from apps.protocol.tickets import ENGINES, NODE_COUNTS, is_node_set
 from workers.mpc import keys
 from workers.node import RELEASE
 from workers.node.errors import StartError
@@ -81,8 +82,9 @@ class Peers:
     nodes: tuple[dict[str, Any], ...]
     fingerprints: tuple[str, ...]
 
-    def sign_keys(self) -> dict[str, str]:
-        return {f: n["sign_key"] for f, n in zip(self.fingerprints, self.nodes)}
+    def sign_keys(self, indices: Iterable[int]) -> dict[str, str]:
+        """By fingerprint, of these nodes."""
+        return {self.fingerprints[i]: self.nodes[i]["sign_key"] for i in indices}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,8 +106,8 @@ def init(home: Path, *, index: int, name: str, control: str, mesh: str) -> Node:
 
     Raises: StartError.
     """
-    if not 0 <= index < NODES:
-        raise StartError(f"--index must be 0 to {NODES - 1}")
+    if not 0 <= index < max(NODE_COUNTS):
+        raise StartError(f"--index must be 0 to {max(NODE_COUNTS) - 1}")
     if not name or len(name) > 64:
         raise StartError("--name must have 1 to 64 characters")
     address(control), address(mesh)
@@ -170,8 +172,8 @@ def load_peers(node: Node) -> Peers:
     except identity.BadCertificate as error:
         raise StartError(f"{path}: coordinator_cert: {error}") from None
     nodes = content.get("nodes")
-    if not isinstance(nodes, list) or len(nodes) != NODES:
-        raise StartError(f"{path} must list {NODES} nodes")
+    if not isinstance(nodes, list) or len(nodes) not in NODE_COUNTS:
+        raise StartError(f"{path} must list {' or '.join(map(str, NODE_COUNTS))} nodes")
     fingerprints = []
     for position, descriptor in enumerate(nodes):
         try:
@@ -182,9 +184,9 @@ def load_peers(node: Node) -> Peers:
             raise StartError(f"{path}: node {position}: {error}") from None
         if descriptor["index"] != position:
             raise StartError(f"{path}: nodes must be listed by index")
-    if len(set(fingerprints)) != NODES:
+    if not is_node_set(fingerprints):
         raise StartError(f"{path} lists a node twice")
-    if fingerprints[node.index] != node.fingerprint:
+    if node.index >= len(nodes) or fingerprints[node.index] != node.fingerprint:
         raise StartError(f"{path} does not contain this node at index {node.index}")
     return Peers(
         coordinator=content["coordinator"],

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from apps.protocol import jobs
 from apps.protocol.circuits import CIRCUITS
-from apps.protocol.tickets import Ticket, check_ticket
+from apps.protocol.tickets import TRIO, Ticket, check_ticket
 from workers.mpc.sealing import Words
 from workers.node import policy
 from workers.node.computation import Admitted, Computation, is_query, session_id
@@ -145,7 +145,13 @@ class Jobs:
 
     def _check_receipts(self, stored: StoredJob, signed: Any) -> None:
         try:
-            receipts = jobs.check_receipts(signed, sign_keys=self._peers.sign_keys())
+            # a result staged by an earlier release is one of three nodes
+            members = stored.record.get("members", range(TRIO))
+            receipts = jobs.check_receipts(
+                signed,
+                sign_keys=self._peers.sign_keys(members),
+                nodes=self._peers.fingerprints,
+            )
         except jobs.JobError as error:
             raise Refused(error.code, error.text) from None
         mine = next(r for r in receipts if r["node"] == self._fingerprint)
@@ -158,6 +164,8 @@ class Jobs:
             jobs.check_job(descriptor)
         except jobs.JobError as error:
             raise Malformed(error.code, error.text) from None
+        if self._node.index not in jobs.members_of(descriptor):
+            raise Refused("not_a_member", "This node takes no part in this attempt.")
 
     def _tell(self, job: dict[str, Any], code: str) -> None:
         """This attempt does not begin here; the one that runs under the same name goes on."""
@@ -165,7 +173,7 @@ class Jobs:
         with self._lock:
             runs = any(running.session == session for running in self._running.values())
         if not runs:
-            self._mesh.refuse(session, code)
+            self._mesh.refuse(session, code, members=jobs.members_of(job))
             log.warning("refused", extra={"job": job["job_id"], "code": code})
 
     # ---- one at a time ------------------------------------------------------------------------
@@ -180,7 +188,9 @@ class Jobs:
         same_attempt = stored.attempt == job["attempt"]
         if same_attempt or (stored.state == "done" and not is_query(job)):
             if not same_attempt:
-                self._mesh.refuse(session_id(job), "already_completed")
+                self._mesh.refuse(
+                    session_id(job), "already_completed", members=jobs.members_of(job)
+                )
             answer: dict[str, Any] = stored.record["answer"]
             return answer
         return None
@@ -217,7 +227,7 @@ class Jobs:
         try:
             admitted = self._admit(job, uploads)
         except NodeError as error:
-            self._mesh.refuse(session_id(job), error.code)
+            self._mesh.refuse(session_id(job), error.code, members=jobs.members_of(job))
             log.warning("refused", extra={"job": job["job_id"], "code": error.code})
             raise
         try:
@@ -246,7 +256,7 @@ class Jobs:
         reopened = self._take_in(job, uploads)
         inputs: dict[str, list[Ticket]] = {}
         used_by: dict[str, str | None] = {}
-        shares: dict[str, list[tuple[Words, Words]]] = {}
+        shares: dict[str, list[tuple[Words, ...]]] = {}
         missing = False
         for slot, share_ids in job["inputs"].items():
             inputs[slot], shares[slot] = [], []
@@ -299,10 +309,15 @@ class Jobs:
                 rows=Rows(job["model"], day, policy.rows_asked(case)) if query else None,
             )
         return Admitted(
-            job=job, circuit=circuit, tickets=tickets, params=tickets[0].params, shares=shares
+            job=job,
+            circuit=circuit,
+            tickets=tickets,
+            params=tickets[0].params,
+            shares=shares,
+            sharing=model.ticket.get("sharing") if model else None,
         )
 
-    def _take_in(self, job: dict[str, Any], uploads: Any) -> dict[str, tuple[Words, Words]]:
+    def _take_in(self, job: dict[str, Any], uploads: Any) -> dict[str, tuple[Words, ...]]:
         """Store the uploads that came with the job; the words of those used up before, by id."""
         if not isinstance(uploads, (list, tuple)):
             raise Malformed("malformed", "uploads is not a list.")

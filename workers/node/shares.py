@@ -50,7 +50,7 @@ class Shares:
             )
         return ack
 
-    def reopen(self, upload: Any) -> tuple[Words, Words] | None:
+    def reopen(self, upload: Any) -> tuple[Words, ...] | None:
         """The words of a stored share that was used up, for another attempt; they stay in memory.
 
         The policy decides whether the job that asks is the one that used it.
@@ -118,7 +118,7 @@ class Shares:
                 reasons.append(refused)
         raise reasons[0]
 
-    def _open(self, upload: Any) -> tuple[Words, Words]:
+    def _open(self, upload: Any) -> tuple[Words, ...]:
         try:
             return open_upload(upload, self._node.index, self._node.hpke_key)
         except SealError as error:

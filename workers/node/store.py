@@ -38,7 +38,7 @@ CREATE TABLE IF NOT EXISTS shares (
     expires_at INTEGER NOT NULL,
     used_by TEXT,                -- the one job that this share may enter, or has entered
     body BLOB NOT NULL,          -- ticket and acknowledgement
-    words BLOB                   -- both words; NULL once used up
+    words BLOB                   -- all but one; NULL once used up
 ) STRICT;
 CREATE TABLE IF NOT EXISTS scopes (
     scope TEXT PRIMARY KEY,
@@ -81,7 +81,7 @@ class StoredShare:
     ticket_id: str
     ack: dict[str, Any]
     used_by: str | None
-    words: tuple[Words, Words] | None
+    words: tuple[Words, ...] | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,13 +91,13 @@ class StoredJob:
     attempt: int
     digest: str
     state: str
-    record: dict[str, Any]  # {"answer", "share_ids", "model"}
+    record: dict[str, Any]  # {"answer", "share_ids", "model", "members"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class StoredModel:
     ticket: dict[str, Any]
-    words: tuple[Words, Words]
+    words: tuple[Words, ...]
 
 
 @dataclass(frozen=True)
@@ -265,7 +265,7 @@ class Store:
         *,
         model: str | None = None,
         result: dict[str, Any] | None = None,
-        words: tuple[Words, Words] | None = None,
+        words: tuple[Words, ...] | None = None,
     ) -> None:
         """Keep a computed job until all members have reported; replaces an earlier attempt's."""
         with self._transaction() as db:
@@ -404,10 +404,8 @@ def _json(content: Any) -> bytes:
 
 
 def _pack(words: Any) -> bytes:
-    first, second = words
-    return b"".join(np.ascontiguousarray(w, dtype="<u8").tobytes() for w in (first, second))
+    return b"".join(np.ascontiguousarray(w, dtype="<u8").tobytes() for w in words)
 
 
-def _unpack(data: bytes, shape: list[int]) -> tuple[Words, Words]:
-    both = np.frombuffer(data, dtype="<u8").astype(np.uint64).reshape(2, *shape)
-    return both[0], both[1]
+def _unpack(data: bytes, shape: list[int]) -> tuple[Words, ...]:
+    return tuple(np.frombuffer(data, dtype="<u8").astype(np.uint64).reshape(-1, *shape))

@@ -64,8 +64,8 @@ export const makeQuery = async (listing, row) => {
 
 // {logit, probability} of a settled query, checked against the nodes it was sealed to. Throws Refused.
 export const openAnswer = async (query, { upload, nodes, replyPair }) => {
-  const blobs = await answered(query, upload.ticket, nodes);
-  const { values, f } = await openOutputs(blobs, upload.ticket, replyPair);
+  const { blobs, computing } = await answered(query, upload.ticket, nodes);
+  const { values, f } = await openOutputs(blobs, upload.ticket, replyPair, computing);
   demand(values.length === 1, "bad_output", "The nodes answered another number of rows.");
   const logit = Number(values[0]) / 2 ** f;
   return { logit, probability: sigmoid(logit) };

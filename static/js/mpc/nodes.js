@@ -2,7 +2,7 @@
 // workers/client/nodes.py and apps/protocol/jobs.py. The nodes whose descriptors a query was sealed
 // to are the ones whose signatures its answer needs; the server can't put others in their place later.
 
-import { NODES, ticketId } from "./tickets.js";
+import { NODE_COUNTS, TRIO, isNodeSet, ticketId } from "./tickets.js";
 import { Refused, digest, hex, isHex, isTable, demand, same, sha256, unb64, verify } from "./wire.js";
 
 const NODE_DOMAIN = "flai/node/v1";
@@ -23,7 +23,7 @@ export const checkNode = async (node) => {
   const good = (condition, text) => demand(condition, "bad_node_descriptor", text);
   good(hasFields(node, NODE_FIELDS), "A node's descriptor lacks or adds fields.");
   good(node.v === 1, "Unknown version of node descriptor.");
-  good(Number.isInteger(node.index) && 0 <= node.index && node.index < NODES, "A node's index is out of range.");
+  good(Number.isInteger(node.index) && 0 <= node.index && node.index < Math.max(...NODE_COUNTS), "A node's index is out of range.");
   good(isHex(node.sign_key, 32) && isHex(node.hpke_key, 32), "A node's keys are not 32 bytes in hex.");
   const { signature, ...body } = node;
   try {
@@ -39,18 +39,36 @@ export const nodeSet = async (descriptors, circuitsHash) => {
   demand(Array.isArray(descriptors), "bad_nodes", "The server names no nodes.");
   const nodes = [...descriptors].sort((a, b) => a.index - b.index);
   const prints = await Promise.all(nodes.map(checkNode));
-  const complete = nodes.length === NODES && nodes.every((node, i) => node.index === i) && new Set(prints).size === NODES;
-  demand(complete, "bad_nodes", `The server names ${nodes.length} nodes where ${NODES} belong.`);
+  const complete = isNodeSet(prints) && nodes.every((node, i) => node.index === i);
+  demand(complete, "bad_nodes", `The server names ${nodes.length} nodes where ${NODE_COUNTS.join(" or ")} belong.`);
   const alike = nodes.every((node) => node.circuits_hash === circuitsHash);
   demand(alike, "circuits_differ", "A node would compute with other circuits than the model was made with.");
   return nodes;
 };
 
-// The nodes' sealed parts of an answer, in the ticket's order, if each node signed for its own: about
-// this ticket, alone, with its circuit and model. Throws Refused("not_receipted").
+// Who takes part in a job: {computing, members}, indices of its nodes. On three nodes all do; a job on
+// more names who computes and who only holds. Throws Refused.
+const groupOf = ({ nodes, computing, holding }) => {
+  const good = (condition) => demand(condition, "malformed_job", "The job does not say who takes part.");
+  good(isNodeSet(nodes));
+  if (nodes.length === TRIO) {
+    good(computing === undefined && holding === undefined);
+    return { computing: [0, 1, 2], members: [0, 1, 2] };
+  }
+  const listed = (x) =>
+    Array.isArray(x) && x.every((i, at) => Number.isInteger(i) && (at ? x[at - 1] : -1) < i && i < nodes.length);
+  good(listed(computing) && listed(holding) && computing.length === TRIO);
+  const members = [...computing, ...holding].sort();
+  good(new Set(members).size === members.length);
+  return { computing, members };
+};
+
+// {blobs, computing}: the sealed parts of an answer by the nodes that computed, in the ticket's order,
+// and their indices, if each node signed for its own: about this ticket, alone, with its circuit and
+// model. Throws Refused("not_receipted").
 export const answered = async (query, ticket, nodes) => {
   try {
-    const { receipts, descriptor } = await signedFor(query.job, nodes);
+    const { receipts, descriptor, computing } = await signedFor(query.job, nodes);
     const [receipt] = receipts;
     const blobs = new Map(query.sealed.map((entry) => [entry.fingerprint, unb64(entry.blob)]));
     const about =
@@ -60,25 +78,29 @@ export const answered = async (query, ticket, nodes) => {
       descriptor.model === ticket.model &&
       same(descriptor.inputs, { [ticket.slot]: [ticket.share_id] }) &&
       same(descriptor.nodes, ticket.nodes) &&
-      blobs.size === NODES &&
-      query.sealed.length === NODES;
+      blobs.size === TRIO &&
+      query.sealed.length === TRIO &&
+      receipts.length === TRIO;
     demand(about, "not_receipted", "The receipts are about something else.");
     for (const { node, sealed } of receipts) {
       const whole = ticket.nodes.includes(node) && blobs.has(node) && hex(await sha256(blobs.get(node))) === sealed;
       demand(whole, "not_receipted", "A part is not the one that its node signed for.");
     }
-    return ticket.nodes.map((node) => blobs.get(node));
+    return { blobs: computing.map((i) => blobs.get(ticket.nodes[i])), computing };
   } catch {
     throw new Refused("not_receipted", "The answer can't be trusted: the nodes did not sign for it.");
   }
 };
 
-// {receipts, descriptor}: what all of these nodes signed, alike, and the very job that they mean.
+// {receipts, descriptor, computing}: what all members of a job signed, alike, and the very job that
+// they mean. `nodes` is the whole set in index order.
 const signedFor = async (job, nodes) => {
   const good = (condition, text) => demand(condition, "bad_receipt", text);
-  const keys = new Map();
-  for (const node of nodes) keys.set(await checkNode(node), node.sign_key);
-  good(keys.size === NODES && job.receipts.length === NODES, "Every member's receipt is needed, once.");
+  const prints = await Promise.all(nodes.map(checkNode));
+  good(same(job.descriptor.nodes, prints), "The job is for other nodes.");
+  const { computing, members } = groupOf(job.descriptor);
+  const keys = new Map(members.map((i) => [prints[i], nodes[i].sign_key]));
+  good(job.receipts.length === keys.size, "Every member's receipt is needed, once.");
   const seen = new Set();
   const agreed = (receipt) => AGREED.map((name) => receipt[name]);
   for (const { receipt, signature } of job.receipts) {
@@ -93,5 +115,5 @@ const signedFor = async (job, nodes) => {
   // Nodes that completed an earlier attempt, whose answer got lost, repeat what they signed then.
   const descriptor = { ...job.descriptor, attempt: receipts[0].attempt };
   good(receipts[0].descriptor === (await digest(JOB_DOMAIN, descriptor)), "The receipts are about another job.");
-  return { receipts, descriptor };
+  return { receipts, descriptor, computing };
 };

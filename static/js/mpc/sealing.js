@@ -1,15 +1,15 @@
 // Sharing, sealing and opening: the twin of workers/mpc/sealing.py.
 //
-//   x = w0 + w1 + w2 mod 2^64; node i lacks word i.
+//   x = w_0 + … + w_(n−1) mod 2^64, n = 3, 4 or 5 nodes; node i lacks word i.
 //
-// Words 0 and 1 are AES-256-CTR keystreams of seeds; word 2 is the correction, encrypted once under a
-// key of its own. Seeds, key and salts reach the nodes that may hold them by HPKE (X25519,
+// All words but the last are AES-256-CTR keystreams of seeds; the last is the correction, encrypted
+// once under a key of its own. Seeds, key and salts reach the nodes that may hold them by HPKE (X25519,
 // HKDF-SHA256, AES-256-GCM), bound to ticket and node. All randomness is crypto.getRandomValues.
 // A BigUint64Array wraps at 2^64 by itself, and is little-endian wherever browsers run.
 
 import { Aes256Gcm, CipherSuite, DhkemX25519HkdfSha256, HkdfSha256 } from "../vendor/hpke.js";
 import { checkNode } from "./nodes.js";
-import { NODES, TICKET_DOMAIN, checkTicket, size, ticketId } from "./tickets.js";
+import { TICKET_DOMAIN, TRIO, checkTicket, isNodeSet, size, ticketId } from "./tickets.js";
 import { Refused, b64, canonical, concat, hex, isTable, publicHex, demand, same, sha256, sign, unb64, unhex } from "./wire.js";
 
 const utf8 = new TextEncoder();
@@ -18,7 +18,6 @@ const REPLY_CONTEXT = utf8.encode("flai/reply/v1\0");
 const WORD_CONTEXT = utf8.encode("flai/word/v1\0");
 const SALT_BYTES = 16;
 const KEM_BYTES = 32;
-const SEEDED = NODES - 1; // words 0 and 1 are seeds, word 2 the correction
 const ZERO_NONCE = new Uint8Array(12); // each GCM key encrypts exactly one message
 const DEFAULTS = { v: 1, type: "share", engine: "ring", uses: 1, roster: null };
 
@@ -32,8 +31,8 @@ const random = (count) => crypto.getRandomValues(new Uint8Array(count));
 const bytesOf = (words) => new Uint8Array(words.buffer, words.byteOffset, words.byteLength);
 const wordsOf = (bytes) => new BigUint64Array(bytes.slice().buffer);
 
-// The two words that a node holds.
-export const wordsHeld = (index) => [(index + 1) % NODES, (index + 2) % NODES];
+// The words that a node of n holds: all but its own.
+export const wordsHeld = (index, n) => Array.from({ length: n }, (_, j) => j).filter((j) => j !== index);
 
 // A key pair for one answer; the private half stays inside the browser's cryptography.
 export const replyKey = async () => {
@@ -52,10 +51,10 @@ export const expand = async (seed, count) => {
 export const commit = async (salt, shareId, j, word) =>
   hex(await sha256(concat(salt, WORD_CONTEXT, shareId, Uint8Array.of(j), bytesOf(word))));
 
-const draw = () => ({
+const draw = (n) => ({
   shareId: random(16),
-  seeds: Array.from({ length: SEEDED }, () => random(32)),
-  salts: Array.from({ length: NODES }, () => random(SALT_BYTES)),
+  seeds: Array.from({ length: n - 1 }, () => random(32)),
+  salts: Array.from({ length: n }, () => random(SALT_BYTES)),
   key: random(32),
 });
 
@@ -66,17 +65,18 @@ const draw = () => ({
 // resolution, issued_at, expires_at; the rest is filled in here. `descriptors` are the nodes' in
 // index order. Throws Refused.
 export const makeUpload = (values, shape, fields, pair, descriptors) =>
-  uploadFrom(draw(), values, shape, fields, pair, descriptors);
+  uploadFrom(draw(descriptors.length), values, shape, fields, pair, descriptors);
 
 // makeUpload with its randomness given: for test vectors alone.
 export const uploadFrom = async (drawn, values, shape, fields, pair, descriptors) => {
   demand(values.length === size(shape), "malformed", "The values do not fit their shape.");
   const fingerprints = await Promise.all(descriptors.map(checkNode));
-  const ordered = descriptors.length === NODES && descriptors.every((d, i) => d.index === i);
+  const ordered = isNodeSet(fingerprints) && descriptors.every((d, i) => d.index === i);
   demand(ordered, "bad_nodes", "The nodes' descriptors must come in the order of the nodes.");
   const words = await Promise.all(drawn.seeds.map((seed) => expand(seed, values.length)));
-  words.push(new BigUint64Array(values.length));
-  for (let i = 0; i < values.length; i += 1) words[2][i] = values[i] - words[0][i] - words[1][i];
+  const correction = new BigUint64Array(values);
+  for (const word of words) for (let i = 0; i < values.length; i += 1) correction[i] -= word[i];
+  words.push(correction);
   const ticket = {
     ...DEFAULTS,
     ...fields,
@@ -90,7 +90,7 @@ export const uploadFrom = async (drawn, values, shape, fields, pair, descriptors
   const id = unhex(await ticketId(ticket));
   const parts = [...drawn.seeds.map((seed) => ({ seed: hex(seed) })), { key: hex(drawn.key) }];
   const envelopes = descriptors.map((descriptor, i) => {
-    const mine = wordsHeld(i).map((j) => [String(j), { ...parts[j], salt: hex(drawn.salts[j]) }]);
+    const mine = wordsHeld(i, words.length).map((j) => [String(j), { ...parts[j], salt: hex(drawn.salts[j]) }]);
     const info = concat(SEAL_CONTEXT, id, unhex(fingerprints[i]));
     return seal({ words: Object.fromEntries(mine) }, descriptor.hpke_key, info);
   });
@@ -98,19 +98,20 @@ export const uploadFrom = async (drawn, values, shape, fields, pair, descriptors
     ticket,
     signature: await sign(pair.privateKey, TICKET_DOMAIN, ticket),
     envelopes: (await Promise.all(envelopes)).map(b64),
-    correction: b64(await encryptOnce(drawn.key, bytesOf(words[2]), id)),
+    correction: b64(await encryptOnce(drawn.key, bytesOf(correction), id)),
   };
 };
 
 // {values: BigInt64Array, shape, f}: the nodes' sealed outputs opened, compared and added up.
 //
-// `blobs[i]` are the bytes from node i. Every word comes from two nodes, and both must say the same.
+// `blobs[r]` are the bytes from the r-th node that computed. Every word comes from two nodes, and both
+// must say the same.
 // Divide by 2^f. Throws Refused("bad_output" or "sealed_elsewhere").
-export const openOutputs = async (blobs, ticket, replyPair) => {
-  demand(blobs.length === NODES, "bad_output", "An output from every node is needed.");
+export const openOutputs = async (blobs, ticket, replyPair, computing = [0, 1, 2]) => {
+  demand(blobs.length === TRIO, "bad_output", "An output from every computing node is needed.");
   const id = unhex(await ticketId(ticket));
   const opened = await Promise.all(
-    blobs.map((blob, i) => unseal(blob, replyPair, concat(REPLY_CONTEXT, id, unhex(ticket.nodes[i])))),
+    blobs.map((blob, r) => unseal(blob, replyPair, concat(REPLY_CONTEXT, id, unhex(ticket.nodes[computing[r]])))),
   );
   const head = ({ job_id = null, shape = null, f = null }) => ({ job_id, shape, f });
   const one = opened.every((content) => same(head(content), head(opened[0])));
@@ -119,7 +120,7 @@ export const openOutputs = async (blobs, ticket, replyPair) => {
   const formed = Array.isArray(shape) && shape.every((n) => Number.isInteger(n) && n > 0) && Number.isInteger(f);
   demand(formed, "bad_output", "The output has no shape.");
   const total = new BigUint64Array(size(shape));
-  for (let j = 0; j < NODES; j += 1) {
+  for (let j = 0; j < TRIO; j += 1) {
     const [first, second] = opened.filter((_, i) => i !== j).map((content) => reported(content, j));
     const agree = first.length === total.length && hex(bytesOf(first)) === hex(bytesOf(second));
     demand(agree, "bad_output", `Two nodes report different words ${j}: trust neither.`);

@@ -2,14 +2,17 @@
 
 import { canonical, digest, isHex, isTable, demand } from "./wire.js";
 
-export const NODES = 3;
+export const NODE_COUNTS = [3, 4, 5];
+export const TRIO = 3; // nodes that compute one job
 export const TICKET_DOMAIN = "flai/ticket/v1";
 const MAX_VALUES = 1 << 21;
 const MAX_PARAMS_BYTES = 64 * 1024;
 const MAX_LIFETIME_S = 366 * 24 * 3600;
 
 const whole = (x, low, high) => Number.isInteger(x) && low <= x && x <= high;
-const hexes = (x, size) => Array.isArray(x) && x.length === NODES && x.every((y) => isHex(y, size));
+const hexes = (x, size) => Array.isArray(x) && x.every((y) => isHex(y, size));
+// Three, four or five fingerprints, in index order, each once.
+export const isNodeSet = (x) => hexes(x, 32) && NODE_COUNTS.includes(x.length) && new Set(x).size === x.length;
 const matches = (x, form) => typeof x === "string" && form.test(x);
 
 const FORMS = {
@@ -22,7 +25,7 @@ const FORMS = {
   circuits: (x) => Array.isArray(x) && x.length === 1 && matches(x[0], /^[a-z][a-z0-9_]{0,63}@[1-9][0-9]{0,5}$/),
   circuits_hash: (x) => isHex(x, 32),
   engine: (x) => x === "ring",
-  nodes: (x) => hexes(x, 32) && new Set(x).size === NODES,
+  nodes: isNodeSet,
   roster: (x) => x === null,
   model: (x) => isHex(x, 32),
   params: (x) => isTable(x) && canonical(x).length <= MAX_PARAMS_BYTES,
@@ -48,6 +51,8 @@ export const checkTicket = (ticket) => {
   for (const name of names) {
     demand(FORMS[name](ticket[name]), "malformed", `The ticket's field ${name} has a wrong form.`);
   }
+  const all = ticket.commitment.length === ticket.nodes.length;
+  demand(all, "malformed", "The ticket does not commit to one word per node.");
   const lives = ticket.expires_at - ticket.issued_at;
   demand(0 < lives && lives <= MAX_LIFETIME_S, "malformed", "The ticket expires before it is issued, or too late.");
 };

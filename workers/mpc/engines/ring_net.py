@@ -1,5 +1,7 @@
 """Messages and common randomness of the ring: three nodes, one missing word each.
 
+Node here means role: which of a job's three computing nodes this one is.
+
 Node i holds word i+1 ("first") and word i+2 ("second"), indices mod 3. The key of word j is known
 to exactly the two holders of word j; its stream makes words that the third node cannot tell from
 random ones.
@@ -15,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from apps.protocol.tickets import NODES
+from apps.protocol.tickets import TRIO
 from workers.mpc.engines.base import Word
 from workers.mpc.keystream import KEY_BYTES, Keystream
 from workers.mpc.transport import Transport
@@ -34,11 +36,11 @@ class Net:
 
     def __init__(self, transport: Transport, context: bytes) -> None:
         """Exchange context and fresh keys. Raises: Disagreement, TransportError."""
-        if transport.n != NODES:
+        if transport.n != TRIO:
             raise ValueError("the ring engine runs on exactly three nodes")
         self.transport = transport
         self.me = transport.me
-        self.left, self.right = (self.me + 2) % NODES, (self.me + 1) % NODES
+        self.left, self.right = (self.me + 2) % TRIO, (self.me + 1) % TRIO
         self.rounds = 0
         self.bytes_sent = 0
         self._seq = 0

@@ -1,0 +1,143 @@
+"""Jobs and receipts of three, four and five nodes: who takes part, and who must sign."""
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from apps.protocol import jobs, wire
+
+KEYS = [Ed25519PrivateKey.from_private_bytes(bytes([i] * 32)) for i in range(1, 6)]
+NODES = [f"{i:02x}" * 32 for i in range(1, 6)]
+# What three nodes have signed so far must keep its meaning.
+GOLDEN_MODEL_OF_THREE = "c6023e648738968127a360687ee878b1b2a45b00749d45c31c73ca4c2ad3de62"
+GOLDEN_JOB_OF_FIVE = "fe83b932917be1b44db23e76576116ac072d862765e6eb0e1bfc43872e4e40a5"
+
+
+def job(n, **changes):
+    base = {
+        "v": 1,
+        "job_id": "aa" * 16,
+        "attempt": 1,
+        "circuit": "logistic_round@1",
+        "circuits_hash": "11" * 32,
+        "engine": "ring",
+        "nodes": NODES[:n],
+        "scope": "round:1",
+        "roster": None,
+        "inputs": {"update": ["0a" * 16]},
+        "model": None,
+        "deadline_s": 20,
+    }
+    if n > 3:
+        base |= {"computing": [0, 1, 3], "holding": [2]}
+    return base | changes
+
+
+def receipts(n, members, **changes):
+    """Signed by these members; word j has the hash "j"."""
+    signed = []
+    for i in members:
+        receipt = {
+            "v": 1,
+            "job_id": "aa" * 16,
+            "attempt": 1,
+            "descriptor": "00" * 32,
+            "circuit": "logistic_round@1",
+            "circuits_hash": "11" * 32,
+            "scope": "round:1",
+            "inputs": [],
+            "openings": "22" * 32,
+            "model": "33" * 32,
+            "result": {str(j): f"hash of {j}" for j in range(n) if j != i},
+            "sealed": None,
+            "node": NODES[i],
+            "at": 5,
+        } | changes.get(i, changes.get(str(i), {}))
+        signature = wire.sign(KEYS[i], jobs.RECEIPT_DOMAIN, receipt)
+        signed.append({"receipt": receipt, "signature": signature})
+    return signed
+
+
+def check(n, members, signed):
+    keys = {NODES[i]: wire.public_hex(KEYS[i]) for i in members}
+    return jobs.check_receipts(signed, sign_keys=keys, nodes=NODES[:n])
+
+
+def test_the_ids_of_jobs_are_golden_vectors():
+    assert jobs.model_id(job(3)) == GOLDEN_MODEL_OF_THREE
+    assert jobs.job_digest(job(5)) == GOLDEN_JOB_OF_FIVE
+
+
+@pytest.mark.parametrize("n", [3, 4, 5])
+def test_who_takes_part_follows_from_the_descriptor(n):
+    described = job(n)
+    jobs.check_job(described)
+    assert jobs.computing_of(described) == ((0, 1, 2) if n == 3 else (0, 1, 3))
+    assert jobs.members_of(described) == ((0, 1, 2) if n == 3 else (0, 1, 2, 3))
+
+
+@pytest.mark.parametrize(
+    ("n", "changes"),
+    [
+        (3, {"computing": [0, 1, 2], "holding": []}),
+        (3, {"computing": [0, 1, 2]}),
+        (4, {"computing": [0, 1]}),
+        (4, {"computing": [0, 1, 2, 3], "holding": []}),
+        (4, {"computing": [1, 0, 3]}),
+        (4, {"computing": [0, 1, 4]}),
+        (4, {"computing": [0, 1, 1]}),
+        (4, {"computing": [0, True, 3]}),
+        (4, {"computing": None}),
+        (5, {"holding": [1]}),
+        (5, {"holding": [2, 2]}),
+        (5, {"holding": [5]}),
+        (5, {"holding": "2"}),
+        (4, {"nodes": NODES[:3] + NODES[:1]}),
+    ],
+)
+def test_a_group_has_one_form(n, changes):
+    with pytest.raises(jobs.JobError) as error:
+        jobs.check_job(job(n, **changes))
+    assert error.value.code == "malformed_job"
+
+
+def test_a_job_of_more_than_three_says_who_takes_part():
+    for name in ("computing", "holding"):
+        described = job(5)
+        del described[name]
+        with pytest.raises(jobs.JobError):
+            jobs.check_job(described)
+
+
+def test_scope_and_model_are_the_same_whoever_computes():
+    one, two = job(5), job(5, computing=[2, 3, 4], holding=[], attempt=2, deadline_s=9)
+    assert jobs.model_id(one) == jobs.model_id(two)
+    assert jobs.scope_digest(one) == jobs.scope_digest(two)
+    assert jobs.job_digest(one) != jobs.job_digest(two)
+    assert jobs.model_id(one) != jobs.model_id(job(5, job_id="bb" * 16))
+
+
+@pytest.mark.parametrize(("n", "members"), [(3, (0, 1, 2)), (4, (0, 2, 3)), (5, (0, 1, 2, 3, 4))])
+def test_all_holders_of_a_word_must_report_the_same(n, members):
+    assert len(check(n, members, receipts(n, members))) == len(members)
+    i = members[1]
+    words = {str(j): f"hash of {j}" for j in range(n) if j != i}
+    first = next(iter(words))
+    for wrong in (
+        words | {first: "other"},
+        {j: h for j, h in words.items() if j != first},
+        words | {str(i): f"hash of {i}"},
+        None,
+    ):
+        with pytest.raises(jobs.JobError) as error:
+            check(n, members, receipts(n, members, **{str(i): {"result": wrong}}))
+        assert error.value.code == "receipts_disagree"
+
+
+def test_every_member_signs_and_nobody_else():
+    members = (0, 1, 3)
+    with pytest.raises(jobs.JobError):
+        check(5, members, receipts(5, (0, 1)))
+    with pytest.raises(jobs.JobError):
+        check(5, members, receipts(5, (0, 1, 2)))
+    with pytest.raises(jobs.JobError):
+        check(5, members, receipts(5, (0, 1, 1)))
