@@ -30,6 +30,35 @@ def accuracy(logits: npt.ArrayLike, labels: npt.ArrayLike) -> float | None:
     return float(np.mean((z >= 0) == (np.asarray(labels) == 1)))
 
 
+def recall(logits: npt.ArrayLike, labels: npt.ArrayLike) -> float | None:
+    """Share of the positives with z ≥ 0; None where there is none."""
+    z, y = np.asarray(logits, dtype=np.float64), np.asarray(labels) == 1
+    return float(np.mean(z[y] >= 0)) if y.any() else None
+
+
+def precision(logits: npt.ArrayLike, labels: npt.ArrayLike) -> float | None:
+    """Share of positives among the rows with z ≥ 0; None where there is none."""
+    z, y = np.asarray(logits, dtype=np.float64), np.asarray(labels) == 1
+    return float(np.mean(y[z >= 0])) if (z >= 0).any() else None
+
+
+def log_loss(logits: npt.ArrayLike, labels: npt.ArrayLike) -> float | None:
+    """Mean of ln(1 + e^z) − y·z; None for no rows."""
+    z, y = np.asarray(logits, dtype=np.float64), np.asarray(labels, dtype=np.float64)
+    return float(np.mean(np.logaddexp(0, z) - y * z)) if z.size else None
+
+
+def calibration(
+    logits: npt.ArrayLike, labels: npt.ArrayLike, edges: Sequence[float]
+) -> list[tuple[int, int, float | None]]:
+    """(rows, positives, mean probability) per bin of the probability; the bins end at `edges`."""
+    z, y = np.asarray(logits, dtype=np.float64), np.asarray(labels) == 1
+    chance = 1 / (1 + np.exp(-z))
+    place = np.searchsorted(edges, chance, side="right")
+    bins = [(chance[place == at], y[place == at]) for at in range(len(edges) + 1)]
+    return [(len(p), int(hit.sum()), float(p.mean()) if len(p) else None) for p, hit in bins]
+
+
 def cells_shown(support: Sequence[tuple[int, int]], min_cell: int) -> list[int]:
     """The cells of [(rows, positives)], all rows first and then the strata, that may be seen.
 

@@ -16,6 +16,13 @@ from apps.training.services import round_open, why_not
 from apps.wallets import log
 
 Payload = dict[str, Any]
+METRIC_NAMES = {
+    "auc": "AUC",
+    "accuracy": "Accuracy",
+    "precision": "Precision",
+    "recall": "Recall",
+    "log_loss": "Log-loss",
+}
 
 
 @action("training.accept_version", house="sbgt")
@@ -49,20 +56,23 @@ class AcceptVersion:
                 "after": str(payload["number"]),
             }
         ]
-        for metric in ("auc", "accuracy"):
+        for metric, label in METRIC_NAMES.items():
             key = f"{metric}_milli"
+            if key not in after:
+                continue
             lines.append(
                 {
-                    "label": metric.upper() if metric == "auc" else metric.capitalize(),
+                    "label": label,
                     "before": _milli(before.get(key)),
                     "after": _milli(after.get(key)),
                 }
             )
         for gate in after["gates"]:
             where = f" in {gate['stratum']}" if gate["stratum"] else ""
+            name, least = METRIC_NAMES[gate["metric"]], _milli(gate["min_milli"])
             lines.append(
                 {
-                    "label": f"Gate: {gate['metric'].upper()}{where} ≥ {_milli(gate['min_milli'])}",
+                    "label": f"Gate: {name}{where} ≥ {least}",
                     "before": "",
                     "after": f"{_milli(gate['got_milli'])} "
                     + ("— met" if gate["met"] else "— not met"),

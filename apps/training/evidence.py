@@ -17,19 +17,20 @@ def evidence_of(
 ) -> Json:
     """The evidence object of a model version.
 
-    {"auc_milli", "auc_by_stratum": {name: milli | null}, "accuracy_milli", "accuracy_by_stratum",
-    "support", "gates": [{"metric", "stratum", "min_milli", "got_milli", "met"}]}
+    {"auc_milli", "auc_by_stratum": {name: milli | null} and so for each metric that was opened,
+    "support", "calibration", "gates": [{"metric", "stratum", "min_milli", "got_milli", "met"}]}
 
     `openings` are the round circuit's, per-stratum lists in the order of `strata`; `gates` the
     SubDAO's: {"metric", "min_milli", "per_stratum"}.
     """
-    evidence: Json = {
-        "auc_milli": openings.get("auc_milli"),
-        "auc_by_stratum": _by_name(strata, openings.get("auc_strata_milli")),
-        "accuracy_milli": openings.get("accuracy_milli"),
-        "accuracy_by_stratum": _by_name(strata, openings.get("accuracy_strata_milli")),
-        "support": _support(openings.get("support"), strata),
-    }
+    evidence: Json = {"support": _support(openings.get("support"), strata)}
+    for name in sorted(openings):
+        metric = name.removesuffix("_strata_milli")
+        if metric != name:
+            evidence[f"{metric}_milli"] = openings.get(f"{metric}_milli")
+            evidence[f"{metric}_by_stratum"] = _by_name(strata, openings[name])
+    if "calibration" in openings:
+        evidence["calibration"] = openings["calibration"]
     evidence["gates"] = [
         line for gate in gates for line in _gate_lines(gate, evidence, strata=strata)
     ]

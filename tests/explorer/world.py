@@ -497,6 +497,13 @@ def _round(dao: Dao, people: list[Party], now: datetime) -> Round:
         "auc_strata_milli": [982, 968, 912],
         "accuracy_milli": 924,
         "accuracy_strata_milli": [938, 920, 905],
+        "precision_milli": 903,
+        "precision_strata_milli": [921, 900, None],
+        "recall_milli": 887,
+        "recall_strata_milli": [909, 870, 882],
+        "log_loss_milli": 201,
+        "log_loss_strata_milli": [180, 214, 230],
+        "calibration": [[96, 4, 61], [11, 4, 298], None, None, [49, 46, 941]],
         "support": [[170, 62], [61, 22], [58, 23], [51, 17]],
     }
     ModelVersion.objects.create(

@@ -1,12 +1,14 @@
 """A federated round on three processes against the plain engine and the equations."""
 
+from collections import Counter
+
 import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
 from apps.protocol import aggregation, contribution, metrics
 from apps.protocol.circuits import CIRCUITS, BadParams
-from apps.protocol.circuits.evidence import evidence
+from apps.protocol.circuits.evidence import CALIBRATION_EDGES, METRICS, evidence
 from tests.support.ring import joined, plain_function, ring_function, three_processes
 from workers.mpc import bench
 from workers.mpc.engines.plain import run_plain
@@ -65,17 +67,25 @@ def equations(updates, blocks, params, phi_opened):
     logits = proving[:, :d] @ model[:-1] + model[-1]
     cells = [np.ones(len(proving), bool)]
     cells += [proving[:, d + 1 + r] == 1 for r in range(params["strata"])]
-    aucs = [metrics.auc(logits[cell], proving[cell, d]) for cell in cells]
-    right = [metrics.accuracy(logits[cell], proving[cell, d]) for cell in cells]
+    found = {
+        name: [getattr(metrics, name)(logits[cell], proving[cell, d]) for cell in cells]
+        for name in METRICS
+    }
     support = [[int(cell.sum()), int(proving[cell, d].sum())] for cell in cells]
-    return phi, model, aucs, right, support
+    return phi, model, found, support
 
 
-def check_openings(openings, phi, aucs, right, support):
+def check_openings(openings, phi, found, support):
     assert np.max(np.abs(np.array(openings["phi_milli"]) - 1000 * phi)) <= 2
     shown = metrics.cells_shown(support, MIN_CELL)
-    for name, exact in (("auc", aucs), ("accuracy", right)):
-        measured = [openings[f"{name}_milli"], *openings[f"{name}_strata_milli"]]
+    assert set(found) == set(METRICS)
+    for name, exact in found.items():
+        measured = _cells(openings, name)
+        if name == "precision":  # hidden as well where few are called
+            seen = [cell for cell, value in enumerate(measured) if value is not None]
+            assert set(seen) <= set(shown)
+            assert all(abs(measured[cell] - 1000 * exact[cell]) <= 1 for cell in seen)
+            continue
         assert [cell for cell, value in enumerate(measured) if value is not None] == shown
         assert all(abs(measured[cell] - 1000 * exact[cell]) <= 1 for cell in shown)
     assert openings["support"] == [
@@ -95,8 +105,8 @@ def test_round_on_three_processes_agrees_with_plain_and_with_the_equations():
     assert np.max(np.abs(difference)) <= 1
     assert abs(openings["auc_milli"] - plain.openings["auc_milli"]) <= 1
 
-    phi, model, aucs, right, support = equations(updates, blocks, params, openings["phi_milli"])
-    check_openings(openings, phi, aucs, right, support)
+    phi, model, found, support = equations(updates, blocks, params, openings["phi_milli"])
+    check_openings(openings, phi, found, support)
     assert openings["phi_milli"][1] <= 100
     assert openings["phi_milli"][4] == 0
     secret = joined(outcomes, "result")
@@ -108,10 +118,8 @@ def test_round_on_three_processes_agrees_with_plain_and_with_the_equations():
 def test_round_in_the_clear_follows_the_equations(seed):
     updates, blocks, params = federation(seed, sites=5 + seed, features=3 + 9 * seed)
     outcome = run_plain(ROUND, encoded(updates, blocks), params)
-    phi, model, aucs, right, support = equations(
-        updates, blocks, params, outcome.openings["phi_milli"]
-    )
-    check_openings(outcome.openings, phi, aucs, right, support)
+    phi, model, found, support = equations(updates, blocks, params, outcome.openings["phi_milli"])
+    check_openings(outcome.openings, phi, found, support)
     assert np.max(np.abs(decode(outcome.result.words[0], 24) - model)) < 3e-5
 
 
@@ -251,19 +259,22 @@ def test_small_cells_open_nothing(strata, shown):
     assert stated["support"] == [
         list(count) if cell in expected else None for cell, count in enumerate(support)
     ]
-    for name in ("auc", "accuracy"):
+    for name in (*METRICS, "auc_error"):
         values = _cells(stated, name)
-        assert [cell for cell, value in enumerate(values) if value is not None] == expected
+        seen = [cell for cell, value in enumerate(values) if value is not None]
+        assert seen == expected or (name == "precision" and set(seen) <= set(expected))
+    assert (stated["calibration"] is None) == (0 not in expected)
 
     hidden = [support[cell] for cell in range(1, len(support)) if cell not in expected]
     if hidden and 0 in expected:  # what subtraction gives is a large cell again
         left = np.subtract(support[0], np.sum([support[c] for c in expected if c], axis=0))
         assert min(left[1], left[0] - left[1]) >= MIN_CELL
     counts = [n for cell in expected for n in stated["support"][cell]]
-    measured = [v for v in (*_cells(stated, "auc"), *_cells(stated, "accuracy")) if v is not None]
+    said = [v for name in METRICS for v in _cells(stated, name) if v is not None]
+    said += [n for fifth in stated["calibration"] or [] if fifth for n in fifth]
     for seen in (each.seen for each in watching):
-        bits = len(seen) - len(counts) - len(measured)
-        assert set(seen[:bits]) <= {0, 1} and seen[bits:] == [*counts, *measured]
+        # bits say which cells are large; all else that is opened is stated
+        assert not Counter(n for n in seen if n not in (0, 1)) - Counter([*counts, *said])
 
 
 def _cells(stated, name):
@@ -277,9 +288,9 @@ def test_a_round_with_a_stratum_of_three_rows_does_not_state_it():
         block[::3, -3:] = [0, 1, 0]
     blocks[0][1:6:2, -3:] = [0, 0, 1]  # the evidence half
     openings = three_processes(ROUND, encoded(updates, blocks), params)[0].openings
-    phi, _, aucs, right, support = equations(updates, blocks, params, openings["phi_milli"])
+    phi, _, found, support = equations(updates, blocks, params, openings["phi_milli"])
     assert support[3][0] == 3
-    check_openings(openings, phi, aucs, right, support)
+    check_openings(openings, phi, found, support)
     assert openings["support"].count(None) == openings["accuracy_strata_milli"].count(None) == 2
 
 
@@ -347,3 +358,38 @@ def test_moments_open_only_the_total_and_normalise_like_pooled_rows():
     assert np.allclose(mean, pooled.mean(0), atol=1e-5)
     assert np.allclose(std[:2], pooled.std(0, ddof=1)[:2], atol=1e-4)
     assert std[2] == 1.0
+
+
+def test_more_than_a_thousand_rows_are_counted_in_bins_with_the_error_stated():
+    rng = np.random.default_rng(8)
+    z = np.concatenate([rng.normal(0, 2, 700), rng.normal(30, 1, 300), rng.normal(-30, 1, 200)])
+    labels = (z + rng.normal(0, 3, 1200) > 0).astype(np.int64)
+    flags = np.column_stack([labels, np.arange(1200) % 2, 1 - np.arange(1200) % 2])
+    words = np.rint(z * 65536).astype(np.int64)
+
+    def run(ops, logits, bits):
+        return evidence(ops, logits, bits, MIN_CELL)
+
+    stated = plain_function(run, (words, 16), (flags, 0))
+    assert ring_function(run, (words, 16), (flags, 0)) == stated
+    cells = [np.ones(1200, bool), flags[:, 1] == 1, flags[:, 2] == 1]
+    for cell, value, error in zip(cells, _cells(stated, "auc"), _cells(stated, "auc_error")):
+        assert 0 < error < 30
+        assert abs(value - 1000 * metrics.auc(z[cell], labels[cell])) <= error + 1
+
+
+def test_calibration_hides_small_fifths_and_what_would_follow_from_them():
+    chances = np.repeat([0.05, 0.3, 0.5, 0.7, 0.9], [30, 12, 9, 3, 20])
+    z = np.log(chances / (1 - chances))
+    labels = (np.arange(len(z)) % 10 < 10 * chances).astype(np.int64)
+    words = np.rint(z * 65536).astype(np.int64)
+
+    def run(ops, logits, bits):
+        return evidence(ops, logits, bits, MIN_CELL)
+
+    stated = plain_function(run, (words, 16), (labels[:, None], 0))["calibration"]
+    assert ring_function(run, (words, 16), (labels[:, None], 0))["calibration"] == stated
+    clear = metrics.calibration(z, labels, CALIBRATION_EDGES)
+    assert [fifth is None for fifth in stated] == [False, False, True, True, False]
+    for fifth, (rows, ups, chance) in zip(stated, clear):
+        assert fifth is None or fifth == [rows, ups, pytest.approx(1000 * chance, abs=1)]

@@ -48,8 +48,8 @@ def test_a_round_on_processes_agrees_with_plain_and_with_the_equations(setting):
     assert openings["support"] == plain.openings["support"]
     difference = np.array(openings["phi_milli"]) - np.array(plain.openings["phi_milli"])
     assert np.max(np.abs(difference)) <= 1
-    phi, model, aucs, right, support = equations(updates, blocks, params, openings["phi_milli"])
-    check_openings(openings, phi, aucs, right, support)
+    phi, model, found, support = equations(updates, blocks, params, openings["phi_milli"])
+    check_openings(openings, phi, found, support)
     secret = joined(outcomes, "result", setting)
     assert outcomes[0].result_f == circuit.result_f
     assert np.max(np.abs(decode(secret.astype(np.uint64), 24) - model)) < 3e-5

@@ -7,6 +7,9 @@ OPENED = {
     "auc_strata_milli": [930, None, None],
     "accuracy_milli": 880,
     "accuracy_strata_milli": [890, None, None],
+    "recall_milli": 800,
+    "recall_strata_milli": [850, None, None],
+    "calibration": [[40, 2, 71], None, None, None, [45, 38, 902]],
     "support": [[90, 40], [60, 25], None, None],
 }
 
@@ -21,6 +24,8 @@ def test_a_hidden_stratum_states_no_count_and_meets_no_gate():
     assert [(g["stratum"], g["got_milli"], g["met"]) for g in evidence["gates"]] == [
         (None, 910, True), ("north", 930, True), ("south", None, False), ("west", None, False),
     ]  # fmt: skip
+    assert evidence["recall_by_stratum"] == {"north": 850, "south": None, "west": None}
+    assert evidence["calibration"] == OPENED["calibration"]
     assert not all_met(evidence)
     assert all_met(evidence_of(OPENED, strata=["north", "south", "west"], gates=[]))
 

@@ -38,6 +38,7 @@ def test_a_round_runs_by_itself_from_whitelist_to_listing(market) -> None:
     version = held.version
     assert version.status == "proposed" and version.proposal is not None
     assert version.evidence["auc_milli"] > 850
+    assert {"recall_milli", "log_loss_by_stratum", "calibration"} <= set(version.evidence)
     assert [gate["stratum"] for gate in version.evidence["gates"]] == [None, "north", "south"]
     after = points_at(market.dao, now())
     for party, value in phi.items():

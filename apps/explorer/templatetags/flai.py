@@ -291,6 +291,38 @@ def gate_bar(evidence: Mapping[str, Any], metric: str, stratum: str | None) -> d
     return bar(value or 0, 1000, words, "bad" if missed else "", gate and gate["min_milli"], "tall")
 
 
+METRICS = {
+    "accuracy": "Accuracy",
+    "precision": "Precision",
+    "recall": "Recall",
+    "log_loss": "Log-loss",
+}
+
+
+@register.filter
+def more_metrics(evidence: Mapping[str, Any]) -> list[tuple[str, int | None]]:
+    """Overall metrics beside the charted one, those without a gate, by name."""
+    asked = {gate["metric"] for gate in evidence.get("gates") or []}
+    return [
+        (title, evidence[f"{name}_milli"])
+        for name, title in METRICS.items()
+        if f"{name}_milli" in evidence and name not in asked
+    ]
+
+
+@register.filter
+def calibration_rows(evidence: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Fifths of the probability: what was said, how many rows, what happened, in thousandths."""
+    rows = []
+    for at, fifth in enumerate(evidence.get("calibration") or []):
+        row: dict[str, Any] = {"said": f"{20 * at}–{20 * at + 20} %"}
+        if fifth:
+            count, ups, mean = fifth
+            row |= {"rows": count, "mean": mean, "happened": (2000 * ups + count) // (2 * count)}
+        rows.append(row)
+    return rows
+
+
 @register.filter
 def strata_rows(evidence: Mapping[str, Any]) -> list[tuple[str, int | None]]:
     """AUC by stratum in the order of the gates (JSON columns keep none), else by name."""

@@ -1,24 +1,33 @@
-"""Secret scores and labels -> opened AUC and accuracy, in thousandths.
+"""Secret scores and binary labels -> opened metrics, in thousandths.
 
-AUC = (#{(i, j): i positive, j negative, z_i > z_j} + ½ #ties) / (P·N), by all pairs, exactly.
-Which cells are large enough to be seen is decided first, in secret; only their counts P and N are
-opened, and the numerator is divided by them and rounded in secret. `metrics.cells_shown` is the
-same decision in the clear.
+AUC = (#{(i, j): i positive, j negative, z_i > z_j} + ½ #ties) / (P·N): by all pairs, exactly, up
+to PAIR_ROWS_MAX rows; above by BINS bins of the score, with the largest error that this makes.
+Counts are opened only of cells that are large enough (circuits/cells.py); every metric is divided
+and rounded in secret.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 
+from apps.protocol.circuits.cells import MEAN_F, cells_shown, open_cells, quotients, ratios
+
 # Comparisons at once: bounds memory at some 10 MB per node.
 PAIRS_MAX = 1 << 15
-QUOTIENT_F = 36
+PAIR_ROWS_MAX = 1000
+BINS = 200
+BIN_LIMIT = 8.0
+LOSS_LIMIT = 16
+LOSS_F = 24
+CALIBRATION_EDGES = (0.2, 0.4, 0.6, 0.8)
+METRICS = ("auc", "accuracy", "precision", "recall", "log_loss")
 
 
 def evidence(ops: Any, logits: Any, flags: Any, min_cell: int) -> dict[str, Any]:
-    """Open support, AUC and accuracy.
+    """Open support, the METRICS and calibration.
 
     logits [m]; flags [m, 1 + R] bits: label, then strata. The cells are all rows, then the strata;
     a cell that `cells_shown` leaves out opens nothing: null in every list.
@@ -31,85 +40,96 @@ def evidence(ops: Any, logits: Any, flags: Any, min_cell: int) -> dict[str, Any]
     negative = ops.sub(member, positive)
 
     totals, positives = ops.sum(member, 0), ops.sum(positive, 0)
-    shown = cells_shown(ops, totals, positives, min_cell)
+    kinds = ops.stack([positives, ops.sub(totals, positives)])
+    shown = cells_shown(ops, totals, kinds, min_cell)
     counts = open_cells(ops, ops.stack([totals, positives], axis=1), shown)
     support = [None if count is None else [int(count[0]), int(count[1])] for count in counts]
+    sizes = [None if count is None else count[0] for count in support]
 
-    doubled = doubled_pairs(ops, logits, positive, negative)
-    right = ops.sum(ops.mul(member, ops.broadcast(hits(ops, logits, labels), member.shape)), 0)
+    if rows <= PAIR_ROWS_MAX:
+        doubled, tied = doubled_pairs(ops, logits, positive, negative), None
+    else:
+        doubled, tied = binned_pairs(ops, logits, positive, negative)
     pairs = [None if count is None else 2 * count[1] * (count[0] - count[1]) for count in support]
-    auc = quotients(ops, doubled, pairs)
-    accuracy = quotients(ops, right, [None if count is None else count[0] for count in support])
-    return {
-        "support": support,
-        "auc_milli": auc[0],
-        "auc_strata_milli": auc[1:],
-        "accuracy_milli": accuracy[0],
-        "accuracy_strata_milli": accuracy[1:],
-    }
+    found: dict[str, list[int | None]] = {"auc": quotients(ops, doubled, pairs)}
+    found["auc_error"] = (
+        [None if count is None else 0 for count in support]
+        if tied is None
+        else quotients(ops, tied, pairs)
+    )
 
+    below = ops.reshape(ops.ltz(logits), (1, -1))
+    under = ops.reshape(ops.matmul(below, ops.concat([member, positive], axis=1)), (2, -1))
+    called = ops.sub(totals, ops.index(under, 0))
+    right_up = ops.sub(positives, ops.index(under, 1))
+    right = ops.add(right_up, ops.sub(ops.index(under, 0), ops.index(under, 1)))
+    found["accuracy"] = quotients(ops, right, sizes)
+    ups = [None if count is None else count[1] for count in support]
+    found["recall"] = quotients(ops, right_up, ups)
+    found["precision"] = ratios(ops, right_up, called, shown, min_cell)
+    losses = ops.sub(softplus(ops, logits), signed_part(ops, logits, labels))
+    by_cell = ops.broadcast(ops.reshape(losses, (1, -1)), (member.shape[1], rows))
+    found["log_loss"] = quotients(ops, ops.dot(by_cell, ops.transpose(member)), sizes, f=MEAN_F)
 
-def cells_shown(ops: Any, totals: Any, positives: Any, min_cell: int) -> list[int]:
-    """The cells whose counts may be seen; totals and positives [1 + R]: all rows, then strata.
-
-    A cell is large when it has min_cell positives and as many negatives. Strata that are not are
-    hidden; where they are not large together either, their counts would follow from the total by
-    subtraction, so the smallest large stratum is hidden with them. Opened on the way: which cells
-    are large, whether the hidden ones are together, and which large stratum is the smallest.
-    """
-    both = ops.stack([positives, ops.sub(totals, positives)])
-    large = _large(ops, both, min_cell)
-    shown = [cell for cell, yes in enumerate(large) if yes]
-    strata = [cell for cell in shown if cell]
-    hidden = [cell for cell, yes in enumerate(large) if cell and not yes]
-    if not hidden or not strata:
-        return shown
-    if len(hidden) > 1:
-        together = ops.sum(ops.index(both, np.s_[:, hidden]), 1)
-        if _large(ops, ops.reshape(together, (2, 1)), min_cell)[0]:
-            return shown
-    smallest = strata[_smallest(ops, ops.index(totals, np.array(strata)))]
-    return [cell for cell in shown if cell != smallest]
-
-
-def _large(ops: Any, both: Any, min_cell: int) -> list[bool]:
-    """Open for each column of both [2, C] whether its two counts are at least min_cell."""
-    small = ops.ltz(ops.add_public(both, -min_cell))
-    enough = ops.add_public(ops.neg(small), 1)
-    large = ops.open(ops.mul(ops.index(enough, 0), ops.index(enough, 1)))
-    return [bool(value) for value in large.tolist()]
-
-
-def _smallest(ops: Any, counts: Any) -> int:
-    """Open the place of the smallest of counts [K], the first among equals, and no count."""
-    size = counts.shape[0]
-    left, right = np.triu_indices(size, 1)
-    if not len(left):
-        return 0
-    # the later of a pair goes first only when it is smaller
-    later = ops.less_than(ops.index(counts, right), ops.index(counts, left))
-    table = np.zeros((len(left), size), np.int64)
-    table[np.arange(len(left)), left], table[np.arange(len(left)), right] = 1, -1
-    # how many go before each; `right` has its left neighbours before it unless it is smaller
-    before = ops.add_public(ops.combine(later, table, 0), np.arange(size))
-    return int(np.flatnonzero(ops.open(ops.ltz(ops.add_public(before, -1))))[0])
-
-
-def open_cells(ops: Any, counts: Any, shown: list[int]) -> list[Any]:
-    """Open these rows of counts [C, n]; None for the others."""
-    answer: list[Any] = [None] * counts.shape[0]
-    if shown:
-        opened = ops.open(ops.index(counts, np.array(shown))).tolist()
-        for cell, count in zip(shown, opened, strict=True):
-            answer[cell] = count
+    answer: dict[str, Any] = {"support": support}
+    for name, values in found.items():
+        answer[f"{name}_milli"], answer[f"{name}_strata_milli"] = values[0], values[1:]
+    some = support[0] is not None
+    answer["calibration"] = calibration(ops, logits, labels, min_cell) if some else None
     return answer
 
 
-def hits(ops: Any, logits: Any, labels: Any) -> Any:
-    """[m, 1] bits: 1 where (z ≥ 0) equals the label."""
-    below = ops.reshape(ops.ltz(logits), labels.shape)
-    # label xor (z < 0)
-    return ops.sub(ops.add(labels, below), ops.scale(ops.mul(labels, below), 2))
+def tamed(ops: Any, logits: Any) -> Any:
+    """Scores within ±LOSS_LIMIT at LOSS_F."""
+    limit = LOSS_LIMIT << logits.f
+    return ops.trunc(ops.clamp(logits, -limit, limit), LOSS_F)
+
+
+def softplus(ops: Any, logits: Any) -> Any:
+    """ln(1 + e^z) = max(z, 0) + ln(1 + e^−|z|) at LOSS_F, within 2e-5; z within ±LOSS_LIMIT."""
+    z = tamed(ops, logits)
+    below = ops.ltz(z)
+    up = ops.sub(z, ops.mul(below, z))
+    size = ops.sub(ops.scale(up, 2), z)
+    rest = ops.exp(ops.neg(size), f=LOSS_F)
+    return ops.add(up, ops.log(ops.add_public(rest, 1 << LOSS_F), f=LOSS_F, bits=LOSS_F + 2))
+
+
+def signed_part(ops: Any, logits: Any, labels: Any) -> Any:
+    """y·z at LOSS_F; labels are bits [m, 1]."""
+    return ops.mul(ops.reshape(labels, (-1,)), tamed(ops, logits))
+
+
+def calibration(ops: Any, logits: Any, labels: Any, min_cell: int) -> list[list[int] | None]:
+    """Open per bin of the probability [rows, positives, mean probability in thousandths].
+
+    The bins end at CALIBRATION_EDGES; those with fewer than min_cell rows are hidden, and, where
+    they would follow by subtraction, the smallest other one with them.
+    """
+    rows, bins = logits.shape[0], len(CALIBRATION_EDGES) + 1
+    edges = [round(math.log(p / (1 - p)) * 2**logits.f) for p in CALIBRATION_EDGES]
+    wide = ops.broadcast(ops.reshape(logits, (1, -1)), (bins - 1, rows))
+    at = np.broadcast_to(np.array(edges, np.int64)[:, None], (bins - 1, rows))
+    below = ops.ltz(ops.sub(wide, ops.public(at, logits.f)))
+    ends = ops.public(np.stack([np.zeros(rows, np.int64), np.ones(rows, np.int64)]), 0)
+    steps = ops.concat([ops.index(ends, np.s_[:1]), below, ops.index(ends, np.s_[1:])])
+    inside = ops.sub(ops.index(steps, np.s_[1:]), ops.index(steps, np.s_[:-1]))
+    totals, ups = ops.sum(inside, 1), ops.reshape(ops.matmul(inside, labels), (-1,))
+    with_all = ops.concat([ops.reshape(ops.sum(totals, 0), (1,)), totals])
+    shown = [
+        cell - 1
+        for cell in cells_shown(ops, with_all, ops.reshape(with_all, (1, -1)), min_cell)
+        if cell
+    ]
+    counts = open_cells(ops, ops.stack([totals, ups], axis=1), shown)
+    chances = ops.reshape(ops.sigmoid_accurate(tamed(ops, logits)), (-1, 1))
+    sums = ops.reshape(ops.matmul(inside, chances), (-1,))
+    sizes = [None if count is None else int(count[0]) for count in counts]
+    means = quotients(ops, sums, sizes, f=MEAN_F)
+    return [
+        None if count is None else [int(count[0]), int(count[1]), int(mean or 0)]
+        for count, mean in zip(counts, means, strict=True)
+    ]
 
 
 def doubled_pairs(ops: Any, logits: Any, positive: Any, negative: Any) -> Any:
@@ -138,14 +158,31 @@ def doubled_pairs(ops: Any, logits: Any, positive: Any, negative: Any) -> Any:
     return total
 
 
-def quotients(ops: Any, numerator: Any, denominators: list[int | None]) -> list[int | None]:
-    """Open round(1000·a/b), 0 ≤ a ≤ b, b public; None where b is."""
-    cells = [cell for cell, b in enumerate(denominators) if b is not None]
-    answer: list[int | None] = [None] * len(denominators)
-    if not cells:
-        return answer
-    factor = [(2 * 1000 * 2**QUOTIENT_F // denominators[cell] + 1) // 2 for cell in cells]
-    scaled = ops.scale(ops.index(numerator, np.array(cells)), factor, f=QUOTIENT_F)
-    for cell, value in zip(cells, ops.open_rounded(scaled).tolist(), strict=True):
-        answer[cell] = int(value)
-    return answer
+def binned_pairs(ops: Any, logits: Any, positive: Any, negative: Any) -> tuple[Any, Any]:
+    """(2·Σ_ij as `doubled_pairs`, with scores cut to BINS bins of ±8; Σ_b u_b v_b) per column.
+
+    Pairs of one bin count as ties: the first is off by at most the second.
+    """
+    rows, cells = positive.shape
+    edges = np.linspace(-BIN_LIMIT, BIN_LIMIT, BINS + 1)[1:-1]
+    at = np.rint(edges * 2.0**logits.f).astype(np.int64)[:, None]
+    both = ops.concat([positive, negative], axis=1)
+    total = None
+    step = max(1, PAIRS_MAX // len(at))
+    for start in range(0, rows, step):
+        part = np.s_[start : start + step]
+        mine = ops.reshape(ops.index(logits, part), (1, -1))
+        shape = (len(at), mine.shape[1])
+        edge = ops.public(np.broadcast_to(at, shape), logits.f)
+        counted = ops.matmul(ops.less_than(ops.broadcast(mine, shape), edge), ops.index(both, part))
+        total = counted if total is None else ops.add(total, counted)
+    none = ops.public(np.zeros((1, 2 * cells), np.int64), 0)
+    everyone = ops.reshape(ops.sum(both, 0), (1, -1))
+    below = ops.concat([none, total, everyone])
+    upto, before = ops.index(below, np.s_[1:]), ops.index(below, np.s_[:-1])
+    inside = ops.transpose(ops.sub(upto, before))
+    ups, downs = ops.index(inside, np.s_[:cells]), ops.index(inside, np.s_[cells:])
+    above = ops.sub(ops.broadcast(everyone, upto.shape), upto)
+    over = ops.index(ops.transpose(above), np.s_[:cells])
+    tied = ops.dot(downs, ups)
+    return ops.add(ops.scale(ops.dot(downs, over), 2), tied), tied

@@ -9,9 +9,10 @@ validator's block score the updates, the odd ones make the evidence: the two nev
    eq. 7; circuits/scoring.py).
    φ is opened in thousandths; fewer than three > 0: the round is void.
 3. w* = Σ (φ_k / S)·w_k with the opened φ (paper eq. 1 and 6). It stays secret.
-4. Evidence: counts, AUC by pairs and accuracy, overall and per stratum, metrics rounded to
-   thousandths before they are opened, so that nothing finer leaks. A cell with fewer than min_cell
-   positives or negatives opens nothing, nor does it follow by subtraction (evidence.cells_shown).
+4. Evidence: counts, AUC, accuracy, precision, recall and log-loss, overall and per stratum, and
+   calibration; metrics rounded to thousandths before they are opened, so that nothing finer leaks.
+   A cell with fewer than min_cell positives or negatives opens nothing, nor does it follow by
+   subtraction (cells.cells_shown).
 
 Worst cases against |word| < 2^62: ‖w‖² 2^55, z 2^60, gradient 2^52, u 2^61, w* 2^61.
 """
@@ -137,8 +138,28 @@ CIRCUIT = Circuit(
         ),
         Opening("auc_milli", "area under the ROC curve of the new model, in thousandths"),
         Opening("auc_strata_milli", "the same per stratum; null where support is"),
+        Opening(
+            "auc_error_milli",
+            "by how much the AUC may be off because more than 1 000 rows are counted in 200 bins",
+        ),
+        Opening("auc_error_strata_milli", "the same per stratum"),
         Opening("accuracy_milli", "share of right answers at probability ½, in thousandths"),
         Opening("accuracy_strata_milli", "the same per stratum; null where support is"),
+        Opening("recall_milli", "share of the positives that the model calls so, in thousandths"),
+        Opening("recall_strata_milli", "the same per stratum; null where support is"),
+        Opening(
+            "precision_milli",
+            "share of the called that are positive; null also where fewer than min_cell are called",
+        ),
+        Opening("precision_strata_milli", "the same per stratum"),
+        Opening("log_loss_milli", "mean log-loss in thousandths of a nat, scores within ±16"),
+        Opening("log_loss_strata_milli", "the same per stratum; null where support is"),
+        Opening(
+            "calibration",
+            "per fifth of the probability: rows, positives, mean probability in thousandths; null "
+            "where there are fewer than min_cell rows, and for the smallest other fifth where "
+            "those would follow by subtraction. The nodes see which are hidden for which reason",
+        ),
     ),
     result_allows=("logistic_infer@1",),
     result_f=MODEL_F,

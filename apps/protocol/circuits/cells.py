@@ -1,0 +1,111 @@
+"""Which cells of a secret table may be seen, and openings of their means and ratios.
+
+A cell is all rows or one stratum (or bin). Which cells are large enough is decided in secret; only
+what is divided by the counts of a large cell, rounded to thousandths, is opened.
+`metrics.cells_shown` is the same decision in the clear.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+QUOTIENT_F = 36
+MEAN_F = 22
+COUNT_BITS = 13
+
+
+def cells_shown(ops: Any, totals: Any, kinds: Any, min_cell: int) -> list[int]:
+    """The cells whose counts may be seen; totals [1 + R], kinds [n, 1 + R]: all rows, then strata.
+
+    A cell is large when each of its n kinds has at least min_cell rows. Strata that are not are
+    hidden; where they are not large together either, their counts would follow from the total by
+    subtraction, so the smallest large stratum is hidden with them. Opened on the way: which cells
+    are large, whether the hidden ones are together, and which large stratum is the smallest.
+    """
+    large = _large(ops, kinds, min_cell)
+    shown = [cell for cell, yes in enumerate(large) if yes]
+    strata = [cell for cell in shown if cell]
+    hidden = [cell for cell, yes in enumerate(large) if cell and not yes]
+    if not hidden or not strata:
+        return shown
+    if len(hidden) > 1:
+        together = ops.sum(ops.index(kinds, np.s_[:, hidden]), 1)
+        if _large(ops, ops.reshape(together, (-1, 1)), min_cell)[0]:
+            return shown
+    smallest = strata[_smallest(ops, ops.index(totals, np.array(strata)))]
+    return [cell for cell in shown if cell != smallest]
+
+
+def _large(ops: Any, kinds: Any, min_cell: int) -> list[bool]:
+    """Open for each column of kinds [n, C] whether all its counts are at least min_cell."""
+    small = ops.ltz(ops.add_public(kinds, -min_cell))
+    enough = ops.add_public(ops.neg(small), 1)
+    every = ops.index(enough, 0)
+    for kind in range(1, enough.shape[0]):
+        every = ops.mul(every, ops.index(enough, kind))
+    return [bool(value) for value in ops.open(every).tolist()]
+
+
+def _smallest(ops: Any, counts: Any) -> int:
+    """Open the place of the smallest of counts [K], the first among equals, and no count."""
+    size = counts.shape[0]
+    left, right = np.triu_indices(size, 1)
+    if not len(left):
+        return 0
+    # the later of a pair goes first only when it is smaller
+    later = ops.less_than(ops.index(counts, right), ops.index(counts, left))
+    table = np.zeros((len(left), size), np.int64)
+    table[np.arange(len(left)), left], table[np.arange(len(left)), right] = 1, -1
+    # how many go before each; `right` has its left neighbours before it unless it is smaller
+    before = ops.add_public(ops.combine(later, table, 0), np.arange(size))
+    return int(np.flatnonzero(ops.open(ops.ltz(ops.add_public(before, -1))))[0])
+
+
+def open_cells(ops: Any, counts: Any, shown: Sequence[int]) -> list[Any]:
+    """Open these rows of counts [C, n]; None for the others."""
+    answer: list[Any] = [None] * counts.shape[0]
+    if shown:
+        opened = ops.open(ops.index(counts, np.array(shown))).tolist()
+        for cell, count in zip(shown, opened, strict=True):
+            answer[cell] = count
+    return answer
+
+
+def quotients(
+    ops: Any, numerator: Any, denominators: Sequence[int | None], *, f: int = QUOTIENT_F
+) -> list[int | None]:
+    """Open round(1000·a/b), b public; None where b is. |a/b| · 1000 · 2^(a.f + f) < 2^62."""
+    cells = [cell for cell, b in enumerate(denominators) if b is not None]
+    answer: list[int | None] = [None] * len(denominators)
+    if not cells:
+        return answer
+    factor = [(2 * 1000 * 2**f // (denominators[cell] or 1) + 1) // 2 for cell in cells]
+    scaled = ops.scale(ops.index(numerator, np.array(cells)), factor, f=f)
+    for cell, value in zip(cells, ops.open_rounded(scaled).tolist(), strict=True):
+        answer[cell] = int(value)
+    return answer
+
+
+def ratios(
+    ops: Any, part: Any, whole: Any, cells: Sequence[int], min_cell: int
+) -> list[int | None]:
+    """Open round(1000·a/b), 0 ≤ a ≤ b both secret counts, in those cells where b ≥ min_cell.
+
+    Opened on the way: which these are.
+    """
+    answer: list[int | None] = [None] * part.shape[0]
+    if not cells:
+        return answer
+    large = _large(ops, ops.index(whole, np.s_[None, np.array(cells)]), min_cell)
+    cells = [cell for cell, yes in zip(cells, large, strict=True) if yes]
+    if not cells:
+        return answer
+    places = np.array(cells)
+    inverse = ops.reciprocal(ops.index(whole, places), f=QUOTIENT_F, bits=COUNT_BITS)
+    share = ops.scale(ops.mul(ops.index(part, places), inverse), 1000)
+    for cell, value in zip(cells, ops.open_rounded(share).tolist(), strict=True):
+        answer[cell] = int(value)
+    return answer
