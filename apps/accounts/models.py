@@ -38,6 +38,9 @@ class User(AbstractBaseUser):
     email = models.EmailField(unique=True)
     is_active = models.BooleanField(default=True)
     date_joined = models.DateTimeField(default=now)
+    # When the visit of now began, and the one before: what lies between is news.
+    visited_at = models.DateTimeField(null=True)
+    visited_before_at = models.DateTimeField(null=True)
 
     USERNAME_FIELD = "email"
     EMAIL_FIELD = "email"

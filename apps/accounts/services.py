@@ -23,6 +23,7 @@ from apps.core.transactions import durable, require_transaction
 
 KEY_PREFIX = "flai_"
 KEYS_MAX = 50
+VISIT = timedelta(minutes=30)
 OVERLAP_S_MAX = 7 * 24 * 3600
 USED_EVERY = timedelta(minutes=1)
 
@@ -194,3 +195,15 @@ def api_key_revoke(*, party: Party, key_id: object, now: datetime | None = None)
     changed = ApiKey.objects.filter(id=key_id, party=party, revoked_at=None)
     if not changed.update(revoked_at=now or clock_now()):
         raise NotFound("key_not_found", "There is no such key.")
+
+
+def visit(user: User, *, now: datetime, count: bool = True) -> datetime:
+    """When the person was here before this visit, else when they joined.
+
+    Looking again within VISIT is the same visit, so that a second look still shows what is new.
+    `count=False` only asks.
+    """
+    if count and (user.visited_at is None or user.visited_at <= now - VISIT):
+        user.visited_before_at, user.visited_at = user.visited_at, now
+        user.save(update_fields=["visited_before_at", "visited_at"])
+    return user.visited_before_at or user.date_joined

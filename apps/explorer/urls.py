@@ -5,6 +5,7 @@ from __future__ import annotations
 from django.urls import path
 
 from apps.explorer import (
+    dashboard,
     design,
     governance,
     home,
@@ -23,6 +24,7 @@ app_name = "explorer"
 
 urlpatterns = [
     path("", home.home, name="home"),
+    path("dashboard/", dashboard.dashboard, name="dashboard"),
     path("search/", search.search, name="search"),
     path("sign-up/", people.sign_up, name="sign-up"),
     path("sign-in/", people.SignIn.as_view(), name="sign-in"),

@@ -42,6 +42,7 @@ def public(world: World) -> dict[str, str]:
 def own(world: World) -> dict[str, str]:
     """Pages of a signed-in party."""
     return {
+        "dashboard": reverse("explorer:dashboard"),
         "wallet": reverse("explorer:wallet"),
         "account": reverse("explorer:account"),
         "form": reverse("explorer:rfm-new"),

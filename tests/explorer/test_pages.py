@@ -58,6 +58,7 @@ def test_three_times_the_rows_cost_no_more_queries(built: worlds.World, member: 
             counts[name] = len(queries)
         return counts
 
+    member.get(addresses["home"])  # notes the visit, once
     worlds.grow(built, 2)
     small = counted()
     worlds.grow(built, 4)

@@ -1,0 +1,314 @@
+"""What there is for who is signed in: what needs them, what changed since they were last here, what
+they earned. One query for each question, whatever the number of things.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.conf import settings
+from django.contrib.auth.decorators import login_required
+from django.db.models import Exists, FloatField, Max, OuterRef, Q, QuerySet, Sum, Value
+from django.db.models.functions import Extract, Floor
+from django.http import HttpRequest, HttpResponse
+from django.urls import reverse
+
+from apps.accounts.models import Party
+from apps.accounts.services import visit
+from apps.core import clock
+from apps.explorer.page import party_of, show
+from apps.explorer.pictures import Timeline, dollars, summed, timeline
+from apps.governance.models import Proposal
+from apps.governance.selectors import with_state
+from apps.listings.models import Query
+from apps.listings.pricing import price_micro
+from apps.rfms.models import Pledge, Rfm
+from apps.training.models import Member, Phase, Submission
+from apps.wallets.models import Account, Transfer
+
+SHOWN = 8
+NEAR = timedelta(days=3)
+RECENT = timedelta(days=30)
+STEPS_MAX = 200
+# Transfers that are income; what merely comes back (refunds, reversals) or was bought is none.
+EARNED = ("listings.payout",)
+Money = dict[tuple[str, str], int]
+
+
+@dataclass(frozen=True)
+class Item:
+    """One line: what it is, where it leads, why it stands here, and when it ends or was."""
+
+    title: str
+    url: str
+    why: str
+    at: datetime | None = None
+    action: str = ""
+    state: str = ""
+
+
+@login_required
+def dashboard(request: HttpRequest) -> HttpResponse:
+    """The first page of who is signed in; `/` shows it too."""
+    now, party = clock.now(), party_of(request)
+    # A page that reads itself anew is no visit.
+    since = visit(request.user, now=now, count="X-Live" not in request.headers)
+    if party is None:
+        return show(request, "dashboard_none.html", "home")
+    money = _money(party)
+    requests, queries = _requests(party, now, since), _queries(party)
+    rounds = _rounds(party, since)
+    earned = _earned(party, now, since)
+    needs = [
+        *_votes(party, now),
+        *_rounds_waiting(rounds),
+        *_requests_waiting(requests, party, now),
+        *_balance_low(queries, money),
+    ]
+    changed = [
+        *_requests_changed(requests, since),
+        *_proposals_concluded(party, now, since),
+        *_rounds_closed(rounds),
+        *_predictions_ended(queries, since),
+        *_paid(earned),
+    ]
+    changed.sort(key=lambda item: item.at or now, reverse=True)
+    return show(
+        request,
+        "dashboard.html",
+        "home",
+        party=party,
+        since=since,
+        needs=needs,
+        changed=changed[:SHOWN],
+        to_spend_micro=money.get(("USDC", "main"), 0),
+        staked_micro=money.get(("FLAI", "staked"), 0),
+        owned=len({code for (code, _), micro in money.items() if micro and code[:4] == "SDT-"}),
+        earned=earned,
+        earnings=_picture(earned, now),
+        faucet=settings.FAUCET,
+        new=not money and not requests and not queries,
+    )
+
+
+def _money(party: Party) -> Money:
+    """{(asset, purpose): available micro-units}."""
+    rows = Account.objects.filter(owner=party).select_related("asset")
+    return {(row.asset.code, row.purpose): row.available_micro for row in rows}
+
+
+# ---------- what needs them ----------
+
+
+def _votes(party: Party, now: datetime) -> Iterator[Item]:
+    """Open votes in which the party has weight and has not voted, by when they end."""
+    rows = (
+        Proposal.objects.filter(
+            voting_starts_at__lte=now,
+            voting_ends_at__gt=now,
+            canceled_at=None,
+            weights__party=party,
+        )
+        .exclude(votes__voter=party)
+        .select_related("dao")
+    )
+    for row in rows.order_by("voting_ends_at")[:SHOWN]:
+        why = f"{row.dao.name} asks for your vote"
+        yield Item(row.title, _to("proposal", row.id), why, row.voting_ends_at, "Read and vote")
+
+
+def _rounds(party: Party, since: datetime) -> list[Any]:
+    """The party's places in rounds that are open or closed since then."""
+
+    def sent(stage: str) -> Exists:
+        shares = Submission.objects.filter(round=OuterRef("round"), party=party, stage=stage)
+        return Exists(shares.exclude(state=Submission.State.REFUSED))
+
+    rows = Member.objects.filter(Q(round__closed_at=None) | Q(round__closed_at__gt=since))
+    return list(
+        rows.filter(party=party)
+        .select_related("round__dao")
+        .annotate(sent_sums=sent("moments"), sent_update=sent("round"))
+        .order_by("-round__opened_at")[:SHOWN]
+    )
+
+
+def _rounds_waiting(members: list[Any]) -> Iterator[Item]:
+    """Rounds that wait for this site's agent."""
+    for member in members:
+        held = member.round
+        sums = held.phase == Phase.MOMENTS and member.role == "custodian" and not member.sent_sums
+        update = held.phase == Phase.UPDATES and not member.sent_update
+        if sums or update:
+            what = "sums" if sums else "update" if member.role == "custodian" else "holdout"
+            yield Item(
+                f"Round {held.number} of {held.dao.name}",
+                _to("round", held.id),
+                f"It waits for your agent to send the {what}",
+                held.expires_at,
+                "See the round",
+            )
+
+
+def _requests(party: Party, now: datetime, since: datetime) -> list[Any]:
+    """Own and backed requests: drafts, those that close soon, and those that something befell."""
+    standing = Pledge.objects.filter(crowdfund__rfm=OuterRef("pk"), party=party)
+    backed = standing.filter(withdrawn_at=None)
+    events = Q()
+    for moment in ("approved_at", "rejected_at", "awarded_at", "failed_at"):
+        events |= Q(**{f"{moment}__gt": since})
+    soon = Q(
+        crowdfund__deadline_at__gt=now,
+        crowdfund__deadline_at__lt=now + NEAR,
+        crowdfund__filled_at=None,
+        crowdfund__failed_at=None,
+    )
+    return list(
+        Rfm.objects.annotate(backed=Exists(backed))
+        .filter(Q(submitter=party) | Q(backed=True))
+        .filter(Q(submitted_at=None) | soon | events)
+        .select_related("crowdfund")
+        .order_by("-created_at")[: 2 * SHOWN]
+    )
+
+
+def _requests_waiting(rows: list[Any], party: Party, now: datetime) -> Iterator[Item]:
+    for row in rows:
+        fund = getattr(row, "crowdfund", None)
+        if row.submitted_at is None:
+            yield Item(
+                row.title, _to("rfm", row.slug), "Your draft, seen by you only", None, "Finish"
+            )
+        elif fund and fund.is_open(now) and fund.deadline_at < now + NEAR:
+            missing = dollars(fund.target_micro - fund.raised_micro)
+            own = "backed" if row.backed else "wrote"
+            why = f"You {own} it; {missing} is missing"
+            yield Item(row.title, _to("rfm", row.slug), why, fund.deadline_at, "See the funding")
+
+
+def _queries(party: Party) -> list[Any]:
+    rows = Query.objects.filter(buyer=party).select_related("listing__dao")
+    return list(rows.defer("upload", "outputs").order_by("-created_at")[: 5 * SHOWN])
+
+
+def _balance_low(queries: list[Any], money: Money) -> Iterator[Item]:
+    """Too little for one more row of the model that was asked last."""
+    if not queries:
+        return
+    listing, left = queries[0].listing, money.get(("USDC", "main"), 0)
+    price = price_micro(listing)
+    if left < price:
+        yield Item(
+            f"You have {dollars(left)} to spend",
+            reverse("explorer:wallet"),
+            f"One row of {listing.dao.name} costs {dollars(price)}",
+            None,
+            "Add money",
+        )
+
+
+# ---------- what changed ----------
+
+
+def _requests_changed(rows: list[Any], since: datetime) -> Iterator[Item]:
+    said = {
+        "awarded_at": "Funded: its SubDAO was founded",
+        "failed_at": "Its target was missed; every pledge went back",
+        "approved_at": "Approved: it is open for funding",
+        "rejected_at": "Not approved",
+    }
+    for row in rows:
+        for moment, why in said.items():
+            at = getattr(row, moment)
+            if at is not None and at > since:
+                yield Item(row.title, _to("rfm", row.slug), why, at, state=row.status.value)
+                break
+
+
+def _proposals_concluded(party: Party, now: datetime, since: datetime) -> Iterator[Item]:
+    rows: QuerySet[Any] = Proposal.objects.filter(votes__voter=party, concluded_at__gt=since)
+    for row in with_state(rows, now).order_by("-concluded_at")[:SHOWN]:
+        why = "A vote that you took part in has ended"
+        yield Item(row.title, _to("proposal", row.id), why, row.concluded_at, state=row.state_now)
+
+
+def _rounds_closed(members: list[Any]) -> Iterator[Item]:
+    for member in members:
+        held = member.round
+        if held.closed_at is not None:
+            title = f"Round {held.number} of {held.dao.name}"
+            why = "A round that you took part in is over"
+            yield Item(title, _to("round", held.id), why, held.closed_at, state=held.phase)
+
+
+def _predictions_ended(queries: list[Any], since: datetime) -> Iterator[Item]:
+    """The latest of each model; the rest are in the wallet."""
+    seen = set()
+    for row in queries:
+        if row.ended_at is None or row.ended_at <= since or row.listing_id in seen:
+            continue
+        seen.add(row.listing_id)
+        why = "Answered and paid" if row.state == Query.State.SETTLED else "Nothing was charged"
+        title = f"Your prediction by {row.listing.dao.name}"
+        yield Item(title, _to("query", row.id), why, row.ended_at, state=row.state)
+
+
+def _paid(earned: Earned) -> Iterator[Item]:
+    if earned.fresh_micro:
+        title = f"You were paid {dollars(earned.fresh_micro)}"
+        url = reverse("explorer:wallet") + "#history"
+        yield Item(title, url, "Your part of what models earned", earned.points[-1][0])
+
+
+# ---------- what they earned ----------
+
+
+@dataclass(frozen=True)
+class Earned:
+    """What was earned until each time, in the last thirty days, and since the last visit."""
+
+    points: list[tuple[datetime, int]]
+    recent_micro: int
+    fresh_micro: int
+
+    @property
+    def all_micro(self) -> int:
+        return self.points[-1][1] if self.points else 0
+
+
+def _earned(party: Party, now: datetime, since: datetime) -> Earned:
+    """The income, in some hundred steps at most, however many payments."""
+    width_s = max((now - party.created_at).total_seconds() / STEPS_MAX, 0.001)
+    slot = Floor(Extract("created_at", "epoch") / Value(width_s, FloatField()))
+    rows = (
+        Transfer.objects.filter(credit__owner=party, kind__in=EARNED, phase="single")
+        .order_by()
+        .annotate(slot=slot)
+        .values_list("slot")
+        .annotate(
+            at=Max("created_at"),
+            sum=Sum("amount_micro"),
+            recent=Sum("amount_micro", filter=Q(created_at__gt=now - RECENT)),
+            fresh=Sum("amount_micro", filter=Q(created_at__gt=since)),
+        )
+    )
+    found = sorted(row[1:] for row in rows)
+    return Earned(
+        summed((at, micro) for at, micro, _, _ in found),
+        sum(recent or 0 for _, _, recent, _ in found),
+        sum(fresh or 0 for *_, fresh in found),
+    )
+
+
+def _picture(earned: Earned, now: datetime) -> Timeline | None:
+    if not earned.points:
+        return None
+    first = earned.points[0][0]
+    return timeline(earned.points, start=first - (now - first) / 10, end=now)
+
+
+def _to(page: str, key: Any) -> str:
+    return reverse(f"explorer:{page}", args=[key])
