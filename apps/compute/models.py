@@ -94,7 +94,8 @@ class Job(BaseModel):
                 fields=["due_at"],
                 condition=~Q(state__in=[JobState.DONE, JobState.FAILED]),
                 name="compute_job_open",
-            )
+            ),
+            models.Index(fields=["-created_at", "-id"], name="compute_job_newest"),
         ]
 
     def __str__(self) -> str:
@@ -117,7 +118,10 @@ class Receipt(BaseModel):
         constraints = [
             models.UniqueConstraint(fields=["job", "node"], name="compute_receipt_one_per_node")
         ]
-        indexes = [models.Index(fields=["signature"], name="compute_receipt_signature")]
+        indexes = [
+            models.Index(fields=["signature"], name="compute_receipt_signature"),
+            models.Index(fields=["node", "created_at"], name="compute_receipt_of_node"),
+        ]
 
     def __str__(self) -> str:
         return f"{self.node} on {self.job}"

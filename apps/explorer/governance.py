@@ -83,7 +83,7 @@ def proposal(request: HttpRequest, proposal_id: UUID) -> HttpResponse:
         my_share=percent(mine.weight, total) if total and mine.weight else None,
         may_vote=state is tally.State.ACTIVE and my_vote is None and mine.weight > 0,
         may_execute=party is not None and executing.can_execute(party, found, now) is None,
-        votes=paged(request, selectors.votes(found), 50),
+        votes=paged(request, selectors.votes(found)),
         version=version,
         changes=_changes(found),
         evidence=version.evidence if version else None,

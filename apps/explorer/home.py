@@ -10,7 +10,7 @@ from django.http import HttpRequest, HttpResponse
 from apps.explorer.dashboard import dashboard
 from apps.explorer.listings import cards, listing_rows
 from apps.explorer.page import show
-from apps.listings.models import Query
+from apps.listings.models import Listing, Query
 from apps.rfms.models import Rfm
 from apps.subdaos.models import Epoch
 from apps.wallets.log import head_latest
@@ -31,7 +31,7 @@ def home(request: HttpRequest) -> HttpResponse:
         "home.html",
         "home",
         figures={
-            "models": listing_rows().filter(status="open").count(),
+            "models": Listing.objects.filter(status="open").count(),
             "queries": Query.objects.filter(state="settled").count(),
             "paid_micro": paid or 0,
             "log_size": head.size if head else 0,
@@ -39,5 +39,5 @@ def home(request: HttpRequest) -> HttpResponse:
         models=cards(listings),
         rfms=Rfm.objects.exclude(submitted_at=None)
         .select_related("submitter", "crowdfund")
-        .order_by("-created_at")[:3],
+        .order_by("-created_at", "-id")[:3],
     )

@@ -60,7 +60,7 @@ def _about(request: HttpRequest, pid: str) -> HttpResponse:
     party = Party.objects.filter(pid=pid).first()
     if party is None:
         raise Http404
-    page = paged(request, transfers_of(party).select_related(None).only("id"))
+    page = paged(request, transfers_of(party).prefetch_related(None).only("id", "created_at"))
     refs = [str(transfer.id) for transfer in page]
     leaves = LogLeaf.objects.filter(type="wallets.transfer", ref_id__in=refs, seq__isnull=False)
     return show(

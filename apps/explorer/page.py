@@ -7,9 +7,14 @@ says what happened, and the page it happened on is shown again.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
+from urllib.parse import urlencode
 
 from django.contrib import messages
+from django.core.exceptions import ValidationError
+from django.db.models import Q, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.utils.http import url_has_allowed_host_and_scheme
@@ -19,31 +24,24 @@ from apps.core.errors import DomainError
 PAGE_SIZE = 25
 
 
+NUMBER_MAX = 40
+
+
+@dataclass(frozen=True)
 class Page:
-    """One page of a queryset or list, without counting it: it looks one row ahead."""
+    """One page of a list, without counting it: it looks one row ahead.
 
-    def __init__(self, rows: Any, number: int, size: int = PAGE_SIZE) -> None:
-        self.number = max(number, 1)
-        start = (self.number - 1) * size
-        found = list(rows[start : start + size + 1])
-        self.rows: Sequence[Any] = found[:size]
-        self.has_next = len(found) > size
+    `newer` and `older` are the query strings of its neighbours, empty where there is none.
+    """
 
-    @property
-    def has_previous(self) -> bool:
-        return self.number > 1
+    rows: Sequence[Any]
+    newer: str = ""
+    older: str = ""
+    words: tuple[str, str] = ("Newer", "Older")
 
     @property
     def has_other_pages(self) -> bool:
-        return self.has_next or self.has_previous
-
-    @property
-    def next_page_number(self) -> int:
-        return self.number + 1
-
-    @property
-    def previous_page_number(self) -> int:
-        return self.number - 1
+        return bool(self.newer or self.older)
 
     def __iter__(self) -> Any:
         return iter(self.rows)
@@ -52,11 +50,81 @@ class Page:
         return len(self.rows)
 
 
-def paged(request: HttpRequest, rows: Any, size: int = PAGE_SIZE) -> Page:
-    """The page that `?page=` asks for; nonsense and absurd numbers mean the first one."""
+def paged(request: HttpRequest, rows: QuerySet[Any], size: int = PAGE_SIZE) -> Page:
+    """The page of `rows` that `?after=` or `?before=` asks for; nonsense means the first one.
+
+    They name the row that the page is next to by what it is sorted by, so that the tenth page costs
+    what the first does, and new rows don't shift what one reads. Where the order is computed (by
+    rank), `?page=` counts, up to NUMBER_MAX.
+    """
+    names = [str(name) for name in rows.query.order_by if isinstance(name, str)]
+    columns = [name.removeprefix("-") for name in names]
+    falling = {name.startswith("-") for name in names}
+    if len(names) < len(rows.query.order_by) or len(falling) != 1:
+        return _numbered(request, rows, size)
+    down = falling == {True}
+    words = ("Newer", "Older") if down else ("Earlier", "Later")
+    for name, back in (("after", False), ("before", True)):
+        at = _place(rows, columns, request.GET.get(name, ""))
+        if at is None:
+            continue
+        beyond = rows.filter(_beyond(columns, at, lower=down is not back))
+        found = list((beyond.reverse() if back else beyond)[: size + 1])
+        more, found = len(found) > size, found[:size]
+        kept = found[::-1] if back else found
+        if not kept:
+            continue
+        newer = _to("before", columns, kept[0]) if more or not back else ""
+        older = _to("after", columns, kept[-1]) if more or back else ""
+        return Page(kept, newer, older, words)
+    found = list(rows[: size + 1])
+    older = _to("after", columns, found[size - 1]) if len(found) > size else ""
+    return Page(found[:size], "", older, words)
+
+
+def _beyond(columns: list[str], at: list[Any], *, lower: bool) -> Q:
+    """(a, b) < (x, y), or >, in a form for which the database walks an index on (a, b)."""
+    sign = "lt" if lower else "gt"
+    first = columns[0]
+    past = Q(**{f"{first}__{sign}": at[0]})
+    if len(columns) > 1:
+        past |= Q(**{first: at[0]}) & _beyond(columns[1:], at[1:], lower=lower)
+    return Q(**{f"{first}__{sign}e": at[0]}) & past
+
+
+def _place(rows: QuerySet[Any], columns: list[str], text: str) -> list[Any] | None:
+    """The values that `_to` has written down; None for any other text."""
+    parts = text.split("~")
+    if not text or len(parts) != len(columns):
+        return None
+    fields = [rows.model._meta.get_field(name) for name in columns]
+    try:
+        values = [f.to_python(part) for f, part in zip(fields, parts, strict=True)]
+    except (ValidationError, ValueError, OverflowError):
+        return None
+    dated = any(isinstance(v, datetime) and v.tzinfo is None for v in values)
+    return None if dated else values
+
+
+def _to(name: str, columns: list[str], row: Any) -> str:
+    values = [getattr(row, column) for column in columns]
+    texts = [v.isoformat() if isinstance(v, datetime) else str(v) for v in values]
+    return urlencode({name: "~".join(texts)})
+
+
+def _numbered(request: HttpRequest, rows: Any, size: int) -> Page:
     raw = request.GET.get("page", "1")
     number = int(raw) if raw.isascii() and raw.isdigit() and len(raw) < 6 else 1
-    return Page(rows, number, size)
+    number = min(max(number, 1), NUMBER_MAX)
+    start = (number - 1) * size
+    found = list(rows[start : start + size + 1])
+    more = len(found) > size and number < NUMBER_MAX
+    return Page(
+        found[:size],
+        urlencode({"page": number - 1}) if number > 1 else "",
+        urlencode({"page": number + 1}) if more else "",
+        ("Better", "Further"),
+    )
 
 
 def show(

@@ -8,7 +8,7 @@ from typing import Any
 
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required
-from django.db.models import FloatField, Q, Sum, Value
+from django.db.models import Count, FloatField, Q, Sum, Value
 from django.db.models.functions import Extract, Floor
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect
@@ -25,9 +25,10 @@ from apps.explorer.pictures import Timeline, summed, timeline
 from apps.explorer.rfm_form import STANDARD_NAMES, RfmForm, initial_from
 from apps.explorer.wallet import OnceForm
 from apps.participants import selectors as participants
+from apps.participants.models import Application
 from apps.protocol.founding import accepted_pledge
 from apps.protocol.money import mul_div_floor
-from apps.rfms import funding, services
+from apps.rfms import funding, selectors, services
 from apps.rfms.models import Rfm, Status
 
 STEPS_MAX = 120
@@ -84,9 +85,8 @@ def _rfm_page(
 ) -> HttpResponse:
     found, party, now = _get(request, slug), party_of(request), clock.now()
     fund = getattr(found, "crowdfund", None)
-    applications = list(participants.applications(found.call)) if found.call else []
-    standing = _standing(fund)
-    mine = standing.get(party.id, 0) if party else 0
+    applied = participants.applications(found.call) if found.call else Application.objects.none()
+    backers, mine = _standing(fund, party)
     return show(
         request,
         "rfm.html",
@@ -97,18 +97,18 @@ def _rfm_page(
         state=found.status.value,
         fund=fund,
         fund_open=bool(fund and fund.is_open(now)),
-        backers=len(standing),
+        backers=backers,
         left_micro=fund.target_micro - fund.raised_micro if fund else 0,
         mine_micro=mine,
         form=form,
         preview=preview,
         own=party is not None and party.id == found.submitter_id,
-        applications=applications,
+        applications=paged(request, applied),
         standard=STANDARD_NAMES.get(found.spec["standard"], found.spec["standard"]),
         gates=found.spec["gates"],
         rules=_rules(found.spec),
         timeline=_timeline(found, fund),
-        raised=_raised(fund, now) if standing else None,
+        raised=_raised(fund, now) if backers else None,
     )
 
 
@@ -213,12 +213,13 @@ def _visible(party: Any, status: str) -> Any:
     return rows.order_by("-created_at", "-id")
 
 
-def _standing(fund: Any) -> dict[Any, int]:
-    """{party id: micro-units pledged and not taken back}."""
+def _standing(fund: Any, party: Any) -> tuple[int, int]:
+    """(how many parties' pledges stand, what this party's do), by one query."""
     if fund is None:
-        return {}
-    rows = fund.pledges.filter(withdrawn_at=None, refunded_at=None)
-    return dict(rows.values("party").annotate(sum=Sum("amount_micro")).values_list("party", "sum"))
+        return 0, 0
+    mine = Sum("amount_micro", filter=Q(party=party))  # of nobody, for a stranger
+    found = selectors.standing(fund).aggregate(count=Count("party", distinct=True), mine=mine)
+    return found["count"], found["mine"] or 0
 
 
 def _raised(fund: Any, now: datetime) -> Timeline:

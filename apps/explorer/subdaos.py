@@ -7,7 +7,6 @@ from typing import Any
 from django.db.models import Q
 from django.http import Http404, HttpRequest, HttpResponse
 
-from apps.accounts.models import Party
 from apps.core import clock
 from apps.explorer.formatting import SCORING_NAMES, bps, duration
 from apps.explorer.page import paged, show
@@ -21,7 +20,7 @@ from apps.subdaos import selectors
 from apps.subdaos.models import Dao
 from apps.training.models import Round, Score
 from apps.wallets.models import Account
-from apps.wallets.selectors import supply_weights
+from apps.wallets.selectors import holders
 
 SHOWN = 10
 
@@ -56,6 +55,7 @@ def subdao(request: HttpRequest, slug: str) -> HttpResponse:
     rounds = list(made.order_by("-number")[:SHOWN])
     versions = [held.version for held in rounds if hasattr(held, "version")]
     treasury_micro, supply_micro = _money(dao)
+    points = selectors.points_at(dao, now)
     epochs = list(selectors.epochs(dao)[:SHOWN])
     return show(
         request,
@@ -65,7 +65,8 @@ def subdao(request: HttpRequest, slug: str) -> HttpResponse:
         listing=getattr(dao, "listing", None),
         treasury_micro=treasury_micro,
         supply_micro=supply_micro,
-        members=selectors.members(dao, now),
+        members=selectors.heaviest(points, most=SHOWN),
+        further=max(len(points) - SHOWN, 0),
         roles=_roles(roster(dao)),
         rounds=rounds,
         versions=versions,
@@ -86,18 +87,16 @@ def _scores(rounds: list[Round]) -> list[tuple[int, str, int]]:
 
 
 def _superdao(request: HttpRequest, dao: Dao, proposals: list[Proposal]) -> HttpResponse:
-    weights = supply_weights("FLAI", ("staked",), clock.now())
-    top = sorted(weights.items(), key=lambda pair: -pair[1])[:SHOWN]
-    parties = Party.objects.in_bulk([party for party, _ in top])
+    stakers, staked_micro, largest = holders("FLAI", "staked", most=SHOWN)
     return show(
         request,
         "superdao.html",
         "subdaos",
         dao=dao,
         proposals=proposals,
-        total=sum(weights.values()),
-        stakers=len(weights),
-        top=[(parties[party], weight) for party, weight in top],
+        total=staked_micro,
+        stakers=stakers,
+        top=[(account.owner, account.posted_micro) for account in largest],
         parameters=parameters(dao.params),
     )
 

@@ -31,7 +31,7 @@ PROPOSAL = OpenApiResponse(
     description="{id, dao, house, kind, title, description, payload, payload_hash, "
     "changes: [{label, before, after}], state, voting_starts_at, voting_ends_at, quorum_bps, "
     "threshold_bps, tally: {for, against, abstain, total, quorum_reached}, "
-    "my: {weight, why, vote}, votes: [{voter, support, weight, at}], executed_at, "
+    "my: {weight, why, vote}, votes: [{voter, support, weight, at}] (the first 100), executed_at, "
     "execution_error, …}",
 )
 LIST = OpenApiResponse(OpenApiTypes.OBJECT, description="{results: […], next: url | null}")
@@ -105,7 +105,12 @@ class ProposalView(APIView):
 
 
 class VotesView(APIView):
-    """Vote, once."""
+    """The votes in the order in which they were cast; POST votes, once."""
+
+    @extend_schema(operation_id="proposals_votes_list", responses={200: LIST})
+    def get(self, request: Request, proposal_id: UUID) -> Response:
+        rows = selectors.votes(selectors.proposal_get(proposal_id))
+        return paged(request, rows, selectors.vote_json, ordering=("at", "id"))
 
     @extend_schema(request=VoteSerializer, responses={201: PROPOSAL})
     def post(self, request: Request, proposal_id: UUID) -> Response:

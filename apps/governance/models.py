@@ -98,6 +98,13 @@ class Proposal(BaseModel):
                 condition=Q(executed_at__isnull=True, execute_after__isnull=False),
                 name="governance_to_execute",
             ),
+            models.Index(fields=["-created_at", "-id"], name="governance_newest"),
+            models.Index(fields=["dao", "-created_at", "-id"], name="governance_newest_of_dao"),
+            models.Index(
+                fields=["-created_at", "-id"],
+                condition=Q(executed_at__isnull=True, canceled_at__isnull=True),
+                name="governance_newest_going",
+            ),
         ]
 
     def __str__(self) -> str:
@@ -164,6 +171,7 @@ class Vote(BaseModel):
             models.UniqueConstraint(fields=["proposal", "voter"], name="governance_one_vote"),
             models.CheckConstraint(condition=Q(weight__gt=0), name="governance_vote_has_weight"),
         ]
+        indexes = [models.Index(fields=["proposal", "at", "id"], name="governance_votes_in_order")]
 
     def __str__(self) -> str:
         return f"{self.support} {self.weight}"

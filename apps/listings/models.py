@@ -27,6 +27,11 @@ class Listing(BaseModel):
                 condition=Q(status__in=["open", "closed"]), name="listings_known_status"
             )
         ]
+        indexes = [
+            models.Index(fields=["-opened_at", "-id"], name="listings_newest"),
+            models.Index(fields=["status", "-opened_at", "-id"], name="listings_newest_open"),
+            models.Index(fields=["-created_at", "-id"], name="listings_made"),
+        ]
 
     def __str__(self) -> str:
         return self.slug
@@ -87,6 +92,8 @@ class Query(BaseModel):
                 name="listings_query_open",
             ),
             models.Index(fields=["epoch", "version"], name="listings_query_epoch"),
+            models.Index(fields=["buyer", "-created_at", "-id"], name="listings_query_newest"),
+            models.Index(fields=["listing", "state"], name="listings_query_count"),
         ]
 
     def __str__(self) -> str:

@@ -66,6 +66,7 @@ class Application(BaseModel):
                 name="participants_removed_was_in",
             ),
         ]
+        indexes = [models.Index(fields=["call", "filed_at", "id"], name="participants_in_order")]
 
     def __str__(self) -> str:
         return f"{self.role} {self.party_id}"

@@ -59,6 +59,7 @@ class Rfm(BaseModel):
                 name="rfms_award_has_subdao",
             ),
         ]
+        indexes = [models.Index(fields=["-created_at", "-id"], name="rfms_newest")]
 
     def __str__(self) -> str:
         return self.slug

@@ -16,8 +16,8 @@ from apps.subdaos import selectors
 SUBDAO = OpenApiResponse(
     OpenApiTypes.OBJECT,
     description="{slug, name, kind, pid, params, founded_at, treasury_micro, "
-    "sdt: {code, supply_micro} | null, sbgt: [{party, points_micro, weight_bps}], current_round, "
-    "listing, epoch}",
+    "sdt: {code, supply_micro} | null, sbgt: [{party, points_micro, weight_bps}] (the 100 "
+    "heaviest), sbgt_members, current_round, listing, epoch}",
 )
 LIST = OpenApiResponse(OpenApiTypes.OBJECT, description="{results: […], next: url | null}")
 BRIEFS = OpenApiResponse(

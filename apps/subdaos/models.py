@@ -37,6 +37,7 @@ class Dao(BaseModel):
                 name="subdaos_sub_has_asset_and_rfm",
             ),
         ]
+        indexes = [models.Index(fields=["-founded_at", "-id"], name="subdaos_newest")]
 
     def __str__(self) -> str:
         return self.slug

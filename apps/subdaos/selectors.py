@@ -16,6 +16,8 @@ from apps.protocol.tally import PPM, voting_shares_ppm
 from apps.subdaos.models import Dao, Epoch, SbgtCheckpoint
 from apps.wallets.models import Account
 
+SBGT_SHOWN = 100
+
 _details: dict[str, Callable[[Dao], Any]] = {}
 
 
@@ -46,8 +48,9 @@ def points_at(dao: Dao, at: datetime) -> dict[UUID, int]:
         SbgtCheckpoint.objects.filter(dao=dao, at__lte=at)
         .order_by("party_id", "-at", "-id")
         .distinct("party_id")
+        .values_list("party_id", "points_micro")
     )
-    return {row.party_id: row.points_micro for row in latest if row.points_micro > 0}
+    return {party_id: points_micro for party_id, points_micro in latest if points_micro > 0}
 
 
 def points_of(dao: Dao, party: Party, at: datetime) -> int:
@@ -67,16 +70,21 @@ def points_history(dao: Dao, party: Party | None = None) -> QuerySet[SbgtCheckpo
 
 def members(dao: Dao, at: datetime) -> list[dict[str, Any]]:
     """[{party, points_micro, weight_bps}], heaviest first; weights by eq. 9, floored."""
-    points = points_at(dao, at)
+    return heaviest(points_at(dao, at))
+
+
+def heaviest(points: dict[UUID, int], *, most: int | None = None) -> list[dict[str, Any]]:
+    """The `most` heaviest members of these points, weighed among all of them."""
     shares = voting_shares_ppm(points)
-    parties = Party.objects.in_bulk(list(points))
+    order = sorted(points, key=lambda party_id: (-points[party_id], party_id))[:most]
+    parties = Party.objects.in_bulk(order)
     rows = [
         {
             "party": parties[party_id],
-            "points_micro": value,
+            "points_micro": points[party_id],
             "weight_bps": shares[party_id] * BPS // PPM,
         }
-        for party_id, value in points.items()
+        for party_id in order
     ]
     return sorted(rows, key=lambda row: (-row["points_micro"], row["party"].slug))
 
@@ -126,7 +134,7 @@ def brief(dao: Dao) -> dict[str, Any]:
 
 def describe(dao: Dao, at: datetime) -> dict[str, Any]:
     """The public description of a DAO, as the API gives it."""
-    epoch = current_epoch(dao)
+    epoch, points = current_epoch(dao), points_at(dao, at)
     return {
         "slug": dao.slug,
         "name": dao.name,
@@ -146,8 +154,9 @@ def describe(dao: Dao, at: datetime) -> dict[str, Any]:
                 "points_micro": str(row["points_micro"]),
                 "weight_bps": row["weight_bps"],
             }
-            for row in members(dao, at)
+            for row in heaviest(points, most=SBGT_SHOWN)
         ],
+        "sbgt_members": len(points),
         "current_round": None,
         "listing": None,
         "epoch": describe_epoch(epoch) if epoch else None,

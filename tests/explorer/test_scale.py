@@ -6,10 +6,13 @@ from io import StringIO
 
 import pytest
 from django.core.management import CommandError, call_command
+from django.db import connection
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
 
-from apps.accounts.models import Party
+from apps.accounts.models import Party, User
 from apps.core import clock
-from apps.explorer.scale import Plan, seed
+from apps.explorer.scale import EMAIL, Plan, addresses, seed
 from apps.explorer.scale.world import World
 from apps.governance.models import Proposal
 from apps.listings.models import Listing, Query
@@ -18,6 +21,12 @@ from apps.wallets.invariants import violations
 from apps.wallets.models import Account, LogLeaf, Transfer
 
 OBJECTS = 20
+QUERIES_MAX = 12
+# Where forms go: no pages, so they answer a GET with 405.
+FORMS = {
+    "key-revoke", "rfm-submit", "rfm-pledge", "rfm-withdraw", "proposal-vote", "proposal-execute",
+    "stake", "unstake", "faucet",
+}  # fmt: skip
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -55,3 +64,43 @@ def test_a_seed_that_fails_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> No
     with pytest.raises(ZeroDivisionError):
         seed(Plan(OBJECTS, 1, clock.now()))
     assert not Rfm.objects.exists() and not Transfer.objects.exists()
+
+
+def test_no_page_needs_more_queries_for_more_rows() -> None:
+    """At most 12 on every page and list, and as many with 3 objects of each kind as with 30."""
+    counts = []
+    for objects in (3, 30):
+        call_command("flush", interactive=False, verbosity=0)
+        plan = Plan(objects, 1, clock.now())
+        seed(plan)
+        counts.append(_counted(plan))
+    few, many = counts
+    assert {name: n for name, n in many.items() if n > QUERIES_MAX} == {}
+    assert {name: (few[name], n) for name, n in many.items() if few[name] != n} == {}
+
+
+def _counted(plan: Plan) -> dict[str, int]:
+    """Queries of each address, asked for by a stranger and by the busiest member."""
+    stranger, member = Client(), Client()
+    member.force_login(User.objects.get(email=EMAIL))
+    shared = addresses.pages(plan) | addresses.api(plan)
+    counts = {}
+    for who, client, asked in (
+        ("stranger", stranger, shared),
+        ("member", member, shared | addresses.api_own(plan)),
+    ):
+        for name, address in asked.items():
+            with CaptureQueriesContext(connection) as queries:
+                status = client.get(address).status_code
+            if who == "member" and name.split()[0].rstrip(",") not in FORMS:
+                assert status == 200, (name, status)
+            counts[f"{who}: {name}"] = len(queries)
+    return counts
+
+
+def test_every_page_is_among_those_that_are_measured() -> None:
+    plan = Plan(OBJECTS, 1, clock.now())
+    missing = set(addresses.names()) - {
+        name.split()[0].rstrip(",") for name in addresses.pages(plan)
+    }
+    assert missing <= FORMS, "add an example of the page to apps/explorer/scale/addresses.py"

@@ -6,23 +6,23 @@ examples in `_examples`, which a test insists on.
 
 from __future__ import annotations
 
+from urllib.parse import urlencode
+
 from django.urls import NoReverseMatch, URLPattern, reverse
 
 from apps.explorer import urls
 from apps.explorer.scale.plan import Plan
 
-# For strangers only, or what no page is behind.
-LEFT_OUT = {"sign-in", "sign-up", "sign-out"}
-# Filters, and pages far down a list.
+# For strangers only, or what no page is behind; the health of nodes is the nodes' own time.
+LEFT_OUT = {"sign-in", "sign-up", "sign-out", "nodes-health"}
+# Filters and questions.
 VARIANTS = {
-    "models": ["?page=400"],
-    "rfms": ["?status=funding", "?status=failed", "?page=400"],
-    "proposals": ["?state=active", "?state=succeeded", "?state=defeated", "?page=400"],
-    "subdaos": ["?page=400"],
-    "nodes": ["?page=1000"],
+    "rfms": ["?status=funding", "?status=failed"],
+    "proposals": ["?state=active", "?state=succeeded", "?state=defeated"],
     "log": ["?before=5000"],
-    "wallet": ["?page=400"],
+    "search": ["?q=request", "?q=model+100", "?q=acceptance&kind=proposals"],
 }
+LISTS = {"models", "rfms", "subdaos", "proposals", "nodes", "wallet"}
 API = (
     "rfms/",
     "rfms/?status=funding",
@@ -34,13 +34,14 @@ API = (
     "log/entries/?start=0&end=100",
     "log/heads/",
 )
-API_OWN = ("queries/", "wallet/", "wallet/transfers/", "me/", "keys/")
+API_OWN = ("inferences/", "wallet/", "wallet/transfers/", "me/", "keys/")
 
 
 def pages(plan: Plan) -> dict[str, str]:
     """{"name detail": address} of every page that can be asked for, as a member."""
     found: dict[str, str] = {}
     examples = _examples(plan)
+    middle = f"{plan.at(plan.half).isoformat()}~{plan.id('middle')}"
     for name in names():
         for detail, value in examples.get(name, {"": None}).items():
             arguments = [] if value is None else [value]
@@ -50,6 +51,8 @@ def pages(plan: Plan) -> dict[str, str]:
                 continue  # about an object: the test says of which
             found[f"{name} {detail}".strip()] = address
             found |= {f"{name} {query}": address + query for query in VARIANTS.get(name, [])}
+            if name in LISTS:
+                found[f"{name}, further on"] = f"{address}?{urlencode({'after': middle})}"
     return found
 
 
@@ -61,44 +64,50 @@ def names() -> list[str]:
 
 def api(plan: Plan) -> dict[str, str]:
     """The lists of the API and one of each thing in it, for anybody."""
-    heavy, fund = plan.id("approval", plan.first("voting")), plan.first("funding")
-    things = (
-        f"rfms/request-{fund}/",
-        f"rfms/request-{fund}/applications/",
-        "subdaos/model-0/",
-        "subdaos/model-0/epochs/",
-        "subdaos/model-0/rounds/",
-        "subdaos/model-0/versions/",
-        "subdaos/superdao/",
-        f"proposals/{heavy}/",
-        "listings/model-0/",
-        f"rounds/{plan.id('round', 0, plan.half)}/",
-    )
-    return {f"api {path}": f"/api/v1/{path}" for path in (*API, *things)}
+    voting, funding = plan.id("approval", plan.first("voting")), plan.first("funding")
+    things = {
+        "rfm": f"rfms/request-{funding}/",
+        "rfm applications": f"rfms/request-{funding}/applications/",
+        "subdao": "subdaos/model-0/",
+        "subdao epochs": "subdaos/model-0/epochs/",
+        "subdao rounds": "subdaos/model-0/rounds/",
+        "subdao versions": "subdaos/model-0/versions/",
+        "superdao": "subdaos/superdao/",
+        "proposal": f"proposals/{voting}/",
+        "proposal votes": f"proposals/{voting}/votes/",
+        "listing": "listings/model-0/",
+        "round": f"rounds/{plan.id('round', 0, plan.half)}/",
+    }
+    found = {path: path for path in API} | things
+    return {f"api {name}": f"/api/v1/{path}" for name, path in found.items()}
 
 
 def api_own(plan: Plan) -> dict[str, str]:
     """What the API tells a member alone."""
-    paths = (*API_OWN, f"queries/{plan.id('query', 0)}/")
-    return {f"api {path}": f"/api/v1/{path}" for path in paths}
+    found = {path: path for path in API_OWN} | {"inference": f"inferences/{plan.id('query', 0)}/"}
+    return {f"api {name}": f"/api/v1/{path}" for name, path in found.items()}
 
 
 def _examples(plan: Plan) -> dict[str, dict[str, object]]:
-    voting, funding = plan.first("voting"), plan.first("funding")
+    voting, funding, last = plan.first("voting"), plan.first("funding"), plan.objects - 1
     return {
-        "model": {"heavy": "model-0", "usual": "model-5"},
+        "model": {"heavy": "model-0", "usual": f"model-{last}"},
         "query": {"": plan.id("query", 0)},
         "rfm": {
             "voting": f"request-{voting}",
             "funding, heavy": f"request-{funding}",
-            "awarded": "request-5",
+            "awarded": f"request-{last}",
             "draft": f"request-{plan.first('draft')}",
         },
-        "subdao": {"heavy": "model-0", "usual": "model-5", "superdao": "superdao"},
-        "round": {"heavy": plan.id("round", 0, plan.half), "usual": plan.id("round", 5, 1)},
+        "subdao": {"heavy": "model-0", "usual": f"model-{last}", "superdao": "superdao"},
+        "round": {"heavy": plan.id("round", 0, plan.half), "usual": plan.id("round", last, 1)},
         "proposal": {
             "open, heavy": plan.id("approval", voting),
-            "executed": plan.id("acceptance", 5),
+            "executed": plan.id("acceptance", last),
+        },
+        "job": {
+            "query": plan.job_id("query", 0),
+            "round": plan.job_id("round", last, 1),
         },
         "log-entry": {"first": 0, "later": plan.objects},
     }

@@ -34,7 +34,7 @@ class Money:
         self.funded = [*range(plan.objects)] + [
             number for number, course in plan.courses() if course in ("funding", "failed")
         ]
-        self.people = [self._party("person", i) for i in range(plan.objects)]
+        self.people = [self._party("person", i) for i in range(plan.people)]
         self.daos = [self._party("dao", i) for i in range(plan.objects)]
         self.holders = {number: self._party("holder", number) for number in self.funded}
         self.assets = [
@@ -88,11 +88,11 @@ class Money:
         )
 
     def _accounts(self) -> Iterator[Account]:
-        for i, person in enumerate(self.people):
+        for person in self.people:
             yield self.account(person, self.usdc, "main")
             yield self.account(person, self.flai, "staked")
-            yield self.account(person, self.assets[i], "main")
         for i, dao in enumerate(self.daos):
+            yield self.account(self.people[i], self.assets[i], "main")
             yield self.account(self.protocol, self.assets[i], "issuance")
             for purpose in ("treasury", "revenue"):
                 yield self.account(dao, self.usdc, purpose)
@@ -127,7 +127,7 @@ class Money:
         heavy = self.plan.first("funding")
         funding = (number for number, course in self.plan.courses() if course == "funding")
         for number in (*range(self.plan.objects), *funding):
-            people = range(self.plan.half) if number == heavy else [number % self.plan.objects]
+            people = range(self.plan.half) if number == heavy else [number % self.plan.people]
             yield from ((number, person) for person in people)
 
     def _pledged(self) -> Iterator[Leg]:

@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any
 from uuid import UUID
 
-from apps.explorer.scale.rows import ident
+from apps.explorer.scale.rows import digest, ident
 from apps.protocol import wire
 from apps.protocol.rfm_spec import check_spec, schema_of, subdao_params
 
@@ -39,21 +39,30 @@ class Plan:
     half: int = field(init=False)
 
     def __post_init__(self) -> None:
-        if self.objects < 2 * len(COURSES):
-            raise ValueError(f"a data set has at least {2 * len(COURSES)} objects of each kind")
+        if self.objects < SITES:
+            raise ValueError(f"A data set has at least {SITES} objects of each kind.")
         object.__setattr__(self, "half", self.objects // 2)
 
     def id(self, kind: str, *number: object) -> UUID:
         return ident(self.seed, kind, *number)
+
+    def job_id(self, kind: str, *number: int) -> str:
+        """32 hex digits, as nodes name a job: a query's by its number, a round's by SubDAO too."""
+        return digest(self.seed, "job", kind, *number)[:32]
 
     def at(self, number: int) -> datetime:
         """When the `number`th of its kind was made: evenly over the last AGE, but for an hour."""
         span = AGE - timedelta(hours=1)
         return self.now - AGE + span * (number % self.objects) / self.objects
 
+    @property
+    def people(self) -> int:
+        """A SubDAO's sites and its validator are different parties."""
+        return self.objects + 1
+
     def courses(self) -> Iterator[tuple[int, str]]:
         """(number, course) of the requests without a SubDAO, which come after those with one."""
-        for number in range(self.objects, self.objects + self.half):
+        for number in range(self.objects, self.objects + max(self.half, len(COURSES))):
             yield number, COURSES[number % len(COURSES)]
 
     def first(self, course: str) -> int:

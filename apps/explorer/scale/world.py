@@ -418,7 +418,7 @@ class World:
             yield self._job("query", (q,), "logistic_infer@1", self.plan.at(q))
 
     def _job(self, kind: str, number: tuple[int, ...], circuit: str, at: Any) -> Row:
-        job_id = digest("job", kind, *number)[:32]
+        job_id = self.plan.job_id(kind, *number)
         return {
             "id": self.plan.id("job", kind, *number),
             "job_id": job_id,
@@ -436,14 +436,15 @@ class World:
         }
 
     def _receipts(self) -> Iterator[Row]:
-        body = json.dumps({"circuit": "logistic_infer@1", "inputs": [digest("input")] * 2})
-        jobs = [("query", q) for q in range(self.plan.objects)]
-        jobs += [("round", i, self._last(i)) for i in range(self.plan.objects)]
-        for job in jobs:
+        jobs: list[tuple[str, tuple[int, ...]]] = []
+        jobs += [("query", (q,)) for q in range(self.plan.objects)]
+        jobs += [("round", (i, self._last(i))) for i in range(self.plan.objects)]
+        for kind, number in jobs:
+            body = json.dumps({"job_id": self.plan.job_id(kind, *number), "inputs": []})
             for node in self.nodes:
                 yield {
-                    "id": self.plan.id("receipt", *job, node.index),
-                    "job_id": self.plan.id("job", *job),
+                    "id": self.plan.id("receipt", kind, *number, node.index),
+                    "job_id": self.plan.id("job", kind, *number),
                     "node_id": node.id,
                     "body": body,
                     "signature": "0" * 128,
@@ -475,7 +476,7 @@ class World:
             }
 
     def _person(self, number: int) -> Any:
-        return self.money.people[number % self.plan.objects].id
+        return self.money.people[number % self.plan.people].id
 
     def _key(self, number: int, place: int) -> str:
         return digest(self.plan.seed, "key", number, place)

@@ -205,7 +205,8 @@ def permille(value: int) -> str:
 def pager(context: Mapping[str, Any], page: Any) -> dict[str, object]:
     """Older/newer links that keep the other parameters of the address."""
     query = context["request"].GET.copy()
-    query.pop("page", None)
+    for name in ("page", "after", "before"):
+        query.pop(name, None)
     return {"page": page, "rest": query.urlencode()}
 
 
