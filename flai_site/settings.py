@@ -49,6 +49,7 @@ COORDINATOR_KEY_FILE = _path("FLAI_COORDINATOR_KEY_FILE", FLAI_HOME / "secrets/c
 NODES_FILE = _path("FLAI_NODES", FLAI_HOME / "nodes.json")
 BASE_URL = os.environ.get("FLAI_URL", "http://127.0.0.1:8000").rstrip("/")
 FAUCET = _flag("FLAI_FAUCET")
+UNSTAKE_DELAY_S = _seconds("FLAI_UNSTAKE_DELAY_S", 7 * 86_400)
 VOTING_PERIOD_MIN_S = _seconds("FLAI_VOTING_PERIOD_MIN_S", 3600)
 # Requests a minute of one key, person or address.
 RATE_PER_MINUTE = _count("FLAI_RATE_PER_MINUTE", 12_000)
@@ -88,6 +89,7 @@ INSTALLED_APPS = [
     "apps.core",
     "apps.accounts",
     "apps.wallets",
+    "apps.exchange",
     "apps.subdaos",
     "apps.compute",
     "apps.governance",

@@ -9,7 +9,17 @@ import flai_site.wiring  # noqa: F401 - completes what pages and API say of a Su
 from flai_site.health import healthz
 
 # participants has no URLs of its own: applications are filed under their RFM.
-APIS = ("accounts", "wallets", "subdaos", "compute", "governance", "training", "rfms", "listings")
+APIS = (
+    "accounts",
+    "wallets",
+    "exchange",
+    "subdaos",
+    "compute",
+    "governance",
+    "training",
+    "rfms",
+    "listings",
+)
 
 urlpatterns: list[URLPattern | URLResolver] = [
     path("healthz", healthz, name="healthz"),

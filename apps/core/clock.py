@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 
 def now() -> datetime:
@@ -14,3 +14,8 @@ def unix_ms(at: datetime) -> int:
     """Whole milliseconds since 1970, rounded down; exact (no float on the way)."""
     since = at - datetime(1970, 1, 1, tzinfo=UTC)
     return (since.days * 86_400 + since.seconds) * 1000 + since.microseconds // 1000
+
+
+def from_unix_ms(ms: int) -> datetime:
+    """The instant that `unix_ms` gave `ms` for, to the millisecond."""
+    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=ms)

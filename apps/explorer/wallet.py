@@ -15,6 +15,7 @@ from django.urls import reverse
 from django.views.decorators.http import require_POST
 
 from apps.core import clock
+from apps.exchange import vaults
 from apps.explorer.fields import AmountField
 from apps.explorer.formatting import amount as amount_parts
 from apps.explorer.page import act, paged, party_of, show
@@ -25,6 +26,9 @@ from apps.wallets.consenting import consent_of_form
 PURPOSES = {
     "main": "Available to spend",
     "staked": "Staked, votes with this weight",
+    "unstaking": "On its way out of the vault",
+    "vault": "Shares of the vault",
+    "pool": "In the pool",
     "escrow": "In escrow",
     "treasury": "Treasury",
     "reserve": "Reserve",
@@ -38,7 +42,15 @@ KINDS = {
     "wallets.reversal": "Payment given back",
     "wallets.mint": "Issued",
     "wallets.stake": "Staked",
-    "wallets.unstake": "Unstaked",
+    "wallets.unstake": "Unstaking",
+    "exchange.release": "Unstaked",
+    "exchange.earned": "Earned by staking",
+    "exchange.shares": "Shares of the vault",
+    "exchange.reward": "Reward for stakers",
+    "exchange.slash": "Slashed by vote",
+    "exchange.swap": "Swap",
+    "exchange.add": "Liquidity added",
+    "exchange.remove": "Liquidity removed",
     "rfms.pledge": "Pledge",
     "rfms.refund": "Pledge refunded",
     "rfms.withdraw": "Pledge withdrawn",
@@ -108,14 +120,16 @@ def wallet(request: HttpRequest) -> HttpResponse:
 @require_POST
 def stake(request: HttpRequest) -> HttpResponse:
     return _staking(
-        request, services.stake, "Staked {amount}. It votes in the SuperDAO's next proposals."
+        request, vaults.stake, "Staked {amount}. It votes in the SuperDAO's next proposals."
     )
 
 
 @login_required
 @require_POST
 def unstake(request: HttpRequest) -> HttpResponse:
-    return _staking(request, services.unstake, "Unstaked {amount}. It is available again.")
+    return _staking(
+        request, vaults.unstake, "Unstaking {amount}. It is free again after the delay."
+    )
 
 
 def _staking(request: HttpRequest, service: Any, done: str) -> HttpResponse:

@@ -30,10 +30,15 @@ FIELDS = ("key", "nonce", "expires_at", "signature")
 SEND, GIVE_BACK = "wallets.send", "wallets.reversal"
 STAKE, UNSTAKE = "wallets.stake", "wallets.unstake"
 VOTE, PROPOSE = "governance.vote", "governance.propose"
+SWAP, ADD, REMOVE = "exchange.swap", "exchange.add", "exchange.remove"
+REWARD = "exchange.reward"
 BIND, REVOKE = "keys.bind", "keys.revoke"
 # Transfers out of a wallet that the session or API key authorises even where a key is bound:
 # their amount and payee are bounded by what they are for. Every other one needs the signature.
 SESSION_KINDS = ("listings.query", "rfms.pledge")
+# Transfers that are part of something larger: its leaf has the signature (a swap), or the vote (a
+# slashing), and the replay compares the transfers with it.
+LEAF_KINDS = (SWAP, ADD, REMOVE, "exchange.earned", "exchange.slash")
 # Proposals that follow from an event may name a party which has not signed them.
 SYSTEM_PROPOSALS = ("rfms.approve",)
 WALLET_PURPOSES = ("main", "staked")
@@ -138,7 +143,7 @@ def needs_signature(kind: str, purpose: str) -> bool:
 
     What is held, escrowed or issued moves by the rules of whoever holds it, not by its owner's.
     """
-    return purpose in WALLET_PURPOSES and kind not in SESSION_KINDS
+    return purpose in WALLET_PURPOSES and kind not in (*SESSION_KINDS, *LEAF_KINDS)
 
 
 # -- payloads: what of an action is signed. A memo is a private note and not part of it.
@@ -149,9 +154,41 @@ def send_payload(*, to: str, asset: str, amount_micro: int) -> dict[str, str]:
     return {"to": to, "asset": asset, "amount_micro": str(amount_micro)}
 
 
-def stake_payload(*, asset: str, amount_micro: int) -> dict[str, str]:
-    """For STAKE and UNSTAKE."""
-    return {"asset": asset, "amount_micro": str(amount_micro)}
+def stake_payload(*, asset: str, amount_micro: int, lock_s: int = 0) -> dict[str, str]:
+    """For STAKE, UNSTAKE and REWARD; a lock is named where there is one."""
+    payload = {"asset": asset, "amount_micro": str(amount_micro)}
+    return payload | {"lock_s": str(lock_s)} if lock_s else payload
+
+
+def swap_payload(*, base: str, side: str, amount_micro: int, out_min_micro: int) -> dict[str, str]:
+    return {
+        "base": base,
+        "side": side,
+        "amount_micro": str(amount_micro),
+        "out_min_micro": str(out_min_micro),
+    }
+
+
+def add_payload(
+    *, base: str, base_max_micro: int, quote_max_micro: int, shares_min_micro: int
+) -> dict[str, str]:
+    return {
+        "base": base,
+        "base_max_micro": str(base_max_micro),
+        "quote_max_micro": str(quote_max_micro),
+        "shares_min_micro": str(shares_min_micro),
+    }
+
+
+def remove_payload(
+    *, base: str, shares_micro: int, base_min_micro: int, quote_min_micro: int
+) -> dict[str, str]:
+    return {
+        "base": base,
+        "shares_micro": str(shares_micro),
+        "base_min_micro": str(base_min_micro),
+        "quote_min_micro": str(quote_min_micro),
+    }
 
 
 def give_back_payload(*, transfer: str) -> dict[str, str]:

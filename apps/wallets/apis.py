@@ -259,22 +259,6 @@ class StatementView(APIView):
         )
 
 
-class _AmountView(APIView):
-    service: Any
-
-    @extend_schema(request=AmountSerializer, responses={201: TransferSerializer})
-    @idempotent
-    def post(self, request: Request) -> Response:
-        data = checked(AmountSerializer, request)
-        transfer = type(self).service(
-            party=acting_party(request),
-            consent=consent_of(request, data),
-            idempotency=effect_id(request),
-            **data,
-        )
-        return Response(TransferSerializer(transfer).data, status=201)
-
-
 class FaucetView(APIView):
     """Test tokens, where the site has a faucet."""
 
@@ -287,18 +271,6 @@ class FaucetView(APIView):
             **checked(GiftSerializer, request),
         )
         return Response(TransferSerializer(transfer).data, status=201)
-
-
-class StakesView(_AmountView):
-    """Stake FLAI or an SDT."""
-
-    service = services.stake
-
-
-class UnstakesView(_AmountView):
-    """Take staked tokens back."""
-
-    service = services.unstake
 
 
 class LogHeadView(APIView):
@@ -390,8 +362,6 @@ urlpatterns = [
     path("wallet/transfers/<uuid:transfer_id>/reversal/", ReversalView.as_view()),
     path("wallet/statement.csv", StatementView.as_view()),
     path("wallet/faucet/", FaucetView.as_view()),
-    path("wallet/stakes/", StakesView.as_view()),
-    path("wallet/unstakes/", UnstakesView.as_view()),
     path("log/head/", LogHeadView.as_view()),
     path("log/heads/", LogHeadsView.as_view()),
     path("log/entries/", LogEntriesView.as_view()),

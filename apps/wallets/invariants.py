@@ -176,7 +176,7 @@ def _consent(data: bytes) -> dict[str, Any]:
     """What a leaf says of its owner's consent: only the log has it, only a replay checks it."""
     try:
         body = json.loads(data)["body"]
-        return {name: body[name] for name in ("auth", "signed") if name in body}
+        return {name: body[name] for name in ("auth", "signed", "lock_s") if name in body}
     except (ValueError, TypeError, KeyError):
         return {}
 

@@ -37,7 +37,19 @@ class Asset(BaseModel):
         return self.code
 
 
-PURPOSES = ("main", "staked", "escrow", "treasury", "revenue", "fees", "issuance", "reserve")
+PURPOSES = (
+    "main",
+    "staked",
+    "unstaking",
+    "escrow",
+    "treasury",
+    "revenue",
+    "fees",
+    "issuance",
+    "reserve",
+    "pool",
+    "vault",
+)
 
 
 class Account(BaseModel):

@@ -23,7 +23,6 @@ from apps.wallets.models import PURPOSES, Account, Asset, Transfer
 from apps.wallets.selectors import asset_by_code
 
 FAUCET_MAX_MICRO = 100_000 * 1_000_000
-STAKEABLE = ("FLAI", "SDT-")
 PAYEES = (Party.Kind.PERSON, Party.Kind.ORGANISATION)
 
 
@@ -143,7 +142,7 @@ def send(
     made_id = effect_of(party.id, rules.SEND, idempotency)
     asked = rules.send_payload(to=to.pid, asset=asset, amount_micro=amount_micro)
     with durable():
-        said = _grant(made_id, party, rules.SEND, asked, consent, now)
+        said = granted(made_id, party, rules.SEND, asked, consent, now)
         debit, credit = _mains(asset, party, to)
         leg = Leg(
             id=made_id,
@@ -157,7 +156,7 @@ def send(
         return ledger.post([leg], now=now)[0]
 
 
-def _grant(
+def granted(
     made_id: uuid.UUID,
     party: Party,
     kind: str,
@@ -165,8 +164,8 @@ def _grant(
     consent: keys.Consent,
     now: datetime,
 ) -> dict[str, Any] | None:
-    """As `keys.grant`. What was made already needs no consent again: its nonce is spent, and the
-    ledger compares the rest."""
+    """Inner writer: as `keys.grant`. What was made already needs no consent again: its nonce is
+    spent, and the ledger compares the rest."""
     if consent.signed is not None and Transfer.objects.filter(id=made_id).exists():
         return None
     return keys.grant(party, kind, asked, consent, now=now)
@@ -193,7 +192,7 @@ def give_back(
         if received.kind != "wallets.send":
             raise NotReversible(id=str(transfer_id))
         asked = rules.give_back_payload(transfer=str(transfer_id))
-        said = _grant(ledger.reversal_id(transfer_id), party, rules.GIVE_BACK, asked, consent, now)
+        said = granted(ledger.reversal_id(transfer_id), party, rules.GIVE_BACK, asked, consent, now)
         return ledger.reverse(transfer_id, said=said, now=now)
 
 
@@ -204,61 +203,6 @@ def _mains(asset: str, *owners: Party) -> list[Account]:
     for row in found.values():
         row.owner = next(owner for owner in owners if owner.id == row.owner_id)
     return [found.get(owner.id) or account(owner, asset) for owner in owners]
-
-
-def stake(
-    *,
-    party: Party,
-    asset: str,
-    amount_micro: int,
-    idempotency: uuid.UUID | None = None,
-    consent: keys.Consent = keys.SESSION,
-    now: datetime | None = None,
-) -> Transfer:
-    """Move from main to staked: FLAI or an SDT. Raises BadInput for any other asset."""
-    return _restake(party, asset, amount_micro, "main", "staked", idempotency, consent, now)
-
-
-def unstake(
-    *,
-    party: Party,
-    asset: str,
-    amount_micro: int,
-    idempotency: uuid.UUID | None = None,
-    consent: keys.Consent = keys.SESSION,
-    now: datetime | None = None,
-) -> Transfer:
-    """Move back from staked to main."""
-    return _restake(party, asset, amount_micro, "staked", "main", idempotency, consent, now)
-
-
-def _restake(
-    party: Party,
-    asset: str,
-    amount_micro: int,
-    source: str,
-    target: str,
-    idempotency: uuid.UUID | None,
-    consent: keys.Consent,
-    now: datetime | None,
-) -> Transfer:
-    if not asset.startswith(STAKEABLE):
-        raise BadInput("not_stakeable", "Only FLAI and the SDT of a SubDAO can be staked.")
-    now = now or clock_now()
-    kind = rules.STAKE if target == "staked" else rules.UNSTAKE
-    made_id = effect_of(party.id, kind, idempotency)
-    asked = rules.stake_payload(asset=asset, amount_micro=amount_micro)
-    with durable():
-        said = _grant(made_id, party, kind, asked, consent, now)
-        leg = Leg(
-            id=made_id,
-            debit_account=account(party, asset, source),
-            credit_account=account(party, asset, target),
-            amount_micro=amount_micro,
-            kind=kind,
-            said=said,
-        )
-        return ledger.post([leg], now=now)[0]
 
 
 def faucet(

@@ -20,6 +20,7 @@ from apps.accounts.services import api_key_create, party_create, sign_up
 from apps.compute.models import Job, Node, Receipt
 from apps.core import clock
 from apps.core.transactions import durable
+from apps.exchange.vaults import stake
 from apps.governance.models import Proposal, SnapshotWeight, Vote
 from apps.listings.models import Listing, Query
 from apps.participants.models import Application, Call
@@ -32,7 +33,7 @@ from apps.training.evidence import evidence_of
 from apps.training.models import Member, ModelVersion, Round, Score, ScoringWork, Submission
 from apps.wallets import ledger, log
 from apps.wallets.models import Transfer
-from apps.wallets.services import account, asset_create, faucet, mint, stake
+from apps.wallets.services import account, asset_create, faucet, mint
 
 PASSWORD = "a long pass phrase 7"
 MICRO = 1_000_000

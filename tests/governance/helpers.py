@@ -17,6 +17,7 @@ from django.db import connection
 from apps.accounts.models import Party
 from apps.accounts.services import party_create
 from apps.core.transactions import durable
+from apps.exchange.vaults import stake
 from apps.governance import executing
 from apps.governance import services as governance
 from apps.participants import attestations
@@ -29,7 +30,7 @@ from apps.rfms.selectors import rfm_by_slug
 from apps.subdaos.models import Dao
 from apps.wallets.keys import key_bind
 from apps.wallets.models import Account
-from apps.wallets.services import account, faucet, stake
+from apps.wallets.services import account, faucet
 
 MICRO = 1_000_000
 T0 = datetime(2026, 3, 1, 12, tzinfo=UTC)

@@ -18,6 +18,7 @@ from apps.core.errors import Conflict, DomainError, Forbidden
 from apps.core.handlers import handlers_for
 from apps.core.models import OutboxEvent
 from apps.core.transactions import durable
+from apps.exchange.vaults import stake, unstake
 from apps.governance import executing, selectors, services
 from apps.governance.models import Proposal, Vote
 from apps.participants.services import whitelist_propose
@@ -31,7 +32,7 @@ from apps.wallets import log
 from apps.wallets.invariants import violations
 from apps.wallets.keys import Consent
 from apps.wallets.models import LogLeaf, Transfer
-from apps.wallets.services import faucet, send, stake, unstake
+from apps.wallets.services import faucet, send
 from tests.governance.helpers import (
     MICRO,
     SPEC,

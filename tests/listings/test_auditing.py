@@ -18,12 +18,13 @@ from django.test import Client
 
 from apps.compute.services import node_claim
 from apps.core.clock import now
+from apps.exchange.vaults import stake
 from apps.listings.epochs import epoch_settle
 from apps.protocol import jobs, wire
 from apps.subdaos.models import Epoch
 from apps.wallets import log
 from apps.wallets.models import LogLeaf
-from apps.wallets.services import send, stake
+from apps.wallets.services import send
 from tests.support.market import PRICE, Market, drain
 from workers.client.api import Api
 from workers.client.earnings import settle

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from apps.compute.models import Node, Receipt
 from apps.core.clock import now
 from apps.core.transactions import durable
+from apps.exchange.vaults import stake
 from apps.listings import running
 from apps.listings.epochs import epoch_settle, holdings
 from apps.listings.models import Query
@@ -28,7 +29,7 @@ from apps.training.models import Score
 from apps.wallets import ledger
 from apps.wallets.models import Account, LogLeaf, Transfer
 from apps.wallets.selectors import asset_by_code, balance_at
-from apps.wallets.services import account, mint, send, stake
+from apps.wallets.services import account, mint, send
 from tests.support.market import PRICE, drain
 
 ROWS = [[0.5, -1.0]]

@@ -17,6 +17,7 @@ from apps.accounts.models import Membership, Party, PartyKey, User
 from apps.accounts.services import api_key_create
 from apps.core import clock
 from apps.core.errors import DomainError
+from apps.exchange import vaults
 from apps.protocol import consent, wire
 from apps.wallets import keys, ledger, log, services
 from apps.wallets.models import LogLeaf, Transfer
@@ -120,9 +121,9 @@ def test_giving_back_staking_and_unstaking_are_signed_too(ada, bob, key):
     with transaction.atomic():
         services.mint("FLAI", services.account(ada, "FLAI"), 50, None, at(4))
     moves = {"party": ada, "asset": "FLAI", "amount_micro": 50, "now": at(5)}
-    refused("signature_required", services.stake, **moves)
+    refused("signature_required", vaults.stake, **moves)
     for nonce, (kind, service) in enumerate(
-        [(consent.STAKE, services.stake), (consent.UNSTAKE, services.unstake)], 2
+        [(consent.STAKE, vaults.stake), (consent.UNSTAKE, vaults.unstake)], 2
     ):
         said = signed(
             ada, key, kind, consent.stake_payload(asset="FLAI", amount_micro=50),

@@ -142,14 +142,15 @@ def test_the_faucet_is_closed_where_it_is_off(settings):
     assert (answer.status_code, answer.data["code"]) == (403, "faucet_off")
 
 
-def test_staked_tokens_are_apart_and_come_back():
+def test_staked_tokens_are_apart_and_on_their_way_out_for_a_while():
     ada, _ = member("ada")
     post(ada, "faucet", {"asset": "FLAI", "amount_micro": "10"})
     assert post(ada, "stakes", {"asset": "FLAI", "amount_micro": "7"}).status_code == 201
     assert (usdc(ada, "main", "FLAI"), usdc(ada, "staked", "FLAI")) == ("3", "7")
     assert post(ada, "unstakes", {"asset": "FLAI", "amount_micro": "8"}).status_code == 402
     assert post(ada, "unstakes", {"asset": "FLAI", "amount_micro": "7"}).status_code == 201
-    assert (usdc(ada, "main", "FLAI"), usdc(ada, "staked", "FLAI")) == ("10", "0")
+    assert (usdc(ada, "main", "FLAI"), usdc(ada, "staked", "FLAI")) == ("3", "0")
+    assert usdc(ada, "unstaking", "FLAI") == "7"
 
 
 def test_wallets_are_private():

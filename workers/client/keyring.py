@@ -95,7 +95,10 @@ class Keyring:
         to, amount = body["credit"].split("/", 2), int(body["amount_micro"])
         payloads = {
             consent.SEND: lambda: consent.send_payload(to=to[0], asset=asset, amount_micro=amount),
-            consent.STAKE: lambda: consent.stake_payload(asset=asset, amount_micro=amount),
+            consent.STAKE: lambda: consent.stake_payload(
+                asset=asset, amount_micro=amount, lock_s=int(body.get("lock_s") or 0)
+            ),
+            consent.REWARD: lambda: consent.stake_payload(asset=asset, amount_micro=amount),
             consent.UNSTAKE: lambda: consent.stake_payload(asset=asset, amount_micro=amount),
             consent.GIVE_BACK: lambda: consent.give_back_payload(
                 transfer=str(body["ref"]).partition(":")[2]
@@ -103,7 +106,11 @@ class Keyring:
         }
         if kind not in payloads:
             raise Unsigned(f"{kind} takes from {pid}, whose wallet key signs no such thing")
-        moves = {consent.STAKE: ("main", pid, "staked"), consent.UNSTAKE: ("staked", pid, "main")}
+        moves = {
+            consent.STAKE: ("main", pid, "staked"),
+            consent.UNSTAKE: ("staked", pid, "unstaking"),
+            consent.REWARD: ("main", to[0], "vault"),
+        }
         if (purpose, to[0], to[1]) != moves.get(kind, ("main", to[0], "main")):
             raise Unsigned(f"{kind} of {pid} moves between other accounts than it says")
         self.action(pid, kind, payloads[kind](), body, at)

@@ -1,9 +1,10 @@
 """Replaying the log: what anybody can recompute from its leaves alone.
 
 Balances follow from transfers by the ledger's rules, outcomes of votes from the ballots by the
-tally's, payouts of an epoch from φ by eq. 10 and 11 (`earnings`); whoever has bound a wallet key
-has signed what was done in its name (`keyring`). A leaf that breaks a rule is a finding with its
-index. Leaves name parties by pid and amounts as strings; nothing here needs the server.
+tally's, payouts of an epoch from φ by eq. 10 and 11 (`earnings`), pools and vaults by their own
+(`exchange`); whoever has bound a wallet key has signed what was done in its name (`keyring`). A
+leaf that breaks a rule is a finding with its index. Leaves name parties by pid and amounts as
+strings; nothing here needs the server.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any
 
 from apps.protocol import consent, ledger, tally
 from workers.client.earnings import Earnings, Finding
+from workers.client.exchange import Exchange
 from workers.client.keyring import Keyring, Unsigned
 
 NO_FLOOR = -(2**63)
@@ -58,6 +60,7 @@ class Replay:
         self.payments: dict[str, tuple[str, str, int]] = {}
         self.reversed: set[str] = set()
         self.earnings = Earnings()
+        self.exchange = Exchange(self.balances)
         self.keyring = Keyring()
         self.keys: dict[str, str] = {}
         self.proposals: dict[str, Ballots] = {}
@@ -92,6 +95,7 @@ class Replay:
             if total
         ]
         self.findings.errors += self.earnings.end()
+        self.findings.errors += self.exchange.end()
         self.findings.signatures = self.keyring.checked
         self.findings.errors += [f"transfer {id_} spends a treasury unvoted" for id_ in self.spent]
         self.findings.errors += [
@@ -121,7 +125,7 @@ class Replay:
             after = ledger.apply(pair, [ledger.Move(debit, credit, amount, phase, hold)])
         except ledger.RuleBroken as broken:
             raise Finding(f"transfer {body['id']} breaks the rule {broken.code}") from None
-        self.balances |= after
+        self.balances.update(after)
         if phase == "pend":
             self.holds[body["id"]] = (debit, amount)
         self.findings.transfers += 1
@@ -134,6 +138,7 @@ class Replay:
             if debit.split("/")[1] == "treasury":
                 self.spent[body["id"]] = (debit, credit, amount)
             self.earnings.transfer(body, at, amount)
+            self.exchange.transfer(body, at, amount)
 
     def _reversal(self, body: Mapping[str, Any], debit: str, credit: str, amount: int) -> None:
         """A reversal takes back exactly the payment that it names, once."""
@@ -220,6 +225,19 @@ class Replay:
         del self.spent[body["transfer"]]
         self.treasury_votes.add(proposal)
 
+    def _pool_changed(self, body: Mapping[str, Any], at: int) -> None:
+        self.exchange.pool_changed(body, at)
+        kind = f"exchange.{body['kind']}"
+        self.keyring.action(body["party"], kind, body["asked"], body, at)
+
+    def _slashed(self, body: Mapping[str, Any], at: int) -> None:
+        proposal = body["id"]
+        voted = self._ballots({"proposal": proposal}).body
+        if proposal in self.treasury_votes:
+            raise Finding(f"proposal {proposal} was carried out twice")
+        self.exchange.slashed(body, at, voted)
+        self.treasury_votes.add(proposal)
+
     def _ballots(self, body: Mapping[str, Any]) -> Ballots:
         ballots = self.proposals.get(body["proposal"])
         if ballots is None:
@@ -277,6 +295,10 @@ def _keys(method: Callable[[Keyring, Mapping[str, Any], int], None]) -> Handler:
     return lambda state, body, at: method(state.keyring, body, at)
 
 
+def _exchanged(method: Callable[[Exchange, Mapping[str, Any], int], None]) -> Handler:
+    return lambda state, body, at: method(state.exchange, body, at)
+
+
 _HANDLERS: dict[str, Handler] = {
     "accounts.signing_key": _keys(Keyring.agent_key),
     "accounts.key_bound": _keys(Keyring.bound),
@@ -289,6 +311,11 @@ _HANDLERS: dict[str, Handler] = {
     "governance.executed": Replay._executed,
     "participants.application": Replay._application,
     "subdaos.paid": Replay._treasury_paid,
+    "exchange.pool_opened": _exchanged(Exchange.pool_opened),
+    "exchange.pool_changed": Replay._pool_changed,
+    "exchange.vault_opened": _exchanged(Exchange.vault_opened),
+    "exchange.vault_changed": _exchanged(Exchange.vault_changed),
+    "exchange.slashed": Replay._slashed,
     "subdaos.founded": _earned(Earnings.founded),
     "compute.node_claimed": _earned(Earnings.claimed),
     "training.round_opened": _earned(Earnings.round_opened),

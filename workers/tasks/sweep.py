@@ -18,6 +18,7 @@ from apps.compute import selectors as compute
 from apps.compute import services as nodes
 from apps.core import handlers
 from apps.core.clock import now as clock_now
+from apps.exchange import vaults
 from apps.governance import executing
 from apps.listings import epochs
 from apps.listings import running as queries
@@ -91,6 +92,10 @@ def expire_holds(now: datetime) -> None:
     ledger.sweep_expired(now=now)
 
 
+def release_unstaked(now: datetime) -> None:
+    vaults.release_due(now=now)
+
+
 def settle_epochs(now: datetime) -> None:
     epochs.epochs_settle(now=now)
 
@@ -106,5 +111,6 @@ PARTS: list[Callable[[datetime], None]] = [
     expire_queries,
     expire_rounds,
     expire_holds,
+    release_unstaked,
     settle_epochs,
 ]
