@@ -18,10 +18,10 @@ from django.views.decorators.http import require_POST
 from apps.core import clock
 from apps.core.errors import DomainError
 from apps.explorer.fields import AmountField
-from apps.explorer.formatting import SCORING_NAMES, bps, duration, exact
+from apps.explorer.formatting import SCORING_NAMES, bps, duration, exact, percent, short
 from apps.explorer.formatting import amount as amount_parts
 from apps.explorer.page import act, explain, paged, party_of, show
-from apps.explorer.pictures import Timeline, summed, timeline
+from apps.explorer.pictures import Timeline, dollars, summed, timeline
 from apps.explorer.rfm_form import STANDARD_NAMES, RfmForm, initial_from
 from apps.explorer.wallet import OnceForm
 from apps.participants import selectors as participants
@@ -135,7 +135,7 @@ def pledge(request: HttpRequest, slug: str) -> HttpResponse:
         return _rfm_page(request, slug, form, status=422)
     data = form.cleaned_data
     if "confirm" not in request.POST:
-        return _rfm_page(request, slug, form, preview=_preview(found, fund, data["amount"]))
+        return _rfm_page(request, slug, form, preview=_preview(found, fund, data))
     return act(
         request,
         reverse("explorer:rfm", args=[slug]),
@@ -168,19 +168,34 @@ def withdraw(request: HttpRequest, slug: str) -> HttpResponse:
     )
 
 
-def _preview(found: Rfm, fund: Any, amount_micro: int) -> dict[str, Any]:
+def _preview(found: Rfm, fund: Any, data: dict[str, Any]) -> dict[str, Any]:
     """What is taken of the offer, and the tokens it becomes if the target is met."""
-    accepted = accepted_pledge(
-        amount_micro, raised_micro=fund.raised_micro, target_micro=fund.target_micro
+    asked_micro, back = data["amount"], reverse("explorer:rfm", args=[found.slug])
+    accepted_micro = accepted_pledge(
+        asked_micro, raised_micro=fund.raised_micro, target_micro=fund.target_micro
     )
+    accepted = exact(accepted_micro).replace(",", "")
     pool = mul_div_floor(fund.sdt_supply_micro, found.spec["terms"]["backers_sdt_bps"], 10_000)
+    sdt_micro = mul_div_floor(pool, accepted_micro, fund.target_micro)
+    warning = (
+        f"Only this much is still missing; the rest of your {dollars(asked_micro)} stays with you."
+        if asked_micro > accepted_micro
+        else ""
+    )
     return {
-        "asked_micro": amount_micro,
-        "accepted_micro": accepted,
-        "accepted": exact(accepted).replace(",", ""),
-        "over": amount_micro > accepted,
-        "sdt_micro": mul_div_floor(pool, accepted, fund.target_micro),
-        "share": f"{accepted * 10_000 // fund.target_micro / 100:g} %",
+        "accepted_micro": accepted_micro,
+        "accepted": accepted,
+        "action": reverse("explorer:rfm-pledge", args=[found.slug]),
+        "back": back,
+        "submit": f"Pledge {dollars(accepted_micro)}",
+        "warning": warning,
+        "hidden": [("once", data["once"]), ("amount", accepted)],
+        "rows": [
+            ("You pay into escrow", dollars(accepted_micro)),
+            ("You get if it is funded", f"{short(sdt_micro, decimals_min=0, decimals_max=4)} SDT"),
+            ("That is", f"{percent(accepted_micro, fund.target_micro)} of what backers get"),
+            ("If the target is missed", "all of it back"),
+        ],
     }
 
 

@@ -3,9 +3,12 @@
   "use strict";
   document.documentElement.classList.add("js");
 
+  // Said to screen readers by one element and shown for a moment by another.
+  let shown = 0;
   const say = (text) => {
-    const region = document.getElementById("announce");
-    if (region) region.textContent = text;
+    for (const id of ["announce", "toast"]) document.getElementById(id).textContent = text;
+    window.clearTimeout(shown);
+    shown = window.setTimeout(() => { document.getElementById("toast").textContent = ""; }, 4000);
   };
 
   document.addEventListener("click", async (event) => {

@@ -154,6 +154,16 @@ def term(word: str, text: str) -> dict[str, object]:
     return {"word": word, "text": text, "id": f"term-{slug}-{len(text)}"}
 
 
+@register.inclusion_tag("components/confirm.html", takes_context=True)
+def confirm(context: Mapping[str, Any], preview: Mapping[str, Any]) -> dict[str, object]:
+    """What will happen, before it does: facts, one button that says it, and a way back.
+
+    preview: action, back (addresses), submit (the button's words), rows (label, value), hidden
+    (name, value) and, where something is not as asked, warning.
+    """
+    return {"csrf_token": context.get("csrf_token"), **preview}
+
+
 @register.inclusion_tag("components/crumbs.html")
 def crumbs(*pairs: object) -> dict[str, object]:
     """`{% crumbs "/models/" "Models" %}`: Home, then url and name in turn; the page itself is its
