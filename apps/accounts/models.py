@@ -12,7 +12,7 @@ from django.db.models import Q
 
 from apps.core.clock import now
 from apps.core.models import BaseModel
-from apps.protocol.consent import AGENT, PURPOSES
+from apps.protocol.consent import AGENT, PURPOSES, WALLET
 
 
 def new_pid() -> str:
@@ -89,6 +89,12 @@ class Party(BaseModel):
     def signing_key(self) -> str | None:
         """The Ed25519 public key, hex, that signs its tickets and attestations, if bound."""
         key = self.keys.filter(active=True, purpose=AGENT).first()
+        return key.public_key if key else None
+
+    @cached_property
+    def wallet_key(self) -> str | None:
+        """The Ed25519 public key, hex, that must sign what it does; None where none is bound."""
+        key = self.keys.filter(active=True, purpose=WALLET).first() if self.keyed else None
         return key.public_key if key else None
 
 

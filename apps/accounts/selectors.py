@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from django.db.models import Q
+
 from apps.accounts.bootstrap import SYSTEM_PARTIES
 from apps.accounts.models import ApiKey, Party, User
 from apps.core.errors import Forbidden, NotFound
@@ -23,6 +25,11 @@ def party_by_slug(slug: str) -> Party:
     if party is None:
         raise NotFound("party_not_found", "There is no party with this name.")
     return party
+
+
+def party_found(name: str) -> Party | None:
+    """The party of a short name or a pid, if there is one."""
+    return Party.objects.filter(Q(slug=name) | Q(pid=name)).first()
 
 
 def party_of_user(user: User) -> Party | None:

@@ -56,8 +56,14 @@ def effect_id(request: Request, *, required: bool = True) -> uuid.UUID | None:
 
 
 def digest_of(request: Request) -> str:
-    """SHA-256 over method, path and body; JSON bodies by value, so that spacing does not matter."""
-    body = json.dumps(request.data, sort_keys=True, separators=(",", ":"))
+    """SHA-256 over method, path and body; JSON bodies by value, so that spacing does not matter.
+
+    Without `signed`: a retry signs anew, with the next nonce, and still asks for the same.
+    """
+    asked = request.data
+    if isinstance(asked, dict):
+        asked = {name: value for name, value in asked.items() if name != "signed"}
+    body = json.dumps(asked, sort_keys=True, separators=(",", ":"))
     text = "\n".join((request.method or "", request.get_full_path(), body))
     return hashlib.sha256(text.encode()).hexdigest()
 

@@ -76,6 +76,7 @@ def proposal(request: HttpRequest, proposal_id: UUID) -> HttpResponse:
         "proposal.html",
         "governance",
         proposal=found,
+        party=party,
         kind=KINDS.get(found.kind, found.kind),
         house=HOUSES[found.house],
         mine=mine,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from typing import Any
+from urllib.parse import urlencode
 
 from django import forms
 from django.conf import settings
@@ -14,13 +15,14 @@ from django.shortcuts import redirect
 from django.urls import reverse
 from django.views.decorators.http import require_POST
 
+from apps.accounts.selectors import party_found
 from apps.core import clock
 from apps.exchange import vaults
 from apps.explorer.fields import AmountField
 from apps.explorer.formatting import amount as amount_parts
 from apps.explorer.page import act, paged, party_of, show
 from apps.listings.models import Query
-from apps.wallets import selectors, services
+from apps.wallets import keys, selectors, services
 from apps.wallets.consenting import consent_of_form
 
 PURPOSES = {
@@ -63,6 +65,16 @@ KINDS = {
 PHASES = {"pend": "held", "post": "paid", "void": "released", "single": ""}
 
 
+KIND_GROUPS = [
+    ("wallets.send", "Payments"),
+    ("wallets.stake", "Staked"),
+    ("wallets.unstake", "Unstaked"),
+    ("listings.query", "Predictions"),
+    ("rfms.pledge", "Pledges"),
+    ("listings.payout", "Payouts"),
+]
+
+
 class OnceForm(forms.Form):
     """A form whose second sending changes nothing: `once` goes along as the idempotency."""
 
@@ -83,6 +95,59 @@ class StakeForm(OnceForm):
         self.fields["asset"].choices = [(code, code) for code in assets]
 
 
+class SendForm(OnceForm):
+    to = forms.CharField(
+        label="To",
+        max_length=60,
+        help_text="The payee's short name, or its pseudonym from the log.",
+        widget=forms.TextInput(attrs={"autocomplete": "off", "spellcheck": "false"}),
+    )
+    asset = forms.ChoiceField(label="Token")
+    amount = AmountField(label="Amount")
+    memo = forms.CharField(
+        label="Note to the payee",
+        required=False,
+        max_length=200,
+        help_text="Only you two see it; it is not in the log.",
+        widget=forms.TextInput(attrs={"autocomplete": "off"}),
+    )
+
+    def __init__(self, *args: Any, assets: list[str], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fields["asset"].choices = [(code, code) for code in assets]
+
+    def clean_to(self) -> Any:
+        """The party itself, found by slug or pid."""
+        return payee(self.cleaned_data["to"])
+
+
+class HistoryForm(forms.Form):
+    """What of the history to show; empty fields leave nothing out."""
+
+    asset = forms.ChoiceField(label="Token", required=False)
+    kind = forms.ChoiceField(
+        label="What", required=False, choices=[("", "Everything"), *KIND_GROUPS]
+    )
+    since = forms.DateField(
+        label="From", required=False, widget=forms.DateInput(attrs={"type": "date"})
+    )
+    until = forms.DateField(
+        label="To", required=False, widget=forms.DateInput(attrs={"type": "date"})
+    )
+
+    def __init__(self, *args: Any, assets: list[str], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fields["asset"].choices = [("", "All")] + [(code, code) for code in assets]
+
+
+def payee(text: str) -> Any:
+    """The party of a short name or a pseudonym. Raises ValidationError."""
+    found = party_found(text.strip().lower())
+    if found is None:
+        raise forms.ValidationError("There is no party with this name or pseudonym.")
+    return found
+
+
 def wallet(request: HttpRequest) -> HttpResponse:
     """Your money. Without an account: what a wallet is, and how to get one."""
     party = party_of(request)
@@ -92,7 +157,10 @@ def wallet(request: HttpRequest) -> HttpResponse:
     usdc = next((x for x in lines if x.asset == "USDC" and x.purpose == "main"), None)
     flai = next((x for x in lines if x.asset == "FLAI" and x.purpose == "main"), None)
     staked = next((x for x in lines if x.asset == "FLAI" and x.purpose == "staked"), None)
-    history = paged(request, selectors.transfers_of(party))
+    assets = sorted({x.asset for x in lines})
+    wanted = HistoryForm(request.GET, assets=assets, auto_id="history_%s")
+    chosen = {k: v for k, v in wanted.cleaned_data.items() if v} if wanted.is_valid() else {}
+    history = paged(request, selectors.transfers_of(party, **chosen))
     stakeable = sorted({x.asset for x in lines if _stakeable(x.asset)} | {"FLAI"})
     queries = _queries(party)
     return show(
@@ -113,6 +181,59 @@ def wallet(request: HttpRequest) -> HttpResponse:
         ),
         faucet_form=FaucetForm(auto_id="faucet_%s") if settings.FAUCET else None,
         queries=queries,
+        send_form=SendForm(assets=_spendable(lines), auto_id="send_%s"),
+        history_form=wanted,
+        filtered=bool(chosen),
+        query=urlencode({k: str(v) for k, v in chosen.items()}),
+    )
+
+
+def _spendable(lines: list[Any]) -> list[str]:
+    return [x.asset for x in lines if x.purpose == "main" and x.available_micro > 0]
+
+
+@login_required
+def key(request: HttpRequest) -> HttpResponse:
+    """The wallet key: what it does, which are bound, and what can be done; a script does it."""
+    party = party_of(request)
+    response = show(
+        request, "wallet_key.html", "wallet", party=party, bound=keys.keys_of(party)["keys"]
+    )
+    response.headers["Cache-Control"] = "no-store"
+    return response
+
+
+@login_required
+@require_POST
+def send(request: HttpRequest) -> HttpResponse:
+    """First a preview of exactly what will happen; with `confirm`, the payment."""
+    party = party_of(request)
+    lines = selectors.wallet(party, now=clock.now())
+    assets = sorted({*_spendable(lines), request.POST.get("asset", "")} - {""})
+    form = SendForm(request.POST, assets=assets, auto_id="send_%s")
+    if not form.is_valid():
+        return show(request, "send.html", "wallet", status=422, party=party, form=form)
+    data = form.cleaned_data
+    if not request.POST.get("confirm"):
+        line = next((x for x in lines if (x.asset, x.purpose) == (data["asset"], "main")), None)
+        left = (line.available_micro if line else 0) - data["amount"]
+        return show(
+            request, "send.html", "wallet", party=party, form=form, data=data, left_micro=left
+        )
+    return _moved(
+        request,
+        form,
+        reverse("explorer:wallet"),
+        lambda amount: f"Paid {amount} to {data['to'].name}.",
+        lambda data: services.send(
+            party=party,
+            to=data["to"],
+            asset=data["asset"],
+            amount_micro=data["amount"],
+            memo=data["memo"],
+            idempotency=data["once"],
+            consent=consent_of_form(request),
+        ),
     )
 
 
@@ -169,7 +290,7 @@ def faucet(request: HttpRequest) -> HttpResponse:
 
 
 def _moved(
-    request: HttpRequest, form: forms.Form, back: str, done: str, service: Any
+    request: HttpRequest, form: forms.Form, back: str, done: Any, service: Any
 ) -> HttpResponse:
     if not form.is_valid():
         problem = "; ".join(
@@ -180,7 +301,8 @@ def _moved(
         return redirect(back)
     data = form.cleaned_data
     sign, prefix, number, unit = amount_parts(data["amount"], data["asset"])
-    text = done.format(amount=f"{sign}{prefix}{number} {unit}".strip())
+    moved = f"{sign}{prefix}{number} {unit}".strip()
+    text = done(moved) if callable(done) else done.format(amount=moved)
     return act(request, back, text, lambda: service(data))
 
 

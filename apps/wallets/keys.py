@@ -250,7 +250,8 @@ def _note(party: Party, purpose: str, *, keyed: bool) -> None:
     if purpose == WALLET:
         Party.objects.filter(id=party.id).update(keyed=keyed)
         party.keyed = keyed
-    party.__dict__.pop("signing_key", None)
+    for name in ("signing_key", "wallet_key"):
+        party.__dict__.pop(name, None)
 
 
 def keys_of(party: Party) -> dict[str, Any]:

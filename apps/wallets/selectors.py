@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, date, datetime, time, timedelta
 
 from django.db import connection
 from django.db.models import Count, Prefetch, Q, QuerySet, Sum
@@ -158,16 +158,31 @@ def supply_micro(asset: Asset | str) -> int:
     return -(issued.aggregate(sum=Sum("posted_micro"))["sum"] or 0)
 
 
-def transfers_of(party: Party) -> QuerySet[Transfer]:
-    """All transfers that touch the party's accounts, newest first, with both sides.
+def transfers_of(
+    party: Party,
+    *,
+    asset: str | None = None,
+    kind: str | None = None,
+    since: date | None = None,
+    until: date | None = None,
+) -> QuerySet[Transfer]:
+    """The transfers that touch the party's accounts, newest first, with both sides; days are UTC,
+    both included.
 
     The accounts' ids are read first: two index scans find the rows then, however many there are in
     all. Both sides come by a query each, for the rows that are taken only.
     """
-    ids = list(Account.objects.filter(owner=party).values_list("id", flat=True))
+    mine = Account.objects.filter(owner=party, **({"asset__code": asset} if asset else {}))
+    ids = list(mine.values_list("id", flat=True))
     sides = Account.objects.select_related("owner", "asset")
+    wanted = {
+        "kind": kind,
+        "created_at__gte": since and datetime.combine(since, time.min, UTC),
+        "created_at__lt": until and datetime.combine(until, time.min, UTC) + timedelta(days=1),
+    }
     return (
         Transfer.objects.filter(Q(debit__in=ids) | Q(credit__in=ids))
+        .filter(**{name: value for name, value in wanted.items() if value})
         .prefetch_related(Prefetch("debit", sides), Prefetch("credit", sides))
         .order_by("-created_at", "-id")
     )

@@ -44,6 +44,7 @@ def own(world: World) -> dict[str, str]:
     return {
         "dashboard": reverse("explorer:dashboard"),
         "wallet": reverse("explorer:wallet"),
+        "wallet key": reverse("explorer:wallet-key"),
         "account": reverse("explorer:account"),
         "form": reverse("explorer:rfm-new"),
         "draft": reverse("explorer:rfm", args=[world.draft.slug]),

@@ -23,8 +23,8 @@ In = Callable[..., Any]
 # Values cross as JSON text: the debugger's own encoding would change -0, __proto__ and surrogates.
 RUN = """async ([body, given]) => {
   const at = (name) => import(`/static/js/mpc/${name}.js`);
-  const [wire, tickets, sealing, nodes, buyer] = await Promise.all(
-    ["wire", "tickets", "sealing", "nodes", "buyer"].map(at));
+  const [wire, tickets, sealing, nodes, buyer, consent] = await Promise.all(
+    ["wire", "tickets", "sealing", "nodes", "buyer", "consent"].map(at));
   const code = async (work) => { try { await work(); return null } catch (e) { return e.code } };
   const bytes = (hex) => wire.unhex(hex);
   const words = (texts) => BigInt64Array.from(texts, BigInt);
@@ -37,7 +37,7 @@ RUN = """async ([body, given]) => {
     return { publicKey: await load({}, name === "Ed25519" ? ["verify"] : []),
       privateKey: await load({ d: jwk(seed) }, [usage]) };
   };
-  const kit = { wire, tickets, sealing, nodes, buyer, code, bytes, words, key };
+  const kit = { wire, tickets, sealing, nodes, buyer, consent, code, bytes, words, key };
   const names = Object.keys(kit);
   const result = await eval(`(async (v, {${names}}) => {${body}})`)(JSON.parse(given), kit);
   return JSON.stringify(result);
@@ -92,6 +92,22 @@ def test_canonical_bytes_digests_and_signatures_agree(inside: In) -> None:
         kept,
     )
     assert made == [kept["signature"], kept["ticket_id"], None, "bad_signature", "bad_signature"]
+
+
+def test_consents_and_recovery_codes_agree(inside: In) -> None:
+    kept = vectors.read()["consents"]
+    made = inside(
+        """const had = await consent.recovered(v.code.match(/.{1,8}/g).join(" ").toUpperCase());
+        const { signature } = await consent.consent(had.privateKey, v.said);
+        const prove = (p) => consent.proof(had.privateKey, v.said.pid, p, had.key);
+        const fresh = await consent.recoveryKey();
+        return [had.key, signature, await Promise.all(v.proofs.map(([p]) => prove(p))),
+          (await consent.recovered(fresh.code)).key === fresh.key,
+          await code(() => consent.recovered("no code"))]""",
+        kept,
+    )
+    proofs = [signature for _, signature in kept["proofs"]]
+    assert made == [kept["said"]["key"], kept["signature"], proofs, True, "malformed"]
 
 
 def test_words_commitments_and_fixed_point_agree(inside: In) -> None:

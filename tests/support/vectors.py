@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from apps.protocol import jobs, tickets, wire
+from apps.protocol import consent, jobs, tickets, wire
 from workers.client import training
 from workers.client.buyer import sigmoid
 from workers.mpc import commitments, keys, sealing
@@ -210,6 +210,34 @@ def settled() -> dict[str, Any]:
         "ticket_id": tickets.ticket_id(made["ticket"]),
         "signature": made["signature"],
         "correction": made["correction"],
+        "consents": consents(),
+    }
+
+
+def consents() -> dict[str, Any]:
+    """What a wallet key signs: an action, and that it is had; and a recovery code's key."""
+    public = wire.public_hex(SENDER)
+    said = consent.message(
+        pid="ab" * 16,
+        kind=consent.SEND,
+        payload=consent.send_payload(to="cd" * 16, asset="USDC", amount_micro=2**63 - 1),
+        key=public,
+        nonce=2**53,
+        expires_at=1_800_000_000_000,
+    )
+    return {
+        "said": said,
+        "signature": wire.sign(SENDER, consent.ACTION_DOMAIN, said),
+        "proofs": [
+            [
+                purpose,
+                wire.sign(
+                    SENDER, consent.KEY_DOMAIN, consent.possession("ab" * 16, purpose, public)
+                ),
+            ]
+            for purpose in consent.PURPOSES
+        ],
+        "code": seed("sender").hex(),
     }
 
 

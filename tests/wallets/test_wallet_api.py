@@ -5,12 +5,15 @@ from __future__ import annotations
 import uuid
 
 import pytest
+from django.db import transaction
 from rest_framework.test import APIClient
 
 from apps.accounts.models import Party
 from apps.accounts.services import api_key_create, sign_up
 from apps.core.models import IdempotentCall
+from apps.wallets import selectors, services
 from apps.wallets.models import Transfer
+from tests.wallets.ledger_helpers import at, funded
 
 pytestmark = pytest.mark.django_db
 
@@ -157,3 +160,19 @@ def test_wallets_are_private():
     for path in ("wallet/", "wallet/transfers/"):
         assert APIClient().get(f"/api/v1/{path}").status_code == 401
     assert post(APIClient(), "faucet", {"asset": "USDC", "amount_micro": "1"}).status_code == 401
+
+
+def test_a_history_is_filtered_by_what_it_is_of_which_token_and_when():
+    ada, bob = funded("ada", 100, now=at(0)), funded("bob", 0)
+    with transaction.atomic():
+        services.mint("FLAI", services.account(ada.owner, "FLAI"), 9, None, at(86_400))
+    services.send(party=ada.owner, to=bob.owner, asset="USDC", amount_micro=1, now=at(2 * 86_400))
+
+    def found(**wanted):
+        return [t.kind for t in selectors.transfers_of(ada.owner, **wanted)]
+
+    days = [at(n * 86_400).date() for n in range(3)]
+    assert found() == ["wallets.send", "wallets.mint", "wallets.mint"]
+    assert found(asset="FLAI") == found(since=days[1], until=days[1]) == ["wallets.mint"]
+    assert found(kind="wallets.send") == found(since=days[2]) == ["wallets.send"]
+    assert found(until=days[0], kind="wallets.send") == []

@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from workers.client.api import Api, ClientError
 from workers.client.home import Home, read_pins
@@ -65,6 +66,8 @@ def parser() -> argparse.ArgumentParser:
     )
     verify.set_defaults(run=_verify)
 
+    _wallet(commands)
+
     key = commands.add_parser("key", help="your public key, for the peers.pin.json of your peers")
     _home(key)
     key.set_defaults(run=_key)
@@ -102,6 +105,105 @@ def _agent(commands: argparse._SubParsersAction, role: str, text: str) -> None:
                 help="take part although the roster has lost members since the last time",
             )
         step.set_defaults(run=_step, role=role)
+
+
+def _wallet(commands: argparse._SubParsersAction) -> None:
+    wallet = commands.add_parser("wallet", help="a wallet's keys, and what needs their signature")
+    steps = wallet.add_subparsers(dest="step", metavar="STEP", required=True)
+
+    def step(name: str, text: str) -> argparse.ArgumentParser:
+        made = steps.add_parser(name, help=text)
+        _home(made)
+        made.set_defaults(run=_wallet_step)
+        return made
+
+    step("show", "the keys that are bound, and whether this home has them")
+    bind = step("bind", "make the wallet key of this home and bind it; from then on it must sign")
+    bind.add_argument("--recovery", action="store_true", help="bind recovery.key instead")
+    step("rotate", "replace the wallet key, signed by the old or the recovery key")
+    revoke = step("revoke", "revoke the wallet key")
+    revoke.add_argument("--recovery", action="store_true", help="revoke the recovery key instead")
+    send = step("send", "pay another party")
+    send.add_argument("--to", required=True, help="the payee's short name")
+    send.add_argument("--memo", default="", help="a note; it is neither signed nor in the log")
+    for name, text in (("stake", "stake FLAI or an SDT"), ("unstake", "take staked tokens back")):
+        step(name, text)
+    for name in ("send", "stake", "unstake"):
+        steps.choices[name].add_argument("--asset", required=True, help="FLAI, USDC, SDT-…")
+        steps.choices[name].add_argument("--amount", required=True, help="tokens, like 12.50")
+        steps.choices[name].add_argument("--idempotency-key", help="the same one never pays twice")
+    vote = step("vote", "vote on a proposal")
+    vote.add_argument("--proposal", required=True, help="the proposal's id")
+    vote.add_argument("--support", required=True, choices=["for", "against", "abstain"])
+    propose = step("propose", "make a proposal")
+    propose.add_argument("--dao", required=True, help="the SubDAO's short name")
+    propose.add_argument("--kind", required=True, help="what is proposed: subdaos.set_price, …")
+    propose.add_argument("--payload", required=True, help="JSON, as the action writes it")
+    propose.add_argument("--title", required=True)
+
+
+def _wallet_step(options: argparse.Namespace) -> int:
+    from workers.client.wallet import RECOVERY, WALLET, Wallet
+
+    wallet = Wallet(Home(options.home))
+    purpose = RECOVERY if getattr(options, "recovery", False) else WALLET
+    if options.step in ("stake", "unstake", "send"):
+        moved = {"asset": options.asset, "amount_micro": _micro(options.amount)}
+        moved["key"] = options.idempotency_key
+        if options.step == "send":
+            made = wallet.send(to=options.to, memo=options.memo, **moved)
+        else:
+            made = wallet.stake(back=options.step == "unstake", **moved)
+        print(f"Done: transfer {made['id']}.")
+    elif options.step == "vote":
+        wallet.vote(proposal=options.proposal, support=options.support)
+        print(f"Your vote “{options.support}” is counted.")
+    elif options.step == "propose":
+        made = wallet.propose(
+            dao=options.dao,
+            kind=options.kind,
+            payload=_object(options.payload),
+            title=options.title,
+        )
+        print(f"Proposed: {made['id']}.")
+    else:
+        if options.step != "show":
+            getattr(wallet, options.step)(*([] if options.step == "rotate" else [purpose]))
+        _print_keys(wallet)
+    return 0
+
+
+def _print_keys(wallet: Any) -> None:
+    from apps.protocol.wire import public_hex
+
+    state = wallet.show()
+    for purpose, key in state["keys"].items():
+        here = key in map(public_hex, wallet.home.wallet_keys(purpose))
+        print(f"{purpose:9} {key}  {'in this home' if here else 'not in this home'}")
+    needed = "needs" if state["keyed"] else "needs no"
+    print(f"What this party pays, stakes, votes and proposes {needed} wallet key's signature.")
+
+
+def _micro(text: str) -> int:
+    """Tokens as micro-units, exactly. Raises: ClientError."""
+    whole, _, part = text.partition(".")
+    if not (whole.isascii() and whole.isdigit() and len(part) <= 6):
+        raise ClientError(f"{text} is no amount: write tokens, like 12.50.")
+    if part and not (part.isascii() and part.isdigit()):
+        raise ClientError(f"{text} is no amount: write tokens, like 12.50.")
+    return int(whole) * 1_000_000 + int(part.ljust(6, "0"))
+
+
+def _object(text: str) -> dict[str, Any]:
+    import json
+
+    try:
+        found = json.loads(text)
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise ClientError("The payload must be a JSON object.")
+    return found
 
 
 def _connect(options: argparse.Namespace) -> int:

@@ -5,6 +5,8 @@ connection.json  address of the server, written by `connect` (agent.toml's url g
 api.key          the API key of the organisation
 identity.key     Ed25519 seed that signs tickets and attestations
 reply.key        X25519 key that alone opens answers
+wallet.key       Ed25519 seed that signs payments, stakes, votes and proposals, once it is bound
+recovery.key     Ed25519 seed that signs changes of keys only; keep it elsewhere
 nodes.pin.json   fingerprints of the nodes that this site trusts, as their operators publish them
 peers.pin.json   public keys of the organisations that it computes with, from themselves
 queries/         sealed rows and reply keys of queries that may be asked again with the same key
@@ -92,6 +94,26 @@ class Home:
     def reply_key(self) -> X25519PrivateKey:
         """The key that opens sealed answers; made at first use."""
         return keys.hpke_key(self._key("reply.key"))
+
+    def wallet_key(self, purpose: str = "wallet") -> Ed25519PrivateKey:
+        """The wallet's key, or its recovery key; made at first use."""
+        return keys.signing_key(self._key(f"{purpose}.key"))
+
+    def wallet_keys(self, purpose: str) -> list[Ed25519PrivateKey]:
+        """The keys of this purpose that lie here, none made: the one after a rotation that was cut
+        off too."""
+        paths = [self.path / f"{name}.key" for name in (purpose, f"{purpose}.next")]
+        if purpose == "agent":
+            paths = [self.path / "identity.key"]
+        return [keys.signing_key(self._key(path.name)) for path in paths if path.exists()]
+
+    def next_wallet_key(self) -> Ed25519PrivateKey:
+        """The key that a rotation binds: written down before the server knows it."""
+        return keys.signing_key(self._key("wallet.next.key"))
+
+    def take_next_wallet_key(self) -> None:
+        """The rotation is done: the new key takes the old one's place."""
+        (self.path / "wallet.next.key").replace(self.path / "wallet.key")
 
     def _key(self, name: str) -> bytes:
         try:

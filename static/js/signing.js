@@ -1,0 +1,132 @@
+// Signs what a form asks for where a wallet key is bound. The form says its kind (data-sign); what is
+// signed is made here, from its fields, and shown before: a dialog with the facts and the very bytes.
+
+import { consent, message } from "./mpc/consent.js";
+import { canonical, demand } from "./mpc/wire.js";
+import { pairOf } from "./keystore.js";
+
+const LIFETIME_MS = 5 * 60_000;
+const AMOUNT = /^(\d{1,12})(?:\.(\d{0,6}))?$/;
+const utf8 = new TextDecoder();
+
+export const micro = (text) => {
+  const parts = AMOUNT.exec(text.replace(/[$,\s]/g, ""));
+  demand(parts, "malformed", "Write an amount like 12.50, with at most six decimals.");
+  return String(BigInt(parts[1]) * 1_000_000n + BigInt((parts[2] ?? "").padEnd(6, "0")));
+};
+
+const tokens = (amount) => {
+  const [value, part] = [BigInt(amount) / 1_000_000n, String(BigInt(amount) % 1_000_000n).padStart(6, "0")];
+  return `${value.toLocaleString("en-US")}.${part}`.replace(/(\.\d\d)(\d*?)0+$/, "$1$2");
+};
+
+const short = (text) => `${text.slice(0, 6)}…${text.slice(-4)}`;
+const staking = (form) => ({ asset: form.elements.asset.value, amount_micro: micro(form.elements.amount.value) });
+
+// kind → what is signed, from the form and the button that sent it.
+const PAYLOADS = {
+  "wallets.send": (form) => ({ to: form.dataset.to, asset: form.dataset.asset, amount_micro: form.dataset.amount }),
+  "wallets.stake": staking,
+  "wallets.unstake": staking,
+  "governance.vote": (form, button) => ({ proposal: form.dataset.proposal, support: button.value }),
+};
+
+// kind → the same in words, made from what is signed and from nothing else.
+const WORDS = {
+  "wallets.send": (x) => `Pay ${tokens(x.amount_micro)} ${x.asset} to the party ${short(x.to)}`,
+  "wallets.stake": (x) => `Stake ${tokens(x.amount_micro)} ${x.asset}`,
+  "wallets.unstake": (x) => `Unstake ${tokens(x.amount_micro)} ${x.asset}`,
+  "governance.vote": (x) => `Vote “${x.support}” on the proposal ${short(x.proposal)}`,
+  "keys.bind": (x) => `Make ${short(x.public_key)} your ${x.purpose} key`,
+  "keys.revoke": (x) => `Revoke your ${x.purpose} key ${short(x.public_key)}`,
+};
+
+const element = (name, text = "", attributes = {}) => {
+  const made = document.createElement(name);
+  made.textContent = text;
+  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
+  return made;
+};
+
+// A modal dialog; resolves to whether its first button was pressed.
+export const ask = (title, parts, yes, no = "Cancel") =>
+  new Promise((resolve) => {
+    const dialog = element("dialog", "", { class: "sign", "aria-labelledby": "sign-title" });
+    const buttons = element("div", "", { class: "actions" });
+    const answer = (text, style, value) => {
+      const button = element("button", text, { type: "button", class: style });
+      button.addEventListener("click", () => dialog.close(value));
+      buttons.append(button);
+    };
+    if (yes) answer(yes, "button", "yes");
+    answer(no, "button quiet", "no");
+    dialog.append(element("h2", title, { id: "sign-title" }), ...parts, buttons);
+    dialog.addEventListener("close", () => {
+      dialog.remove();
+      resolve(dialog.returnValue === "yes");
+    });
+    document.body.append(dialog);
+    dialog.showModal();
+  });
+
+export const tell = (title, text) => ask(title, [element("p", text)], "", "Close");
+
+// The party's keys and its next nonce, as the server has them now.
+export const mine = async () => {
+  const answer = await fetch("/api/v1/wallet/keys/", { headers: { Accept: "application/json" } });
+  demand(answer.ok, "unreachable", "Your keys could not be read from the site. Nothing was sent; try again.");
+  return answer.json();
+};
+
+// Shows exactly what will be signed, then signs. `signer`: { key, privateKey }. Null when declined.
+export const signed = async (signer, state, kind, payload) => {
+  const said = {
+    pid: state.pid, kind, payload, key: signer.key, nonce: state.next_nonce, expires_at: Date.now() + LIFETIME_MS,
+  };
+  const bytes = element("details", "", { class: "more" });
+  bytes.append(
+    element("summary", "Exactly these bytes"),
+    element("pre", utf8.decode(canonical(message(said))), { tabindex: "0" }),
+  );
+  const facts = [
+    element("p", WORDS[kind](payload), { class: "lead" }),
+    element("p", `Signed with the key ${short(signer.key)}, as its number ${said.nonce}; good for five minutes.`, { class: "soft" }),
+    bytes,
+  ];
+  return (await ask("You sign this", facts, "Sign")) ? consent(signer.privateKey, said) : null;
+};
+
+// The bound wallet key, if this browser has it; otherwise says what to do and gives null.
+export const walletSigner = async (state) => {
+  const key = state.keys.wallet;
+  const pair = key && (await pairOf(key));
+  if (pair) return { key, privateKey: pair.privateKey };
+  const text = key
+    ? `This wallet is bound to the key ${short(key)}, which is not in this browser. Open the browser where you made it, or do the same with python3 -m workers.client. Lost it? Use your recovery code on the wallet key's page.`
+    : "No key is bound to this wallet any more. Read the page again.";
+  await tell("This browser does not have your key", `${text} Nothing was sent.`);
+  return null;
+};
+
+const submit = async (form, button) => {
+  const payload = PAYLOADS[form.dataset.sign](form, button);
+  const state = await mine();
+  const signer = await walletSigner(state);
+  const word = signer && (await signed(signer, state, form.dataset.sign, payload));
+  if (!word) return;
+  const field = (name, value) => {
+    const made = element("input", "", { type: "hidden", name });
+    made.value = value;
+    form.append(made);
+  };
+  field("signed", JSON.stringify(word));
+  if (button?.name) field(button.name, button.value);
+  form.submit(); // past this listener
+};
+
+document.addEventListener("submit", (event) => {
+  const form = event.target;
+  if (!form.dataset.sign) return;
+  event.preventDefault();
+  submit(form, event.submitter).catch((error) => tell("Not signed", `${error.message} Nothing was sent.`));
+});

@@ -1,0 +1,125 @@
+"""The wallet of the command line against the real API: keys made, used, replaced, revoked."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from django.test import Client
+
+from apps.accounts.models import Party
+from apps.accounts.services import api_key_create, sign_up
+from apps.wallets.models import LogLeaf, Transfer
+from apps.wallets.services import faucet
+from workers.client import cli
+from workers.client.api import Api, ClientError
+from workers.client.home import Home
+from workers.client.replay import replay
+from workers.client.wallet import RECOVERY, Wallet
+
+pytestmark = pytest.mark.django_db
+MICRO = 1_000_000
+
+
+class OverDjango(httpx.BaseTransport):
+    """Requests answered by the site in this process."""
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        answer = Client().generic(
+            request.method,
+            request.url.raw_path.decode(),
+            request.read(),
+            content_type=request.headers.get("content-type", ""),
+            headers={k: v for k, v in request.headers.items() if k != "content-length"},
+        )
+        return httpx.Response(
+            answer.status_code, headers=dict(answer.items()), content=answer.content
+        )
+
+
+@pytest.fixture
+def ada(tmp_path: Path, monkeypatch: Any) -> tuple[Party, Home]:
+    user, party = sign_up(
+        email="ada@example.org", password="a long pass phrase 7", name="Ada", kind="person"
+    )
+    _, key = api_key_create(user=user, party=party)
+    home = Home(tmp_path / "ada")
+    home.connect(url="http://testserver", api_key=key)
+    monkeypatch.setattr(
+        Home, "api", lambda self: Api("http://testserver", key, transport=OverDjango())
+    )
+    for asset in ("USDC", "FLAI"):
+        faucet(party=party, asset=asset, amount_micro=10 * MICRO)
+    sign_up(email="bob@example.org", password="a long pass phrase 7", name="Bob", kind="person")
+    return party, home
+
+
+def said(capsys: Any, *words: str, status: int = 0) -> str:
+    assert cli.main(["wallet", *words]) == status
+    return str(capsys.readouterr().out)
+
+
+def findings() -> list[str]:
+    rows = LogLeaf.objects.order_by("id").values_list("data", flat=True)
+    return replay(json.loads(bytes(data)) for data in rows).findings.errors
+
+
+def test_a_wallet_is_bound_used_rotated_and_revoked_from_the_command_line(
+    ada: tuple[Party, Home], capsys: Any
+) -> None:
+    _, home = ada
+    at = ["--home", str(home.path)]
+    pay = ["send", *at, "--to", "bob", "--asset", "USDC", "--amount", "1.5"]
+    assert "needs no wallet key" in said(capsys, "show", *at)
+    said(capsys, *pay)
+    assert "needs wallet key" in said(capsys, "bind", *at)
+    said(capsys, "bind", *at, "--recovery")
+    for _ in range(2):
+        said(capsys, *pay, "--idempotency-key", "tea")
+    assert Transfer.objects.filter(kind="wallets.send").count() == 2
+    said(capsys, "stake", *at, "--asset", "FLAI", "--amount", "3")
+    said(capsys, "unstake", *at, "--asset", "FLAI", "--amount", "0.000001")
+    old = home.wallet_key().private_bytes_raw()
+    said(capsys, "rotate", *at)
+    assert home.wallet_key().private_bytes_raw() != old
+    assert said(capsys, "show", *at).count("in this home") == 2
+    said(capsys, *pay)
+    said(capsys, "revoke", *at)
+    said(capsys, *pay)
+    auths = [
+        json.loads(bytes(leaf.data))["body"].get("auth")
+        for leaf in LogLeaf.objects.filter(type="wallets.transfer").order_by("id")
+    ]
+    assert [a for a in auths if a] == ["api_key", *["key"] * 4, "api_key"]
+    assert findings() == []
+
+
+def test_a_rotation_that_was_cut_off_is_taken_up(ada: tuple[Party, Home], monkeypatch: Any) -> None:
+    _, home = ada
+    wallet = Wallet(home)
+    wallet.bind()
+    with monkeypatch.context() as cut:
+        cut.setattr(Home, "take_next_wallet_key", lambda self: None)
+        wallet.rotate()  # the server has the new key, the home died before it took it
+    wallet.stake(asset="FLAI", amount_micro=1)
+    wallet.rotate()
+    wallet.stake(asset="FLAI", amount_micro=1)
+    assert not (home.path / "wallet.next.key").exists() and findings() == []
+
+
+def test_a_home_without_the_key_says_where_to_go(ada: tuple[Party, Home], tmp_path: Path) -> None:
+    _, home = ada
+    Wallet(home).bind()
+    elsewhere = Wallet(Home(tmp_path / "elsewhere"))
+    for work in (
+        lambda: elsewhere.send(to="bob", asset="USDC", amount_micro=1),
+        elsewhere.rotate,
+        lambda: elsewhere.bind(RECOVERY),
+    ):
+        with pytest.raises(ClientError) as refused:
+            work()
+        assert refused.value.code == "no_key"
+    assert not Transfer.objects.filter(kind="wallets.send").exists()
