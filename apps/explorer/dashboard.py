@@ -82,6 +82,7 @@ def dashboard(request: HttpRequest) -> HttpResponse:
         "home",
         party=party,
         since=since,
+        first=request.user.visited_before_at is None,
         needs=needs,
         changed=changed[:SHOWN],
         to_spend_micro=money.get(("USDC", "main"), 0),
@@ -285,6 +286,7 @@ def _earned(party: Party, now: datetime, since: datetime) -> Earned:
     slot = Floor(Extract("created_at", "epoch") / Value(width_s, FloatField()))
     rows = (
         Transfer.objects.filter(credit__owner=party, kind__in=EARNED, phase="single")
+        .filter(credit__asset__code="USDC")
         .order_by()
         .annotate(slot=slot)
         .values_list("slot")

@@ -10,6 +10,7 @@ from django.http import Http404, HttpRequest, HttpResponse
 
 from apps.accounts.models import Party
 from apps.explorer.page import PAGE_SIZE, paged, show
+from apps.explorer.wallet import KINDS, PHASES
 from apps.protocol import merkle
 from apps.wallets import log
 from apps.wallets.models import LogLeaf
@@ -18,17 +19,43 @@ from apps.wallets.selectors import transfers_of
 WORDS = {
     "wallets.transfer": "Transfer",
     "wallets.asset": "New asset",
-    "governance.proposed": "Proposal made",
-    "governance.voted": "Vote cast",
+    "wallets.closed": "Account closed",
+    "accounts.signing_key": "Signing key bound",
+    "governance.proposal": "Proposal made",
+    "governance.snapshot": "Weights taken for a vote",
     "governance.vote": "Vote cast",
+    "governance.concluded": "Vote ended",
     "governance.executed": "Proposal executed",
+    "governance.canceled": "Proposal taken back",
+    "governance.expired": "Proposal expired",
     "rfms.submitted": "Request submitted",
     "rfms.taken_back": "Request taken back",
+    "rfms.approved": "Request approved",
+    "rfms.rejected": "Request not approved",
     "rfms.awarded": "Request awarded",
-    "rfms.pledged": "Pledge",
+    "rfms.failed": "Request's target missed",
+    "rfms.pledged": "Pledge made",
+    "rfms.returned": "Pledge given back",
+    "participants.application": "Application filed",
+    "participants.whitelisted": "Participants let in",
+    "participants.removed": "Participants removed",
+    "subdaos.founded": "SubDAO founded",
+    "subdaos.params": "Rules changed",
+    "subdaos.paid": "Paid from a treasury",
+    "subdaos.sbgt": "Points earned",
+    "training.round_opened": "Round opened",
+    "training.normalised": "Sums opened for normalising",
     "training.scored": "Round scored",
+    "training.round_void": "Round void",
+    "training.round_failed": "Round failed",
+    "training.version_accepted": "Version accepted",
+    "training.version_rejected": "Version rejected",
+    "listings.opened": "Model on sale",
+    "listings.query_held": "Prediction asked",
+    "listings.query_settled": "Prediction answered",
+    "listings.query_released": "Prediction released",
     "listings.epoch_settled": "Epoch settled",
-    "compute.receipt": "Receipt of a node",
+    "compute.node_claimed": "Node claimed",
 }
 
 
@@ -97,11 +124,23 @@ def entry(request: HttpRequest, index: int) -> HttpResponse:
 
 def _entry(leaf: LogLeaf) -> dict[str, Any]:
     content = json.loads(bytes(leaf.data))
-    return {
+    body = content["body"]
+    word = WORDS.get(leaf.type, leaf.type.split(".")[-1].replace("_", " ").capitalize())
+    entry = {
         "index": leaf.seq,
         "type": leaf.type,
-        "word": WORDS.get(leaf.type, leaf.type.split(".")[-1].replace("_", " ").capitalize()),
+        "word": word,
         "at": content["at"],
-        "body": content["body"],
+        "body": body,
         "hash": bytes(leaf.hash).hex(),
     }
+    if leaf.type == "wallets.transfer":
+        phase = PHASES.get(body["phase"], "")
+        kind = KINDS.get(body["kind"], word)
+        # An account's name ends in its asset: pid/purpose/asset.
+        entry |= {
+            "word": f"{kind}, {phase}" if phase else kind,
+            "amount_micro": body["amount_micro"],
+            "asset": body["debit"].rsplit("/", 1)[-1],
+        }
+    return entry

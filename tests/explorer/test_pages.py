@@ -8,6 +8,8 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
+from apps.explorer.templatetags.flai import with_places
+from apps.wallets.models import LogLeaf
 from tests.explorer import pages
 from tests.explorer import world as worlds
 from tests.support.browser import NoBrowser, chromium_path
@@ -169,3 +171,14 @@ def test_without_chromium_the_failure_names_the_remedy(monkeypatch: pytest.Monke
     monkeypatch.setenv("PATH", "/nonexistent")
     with pytest.raises(NoBrowser, match="apt-get install chromium"):
         chromium_path()
+
+
+def test_ids_in_an_entry_lead_to_their_pages(built: worlds.World) -> None:
+    """Only ids become links, and whatever else a text holds is escaped."""
+    pid = "ab" * 16
+    text = with_places(f'{{"x": "<b>{pid}</b>", "n": "{"1" * 31}", "id": "{built.open_vote.id}"}}')
+    assert f'<a href="/search/?q={pid}">{pid}</a>' in text
+    assert "<b>" not in text and text.count("<a ") == 2
+    leaf = LogLeaf.objects.filter(type="wallets.transfer", seq__isnull=False).first()
+    page = Client().get(reverse("explorer:log-entry", args=[leaf.seq])).content.decode()
+    assert f"/search/?q={leaf.ref_id}" in page

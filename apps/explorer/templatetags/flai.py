@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -12,7 +13,7 @@ from django.conf import settings
 from django.forms import BoundField
 from django.urls import reverse
 from django.utils.dateparse import parse_datetime
-from django.utils.html import format_html_join
+from django.utils.html import escape, format_html, format_html_join
 from django.utils.safestring import mark_safe
 
 from apps.core import clock
@@ -268,6 +269,20 @@ def short_hash(value: object) -> str:
 @register.filter
 def pretty_json(value: object) -> str:
     return json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, default=str)
+
+
+_IDS = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|\b[0-9a-f]{32}(?:[0-9a-f]{32})?\b")
+
+
+@register.filter
+def with_places(text: str) -> str:
+    """A text whose ids, pseudonyms and hashes lead to what the search finds under them."""
+    parts, at = [], 0
+    for found in _IDS.finditer(text):
+        url = f"{reverse('explorer:search')}?q={found[0]}"
+        parts.append(format_html('{}<a href="{}">{}</a>', text[at : found.start()], url, found[0]))
+        at = found.end()
+    return mark_safe("".join(parts) + escape(text[at:]))
 
 
 @register.filter
