@@ -53,6 +53,8 @@ UNSTAKE_DELAY_S = _seconds("FLAI_UNSTAKE_DELAY_S", 7 * 86_400)
 VOTING_PERIOD_MIN_S = _seconds("FLAI_VOTING_PERIOD_MIN_S", 3600)
 # Requests a minute of one key, person or address.
 RATE_PER_MINUTE = _count("FLAI_RATE_PER_MINUTE", 12_000)
+# What nodes answer at most in one query, unless their operators' policy.json says otherwise.
+ROWS_PER_QUERY = _count("FLAI_ROWS_PER_QUERY", 100)
 DEBUG = _flag("FLAI_DEBUG")
 
 _secret_key_file = _path("FLAI_SECRET_KEY_FILE", FLAI_HOME / "secrets" / "django.key")

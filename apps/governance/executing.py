@@ -18,6 +18,7 @@ from apps.core.errors import Conflict, DomainError
 from apps.core.events import emit
 from apps.core.live import changed
 from apps.core.permissions import Denied, ensure
+from apps.core.sweeping import each
 from apps.core.transactions import durable
 from apps.core.wake import wake
 from apps.governance import events
@@ -187,7 +188,7 @@ def advance(*, proposal_id: UUID | str, now: datetime) -> State:
 
 
 def sweep_due(now: datetime, *, limit: int = 50) -> int:
-    """The net below the wake-ups: advance what is due. Returns how many were looked at."""
+    """The net below the wake-ups: advance what is due. Returns how many that was."""
     due = (
         Proposal.objects.filter(canceled_at=None, executed_at=None)
         .filter(
@@ -196,13 +197,12 @@ def sweep_due(now: datetime, *, limit: int = 50) -> int:
             | Q(execute_after__lte=now)
         )
         .order_by("voting_ends_at")
-        .values_list("id", flat=True)[:limit]
     )
-    done = 0
-    for proposal_id in list(due):
-        try:
-            advance(proposal_id=proposal_id, now=now)
-        except Exception:  # one proposal's trouble is not the others'
-            logger.exception("sweep of proposal %s failed", proposal_id)
-        done += 1
-    return done
+    return each(
+        due,
+        lambda proposal_id: advance(proposal_id=proposal_id, now=now),
+        now=now,
+        limit=limit,
+        log=logger,
+        what="sweep of proposal",
+    )

@@ -25,6 +25,7 @@ from apps.core.serial import MicroField, checked
 from apps.listings import examples, quoting, running, selectors, services
 from apps.listings.models import Query
 from apps.listings.waiting import ended_within
+from apps.protocol.circuits.logistic_infer import ROWS_MAX
 
 PREFER = OpenApiParameter(
     "Prefer",
@@ -91,7 +92,7 @@ class InferenceSerializer(serializers.Serializer[Any]):
 
 
 class QuoteRequestSerializer(serializers.Serializer[Any]):
-    rows = serializers.IntegerField(min_value=1, max_value=services.ROWS_MAX)
+    rows = serializers.IntegerField(min_value=1, max_value=ROWS_MAX)
 
 
 class QuoteSerializer(serializers.Serializer[Any]):
@@ -263,7 +264,7 @@ class QuotasView(APIView):
                     "used": used_now(request),
                     "window_s": WINDOW_S,
                 },
-                "rows_per_inference": services.ROWS_MAX,
+                "rows_per_inference": settings.ROWS_PER_QUERY,
                 "waiting": selectors.waiting_of(party),
                 "waiting_max": services.WAITING_MAX,
             }

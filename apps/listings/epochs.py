@@ -93,8 +93,10 @@ def epochs_settle(*, now: datetime, limit: int = 20) -> int:
     """Settle epochs that are over, each for itself. Returns how many."""
     due = Epoch.objects.filter(closed_at=None, ends_at__lte=now).order_by("ends_at")
     return each(
-        due.values_list("id", flat=True)[:limit],
+        due,
         lambda epoch_id: epoch_settle(epoch_id=epoch_id, now=now),
+        now=now,
+        limit=limit,
         log=logger,
         what="settlement of epoch",
     )

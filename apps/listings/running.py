@@ -70,8 +70,10 @@ def queries_expire(*, now: datetime, limit: int = 100) -> int:
         state__in=(Query.State.HELD, Query.State.RUNNING), expires_at__lte=now
     ).order_by("expires_at")
     return each(
-        due.values_list("id", flat=True)[:limit],
+        due,
         lambda query_id: _expire(query_id, now),
+        now=now,
+        limit=limit,
         log=logger,
         what="expiry of query",
     )

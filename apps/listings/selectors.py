@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
+from django.conf import settings
 from django.db.models import QuerySet
 
 from apps.accounts.models import Party
@@ -66,6 +67,7 @@ def listing_json(listing: Listing, nodes: Sequence[Node] | None = None) -> Json:
         "price_micro": str(price_micro(listing)),
         "currency": CURRENCY,
         "resolution": held.resolution,
+        "rows_per_query": settings.ROWS_PER_QUERY,
         "features": dao.params["schema"]["features"],
         "label": dao.params["label"],
         "normalisation": held.normalisation,

@@ -41,6 +41,7 @@ OPENINGS_DOMAIN = "flai/openings/v1"
 
 MAX_INPUTS = 4096
 MAX_DEADLINE_S = 3600
+STAGED_FOR_S = 86_400  # after its scope's expiry, a result may still be committed so long
 
 _NODE_FIELDS = {
     "v",

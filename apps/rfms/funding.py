@@ -19,6 +19,7 @@ from apps.core.events import emit
 from apps.core.ids import effect_of
 from apps.core.live import changed
 from apps.core.permissions import ensure
+from apps.core.sweeping import each
 from apps.core.transactions import durable
 from apps.core.wake import wake
 from apps.participants import selectors as participants
@@ -237,23 +238,21 @@ def close_due(*, rfm_id: uuid.UUID | str, now: datetime) -> bool:
 def sweep_due(now: datetime, *, limit: int = 50) -> int:
     """The net below the wake-ups: full crowdfunds to award, deadlines passed, refunds to go on.
 
-    Returns how many were looked at.
+    Returns how many it got through.
     """
     due = (
         Crowdfund.objects.filter(awarded_at=None, refunded_at=None)
         .filter(Q(filled_at__isnull=False) | Q(deadline_at__lte=now) | Q(failed_at__isnull=False))
         .order_by("deadline_at")
-        .values_list("rfm_id", flat=True)[:limit]
     )
-    done = 0
-    for rfm_id in list(due):
-        try:
-            if not _awarded(rfm_id, now):
-                close_due(rfm_id=rfm_id, now=now)
-        except Exception:  # one request's trouble is not the others'
-            logger.exception("sweep of rfm %s failed", rfm_id)
-        done += 1
-    return done
+
+    def step(fund_id: uuid.UUID) -> bool:
+        rfm_id = Crowdfund.objects.values_list("rfm_id", flat=True).get(pk=fund_id)
+        if not _awarded(rfm_id, now):
+            close_due(rfm_id=rfm_id, now=now)
+        return True
+
+    return each(due, step, now=now, limit=limit, log=logger, what="sweep of crowdfund")
 
 
 def _awarded(rfm_id: uuid.UUID | str, now: datetime) -> bool:

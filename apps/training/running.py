@@ -7,7 +7,7 @@ harmless when repeated; whoever dies in between is followed by the sweep.
 from __future__ import annotations
 
 import logging
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from apps.accounts.models import Party
@@ -21,6 +21,7 @@ from apps.core.transactions import durable
 from apps.core.wake import wake
 from apps.governance.services import propose_by_system
 from apps.protocol import decay
+from apps.protocol.jobs import STAGED_FOR_S
 from apps.protocol.normalise import public_constants
 from apps.protocol.tally import State
 from apps.subdaos.selectors import points_at
@@ -40,6 +41,10 @@ from apps.wallets import log
 
 logger = logging.getLogger(__name__)
 WORK_UNITS_A_ROUND = 1
+GONE = (
+    "A node is gone and has not kept its part of the result: {text} No version came of this round; "
+    "what the sites sent is not used, and nobody is paid or charged for it."
+)
 LOST = "unknown_job"  # a node's answer to a commit of what it does not have
 POINT_MICRO = 1_000_000
 
@@ -108,30 +113,42 @@ def _claim(round_id: Any) -> tuple[Job, list[str]] | None:
 def _not_now(round_id: Any, job: Job, error: control.ControlError) -> None:
     """Try again later, unless a node refused or the round is out of time.
 
-    A result that all nodes have signed for is given up only when a node has lost its part of it and
-    the round is over: the node's operator may still bring its store back until then.
+    A result that all nodes have signed for is given up when a node has lost its part of it and the
+    round is over: the node's operator may still bring its store back until then. Or when a node is
+    away for as long as the others keep what is staged: nobody could complete the result after that.
     """
     now = clock_now()
     with durable():
         held = lock_round(round_id)
         late, retryable = now >= job.expires_at, isinstance(error, control.Retryable)
         if job.state == JobState.COMMITTING:
-            again = not (late and error.code == LOST)
+            kept_until = job.expires_at + timedelta(seconds=STAGED_FOR_S)
+            again = now < kept_until and not (late and error.code == LOST)
+            if not again and retryable:
+                error = control.Final("node_gone", GONE.format(text=error.text))
         else:
             again = retryable and not late
         if again:
             if compute.job_postponed(job, error, now=now) is not None:
-                text = (
-                    f"{error.text} It will be tried again."
-                    if retryable
-                    else f"A node does not keep the result: {error.text}"
-                )
-                note_once(held, text, now)
+                note_once(held, _why_again(job, error), now)
                 if retryable and not late:
                     wake("flai.run_round", held.id, eta=job.due_at)
         elif compute.job_failed(job, code=error.code, reason=error.text, now=now):
             round_fail(held, reason=error.text, now=now)
         held.save()
+
+
+def _why_again(job: Job, error: control.ControlError) -> str:
+    """What the round page says while the nodes are asked once more, and until when they are."""
+    if not isinstance(error, control.Retryable):
+        return f"A node does not keep the result: {error.text}"
+    if job.state != JobState.COMMITTING:
+        return f"{error.text} It will be tried again."
+    until = job.expires_at + timedelta(seconds=STAGED_FOR_S)
+    return (
+        f"All nodes have signed the result, but one is away before it kept its part: {error.text} "
+        f"It is asked again until {until:%Y-%m-%d %H:%M} UTC; then the round fails."
+    )
 
 
 def _record(round_id: Any, job: Job) -> None:
@@ -281,7 +298,7 @@ def version_reject(*, version_id: Any, now: datetime) -> bool:
     return True
 
 
-def versions_reject_defeated(*, now: datetime) -> int:
+def versions_reject_defeated(*, now: datetime, limit: int = 100) -> int:
     """Versions whose vote is over without success, in case an event went missing."""
     ended = (State.DEFEATED, State.EXPIRED, State.CANCELED)
     open_votes = ModelVersion.objects.filter(
@@ -289,8 +306,10 @@ def versions_reject_defeated(*, now: datetime) -> int:
     ).select_related("proposal")
     lost = [v.id for v in open_votes if v.proposal.state(now) in ended]
     return each(
-        lost,
+        ModelVersion.objects.filter(id__in=lost).order_by("created_at"),
         lambda version_id: version_reject(version_id=version_id, now=now),
+        now=now,
+        limit=limit,
         log=logger,
         what="rejection of version",
     )

@@ -212,8 +212,10 @@ def rounds_expire(*, now: datetime, limit: int = 20) -> int:
     """Fail rounds that ran out of time while waiting for shares; says whose are missing."""
     due = Round.objects.filter(phase__in=WAITING_PHASES, expires_at__lte=now).order_by("expires_at")
     return each(
-        due.values_list("id", flat=True)[:limit],
+        due,
         lambda round_id: _expire(round_id, now),
+        now=now,
+        limit=limit,
         log=logger,
         what="expiry of round",
     )

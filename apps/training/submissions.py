@@ -6,6 +6,8 @@ import json
 from datetime import datetime, timedelta
 from typing import Any
 
+from django.db import IntegrityError, transaction
+
 from apps.accounts.models import Party
 from apps.compute import control
 from apps.compute.selectors import members_by_fingerprint
@@ -63,7 +65,7 @@ def share_submit(
     with durable():
         held = lock_round(round_id)
         member = _member(held, party)
-        earlier = Submission.objects.filter(share_id=ticket.share_id).first()
+        earlier = _with_share(ticket.share_id)
         if earlier is not None:
             same = (earlier.round_id, earlier.party_id, earlier.ticket_id) == (
                 held.id,
@@ -72,7 +74,7 @@ def share_submit(
             )
             if same and earlier.state != Submission.State.REFUSED:
                 return earlier, False
-            raise Conflict("share_id_taken", "This share_id is in use; choose a new one.")
+            raise share_id_taken()
         if held.phase not in (Phase.MOMENTS, Phase.UPDATES):
             raise Conflict("not_accepting", f"The round takes no shares while it is {held.phase}.")
         _compare(held, member, ticket)
@@ -82,17 +84,21 @@ def share_submit(
             .exists()
         ):
             raise Conflict("already_submitted", f"You have submitted your {ticket.slot} already.")
-        submission = Submission.objects.create(
-            round=held,
-            stage=held.stage,
-            slot=ticket.slot,
-            party=party,
-            share_id=ticket.share_id,
-            ticket=upload["ticket"],
-            ticket_id=ticket.id,
-            upload=json.dumps(upload, separators=(",", ":")).encode(),
-            due_at=now,
-        )
+        try:
+            with transaction.atomic():
+                submission = Submission.objects.create(
+                    round=held,
+                    stage=held.stage,
+                    slot=ticket.slot,
+                    party=party,
+                    share_id=ticket.share_id,
+                    ticket=upload["ticket"],
+                    ticket_id=ticket.id,
+                    upload=json.dumps(upload, separators=(",", ":")).encode(),
+                    due_at=now,
+                )
+        except IntegrityError:  # another round, whose lock is not ours, took it in this instant
+            raise share_id_taken() from None
         log.append(
             "training.share_received",
             {
@@ -107,6 +113,14 @@ def share_submit(
         changed(f"round:{held.id}")
         wake("flai.deliver_share", submission.id)
     return submission, True
+
+
+def share_id_taken() -> Conflict:
+    return Conflict("share_id_taken", "This share_id is in use; choose a new one.")
+
+
+def _with_share(share_id: str) -> Submission | None:
+    return Submission.objects.filter(share_id=share_id).first()
 
 
 def share_deliver(*, submission_id: Any) -> bool:

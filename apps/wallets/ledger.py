@@ -177,8 +177,10 @@ def sweep_expired(*, now: datetime, limit: int = 200) -> int:
     """Void up to `limit` holds that have expired, each in its own transaction. Returns how many."""
     due = Hold.objects.filter(expires_at__lte=now).order_by("expires_at")
     return each(
-        due.values_list("transfer_id", flat=True)[:limit],
+        due,
         lambda pending_id: _void_expired(pending_id, now),
+        now=now,
+        limit=limit,
         log=logger,
         what="expiry of hold",
     )

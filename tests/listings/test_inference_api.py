@@ -13,6 +13,7 @@ from apps.core.prefer import preferred_wait_s
 from apps.listings import running, services
 from apps.listings.models import Query
 from apps.subdaos.models import Dao
+from apps.wallets.models import Hold
 from tests.listings.test_queries import ROWS, balance, charges, client_of
 from tests.support.market import PRICE, drain
 
@@ -95,6 +96,19 @@ def test_what_the_nodes_have_begun_is_not_cancelled(sale) -> None:
     settled = client.post(made.headers["Location"] + "cancel/")
     assert (settled.status_code, settled.json()["code"]) == (409, "already_running")
     assert balance(sale) == (10_000_000 - PRICE, 0)
+
+
+def test_more_rows_than_nodes_answer_are_neither_quoted_nor_sold(sale, settings) -> None:
+    settings.ROWS_PER_QUERY = 1
+    client = client_of(sale)
+    listing = f"/api/v1/listings/{sale.listing.slug}/"
+    assert client.get(listing).json()["rows_per_query"] == 1
+    assert client.post(f"{listing}quote/", {"rows": 1}).status_code == 200
+    refused = client.post(f"{listing}quote/", {"rows": 2})
+    assert (refused.status_code, refused.json()["code"]) == (422, "too_many_rows")
+    asked = buy(sale, client, rows=2)
+    assert (asked.status_code, asked.json()["code"]) == (422, "too_many_rows")
+    assert not Query.objects.exists() and not Hold.objects.exists()
 
 
 def test_a_quoted_price_holds_and_another_is_refused(sale) -> None:

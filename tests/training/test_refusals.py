@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from types import SimpleNamespace
 
 import pytest
 
@@ -11,10 +12,13 @@ from apps.compute.models import Job
 from apps.compute.selectors import jobs_due
 from apps.core.clock import now
 from apps.core.errors import DomainError
+from apps.protocol.jobs import STAGED_FOR_S
 from apps.training import running, selectors, services, submissions
-from apps.training.models import Round, Submission
+from apps.training.models import ModelVersion, Round, Submission
+from apps.wallets.models import Transfer
 from tests.support.market import Market, drain
 from tests.support.nodes import NodeSet
+from workers.mpc import sealing
 
 
 def refusal(call) -> DomainError:
@@ -213,6 +217,58 @@ def test_a_round_whose_result_a_node_has_lost_fails_when_its_time_is_over(
     assert (held.phase, held.round_job.state) == ("failed", "failed")
     assert "no result of that job" in held.reason
     assert services.why_not(held.dao) is None  # another round can be opened
+
+
+def test_a_node_gone_between_staging_and_commit_ends_the_round_by_a_deadline(
+    market, monkeypatch
+) -> None:
+    """All have signed, one never comes back: the page says until when; then all of it fails."""
+    held = market.whitelist()
+    market.normalise(held)
+    market.share_updates(held)
+    for submission in Submission.objects.filter(state="received"):
+        submissions.share_deliver(submission_id=submission.id)
+
+    def away(*_: object) -> None:
+        raise control.Retryable("node_down", "Node House One does not answer.")
+
+    def again_at(time) -> Round:
+        Job.objects.filter(round=held).update(lease_until=now())
+        monkeypatch.setattr(running, "clock_now", lambda: time)
+        running.round_run(round_id=held.id)
+        return Round.objects.get(pk=held.pk)
+
+    money = Transfer.objects.count()
+    monkeypatch.setattr(control, "commit", away)
+    assert running.round_run(round_id=held.id) is False
+    expires_at = Job.objects.get(round=held).expires_at
+    waiting = again_at(expires_at + timedelta(seconds=STAGED_FOR_S - 1))
+    assert (waiting.phase, waiting.round_job.state) == ("computing", "committing")
+    until = f"{expires_at + timedelta(seconds=STAGED_FOR_S):%Y-%m-%d %H:%M} UTC"
+    assert until in waiting.progress[-1]["text"]
+    over = again_at(expires_at + timedelta(seconds=STAGED_FOR_S))
+    assert (over.phase, over.round_job.state) == ("failed", "failed")
+    assert over.round_job.error_code == "node_gone" and "Node House One" in over.reason
+    assert not ModelVersion.objects.exists() and not over.scores.exists()
+    assert not over.submissions.exclude(upload=None).exists()
+    assert Transfer.objects.count() == money
+    assert services.why_not(over.dao) is None  # another round can be opened
+
+
+def test_a_share_id_taken_in_the_same_instant_is_a_named_conflict(market, monkeypatch) -> None:
+    """Another round's transaction has just taken it, unseen by our look."""
+    held = market.whitelist()
+    one, other = market.custodians[:2]
+    with monkeypatch.context() as patch:
+        patch.setattr(sealing, "secrets", SimpleNamespace(token_bytes=bytes))
+        first = market.upload(held, one, "sums", market.sums(0))
+        second = market.upload(held, other, "sums", market.sums(1))
+    market.submit(held, one, first)
+    monkeypatch.setattr(submissions, "_with_share", lambda share_id: None)
+    with pytest.raises(DomainError) as refused:
+        market.submit(held, other, second)
+    assert (refused.value.code, refused.value.status) == ("share_id_taken", 409)
+    assert Submission.objects.get().party == one.party
 
 
 def test_a_version_that_is_voted_down_is_rejected_and_not_listed(market) -> None:

@@ -25,10 +25,9 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from apps.protocol import wire
+from apps.protocol.jobs import STAGED_FOR_S
 from workers.mpc.sealing import Words
 from workers.node.errors import NodeError, StartError, Unavailable
-
-STAGED_FOR_S = 86_400  # after its scope's expiry, a result may still be committed so long
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, body BLOB NOT NULL) STRICT;
