@@ -17,7 +17,6 @@ from django.db.models.expressions import RawSQL
 
 WORDS_MAX = 8
 WORD_LENGTH_MAX = 64
-RANKED_MAX = 1000
 # Letters and digits only: nothing that to_tsquery would read as an operator.
 _WORD = re.compile(r"[^\W_]+")
 
@@ -39,9 +38,6 @@ def matching(rows: QuerySet[Any], text: str) -> QuerySet[Any]:
     query = " && ".join([one] * len(asked))
     given = [form for word in asked for form in (f"{word}:*", word)]
     column = f'"{rows.model._meta.db_table}"."search"'
-    found = RawSQL(f"{column} @@ ({query})", given, BooleanField())
-    # A word that stands everywhere finds so many that ranking them all would take long.
-    some = rows.order_by().filter(found).values("pk")[:RANKED_MAX]
-    return rows.filter(pk__in=some).order_by(
+    return rows.filter(RawSQL(f"{column} @@ ({query})", given, BooleanField())).order_by(
         RawSQL(f"ts_rank({column}, {query})", given, FloatField()).desc(), "-pk"
     )
