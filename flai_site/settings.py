@@ -175,6 +175,7 @@ CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 CELERY_WORKER_ENABLE_REMOTE_CONTROL = False
 CELERY_BEAT_SCHEDULE = {
     "sweep": {"task": "flai.sweep", "schedule": 2.0, "options": {"expires": 2.0}},
+    "cosign_log": {"task": "flai.cosign_log", "schedule": 5.0, "options": {"expires": 5.0}},
     "sequence_log": {"task": "flai.sequence_log", "schedule": 1.0, "options": {"expires": 1.0}},
 }
 

@@ -13,7 +13,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from apps.accounts.permissions import ANY, acting_party
-from apps.compute import control, selectors, services
+from apps.compute import control, cosigning, selectors, services
 from apps.compute.models import Node
 from apps.core.clock import now
 from apps.core.serial import checked
@@ -50,6 +50,20 @@ class ClaimView(APIView):
         return Response(_node_json(node, None))
 
 
+class CosignedView(APIView):
+    """The newest head of the log that at least two nodes signed, with their signatures.
+
+    A node signs (domain flai/cosign/v1, {"v","size","root","at","log","node"}) only what goes on
+    from the head that it signed last.
+    """
+
+    key_scope = ANY
+
+    @extend_schema(responses=OpenApiTypes.OBJECT)
+    def get(self, request: Request) -> Response:
+        return Response(cosigning.cosigned_json())
+
+
 class JobView(APIView):
     """A job, its nodes, and what each of them signed about it."""
 
@@ -77,5 +91,6 @@ def _node_json(node: Node, healthy: bool | None) -> dict[str, Any]:
 urlpatterns = [
     path("nodes/", NodesView.as_view()),
     path("nodes/<str:fingerprint>/claim/", ClaimView.as_view()),
+    path("log/cosigned/", CosignedView.as_view()),
     path("jobs/<str:job_id>/", JobView.as_view()),
 ]

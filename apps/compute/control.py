@@ -161,6 +161,19 @@ def drop_share(members: Sequence[Member], upload: dict[str, Any]) -> None:
         _all(members, lambda member: _post(member, f"{path}/drop", content, timeout_s=15.0))
 
 
+def last_head(member: Member) -> dict[str, Any]:
+    """{"log", "size", "root"} that the node signed last. Raises: Retryable, Final."""
+    return _call(
+        member, lambda http: http.get(member.url + "/log/head", timeout=_patience(HEALTH_S))
+    )
+
+
+def cosign(member: Member, *, log: str, head: dict[str, Any], path: list[str]) -> dict[str, Any]:
+    """The node's signature over a head, shown the proof from its last. Raises: Retryable, Final."""
+    body = _encode({"log": log, "head": head, "path": path})
+    return _post(member, "/log/head", body, timeout_s=15.0)
+
+
 def health(members: Sequence[Member]) -> list[bool]:
     """Whether each node answers now."""
     return [taken is not None for taken in answer_times_ms(members)]
@@ -243,13 +256,24 @@ def _all(members: Sequence[Member], call: Callable[[Member], T]) -> list[T]:
 
 
 def _post(member: Member, path: str, body: bytes, *, timeout_s: float) -> dict[str, Any]:
-    try:
-        reply = client(member.certificate).post(
+    return _call(
+        member,
+        lambda http: http.post(
             member.url + path,
             content=body,
             headers={"content-type": "application/json"},
-            timeout=httpx.Timeout(timeout_s, connect=CONNECT_S),
-        )
+            timeout=_patience(timeout_s),
+        ),
+    )
+
+
+def _patience(timeout_s: float) -> httpx.Timeout:
+    return httpx.Timeout(timeout_s, connect=CONNECT_S)
+
+
+def _call(member: Member, ask: Callable[[httpx.Client], httpx.Response]) -> dict[str, Any]:
+    try:
+        reply = ask(client(member.certificate))
     except httpx.HTTPError:
         raise Retryable("node_down", f"{member.name} does not answer.") from None
     try:

@@ -34,6 +34,21 @@ class Node(BaseModel):
         return self.name
 
 
+class Cosignature(BaseModel):
+    """A node's signature over a head of the log."""
+
+    head = models.ForeignKey(
+        "wallets.TreeHead", models.PROTECT, related_name="cosignatures", db_column="size"
+    )
+    node = models.ForeignKey(Node, models.PROTECT, related_name="cosignatures")
+    signature = models.CharField(max_length=128)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["head", "node"], name="compute_cosignature_once")
+        ]
+
+
 class JobState(models.TextChoices):
     QUEUED = "queued"
     RUNNING = "running"

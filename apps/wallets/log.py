@@ -22,9 +22,9 @@ from apps.core.clock import unix_ms
 from apps.core.live import changed
 from apps.core.transactions import require_transaction
 from apps.protocol import merkle, wire
+from apps.protocol.heads import HEAD_DOMAIN, head_content
 from apps.wallets.models import LogLeaf, LogNode, TreeHead
 
-HEAD_DOMAIN = "flai/head/v1"
 BATCH_MAX = 20_000
 # One sequencer at a time in the whole cluster: "FLAI" "log" as two 32-bit words.
 SEQUENCER_LOCK = (0x464C4149, 0x6C6F67)
@@ -77,11 +77,6 @@ def log_key() -> Ed25519PrivateKey:
 def public_key() -> str:
     """The public half, 64 hex digits."""
     return wire.public_hex(log_key())
-
-
-def head_content(size: int, root: str, at_ms: int) -> dict[str, Any]:
-    """What a head's signature covers, with domain "flai/head/v1"."""
-    return {"v": 1, "size": size, "root": root, "at": at_ms}
 
 
 def head_latest() -> TreeHead | None:

@@ -10,7 +10,7 @@ import httpx
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from apps.protocol import merkle, wire
+from apps.protocol import heads, identity, jobs, merkle, wire
 from workers.client.api import Api
 from workers.client.replay import replay
 from workers.client.verify import HEAD_DOMAIN, Auditor, Report
@@ -114,11 +114,36 @@ class Server:
         self.key = Ed25519PrivateKey.generate()
         self.leaves = [wire.canonical(one) for one in leaves]
         self.served = list(self.leaves)
+        self.nodes: list[Ed25519PrivateKey] = []
+        self.signed: dict[str, Any] | None = None
+        self.at = 5
 
     def head(self) -> dict[str, Any]:
         hashes = [merkle.leaf_hash(data) for data in self.leaves]
-        content = {"v": 1, "size": len(hashes), "root": merkle.root(hashes).hex(), "at": 5}
+        content = {"v": 1, "size": len(hashes), "root": merkle.root(hashes).hex()}
+        content["at"] = self.at
         return content | {"signature": wire.sign(self.key, HEAD_DOMAIN, content)}
+
+    def cosigned(self) -> dict[str, Any] | None:
+        """What the nodes signed: this log's head, unless told otherwise."""
+        if not self.nodes:
+            return None
+        head = self.signed or self.head()
+        facts = heads.Head(head["size"], head["root"], head["at"])
+        log = wire.public_hex(self.key)
+        signatures = [
+            {
+                "node": fingerprint(node),
+                "signature": wire.sign(
+                    node,
+                    heads.COSIGN_DOMAIN,
+                    heads.cosign_content(facts, log=log, node=fingerprint(node)),
+                ),
+            }
+            for node in self.nodes
+        ]
+        descriptors = [descriptor(node, index) for index, node in enumerate(self.nodes)]
+        return head | {"cosignatures": signatures, "nodes": descriptors}
 
     def answer(self, request: httpx.Request) -> httpx.Response:
         path, query = request.url.path.removeprefix("/api/v1/log/"), request.url.params
@@ -126,6 +151,9 @@ class Server:
             return httpx.Response(200, json={"public_key": wire.public_hex(self.key)})
         if path == "head/":
             return httpx.Response(200, json=self.head())
+        if path == "cosigned/":
+            cosigned = self.cosigned()
+            return httpx.Response(200 if cosigned else 404, json=cosigned or {"code": "none"})
         if path == "entries/":
             start, end = int(query["start"]), int(query["end"])
             entries = [
@@ -142,9 +170,25 @@ class Server:
         path_ = merkle.proof(merkle.consistency_ranges(first, second), get)
         return httpx.Response(200, json={"path": [one.hex() for one in path_]})
 
-    def check(self, state: Path | None = None, key: str | None = None) -> Report:
+    def check(
+        self, state: Path | None = None, key: str | None = None, nodes: list[str] | None = None
+    ) -> Report:
         api = Api("http://log", transport=httpx.MockTransport(self.answer))
-        return Auditor(api, state=state, key=key).run()
+        return Auditor(api, state=state, key=key, nodes=nodes).run()
+
+
+def fingerprint(node: Ed25519PrivateKey) -> str:
+    return jobs.check_node(descriptor(node, 0))
+
+
+def descriptor(node: Ed25519PrivateKey, index: int) -> dict[str, Any]:
+    body = {
+        "v": 1, "index": index, "name": f"node {index}", "sign_key": wire.public_hex(node),
+        "hpke_key": "ab" * 32, "tls_cert": identity.certificate_pem(node, "node"),
+        "control": "127.0.0.1:1", "mesh": "127.0.0.1:2", "engines": ["ring"],
+        "circuits_hash": "cd" * 32, "release": "0",
+    }  # fmt: skip
+    return body | {"signature": wire.sign(node, jobs.NODE_DOMAIN, body)}
 
 
 def failed(report: Report) -> str:
@@ -203,3 +247,44 @@ def test_a_log_that_shrank_is_found(tmp_path: Path) -> None:
 def test_a_signed_log_that_breaks_the_rules_is_found() -> None:
     report = Server([transfer("1", ADA, BOB, 5)]).check()
     assert "insufficient_balance" in failed(report)
+
+
+def test_two_pinned_nodes_vouch_that_everybody_is_shown_this_log(tmp_path: Path) -> None:
+    server = Server(HONEST)
+    report = server.check()
+    assert report.ok and "only the server vouches" in report.checks[-1].text
+    server.nodes = [Ed25519PrivateKey.generate() for _ in range(3)]
+    pins = pins_of(server)
+    assert server.check(nodes=pins).ok
+    assert server.check(tmp_path / "s").ok and server.check(tmp_path / "s").ok
+
+    server.nodes = server.nodes[:1]  # too few, then none
+    assert "only 1 of the 2" in failed(server.check(nodes=pins))
+    assert "only 1 of the 2" in failed(server.check(tmp_path / "s"))
+    server.nodes = []
+    assert "no node has signed" in failed(server.check(nodes=pins))
+    server.nodes = [Ed25519PrivateKey.generate() for _ in range(3)]  # nodes of the server's own
+    assert "only 0 of the 2" in failed(server.check(nodes=pins))
+
+
+def test_a_log_that_the_nodes_did_not_sign_is_a_fork() -> None:
+    server = Server(HONEST)
+    server.nodes = [Ed25519PrivateKey.generate() for _ in range(3)]
+    pins = pins_of(server)
+    shown = server.head()
+    server.leaves[3] = wire.canonical(transfer("4", ADA, BOB, 69))  # at equal size, for this one
+    server.served, server.signed = list(server.leaves), shown
+    assert "it was forked" in failed(server.check(nodes=pins))
+    server.signed = shown | {"at": 6}
+    assert "malformed, or another log" in failed(server.check(nodes=pins))
+
+    late = Server(HONEST)
+    late.nodes = server.nodes
+    first = {"v": 1, "size": 1, "root": merkle.leaf_hash(late.leaves[0]).hex(), "at": 5}
+    late.signed = first | {"signature": wire.sign(late.key, HEAD_DOMAIN, first)}
+    late.at = 5 + 3_600_001
+    assert "have signed nothing for 60 minutes" in failed(late.check(nodes=pins_of(late)))
+
+
+def pins_of(server: Server) -> list[str]:
+    return [fingerprint(node) for node in server.nodes]

@@ -26,6 +26,7 @@ from apps.wallets import log
 from apps.wallets.models import LogLeaf
 from apps.wallets.services import send
 from tests.support.market import PRICE, Market, drain
+from tests.support.nodes import cosigned_anew
 from workers.client.api import Api
 from workers.client.earnings import settle
 from workers.client.replay import replay
@@ -217,12 +218,13 @@ def test_the_servers_own_settlement_replays_and_every_forgery_is_found(sold: Mar
 
 def test_a_round_is_what_its_nodes_signed_for(sold: Market) -> None:
     """φ, evidence and model of a round are the server's claim until its nodes' receipts bear it."""
+    cosigned_anew(sold.nodes)
     report = audit(sold)
     assert "1 rounds: φ, evidence and model are what the nodes signed for" in said(report)
     assert "that you gave" in said(report) and failed(report) == []
     assert "seen for the first time" in said(audit(sold, nodes=None))
-    [error] = failed(audit(sold, nodes=["00" * 32]))
-    assert "its nodes are others" in error
+    error, alone = failed(audit(sold, nodes=["00" * 32]))
+    assert "its nodes are others" in error and "only 0 of the 2 pinned nodes" in alone
 
     def evidence(job: dict[str, Any], body: dict[str, Any]) -> None:
         job["openings"]["auc_milli"] = body["evidence"]["auc_milli"] = 999

@@ -347,3 +347,16 @@ def three_nodes(tmp_path_factory: pytest.TempPathFactory) -> Any:
 @pytest.fixture(scope="session")
 def model(three_nodes: NodeSet) -> str:
     return trained_model(three_nodes)
+
+
+def cosigned_anew(nodes: Any) -> None:
+    """This test's log is another one than the last test's: the nodes sign it from here on."""
+    from apps.compute import cosigning
+    from apps.core.clock import now
+    from apps.wallets import log
+    from workers.node.__main__ import forget_log
+
+    for home in nodes.homes:
+        forget_log(home)
+    log.sequence(now=now())
+    cosigning.collect()

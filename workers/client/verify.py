@@ -4,7 +4,9 @@
 2. The newest head is signed by it; the head seen last time is a beginning of it.
 3. Every entry is fetched, hashed again, and their root is the head's.
 4. The entries are replayed: see `replay`.
-5. Each round's φ, evidence and model are what its nodes signed for, over the roster that the log
+5. t + 1 = 2 of the pinned nodes have signed a head that is a beginning of this log, so that nobody
+   is shown another one; with fewer, the report says that the server alone vouches for that.
+6. Each round's φ, evidence and model are what its nodes signed for, over the roster that the log
    names. The nodes are those that are pinned, or those of the first check.
 """
 
@@ -18,7 +20,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from apps.protocol import merkle, wire
+from apps.protocol import heads, merkle, wire
+from apps.protocol.heads import HEAD_DOMAIN
 from apps.protocol.jobs import OPENINGS_DOMAIN, JobError, check_node
 from apps.protocol.tickets import TicketError, check_roster, members_with_role
 from workers.client.api import Api, ClientError
@@ -26,8 +29,8 @@ from workers.client.earnings import Made
 from workers.client.nodes import signed_for
 from workers.client.replay import Replay
 
-HEAD_DOMAIN = "flai/head/v1"
 PAGE = 1000
+COSIGNED_WITHIN_MS = 3_600_000
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,7 @@ class Auditor:
         if self.state_path is not None:
             _try_writing(self.state_path)  # before the long work, not after it
         key = self._key()
+        cosigned = self._fetch_cosigned()  # first: the head that comes after is no shorter
         head = self.api.get("log/head/")
         if key is None or not self._head_signed(key, head):
             return self.report
@@ -94,6 +98,7 @@ class Auditor:
         )
         self._consistent(key, head, hashes)
         self._receipted(self._replayed(leaves))
+        self._cosigned(key, cosigned, head, hashes)
         if self.report.ok and self.state_path is not None:
             content = {"url": self.api.url, "key": key, "head": _head_facts(head)}
             content |= {"nodes": sorted(self.nodes)}
@@ -239,6 +244,63 @@ class Auditor:
             f"{len(made)} rounds: φ, evidence and model are what the nodes signed for (nodes "
             f"{', '.join(f'{node[:6]}…' for node in sorted(self.nodes)) or 'none yet'}, {how})",
             wrong[0] if wrong else "",
+        )
+
+    def _fetch_cosigned(self) -> dict[str, Any] | None:
+        try:
+            return dict(self.api.get("log/cosigned/"))
+        except ClientError as error:
+            if error.status == 404:
+                return None
+            raise
+
+    def _cosigned(
+        self, key: str, cosigned: dict[str, Any] | None, newest: dict[str, Any], hashes: list[bytes]
+    ) -> None:
+        """t + 1 of the trusted nodes signed a head of this very log, not long ago.
+
+        Without, the log could be shown to others in another form: that is said, and it is an error
+        where nodes are pinned.
+        """
+        pinned = bool(self.given_nodes or (self.known and self.known.get("nodes")))
+        alone = "only the server vouches that everybody is shown this same log"
+        if cosigned is None:
+            self.report.add(not pinned, f"no node has signed a head: {alone}",
+                            f"no node has signed a head of this log: {alone}")  # fmt: skip
+            return
+        try:
+            signed = {name: cosigned[name] for name in ("v", "size", "root", "at", "signature")}
+            head = heads.check_head(signed, log=key)
+            sign_keys = {check_node(node): node["sign_key"] for node in cosigned["nodes"]}
+            trusted = self.nodes if self.nodes or pinned else set(sign_keys)
+            found = heads.cosigners(
+                head, cosigned["cosignatures"], log=key, sign_keys=sign_keys, trusted=trusted
+            )
+            _, frontier, _ = merkle.extend(0, [], hashes[: head.size])
+            same = head.size <= len(hashes) and merkle.frontier_root(frontier).hex() == head.root
+        except (heads.HeadRefused, JobError, KeyError, TypeError, ValueError):
+            self.report.add(False, "", "the cosigned head is malformed, or another log's")
+            return
+        if not self.report.add(
+            same,
+            f"the cosigned head of {head.size} entries is a beginning of this log",
+            f"the nodes have signed another log than this one ({head.size} entries): it was forked",
+        ):
+            return
+        self.nodes |= set(found) if not pinned else set()
+        late_ms = int(newest["at"]) - head.at_ms
+        names = ", ".join(f"{node[:6]}…" for node in found)
+        need = heads.COSIGNERS_MIN
+        self.report.add(
+            len(found) >= need or not pinned,
+            f"{len(found)} nodes ({names}) signed the first {head.size} of {newest['size']} entries"
+            + ("" if pinned else ": compare them with what their operators publish"),
+            f"only {len(found)} of the {need} pinned nodes that it takes signed a head: {alone}",
+        )
+        self.report.add(
+            late_ms <= COSIGNED_WITHIN_MS,
+            "the nodes' last signature is recent",
+            f"the nodes have signed nothing for {late_ms // 60_000} minutes of this log: {alone}",
         )
 
 

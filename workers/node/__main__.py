@@ -1,8 +1,10 @@
-"""python -m workers.node --home DIR [init … | claim --party PID | answered]
+"""python -m workers.node --home DIR [init … | claim --party PID | answered | forget-log]
 
 init      make keys and descriptor (idempotent); prints the fingerprint
 claim     prints {"fingerprint", "signature"}: proves to the platform which party runs this node
 answered  prints how many rows each model was asked about, by UTC day, one JSON line each
+forget-log  the node cosigns another log from then on, or the same one from another beginning:
+          for a platform whose database was restored, once all operators have agreed to it
 (none)    run: one JSON line {"ready": true, …} on stdout once it listens
 
 Exit 3 with one line on stderr when something is wrong.
@@ -32,6 +34,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     claim = commands.add_parser("claim", help="prove which party runs this node")
     claim.add_argument("--party", required=True, metavar="PID")
     commands.add_parser("answered", help="rows that each model was asked about, by day")
+    commands.add_parser("forget-log", help="cosign from another beginning; operators agree on it")
     return parser.parse_args(arguments)
 
 
@@ -74,6 +77,19 @@ def answered(home: Path) -> list[dict[str, object]]:
         store.close()
 
 
+def forget_log(home: Path) -> dict[str, object]:
+    """Prints what is forgotten. The daemon may run: it reads its last head from the store."""
+    from workers.node import home as homes
+    from workers.node.heads import META
+    from workers.node.store import Store
+
+    store = Store(home / "store.sqlite", homes.load(home).store_key)
+    try:
+        return {"forgotten": store.forget_note(META)}
+    finally:
+        store.close()
+
+
 def print_line(content: dict[str, object]) -> None:
     print(json.dumps(content), flush=True)
 
@@ -86,6 +102,8 @@ def main(arguments: list[str] | None = None) -> int:
             print_line(init(home, options))
         elif options.command == "claim":
             print_line(claim(home, options.party))
+        elif options.command == "forget-log":
+            print_line(forget_log(home))
         elif options.command == "answered":
             for line in answered(home):
                 print_line(line)

@@ -22,6 +22,7 @@ from starlette.routing import Route
 from apps.protocol.wire import is_hex
 from workers.node import RELEASE
 from workers.node.errors import Malformed, NodeError, Unavailable
+from workers.node.heads import Heads
 from workers.node.home import Node
 from workers.node.jobs import Jobs
 from workers.node.shares import Shares
@@ -66,10 +67,11 @@ class Pool:
 class Control:
     """The HTTP application over one node's shares and jobs."""
 
-    def __init__(self, *, node: Node, shares: Shares, jobs: Jobs) -> None:
+    def __init__(self, *, node: Node, shares: Shares, jobs: Jobs, heads: Heads) -> None:
         self._descriptor = node.descriptor()
         self._shares = shares
         self._jobs = jobs
+        self._heads = heads
         self.job_pool = Pool("job", threads=JOB_THREADS, waiting=0)
         self.share_pool = Pool("share", threads=SHARE_THREADS, waiting=SHARES_WAITING_MAX)
         self.refusal_pool = Pool("refusal", threads=1, waiting=TURNED_AWAY_WAITING_MAX)
@@ -85,6 +87,8 @@ class Control:
                 Route("/jobs", _guarded(self.run_job), methods=["POST"]),
                 Route(f"{job}/commit", _guarded(self.commit), methods=["POST"]),
                 Route(job, _guarded(self.job), methods=["GET"]),
+                Route("/log/head", _guarded(self.last_head), methods=["GET"]),
+                Route("/log/head", _guarded(self.cosign), methods=["POST"]),
             ],
             exception_handlers={HTTPException: _http_error},
         )
@@ -142,6 +146,18 @@ class Control:
     async def job(self, request: Request) -> Response:
         job_id = _id(request, "job_id", "A job's id")
         return JSONResponse(await self.share_pool.run(self._jobs.state, job_id))
+
+    async def last_head(self, request: Request) -> Response:
+        return JSONResponse(await self.share_pool.run(self._heads.last))
+
+    async def cosign(self, request: Request) -> Response:
+        body = await _body(request, COMMIT_BYTES_MAX)
+
+        def run() -> Any:
+            asked = _fields(_parse(body), "log", "head", "path")
+            return self._heads.cosign(asked["log"], asked["head"], asked["path"])
+
+        return JSONResponse(await self.share_pool.run(run))
 
 
 def _guarded(handler: Handler) -> Handler:

@@ -64,6 +64,7 @@ def run(home: Path) -> None:
     from apps.protocol import identity
     from workers.mpc.mesh import Mesh, Peer
     from workers.node.control import Control
+    from workers.node.heads import Heads
     from workers.node.jobs import Jobs
     from workers.node.shares import Shares
     from workers.node.store import Store
@@ -87,7 +88,7 @@ def run(home: Path) -> None:
     mesh.start()
     shares = Shares(node=node, peers=peers, store=store)
     jobs = Jobs(node=node, peers=peers, limits=limits, store=store, shares=shares, mesh=mesh)
-    control = Control(node=node, shares=shares, jobs=jobs)
+    control = Control(node=node, shares=shares, jobs=jobs, heads=Heads(node=node, store=store))
     stopping = threading.Event()
     threading.Thread(target=_purge, args=(store, stopping), name="purge", daemon=True).start()
     try:

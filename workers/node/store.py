@@ -304,6 +304,24 @@ class Store:
         words = _unpack(self._open("models", model, "words", row[1]), ticket["shape"])
         return StoredModel(ticket=ticket, words=words)
 
+    def note(self, name: str) -> dict[str, Any] | None:
+        """What the node wrote down for itself under this name."""
+        row = self._one("SELECT body FROM meta WHERE name = ?", name)
+        return json.loads(self._open("meta", name, "body", row[0])) if row else None
+
+    def put_note(self, name: str, content: dict[str, Any]) -> None:
+        """On disk when this returns."""
+        body = self._seal("meta", name, "body", _json(content))
+        with self._transaction() as db:
+            db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, body))
+
+    def forget_note(self, name: str) -> dict[str, Any] | None:
+        """The note, which is gone then."""
+        note = self.note(name)
+        with self._transaction() as db:
+            db.execute("DELETE FROM meta WHERE name = ?", (name,))
+        return note
+
     def purge(self, *, now: int) -> None:
         """Forget what has expired: its tickets would be refused anyway.
 
