@@ -314,7 +314,11 @@ class Buyer:
     def open(
         self, upload: dict[str, Any], answers: list[Any], computing: Sequence[int] = (0, 1, 2)
     ) -> np.ndarray:
-        blobs = [a.json()["sealed"] for a in answers]
+        return self.open_sealed(upload, [a.json()["sealed"] for a in answers], computing)
+
+    def open_sealed(
+        self, upload: dict[str, Any], blobs: list[str], computing: Sequence[int] = (0, 1, 2)
+    ) -> np.ndarray:
         values, f = sealing.open_outputs(blobs, upload["ticket"], self.reply, computing=computing)
         return values / 2**f
 

@@ -8,8 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import time
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from apps.protocol import jobs, wire
 from apps.protocol.circuits import BadParams, Circuit
@@ -25,6 +29,11 @@ from workers.node.store import Store, StoredJob
 
 if TYPE_CHECKING:
     from workers.mpc.mesh import Mesh
+
+AGREE_SEQ = 0xFFFE0000  # far above what an engine counts to
+# Circuits whose output k depends on row k of this slot alone: rows of several askers may be
+# computed one below the other.
+ROWWISE = {"logistic_infer@1": "row"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,19 +65,65 @@ class Computation:
 
     def run(self, admitted: Admitted) -> dict[str, Any]:
         """The node's answer, already on disk. Raises: Refused, Unavailable."""
-        from workers.mpc.engines.ring import Disagreement
-
         job = admitted.job
         group = group_of(job)
-        deadline = time.monotonic() + job["deadline_s"]
-        try:
-            session = self._mesh.open(session_id(job), deadline=deadline, members=group.members)
-        except TransportError as error:
-            raise _unavailable(error) from None
-        try:
+        with self._session(session_id(job), job["deadline_s"], group) as session:
             if self._node.index in group.holding:
                 return self._hold(admitted, session, group)
             return self._compute(admitted, session, group)
+
+    def run_bundle(
+        self, wanted: Sequence[Admitted | None], *, sid: bytes, group: Group, deadline_s: int
+    ) -> list[dict[str, Any] | None]:
+        """Queries of one model as one computation; None for those that some member refused.
+
+        The members first tell each other which of them they admitted; what all did is computed,
+        its rows one below the other, and each answer is kept, sealed and signed for by itself.
+        Raises: Refused, Unavailable, for all of them.
+        """
+        with self._session(sid, deadline_s, group) as session:
+            agreed = self._agree(session, group, [case is not None for case in wanted])
+            cases = [case for case, yes in zip(wanted, agreed) if case is not None and yes]
+            if not cases:
+                return [None] * len(wanted)
+            digests = "".join(jobs.job_digest(case.job) for case in cases)
+            shares, params = _one_below_the_other(cases)
+            together = replace(cases[0], shares=shares, params=params)
+            context = hashlib.sha256(digests.encode()).digest()
+            outcome = self._ring(together, session, group, context)
+            with self._store.together():
+                kept = iter(
+                    [
+                        self._keep(case, _facts(case, part), None, self._seal(case, part, group))
+                        for case, part in zip(cases, _by_query(outcome, cases))
+                    ]
+                )
+        return [
+            next(kept) if case is not None and yes else None for case, yes in zip(wanted, agreed)
+        ]
+
+    def _agree(self, session: Session, group: Group, mine: Sequence[bool]) -> list[bool]:
+        """What all members say yes to. Raises: ValueError for members that mean other lists."""
+        others = [index for index in group.members if index != self._node.index]
+        for index in others:
+            session.send(index, AGREE_SEQ, bytes(mine))
+        theirs = [bytes(session.recv(index, AGREE_SEQ)) for index in others]
+        if any(len(bits) != len(mine) for bits in theirs):
+            raise ValueError("the members were asked for different bundles")
+        return [bool(yes) and all(bits[at] == 1 for bits in theirs) for at, yes in enumerate(mine)]
+
+    @contextmanager
+    def _session(self, sid: bytes, deadline_s: int, group: Group) -> Iterator[Session]:
+        """A session with the peers; whatever ends it early is told to them."""
+        from workers.mpc.engines.ring import Disagreement
+
+        deadline = time.monotonic() + deadline_s
+        try:
+            session = self._mesh.open(sid, deadline=deadline, members=group.members)
+        except TransportError as error:
+            raise _unavailable(error) from None
+        try:
+            yield session
         except Disagreement as error:
             session.abort("members_disagree")
             raise Refused("members_disagree", f"The members do not agree: {error}.") from None
@@ -86,9 +141,18 @@ class Computation:
             session.close()
 
     def _compute(self, admitted: Admitted, session: Session, group: Group) -> dict[str, Any]:
+        context = bytes.fromhex(jobs.job_digest(admitted.job))
+        outcome = self._ring(admitted, session, group, context)
+        facts = _facts(admitted, outcome)
+        held = keep(session, group, outcome.result, facts)
+        sealed = None if outcome.sealed is None else self._seal(admitted, outcome, group)
+        return self._keep(admitted, facts, held, sealed)
+
+    def _ring(self, admitted: Admitted, session: Session, group: Group, context: bytes) -> Any:
+        """The three that compute run the circuit on their folded words."""
         from workers.mpc.engines.ring import run_ring
 
-        index, digest = self._node.index, jobs.job_digest(admitted.job)
+        index = self._node.index
         shares = {
             slot: [
                 tuple(
@@ -98,22 +162,13 @@ class Computation:
             ]
             for slot, listed in admitted.shares.items()
         }
-        outcome = run_ring(
+        return run_ring(
             admitted.circuit,
             shares,
             admitted.params,
             session if group.n == TRIO else Roles(session, group.computing),
-            context=bytes.fromhex(digest + (admitted.sharing or "")),
+            context=context + bytes.fromhex(admitted.sharing or ""),
         )
-        facts = {
-            "job": digest,
-            "openings": outcome.openings,
-            "shape": None if outcome.result_shape is None else list(outcome.result_shape),
-            "f": outcome.result_f,
-        }
-        held = keep(session, group, outcome.result, facts)
-        sealed = None if outcome.sealed is None else self._seal(admitted, outcome, group)
-        return self._keep(admitted, facts, held, sealed)
 
     def _hold(self, admitted: Admitted, session: Session, group: Group) -> dict[str, Any]:
         """Take what the three that compute tell alike."""
@@ -217,6 +272,46 @@ class Computation:
             ticket_id=ticket.id,
             fingerprint=self._fingerprint,
             reply_key=ticket.reply_key,
+        )
+
+
+def bundle_session_id(descriptors: Sequence[dict[str, Any]]) -> bytes:
+    """16 bytes naming one bundle: members that were asked for the same one meet."""
+    names = b"".join(session_id(job) for job in descriptors)
+    return hashlib.sha256(b"flai/bundle/v1\0" + names).digest()[:16]
+
+
+def _facts(admitted: Admitted, outcome: Any) -> dict[str, Any]:
+    """What all members know of an outcome."""
+    return {
+        "job": jobs.job_digest(admitted.job),
+        "openings": outcome.openings,
+        "shape": None if outcome.result_shape is None else list(outcome.result_shape),
+        "f": outcome.result_f,
+    }
+
+
+def _one_below_the_other(
+    cases: Sequence[Admitted],
+) -> tuple[dict[str, list[tuple[Words, ...]]], dict[str, Any]]:
+    """All rows as one input, and the parameters of that many rows."""
+    slot = ROWWISE[cases[0].circuit.id]
+    joined = zip(*(case.shares[slot][0] for case in cases))
+    words = tuple(np.concatenate(parts) for parts in joined)
+    rows = sum(case.params["rows"] for case in cases)
+    return cases[0].shares | {slot: [words]}, cases[0].params | {"rows": rows}
+
+
+def _by_query(outcome: Any, cases: Sequence[Admitted]) -> Iterator[Any]:
+    """The outcome's rows again, asker by asker."""
+    start = 0
+    for case in cases:
+        part = slice(start, start + case.params["rows"])
+        start = part.stop
+        yield replace(
+            outcome,
+            sealed=tuple(word[part] for word in outcome.sealed),
+            sealed_shape=(case.params["rows"],),
         )
 
 

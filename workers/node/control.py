@@ -85,6 +85,7 @@ class Control:
                 Route("/shares", _guarded(self.put_share), methods=["POST"]),
                 Route("/shares/{share_id}/drop", _guarded(self.drop_share), methods=["POST"]),
                 Route("/jobs", _guarded(self.run_job), methods=["POST"]),
+                Route("/bundles", _guarded(self.run_bundle), methods=["POST"]),
                 Route(f"{job}/commit", _guarded(self.commit), methods=["POST"]),
                 Route(job, _guarded(self.job), methods=["GET"]),
                 Route("/log/head", _guarded(self.last_head), methods=["GET"]),
@@ -133,6 +134,22 @@ class Control:
         except Full:
             await self.refusal_pool.run(turn_away)
             raise
+
+    async def run_bundle(self, request: Request) -> Response:
+        body = await _body(request, UPLOAD_BYTES_MAX)
+
+        def asked() -> list[dict[str, Any]]:
+            listed = _fields(_parse(body), "jobs")["jobs"]
+            if not isinstance(listed, list):
+                raise Malformed("malformed", "jobs is not a list.")
+            return [_fields(item, "descriptor", "signature", "upload") for item in listed]
+
+        try:
+            answers = await self.job_pool.run(lambda: self._jobs.run_bundle(asked()))
+        except Full:
+            await self.refusal_pool.run(lambda: self._jobs.turn_away_bundle(asked()))
+            raise
+        return JSONResponse({"answers": answers})
 
     async def commit(self, request: Request) -> Response:
         job_id = _id(request, "job_id", "A job's id")

@@ -11,6 +11,7 @@ import logging
 import threading
 import time
 from collections import OrderedDict
+from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,15 @@ from apps.protocol.circuits import CIRCUITS
 from apps.protocol.tickets import TRIO, Ticket, check_ticket
 from workers.mpc.sealing import Words
 from workers.node import policy
-from workers.node.computation import Admitted, Computation, is_query, session_id
+from workers.node.computation import (
+    ROWWISE,
+    Admitted,
+    Computation,
+    bundle_session_id,
+    group_of,
+    is_query,
+    session_id,
+)
 from workers.node.errors import Conflict, Malformed, NodeError, Refused, Unavailable
 from workers.node.home import Limits, Node, Peers
 from workers.node.shares import Shares
@@ -30,6 +39,7 @@ if TYPE_CHECKING:
     from workers.mpc.mesh import Mesh
 
 FAILED_MAX = 10_000
+BUNDLE_MAX = 256
 
 log = logging.getLogger("flai.jobs")
 
@@ -42,6 +52,36 @@ class Running:
     scope: str
     session: bytes
     future: Future[dict[str, Any]] = field(default_factory=Future)
+
+
+@dataclass
+class Entry:
+    """One query of a bundle on its way through this node: an answer, or why there is none."""
+
+    job: dict[str, Any]
+    upload: Any
+    running: Running | None = None
+    admitted: Admitted | None = None
+    answer: dict[str, Any] | None = None
+    error: NodeError | None = None
+
+    def fail(self, error: NodeError) -> None:
+        """The first reason counts."""
+        if self.answer is None and self.error is None:
+            self.error = error
+
+    def end(self, answer: dict[str, Any] | None) -> None:
+        if answer is not None:
+            self.answer = answer
+        elif self.answer is None:
+            self.fail(Unavailable("peer_refused", "Another member refused this query."))
+
+    def reply(self) -> dict[str, Any]:
+        if self.error is None:
+            return {"answer": self.answer}
+        error = self.error
+        facts = {"code": error.code, "detail": error.text, "retryable": error.retryable}
+        return {"error": facts}
 
 
 class Jobs:
@@ -66,7 +106,7 @@ class Jobs:
         self._computation = Computation(node=node, peers=peers, store=store, mesh=mesh)
         self._fingerprint = node.fingerprint
         self._lock = threading.Lock()
-        self._binding = threading.Lock()
+        self._binding = threading.RLock()
         self._running: dict[str, Running] = {}
         self._failed: OrderedDict[str, tuple[int, str]] = OrderedDict()
 
@@ -104,6 +144,98 @@ class Jobs:
         self._leave(descriptor, None)
         running.future.set_result(answer)
         return answer
+
+    def run_bundle(self, asked: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Queries of one model, computed together: for each {"answer"} or {"error"}.
+
+        asked: [{"descriptor", "signature", "upload"}, …]. Each stands by itself: its own ticket,
+        descriptor, receipt and output. One that a member refuses is left out; the others go on.
+        Raises: Malformed, Refused, Unavailable, for all of them.
+        """
+        entries = self._entries(asked)
+        session = bundle_session_id([entry.job for entry in entries])
+        group = group_of(entries[0].job)
+        for entry in entries:
+            self._begin(entry)
+        try:
+            with self._shares.lock, self._binding, self._store.together():
+                for entry in entries:
+                    self._admit_entry(entry)
+            deadline_s = min(entry.job["deadline_s"] for entry in entries)
+            wanted = [entry.admitted for entry in entries]
+            answers = self._computation.run_bundle(
+                wanted, sid=session, group=group, deadline_s=deadline_s
+            )
+            for entry, answer in zip(entries, answers):
+                entry.end(answer)
+        except NodeError as error:
+            self._mesh.refuse(session, error.code, members=group.members)
+            for entry in entries:
+                if entry.admitted is not None and error.code == "peer_busy":
+                    self._store.forgive(entry.job["scope"])
+                entry.fail(error)
+        except BaseException as error:
+            self._mesh.refuse(session, "failed", members=group.members)
+            for entry in entries:
+                entry.fail(Unavailable("failed", "The node failed on this request."))
+            raise error
+        finally:
+            for entry in entries:
+                self._end(entry)
+        return [entry.reply() for entry in entries]
+
+    def turn_away_bundle(self, asked: Sequence[dict[str, Any]]) -> None:
+        """There is no room for this bundle: tell its members. Raises: Malformed, Refused."""
+        jobs_ = [entry.job for entry in self._entries(asked)]
+        members = jobs.members_of(jobs_[0])
+        self._mesh.refuse(bundle_session_id(jobs_), "busy", members=members)
+
+    def _entries(self, asked: Sequence[dict[str, Any]]) -> list[Entry]:
+        """The signed descriptors of a bundle: queries of one circuit and one model, each once."""
+        if not 0 < len(asked) <= BUNDLE_MAX:
+            raise Malformed("malformed", f"A bundle has 1 to {BUNDLE_MAX} queries.")
+        for item in asked:
+            self._check(item["descriptor"], item["signature"])
+        entries = [Entry(item["descriptor"], item["upload"]) for item in asked]
+        first = entries[0].job
+        kinds = {(e.job["circuit"], e.job["model"], group_of(e.job)) for e in entries}
+        names = {entry.job["job_id"] for entry in entries}
+        together = len(kinds) == 1 and len(names) == len(entries) and first["circuit"] in ROWWISE
+        if not together or not all(is_query(entry.job) for entry in entries):
+            raise Malformed("malformed", "A bundle has queries of one circuit and one model.")
+        return entries
+
+    def _begin(self, entry: Entry) -> None:
+        try:
+            entry.answer = self._known_answer(entry.job)
+            if entry.answer is None:
+                running, mine = self._enter(entry.job)
+                if not mine:
+                    raise Conflict("busy", "This attempt is running.", retryable=True)
+                entry.running = running
+        except NodeError as error:
+            entry.fail(error)
+
+    def _admit_entry(self, entry: Entry) -> None:
+        if entry.running is None:
+            return
+        try:
+            with self._store.together():
+                entry.admitted = self._admit(entry.job, [entry.upload])
+        except NodeError as error:
+            log.warning("refused", extra={"job": entry.job["job_id"], "code": error.code})
+            entry.fail(error)
+
+    def _end(self, entry: Entry) -> None:
+        running = entry.running
+        if running is None:
+            return
+        self._leave(entry.job, entry.error.code if entry.error is not None else None)
+        if entry.error is None:
+            running.future.set_result(entry.answer or {})
+        else:
+            running.future.set_exception(entry.error)
+            running.future.exception()
 
     def turn_away(self, descriptor: Any, signature: Any) -> None:
         """There is no room for this job: tell its members, who would wait for this node.

@@ -26,7 +26,7 @@ class Shares:
         self._peers = peers
         self._store = store
         self._fingerprint = node.fingerprint
-        self._lock = threading.Lock()
+        self.lock = threading.RLock()
 
     def accept(self, upload: Any) -> dict[str, Any]:
         """The signed acknowledgement of a stored share; the same one for the same upload.
@@ -35,7 +35,7 @@ class Shares:
         """
         now = int(time.time())
         ticket = self.check(upload, now=now)
-        with self._lock:
+        with self.lock:
             known = self._store.share(ticket.share_id)
             if known is not None:
                 if known.ticket_id != ticket.id:
@@ -75,7 +75,7 @@ class Shares:
         ok = isinstance(body, dict) and set(body) == {"v", "share_id", "ticket_id"}
         if not ok or body["v"] != 1 or body["share_id"] != share_id:
             raise Malformed("malformed", "This is not about dropping that share.")
-        with self._lock:
+        with self.lock:
             known = self._store.share(share_id)
             if known is None or known.ticket_id != body["ticket_id"]:
                 return False

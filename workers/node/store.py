@@ -14,6 +14,7 @@ import json
 import os
 import sqlite3
 import threading
+from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,6 +29,8 @@ from apps.protocol import wire
 from apps.protocol.jobs import STAGED_FOR_S
 from workers.mpc.sealing import Words
 from workers.node.errors import NodeError, StartError, Unavailable
+
+MODELS_MAX = 16
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, body BLOB NOT NULL) STRICT;
@@ -122,6 +125,7 @@ class Store:
 
     def __init__(self, path: Path, key: bytes) -> None:
         self._cipher = AESGCM(key)
+        self._models: OrderedDict[str, StoredModel] = OrderedDict()  # committed: they never change
         self._lock = threading.RLock()
         try:
             os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
@@ -286,6 +290,7 @@ class Store:
         with self._transaction() as db:
             db.execute("UPDATE jobs SET state = 'done' WHERE job_id = ?", (job_id,))
             db.execute("UPDATE models SET committed = 1 WHERE job_id = ?", (job_id,))
+            self._models.clear()
             self._complete(db, job_id, share_ids)
         self._empty_log()
 
@@ -296,7 +301,21 @@ class Store:
             self._complete(db, job.job_id, share_ids)
 
     def model(self, model: str) -> StoredModel | None:
-        """A committed model; a staged one does not exist yet."""
+        """A committed model; a staged one does not exist yet. The latest ones stay in memory."""
+        with self._lock:
+            known = self._models.get(model)
+        if known is None:
+            known = self._read_model(model)
+            if known is not None:
+                for word in known.words:
+                    word.flags.writeable = False
+                with self._lock:
+                    self._models[model] = known
+                    while len(self._models) > MODELS_MAX:
+                        self._models.popitem(last=False)
+        return known
+
+    def _read_model(self, model: str) -> StoredModel | None:
         row = self._one("SELECT body, words FROM models WHERE model = ? AND committed = 1", model)
         if row is None:
             return None
@@ -372,8 +391,31 @@ class Store:
         )
 
     @contextmanager
+    def together(self) -> Iterator[None]:
+        """What is written inside is on disk with one write, all of it or none."""
+        with self._transaction():
+            yield
+
+    @contextmanager
+    def _part(self) -> Iterator[sqlite3.Connection]:
+        """A part of what is written together, which may fail without the rest."""
+        self._db.execute("SAVEPOINT part")
+        try:
+            yield self._db
+        except BaseException:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK TO part")
+                self._db.execute("RELEASE part")
+            raise
+        self._db.execute("RELEASE part")
+
+    @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
         with self._lock:
+            if self._db.in_transaction:  # this thread's own: it has the lock
+                with self._part() as db:
+                    yield db
+                return
             try:
                 self._db.execute("BEGIN IMMEDIATE")
                 yield self._db

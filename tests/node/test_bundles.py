@@ -1,0 +1,104 @@
+"""Queries of one model computed together: each with its own ticket, receipt, output and fate."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from apps.protocol import jobs, tickets
+from tests.support.nodes import Buyer
+
+ROWS = [[[0.1, 0.2]], [[0.5, -1.0], [2.0, 0.25]], [[-0.3, 0.4]]]
+
+
+def bundle(nodes, asked, only=(0, 1, 2)):
+    """The nodes' replies, query by query: [[node 0's, node 1's, node 2's], …]."""
+    body = {
+        "jobs": [nodes.signed(job) | {"upload": upload} for job, upload in asked],
+    }
+    answers = nodes.post_all("/bundles", body, nodes=only)
+    assert [a.status_code for a in answers] == [200] * len(only), [a.text for a in answers]
+    return list(zip(*(a.json()["answers"] for a in answers)))
+
+
+def outcomes(replies) -> list[str]:
+    return [reply.get("error", {}).get("code", "answer") for reply in replies]
+
+
+def opened(buyer, upload, replies) -> np.ndarray:
+    """As a buyer does it: the receipts agree and are about this ticket alone."""
+    answers = [reply["answer"] for reply in replies]
+    signed = [{k: a[k] for k in ("receipt", "signature")} for a in answers]
+    keys = {jobs.fingerprint(d): d["sign_key"] for d in buyer.nodes.descriptors}
+    receipts = jobs.check_receipts(signed, sign_keys=keys)
+    assert receipts[0]["inputs"] == [tickets.ticket_id(upload["ticket"])]
+    assert receipts[0]["scope"] == upload["ticket"]["scope"]
+    return buyer.open_sealed(upload, [a["sealed"] for a in answers])
+
+
+def test_a_bundle_answers_each_query_as_if_it_were_alone(three_nodes, model) -> None:
+    buyer = Buyer(three_nodes, model)
+    uploads = [buyer.query(rows) for rows in ROWS]
+    together = bundle(three_nodes, [(buyer.job(u), u) for u in uploads])
+    for rows, upload, replies in zip(ROWS, uploads, together):
+        alone = buyer.query(rows)
+        answers = three_nodes.ask(buyer.job(alone), uploads=[alone])
+        single = buyer.open(alone, answers)
+        assert np.abs(opened(buyer, upload, replies) - single).max() < 1e-3
+
+
+def test_a_query_that_one_node_refuses_does_not_spoil_the_others(three_nodes, model) -> None:
+    """Two nodes could compute it; the third can't open its envelope."""
+    buyer = Buyer(three_nodes, model)
+    good, bad, late = (buyer.query(rows) for rows in ROWS)
+    bad |= {"envelopes": [*bad["envelopes"][:2], good["envelopes"][2]]}
+    asked = [(buyer.job(u), u) for u in (good, bad, late)]
+    replies = bundle(three_nodes, asked)
+    assert outcomes(replies[0]) == ["answer"] * 3 == outcomes(replies[2])
+    assert outcomes(replies[1]) == ["peer_refused", "peer_refused", "sealed_elsewhere"]
+    for upload, reply in ((good, replies[0]), (late, replies[2])):
+        opened(buyer, upload, reply)
+
+
+def test_the_same_share_in_two_jobs_of_one_bundle_is_answered_once(three_nodes, model) -> None:
+    buyer = Buyer(three_nodes, model)
+    upload = buyer.query(ROWS[0])
+    twice = [(buyer.job(upload), upload), (buyer.job(upload), upload)]
+    first, second = bundle(three_nodes, twice)
+    assert outcomes(first) == ["answer"] * 3
+    assert set(outcomes(second)) <= {"busy", "share_used", "scope_bound", "already_completed"}
+
+
+def test_a_repeated_bundle_gets_the_answers_that_were_signed(three_nodes, model) -> None:
+    buyer = Buyer(three_nodes, model)
+    asked = [(buyer.job(u), u) for u in (buyer.query(rows) for rows in ROWS[:2])]
+    assert bundle(three_nodes, asked) == bundle(three_nodes, asked)
+
+
+def test_a_lost_member_leaves_every_query_for_another_attempt(three_nodes, model) -> None:
+    """One member is not asked: the others give up at the deadline, and the next attempt answers."""
+    buyer = Buyer(three_nodes, model)
+    uploads = [buyer.query(rows) for rows in ROWS[:2]]
+    first = [(buyer.job(u, deadline_s=1), u) for u in uploads]
+    for replies in bundle(three_nodes, first, only=(0, 1)):
+        assert set(outcomes(replies)) <= {"deadline", "peer_lost"}
+        assert all(reply["error"]["retryable"] for reply in replies)
+    again = [(job | {"attempt": 2, "deadline_s": 15}, u) for job, u in first]
+    for upload, replies in zip(uploads, bundle(three_nodes, again)):
+        opened(buyer, upload, replies)
+
+
+def test_what_is_no_bundle_is_refused_as_a_whole(three_nodes, model) -> None:
+    buyer = Buyer(three_nodes, model)
+    one, two = buyer.query(ROWS[0]), buyer.query(ROWS[2])
+    signed = three_nodes.signed(buyer.job(one)) | {"upload": one}
+    other = three_nodes.signed(buyer.job(two) | {"model": "ab" * 32}) | {"upload": two}
+    for body, code in (
+        ({"jobs": []}, "malformed"),
+        ({"jobs": signed}, "malformed"),
+        ({"jobs": [signed, signed]}, "malformed"),
+        ({"jobs": [signed, other]}, "malformed"),
+        ({"jobs": [{**signed, "more": 1}]}, "malformed"),
+        ({"jobs": [signed | {"signature": "00" * 64}]}, "bad_signature"),
+    ):
+        answer = three_nodes.post(0, "/bundles", body)
+        assert answer.json()["code"] == code, answer.text
