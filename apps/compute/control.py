@@ -111,6 +111,72 @@ def run_job(
     return answers
 
 
+@dataclass(frozen=True)
+class Asked:
+    """One query of a bundle: its descriptor with the attempt, its ticket's id, its upload."""
+
+    descriptor: dict[str, Any]
+    ticket_id: str
+    upload: dict[str, Any]
+
+
+def run_bundle(
+    members: Sequence[Member], asked: Sequence[Asked]
+) -> list[list[Answer] | ControlError]:
+    """Run queries of one model on every node, together; for each what `run_job` gives or raises.
+
+    Raises: Retryable, Final, for all of them.
+    """
+    key = coordinator_key()
+    body = _encode(
+        {
+            "jobs": [
+                {
+                    "descriptor": query.descriptor,
+                    "signature": wire.sign(key, jobs.JOB_DOMAIN, query.descriptor),
+                    "upload": query.upload,
+                }
+                for query in asked
+            ]
+        }
+    )
+    patience = max(query.descriptor["deadline_s"] for query in asked) + ANSWER_MARGIN_S
+    found = _all(members, lambda member: _post(member, "/bundles", body, timeout_s=patience))
+    replies = [content.get("answers") for content in found]
+    if any(not isinstance(listed, list) or len(listed) != len(asked) for listed in replies):
+        raise Final("bad_answer", "A node did not answer for each query.")
+    return [_told(members, query, said) for query, said in zip(asked, zip(*replies))]
+
+
+def _told(
+    members: Sequence[Member], asked: Asked, said: Sequence[Any]
+) -> list[Answer] | ControlError:
+    """One query's answers; a refusal outweighs the others' lost peers."""
+    errors = [
+        _error(member, reply["error"])
+        for member, reply in zip(members, said)
+        if isinstance(reply, dict) and isinstance(reply.get("error"), dict)
+    ]
+    try:
+        for kind in (Final, Retryable):
+            for error in errors:
+                if isinstance(error, kind):
+                    raise error
+        answers = []
+        for member, reply in zip(members, said):
+            content = reply.get("answer") if isinstance(reply, dict) else None
+            if not isinstance(content, dict):
+                raise Final("bad_answer", f"{member.name} sent a malformed answer.")
+            answers.append(_answer(member, content))
+        _check_answers(answers, asked.descriptor, [asked.ticket_id])
+    except Final as error:
+        drop_share(members, asked.upload)
+        return error
+    except Retryable as error:
+        return error
+    return answers
+
+
 def commit(members: Sequence[Member], job_id: str, signed: Sequence[dict[str, Any]]) -> str | None:
     """Show all receipts to all nodes, so that each makes its part of the result permanent.
 
@@ -284,9 +350,15 @@ def _call(member: Member, ask: Callable[[httpx.Client], httpx.Response]) -> dict
         raise Retryable("bad_answer", f"{member.name} answered {reply.status_code} unreadably.")
     if reply.status_code < 300:
         return content
-    code, detail = str(content.get("code", reply.status_code)), str(content.get("detail", ""))
-    kind = Retryable if content.get("retryable") or reply.status_code >= 500 else Final
-    raise kind(code, f"{member.name}: {detail}" if detail else f"{member.name} refused.")
+    retryable = bool(content.get("retryable")) or reply.status_code >= 500
+    raise _error(member, {"code": reply.status_code, **content, "retryable": retryable})
+
+
+def _error(member: Member, content: dict[str, Any]) -> ControlError:
+    """A node's own words about what it did not do."""
+    code, detail = str(content.get("code", "refused")), str(content.get("detail", ""))
+    kind = Retryable if content.get("retryable") is True else Final
+    return kind(code, f"{member.name}: {detail}" if detail else f"{member.name} refused.")
 
 
 def _answer(member: Member, content: dict[str, Any]) -> Answer:

@@ -158,15 +158,21 @@ def job_claim(job_id: Any, *, now: datetime) -> Job | None:
     A fresh or abandoned run is a new attempt; a job whose receipts are stored keeps its own. Inner
     writer.
     """
-    job = Job.objects.select_for_update(skip_locked=True).filter(pk=job_id).first()
-    if job is None or not _due(job, now):
-        return None
-    if job.state != JobState.COMMITTING:
-        _to(job, JobState.RUNNING)
-        job.attempt += 1
-    job.lease_until = now + timedelta(seconds=job.descriptor["deadline_s"] + LEASE_MARGIN_S)
-    job.save(update_fields=["state", "attempt", "lease_until"])
-    return job
+    return next(iter(jobs_claim([job_id], now=now)), None)
+
+
+def jobs_claim(job_ids: Sequence[Any], *, now: datetime) -> list[Job]:
+    """Take those of these jobs that are due and that no other worker has. Inner writer."""
+    found = Job.objects.select_for_update(skip_locked=True).filter(pk__in=job_ids).order_by("id")
+    claimed = [job for job in found if _due(job, now)]
+    for job in claimed:
+        if job.state != JobState.COMMITTING:
+            _to(job, JobState.RUNNING)
+            job.attempt += 1
+        job.lease_until = now + timedelta(seconds=job.descriptor["deadline_s"] + LEASE_MARGIN_S)
+    if claimed:
+        Job.objects.bulk_update(claimed, ["state", "attempt", "lease_until"])
+    return claimed
 
 
 @dataclass(frozen=True)
@@ -216,41 +222,80 @@ def job_dispatch(
     return Outcome(control.run_job(members, descriptor, ticket_ids=ticket_ids, uploads=uploads))
 
 
+def jobs_dispatch(
+    asked: Sequence[tuple[Job, str, dict[str, Any]]],
+) -> list[Outcome | control.ControlError]:
+    """Have the nodes compute claimed queries of one model together: (job, ticket id, upload) each.
+
+    No transaction is open. Raises: control.Retryable, control.Final, for all of them.
+    """
+    members = members_by_fingerprint(asked[0][0].descriptor["nodes"])
+    said = control.run_bundle(
+        members,
+        [
+            control.Asked({**job.descriptor, "attempt": job.attempt}, ticket_id, upload)
+            for job, ticket_id, upload in asked
+        ],
+    )
+    return [one if isinstance(one, control.ControlError) else Outcome(one) for one in said]
+
+
 def job_answered(job: Job, outcome: Outcome, *, commits: bool, now: datetime) -> bool:
     """Store the receipts; the job is done, or (`commits`) its result is next made permanent.
 
     Returns False when another worker recorded this job meanwhile: the caller changes nothing then.
     Inner writer.
     """
-    held = _relock(job)
-    if held is None:
-        return False
-    nodes = {
-        node.fingerprint: node
-        for node in Node.objects.filter(fingerprint__in=job.descriptor["nodes"])
-    }
+    recorded = jobs_answered([(job, outcome)], commits=commits, now=now)
+    for row in recorded:
+        _copy(row, job)
+    return bool(recorded)
+
+
+def jobs_answered(
+    answered: Sequence[tuple[Job, Outcome]], *, commits: bool, now: datetime
+) -> list[Job]:
+    """`job_answered` for many, by a constant number of statements; those that were recorded.
+
+    The jobs in hand stay as they are: what is written here may still be rolled back.
+    """
+    require_transaction("compute: recording jobs")
+    rows = Job.objects.select_for_update().filter(pk__in=[job.pk for job, _ in answered])
+    held = {row.pk: row for row in rows.order_by("id")}
+    mine = [
+        (held[job.pk], outcome)
+        for job, outcome in answered
+        if (held[job.pk].state, held[job.pk].attempt) == (job.state, job.attempt)
+    ]
+    if not mine:
+        return []
+    prints = {fp for row, _ in mine for fp in row.descriptor["nodes"]}
+    nodes = {node.fingerprint: node for node in Node.objects.filter(fingerprint__in=prints)}
     Receipt.objects.bulk_create(
         [
             Receipt(
-                job=job,
+                job=row,
                 node=nodes[answer.member.fingerprint],
                 body=answer.receipt,
                 signature=answer.signature,
             )
+            for row, outcome in mine
             for answer in outcome.answers
         ]
     )
     # Now that the receipts hold their nodes against a claim, so that the order of leaves is also
     # the order of claims and work.
     runs = Node.objects.filter(pk=OuterRef("node")).values("operator")
-    Receipt.objects.filter(job=held).update(operator=Subquery(runs))
-    _to(held, JobState.COMMITTING if commits else JobState.DONE)
-    held.openings, held.model = outcome.openings, outcome.model or ""
-    if not commits:
-        held.done_at, held.lease_until = now, None
-    held.save(update_fields=["state", "openings", "model", "done_at", "lease_until"])
-    _copy(held, job)
-    return True
+    Receipt.objects.filter(job__in=[row for row, _ in mine]).update(operator=Subquery(runs))
+    for row, outcome in mine:
+        _to(row, JobState.COMMITTING if commits else JobState.DONE)
+        row.openings, row.model = outcome.openings, outcome.model or ""
+        if not commits:
+            row.done_at, row.lease_until = now, None
+    Job.objects.bulk_update(
+        [row for row, _ in mine], ["state", "openings", "model", "done_at", "lease_until"]
+    )
+    return [row for row, _ in mine]
 
 
 def job_commit(job: Job) -> None:

@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any
@@ -37,12 +38,18 @@ class Event:
 
 def emit(event: Event, *, now: datetime) -> OutboxEvent:
     """Write `event` to the outbox; it is dispatched after the commit, at least once a handler."""
+    return emit_all([event], now=now)[0]
+
+
+def emit_all(events: Sequence[Event], *, now: datetime) -> list[OutboxEvent]:
+    """`emit` for many, by one statement."""
     require_transaction("core.events.emit")
-    row = OutboxEvent.objects.create(
-        name=event.event_name(), payload=event.payload(), created_at=now, due_at=now
-    )
+    rows = [
+        OutboxEvent(name=event.event_name(), payload=event.payload(), created_at=now, due_at=now)
+        for event in events
+    ]
     wake_once(DISPATCH)
-    return row
+    return OutboxEvent.objects.bulk_create(rows)
 
 
 def outbox_row(event: Event) -> dict[str, Any]:

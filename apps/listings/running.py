@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
+
+from django.db.models import Q
 
 from apps.compute import control
 from apps.compute import services as compute
@@ -18,11 +21,12 @@ from apps.compute.availability import nodes_missed
 from apps.compute.models import JobState
 from apps.core.clock import now as clock_now
 from apps.core.errors import Conflict
-from apps.core.events import emit
+from apps.core.events import emit, emit_all
 from apps.core.live import changed
 from apps.core.sweeping import each
 from apps.core.transactions import durable
 from apps.core.wake import wake
+from apps.listings import serving
 from apps.listings.epochs import EpochOver, epoch_for_payment, epoch_settle
 from apps.listings.events import QueryReleased, QuerySettled
 from apps.listings.models import Query
@@ -32,27 +36,74 @@ from apps.wallets.errors import HoldExpired, HoldResolved
 
 logger = logging.getLogger(__name__)
 AWAY = ("node_down", "peer_lost")
+SEEN_MAX = 500
+
+
+_lanes = serving.Lanes()
+
+
+def queries_run(*, version_id: Any) -> int:
+    """Serve a version's waiting queries, bundle by bundle, until none is due. Returns how many."""
+    return _lanes.serve(str(version_id), lambda: _run(_next_bundle(version_id)))
 
 
 def query_run(*, query_id: Any) -> bool:
-    """Run a due query once; True when it ended (settled or released)."""
-    waiting = Query.objects.select_related("job").get(pk=query_id)
-    if not compute.job_answers(waiting.job):
-        return _look_again(waiting)
-    query = _claim(query_id)
-    if query is None:
-        return False
-    try:
-        outcome = compute.job_dispatch(
-            query.job,
-            ticket_ids=[query.ticket_id],
-            uploads=[json.loads(bytes(query.upload or b"{}"))],
+    """Run a due query once, alone; True when it ended (settled or released)."""
+    query = Query.objects.select_related("job").defer("upload").get(pk=query_id)
+    if not compute.job_answers(query.job):
+        return _look_again(query)
+    ended_before = query.ended_at is not None
+    _run([query.id])
+    query.refresh_from_db(fields=["ended_at"])
+    return query.ended_at is not None and not ended_before
+
+
+def _next_bundle(version_id: Any) -> list[Any]:
+    """Ids of the queries to be served next. Those that failed before only if all nodes answer."""
+    now = clock_now()
+    due = (
+        Query.objects.filter(version_id=version_id, ended_at=None, expires_at__gt=now)
+        .filter(
+            Q(job__state=JobState.QUEUED, job__due_at__lte=now)
+            | Q(job__state=JobState.RUNNING, job__lease_until__lte=now)
         )
-        if any(answer.sealed is None for answer in outcome.answers):
-            raise control.Final("bad_answer", "A node returned no output.")
+        .order_by("created_at")
+        .select_related("job")
+        .only("id", "buyer_id", "rows", "created_at", "job__attempt", "job__descriptor")
+    )
+    seen = list(due[:SEEN_MAX])
+    again = [query for query in seen if query.job.attempt]
+    if again and not compute.job_answers(again[0].job):
+        for query in again:
+            _look_again(query)
+        seen = [query for query in seen if not query.job.attempt]
+    waiting = [serving.Waiting(q.id, q.buyer_id, q.rows, q.created_at) for q in seen]
+    return [query.query_id for query in serving.pick(waiting, now=now)]
+
+
+def _run(query_ids: Sequence[Any]) -> int:
+    """Claim, compute together, charge or release each for itself. Returns how many were claimed."""
+    claimed = _claim_all(query_ids)
+    if not claimed:
+        return 0
+    said: list[compute.Outcome | control.ControlError]
+    try:
+        said = compute.jobs_dispatch(
+            [(q.job, q.ticket_id, json.loads(bytes(q.upload or b"{}"))) for q in claimed]
+        )
     except control.ControlError as error:
-        return _not_now(query, error)
-    return _settle(query, outcome)
+        said = [error] * len(claimed)
+    answered = []
+    for query, one in zip(claimed, said):
+        if isinstance(one, control.ControlError):
+            _not_now(query, one)
+        elif any(answer.sealed is None for answer in one.answers):
+            _not_now(query, control.Final("bad_answer", "A node returned no output."))
+        else:
+            answered.append((query, one))
+    if answered:
+        _settle(answered)
+    return len(claimed)
 
 
 def _look_again(query: Query) -> bool:
@@ -60,7 +111,7 @@ def _look_again(query: Query) -> bool:
     with durable():
         job = compute.job_deferred(query.job_id, now=clock_now())
         if job is not None:
-            wake("flai.run_query", query.id, eta=job.due_at)
+            wake("flai.run_queries", query.version_id, eta=job.due_at)
     return False
 
 
@@ -109,72 +160,101 @@ CANCELLED = "You cancelled it."
 EXPIRED = "The nodes could not compute this before the ticket expired."
 
 
-def _claim(query_id: Any) -> Query | None:
+def _claim_all(query_ids: Sequence[Any]) -> list[Query]:
+    """Those of these queries that are due and that no other worker has."""
+    if not query_ids:
+        return []
     now = clock_now()
     with durable():
-        query = _lock(query_id)
-        if query.state not in (Query.State.HELD, Query.State.RUNNING) or query.expires_at <= now:
-            return None
-        job = compute.job_claim(query.job_id, now=now)
-        if job is None:
-            return None
-        query.job = job
-        query.state = Query.State.RUNNING
-        _mark(query, now, attempt=job.attempt)
-        query.save(update_fields=["state", "timeline"])
-    return query
+        open_ = {
+            query.job_id: query
+            for query in _locked(query_ids, skip_locked=True)
+            if query.ended_at is None and query.expires_at > now
+        }
+        jobs = compute.jobs_claim(list(open_), now=now)
+        claimed = [open_[job.pk] for job in jobs]
+        for query, job in zip(claimed, jobs):
+            query.job = job
+            query.state = Query.State.RUNNING
+            _mark(query, now, attempt=job.attempt)
+        if claimed:
+            Query.objects.bulk_update(claimed, ["state", "timeline"])
+    return claimed
 
 
-def _settle(query: Query, outcome: compute.Outcome) -> bool:
+def _settle(answered: Sequence[tuple[Query, compute.Outcome]]) -> None:
     """Charge in the epoch of now; one that is over is settled before, in its own transaction."""
     while True:
         now = clock_now()
         try:
-            return _charge(query, outcome, now)
+            return _charge(answered, now)
         except EpochOver as over:
             epoch_settle(epoch_id=over.epoch_id, now=now)
-
-
-def _charge(query: Query, outcome: compute.Outcome, now: datetime) -> bool:
-    with durable():
-        held = _lock(query.id)
-        if held.state != Query.State.RUNNING:
-            return False
-        # First, since the job in hand is only rolled back in the database.
-        epoch = epoch_for_payment(held.listing, now=now)
-        if not compute.job_answered(query.job, outcome, commits=False, now=now):
-            return False
-        try:
-            ledger.post_pending(held.hold_id, now=now)
         except (HoldExpired, HoldResolved):
-            _release(held, "The hold expired before the answer was there.", now)
-            return True
-        held.outputs = [
-            {
-                "node": answer.member.name,
-                "fingerprint": answer.member.fingerprint,
-                "blob": answer.sealed,
-            }
-            for answer in outcome.answers
+            for one in answered:  # the others' payments don't wait for this one's reason
+                _settle([one])
+            return
+
+
+def _charge(answered: Sequence[tuple[Query, compute.Outcome]], now: datetime) -> None:
+    """Post the holds, store receipts and sealed outputs: all in one transaction.
+
+    Raises EpochOver; HoldExpired and HoldResolved when there are several, of which one has ended.
+    """
+    with durable():
+        held = {query.pk: query for query in _locked([query.pk for query, _ in answered])}
+        mine = [
+            (held[query.pk], query, outcome)
+            for query, outcome in answered
+            if held[query.pk].state == Query.State.RUNNING
         ]
-        held.state, held.epoch, held.ended_at, held.upload = Query.State.SETTLED, epoch, now, None
-        _mark(held, now)
-        held.save()
-        log.append(
-            "listings.query_settled",
-            {
-                "query": str(held.id),
-                "hold": str(held.hold_id),
-                "epoch": epoch.number,
-                "job": query.job.job_id,
-                "receipts": [answer.signature for answer in outcome.answers],
-            },
-            now=now,
-            ref=held.id,
-        )
-        emit(QuerySettled(query_id=str(held.id), listing_id=str(held.listing_id)), now=now)
-        announce(held.id)
-    return True
+        if not mine:
+            return
+        epoch = epoch_for_payment(mine[0][0].listing, now=now)
+        pairs = [(query.job, outcome) for _, query, outcome in mine]
+        recorded = {job.pk for job in compute.jobs_answered(pairs, commits=False, now=now)}
+        paid = [entry for entry in mine if entry[0].job_id in recorded]
+        if not paid:
+            return
+        try:
+            ledger.post_pendings([row.hold_id for row, _, _ in paid], now=now)
+        except (HoldExpired, HoldResolved):
+            if len(answered) > 1:
+                raise
+            _release(paid[0][0], "The hold expired before the answer was there.", now)
+            return
+        for row, _, outcome in paid:
+            row.outputs = [
+                {
+                    "node": answer.member.name,
+                    "fingerprint": answer.member.fingerprint,
+                    "blob": answer.sealed,
+                }
+                for answer in outcome.answers
+            ]
+            row.state, row.epoch, row.ended_at = Query.State.SETTLED, epoch, now
+            row.upload, row.reason = None, ""
+            _mark(row, now)
+        rows = [row for row, _, _ in paid]
+        fields = ["outputs", "state", "epoch", "ended_at", "upload", "reason", "timeline"]
+        Query.objects.bulk_update(rows, fields)
+        leaves = [
+            (
+                "listings.query_settled",
+                {
+                    "query": str(row.id),
+                    "hold": str(row.hold_id),
+                    "epoch": epoch.number,
+                    "job": query.job.job_id,
+                    "receipts": [answer.signature for answer in outcome.answers],
+                },
+                row.id,
+            )
+            for row, query, outcome in paid
+        ]
+        log.append_all(leaves, now=now)
+        emit_all([QuerySettled(str(row.id), str(row.listing_id)) for row in rows], now=now)
+        announce(*(row.id for row in rows))
 
 
 def _not_now(query: Query, error: control.ControlError) -> bool:
@@ -190,7 +270,7 @@ def _not_now(query: Query, error: control.ControlError) -> bool:
             if compute.job_postponed(query.job, error, now=now) is not None:
                 held.reason = error.text
                 held.save(update_fields=["reason"])
-                wake("flai.run_query", held.id, eta=query.job.due_at)
+                wake("flai.run_queries", held.version_id, eta=query.job.due_at)
             return False
         if not compute.job_failed(query.job, code=error.code, reason=error.text, now=now):
             return False
@@ -219,10 +299,17 @@ def _release(query: Query, reason: str, now: datetime) -> None:
 
 
 def _lock(query_id: Any) -> Query:
-    return (
-        Query.objects.select_for_update(of=("self",))
+    (query,) = _locked([query_id])
+    return query
+
+
+def _locked(query_ids: Sequence[Any], *, skip_locked: bool = False) -> list[Query]:
+    """The rows, locked in the order of their ids."""
+    return list(
+        Query.objects.select_for_update(of=("self",), skip_locked=skip_locked)
+        .filter(pk__in=query_ids)
         .select_related("job", "listing__dao__party", "version")
-        .get(pk=query_id)
+        .order_by("id")
     )
 
 

@@ -131,6 +131,12 @@ def query_json(query: Query, *, receipts: bool = True) -> Json:
     }
 
 
+def versions_of_jobs(job_ids: list[Any]) -> list[Any]:
+    """Ids of the model versions that these jobs ask, each once."""
+    asked = Query.objects.filter(job__in=job_ids).values_list("version_id", flat=True)
+    return list(asked.distinct().order_by("version_id"))
+
+
 def queries_of_jobs(job_ids: list[Any]) -> list[Any]:
     """Ids of the queries that these jobs are for."""
     return list(Query.objects.filter(job__in=job_ids).values_list("id", flat=True))

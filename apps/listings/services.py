@@ -191,7 +191,7 @@ def query_create(
             },
             now=now,
         )
-        wake("flai.run_query", query.id)
+        wake("flai.run_queries", listing.version_id)
     return query
 
 

@@ -24,10 +24,13 @@ CHANNEL = "flai_query"
 RECONNECT_S = 1.0
 
 
-def announce(query_id: Any) -> None:
-    """Wake the waiters of this query when the present transaction commits."""
+def announce(*query_ids: Any) -> None:
+    """Wake the waiters of these queries when the present transaction commits."""
     with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_notify(%s, %s)", [CHANNEL, str(query_id)])
+        cursor.execute(
+            "SELECT pg_notify(%s, id) FROM unnest(%s::text[]) AS id",
+            [CHANNEL, [str(query_id) for query_id in query_ids]],
+        )
 
 
 class Waiters:

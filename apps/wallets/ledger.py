@@ -110,6 +110,19 @@ def post_pending(
     return _write([_resolution(pending, Phase.POST, amount_micro)], now=now)[0]
 
 
+def post_pendings(pending_ids: Sequence[uuid.UUID], *, now: datetime) -> list[Transfer]:
+    """Resolve many holds by paying all that they hold: all or none, in order.
+
+    Raises: as `post_pending`, for the first that cannot be posted; nothing is written then.
+    """
+    found = _named().filter(id__in=pending_ids, phase=Phase.PEND).in_bulk()
+    for id_ in pending_ids:
+        if id_ not in found:
+            raise HoldNotFound(id=str(id_))
+    pendings = [found[id_] for id_ in pending_ids]
+    return _write([_resolution(p, Phase.POST, p.amount_micro) for p in pendings], now=now)
+
+
 def void_pending(pending_id: uuid.UUID, *, now: datetime) -> Transfer:
     """Resolve a hold by freeing all of it; an expired one too.
 

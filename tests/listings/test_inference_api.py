@@ -87,7 +87,7 @@ def test_what_the_nodes_have_begun_is_not_cancelled(sale) -> None:
     sale.fund()
     client = client_of(sale)
     made = buy(sale, client)
-    running._claim(made.json()["id"])
+    running._claim_all([made.json()["id"]])
     answer = client.post(made.headers["Location"] + "cancel/")
     assert (answer.status_code, answer.json()["code"]) == (409, "already_running")
     assert balance(sale) == (10_000_000, PRICE)

@@ -232,7 +232,7 @@ def test_a_worker_that_died_is_followed_up_and_the_buyer_pays_once(sale) -> None
     """The nodes answered, the worker died before it wrote: the lease runs out, the answer stays."""
     sale.fund()
     query = sale.ask(sale.listing, sale.row(sale.listing, ROWS[:1]))
-    claimed = running._claim(query.id)
+    (claimed,) = running._claim_all([query.id])
     running.compute.job_dispatch(
         claimed.job, ticket_ids=[claimed.ticket_id], uploads=[json.loads(bytes(claimed.upload))]
     )

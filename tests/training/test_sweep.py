@@ -37,7 +37,7 @@ def test_the_sweep_finds_what_every_lost_message_would_have_announced(market, mo
             sent.clear()
             sweeping.sweep()
             for name, args in list(sent):
-                if name in ("flai.deliver_share", "flai.run_round", "flai.run_query"):
+                if name in ("flai.deliver_share", "flai.run_round", "flai.run_queries"):
                     current_app.tasks[name](*args)
             threading.Event().wait(0.01)
 

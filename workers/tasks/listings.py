@@ -8,9 +8,10 @@ from apps.core.clock import now
 from apps.listings import epochs, running
 
 
-@shared_task(name="flai.run_query")
-def run_query(query_id: str) -> None:
-    running.query_run(query_id=query_id)
+@shared_task(name="flai.run_queries")
+def run_queries(version_id: str) -> None:
+    """Whatever waits for this version, together."""
+    running.queries_run(version_id=version_id)
 
 
 @shared_task(name="flai.settle_epoch")

@@ -64,8 +64,8 @@ def run_jobs(now: datetime) -> None:
     due = [job.pk for job in compute.jobs_due(now=now)]
     for round_id in training.rounds_of_jobs(due):
         current_app.send_task("flai.run_round", [str(round_id)])
-    for query_id in listings.queries_of_jobs(due):
-        current_app.send_task("flai.run_query", [str(query_id)])
+    for version_id in listings.versions_of_jobs(due):
+        current_app.send_task("flai.run_queries", [str(version_id)])
 
 
 def govern(now: datetime) -> None:
