@@ -38,14 +38,16 @@ def nodes_missed() -> None:
         logger.warning("no cache to note missed nodes in")
 
 
-def nodes_ensure(fingerprints: Sequence[str]) -> None:
-    """Raises NodesShort when one was missed lately and one of these does not answer now."""
+def missed() -> bool:
+    """Whether a node was missed lately."""
     try:
-        missed = cache.get(NOTE)
+        return bool(cache.get(NOTE))
     except (RedisError, OSError):
-        return
-    if not missed:
-        return
+        return False
+
+
+def nodes_ensure(fingerprints: Sequence[str]) -> None:
+    """Ask these nodes. Raises NodesShort when one of them does not answer now."""
     members = members_by_fingerprint(list(fingerprints))
     away = [m.name for m, up in zip(members, control.health(members)) if not up]
     if away:

@@ -16,24 +16,16 @@ from django.db.models import F
 
 from apps.core.events import Event
 from apps.core.models import HandledEvent, OutboxEvent
+from apps.core.subscriptions import Handler, handlers_for, subscribe
 
 logger = logging.getLogger(__name__)
-Handler = Callable[..., None]
-_handlers: dict[str, dict[str, Handler]] = {}
-
 LEASE = timedelta(seconds=60)
 RETRY_MAX_S = 300
 
 
 def on(event: str | type[Event], handler: Handler) -> None:
     """Call `handler` for each event of this name (or class); registering twice is once."""
-    name = event if isinstance(event, str) else event.event_name()
-    _handlers.setdefault(name, {})[f"{handler.__module__}.{handler.__qualname__}"] = handler
-
-
-def handlers_for(name: str) -> dict[str, Handler]:
-    """{full name: handler} of an event's name."""
-    return dict(_handlers.get(name, {}))
+    subscribe(event if isinstance(event, str) else event.event_name(), handler)
 
 
 def dispatch_due(*, clock: Callable[[], datetime], limit: int = 100) -> int:

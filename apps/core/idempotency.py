@@ -14,6 +14,7 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
+from django.db import connection
 from rest_framework.exceptions import NotAuthenticated
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -87,11 +88,9 @@ def idempotent(
             return view(self, request, *args, **kwargs)
         digest = digest_of(request)
         with joinable():
-            call = IdempotentCall(actor_id=actor_id, key=key, digest=digest, created_at=now())
-            # Waits for another transaction that is inserting the same key.
-            IdempotentCall.objects.bulk_create([call], ignore_conflicts=True)
-            held = IdempotentCall.objects.get(actor_id=actor_id, key=key)
-            if held.status is not None:
+            call_id = _begun(actor_id, key, digest)
+            if call_id is None:
+                held = IdempotentCall.objects.get(actor_id=actor_id, key=key)
                 if held.digest != digest:
                     raise IdempotencyConflict()
                 return Response(
@@ -100,12 +99,26 @@ def idempotent(
                     headers={"Idempotency-Replayed": "true"},
                 )
             response = view(self, request, *args, **kwargs)
-            IdempotentCall.objects.filter(pk=held.pk).update(
+            IdempotentCall.objects.filter(pk=call_id).update(
                 status=response.status_code, response=json.dumps(response.data, cls=JSONEncoder)
             )
             return response
 
     return once
+
+
+def _begun(actor_id: uuid.UUID, key: str, digest: str) -> int | None:
+    """The id of a new call, or None when the key was used; waits for another transaction that is
+    inserting the same key."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"INSERT INTO {IdempotentCall._meta.db_table} "
+            "(actor_id, key, digest, response, created_at) VALUES (%s, %s, %s, '', %s) "
+            "ON CONFLICT (actor_id, key) DO NOTHING RETURNING id",
+            [actor_id, key, digest, now()],
+        )
+        row = cursor.fetchone()
+    return None if row is None else int(row[0])
 
 
 def _actor_id(request: Request) -> uuid.UUID:

@@ -71,6 +71,10 @@ class MomentSerializer(serializers.Serializer[Any]):
     state = serializers.CharField()
     at = serializers.DateTimeField()
     attempt = serializers.IntegerField(required=False)
+    together = serializers.IntegerField(
+        required=False, help_text="how many inferences the nodes computed in one go"
+    )
+    nodes_ms = serializers.FloatField(required=False, help_text="what the nodes took")
 
 
 class InferenceSerializer(serializers.Serializer[Any]):
@@ -186,11 +190,12 @@ class ListingInferencesView(APIView):
     )
     def post(self, request: Request, slug: str) -> Response:
         party, wait_s = acting_party(request), preferred_wait_s(request)
-        availability.nodes_ensure(services.listing_get(slug).version.round.nodes)
+        if availability.missed():
+            availability.nodes_ensure(services.listing_get(slug).version.round.nodes)
         held = self._hold(request, slug)
         query_id = UUID(held.data["id"])
-        query, waited = ended_within(party, query_id, wait_s)
-        response = _inference(query, waited)
+        query, waited_s = ended_within(party, query_id, wait_s, new=True)
+        response = _inference(query, waited_s)
         response.status_code = 200 if query.state in selectors.ENDED else 202
         response.headers["Location"] = f"/api/v1/inferences/{query_id}/"
         for name, value in held.headers.items():

@@ -66,6 +66,7 @@ class Query(BaseModel):
     reason = models.TextField(blank=True)
     timeline = models.JSONField(default=list)
     expires_at = models.DateTimeField()
+    nodes_ms: float | None = None  # how long the nodes took, while its worker has it in hand
     ended_at = models.DateTimeField(null=True)
 
     class Meta:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
@@ -86,6 +87,7 @@ def _run(query_ids: Sequence[Any]) -> int:
     claimed = _claim_all(query_ids)
     if not claimed:
         return 0
+    began = time.monotonic()
     said: list[compute.Outcome | control.ControlError]
     try:
         said = compute.jobs_dispatch(
@@ -93,8 +95,10 @@ def _run(query_ids: Sequence[Any]) -> int:
         )
     except control.ControlError as error:
         said = [error] * len(claimed)
+    nodes_ms = round(1000 * (time.monotonic() - began), 1)
     answered = []
     for query, one in zip(claimed, said):
+        query.nodes_ms = nodes_ms
         if isinstance(one, control.ControlError):
             _not_now(query, one)
         elif any(answer.sealed is None for answer in one.answers):
@@ -176,7 +180,7 @@ def _claim_all(query_ids: Sequence[Any]) -> list[Query]:
         for query, job in zip(claimed, jobs):
             query.job = job
             query.state = Query.State.RUNNING
-            _mark(query, now, attempt=job.attempt)
+            _mark(query, now, attempt=job.attempt, together=len(jobs))
         if claimed:
             Query.objects.bulk_update(claimed, ["state", "timeline"])
     return claimed
@@ -223,7 +227,7 @@ def _charge(answered: Sequence[tuple[Query, compute.Outcome]], now: datetime) ->
                 raise
             _release(paid[0][0], "The hold expired before the answer was there.", now)
             return
-        for row, _, outcome in paid:
+        for row, query, outcome in paid:
             row.outputs = [
                 {
                     "node": answer.member.name,
@@ -234,7 +238,7 @@ def _charge(answered: Sequence[tuple[Query, compute.Outcome]], now: datetime) ->
             ]
             row.state, row.epoch, row.ended_at = Query.State.SETTLED, epoch, now
             row.upload, row.reason = None, ""
-            _mark(row, now)
+            _mark(row, now, nodes_ms=query.nodes_ms)
         rows = [row for row, _, _ in paid]
         fields = ["outputs", "state", "epoch", "ended_at", "upload", "reason", "timeline"]
         Query.objects.bulk_update(rows, fields)

@@ -123,7 +123,7 @@ def query_json(query: Query, *, receipts: bool = True) -> Json:
         "hold_id": str(query.hold_id),
         "ticket_id": query.ticket_id,
         "sealed": query.outputs,
-        "job": job_json(query.job, receipts=receipts),
+        "job": job_json(query.job, receipts=receipts and query.state == Query.State.SETTLED),
         "reason": query.reason or None if query.state != Query.State.SETTLED else None,
         "timeline": query.timeline,
         "created_at": query.created_at.isoformat(),

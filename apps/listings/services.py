@@ -128,7 +128,6 @@ def query_create(
                 price_micro=str(price),
             )
         _compare(ticket, listing, price)
-        _not_taken(ticket)
         _room_for(buyer)
         expires_at = min(
             datetime.fromtimestamp(ticket.expires_at, UTC), now + timedelta(seconds=HOLD_S_MAX)
@@ -174,7 +173,7 @@ def query_create(
         try:
             with transaction.atomic():
                 query.save(force_insert=True)
-        except IntegrityError:  # the same share, posted at the same time
+        except IntegrityError:  # the same share, now or before
             _not_taken(ticket)
             raise
         log.append(

@@ -101,14 +101,18 @@ class Waiters:
 waiters = Waiters()
 
 
-def ended_within(party: Party, query_id: UUID, wait_s: int) -> tuple[Query, int]:
-    """The buyer's query once it has ended or `wait_s` have passed, and whether it was waited for.
+def ended_within(
+    party: Party, query_id: UUID, wait_s: int, *, new: bool = False
+) -> tuple[Query, int]:
+    """The buyer's query once it has ended or `wait_s` have passed, and what was waited at most.
 
-    Holds no database connection meanwhile. Raises NotFound.
+    Holds no database connection meanwhile. `new`: it was made just now, is the buyer's, and will
+    hardly have ended. Raises NotFound.
     """
-    query = query_get(party, query_id)
-    if not wait_s or query.state in ENDED:
-        return query, wait_s
+    if not new or not wait_s:
+        query = query_get(party, query_id)
+        if not wait_s or query.state in ENDED:
+            return query, wait_s
     ended = waiters.register(query_id)
     try:
         # It may have ended before we were listening.

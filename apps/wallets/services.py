@@ -30,10 +30,17 @@ def account(owner: Party, asset: Asset | str, purpose: str = "main") -> Account:
     """The account of `owner` in `asset` (or its code) for `purpose`, made if missing."""
     if purpose not in PURPOSES:
         raise ValueError(f"{purpose!r} is no purpose of an account")
-    asset = asset_by_code(asset) if isinstance(asset, str) else asset
-    floor_micro = -asset.cap_micro if purpose == "issuance" else 0
-    found = Account.objects.filter(owner=owner, asset=asset, purpose=purpose).first()
-    if found is None:
+    wanted = {"asset__code": asset} if isinstance(asset, str) else {"asset": asset}
+    found = (
+        Account.objects.select_related("asset")
+        .filter(owner=owner, purpose=purpose, **wanted)
+        .first()
+    )
+    if found is not None:
+        asset = found.asset
+    else:
+        asset = asset_by_code(asset) if isinstance(asset, str) else asset
+        floor_micro = -asset.cap_micro if purpose == "issuance" else 0
         found, _ = Account.objects.get_or_create(
             owner=owner, asset=asset, purpose=purpose, defaults={"floor_micro": floor_micro}
         )

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import json
 import secrets
-import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from pathlib import Path
+from statistics import median
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
@@ -22,10 +24,15 @@ from flai_site.stack.supervisor import Service
 from flai_site.stack.up import Stack, free_ports, python, run_stack
 
 if TYPE_CHECKING:
+    from workers.client.buyer import Buyer
     from workers.client.home import Home as ClientHome
 
-QUERIES = 30
-WARM_UP = 3
+QUERIES = 40
+WARM_UP = 5
+CLIENTS, EACH = 32, 12
+ROWS, WIDE_CLIENTS, WIDE_EACH = 100, 4, 8
+STAGES = ("seal", "web", "queue", "claim", "nodes", "open")
+LIMITS = {"rows_per_day": 10_000_000, "rows_per_query": 1000}
 FAUCET_MICRO = 10_000 * 1_000_000
 
 
@@ -43,7 +50,11 @@ def _on_own_stack(folder: Path) -> Iterator[dict[str, Any]]:
     measured = folder / "measured.jsonl"
     web, *nodes = free_ports(7)
     ports = Ports(web=web, control=tuple(nodes[:3]), mesh=tuple(nodes[3:]))
-    stack = Stack(Home(folder / "flai"), ports)
+    home = Home(folder / "flai")
+    for index in range(len(ports.control)):  # nodes that answer more than a day's rows
+        home.node(index).mkdir(parents=True)
+        (home.node(index) / "policy.json").write_text(json.dumps(LIMITS))
+    stack = Stack(home, ports)
     story = Service(
         "bench",
         lambda: python("-m", "flai_site.bench.api", str(measured)),
@@ -93,25 +104,83 @@ def _is_open(listing: dict[str, Any]) -> bool:
 def _measure(url: str, slug: str, folder: Path) -> Iterator[dict[str, Any]]:
     from workers.client.buyer import Buyer
 
-    buyer = Buyer(_make_buyer(url, folder), slug)
+    home = _make_buyer(url, folder)
+    buyer = Buyer(home, slug)
     row = [[0.0] * len(buyer.columns)]
-    took_s = []
-    for _ in range(WARM_UP + QUERIES):
-        began = time.perf_counter()
-        buyer.predict(row)
-        took_s.append(time.perf_counter() - began)
-    took_ms = sorted(1000 * t for t in took_s[WARM_UP:])
-    for metric, value in (
-        ("p50", statistics.median(took_ms)),
-        ("p90", took_ms[int(0.9 * len(took_ms))]),
-    ):
-        yield {
-            "workload": "paid_query_one_row",
-            "engine": "ring",
-            "metric": metric,
-            "value": round(value, 1),
-            "unit": "ms",
-        }
+    ask(buyer, row)  # makes the signing key before threads do
+    for _ in range(WARM_UP):
+        ask(buyer, row)
+    alone = [ask(buyer, row) for _ in range(QUERIES)]
+    yield from _lines("paid_query_one_row", alone)
+    for stage in STAGES:
+        yield _line(f"paid_query_one_row/{stage}", "p50", median(a[stage] for a in alone), "ms")
+    spent_s, many = crowd(url, home, slug, row, clients=CLIENTS, each=EACH)
+    yield from _lines(f"paid_query_{CLIENTS}_clients", many)
+    yield _line(f"paid_query_{CLIENTS}_clients", "rate", len(many) / spent_s, "queries/s")
+    nodes = {
+        size: [a["nodes"] for a in alone + many if a["together"] == size] for size in range(65)
+    }
+    most = max(size for size, took in nodes.items() if took)
+    yield _line("nodes/together", "most", most, "queries")
+    for size in (1, most):
+        yield _line(f"nodes/together_{size}", "p50", median(nodes[size]), "ms")
+    rows = row * ROWS
+    spent_s, wide = crowd(url, home, slug, rows, clients=WIDE_CLIENTS, each=WIDE_EACH)
+    yield from _lines(f"paid_query_{ROWS}_rows", wide)
+    yield _line(f"paid_query_{ROWS}_rows", "rate", ROWS * len(wide) / spent_s, "rows/s")
+
+
+def ask(buyer: Buyer, rows: list[list[float]]) -> dict[str, Any]:
+    """One paid query, and where its time went (ms): seal, hold and reply, queue, nodes, settle."""
+    began = time.perf_counter()
+    upload, reply_private = buyer.make_query(rows)
+    sealed = time.perf_counter()
+    query = buyer._ended(buyer._post(upload, secrets.token_hex(16)))
+    ended = time.perf_counter()
+    buyer._open(query, upload["ticket"], reply_private)
+    opened = time.perf_counter()
+    at = {m["state"]: datetime.fromisoformat(m["at"]).timestamp() for m in query["timeline"]}
+    marks = {m["state"]: m for m in query["timeline"]}
+    nodes_ms = marks["settled"]["nodes_ms"]
+    inside_ms = 1000 * (at["settled"] - at["held"])
+    return {
+        "all": 1000 * (opened - began),
+        "seal": 1000 * (sealed - began),
+        "queue": 1000 * (at["running"] - at["held"]),
+        "nodes": nodes_ms,
+        "claim": 1000 * (at["settled"] - at["running"]) - nodes_ms,
+        "web": 1000 * (ended - sealed) - inside_ms,
+        "open": 1000 * (opened - ended),
+        "together": marks["running"]["together"],
+    }
+
+
+def crowd(
+    url: str, home: ClientHome, slug: str, rows: list[list[float]], *, clients: int, each: int
+) -> tuple[float, list[dict[str, Any]]]:
+    """So many clients ask one question after the other. Returns (seconds, what `ask` says)."""
+    from workers.client.buyer import Buyer
+
+    buyers = [Buyer(home, slug) for _ in range(clients)]
+
+    def work(buyer: Buyer) -> list[dict[str, Any]]:
+        return [ask(buyer, rows) for _ in range(each)]
+
+    began = time.perf_counter()
+    with ThreadPoolExecutor(clients) as threads:
+        done = [one for answers in threads.map(work, buyers) for one in answers]
+    return time.perf_counter() - began, done
+
+
+def _lines(workload: str, asked: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    took_ms = sorted(one["all"] for one in asked)
+    yield _line(workload, "p50", median(took_ms), "ms")
+    yield _line(workload, "p95", took_ms[int(0.95 * len(took_ms))], "ms")
+
+
+def _line(workload: str, metric: str, value: float, unit: str) -> dict[str, Any]:
+    facts = {"workload": workload, "engine": "ring", "metric": metric}
+    return facts | {"value": round(value, 1), "unit": unit}
 
 
 def _make_buyer(url: str, folder: Path) -> ClientHome:

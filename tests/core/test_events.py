@@ -10,7 +10,7 @@ from uuid import UUID, uuid4
 import pytest
 from django.db import connection, transaction
 
-from apps.core import handlers, wake
+from apps.core import handlers, subscriptions, wake
 from apps.core.clock import now as clock_now
 from apps.core.events import Event, emit
 from apps.core.models import HandledEvent, OutboxEvent
@@ -31,7 +31,7 @@ def calls():
 
 @pytest.fixture(autouse=True)
 def _own_table(monkeypatch):
-    monkeypatch.setattr(handlers, "_handlers", {})
+    monkeypatch.setattr(subscriptions, "_handlers", {})
 
 
 @pytest.fixture
@@ -55,7 +55,15 @@ def test_an_event_carries_its_app_and_class_and_plain_ids():
 
 
 @pytest.mark.django_db(transaction=True)
-def test_an_event_needs_the_transaction_of_its_cause_and_goes_with_it(sent):
+def test_what_nobody_hears_is_written_down_and_wakes_nobody(sent):
+    serve(2)
+    assert sent == [] and OutboxEvent.objects.filter(dispatched_at=NOW).count() == 2
+    assert handlers.dispatch_due(clock=lambda: NOW) == 0
+
+
+@pytest.mark.django_db(transaction=True)
+def test_an_event_needs_the_transaction_of_its_cause_and_goes_with_it(sent, calls):
+    handlers.on(TeaServed, lambda payload, **_: calls.append(payload))
     with pytest.raises(RuntimeError, match="inside the transaction"):
         emit(TeaServed(cup_id=uuid4()), now=NOW)
     with pytest.raises(KeyError), transaction.atomic():
