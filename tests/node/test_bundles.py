@@ -29,7 +29,7 @@ def opened(buyer, upload, replies) -> np.ndarray:
     answers = [reply["answer"] for reply in replies]
     signed = [{k: a[k] for k in ("receipt", "signature")} for a in answers]
     keys = {jobs.fingerprint(d): d["sign_key"] for d in buyer.nodes.descriptors}
-    receipts = jobs.check_receipts(signed, sign_keys=keys)
+    receipts = jobs.check_receipts(signed, sign_keys=keys, nodes=list(keys))
     assert receipts[0]["inputs"] == [tickets.ticket_id(upload["ticket"])]
     assert receipts[0]["scope"] == upload["ticket"]["scope"]
     return buyer.open_sealed(upload, [a["sealed"] for a in answers])
