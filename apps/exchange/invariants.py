@@ -33,7 +33,7 @@ def validate_pools_keep_their_product() -> Breaches:
     """Each event follows from the one before by the rules of a pool, to the last unit; √k per share
     never falls; the leaf says the same."""
     for pool in Pool.objects.select_related("base", "quote", "party"):
-        state = rules.Pool()
+        state, volume = rules.Pool(), 0
         leaves = LogLeaf.objects.filter(type="exchange.pool_changed")
         for event in pool.events.select_related("party").order_by("number"):
             event.pool = pool
@@ -46,6 +46,9 @@ def validate_pools_keep_their_product() -> Breaches:
             got = (event.base_micro, event.quote_micro, event.shares_micro, int(event.area))
             if got != (change.base, change.quote, change.shares, change.pool.area):
                 yield f"event {event.id} of pool {pool} is not what the rules give"
+            volume += abs(event.quote_micro) if event.kind == PoolEvent.Kind.SWAP else 0
+            if event.volume_micro != volume:
+                yield f"event {event.id} of pool {pool} has a wrong sum of what was traded"
             if change.pool.k * state.shares**2 < state.k * change.pool.shares**2:
                 yield f"event {event.id} of pool {pool} lowers its product per share"
             leaf = leaves.filter(ref_id=str(event.id)).first()

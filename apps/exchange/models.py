@@ -31,6 +31,7 @@ class Pool(BaseModel):
     shares_micro = models.BigIntegerField(default=0)
     area = models.DecimalField(max_digits=60, decimal_places=0, default=0)
     at_ms = models.BigIntegerField(default=0)
+    volume_micro = models.DecimalField(max_digits=40, decimal_places=0, default=0)
     events_count = models.BigIntegerField(default=0)
 
     class Meta:
@@ -60,7 +61,8 @@ class Pool(BaseModel):
 class PoolEvent(models.Model):
     """One change of a pool and what it was afterwards. Written once: a trigger refuses the rest.
 
-    base, quote, shares: positive into the pool (shares: made).
+    base, quote, shares: positive into the pool (shares: made). area and volume (USDC traded) are
+    sums from the beginning, so that those of any period are differences.
     """
 
     class Kind(models.TextChoices):
@@ -79,6 +81,7 @@ class PoolEvent(models.Model):
     base_after_micro = models.BigIntegerField()
     quote_after_micro = models.BigIntegerField()
     area = models.DecimalField(max_digits=60, decimal_places=0)
+    volume_micro = models.DecimalField(max_digits=40, decimal_places=0, default=0)
     at_ms = models.BigIntegerField()
 
     class Meta:

@@ -36,7 +36,15 @@ from apps.wallets.services import account, asset_create, granted
 QUOTE_ASSET = "USDC"
 SDT_PREFIX = "SDT-"
 REF = "exchange.pool"
-STATE_FIELDS = ["base_micro", "quote_micro", "shares_micro", "area", "at_ms", "events_count"]
+STATE_FIELDS = [
+    "base_micro",
+    "quote_micro",
+    "shares_micro",
+    "area",
+    "at_ms",
+    "volume_micro",
+    "events_count",
+]
 Kind = PoolEvent.Kind
 
 
@@ -268,11 +276,13 @@ def _change(
         base_after_micro=after.base,
         quote_after_micro=after.quote,
         area=after.area,
+        volume_micro=pool.volume_micro + (abs(change.quote) if kind == Kind.SWAP else 0),
         at_ms=at_ms,
     )
     event.save(force_insert=True)
     pool.base_micro, pool.quote_micro, pool.shares_micro = after.base, after.quote, after.shares
     pool.area, pool.at_ms, pool.events_count = after.area, after.at_ms, event.number
+    pool.volume_micro = event.volume_micro
     pool.save(update_fields=STATE_FIELDS)
     body = leaf_body(event) | {"asked": dict(asked), **(said or {})}
     log.append("exchange.pool_changed", body, now=now)

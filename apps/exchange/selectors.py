@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import pairwise
 from typing import Any
 
-from django.db.models import QuerySet, Sum
+from django.db import connection
+from django.db.models import Count, Q, QuerySet, Sum
 
 from apps.accounts.models import Party
 from apps.core.clock import from_unix_ms, unix_ms
@@ -19,6 +21,15 @@ from apps.protocol.pool import BASE, PoolRule
 from apps.wallets.models import Account, Asset
 
 SLIPPAGE_BPS = 50
+_LAST_EVENTS = """
+SELECT g.at_ms, e.base_after_micro, e.quote_after_micro, e.area, e.volume_micro, e.at_ms
+FROM unnest(%(edges)s::bigint[]) WITH ORDINALITY AS g(at_ms, place)
+LEFT JOIN LATERAL (
+    SELECT * FROM exchange_poolevent x WHERE x.pool_id = %(pool)s AND x.at_ms <= g.at_ms
+    ORDER BY x.at_ms DESC, x.number DESC LIMIT 1
+) e ON true
+ORDER BY g.place
+"""
 
 
 @dataclass(frozen=True)
@@ -101,59 +112,81 @@ def pool_events(pool: Pool) -> QuerySet[PoolEvent]:
     return pool.events.select_related("party").order_by("-number")
 
 
+@dataclass(frozen=True)
+class Moment:
+    """A pool at an instant: what it was then, and what had been traded up to it."""
+
+    at_ms: int
+    state: rules.Pool
+    volume_micro: int
+
+    @property
+    def area(self) -> int:
+        return rules.area_at(self.state, self.at_ms)
+
+
+def moments(pool: Pool, instants: Sequence[datetime]) -> list[Moment | None]:
+    """The pool at each instant, None before its beginning; one query, however long its history."""
+    edges = [unix_ms(at) for at in instants]
+    with connection.cursor() as cursor:
+        cursor.execute(_LAST_EVENTS, {"edges": edges, "pool": pool.id})
+        rows = cursor.fetchall()
+    return [
+        None
+        if base is None
+        else Moment(at_ms, rules.Pool(base, quote, 0, int(area), event_ms), int(volume))
+        for at_ms, base, quote, area, volume, event_ms in rows
+    ]
+
+
 def price_mean_micro(pool: Pool, start: datetime, end: datetime) -> int | None:
     """The time-weighted mean price over [start, end): USDC micro-units a token; None where the pool
     was not there for all of it."""
-    began, ended = unix_ms(start), unix_ms(end)
-    first, last = _state_at(pool, began), _state_at(pool, ended)
-    if first is None or last is None or ended <= began:
+    return mean_between(*moments(pool, [start, end]))
+
+
+def mean_between(first: Moment | None, last: Moment | None) -> int | None:
+    if first is None or last is None or last.at_ms <= first.at_ms:
         return None
-    areas = rules.area_at(first, began), rules.area_at(last, ended)
-    return rules.mean_price_micro(*areas, ended - began)
+    return rules.mean_price_micro(first.area, last.area, last.at_ms - first.at_ms)
 
 
-def _state_at(pool: Pool, at_ms: int) -> rules.Pool | None:
-    """The pool as the last event up to then left it; None before the first."""
-    if pool.at_ms <= at_ms:
-        return pool.state if pool.shares_micro else None
-    event = pool.events.filter(at_ms__lte=at_ms).order_by("-at_ms", "-number").first()
-    return event.after if event else None
+def edges(pool: Pool, *, start: datetime, end: datetime, buckets: int) -> list[datetime]:
+    """From `start` (or the pool's beginning, if that is later) to `end`, in equal stretches."""
+    begin, close = max(unix_ms(start), unix_ms(pool.created_at)), unix_ms(end)
+    count = max(min(buckets, close - begin), 1)
+    return [from_unix_ms(begin + (close - begin) * i // count) for i in range(count + 1)]
 
 
 def history(pool: Pool, *, start: datetime, end: datetime, buckets: int = 48) -> list[Bucket]:
-    """The pool's course from `start` (or its beginning, if that is later) to `end`, in equal
-    stretches; empty for a pool without liquidity."""
-    first = pool.events.order_by("at_ms").values_list("at_ms", flat=True).first()
-    if first is None:
-        return []
-    begin, close = max(unix_ms(start), first), unix_ms(end)
-    count = max(min(buckets, close - begin), 1)
-    edges = [begin + (close - begin) * i // count for i in range(count + 1)]
-    state = _state_at(pool, begin)
-    assert state is not None
-    events = list(pool.events.filter(at_ms__gt=begin, at_ms__lte=close).order_by("number"))
-    rows, place = [], 0
-    for left, right in pairwise(edges):
-        area, volume = rules.area_at(state, left), 0
-        while place < len(events) and events[place].at_ms <= right:
-            event = events[place]
-            volume += abs(event.quote_micro) if event.kind == PoolEvent.Kind.SWAP else 0
-            state, place = event.after, place + 1
-        mean = (
-            rules.mean_price_micro(area, rules.area_at(state, right), right - left)
-            if right > left
-            else rules.price_micro(state)
-        )
+    """The pool's course; empty for a pool without liquidity."""
+    instants = edges(pool, start=start, end=end, buckets=buckets)
+    return between(moments(pool, instants))
+
+
+def between(found: Sequence[Moment | None]) -> list[Bucket]:
+    rows = []
+    for first, last in pairwise(found):
+        if first is None or last is None:
+            continue
+        price = rules.price_micro(last.state)
+        mean = mean_between(first, last)
         rows.append(
-            Bucket(from_unix_ms(left), from_unix_ms(right), rules.price_micro(state), mean, volume)
+            Bucket(
+                start=from_unix_ms(first.at_ms),
+                end=from_unix_ms(last.at_ms),
+                price_micro=price,
+                mean_micro=price if mean is None else mean,
+                volume_micro=last.volume_micro - first.volume_micro,
+            )
         )
     return rows
 
 
 def volume_micro(pool: Pool, *, since: datetime) -> int:
-    """USDC traded since then."""
-    swaps = pool.events.filter(kind=PoolEvent.Kind.SWAP, at_ms__gte=unix_ms(since))
-    return sum(abs(micro) for micro in swaps.values_list("quote_micro", flat=True))
+    """USDC traded after then."""
+    [then] = moments(pool, [since])
+    return int(pool.volume_micro) - (then.volume_micro if then else 0)
 
 
 def liquidity_of(pool: Pool, party: Party) -> dict[str, int]:
@@ -183,9 +216,24 @@ def holders(asset: Asset, limit: int = 20) -> list[dict[str, Any]]:
     return [{"party": parties[row["owner"]], "micro": row["micro"]} for row in rows]
 
 
-def holders_count(asset: Asset) -> int:
-    rows = Account.objects.filter(asset=asset, posted_micro__gt=0)
-    return rows.exclude(purpose="issuance").values("owner").distinct().count()
+@dataclass(frozen=True)
+class Spread:
+    """How an asset is spread over its accounts."""
+
+    supply_micro: int
+    staked_micro: int
+    holders: int
+
+
+def spread(asset: Asset) -> Spread:
+    """By one query."""
+    issued = Q(purpose="issuance")
+    found = Account.objects.filter(asset=asset).aggregate(
+        supply=Sum("posted_micro", filter=issued),
+        staked=Sum("posted_micro", filter=Q(purpose="staked")),
+        holders=Count("owner", filter=~issued & Q(posted_micro__gt=0), distinct=True),
+    )
+    return Spread(-(found["supply"] or 0), found["staked"] or 0, found["holders"])
 
 
 def vault_of(asset: Asset) -> Vault | None:

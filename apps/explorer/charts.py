@@ -83,7 +83,10 @@ def _ribbon(left: int, right: int, size: int) -> str:
 
 @dataclass(frozen=True)
 class Steps:
-    """A quantity that jumps: a line, the area below it, and the goal's height if there is one."""
+    """A quantity that jumps: a line, the area below it, and the goal's height if there is one.
+
+    label_y: the line's highest point in the last fifth, above which there is room for words.
+    """
 
     line: str
     area: str
@@ -91,6 +94,7 @@ class Steps:
     top: int
     goal_y: int | None
     last_y: int
+    label_y: int
 
 
 def ceiling(value: int) -> int:
@@ -114,14 +118,16 @@ def steps(
     top = goal if goal and goal >= highest else ceiling(highest)
     span = max(end - start, 1)
     x, y = 0, PLOT_HEIGHT
-    line = f"M0 {y}"
+    line, heights = f"M0 {y}", []
     for at, value in points:
         x = min(max((at - start) * WIDTH // span, x), WIDTH)
         y = _height(value, top)
+        # A height that ends before the last fifth gives way to the next.
+        heights = [*heights, y] if x > WIDTH * 4 // 5 else [y]
         line += f"H{x}V{y}"
     line += f"H{WIDTH}"
     goal_y = None if goal is None else _height(goal, top)
-    return Steps(line, f"{line}V{PLOT_HEIGHT}H0Z", PLOT_HEIGHT, top, goal_y, y)
+    return Steps(line, f"{line}V{PLOT_HEIGHT}H0Z", PLOT_HEIGHT, top, goal_y, y, min([*heights, y]))
 
 
 def _height(value: int, top: int) -> int:

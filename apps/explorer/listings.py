@@ -15,6 +15,7 @@ from apps.accounts.selectors import keys_of
 from apps.compute.selectors import receipts_json
 from apps.core import clock
 from apps.core.errors import NotFound
+from apps.exchange.selectors import price_mean_micro
 from apps.explorer.page import paged, party_of, show
 from apps.explorer.pictures import price_flow
 from apps.listings import pricing, services
@@ -22,9 +23,10 @@ from apps.listings.epochs import policy_of
 from apps.listings.models import Listing, Query
 from apps.participants.selectors import roster
 from apps.subdaos import selectors as subdaos
+from apps.subdaos.models import Epoch
 from apps.training.models import Score
 from apps.wallets.log import leaf_for
-from apps.wallets.selectors import wallet
+from apps.wallets.selectors import spendable_micro
 
 MEANS_F = 20
 CURRENCY = pricing.CURRENCY
@@ -115,6 +117,7 @@ def model(request: HttpRequest, slug: str) -> HttpResponse:
         validators=sum(m.role == "validator" for m in members),
         sites=sum(m.role == "custodian" for m in members),
         supply_micro=subdaos.sdt_supply_micro(dao),
+        **_token_price(dao),
         settled=Query.objects.filter(listing=listing, state="settled").count(),
         scores=Score.objects.filter(round=listing.version.round)
         .select_related("party")
@@ -127,6 +130,19 @@ def model(request: HttpRequest, slug: str) -> HttpResponse:
         shell=CALL_SHELL.format(**words),
         python=CALL_PYTHON.format(**words),
     )
+
+
+def _token_price(dao: Any) -> dict[str, Any]:
+    """The token's time-weighted price of the last closed epoch; before one, what it is now."""
+    pool = getattr(dao.asset, "pool", None)
+    if pool is None:
+        return {}
+    closed = Epoch.objects.filter(dao=dao).exclude(closed_at=None).order_by("-number").first()
+    mean = price_mean_micro(pool, closed.starts_at, closed.ends_at) if closed else None
+    if mean is None:
+        return {"token_price_micro": pool.price_micro, "token_price_of": "now"}
+    of = f"mean of epoch {closed.number}" if closed else ""
+    return {"token_price_micro": mean, "token_price_of": of}
 
 
 def inputs(features: list[dict[str, Any]], means: list[str]) -> list[dict[str, Any]]:
@@ -158,8 +174,7 @@ def _range(feature: dict[str, Any]) -> str:
 
 def _to_spend_micro(party: Party | None) -> int:
     """What the party may spend on predictions now."""
-    lines = wallet(party, now=clock.now()) if party else []
-    return sum(x.available_micro for x in lines if (x.asset, x.purpose) == (CURRENCY, "main"))
+    return spendable_micro(party, CURRENCY, now=clock.now()) if party else 0
 
 
 def quoted(name: str) -> str:

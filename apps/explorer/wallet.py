@@ -168,7 +168,14 @@ def wallet(request: HttpRequest) -> HttpResponse:
         "wallet.html",
         "wallet",
         party=party,
-        lines=[{"line": x, "purpose": PURPOSES.get(x.purpose, x.purpose)} for x in lines],
+        lines=[
+            {
+                "line": x,
+                "purpose": PURPOSES.get(x.purpose, x.purpose),
+                "token": _stakeable(x.asset),
+            }
+            for x in lines
+        ],
         usdc=usdc,
         flai=flai,
         staked=staked,

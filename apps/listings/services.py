@@ -197,7 +197,7 @@ def query_create(
 def listing_get(slug: str) -> Listing:
     """Raises NotFound."""
     listing = (
-        Listing.objects.select_related("dao__party", "dao__asset", "version__round")
+        Listing.objects.select_related("dao__party", "dao__asset__pool", "version__round")
         .filter(slug=slug)
         .first()
     )

@@ -143,6 +143,14 @@ def wallet(party: Party, *, now: datetime) -> list[WalletLine]:
     ]
 
 
+def spendable_micro(party: Party, asset: str, *, now: datetime) -> int:
+    """What a party's main account of an asset can be debited now, by one query."""
+    expired = Sum("holds__amount_micro", filter=Q(holds__expires_at__lte=now))
+    mains = Account.objects.filter(owner=party, asset__code=asset, purpose="main")
+    found = mains.annotate(expired=expired).first()
+    return found.posted_micro - found.held_micro + (found.expired or 0) if found else 0
+
+
 def available_micro(account: Account, *, now: datetime) -> int:
     """What can be debited now: posted − open holds that have not expired."""
     fresh = Account.objects.get(id=account.id)

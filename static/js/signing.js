@@ -21,21 +21,58 @@ const tokens = (amount) => {
 };
 
 const short = (text) => `${text.slice(0, 6)}…${text.slice(-4)}`;
-const staking = (form) => ({ asset: form.elements.asset.value, amount_micro: micro(form.elements.amount.value) });
+const staking = (form) => {
+  const lock = form.elements.lock?.value ?? "0";
+  const asked = { asset: form.elements.asset.value, amount_micro: micro(form.elements.amount.value) };
+  return lock === "0" ? asked : { ...asked, lock_s: lock };
+};
+// Limits are what the form showed: the least that comes out, the most that goes in.
+const swapping = (form) => ({
+  base: form.dataset.base,
+  side: form.elements.side.value,
+  amount_micro: micro(form.elements.amount.value),
+  out_min_micro: form.elements.out_min.value,
+});
+const adding = (form) => ({
+  base: form.dataset.base,
+  base_max_micro: micro(form.elements.base.value),
+  quote_max_micro: micro(form.elements.quote.value),
+  shares_min_micro: "0",
+});
+const removing = (form) => {
+  const bps = BigInt(micro(form.elements.part.value)) / 10_000n;
+  const part = (name) => (BigInt(form.elements[name].value) * bps) / 10_000n;
+  const least = (name) => String((part(name) * 9_950n) / 10_000n);
+  return {
+    base: form.dataset.base,
+    shares_micro: String(part("shares_micro")),
+    base_min_micro: least("base_micro"),
+    quote_min_micro: least("quote_micro"),
+  };
+};
 
 // kind → what is signed, from the form and the button that sent it.
 const PAYLOADS = {
   "wallets.send": (form) => ({ to: form.dataset.to, asset: form.dataset.asset, amount_micro: form.dataset.amount }),
   "wallets.stake": staking,
   "wallets.unstake": staking,
+  "exchange.swap": swapping,
+  "exchange.add": adding,
+  "exchange.remove": removing,
   "governance.vote": (form, button) => ({ proposal: form.dataset.proposal, support: button.value }),
 };
 
 // kind → the same in words, made from what is signed and from nothing else.
 const WORDS = {
   "wallets.send": (x) => `Pay ${tokens(x.amount_micro)} ${x.asset} to the party ${short(x.to)}`,
-  "wallets.stake": (x) => `Stake ${tokens(x.amount_micro)} ${x.asset}`,
+  "wallets.stake": (x) =>
+    `Stake ${tokens(x.amount_micro)} ${x.asset}${x.lock_s ? `, locked for ${Math.round(x.lock_s / 86_400)} days` : ""}`,
   "wallets.unstake": (x) => `Unstake ${tokens(x.amount_micro)} ${x.asset}`,
+  "exchange.swap": (x) =>
+    `Swap ${tokens(x.amount_micro)} ${x.side === "base" ? x.base : "USDC"} for at least ${tokens(x.out_min_micro)} ${x.side === "base" ? "USDC" : x.base}`,
+  "exchange.add": (x) => `Put at most ${tokens(x.base_max_micro)} ${x.base} and ${tokens(x.quote_max_micro)} USDC into the pool`,
+  "exchange.remove": (x) =>
+    `Take at least ${tokens(x.base_min_micro)} ${x.base} and ${tokens(x.quote_min_micro)} USDC out of the pool`,
   "governance.vote": (x) => `Vote “${x.support}” on the proposal ${short(x.proposal)}`,
   "keys.bind": (x) => `Make ${short(x.public_key)} your ${x.purpose} key`,
   "keys.revoke": (x) => `Revoke your ${x.purpose} key ${short(x.public_key)}`,
@@ -126,7 +163,7 @@ const submit = async (form, button) => {
 
 document.addEventListener("submit", (event) => {
   const form = event.target;
-  if (!form.dataset.sign) return;
+  if (!form.dataset.sign || event.submitter?.formMethod === "get") return;
   event.preventDefault();
   submit(form, event.submitter).catch((error) => tell("Not signed", `${error.message} Nothing was sent.`));
 });

@@ -6,7 +6,7 @@ from django.urls import reverse
 
 from tests.explorer.world import World
 
-FIXED = ["home", "models", "rfms", "subdaos", "proposals", "log", "nodes", "design"]
+FIXED = ["home", "models", "rfms", "subdaos", "proposals", "log", "nodes", "design", "tokens"]
 
 
 def public(world: World) -> dict[str, str]:
@@ -22,6 +22,12 @@ def public(world: World) -> dict[str, str]:
         "open proposal": ("proposal", world.open_vote.id),
         "executed proposal": ("proposal", world.accepted.id),
         "round": ("round", world.round.id),
+        "token": ("token", world.dao.asset.code),
+        "pool": ("pool", world.dao.asset.code),
+        "vault": ("vault", world.dao.asset.code),
+        "token without a pool": ("token", "FLAI"),
+        "no pool": ("pool", "FLAI"),
+        "vault of FLAI": ("vault", "FLAI"),
         "log entry": ("log-entry", 2),
         "job": ("job", world.round.round_job.job_id),
         "prediction's job": ("job", world.query.job.job_id),

@@ -20,7 +20,8 @@ from apps.accounts.services import api_key_create, party_create, sign_up
 from apps.compute.models import Job, Node, Receipt
 from apps.core import clock
 from apps.core.transactions import durable
-from apps.exchange.vaults import stake
+from apps.exchange.pools import pool_open, swap
+from apps.exchange.vaults import stake, unstake
 from apps.governance.models import Proposal, SnapshotWeight, Vote
 from apps.listings.models import Listing, Query
 from apps.participants.models import Application, Call
@@ -33,7 +34,7 @@ from apps.training.evidence import evidence_of
 from apps.training.models import Member, ModelVersion, Round, Score, ScoringWork, Submission
 from apps.wallets import ledger, log
 from apps.wallets.models import Transfer
-from apps.wallets.services import account, asset_create, faucet, mint
+from apps.wallets.services import account, asset_create, faucet, mint, send
 
 PASSWORD = "a long pass phrase 7"
 MICRO = 1_000_000
@@ -124,6 +125,7 @@ def build(now: datetime | None = None) -> World:
         created_at=now - timedelta(hours=1),
     )
     query = _query(listing, party, now)
+    _trade(dao.asset.code, party, now)
     log.sequence(now=now)
     return World(
         buyer,
@@ -139,6 +141,24 @@ def build(now: datetime | None = None) -> World:
         open_vote,
         accepted,
     )
+
+
+def _trade(code: str, party: Party, now: datetime) -> None:
+    """A pool with a history, and a stake with a lock that is over and tokens on their way out."""
+    ago = [now - timedelta(hours=h) for h in (30, 22, 13, 5, 3, 1)]
+    with durable():
+        maker = party_create(kind="organisation", name="Aare Market Makers", now=now)
+        mint("USDC", account(maker, "USDC"), 400 * MICRO, None, ago[0])
+    send(party=party, to=maker, asset=code, amount_micro=100_000 * MICRO, now=ago[0])
+    pool_open(
+        party=maker, base=code, base_micro=80_000 * MICRO, quote_micro=200 * MICRO, now=ago[0]
+    )
+    for at, side, whole in zip(
+        ago[1:], ("quote", "base", "quote", "quote", "base"), (9, 2_000, 21, 4, 3_500)
+    ):
+        swap(party=maker, base=code, side=side, amount_micro=whole * MICRO, now=at)
+    stake(party=party, asset=code, amount_micro=25_000 * MICRO, lock_s=60, now=ago[2])
+    unstake(party=party, asset=code, amount_micro=4_000 * MICRO, now=ago[4])
 
 
 def grow(world: World, rows: int, now: datetime | None = None) -> None:

@@ -14,7 +14,10 @@ from django.urls import reverse
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 # Pages with a fixed address, and where the first example of each further page is linked from.
-FIXED = "home sign-up sign-in models rfms rfm-new subdaos proposals wallet account log nodes design"
+FIXED = (
+    "home sign-up sign-in models rfms rfm-new subdaos proposals wallet account log nodes design "
+    "tokens"
+)
 EXAMPLES = {
     "model": ("models", r"/models/[^/]+/$"),
     "rfm": ("rfms", r"/rfms/(?!new/)[^/]+/$"),
@@ -23,6 +26,7 @@ EXAMPLES = {
     "proposal": ("proposals", r"/proposals/[0-9a-f-]{36}/$"),
     "log-entry": ("log", r"/log/\d+/$"),
     "job": ("nodes", r"/jobs/[0-9a-f]{32}/$"),
+    "token": ("tokens", r"/tokens/[^/]+/$"),
     "query": ("wallet", r"/queries/[0-9a-f-]{36}/$"),
 }
 TOO_WIDE = "(e => e.scrollWidth - e.clientWidth)(document.documentElement)"
