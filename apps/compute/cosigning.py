@@ -73,8 +73,9 @@ def _cosigned(member: Member, newest: TreeHead, last: dict[str, Any]) -> str:
 
 def cosigned_latest() -> TreeHead | None:
     """The newest head that enough nodes signed; else the newest that any did."""
-    signed = TreeHead.objects.annotate(count=Count("cosignatures")).order_by("-size")
-    return signed.filter(count__gte=COSIGNERS_MIN).first() or signed.filter(count__gt=0).first()
+    sizes = Cosignature.objects.values("head_id").annotate(count=Count("id")).order_by("-head_id")
+    found = sizes.filter(count__gte=COSIGNERS_MIN).first() or sizes.first()
+    return TreeHead.objects.get(size=found["head_id"]) if found else None
 
 
 def cosigned_json() -> dict[str, Any]:

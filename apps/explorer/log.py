@@ -9,6 +9,7 @@ from django.conf import settings
 from django.http import Http404, HttpRequest, HttpResponse
 
 from apps.accounts.models import Party
+from apps.compute.cosigning import cosigned_latest
 from apps.explorer.page import PAGE_SIZE, paged, show
 from apps.explorer.wallet import KINDS, PHASES
 from apps.protocol import merkle
@@ -75,11 +76,21 @@ def entries(request: HttpRequest) -> HttpResponse:
         "log",
         head=head,
         public_key=log.public_key(),
+        cosigned=_cosigned(),
         entries=leaves,
         older=leaves[-1]["index"] if leaves and leaves[-1]["index"] else None,
         newest=before == size,
         base_url=settings.BASE_URL,
     )
+
+
+def _cosigned() -> dict[str, Any] | None:
+    """The newest head that nodes signed, and their names."""
+    head = cosigned_latest()
+    if head is None:
+        return None
+    names = head.cosignatures.order_by("node__index").values_list("node__name", flat=True)
+    return {"size": head.size, "at_ms": head.at_ms, "names": list(names)}
 
 
 def _about(request: HttpRequest, pid: str) -> HttpResponse:
@@ -115,6 +126,7 @@ def entry(request: HttpRequest, index: int) -> HttpResponse:
         "log_entry.html",
         "log",
         head=head,
+        cosigned=_cosigned(),
         entry=_entry(leaf),
         path=[digest.hex() for digest in path],
         computed=computed.hex(),

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from apps.protocol import tickets, wire
+from apps.protocol import merkle, tickets, wire
 from tests.support import vectors
 from workers.mpc import replicated, sealing
 
@@ -23,8 +23,8 @@ In = Callable[..., Any]
 # Values cross as JSON text: the debugger's own encoding would change -0, __proto__ and surrogates.
 RUN = """async ([body, given]) => {
   const at = (name) => import(`/static/js/mpc/${name}.js`);
-  const [wire, tickets, sealing, nodes, buyer, consent] = await Promise.all(
-    ["wire", "tickets", "sealing", "nodes", "buyer", "consent"].map(at));
+  const [wire, tickets, sealing, nodes, buyer, consent, merkle] = await Promise.all(
+    ["wire", "tickets", "sealing", "nodes", "buyer", "consent", "merkle"].map(at));
   const code = async (work) => { try { await work(); return null } catch (e) { return e.code } };
   const bytes = (hex) => wire.unhex(hex);
   const words = (texts) => BigInt64Array.from(texts, BigInt);
@@ -37,7 +37,7 @@ RUN = """async ([body, given]) => {
     return { publicKey: await load({}, name === "Ed25519" ? ["verify"] : []),
       privateKey: await load({ d: jwk(seed) }, [usage]) };
   };
-  const kit = { wire, tickets, sealing, nodes, buyer, consent, code, bytes, words, key };
+  const kit = { wire, tickets, sealing, nodes, buyer, consent, merkle, code, bytes, words, key };
   const names = Object.keys(kit);
   const result = await eval(`(async (v, {${names}}) => {${body}})`)(JSON.parse(given), kit);
   return JSON.stringify(result);
@@ -108,6 +108,43 @@ def test_consents_and_recovery_codes_agree(inside: In) -> None:
     )
     proofs = [signature for _, signature in kept["proofs"]]
     assert made == [kept["said"]["key"], kept["signature"], proofs, True, "malformed"]
+
+
+def test_proofs_of_every_size_check_and_no_other_does(inside: In) -> None:
+    """RFC 9162 at all sizes 1 to 33: each leaf, each earlier size; then every proof spoilt."""
+    leaves = [merkle.leaf_hash(bytes([i])) for i in range(33)]
+    get = merkle.getter(leaves)
+    roots = ["", *(merkle.root(leaves[:n]).hex() for n in range(1, 34))]
+
+    def path(ranges: list[tuple[int, int]]) -> list[str]:
+        return [hash_.hex() for hash_ in merkle.proof(ranges, get)]
+
+    sizes = [(index, size) for size in range(1, 34) for index in range(size)]
+    given = {
+        "data": [bytes([i]).hex() for i in range(33)],
+        "roots": roots,
+        "inclusion": [[i, n, path(merkle.inclusion_ranges(i, n))] for i, n in sizes],
+        "consistency": [[i + 1, n, path(merkle.consistency_ranges(i + 1, n))] for i, n in sizes],
+    }
+    failed, passed = inside(
+        """const leaves = await Promise.all(v.data.map((x) => merkle.leafHash(bytes(x))));
+        const root = (n) => bytes(v.roots[n]);
+        const included = ([i, n, path], at = i) =>
+          code(() => merkle.verifyInclusion(leaves[at], i, n, path.map(bytes), root(n)));
+        const goesOn = ([m, n, path], from = m) =>
+          code(() => merkle.verifyConsistency(m, n, root(from), root(n), path.map(bytes)));
+        const spoilt = ([a, n, path]) => [a, n, path.length ? path.slice(1) : ["00".repeat(32)]];
+        const good = [...v.inclusion.map((x) => included(x)),
+          ...v.consistency.map((x) => goesOn(x))];
+        const bad = [...v.inclusion.map((x) => included(spoilt(x))),
+          ...v.inclusion.filter(([, n]) => n > 1).map((x) => included(x, (x[0] + 1) % x[1])),
+          ...v.consistency.map((x) => goesOn(spoilt(x))),
+          ...v.consistency.filter(([m]) => m > 1).map((x) => goesOn(x, x[0] - 1))];
+        return [(await Promise.all(good)).filter((x) => x !== null),
+          (await Promise.all(bad)).filter((x) => x !== "proof_invalid")]""",
+        given,
+    )
+    assert failed == [] and passed == []
 
 
 def test_words_commitments_and_fixed_point_agree(inside: In) -> None:
