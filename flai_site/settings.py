@@ -155,7 +155,7 @@ CACHES = {
 # sockets survive a restart of the broker.
 CHANNEL_LAYERS = {
     "default": {
-        "BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer",
+        "BACKEND": "apps.core.broker.PatientLayer",
         "CONFIG": {"hosts": [{"address": VALKEY_URL, "socket_connect_timeout": 2}]},
     }
 }

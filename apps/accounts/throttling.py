@@ -6,7 +6,6 @@ not close the door.
 from __future__ import annotations
 
 import hashlib
-import logging
 import time
 from functools import cache as once
 from typing import TYPE_CHECKING
@@ -15,16 +14,15 @@ import redis
 from django.conf import settings
 from django.core.cache import cache
 from django.http import HttpRequest
-from redis.exceptions import RedisError
 from rest_framework.request import Request
 from rest_framework.throttling import BaseThrottle, SimpleRateThrottle
 
 from apps.accounts.models import ApiKey
+from apps.core.broker import AWAY, outage
 
 if TYPE_CHECKING:  # rest_framework.views reads the settings that name this module
     from rest_framework.views import APIView
 
-logger = logging.getLogger(__name__)
 GUESSES = 10
 GUESSES_FOR_S = 15 * 60
 WINDOW_S = 60
@@ -71,7 +69,7 @@ def used_now(request: Request) -> int:
     try:
         found = _valkey().get(f"rate:{caller(request)}:{int(time.time()) // WINDOW_S}")
         return int(found or 0)
-    except (RedisError, OSError):
+    except AWAY:
         return 0
 
 
@@ -82,8 +80,8 @@ def _count(key: str) -> int:
         pipe.incr(key)
         pipe.expire(key, 2 * WINDOW_S)
         return int(pipe.execute()[0])
-    except (RedisError, OSError):
-        logger.warning("no cache to count requests with")
+    except AWAY as error:
+        outage.failed(error)
         return 0
 
 
@@ -110,8 +108,8 @@ class SignUpThrottle(SimpleRateThrottle):
         """For the page too, which counts in the same place as the API."""
         try:
             return super().allow_request(request, view)
-        except (RedisError, OSError):
-            logger.warning("no cache to count sign-ups with")
+        except AWAY as error:
+            outage.failed(error)
             return True
 
 
@@ -124,8 +122,8 @@ def may_guess(*, email: str, address: str) -> bool:
     """Whether this address may try a password for this e-mail: 10 wrong ones in 15 minutes."""
     try:
         return int(cache.get(_guesses_key(email, address), 0)) < GUESSES
-    except (RedisError, OSError):
-        logger.warning("no cache to count sign-ins with")
+    except AWAY as error:
+        outage.failed(error)
         return True
 
 
@@ -135,5 +133,7 @@ def guessed_wrong(*, email: str, address: str) -> None:
     try:
         cache.add(key, 0, GUESSES_FOR_S)
         cache.incr(key)
-    except (RedisError, OSError, ValueError):  # ValueError: it ran out in between
-        logger.warning("no cache to count sign-ins with")
+    except ValueError:  # it ran out in between
+        pass
+    except AWAY as error:
+        outage.failed(error)

@@ -18,6 +18,8 @@ import threading
 from channels.layers import get_channel_layer
 from django.db import transaction
 
+from apps.core.broker import outage
+
 logger = logging.getLogger(__name__)
 WAITING_MAX = 10_000
 SEND_S_MAX = 5.0
@@ -55,7 +57,9 @@ class _Publisher:
             try:
                 loop.run_until_complete(asyncio.wait_for(_send(topics), SEND_S_MAX))
             except Exception as error:  # any broker's own error classes
-                logger.warning("no broker to wake pages: %s", type(error).__name__)
+                outage.failed(error)
+            else:
+                outage.back()
 
 
 async def _send(topics: set[str]) -> None:

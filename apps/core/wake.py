@@ -6,16 +6,15 @@ that is away costs latency, never the request.
 
 from __future__ import annotations
 
-import logging
 from datetime import datetime, timedelta
 from typing import Any
 
 from celery import current_app
 from django.db import connection, transaction
 
+from apps.core.broker import outage
 from apps.core.clock import now as clock_now
 
-logger = logging.getLogger(__name__)
 ETA_MAX = timedelta(minutes=10)
 
 
@@ -48,4 +47,6 @@ def _send(task: str, args: list[Any], eta: datetime | None) -> None:
     try:
         current_app.send_task(task, args=args, eta=eta, retry=False)
     except Exception as error:  # any broker's own error classes; the sweep does the work later
-        logger.warning("no broker to wake %s: %s", task, type(error).__name__)
+        outage.failed(error)
+    else:
+        outage.back()

@@ -17,6 +17,7 @@ from channels.db import database_sync_to_async
 from channels.generic.websocket import AsyncJsonWebsocketConsumer
 
 from apps.accounts import selectors
+from apps.core.broker import AWAY, outage
 from apps.core.live import group_name
 
 PUBLIC = {"proposal", "round", "rfm"}
@@ -66,6 +67,18 @@ class LiveConsumer(AsyncJsonWebsocketConsumer):
             await self.channel_layer.group_add(group_name(topic), self.channel_name)
         self.topics = wanted
         await self.send_json({"watching": sorted(wanted)})
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> Any:
+        """Without a broker there is nothing to hear: closed with 1013, "try again later"."""
+        try:
+            return await super().__call__(scope, receive, send)
+        except AWAY as error:
+            outage.failed(error)
+            await send({"type": "websocket.close", "code": 1013})
+
+    async def live_again(self, event: dict[str, Any]) -> None:
+        """The broker was away: the page reads itself once more, as after its first question."""
+        await self.send_json({"watching": sorted(self.topics)})
 
     async def live_changed(self, event: dict[str, Any]) -> None:
         await self.send_json({"changed": event["topic"]})
