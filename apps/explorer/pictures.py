@@ -88,8 +88,8 @@ def epochs_flow(settlements: Iterable[Mapping[str, Any] | None]) -> charts.Flow 
     total = 0
     for settled in settlements:
         total += int((settled or {}).get("revenue_micro", 0))
-        for payment in (settled or {}).get("payments", []):
-            paid[payment["role"]] += int(payment["amount_micro"])
+        for role, micro in (settled or {}).get("owed_micro", {}).items():
+            paid[role] += int(micro)
     return _money(paid, total) if total else None
 
 

@@ -142,26 +142,12 @@ def _roles(members: list[Any]) -> dict[str, list[Any]]:
 
 
 def _epochs(epochs: list[Any]) -> list[dict[str, Any]]:
-    """Closed and open epochs, with what each payee got, largest first."""
+    """Closed and open epochs, with what each became."""
     return [
         {
             "epoch": epoch,
             "treasury_micro": int((epoch.settlement or {}).get("treasury_micro", 0)),
-            "paid_micro": sum(payment["amount_micro"] for payment in _payments(epoch)),
-            "payments": _payments(epoch),
+            "owed_micro": sum(map(int, (epoch.settlement or {}).get("owed_micro", {}).values())),
         }
         for epoch in epochs
     ]
-
-
-def _payments(epoch: Any) -> list[dict[str, Any]]:
-    rows = [
-        {
-            "name": payment["party"]["name"],
-            "pid": payment["pid"],
-            "role": payment["role"],
-            "amount_micro": int(payment["amount_micro"]),
-        }
-        for payment in (epoch.settlement or {}).get("payments", [])
-    ]
-    return sorted(rows, key=lambda row: (-row["amount_micro"], row["name"]))

@@ -7,6 +7,7 @@ from django.urls import path
 from apps.explorer import (
     dashboard,
     design,
+    epochs,
     exchange,
     governance,
     home,
@@ -43,6 +44,8 @@ urlpatterns = [
     path("rfms/<slug:slug>/withdraw/", rfms.withdraw, name="rfm-withdraw"),
     path("subdaos/", subdaos.subdaos, name="subdaos"),
     path("subdaos/<slug:slug>/", subdaos.subdao, name="subdao"),
+    path("epochs/<uuid:epoch_id>/", epochs.epoch, name="epoch"),
+    path("epochs/<uuid:epoch_id>/claim/", epochs.claim, name="epoch-claim"),
     path("rounds/<uuid:round_id>/", rounds.round_page, name="round"),
     path("proposals/", governance.proposals, name="proposals"),
     path("proposals/<uuid:proposal_id>/", governance.proposal, name="proposal"),

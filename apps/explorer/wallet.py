@@ -21,10 +21,12 @@ from apps.exchange import vaults
 from apps.explorer.fields import AmountField
 from apps.explorer.formatting import amount as amount_parts
 from apps.explorer.page import act, paged, party_of, show
+from apps.listings.claims import claimable
 from apps.listings.models import Query
 from apps.wallets import keys, selectors, services
 from apps.wallets.consenting import consent_of_form
 
+SHOWN = 10
 PURPOSES = {
     "main": "Available to spend",
     "staked": "Staked, votes with this weight",
@@ -60,7 +62,7 @@ KINDS = {
     "rfms.award": "Award of a request",
     "listings.query": "Prediction",
     "listings.payout": "Payout of an epoch",
-    "listings.settle": "Payout of an epoch",
+    "listings.treasury": "Left over of an epoch",
 }
 PHASES = {"pend": "held", "post": "paid", "void": "released", "single": ""}
 
@@ -188,6 +190,7 @@ def wallet(request: HttpRequest) -> HttpResponse:
         ),
         faucet_form=FaucetForm(auto_id="faucet_%s") if settings.FAUCET else None,
         queries=queries,
+        claimable=claimable(party)[:SHOWN],
         send_form=SendForm(assets=_spendable(lines), auto_id="send_%s"),
         history_form=wanted,
         filtered=bool(chosen),

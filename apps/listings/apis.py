@@ -22,7 +22,7 @@ from apps.core.idempotency import idempotent
 from apps.core.pagination import paged
 from apps.core.prefer import WAIT_S_MAX, preferred_wait_s
 from apps.core.serial import MicroField, checked
-from apps.listings import examples, quoting, running, selectors, services
+from apps.listings import epoch_apis, examples, quoting, running, selectors, services
 from apps.listings.models import Query
 from apps.listings.waiting import ended_within
 from apps.protocol.circuits.logistic_infer import ROWS_MAX
@@ -292,4 +292,5 @@ urlpatterns = [
     path("inferences/<uuid:query_id>/", InferenceView.as_view()),
     path("inferences/<uuid:query_id>/cancel/", CancelView.as_view()),
     path("quotas/", QuotasView.as_view()),
+    *epoch_apis.urlpatterns,
 ]

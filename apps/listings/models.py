@@ -1,4 +1,4 @@
-"""Listings, and the queries that are paid for one by one."""
+"""Listings, queries that are paid for one by one, and what each epoch of them owes to whom."""
 
 from __future__ import annotations
 
@@ -99,3 +99,131 @@ class Query(BaseModel):
 
     def __str__(self) -> str:
         return f"{self.listing_id}: {self.state}"
+
+
+class Closing(models.Model):
+    """How far an epoch that is over has been divided; `apps.listings.closing` moves it on.
+
+    `plan` is what the freeze found (revenue by version, φ, work, jobs, shares). `cursor` is where
+    the running step stands. `frontier` and `size` are the tree of entitlements so far.
+    """
+
+    class Step(models.TextChoices):
+        QUIET = "quiet"
+        WEIGH = "weigh"
+        DIVIDE = "divide"
+        PAY = "pay"
+        DONE = "done"
+
+    epoch = models.OneToOneField(
+        "subdaos.Epoch", models.PROTECT, primary_key=True, related_name="closing"
+    )
+    step = models.CharField(max_length=6, choices=Step, default=Step.QUIET)
+    cursor = models.CharField(max_length=120, blank=True)
+    plan = models.JSONField()
+    sdt_micro = models.BigIntegerField()
+    holdings = models.DecimalField(max_digits=60, decimal_places=0, default=0)
+    entitled_micro = models.BigIntegerField()
+    size = models.BigIntegerField(default=0)
+    frontier = models.BinaryField(default=bytes)
+    root = models.CharField(max_length=64, blank=True)
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(step__in=["quiet", "weigh", "divide", "pay", "done"]),
+                name="listings_closing_known_step",
+            ),
+            models.CheckConstraint(
+                condition=Q(sdt_micro__gte=0, entitled_micro__gte=0, holdings__gte=0),
+                name="listings_closing_not_negative",
+            ),
+        ]
+        indexes = [
+            models.Index(
+                fields=["epoch"], condition=~Q(step="done"), name="listings_closing_unfinished"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.epoch_id}: {self.step}"
+
+
+class Entitlement(models.Model):
+    """What one epoch owes to one party as a member of one role, in one asset.
+
+    A holder's row begins with its weight T_i; the amount follows when ΣT is known. Millions are
+    written at once, so the keys to other tables are not checked row by row: the account that a
+    holder's row is made from has them.
+    """
+
+    # In the order of the tree's leaves.
+    pk = models.CompositePrimaryKey("epoch", "asset", "role", "pid")
+    epoch = models.ForeignKey(
+        "subdaos.Epoch", models.PROTECT, related_name="entitlements", db_constraint=False,
+        db_index=False,
+    )  # fmt: skip
+    party = models.ForeignKey(
+        "accounts.Party", models.PROTECT, related_name="+", db_constraint=False, db_index=False
+    )
+    pid = models.CharField(max_length=32, db_collation="C")
+    role = models.CharField(max_length=12, db_collation="C")
+    asset = models.CharField(max_length=40, db_collation="C")
+    weight = models.DecimalField(max_digits=60, decimal_places=0, null=True)
+    amount_micro = models.BigIntegerField(null=True)
+    claimed_at = models.DateTimeField(null=True)
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(amount_micro=None) | Q(amount_micro__gte=0),
+                name="listings_entitlement_not_negative",
+            ),
+            models.CheckConstraint(
+                condition=Q(claimed_at=None) | Q(amount_micro__gt=0),
+                name="listings_claimed_is_something",
+            ),
+        ]
+        indexes = [
+            models.Index(
+                fields=["party"],
+                condition=Q(claimed_at=None),
+                name="listings_claimable",
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.epoch_id}/{self.role}/{self.pid}: {self.amount_micro}"
+
+
+class EntitlementBlock(models.Model):
+    """The hash of a full subtree of BLOCK entitlements, found by the key of its first leaf."""
+
+    LEVEL = 10
+    LEAVES = 1 << LEVEL
+
+    id = models.BigAutoField(primary_key=True)
+    epoch = models.ForeignKey("subdaos.Epoch", models.PROTECT, related_name="+")
+    number = models.PositiveIntegerField()
+    first = models.CharField(max_length=90, db_collation="C")
+    hash = models.BinaryField(null=True)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["epoch", "number"], name="listings_block_once"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.epoch_id}/{self.number}"
+
+
+class PayoutChoice(models.Model):
+    """Whether a party's parts are paid to it by themselves; without a row the epoch's size says."""
+
+    party = models.OneToOneField(
+        "accounts.Party", models.PROTECT, primary_key=True, related_name="+"
+    )
+    auto = models.BooleanField()
+
+    def __str__(self) -> str:
+        return f"{self.party_id}: {self.auto}"

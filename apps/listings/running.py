@@ -28,7 +28,7 @@ from apps.core.sweeping import each
 from apps.core.transactions import durable
 from apps.core.wake import wake
 from apps.listings import serving
-from apps.listings.epochs import EpochOver, epoch_for_payment, epoch_settle
+from apps.listings.epochs import EpochOver, epoch_end, epoch_for_payment
 from apps.listings.events import QueryReleased, QuerySettled
 from apps.listings.models import Query
 from apps.listings.waiting import announce
@@ -187,13 +187,13 @@ def _claim_all(query_ids: Sequence[Any]) -> list[Query]:
 
 
 def _settle(answered: Sequence[tuple[Query, compute.Outcome]]) -> None:
-    """Charge in the epoch of now; one that is over is settled before, in its own transaction."""
+    """Charge in the epoch of now; one that is over is ended before, in its own transaction."""
     while True:
         now = clock_now()
         try:
             return _charge(answered, now)
         except EpochOver as over:
-            epoch_settle(epoch_id=over.epoch_id, now=now)
+            epoch_end(epoch_id=over.epoch_id, now=now)
         except (HoldExpired, HoldResolved):
             for one in answered:  # the others' payments don't wait for this one's reason
                 _settle([one])

@@ -18,6 +18,8 @@ from dataclasses import dataclass, field
 from apps.protocol.money import BPS, mul_div_floor
 
 CUSTODIAN, VALIDATOR, OPERATOR, HOLDER = "custodian", "validator", "operator", "holder"
+WORKERS = (CUSTODIAN, VALIDATOR, OPERATOR)
+ROLES = (*WORKERS, HOLDER)
 
 
 @dataclass(frozen=True)

@@ -68,7 +68,7 @@ class SbgtCheckpoint(models.Model):
 
 
 class Epoch(BaseModel):
-    """A revenue period of a SubDAO; `settlement` is written once, when it is closed."""
+    """A revenue period of a SubDAO; `settlement` is written once, when its revenue was divided."""
 
     dao = models.ForeignKey(Dao, models.PROTECT, related_name="epochs")
     number = models.PositiveIntegerField()

@@ -166,6 +166,7 @@ def describe(dao: Dao, at: datetime) -> dict[str, Any]:
 
 def describe_epoch(epoch: Epoch) -> dict[str, Any]:
     return {
+        "id": str(epoch.id),
         "number": epoch.number,
         "starts_at": epoch.starts_at,
         "ends_at": epoch.ends_at,

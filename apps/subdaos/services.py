@@ -215,16 +215,25 @@ def epoch_open(*, dao: Dao, now: datetime) -> Epoch:
     )
 
 
-def epoch_close(
-    *, epoch: Epoch, revenue_micro: int, settlement: dict[str, Any], now: datetime
-) -> Epoch:
-    """Inner writer: close it with its settlement, once. Raises Conflict when it is closed."""
+def epoch_close(*, epoch: Epoch, revenue_micro: int, now: datetime) -> Epoch:
+    """Inner writer: nothing more is paid into it, once. Raises Conflict when it is closed."""
     require_transaction("subdaos.epoch_close")
     locked = Epoch.objects.select_for_update().get(id=epoch.id)
     if locked.closed_at is not None:
         raise Conflict("epoch_closed", "This epoch is closed already.")
-    locked.closed_at, locked.revenue_micro, locked.settlement = now, revenue_micro, settlement
-    locked.save(update_fields=["closed_at", "revenue_micro", "settlement"])
+    locked.closed_at, locked.revenue_micro = now, revenue_micro
+    locked.save(update_fields=["closed_at", "revenue_micro"])
+    return locked
+
+
+def epoch_divided(*, epoch: Epoch, settlement: dict[str, Any]) -> Epoch:
+    """Inner writer: what its revenue became, once. Raises Conflict when that is known."""
+    require_transaction("subdaos.epoch_divided")
+    locked = Epoch.objects.select_for_update().get(id=epoch.id)
+    if locked.closed_at is None or locked.settlement is not None:
+        raise Conflict("epoch_divided", "This epoch is still open, or was divided before.")
+    locked.settlement = settlement
+    locked.save(update_fields=["settlement"])
     return locked
 
 

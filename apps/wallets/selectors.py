@@ -28,35 +28,6 @@ WHERE a.asset_id = %(asset)s AND a.purpose = ANY(%(purposes)s)
 GROUP BY a.owner_id
 """
 
-# The same for every account, with each change since: one row a change, or one without any.
-_SINCE = """
-WITH held AS (
-    SELECT a.id, a.owner_id, a.purpose, a.posted_micro
-    FROM wallets_account a JOIN accounts_party p ON p.id = a.owner_id
-    WHERE a.asset_id = %(asset)s AND a.purpose = ANY(%(purposes)s) AND p.kind = ANY(%(kinds)s)
-), moved AS (
-    SELECT t.credit_id AS id, t.created_at, t.amount_micro
-    FROM wallets_transfer t JOIN held ON held.id = t.credit_id
-    WHERE t.created_at > %(start)s AND t.phase IN ('single', 'post')
-    UNION ALL
-    SELECT t.debit_id, t.created_at, -t.amount_micro
-    FROM wallets_transfer t JOIN held ON held.id = t.debit_id
-    WHERE t.created_at > %(start)s AND t.phase IN ('single', 'post')
-)
-SELECT held.id, held.owner_id, held.purpose, held.posted_micro, moved.created_at, moved.amount_micro
-FROM held LEFT JOIN moved ON moved.id = held.id
-"""
-
-
-@dataclass(frozen=True)
-class Course:
-    """One account's posted balance from a time on: what it was then, and each change since."""
-
-    owner_id: uuid.UUID
-    purpose: str
-    opening_micro: int
-    changes: list[tuple[datetime, int]]
-
 
 @dataclass(frozen=True)
 class WalletLine:
@@ -90,32 +61,6 @@ def supply_weights(
 ) -> dict[uuid.UUID, int]:
     """{party id: posted micro-units at a time}, all parties with more than nothing."""
     return _posted_at(asset, purposes, at, None)
-
-
-def courses(
-    asset: Asset, purposes: Sequence[str], *, kinds: Sequence[str], start: datetime
-) -> list[Course]:
-    """The courses since `start` of all accounts of these purposes and kinds of owners.
-
-    One statement, so that all balances and changes are of one moment, however many accounts.
-    """
-    with connection.cursor() as cursor:
-        cursor.execute(
-            _SINCE,
-            {"asset": asset.id, "purposes": list(purposes), "kinds": list(kinds), "start": start},
-        )
-        rows = cursor.fetchall()
-    found: dict[uuid.UUID, tuple[uuid.UUID, str, int]] = {}
-    changes: dict[uuid.UUID, list[tuple[datetime, int]]] = {}
-    for id_, owner_id, purpose, posted_micro, at, amount_micro in rows:
-        found[id_] = (owner_id, purpose, posted_micro)
-        moves = changes.setdefault(id_, [])
-        if at is not None:
-            moves.append((at, amount_micro))
-    return [
-        Course(owner_id, purpose, posted_micro - sum(m for _, m in changes[id_]), changes[id_])
-        for id_, (owner_id, purpose, posted_micro) in found.items()
-    ]
 
 
 def _posted_at(

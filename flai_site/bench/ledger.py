@@ -10,6 +10,7 @@ CLIENTS processes, each with a connection, as a site of many workers has:
     growth      one payment's time when the ledger and the log hold 10³ … 10⁶ transfers already, as
                 far as the machine fills them within a minute
     proof       an inclusion proof from the log of that size, and the replay of its leaves
+    closing     see `epochs`
     tpcb        pgbench's TPC-B-like script on the same server, where its binary is at hand
 """
 
@@ -24,7 +25,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from flai_site.bench import log
+from flai_site.bench import epochs, log
 from flai_site.stack.embedded import embedded, postgres_binaries
 from flai_site.stack.layout import Home, site_environment
 from flai_site.stack.services import throwaway
@@ -59,6 +60,7 @@ def run() -> Iterator[dict[str, Any]]:
             yield from bench.growth()  # first, on an empty ledger; the others on a full one
             yield from bench.throughput()
             yield from bench.log_share()
+            yield from epochs.run()
         finally:
             connection.close()
         yield from _tpcb(home)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from django.urls import reverse
 
+from apps.subdaos.models import Epoch
 from tests.explorer.world import World
 
 FIXED = ["home", "models", "rfms", "subdaos", "proposals", "log", "nodes", "design", "tokens"]
@@ -18,6 +19,8 @@ def public(world: World) -> dict[str, str]:
         "rfm in funding": ("rfm", world.funding.slug),
         "rfm awarded": ("rfm", world.awarded.slug),
         "subdao": ("subdao", world.dao.slug),
+        "epoch": ("epoch", Epoch.objects.get(dao=world.dao, number=1).id),
+        "running epoch": ("epoch", Epoch.objects.get(dao=world.dao, number=2).id),
         "superdao": ("subdao", "superdao"),
         "open proposal": ("proposal", world.open_vote.id),
         "executed proposal": ("proposal", world.accepted.id),

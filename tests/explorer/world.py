@@ -23,7 +23,7 @@ from apps.core.transactions import durable
 from apps.exchange.pools import pool_open, swap
 from apps.exchange.vaults import stake, unstake
 from apps.governance.models import Proposal, SnapshotWeight, Vote
-from apps.listings.models import Listing, Query
+from apps.listings.models import Closing, Entitlement, Listing, Query
 from apps.participants.models import Application, Call
 from apps.protocol import identity, wire
 from apps.protocol.rfm_spec import check_spec, schema_of, subdao_params
@@ -379,30 +379,34 @@ def _awarded(party: Party, people: list[Party], now: datetime) -> tuple[Rfm, Dao
         SbgtCheckpoint.objects.create(
             dao=dao, party=member, at=now, points_micro=MICRO + phi * 1000, reason="round"
         )
-    payments = [
-        {
-            "party": {"slug": p.slug, "name": p.name},
-            "pid": p.pid,
-            "role": "custodian",
-            "version": "1",
-            "amount_micro": str(phi * 2_400),
-        }
-        for p, (_, phi) in zip(people, SITES, strict=False)
-        if phi
-    ]
-    Epoch.objects.create(
+    epoch = Epoch.objects.create(
         dao=dao,
         number=1,
         starts_at=now - timedelta(hours=17),
         ends_at=now - timedelta(hours=2),
         closed_at=now - timedelta(hours=2),
         revenue_micro=14 * MICRO,
-        settlement={
-            "revenue_micro": str(14 * MICRO),
-            "treasury_micro": "1680000",
-            "payments": payments,
-        },
     )
+    sites = [(p, phi * 2_400) for p, (_, phi) in zip(people, SITES, strict=False) if phi]
+    work, held = sum(micro for _, micro in sites), 250_000
+    whole, size = work + held, len(sites) + 1
+    epoch.settlement = {
+        "revenue_micro": str(14 * MICRO),
+        "treasury_micro": str(14 * MICRO - whole),
+        "owed_micro": {"custodian": str(work), "holder": str(held)},
+        "entitled": size,
+        "root": "ab" * 32,
+    }
+    epoch.save()
+    Closing.objects.create(
+        epoch=epoch, step="done", plan={}, sdt_micro=0, entitled_micro=whole, size=size
+    )
+    for payee, micro in [*sites, (party, held)]:
+        worked = payee != party
+        Entitlement.objects.create(
+            epoch=epoch, party=payee, pid=payee.pid, role="custodian" if worked else "holder",
+            asset="USDC", amount_micro=micro, claimed_at=now if worked else None,
+        )  # fmt: skip
     Epoch.objects.create(
         dao=dao, number=2, starts_at=now - timedelta(hours=2), ends_at=now + timedelta(days=6)
     )

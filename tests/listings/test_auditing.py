@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import json
+import uuid
 from collections.abc import Callable
 from typing import Any
 
@@ -20,7 +21,7 @@ from apps.compute.services import node_claim
 from apps.core.clock import now
 from apps.exchange.vaults import stake
 from apps.listings.epochs import epoch_settle
-from apps.protocol import jobs, wire
+from apps.protocol import entitlements, jobs, wire
 from apps.subdaos.models import Epoch
 from apps.wallets import log
 from apps.wallets.models import LogLeaf
@@ -29,7 +30,7 @@ from tests.support.market import PRICE, Market, drain
 from tests.support.nodes import cosigned_anew
 from workers.client.api import Api
 from workers.client.earnings import settle
-from workers.client.replay import replay
+from workers.client.replay import Replay, replay
 from workers.client.verify import Auditor, Report
 from workers.mpc import keys
 
@@ -77,25 +78,49 @@ def body_of(said: Leaves, type_: str) -> dict[str, Any]:
     return next(row["body"] for row in said if row["type"] == type_)
 
 
-def pay_as_stated(said: Leaves) -> None:
-    """Make payouts and transfers of a bent settlement what eq. 10 and 11 then ask for."""
+def holdings_of(said: Leaves) -> dict[str, int]:
+    """T_i of every holder, as the leaves before the settlement tell them."""
+    state = Replay()
+    for index, row in enumerate(said):
+        if row["type"] == "listings.epoch_settled":
+            return state.earnings.holdings(row["body"]["dao"], row["body"])
+        state.leaf(index, row)
+    raise AssertionError("no settlement")
+
+
+def pay_as_stated(said: Leaves, holdings: dict[str, int] | None = None) -> None:
+    """Make root, totals and transfers of a bent settlement what eq. 10 and 11 then ask for."""
     body = body_of(said, "listings.epoch_settled")
-    split = settle(body)
-    body["paid_micro"] = {pid: str(amount) for pid, amount in split.by_payee().items()}
-    body["treasury_micro"] = str(split.treasury_micro)
-    due = split.by_payee()
-    own = split.treasury_micro + due.pop(body["dao"], 0)
-    first = next(i for i, row in enumerate(said) if _pays(row, body))
+    own, epoch = body["dao"], uuid.UUID(body["id"])
+    held = holdings_of(said) if holdings is None else holdings
+    result = settle(body, held)
+    owed = entitlements.entitlements(result, asset="USDC", own=own)
+    by_role: dict[str, int] = {}
+    for one in owed:
+        by_role[one.role] = by_role.get(one.role, 0) + one.amount_micro
+    treasury = result.revenue_micro - sum(by_role.values())
+    body |= {
+        "owed_micro": {role: str(micro) for role, micro in by_role.items()},
+        "holdings": str(sum(held.values())),
+        "entitled": len(owed),
+        "root": entitlements.root(body["id"], owed),
+        "treasury_micro": str(treasury),
+    }
     model = next(row for row in said if _pays(row, body))
-    kept = [row for row in said if not _pays(row, body)]
-    targets = {f"{pid}/main/USDC": amount for pid, amount in due.items()}
-    targets[f"{body['dao']}/treasury/USDC"] = own
-    made = []
-    for n, (credit, amount) in enumerate(targets.items()):
+    said[:] = [row for row in said if not _pays(row, body)]
+    targets = [
+        (
+            entitlements.payment_id(epoch, asset="USDC", role=one.role, pid=one.pid),
+            f"{one.pid}/main/USDC",
+            one.amount_micro,
+        )
+        for one in owed
+    ]
+    targets.append((entitlements.treasury_id(epoch), f"{own}/treasury/USDC", treasury))
+    for id_, credit, amount in targets:
         row = copy.deepcopy(model)
-        row["body"] |= {"id": f"t{n}", "credit": credit, "amount_micro": str(amount)}
-        made.append(row)
-    said[:] = kept[:first] + made + kept[first:]
+        row["body"] |= {"id": str(id_), "credit": credit, "amount_micro": str(amount)}
+        said.append(row)
 
 
 def _pays(row: dict[str, Any], epoch: dict[str, Any]) -> bool:
@@ -142,15 +167,23 @@ def all_jobs_of_one(said: Leaves) -> None:
 
 
 def one_holder_more(said: Leaves) -> None:
-    body = body_of(said, "listings.epoch_settled")
-    body["holdings"]["ee" * 16] = str(10**12)
-    pay_as_stated(said)
+    pay_as_stated(said, holdings_of(said) | {"ee" * 16: 10**12})
 
 
-def payouts_that_do_not_follow(said: Leaves) -> None:
-    paid = body_of(said, "listings.epoch_settled")["paid_micro"]
-    one, other = list(paid)[:2]
-    paid[one], paid[other] = str(int(paid[one]) + 1), str(int(paid[other]) - 1)
+def two_holders_exchanged(said: Leaves) -> None:
+    """The sum is right, and all that follows from it."""
+    held = holdings_of(said)
+    one, other = sorted(held, key=held.__getitem__)[:: len(held) - 1]
+    pay_as_stated(said, held | {one: held[other], other: held[one]})
+
+
+def a_false_root(said: Leaves) -> None:
+    body_of(said, "listings.epoch_settled")["root"] = "ab" * 32
+
+
+def roles_that_get_more(said: Leaves) -> None:
+    owed = body_of(said, "listings.epoch_settled")["owed_micro"]
+    owed["custodian"] = str(int(owed["custodian"]) + 1)
 
 
 def a_treasury_that_does_not_follow(said: Leaves) -> None:
@@ -158,14 +191,34 @@ def a_treasury_that_does_not_follow(said: Leaves) -> None:
     body["treasury_micro"] = str(int(body["treasury_micro"]) + 1)
 
 
-def somebody_else_is_paid(said: Leaves) -> None:
+def payment(said: Leaves, kind: str = "listings.payout") -> dict[str, Any]:
     epoch = body_of(said, "listings.epoch_settled")
-    next(row for row in said if _pays(row, epoch))["body"]["credit"] = "ee/main/USDC"
+    return next(r["body"] for r in said if _pays(r, epoch) and r["body"]["kind"] == kind)
+
+
+def somebody_else_is_paid(said: Leaves) -> None:
+    payment(said)["credit"] = "ee/main/USDC"
+
+
+def somebody_is_paid_more(said: Leaves) -> None:
+    payment(said)["amount_micro"] = str(int(payment(said)["amount_micro"]) + 1)
+
+
+def somebody_is_paid_twice(said: Leaves) -> None:
+    epoch = body_of(said, "listings.epoch_settled")
+    again = copy.deepcopy(next(row for row in said if _pays(row, epoch)))
+    again["body"]["id"] = str(uuid.uuid4())
+    said.append(again)
 
 
 def paid_outside_the_settlement(said: Leaves) -> None:
-    epoch = body_of(said, "listings.epoch_settled")
-    next(row for row in said if _pays(row, epoch))["body"]["ref"] = None
+    payment(said)["id"] = str(uuid.uuid4())
+    payment(said)["ref"] = None
+
+
+def a_treasury_that_is_not_paid(said: Leaves) -> None:
+    body = payment(said, "listings.treasury")
+    said[:] = [row for row in said if row["body"] is not body]
 
 
 def a_settlement_kept_back(said: Leaves) -> None:
@@ -193,11 +246,16 @@ FORGERIES: list[tuple[Callable[[Leaves], None], str]] = [
     (a_sale_told_twice, "settled twice"),
     (all_jobs_of_one, "its jobs are not"),
     (one_holder_more, "its holdings are not"),
-    (payouts_that_do_not_follow, "don't follow from φ"),
+    (two_holders_exchanged, "its root is not that"),
+    (a_false_root, "its root is not that"),
+    (roles_that_get_more, "doesn't follow from φ"),
     (a_treasury_that_does_not_follow, "treasury's part is wrong"),
-    (somebody_else_is_paid, "the transfers are not the payouts"),
-    (paid_outside_the_settlement, "takes revenue for no settlement"),
-    (a_settlement_kept_back, "was paid out but not settled"),
+    (somebody_else_is_paid, "to ee/main/USDC, not"),
+    (somebody_is_paid_more, "epoch 1,"),
+    (somebody_is_paid_twice, "insufficient_balance"),
+    (paid_outside_the_settlement, "takes revenue for no entitlement"),
+    (a_treasury_that_is_not_paid, "its treasury: it was not paid"),
+    (a_settlement_kept_back, "takes revenue for no entitlement"),
     (settled_twice, "settled twice"),
     (another_model_accepted, "is of no round in the log"),
     (a_round_that_scores_a_stranger, "scores others than its members"),
@@ -208,7 +266,13 @@ def test_the_servers_own_settlement_replays_and_every_forgery_is_found(sold: Mar
     """One node of three was claimed in time: the rest of the operators' part is the SubDAO's."""
     honest = leaves()
     body = body_of(honest, "listings.epoch_settled")
-    assert len(body["jobs"]) == 2 and body["dao"] in body["paid_micro"]
+    assert len(body["jobs"]) == 2
+    due = settle(body, holdings_of(honest)).by_payee()
+    own = due[body["dao"]]
+    assert (
+        own
+        and int(body["treasury_micro"]) == own + settle(body, holdings_of(honest)).treasury_micro
+    )
     assert errors(honest) == ""
     for forge, said in FORGERIES:
         forged = copy.deepcopy(honest)

@@ -80,9 +80,12 @@ def test_epochs_follow_one_another_and_close_once() -> None:
     with durable():
         first = services.epoch_open(dao=dao, now=at(30))
         assert services.epoch_open(dao=dao, now=at(31)) == first
-        services.epoch_close(epoch=first, revenue_micro=7, settlement={"a": 1}, now=at(40))
+        services.epoch_close(epoch=first, revenue_micro=7, now=at(40))
+        services.epoch_divided(epoch=first, settlement={"a": 1})
         with pytest.raises(DomainError, match="epoch_closed"):
-            services.epoch_close(epoch=first, revenue_micro=8, settlement={}, now=at(41))
+            services.epoch_close(epoch=first, revenue_micro=8, now=at(41))
+        with pytest.raises(DomainError, match="epoch_divided"):
+            services.epoch_divided(epoch=first, settlement={})
         second = services.epoch_open(dao=dao, now=at(41))
     assert (first.number, second.number) == (1, 2)
     assert second.ends_at == at(51)

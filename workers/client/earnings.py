@@ -2,17 +2,20 @@
 
 A settlement's leaf is the server's claim. What it rests on stands in other leaves: φ and scoring
 work in the rounds', revenue in the queries' posted holds, jobs in these and in who had claimed the
-nodes by then, holdings in the transfers. What it leads to are the transfers that refer to it. Each
-is compared, so that none can be bent alone.
+nodes by then, holdings in the transfers. What it leads to is the root over all entitlements, which
+is built again here, and then the transfers that pay them, each under the one id that its
+entitlement gives it. Each is compared, so that none can be bent alone.
 """
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from apps.protocol import revenue
+from apps.protocol import entitlements, revenue
+from apps.protocol.money import BPS, mul_div_floor
 
 CURRENCY = "USDC"
 QUERY = "listings.query"
@@ -50,6 +53,16 @@ class Cycle:
     jobs: dict[str, int] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Due:
+    """A transfer that a settlement leads to, and what it is."""
+
+    debit: str
+    credit: str
+    amount_micro: int
+    what: str
+
+
 class Earnings:
     """Fed with leaves by `Replay`; each method raises Finding for what does not fit."""
 
@@ -62,7 +75,7 @@ class Earnings:
         self.posted: dict[str, Paid] = {}
         self.cycles: dict[tuple[str, int], Cycle] = {}
         self.closed: set[tuple[str, int]] = set()
-        self.payouts: dict[str, dict[tuple[str, str], int]] = {}
+        self.due: dict[str, Due] = {}
         self.changes: dict[str, list[tuple[int, int]]] = {}
 
     def founded(self, body: Body, at: int) -> None:
@@ -101,12 +114,15 @@ class Earnings:
         self.changes.setdefault(credit, []).append((at, amount))
         if body["kind"] == QUERY and body["phase"] == "post":
             self.posted[body["pending"]] = Paid(credit.split("/")[0], amount)
-        ref = str(body["ref"] or "")
-        if ref.startswith(EPOCH_REF):
-            pairs = self.payouts.setdefault(ref, {})
-            pairs[debit, credit] = pairs.get((debit, credit), 0) + amount
-        elif debit.split("/")[1] == "revenue":
-            raise Finding(f"transfer {body['id']} takes revenue for no settlement")
+        if str(body["ref"] or "").startswith(EPOCH_REF) or debit.split("/")[1] == "revenue":
+            due = self.due.pop(body["id"], None)
+            if due is None:
+                raise Finding(f"transfer {body['id']} takes revenue for no entitlement of an epoch")
+            if (debit, credit, amount) != (due.debit, due.credit, due.amount_micro):
+                raise Finding(
+                    f"{due.what}: transfer {body['id']} pays {amount} to {credit}, "
+                    f"not {due.amount_micro} to {due.credit}"
+                )
 
     def query_held(self, body: Body, at: int) -> None:
         self.held[body["query"]] = body
@@ -153,30 +169,44 @@ class Earnings:
                 )
         if integers(body["jobs"]) != self._jobs(dao, cycle):
             raise Finding(f"epoch {number}: its jobs are not those of the nodes' operators")
-        if integers(body["holdings"]) != self._holdings(dao, body):
+        holdings: dict[str, int] = {}
+        if mul_div_floor(sum(earned.values()), int(body["policy"]["sdt_bps"]), BPS):
+            holdings = self.holdings(dao, body)
+        if int(body["holdings"]) != sum(holdings.values()):
             raise Finding(f"epoch {number}: its holdings are not those of the transfers")
-        self._paid(dao, number, body)
+        self._entitled(dao, number, body, settle(body, holdings))
 
-    def _paid(self, dao: str, number: int, body: Body) -> None:
-        settlement = settle(body)
-        if settlement.by_payee() != integers(body["paid_micro"]):
-            raise Finding(f"epoch {number}: its payouts don't follow from φ and holdings")
-        if settlement.treasury_micro != int(body["treasury_micro"]):
-            raise Finding(f"epoch {number}: the treasury's part is wrong")
-        # What falls to the SubDAO itself (a node that nobody has claimed) goes to its treasury.
-        shares = settlement.by_payee()
-        own = settlement.treasury_micro + shares.pop(dao, 0)
+    def _entitled(self, dao: str, number: int, body: Body, settlement: revenue.Settlement) -> None:
+        """The tree of entitlements that must follow; from here on its payments are due."""
+        epoch, id_, name = body["id"], uuid.UUID(body["id"]), f"epoch {number}"
+        owed = entitlements.entitlements(settlement, asset=CURRENCY, own=dao)
+        whole = sum(one.amount_micro for one in owed)
+        by_role: dict[str, int] = {}
+        for one in owed:
+            by_role[one.role] = by_role.get(one.role, 0) + one.amount_micro
+        if (int(body["entitled"]), integers(body["owed_micro"])) != (len(owed), by_role):
+            raise Finding(f"{name}: what it says it owes doesn't follow from φ and holdings")
+        if entitlements.root(epoch, owed) != body["root"]:
+            raise Finding(f"{name}: its root is not that of the entitlements that follow")
+        treasury = settlement.revenue_micro - whole
+        if treasury != int(body["treasury_micro"]):
+            raise Finding(f"{name}: the treasury's part is wrong")
         source = f"{dao}/revenue/{CURRENCY}"
-        due = {(source, f"{pid}/main/{CURRENCY}"): amount for pid, amount in shares.items()}
-        due |= {(source, f"{dao}/treasury/{CURRENCY}"): own} if own else {}
-        if self.payouts.pop(EPOCH_REF + body["id"], {}) != due:
-            raise Finding(f"epoch {number}: the transfers are not the payouts that it states")
+        for one in owed:
+            what = f"{name}, {one.pid} as {one.role}"
+            credit = f"{one.pid}/main/{one.asset}"
+            paid_by = entitlements.payment_id(id_, asset=one.asset, role=one.role, pid=one.pid)
+            self.due[str(paid_by)] = Due(source, credit, one.amount_micro, what)
+        if treasury:
+            own = f"{dao}/treasury/{CURRENCY}"
+            transfer = entitlements.treasury_id(id_)
+            self.due[str(transfer)] = Due(source, own, treasury, f"{name}, its treasury")
 
     def _jobs(self, dao: str, cycle: Cycle) -> dict[str, int]:
         # Where nobody runs a node, nobody is paid for one.
         return cycle.jobs if set(cycle.jobs) - {dao} else {}
 
-    def _holdings(self, dao: str, body: Body) -> dict[str, int]:
+    def holdings(self, dao: str, body: Body) -> dict[str, int]:
         """T_i of whoever is no SubDAO: held + staked · boost over the epoch (paper §6.3)."""
         boost = int(body["policy"]["stake_boost_bps"])
         weights: dict[str, int] = {}
@@ -194,13 +224,18 @@ class Earnings:
         return weights
 
     def end(self) -> list[str]:
-        """What is left over when the log is."""
-        errors = [f"{ref} was paid out but not settled: epoch unknown" for ref in self.payouts]
+        """What is left over when the log is. An entitlement may wait to be claimed for ever; what
+        the treasury is owed may not."""
+        errors = [
+            f"{due.what}: it was not paid"
+            for due in self.due.values()
+            if due.credit.split("/")[1] == "treasury"
+        ]
         stray = [hold for hold, paid in self.posted.items() if not paid.settled]
         return errors + [f"hold {hold} was paid but is in no epoch" for hold in stray]
 
 
-def settle(body: Body) -> revenue.Settlement:
+def settle(body: Body, holdings: Mapping[str, int]) -> revenue.Settlement:
     """The settlement that an epoch's leaf must lead to (paper eq. 10 and 11)."""
     return revenue.split(
         [
@@ -213,7 +248,7 @@ def settle(body: Body) -> revenue.Settlement:
             for served in body["served"]
         ],
         jobs=integers(body["jobs"]),
-        holdings=integers(body["holdings"]),
+        holdings=holdings,
         policy=revenue.Policy(**integers(body["policy"])),
     )
 

@@ -56,7 +56,7 @@ def revenue_phase(story: Story) -> None:
         epochs = story.public.get(f"subdaos/{story.subdao}/epochs/")["results"]
         closed = [epoch for epoch in epochs if epoch.get("settlement")]
         total = sum(int(epoch["revenue_micro"]) for epoch in closed)
-        return closed if total >= revenue else None
+        return [_with_payees(story, epoch) for epoch in closed] if total >= revenue else None
 
     epochs = story.state.step(
         "epochs",
@@ -72,13 +72,18 @@ def revenue_phase(story: Story) -> None:
     story.screen.note(f"${money(treasury, 6)} to the treasury; the parts sum to the micro-unit")
 
 
+def _with_payees(story: Story, epoch: dict[str, Any]) -> dict[str, Any]:
+    """The epoch with everybody whom it owes something."""
+    path = f"epochs/{epoch['id']}/entitlements/"
+    return epoch | {"entitlements": list(story.public.every(path, limit=200))}
+
+
 def payouts(epochs: list[dict[str, Any]]) -> tuple[dict[str, int], int]:
-    """(paid to each payee, kept by the treasury) over some epochs' settlements."""
+    """(owed to each payee, kept by the treasury) over some epochs' settlements."""
     paid: dict[str, int] = {}
     treasury = 0
     for epoch in epochs:
-        settlement = epoch["settlement"]
-        treasury += int(settlement["treasury_micro"])
-        for pid, amount in settlement["paid_micro"].items():
-            paid[pid] = paid.get(pid, 0) + int(amount)
+        treasury += int(epoch["settlement"]["treasury_micro"])
+        for row in epoch["entitlements"]:
+            paid[row["pid"]] = paid.get(row["pid"], 0) + int(row["amount_micro"])
     return paid, treasury

@@ -289,7 +289,7 @@ class World:
 
     def _epochs(self) -> Iterator[Row]:
         start, now = self.plan.now - 31 * DAY, self.plan.now
-        settlement = '{"revenue_micro": "0", "treasury_micro": "0", "payments": []}'
+        settlement = '{"revenue_micro": "0", "treasury_micro": "0", "owed_micro": {}}'
         for i in range(self.plan.objects):
             closed = self.plan.half if i == 0 else 1
             for number in range(1, closed + 2):

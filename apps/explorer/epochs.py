@@ -1,0 +1,82 @@
+"""One epoch: what it earned, what that became, who is owed what, and claiming one's own part."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+from django.contrib.auth.decorators import login_required
+from django.http import Http404, HttpRequest, HttpResponse
+from django.urls import reverse
+from django.views.decorators.http import require_POST
+
+from apps.core import clock
+from apps.core.errors import NotFound
+from apps.explorer.formatting import amount as amount_parts
+from apps.explorer.page import act, paged, party_of, show
+from apps.explorer.pictures import epochs_flow
+from apps.listings import claims
+from apps.listings.models import Closing
+from apps.subdaos.models import Epoch
+from apps.wallets.log import leaf_for
+
+LEAF = "listings.epoch_settled"
+STEPS = {
+    "quiet": "Waiting for the last transfers of the epoch to be written.",
+    "weigh": "Weighing what each holder had, and for how long.",
+    "divide": "Dividing, and hashing what is owed to whom.",
+}
+
+
+def epoch(request: HttpRequest, epoch_id: UUID) -> HttpResponse:
+    """Totals, picture, your own part with its button, and everybody's, largest first."""
+    found, party = _epoch(epoch_id), party_of(request)
+    closing = Closing.objects.filter(epoch=found).defer("frontier").first()
+    settled = found.settlement
+    mine = list(claims.owed(found, party)) if settled and party else []
+    waiting = [row for row in mine if row.claimed_at is None]
+    rows = (
+        paged(request, claims.entitled(found).order_by("-amount_micro", "pid")) if settled else None
+    )
+    return show(
+        request,
+        "epoch.html",
+        "subdaos",
+        epoch=found,
+        settled=settled,
+        step=STEPS.get(closing.step) if closing else None,
+        flow=epochs_flow([settled]),
+        owed_micro=sum(map(int, settled["owed_micro"].values())) if settled else 0,
+        claimed_micro=claims.claimed_micro(found) if settled else 0,
+        mine=mine,
+        waiting=waiting,
+        waiting_micro=sum(row.amount_micro or 0 for row in waiting),
+        rows=rows,
+        leaf=leaf_for(LEAF, found.id) if settled else None,
+    )
+
+
+@login_required
+@require_POST
+def claim(request: HttpRequest, epoch_id: UUID) -> HttpResponse:
+    """Everything that one epoch owes to the session's party."""
+    party = party_of(request)
+
+    def done(transfers: list[Any]) -> str:
+        whole = sum(transfer.amount_micro for transfer in transfers)
+        sign, prefix, number, unit = amount_parts(whole, "USDC")
+        return f"You were paid {sign}{prefix}{number} {unit}".strip() + "."
+
+    return act(
+        request,
+        reverse("explorer:epoch", args=[epoch_id]),
+        done,
+        lambda: claims.claim(epoch_id=epoch_id, party=party, now=clock.now()),
+    )
+
+
+def _epoch(epoch_id: UUID) -> Epoch:
+    try:
+        return claims.epoch_get(epoch_id)
+    except NotFound:
+        raise Http404 from None
