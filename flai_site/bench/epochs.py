@@ -23,8 +23,8 @@ _HOLDERS = """
 WITH made AS (
     SELECT gen_random_uuid() AS id, n FROM generate_series(1, %(count)s) AS n
 ), parties AS (
-    INSERT INTO accounts_party (id, created_at, kind, name, slug, pid)
-    SELECT id, %(at)s, 'person', 'holder', 'holder-' || id, md5(id::text) FROM made
+    INSERT INTO accounts_party (id, created_at, kind, name, slug, pid, keyed, nonce)
+    SELECT id, %(at)s, 'person', 'holder', 'holder-' || id, md5(id::text), false, 0 FROM made
 )
 INSERT INTO wallets_account (id, created_at, owner_id, asset_id, purpose, posted_micro, held_micro,
     floor_micro, last_at)

@@ -21,9 +21,10 @@ from apps.protocol import entitlements as rules
 from apps.protocol import merkle
 from apps.protocol.money import mul_div_floor
 from apps.subdaos.models import Dao, Epoch
+from apps.wallets import ledger
 from apps.wallets.invariants import violations
 from apps.wallets.models import Account, LogLeaf
-from apps.wallets.services import account, mint, send, stake, unstake
+from apps.wallets.services import account, mint, send
 from tests.governance.helpers import together
 from tests.support.epochs import divided, frozen, holdings, subdao
 from tests.wallets.ledger_helpers import at, party
@@ -69,10 +70,11 @@ def moved(dao: Dao, people: list[Party], moves: Moves) -> None:
             match what:
                 case "send":
                     send(to=people[target], now=now, **who)
-                case "stake":
-                    stake(now=now, **who)
-                case "unstake":
-                    unstake(now=now, **who)
+                case "stake" | "unstake":
+                    sides = ("main", "staked") if what == "stake" else ("staked", "main")
+                    debit, credit = (account(people[source], code, purpose) for purpose in sides)
+                    with durable():
+                        ledger.post([ledger.Leg(debit, credit, micro, "test.stake")], now=now)
                 case "issue":
                     with durable():
                         mint(code, account(people[source], code), micro, None, now)

@@ -57,6 +57,12 @@ def parser() -> argparse.ArgumentParser:
     predict.add_argument("--idempotency-key", help="the same key never pays twice")
     predict.set_defaults(run=_predict)
 
+    claim = commands.add_parser("claim", help="be paid what epochs owe you, each part proved")
+    _home(claim)
+    claim.add_argument("--epoch", help="one epoch's id (default: all that owe you something)")
+    claim.add_argument("--dry-run", action="store_true", help="prove and show, claim nothing")
+    claim.set_defaults(run=_claim)
+
     verify = commands.add_parser("verify", help="check the log of a server and replay it")
     verify.add_argument("--url", required=True, help="address of the server")
     verify.add_argument("--state", type=Path, help="remembers key and last head between checks")
@@ -249,6 +255,27 @@ def _predict(options: argparse.Namespace) -> int:
         print(f"{probability:.4f}")
     paid = f"{answer.price_micro / 1_000_000:.2f}"
     print(f"Paid {paid} USDC, query {answer.query_id}. Only you have read this.", file=sys.stderr)
+    return 0
+
+
+def _claim(options: argparse.Namespace) -> int:
+    from workers.client import claiming
+
+    api = Home(options.home).api()
+    epochs = [options.epoch] if options.epoch else list(claiming.waiting(api))
+    done = [
+        part
+        for epoch in epochs
+        for part in (claiming.parts if options.dry_run else claiming.claim)(api, epoch)
+        if part.waiting
+    ]
+    for part in done:
+        owed = part.owed
+        print(
+            f"{owed.amount_micro / 1_000_000:,.6f} {owed.asset} as {owed.role}, epoch {part.epoch}"
+        )
+    word = "waits to be claimed" if options.dry_run else "was paid to you"
+    print(f"All of it is proved by the log and {word}." if done else "Nothing waits for you.")
     return 0
 
 

@@ -124,7 +124,7 @@ class Auditor:
 
     def _head_signed(self, key: str, head: dict[str, Any]) -> bool:
         return self.report.add(
-            _signed(key, head),
+            head_signed(key, head),
             f"head of {head['size']} entries is signed by the log key",
             "the head is not signed by the log key",
         )
@@ -173,7 +173,7 @@ class Auditor:
         if begins and old["size"]:
             begins = self._proof_holds(old, head)
         self.report.add(
-            _signed(key, old) and begins,
+            head_signed(key, old) and begins,
             f"the log goes on from the {old['size']} entries seen last time",
             f"the log was rewritten: its first {old['size']} entries are others than last time",
         )
@@ -344,7 +344,7 @@ def verify_server(
     return Auditor(Api(url), state=state, key=key, nodes=nodes).run()
 
 
-def _signed(key: str, head: dict[str, Any]) -> bool:
+def head_signed(key: str, head: dict[str, Any]) -> bool:
     facts = _head_facts(head)
     content = {"v": 1, "size": facts["size"], "root": facts["root"], "at": facts["at"]}
     try:
