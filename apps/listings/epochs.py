@@ -12,7 +12,7 @@ import uuid
 from datetime import datetime
 from typing import Any
 
-from django.db.models import Count, F, Sum
+from django.db.models import Count, F, Q, Sum
 
 from apps.accounts.models import Party
 from apps.compute.models import Receipt
@@ -88,12 +88,9 @@ def epoch_settle(*, epoch_id: Any, now: datetime) -> bool:
 
 def epochs_settle(*, now: datetime, limit: int = 20) -> int:
     """Settle epochs that are over, and go on with those that somebody left. Returns how many."""
-    over = Epoch.objects.filter(closed_at=None, ends_at__lte=now).order_by("ends_at")
-    left = Closing.objects.exclude(step=Closing.Step.DONE)
-    due = [
-        *left.values_list("epoch", flat=True)[:limit],
-        *over.values_list("id", flat=True)[:limit],
-    ]
+    left = Closing.objects.exclude(step=Closing.Step.DONE).values("epoch")
+    over = Q(closed_at=None, ends_at__lte=now) | Q(pk__in=left)
+    due = Epoch.objects.filter(over).order_by("ends_at")
     return each(
         due,
         lambda epoch_id: epoch_settle(epoch_id=epoch_id, now=now),
