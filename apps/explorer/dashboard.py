@@ -19,8 +19,9 @@ from django.urls import reverse
 from apps.accounts.models import Party
 from apps.accounts.services import visit
 from apps.core import clock
+from apps.explorer.formatting import amount
 from apps.explorer.page import party_of, show
-from apps.explorer.pictures import Timeline, dollars, summed, timeline
+from apps.explorer.pictures import Timeline, summed, timeline
 from apps.governance.models import Proposal
 from apps.governance.selectors import with_state
 from apps.listings.models import Query
@@ -310,6 +311,12 @@ def _picture(earned: Earned, now: datetime) -> Timeline | None:
         return None
     first = earned.points[0][0]
     return timeline(earned.points, start=first - (now - first) / 10, end=now)
+
+
+def dollars(micro: int) -> str:
+    """As people read it; the wallet has every digit."""
+    sign, prefix, number, _ = amount(micro, "USDC")
+    return f"{sign}{prefix}{number}"
 
 
 def _to(page: str, key: Any) -> str:

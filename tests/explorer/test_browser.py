@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from datetime import timedelta
 from typing import Any
 
@@ -137,11 +138,21 @@ def test_the_keyboard_reaches_the_content_first(site: str, world: Any, visit: An
     assert visitor.page.evaluate("document.activeElement.id") == "content"
 
 
-def test_a_page_is_light(site: str, world: Any, visit: Any) -> None:
-    """All that a first visit loads, as it is sent: at most 200 kB, and nothing from elsewhere."""
-    visitor, sizes = visit(), []
-    visitor.page.on("response", lambda answer: sizes.append((answer.url, answer)))
-    visitor.page.goto(pages.public(world)["open proposal"])
-    visitor.page.wait_for_load_state("networkidle")
-    assert all(url.startswith(site) for url, _ in sizes)
-    assert sum(len(answer.body()) for _, answer in sizes) <= 200_000
+def test_pages_are_light(site: str, world: Any, visit: Any, sign_in: Any) -> None:
+    """All that a first visit loads: at most 200 kB compressed, and nothing from elsewhere."""
+    visitor = visit()
+    sign_in(visitor)
+    debugger = visitor.context.new_cdp_session(visitor.page)
+    debugger.send("Network.setCacheDisabled", {"cacheDisabled": True})
+    answers: list[Any] = []
+    visitor.page.on("response", lambda answer: answers.append(answer))
+    addresses = pages.public(world) | pages.own(world)
+    for name in ("open proposal", "model", "dashboard", "design", "wallet"):
+        answers.clear()
+        visitor.page.goto(addresses[name])
+        visitor.page.wait_for_load_state("networkidle")
+        bodies = {answer.url: answer.body() for answer in answers}
+        assert any("htmx" in url for url in bodies)
+        assert all(url.startswith(site) for url in bodies)
+        sent = sum(min(len(body), len(zlib.compress(body))) for body in bodies.values())
+        assert sent <= 200_000, name
