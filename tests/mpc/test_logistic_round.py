@@ -141,7 +141,7 @@ def test_games_on_shares_rank_like_the_same_games_in_the_clear(scoring):
     ("scoring", "sites"), [("shapley", 3), ("shapley", 7), ("leave_one_out", 6)]
 )
 def test_games_on_three_processes_agree_with_plain(scoring, sites, monkeypatch):
-    monkeypatch.setattr("apps.protocol.circuits.scoring.VALUES_MAX", 1 << 10)
+    monkeypatch.setattr("apps.protocol.circuits.logistic.VALUES_MAX", 1 << 10)
     updates, blocks, params = federation(7, sites=sites, scoring=scoring, bad=sites > 3)
     values = encoded(updates, blocks)
     opened = [outcome.openings for outcome in three_processes(ROUND, values, params)]

@@ -8,7 +8,7 @@ import pytest
 from apps.protocol.aggregation import VoidRound, aggregate
 from apps.protocol.circuits import CIRCUITS, BadParams, circuits_hash
 from apps.protocol.circuits.games import SCORING_POINT, coalitions
-from apps.protocol.circuits.scoring import LOSS
+from apps.protocol.circuits.logistic import LOSS
 from apps.protocol.contribution import (
     clip_to_median_norm,
     coalition_scores,

@@ -10,14 +10,32 @@ import hashlib
 from functools import cache
 from pathlib import Path
 
-from apps.protocol.circuits import logistic_infer, logistic_round, moments
+from apps.protocol.circuits import logistic, moments
 from apps.protocol.circuits.declare import BadParams, Circuit, Opening, Outcome, Slot
+from apps.protocol.circuits.family import ModelClass, infer_circuit, round_circuit
 
-__all__ = ["CIRCUITS", "BadParams", "Circuit", "Opening", "Outcome", "Slot", "circuits_hash"]
+__all__ = [
+    "CIRCUITS",
+    "CLASSES",
+    "BadParams",
+    "Circuit",
+    "ModelClass",
+    "Opening",
+    "Outcome",
+    "Slot",
+    "circuits_hash",
+]
+
+# The model classes, by name: one file each.
+CLASSES: dict[str, ModelClass] = {model.name: model for model in (logistic.CLASS,)}
 
 CIRCUITS: dict[str, Circuit] = {
     circuit.id: circuit
-    for circuit in (moments.CIRCUIT, logistic_round.CIRCUIT, logistic_infer.CIRCUIT)
+    for circuit in (
+        moments.CIRCUIT,
+        *(round_circuit(model) for model in CLASSES.values()),
+        *(infer_circuit(model) for model in CLASSES.values()),
+    )
 }
 
 

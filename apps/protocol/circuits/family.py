@@ -1,0 +1,256 @@
+"""What a model class is, and the two circuits that every class gets: NAME_round and NAME_infer.
+
+A class is linear in its weights: W [o, d + 1], intercept last, makes o scores of a row, X·Wᵀ. What
+it brings is one file: how targets are read, the gradient and the loss of scores on shares, its
+evidence, a local trainer, and what scores mean to a buyer. `CLASSES` in this package lists them.
+
+NAME_round@1: clip, score, aggregate and evaluate one federated round, as one job. Inputs: each
+custodian's weights [o·(d+1)], each validator's holdout rows [m, d + t + R]: standardised features,
+t columns of target, one-hot of R strata. Rows of even place within a validator's block score the
+updates, the odd ones make the evidence: the two never meet.
+
+1. w_k clipped to the median norm: w_k · min(1, median‖w‖ / ‖w_k‖).
+2. φ_k = relu(u_k) / max_j relu(u_j), u_k the utility on the class's loss that `scoring` names
+   (paper eq. 7; circuits/scoring.py). φ is opened in thousandths; fewer than three > 0: no model.
+3. w* = Σ (φ_k / S)·w_k with the opened φ (paper eq. 1 and 6). It stays secret.
+4. Evidence: metrics divided and rounded in secret, of cells that are large enough and give no
+   smaller one away (circuits/cells.py).
+
+NAME_infer@1: scores of secret rows under the secret model (paper eq. 2 and 8), sealed to the asker.
+Features are clamped to ±16 first: without it one row with huge entries could pack several weights
+into one answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from apps.protocol.circuits.declare import (
+    BadParams,
+    Circuit,
+    Opening,
+    Outcome,
+    Params,
+    Shape,
+    Slot,
+    only,
+    whole,
+)
+from apps.protocol.circuits.games import SHAPLEY_MAX
+from apps.protocol.circuits.layout import (
+    FEATURE_LIMIT,
+    FEATURES_MAX,
+    INPUT_F,
+    MODEL_F,
+    WEIGHT_LIMIT,
+    with_intercept,
+)
+from apps.protocol.circuits.scoring import (
+    aggregate,
+    clip_to_median_norm,
+    coalition_utilities,
+    phi_milli,
+    taylor_utilities,
+)
+
+Real = npt.NDArray[np.float64]
+
+STRATA_MAX = 32
+ROWS_MAX = 4000
+QUERY_ROWS_MAX = 1000
+MEMBERS_MAX = 64
+PHI_MIN_POSITIVE = 3
+LABELS = ("binary", "classes", "number", "count")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelClass:
+    """One kind of model.
+
+    label: how a request describes what is predicted, one of LABELS.
+    metrics: what its evidence opens and a gate may ask for, the first one leading.
+    extras: further parameters of its circuits: name -> (least, most).
+    outputs, targets: scores of a row, and columns that a holdout row's target takes.
+    read_targets: holdout words [m, t] at f = 16 -> targets, whatever a validator sent.
+    residuals(ops, scores [m, o] f = 20, targets): target less prediction, −∂loss/∂score, [m, o].
+    spare_bits: by so much residuals may exceed 1; utilities are halved so often.
+    gains(ops, scores [K, o, m] f = 16 within ±8, targets, members [C, K]): Σ_i [loss of score 0 −
+        loss of the coalition's mean score], over the next power of two ≥ m; [C] at f = 26.
+    evidence(ops, scores [m, o] f = 40, targets, strata [m, R] bits, min_cell): the openings.
+    train(features [n, d], labels, outputs, c): weights [o, d + 1], c as scikit-learn's C.
+    answer(scores [k, o]): what they mean, per row.
+    """
+
+    name: str
+    title: str
+    label: str
+    metrics: tuple[str, ...]
+    scorings: tuple[str, ...]
+    opens: tuple[Opening, ...]
+    read_targets: Callable[[Any, Any], Any]
+    residuals: Callable[[Any, Any, Any], Any]
+    gains: Callable[[Any, Any, Any, Any], Any]
+    evidence: Callable[[Any, Any, Any, Any, int], dict[str, Any]]
+    train: Callable[[Real, Any, int, float], Real]
+    answer: Callable[[Real], Real]
+    extras: Mapping[str, tuple[int, int]]
+    outputs: Callable[[Params], int] = lambda params: 1
+    targets: Callable[[Params], int] = lambda params: 1
+    spare_bits: int = 0
+
+    @property
+    def round_id(self) -> str:
+        return f"{self.name}_round@1"
+
+    @property
+    def infer_id(self) -> str:
+        return f"{self.name}_infer@1"
+
+    def weights(self, params: Params) -> int:
+        """How many numbers an update has."""
+        return self.outputs(params) * (int(params["features"]) + 1)
+
+
+def round_circuit(model: ModelClass) -> Circuit:
+    """The circuit of a class's federated round."""
+
+    def validate(params: Params) -> None:
+        """{"features", "strata", "rows": [m_1, …], "min_cell", "scoring"} and the class's extras.
+
+        Raises: BadParams.
+        """
+        only(params, "features", "strata", "rows", "min_cell", "scoring", *model.extras)
+        if params["scoring"] not in model.scorings:
+            raise BadParams(f"parameter 'scoring' must be one of: {', '.join(model.scorings)}")
+        _sizes(model, params)
+        whole(params, "strata", 0, STRATA_MAX)
+        whole(params, "min_cell", 3, ROWS_MAX)
+        rows = params["rows"]
+        if not isinstance(rows, (list, tuple)) or not 1 <= len(rows) <= MEMBERS_MAX:
+            raise BadParams(f"parameter 'rows' must list 1 to {MEMBERS_MAX} validators' row counts")
+        if any(type(count) is not int or count < 2 for count in rows) or sum(rows) > ROWS_MAX:
+            raise BadParams(
+                f"each validator brings at least 2 rows, all together {ROWS_MAX} at most"
+            )
+
+    def update_shape(params: Params, index: int) -> Shape:
+        """Raises: BadParams for a site too many, so that no node takes part in such a job."""
+        if params["scoring"] == "shapley" and index >= SHAPLEY_MAX:
+            raise BadParams(
+                f"exact Shapley values are computed for {SHAPLEY_MAX} custodians at most"
+            )
+        return (model.weights(params),)
+
+    def holdout_shape(params: Params, index: int) -> Shape:
+        columns = params["features"] + model.targets(params) + params["strata"]
+        return (params["rows"][index], columns)
+
+    def run(ops: Any, secrets: Mapping[str, Sequence[Any]], params: Params) -> Outcome:
+        return _run_round(model, ops, secrets, params)
+
+    return Circuit(
+        name=f"{model.name}_round",
+        version=1,
+        slots={
+            "update": Slot("custodian", update_shape, f=INPUT_F),
+            "holdout": Slot("validator", holdout_shape, f=INPUT_F),
+        },
+        validate=validate,
+        run=run,
+        opens=(
+            Opening("phi_milli", "contribution of each custodian, 0 to 1000, in roster order"),
+            Opening("void", "1 when fewer than three contributions are positive: no model"),
+            *model.opens,
+        ),
+        result_allows=(model.infer_id,),
+        result_f=MODEL_F,
+        min_members={"custodian": 3, "validator": 1},
+    )
+
+
+def infer_circuit(model: ModelClass) -> Circuit:
+    """The circuit of a class's paid query."""
+
+    def validate(params: Params) -> None:
+        """{"features", "rows": k} and the class's extras. Raises: BadParams."""
+        only(params, "features", "rows", *model.extras)
+        _sizes(model, params)
+        whole(params, "rows", 1, QUERY_ROWS_MAX)
+
+    def run(ops: Any, secrets: Mapping[str, Sequence[Any]], params: Params) -> Outcome:
+        """Scores [k·o] at f = 16, row by row. Bound: 16·64·1001 · 2^40 < 2^60."""
+        (weights,), (rows,) = secrets["model"], secrets["row"]
+        limit = FEATURE_LIMIT << INPUT_F
+        inputs = with_intercept(ops, ops.clamp(rows, -limit, limit))
+        scores = ops.matmul(inputs, _columns(model, ops, weights, params), f=INPUT_F)
+        return Outcome(sealed=ops.reshape(scores, (-1,)))
+
+    return Circuit(
+        name=f"{model.name}_infer",
+        version=1,
+        slots={
+            "model": Slot("model", lambda params, index: (model.weights(params),), f=MODEL_F),
+            "row": Slot("buyer", lambda params, index: (params["rows"], params["features"])),
+        },
+        validate=validate,
+        run=run,
+        sealed=True,
+    )
+
+
+def _sizes(model: ModelClass, params: Params) -> None:
+    whole(params, "features", 1, FEATURES_MAX)
+    for name, (least, most) in model.extras.items():
+        whole(params, name, least, most)
+
+
+def _columns(model: ModelClass, ops: Any, weights: Any, params: Params) -> Any:
+    """[o·(d+1)] -> [d+1, o]."""
+    return ops.transpose(ops.reshape(weights, (model.outputs(params), -1)))
+
+
+def _run_round(
+    model: ModelClass, ops: Any, secrets: Mapping[str, Sequence[Any]], params: Params
+) -> Outcome:
+    features, scoring = params["features"], params["scoring"]
+    limit, bound = WEIGHT_LIMIT << INPUT_F, FEATURE_LIMIT << INPUT_F
+    updates = ops.clamp(ops.stack(secrets["update"]), -limit, limit)
+    rows = ops.concat(secrets["holdout"])
+    inputs = with_intercept(ops, ops.clamp(ops.index(rows, np.s_[:, :features]), -bound, bound))
+    end = features + model.targets(params)
+    targets = model.read_targets(ops, ops.index(rows, np.s_[:, features:end]))
+    # a flag is 1 when its word is at least ½: exactly 0 or 1 whatever a validator sent
+    if params["strata"]:
+        strata = ops.bit(ops.index(rows, np.s_[:, end:]))
+    else:
+        strata = ops.public(np.zeros((rows.shape[0], 0), np.int64), 0)
+
+    place = np.concatenate([np.arange(count) for count in params["rows"]])
+    half, proving = np.flatnonzero(place % 2 == 0), np.flatnonzero(place % 2 == 1)
+
+    weights = clip_to_median_norm(ops, updates)
+    judged, outputs = ops.index(targets, half), model.outputs(params)
+    on = ops.index(inputs, half)
+    if scoring == "taylor":
+        utility = taylor_utilities(
+            ops, weights, on, judged, model.residuals, outputs, model.spare_bits
+        )
+    else:
+        utility = coalition_utilities(ops, weights, on, judged, model.gains, outputs, scoring)
+    phi = phi_milli(ops, utility, model.spare_bits if scoring == "taylor" else 0)
+    if sum(value > 0 for value in phi) < PHI_MIN_POSITIVE:
+        return Outcome(openings={"phi_milli": phi, "void": 1})
+
+    result = aggregate(ops, weights, phi)
+    scores = ops.matmul(
+        ops.index(inputs, proving), _columns(model, ops, result, params), f=INPUT_F + MODEL_F
+    )
+    openings = model.evidence(
+        ops, scores, ops.index(targets, proving), ops.index(strata, proving), params["min_cell"]
+    )
+    return Outcome(openings={"phi_milli": phi, "void": 0, **openings}, result=result)

@@ -1,0 +1,19 @@
+"""What all model classes share: limits, formats, and rows with a 1 for the intercept."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+FEATURES_MAX = 1000
+FEATURE_LIMIT = 16
+WEIGHT_LIMIT = 64
+MODEL_F = 24
+INPUT_F = 16
+
+
+def with_intercept(ops: Any, rows: Any) -> Any:
+    """[x, 1]: the last weight of each output is its intercept."""
+    ones = np.full((rows.shape[0], 1), 1 << rows.f, dtype=np.int64)
+    return ops.concat([rows, ops.public(ones, rows.f)], axis=1)
