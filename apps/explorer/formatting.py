@@ -64,7 +64,10 @@ def bps(value: int) -> str:
 
 def milli(value: int | None) -> str:
     """Thousandths with three decimals: `milli(931) == "0.931"`; None (too few rows) is a dash."""
-    return "—" if value is None else f"{value // 1000}.{value % 1000:03d}"
+    if value is None:
+        return "—"
+    sign = "−" if value < 0 else ""
+    return f"{sign}{abs(value) // 1000}.{abs(value) % 1000:03d}"
 
 
 def duration(seconds: int) -> str:

@@ -65,7 +65,7 @@ def card(listing: Listing) -> dict[str, Any]:
         "purpose": listing.dao.params.get("objective", ""),
         "status": listing.status,
         "version_number": listing.version.number,
-        "auc_milli": (listing.version.evidence or {}).get("auc_milli"),
+        "evidence": listing.version.evidence or {},
         "price_micro": pricing.price_micro(listing),
     }
 

@@ -20,6 +20,7 @@ from apps.explorer.fields import (
     PercentField,
 )
 from apps.explorer.formatting import SCORING_NAMES, duration, short
+from apps.protocol.circuits import CLASSES
 from apps.protocol.rfm_spec import MODEL_CLASSES, STANDARDS, SpecError, check_spec
 
 STANDARD_NAMES = {
@@ -41,6 +42,9 @@ PLACES = {
     "features": "features",
     "label.name": "label_name",
     "label.positive": "label_positive",
+    "label.classes": "label_classes",
+    "label.min": "label_min",
+    "label.max": "label_max",
     "strata.column": "strata_column",
     "strata.values": "strata_values",
     "gates[0]": "auc_min",
@@ -78,9 +82,7 @@ class RfmForm(forms.Form):
     )
     model_class = forms.ChoiceField(
         label="Model class",
-        choices=[
-            (name, {"logistic": "Logistic regression"}.get(name, name)) for name in MODEL_CLASSES
-        ],
+        choices=[(name, CLASSES[name].title) for name in MODEL_CLASSES],
     )
     interpretable = forms.BooleanField(
         label="It must be interpretable",
@@ -110,7 +112,25 @@ class RfmForm(forms.Form):
         max_length=80,
         help_text="What is to be predicted, for example malignant.",
     )
-    label_positive = forms.CharField(label="Value that means yes", max_length=80, initial="1")
+    label_positive = forms.CharField(
+        label="Value that means yes",
+        max_length=80,
+        initial="1",
+        required=False,
+        help_text="For logistic regression.",
+    )
+    label_classes = ListField(
+        label="Its classes",
+        required=False,
+        help_text="For multinomial regression, separated by commas: benign, unsure, malignant.",
+    )
+    label_min = forms.CharField(
+        label="Least plausible value",
+        max_length=20,
+        required=False,
+        help_text="For a number: values beyond its range are moved to its edge.",
+    )
+    label_max = forms.CharField(label="Largest plausible value", max_length=20, required=False)
     strata_column = forms.CharField(
         label="Strata column",
         max_length=80,
@@ -125,7 +145,8 @@ class RfmForm(forms.Form):
     auc_min = MetricField(
         label="Least AUC",
         initial="0.85",
-        help_text="Between 0.5 (chance) and 1 (perfect), computed on secret-shared holdouts.",
+        help_text="Between 0.5 (chance) and 1 (perfect), computed on secret-shared holdouts. Of "
+        "classes: least accuracy; of numbers: least R².",
     )
     auc_per_stratum = forms.BooleanField(label="In each stratum too", required=False)
     accuracy_min = MetricField(label="Least accuracy", required=False)
@@ -173,8 +194,10 @@ class RfmForm(forms.Form):
     def _spec(self, data: dict[str, Any]) -> dict[str, Any]:
         column, values = data["strata_column"], data["strata_values"]
         per_stratum = data["auc_per_stratum"]
-        gates = [{"metric": "auc", "min_milli": data["auc_min"], "per_stratum": per_stratum}]
-        if data["accuracy_min"] is not None:
+        model = CLASSES[data["model_class"]]
+        lead = model.metrics[0]
+        gates = [{"metric": lead, "min_milli": data["auc_min"], "per_stratum": per_stratum}]
+        if data["accuracy_min"] is not None and lead == "auc":
             gates.append({"metric": "accuracy", "min_milli": data["accuracy_min"]})
         governance = [
             "voting_delay_s",
@@ -194,7 +217,7 @@ class RfmForm(forms.Form):
             "interpretable": data["interpretable"],
             "standard": data["standard"],
             "features": feature_rows(data["features"]),
-            "label": {"name": data["label_name"], "positive": data["label_positive"]},
+            "label": {"name": data["label_name"], **_label(data, model.label)},
             "strata": {"column": column, "values": values} if column or values else None,
             "gates": gates,
             "governance": {name: data[name] for name in governance} | scoring,
@@ -217,6 +240,15 @@ class RfmForm(forms.Form):
         self.add_error(PLACES[max(matches, key=len)] if matches else None, text)
 
 
+def _label(data: dict[str, Any], kind: str) -> dict[str, Any]:
+    if kind == "classes":
+        return {"classes": data["label_classes"]}
+    if kind == "binary":
+        return {"positive": data["label_positive"]}
+    ends = {"min": data["label_min"], "max": data["label_max"]}
+    return {name: value for name, value in ends.items() if value}
+
+
 def feature_rows(text: str) -> list[dict[str, str]]:
     """Lines of `name, unit, min, max` as the spec's features; empty lines are skipped."""
     rows = []
@@ -232,7 +264,8 @@ def initial_from(title: str, spec: dict[str, Any]) -> dict[str, Any]:
     """The form's content for an existing request, so that one can start from it."""
     governance, terms, strata = spec["governance"], spec["terms"], spec["strata"] or {}
     gates = {gate["metric"]: gate for gate in spec["gates"]}
-    auc, accuracy = gates.get("auc"), gates.get("accuracy")
+    lead = CLASSES[spec["model_class"]].metrics[0]
+    auc, accuracy = gates.get(lead), gates.get("accuracy") if lead == "auc" else None
     spans = {
         name: duration(governance[name])
         for name in ("voting_delay_s", "voting_period_s", "timelock_s", "epoch_s")
@@ -245,7 +278,10 @@ def initial_from(title: str, spec: dict[str, Any]) -> dict[str, Any]:
             for row in spec["features"]
         ),
         "label_name": spec["label"]["name"],
-        "label_positive": spec["label"]["positive"],
+        "label_positive": spec["label"].get("positive", "1"),
+        "label_classes": ", ".join(spec["label"].get("classes", [])),
+        "label_min": spec["label"].get("min", ""),
+        "label_max": spec["label"].get("max", ""),
         "strata_column": strata.get("column", ""),
         "strata_values": ", ".join(strata.get("values", [])),
         "auc_min": f"{auc['min_milli'] / 1000:g}" if auc else "0",

@@ -15,7 +15,7 @@ from apps.compute.selectors import job_json
 from apps.core.errors import NotFound
 from apps.listings.models import Listing, Query
 from apps.listings.pricing import CURRENCY, price_micro
-from apps.listings.services import INFER
+from apps.listings.services import infer_of
 from apps.subdaos.models import Dao
 
 Json = dict[str, Any]
@@ -72,9 +72,9 @@ def listing_json(listing: Listing, nodes: Sequence[Node] | None = None) -> Json:
         "label": dao.params["label"],
         "normalisation": held.normalisation,
         "nodes": [node.descriptor for node in nodes if node.fingerprint in held.nodes],
-        "circuit": INFER,
+        "circuit": infer_of(listing),
         "circuits_hash": held.circuits_hash,
-        "params": {"features": held.features},
+        "params": {"features": held.features, **held.extras},
         "evidence": version.evidence,
         "roster_size": len(held.roster["members"]),
         "sdt": dao.asset.code if dao.asset else None,

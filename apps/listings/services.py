@@ -24,13 +24,12 @@ from apps.listings.models import Listing, Query
 from apps.listings.pricing import CURRENCY, price_of
 from apps.listings.quoting import quoted_micro
 from apps.protocol import tickets
-from apps.protocol.circuits import CIRCUITS, BadParams
+from apps.protocol.circuits import CIRCUITS, CLASSES, BadParams
 from apps.training.models import ModelVersion
 from apps.training.tickets import Mismatch, compare
 from apps.wallets import ledger, log
 from apps.wallets.services import account
 
-INFER = "logistic_infer@1"
 SLOT = "row"
 JOB_DEADLINE_S = 15
 LIFETIME_S_MIN = 5
@@ -73,20 +72,25 @@ def listing_open(*, version_id: str | UUID, now: datetime) -> Listing:
     return listing
 
 
+def infer_of(listing: Listing) -> str:
+    """The circuit that answers queries of this listing: that of its model's class."""
+    return CLASSES[listing.version.round.model_class].infer_id
+
+
 def query_ticket(listing: Listing, *, rows: int, price_micro: int | None = None) -> dict[str, Any]:
     """What the ticket of a query of `rows` rows must carry, at a quoted price or the one of now."""
     price = price_of(listing, rows=rows) if price_micro is None else price_micro
     held = listing.version.round
     return {
         "slot": SLOT,
-        "circuits": [INFER],
+        "circuits": [infer_of(listing)],
         "circuits_hash": held.circuits_hash,
         "engine": "ring",
         "nodes": held.nodes,
         "model": listing.version.model,
-        "params": {"features": held.features, "rows": rows},
+        "params": {"features": held.features, "rows": rows, **held.extras},
         "shape": [rows, held.features],
-        "f": CIRCUITS[INFER].slots[SLOT].f,
+        "f": CIRCUITS[infer_of(listing)].slots[SLOT].f,
         "resolution": held.resolution,
         "price_micro": str(price),
     }
@@ -159,7 +163,7 @@ def query_create(
         )
         query.job = job_create(
             kind="query",
-            circuit=INFER,
+            circuit=infer_of(listing),
             circuits_hash=ticket.circuits_hash,
             nodes=ticket.nodes,
             scope=ticket.scope,
@@ -235,7 +239,7 @@ def _compare(ticket: tickets.Ticket, listing: Listing, price_micro: int) -> None
         )
     try:
         compare(ticket, query_ticket(listing, rows=ticket.shape[0], price_micro=price_micro))
-        CIRCUITS[INFER].validate(ticket.params)
+        CIRCUITS[infer_of(listing)].validate(ticket.params)
     except Mismatch as error:
         raise Unprocessable("ticket_mismatch", error.text, field=error.field) from None
     except BadParams as error:

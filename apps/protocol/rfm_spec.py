@@ -12,15 +12,20 @@ from collections.abc import Mapping
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
+from apps.protocol.circuits import CLASSES, ModelClass
 from apps.protocol.circuits.games import SCORINGS, SHAPLEY_MAX
+from apps.protocol.circuits.multinomial import CLASSES_MAX
+from apps.protocol.circuits.poisson import COUNT_MAX
 from apps.protocol.money import BPS
 
 Spec = dict[str, Any]
 
 STANDARDS = ("tabular-csv", "hl7-fhir-r4", "omop-cdm-v5", "ga4gh", "time-series")
 KINDS = ("federated_learning",)
-MODEL_CLASSES = ("logistic",)
-METRICS = ("auc", "accuracy", "precision", "recall")
+MODEL_CLASSES = tuple(CLASSES)
+# A gate is a least value: where less is better there is none.
+GATELESS = ("log_loss",)
+METRICS = tuple(dict.fromkeys(m for c in CLASSES.values() for m in c.metrics if m not in GATELESS))
 RESOLUTIONS = ("logit",)
 FEATURES_MAX = 200
 STRATA_MAX = 16
@@ -47,19 +52,21 @@ def check_spec(spec: object) -> Spec:
         "price_micro funding terms",
     )
     features = _features(raw.get("features"))
-    label = _label(raw.get("label"), features)
+    model_class = _choice(raw.get("model_class", "logistic"), "model_class", MODEL_CLASSES)
+    model = CLASSES[model_class]
+    label = _label(raw.get("label"), features, model)
     strata = _strata(raw.get("strata"), features, label)
     return {
         "objective": _text(raw.get("objective"), "objective", most=2_000),
         "kind": _choice(raw.get("kind", KINDS[0]), "kind", KINDS),
-        "model_class": _choice(raw.get("model_class", "logistic"), "model_class", MODEL_CLASSES),
+        "model_class": model_class,
         "interpretable": _flag(raw.get("interpretable", True), "interpretable"),
         "standard": _choice(raw.get("standard", "tabular-csv"), "standard", STANDARDS),
         "features": features,
         "label": label,
         "strata": strata,
-        "gates": _gates(raw.get("gates", []), strata),
-        "governance": _governance(raw.get("governance", {})),
+        "gates": _gates(raw.get("gates", []), strata, model),
+        "governance": _governance(raw.get("governance", {}), model),
         "price_micro": str(_amount(raw.get("price_micro"), "price_micro")),
         "funding": _funding(raw.get("funding")),
         "terms": _terms(raw.get("terms", {})),
@@ -132,11 +139,35 @@ def _features(raw: object) -> list[Spec]:
     return checked
 
 
-def _label(raw: object, features: list[Spec]) -> Spec:
-    row = _table(raw, "label", "name positive")
+def _label(raw: object, features: list[Spec], model: ModelClass) -> Spec:
+    """binary: the value that means yes; classes: their names; number, count: plausible range."""
+    known = {"binary": "positive", "classes": "classes", "number": "min max", "count": "min max"}
+    row = _table(raw, "label", "name " + known[model.label])
     name = _name(row.get("name"), "label.name")
     if any(feature["name"] == name for feature in features):
         raise SpecError("label.name", "The label is listed among the features.")
+    if model.label == "classes":
+        values = [
+            _name(str(value) if type(value) is int else value, f"label.classes[{index}]")
+            for index, value in enumerate(
+                _items(row.get("classes"), "label.classes", least=2, most=CLASSES_MAX)
+            )
+        ]
+        if len(set(values)) != len(values):
+            raise SpecError("label.classes", "A class is listed twice.")
+        return {"name": name, "classes": values}
+    if model.label == "count":
+        if str(row.get("min", "0")) != "0":
+            raise SpecError("label.min", "A count starts at 0.")
+        text = row.get("max", COUNT_MAX)
+        digits = isinstance(text, str) and text.isascii() and text.isdigit() and len(text) < 9
+        most = _whole(int(text) if digits else text, "label.max", 1, COUNT_MAX)
+        return {"name": name, "min": "0", "max": str(most)}
+    if model.label == "number":
+        low, high = (_decimal(row.get(end), f"label.{end}") for end in ("min", "max"))
+        if low is None or high is None or Decimal(low) >= Decimal(high):
+            raise SpecError("label.max", "A number needs its plausible range: min below max.")
+        return {"name": name, "min": low, "max": high}
     positive = row.get("positive", "1")
     if isinstance(positive, int) and not isinstance(positive, bool):
         positive = str(positive)
@@ -161,8 +192,9 @@ def _strata(raw: object, features: list[Spec], label: Spec) -> Spec | None:
     return {"column": column, "values": values}
 
 
-def _gates(raw: object, strata: Spec | None) -> list[Spec]:
+def _gates(raw: object, strata: Spec | None, model: ModelClass) -> list[Spec]:
     checked = []
+    metrics = tuple(metric for metric in model.metrics if metric not in GATELESS)
     for index, item in enumerate(_items(raw, "gates", least=0, most=8)):
         at = f"gates[{index}]"
         row = _table(item, at, "metric min_milli per_stratum")
@@ -171,7 +203,7 @@ def _gates(raw: object, strata: Spec | None) -> list[Spec]:
             raise SpecError(f"{at}.per_stratum", "There are no strata to hold this gate in.")
         checked.append(
             {
-                "metric": _choice(row.get("metric"), f"{at}.metric", METRICS),
+                "metric": _choice(row.get("metric"), f"{at}.metric", metrics),
                 "min_milli": _whole(row.get("min_milli"), f"{at}.min_milli", 0, 1_000),
                 "per_stratum": per_stratum,
             }
@@ -179,7 +211,7 @@ def _gates(raw: object, strata: Spec | None) -> list[Spec]:
     return checked
 
 
-def _governance(raw: object) -> Spec:
+def _governance(raw: object, model: ModelClass) -> Spec:
     bounds: dict[str, tuple[int, int, int]] = {  # default, least, most
         "voting_delay_s": (0, 0, 30 * DAY_S),
         "voting_period_s": (3 * DAY_S, 3, 30 * DAY_S),
@@ -200,7 +232,9 @@ def _governance(raw: object) -> Spec:
         key: _whole(row.get(key, default), f"governance.{key}", least, most)
         for key, (default, least, most) in bounds.items()
     }
-    rules["scoring"] = _choice(row.get("scoring", SCORINGS[0]), "governance.scoring", SCORINGS)
+    rules["scoring"] = _choice(
+        row.get("scoring", SCORINGS[0]), "governance.scoring", model.scorings
+    )
     if rules["scoring"] == "shapley" and rules["min_custodians"] > SHAPLEY_MAX:
         raise SpecError(
             "governance.scoring",

@@ -8,8 +8,8 @@ from uuid import UUID
 
 from apps.core.actions import Payload, action
 from apps.core.errors import BadInput
-from apps.protocol.circuits.games import SCORINGS
 from apps.protocol.ledger import AMOUNT_MAX
+from apps.protocol.targets import class_of
 from apps.subdaos import selectors, services
 from apps.subdaos.models import Dao
 
@@ -57,8 +57,9 @@ class SetScoring:
     """{"scoring": "shapley"}: what contributions are scored by, from the next round on."""
 
     def validate(self, payload: Payload, dao: Dao) -> Payload:
-        if set(payload) != {"scoring"} or payload["scoring"] not in SCORINGS:
-            raise BadInput("bad_scoring", f"Give scoring, one of: {', '.join(SCORINGS)}.")
+        scorings = class_of(dao.params).scorings
+        if set(payload) != {"scoring"} or payload["scoring"] not in scorings:
+            raise BadInput("bad_scoring", f"Give scoring, one of: {', '.join(scorings)}.")
         if payload["scoring"] == dao.params["scoring"]:
             raise BadInput("no_change", "Contributions are scored by this already.")
         return dict(payload)

@@ -11,18 +11,12 @@ from apps.core.errors import Conflict, NotFound
 from apps.core.events import emit
 from apps.subdaos.services import dao_lock
 from apps.training.events import VersionAccepted
+from apps.training.evidence import METRIC_NAMES
 from apps.training.models import ModelVersion
 from apps.training.services import round_open, why_not
 from apps.wallets import log
 
 Payload = dict[str, Any]
-METRIC_NAMES = {
-    "auc": "AUC",
-    "accuracy": "Accuracy",
-    "precision": "Precision",
-    "recall": "Recall",
-    "log_loss": "Log-loss",
-}
 
 
 @action("training.accept_version", house="sbgt")

@@ -10,6 +10,21 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 Json = dict[str, Any]
+METRIC_NAMES = {
+    "auc": "AUC",
+    "accuracy": "Accuracy",
+    "r2": "R²",
+    "precision": "Precision",
+    "recall": "Recall",
+    "log_loss": "Log-loss",
+}
+# What stands for a version at a glance: the first of these that its class measures.
+LEADING = ("auc", "accuracy", "r2")
+
+
+def leading(evidence: Mapping[str, Any]) -> str:
+    """The metric that a page shows first."""
+    return next((name for name in LEADING if f"{name}_milli" in evidence), LEADING[0])
 
 
 def evidence_of(
@@ -29,8 +44,7 @@ def evidence_of(
         if metric != name:
             evidence[f"{metric}_milli"] = openings.get(f"{metric}_milli")
             evidence[f"{metric}_by_stratum"] = _by_name(strata, openings[name])
-    if "calibration" in openings:
-        evidence["calibration"] = openings["calibration"]
+    evidence |= {name: openings[name] for name in ("calibration", "classes") if name in openings}
     evidence["gates"] = [
         line for gate in gates for line in _gate_lines(gate, evidence, strata=strata)
     ]
@@ -65,8 +79,9 @@ def _by_name(strata: Sequence[str], values: Any) -> Json:
 
 
 def _support(support: Any, strata: Sequence[str]) -> Any:
-    """Rows and positives over all, then by stratum, under the strata's names; None if hidden."""
+    """Rows (and positives) over all, then by stratum, under the strata's names; None if hidden."""
     if not isinstance(support, list):
         return support
-    pairs = [count and dict(zip(("rows", "positives"), count, strict=True)) for count in support]
+    rows = [[count] if isinstance(count, int) else count for count in support]
+    pairs = [count and dict(zip(("rows", "positives"), count, strict=False)) for count in rows]
     return {"all": pairs[0], "by_stratum": dict(zip(strata, pairs[1:], strict=True))}

@@ -36,7 +36,8 @@ class Round(BaseModel):
     """One round of a SubDAO: normalisation, updates, then scoring and aggregation as one job.
 
     `roster` is what every ticket's roster hash stands for; `rows` maps each validator's key to the
-    holdout rows it announced; `normalisation` holds the public mean and standard deviation of each
+    holdout rows it announced; `extras` are the parameters that only circuits of its model class
+    have; `normalisation` holds the public mean and standard deviation of each
     feature as integers with 20 fractional bits.
     """
 
@@ -51,6 +52,8 @@ class Round(BaseModel):
     strata = models.JSONField(default=list)
     resolution = models.CharField(max_length=12)
     scoring = models.CharField(max_length=16, default="taylor")
+    model_class = models.CharField(max_length=16, default="logistic")
+    extras = models.JSONField(default=dict)
     rows = models.JSONField(default=dict)
     normalisation = models.JSONField(null=True)
     moments_job = models.OneToOneField(

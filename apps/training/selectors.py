@@ -113,6 +113,7 @@ def round_json(held: Round) -> Json:
         "rows": _rows_by_slug(held),
         "strata": held.strata,
         "scoring": held.scoring,
+        "model_class": held.model_class,
         "normalisation": held.normalisation if known else None,
         "submissions": [
             {

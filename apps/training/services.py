@@ -22,6 +22,7 @@ from apps.participants.selectors import roster as participants_roster
 from apps.protocol import tickets
 from apps.protocol.circuits import circuits_hash
 from apps.protocol.circuits.games import SHAPLEY_MAX
+from apps.protocol.targets import class_of, extras_of
 from apps.subdaos.models import Dao
 from apps.training.events import RoundClosed, RoundOpened
 from apps.training.models import (
@@ -86,6 +87,8 @@ def round_open(*, dao: Dao, now: datetime) -> Round:
         strata=list((dao.params.get("strata") or {}).get("values", [])),
         resolution=dao.params["resolution"],
         scoring=dao.params["scoring"],
+        model_class=class_of(dao.params).name,
+        extras=extras_of(class_of(dao.params), dao.params["label"]),
         opened_at=now,
         expires_at=now + timedelta(seconds=int(dao.params.get("round_s", ROUND_S))),
     )
@@ -163,6 +166,8 @@ def round_ticket(held: Round) -> dict[str, Any]:
         rows=held.rows,
         resolution=held.resolution,
         scoring=held.scoring,
+        model_class=held.model_class,
+        extras=held.extras,
     )
     return {**ticket, "expires_at": unix_ms(held.expires_at) // 1000}
 

@@ -19,7 +19,7 @@ from apps.core.live import changed
 from apps.core.transactions import durable
 from apps.core.wake import wake
 from apps.protocol import tickets
-from apps.protocol.circuits import CIRCUITS, BadParams
+from apps.protocol.circuits import CIRCUITS, CLASSES, BadParams
 from apps.training.models import Member, Phase, Round, Submission
 from apps.training.services import lock_round, note, phase_to, round_ticket, updates_if_ready
 from apps.training.tickets import COMMON, MIN_CELL, Mismatch, compare
@@ -242,12 +242,13 @@ def _compare(held: Round, member: Member, ticket: tickets.Ticket) -> None:
 
 def _check_rows(held: Round) -> None:
     """Raises BadParams when the rows announced so far do not fit the circuit."""
-    CIRCUITS["logistic_round@1"].validate(
+    CIRCUITS[CLASSES[held.model_class].round_id].validate(
         {
             "features": held.features,
             "strata": len(held.strata),
             "rows": list(held.rows.values()),
             "min_cell": MIN_CELL,
             "scoring": held.scoring,
+            **held.extras,
         }
     )

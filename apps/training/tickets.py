@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from apps.protocol import wire
-from apps.protocol.circuits import CIRCUITS
+from apps.protocol.circuits import CIRCUITS, CLASSES
 from apps.protocol.tickets import Ticket, members_with_role
 
 Json = dict[str, Any]
@@ -65,6 +65,8 @@ def stage_ticket(
     rows: Mapping[str, int],
     resolution: str,
     scoring: str,
+    model_class: str = "logistic",
+    extras: Mapping[str, int] | None = None,
 ) -> Json:
     """What tickets of this stage carry: the COMMON fields, and per slot role, f and shapes by key.
 
@@ -75,13 +77,14 @@ def stage_ticket(
     else:
         validators = members_with_role(roster, "validator")
         counts = [rows[key] for key in validators if key in rows]
-        circuit_id, resolves = "logistic_round@1", resolution
+        circuit_id, resolves = CLASSES[model_class].round_id, resolution
         params = {
             "features": features,
             "strata": strata,
             "rows": counts,
             "min_cell": MIN_CELL,
             "scoring": scoring,
+            **(extras or {}),
         }
     slots: Json = {}
     for name, slot in CIRCUITS[circuit_id].slots.items():

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from apps.protocol.circuits import CLASSES
 from workers.client import data, training
 
 SCHEMA = data.Schema(
@@ -37,6 +39,66 @@ def test_values_outside_the_plausible_range_are_moved_to_its_edge(tmp_path: Path
     table = read(tmp_path, GOOD.replace("60,", "600,"))
     assert table.features[2, 0] == 120.0
     assert table.clamped == 1
+
+
+def other(model_class: str, **label: object) -> data.Schema:
+    spec = {
+        "model_class": model_class,
+        "features": [{"name": "age"}, {"name": "dose"}],
+        "label": {"name": "ill", **label},
+    }
+    return data.Schema.of_spec(spec)
+
+
+@pytest.mark.parametrize(
+    ("model_class", "label", "cells", "labels", "clamped"),
+    [
+        ("multinomial", {"classes": ["a", "1", "c"]}, ("a", "1.0", "a"), [0, 1, 0], 0),
+        ("linear", {"min": "-10", "max": "30"}, ("-2.5", "7", "1e9"), [-2.5, 7, 30], 1),
+        ("poisson", {"min": "0", "max": "50"}, ("0", "3", "70"), [0, 3, 50], 1),
+    ],
+)
+def test_labels_of_other_classes(tmp_path: Path, model_class, label, cells, labels, clamped):
+    path = tmp_path / "rows.csv"
+    path.write_text("age,dose,ill\n" + "".join(f"4{i},{i},{c}\n" for i, c in enumerate(cells)))
+    table = data.read_table(path, other(model_class, **label), min_rows=2)
+    assert table.labels.tolist() == labels and table.clamped == clamped
+    about = {"name": "ill", **label}
+    columns = training.target_columns(table.labels, CLASSES[model_class], about)
+    if model_class == "multinomial":
+        assert columns.tolist() == [[1, 0, 0], [0, 1, 0], [1, 0, 0]]
+    elif model_class == "linear":  # the range becomes ±2
+        assert columns[:, 0].tolist() == [-1.25, -0.3, 2.0]
+    else:
+        assert columns[:, 0].tolist() == labels
+
+
+@pytest.mark.parametrize(
+    ("model_class", "label", "cells", "said"),
+    [
+        ("multinomial", {"classes": ["a", "b"]}, "ac", "row 3: “c” is no class of “ill”"),
+        ("multinomial", {"classes": ["a", "b"]}, "aa", "two classes are needed"),
+        ("multinomial", {"classes": ["a", "b"]}, ("a", ""), "the label “ill” is missing"),
+        ("linear", {"min": "0", "max": "9"}, ("1", "much"), "row 3: the label “much” is not a"),
+        ("linear", {"min": "0", "max": "9"}, ("1", "inf"), "“inf” is not a number"),
+        ("linear", {"min": "0", "max": "9"}, "77", "it must vary"),
+        ("poisson", {"min": "0", "max": "9"}, ("1", "2.5"), "“2.5” is not a count"),
+        ("poisson", {"min": "0", "max": "9"}, ("1", "-1"), "“-1” is not a count"),
+    ],
+)
+def test_a_label_that_does_not_fit_its_class_is_named(tmp_path, model_class, label, cells, said):
+    path = tmp_path / "rows.csv"
+    path.write_text("age,dose,ill\n" + "".join(f"4{i},{i},{c}\n" for i, c in enumerate(cells)))
+    with pytest.raises(data.DataError, match=re.escape(said)):
+        data.read_table(path, other(model_class, **label), min_rows=2)
+
+
+def test_own_weights_of_several_classes_come_one_row_each(tmp_path: Path) -> None:
+    path = tmp_path / "weights.csv"
+    path.write_text("age,intercept,dose\n1,2,3\n4,5,6\n")
+    assert data.read_weights(path, ("age", "dose"), 2).tolist() == [1, 3, 2, 4, 6, 5]
+    with pytest.raises(data.DataError, match="must have 3 rows of weights, not 2"):
+        data.read_weights(path, ("age", "dose"), 3)
 
 
 def test_columns_may_come_in_any_order_with_others_beside_them(tmp_path: Path) -> None:

@@ -392,4 +392,4 @@ def test_nothing_of_it_reaches_the_log(caplog):
     with caplog.at_level(logging.DEBUG):
         threads(run_small, 3)
     assert caplog.records == []
-    assert set(CIRCUITS) == {"moments@1", "logistic_round@1", "logistic_infer@1"}
+    assert {"moments@1", "logistic_round@1", "logistic_infer@1"} <= set(CIRCUITS)

@@ -121,6 +121,59 @@ def test_a_wrong_field_is_named(path: str, value: Any, field: str) -> None:
     assert caught.value.text
 
 
+@pytest.mark.parametrize(
+    ("model_class", "label", "metric", "checked"),
+    [
+        ("multinomial", {"classes": ["a", 1]}, "accuracy", {"classes": ["a", "1"]}),
+        ("linear", {"min": 0, "max": "40.50"}, "r2", {"min": "0", "max": "40.5"}),
+        ("poisson", {}, "r2", {"min": "0", "max": "1000"}),
+    ],
+)
+def test_each_model_class_has_its_label_and_its_gates(model_class, label, metric, checked) -> None:
+    raw = GOOD | {
+        "model_class": model_class,
+        "label": {"name": "outcome", **label},
+        "gates": [{"metric": metric, "min_milli": 500}],
+    }
+    spec = check_spec(raw)
+    assert spec["label"] == {"name": "outcome", **checked}
+    assert check_spec(json.loads(json.dumps(spec))) == spec
+    for wrong, field in (
+        ({"gates": [{"metric": "auc", "min_milli": 500}]}, "gates[0].metric"),
+        ({"label": {"name": "outcome", "positive": "1"}}, "label.positive"),
+    ):
+        with pytest.raises(SpecError) as caught:
+            check_spec(raw | wrong)
+        assert caught.value.field == field
+
+
+@pytest.mark.parametrize(
+    ("model_class", "label", "field"),
+    [
+        ("multinomial", {}, "label.classes"),
+        ("multinomial", {"classes": ["a"]}, "label.classes"),
+        ("multinomial", {"classes": ["a", "a"]}, "label.classes"),
+        ("linear", {}, "label.max"),
+        ("linear", {"min": "3", "max": "3"}, "label.max"),
+        ("poisson", {"max": 1001}, "label.max"),
+        ("poisson", {"min": "1"}, "label.min"),
+        ("logistic", {"classes": ["a", "b"]}, "label.classes"),
+    ],
+)
+def test_a_label_that_is_not_its_classs_is_named(model_class, label, field) -> None:
+    raw = GOOD | {"model_class": model_class, "label": {"name": "outcome", **label}, "gates": []}
+    with pytest.raises(SpecError) as caught:
+        check_spec(raw)
+    assert caught.value.field == field
+
+
+def test_poisson_is_not_scored_by_shapley() -> None:
+    raw = GOOD | {"model_class": "poisson", "label": {"name": "n"}, "gates": []}
+    with pytest.raises(SpecError) as caught:
+        check_spec(raw | {"governance": {"scoring": "shapley"}})
+    assert caught.value.field == "governance.scoring"
+
+
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),

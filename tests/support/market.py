@@ -92,6 +92,10 @@ class Person:
 class Market:
     """One SubDAO with 4 custodians (the last one's labels are flipped) and 3 validators."""
 
+    spec: dict[str, Any] = SPEC
+    circuit = "logistic_infer@1"
+    extras: dict[str, int] = {}
+
     def __init__(self, nodes: NodeSet, settings: Any, directory: Path) -> None:
         import flai_site.wiring  # noqa: F401 - ties handlers to events
 
@@ -103,17 +107,27 @@ class Market:
         nodes_sync()
         rng = np.random.default_rng(7)
         self.custodians = [self.person(f"Site {i}") for i in range(4)]
+        true = self.truth()
         for site, sign in zip(self.custodians, (1, 1, 1, -1)):
-            site.weights = sign * (TRUE + rng.normal(0, 0.1, 3))
+            site.weights = sign * (true + rng.normal(0, 0.1, true.shape))
         self.validators = [self.person(f"Validator {i}") for i in range(3)]
         for validator in self.validators:
             x = rng.normal(0, 1, (ROWS, 2))
-            y = (x @ TRUE[:2] + TRUE[2] + rng.normal(0, 0.5, ROWS) > 0).astype(float)
             half = np.arange(ROWS) // 2 % 2
-            validator.holdout = np.column_stack([x, y, half == 0, half == 1])
+            validator.holdout = np.column_stack([x, self.targets(x, rng), half == 0, half == 1])
         self.backer = self.person("Backer")
         self.buyer = self.person("Buyer")
         self.dao = self._found()
+
+    # ---- the model, which other classes have otherwise
+
+    def truth(self) -> np.ndarray:
+        """Weights [o·3] that the holdouts are drawn from."""
+        return TRUE
+
+    def targets(self, x: np.ndarray, rng: Any) -> np.ndarray:
+        """Target columns of rows x [m, 2]."""
+        return (x @ TRUE[:2] + TRUE[2] + rng.normal(0, 0.5, len(x)) > 0).astype(float)
 
     # ---- people -------------------------------------------------------------------------------
 
@@ -127,7 +141,7 @@ class Market:
         return [*self.custodians, *self.validators]
 
     def _found(self) -> Dao:
-        spec = check_spec(SPEC)
+        spec = check_spec(self.spec)
         submitter = self.person("Submitter")
         at = now()
         faucet(party=self.backer.party, asset="USDC", amount_micro=1_000_000, now=at)
@@ -149,7 +163,7 @@ class Market:
 
     def whitelist(self) -> Round:
         """Admit everybody; the round that opens by itself."""
-        spec = check_spec(SPEC)
+        spec = check_spec(self.spec)
         with durable():
             at = now()
             call = call_open(slug=self.dao.slug, schema=schema_of(spec), rows_min=5, now=at)
@@ -245,9 +259,9 @@ class Market:
         fields = {
             "scope": f"query:{uuid.uuid4().hex}",
             "slot": "row",
-            "circuits": ["logistic_infer@1"],
+            "circuits": [self.circuit],
             "circuits_hash": listing.version.round.circuits_hash,
-            "params": {"features": values.shape[1], "rows": values.shape[0]},
+            "params": {"features": values.shape[1], "rows": values.shape[0], **self.extras},
             "f": 16,
             "model": listing.version.model,
             "reply_key": keys.hpke_public_hex(self.buyer.reply),
@@ -267,14 +281,15 @@ class Market:
         return values / 2**f
 
     def oracle(self, held: Round, rows: Any) -> np.ndarray:
-        """Logits of the aggregate of the clipped updates with the opened φ, in the clear."""
+        """Scores of the aggregate of the clipped updates with the opened φ, row by row."""
         phi = {s.party_id: s.phi_milli for s in held.scores.all()}
         weights = np.array([site.weights for site in self.custodians])
         norms = np.linalg.norm(weights, axis=1)
         clipped = weights * np.minimum(1, np.median(norms) / norms)[:, None]
         share = np.array([phi[site.party.id] for site in self.custodians], float)
         model = (share / share.sum()) @ clipped
-        return np.column_stack([rows, np.ones(len(rows))]) @ model
+        weights = model.reshape(-1, 3).T
+        return (np.column_stack([rows, np.ones(len(rows))]) @ weights).reshape(-1)
 
 
 def drain() -> None:

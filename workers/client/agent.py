@@ -18,6 +18,8 @@ from typing import Any
 import numpy as np
 
 from apps.protocol import wire
+from apps.protocol.circuits import ModelClass
+from apps.protocol.targets import class_of, extras_of
 from workers.client import data, training
 from workers.client.api import Api, ClientError, wait_for
 from workers.client.home import Home
@@ -33,6 +35,7 @@ from workers.client.joining import (
     check_normalisation,
     join,
 )
+from workers.client.nodes import NotTrusted
 from workers.client.outbox import Outbox
 
 ATTESTATION_DOMAIN = "flai/attestation/v1"
@@ -183,7 +186,7 @@ class Agent:
         again = self._outbox().resumed(current, MOMENTS)
         if again:
             return again
-        joined = self._join(current, MOMENTS, table, subdao)
+        joined = self._join(current, MOMENTS, table, subdao, class_of(dao["params"]))
         f = joined.slot.f
         sums = training.moments(table, f=f, sites=joined.custodians)
         what = f"{len(sums)} sums over {table.rows} rows (count, Σx, Σx² of each column)"
@@ -202,12 +205,17 @@ class Agent:
             )
         dao = self.api.get(f"subdaos/{subdao}/")
         table = self.table(dao["params"])
-        joined = self._join(current, ROUND, table, subdao)
+        model = class_of(dao["params"])
+        joined = self._join(current, ROUND, table, subdao, model)
+        if any(
+            joined.params[name] != n for name, n in extras_of(model, dao["params"]["label"]).items()
+        ):
+            raise NotTrusted("The round's classes are not the label's.", "bad_params")
         check_normalisation(current, joined)
         mean, std = training.constants(current["normalisation"])
         features = training.standardise(table.features, mean, std)
         if self.role == CUSTODIAN:
-            values = self._update(table, features)
+            values = self._update(table, features, dao["params"])
             what = f"an update of {len(values)} numbers, trained on {table.rows} rows"
         else:
             values = self._holdout(table, features, dao["params"])
@@ -245,13 +253,19 @@ class Agent:
         return True if current.get("normalisation") else None
 
     def _join(
-        self, current: Mapping[str, Any], stage: str, table: data.Table, subdao: str
+        self,
+        current: Mapping[str, Any],
+        stage: str,
+        table: data.Table,
+        subdao: str,
+        model: ModelClass,
     ) -> Joined:
         return join(
             current,
             stage,
             table,
             subdao=subdao,
+            model=model,
             home=self.home,
             role=self.role,
             say=self.say,
@@ -263,15 +277,19 @@ class Agent:
 
     # -- what is shared
 
-    def _update(self, table: data.Table, features: np.ndarray) -> np.ndarray:
+    def _update(
+        self, table: data.Table, features: np.ndarray, params: Mapping[str, Any]
+    ) -> np.ndarray:
+        model, label = class_of(params), params["label"]
         options = self.home.config.get("train", {})
         own = options.get("update")
         if own:
             self.say(f"Using the update that this site's own tooling made: {own}.")
-            return training.bounded(data.read_weights(self.home.path / own, table.columns))
+            outputs = model.outputs(extras_of(model, label))
+            return training.bounded(data.read_weights(self.home.path / own, table.columns, outputs))
         c = float(options.get("C", 1.0))
-        self.say(f"Training a logistic regression on {table.rows} rows (C = {c:g}) …")
-        return training.train(features, table.labels, c=c)
+        self.say(f"Training: {model.title.lower()} on {table.rows} rows (C = {c:g}) …")
+        return training.train(features, table.labels, c=c, model=model, label=label)
 
     def _holdout(
         self, table: data.Table, features: np.ndarray, params: Mapping[str, Any]
@@ -279,4 +297,5 @@ class Agent:
         values = (params.get("strata") or {}).get("values", [])
         strata = data.one_hot(table.strata, values, table.rows)
         order = data.row_order(table.labels, table.strata)
-        return np.concatenate([features, table.labels[:, None], strata], axis=1)[order]
+        target = training.target_columns(table.labels, class_of(params), params["label"])
+        return np.concatenate([features, target, strata], axis=1)[order]

@@ -2,8 +2,10 @@
 
     p = 1 / (1 + exp(−z)),   z the model's logit for (x − mean) / std
 
-The nodes compute z on shares and seal their parts of it to a key made for this one query. Every
-part comes from two nodes; they must agree, and each must have signed for what it sealed.
+and for other model classes what they make of their scores z: probabilities of the classes, a
+number on the label's scale, an expected count. The nodes compute z on shares and seal their parts
+of it to a key made for this one query. Every part comes from two nodes; they must agree, and each
+must have signed for what it sealed.
 """
 
 from __future__ import annotations
@@ -21,14 +23,15 @@ from typing import Any
 
 import numpy as np
 
-from apps.protocol.circuits import CIRCUITS
+from apps.protocol.circuits import CIRCUITS, CLASSES
+from apps.protocol.targets import extras_of, scale_of
 from workers.client import data, training
 from workers.client.api import Api, ClientError, wait_for
 from workers.client.home import Home
 from workers.client.nodes import answered, check_release, trusted_nodes
 from workers.mpc import keys, sealing
 
-INFER = "logistic_infer@1"
+BY_CIRCUIT = {model.infer_id: model for model in CLASSES.values()}
 SLOT = "row"
 TICKET_LIFETIME_S = 600
 QUERY_DEADLINE_S = 90.0
@@ -38,10 +41,17 @@ ENDED = ("settled", "released")
 
 @dataclass(frozen=True)
 class Prediction:
-    """Probabilities [k] of the positive label, and the payment that bought them."""
+    """Answers to k rows, and the payment that bought them.
+
+    answers: per row what the model says: probability of the positive label, of each class, or the
+    number; scores: the same before the class's link. probabilities and logits [k]: of the positive
+    label; empty for other labels than a binary one.
+    """
 
     probabilities: tuple[float, ...]
     logits: tuple[float, ...]
+    answers: tuple[tuple[float, ...], ...]
+    scores: tuple[tuple[float, ...], ...]
     query_id: str
     price_micro: int
 
@@ -122,10 +132,15 @@ class Buyer:
         values = self._standardised(rows)
         nodes = trusted_nodes(self.home, self.listing["nodes"])
         release = check_release(self.listing["circuits_hash"], nodes)
-        if self.listing["circuit"] != INFER:
+        model = BY_CIRCUIT.get(self.listing["circuit"])
+        if model is None:
             raise ClientError(f"This release can't query {self.listing['circuit']}.")
-        params = {"features": len(self.columns), "rows": len(values)}
-        circuit = CIRCUITS[INFER]
+        params = {
+            "features": len(self.columns),
+            "rows": len(values),
+            **extras_of(model, self.listing.get("label", {})),
+        }
+        circuit = CIRCUITS[model.infer_id]
         try:
             circuit.validate(params)
         except ValueError as error:
@@ -137,7 +152,7 @@ class Buyer:
         fields = {
             "scope": f"query:{uuid.uuid4().hex}",
             "slot": SLOT,
-            "circuits": [INFER],
+            "circuits": [model.infer_id],
             "circuits_hash": release,
             "params": params,
             "f": f,
@@ -184,13 +199,19 @@ class Buyer:
             raise ClientError(
                 f"The answer can't be trusted: {error.text}", code=error.code
             ) from None
-        logits = (values.reshape(-1) / 2.0**f).tolist()
+        model = BY_CIRCUIT[ticket["circuits"][0]]
+        scores = (values / 2.0**f).reshape(ticket["params"]["rows"], -1)
+        middle, unit = scale_of(model, self.listing.get("label", {}))
+        answers = middle + unit * model.answer(scores)
+        binary = model.label == "binary"
         self.home.journal.write(
             "answered", query=query["id"], listing=self.slug, price_micro=str(query["price_micro"])
         )
         return Prediction(
-            probabilities=tuple(sigmoid(z) for z in logits),
-            logits=tuple(logits),
+            probabilities=tuple(sigmoid(z) for z in scores[:, 0].tolist()) if binary else (),
+            logits=tuple(scores[:, 0].tolist()) if binary else (),
+            answers=tuple(map(tuple, answers.tolist())),
+            scores=tuple(map(tuple, scores.tolist())),
             query_id=query["id"],
             price_micro=int(query["price_micro"]),
         )

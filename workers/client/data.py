@@ -15,10 +15,12 @@ from typing import Any
 
 import numpy as np
 
+from apps.protocol.targets import class_of
 from workers.client.api import ClientError
 
 MISSING = frozenset({"", "na", "n/a", "nan", "null", "none", "?"})
 MIN_ROWS = 10
+LABEL = ""  # the label's plausible range, under a name that no column has
 MAX_BYTES = 1 << 30
 
 
@@ -31,10 +33,11 @@ class DataError(ClientError):
 
 @dataclass(frozen=True)
 class Table:
-    """Checked rows: features [n, d] without gaps, labels [n] of 0/1, strata [n] of str or None.
+    """Checked rows: features [n, d] without gaps, labels [n], strata [n] of str or None.
 
-    missing: how many cells were filled with their column's mean; clamped: how many lay outside the
-    schema's plausible range and were moved to its edge.
+    Labels are 0/1 of a binary label, the number of the class, or the number itself, by the
+    request's model class. missing: how many cells were filled with their column's mean; clamped:
+    how many lay outside the schema's plausible range and were moved to its edge.
     """
 
     path: Path
@@ -60,6 +63,8 @@ class Schema:
     positive: str
     strata_column: str | None
     strata_values: tuple[str, ...]
+    kind: str = "binary"
+    classes: tuple[str, ...] = ()
 
     @classmethod
     def of_spec(
@@ -70,9 +75,14 @@ class Schema:
         wanted = spec.get("strata") or None
         return cls(
             columns=tuple(f["name"] for f in features),
-            ranges={f["name"]: (_bound(f.get("min")), _bound(f.get("max"))) for f in features},
+            ranges={
+                f["name"]: (_bound(f.get("min")), _bound(f.get("max")))
+                for f in (*features, {**spec["label"], "name": LABEL})
+            },
             label=label or spec["label"]["name"],
             positive=str(spec["label"].get("positive", "1")),
+            classes=tuple(plain(name) for name in spec["label"].get("classes", ())),
+            kind=class_of(spec).label,
             strata_column=(strata or wanted["column"]) if wanted else None,
             strata_values=tuple(str(v) for v in wanted["values"]) if wanted else (),
         )
@@ -111,6 +121,10 @@ def read_table(
     missing = int(np.isnan(features).sum())
     features = _impute(path, features, schema.columns)
     features, clamped = _clamp(features, schema)
+    if schema.kind in ("number", "count"):
+        low, high = schema.ranges[LABEL]
+        inside = np.clip(labels, low, high)
+        labels, clamped = inside, clamped + int((inside != labels).sum())
     return Table(path, schema.columns, features, labels, strata, missing, clamped)
 
 
@@ -129,19 +143,23 @@ def read_features(path: Path, columns: Sequence[str]) -> np.ndarray:
     return features
 
 
-def read_weights(path: Path, columns: Sequence[str]) -> np.ndarray:
+def read_weights(path: Path, columns: Sequence[str], outputs: int = 1) -> np.ndarray:
     """An update trained by the site's own tooling: weights of the columns, then the intercept.
 
-    The file has a header (the columns and "intercept") and one row of numbers. Raises: DataError.
+    The file has a header (the columns and "intercept") and one row of numbers for each output (a
+    class). Returns them row after row. Raises: DataError.
     """
     header, rows = read_rows(path)
     wanted = [*columns, "intercept"]
     if sorted(header) != sorted(wanted):
         raise DataError(f"{path.name} must have the columns {few(wanted)}.")
-    if len(rows) != 1:
-        raise DataError(f"{path.name} must have one row of weights, not {len(rows)}.")
+    if len(rows) != outputs:
+        raise DataError(
+            f"{path.name} must have {'one row' if outputs == 1 else f'{outputs} rows'} of weights, "
+            f"not {len(rows)}."
+        )
     at = {name: index for index, name in enumerate(header)}
-    weights = _numbers(path, rows, tuple(wanted), at)[0]
+    weights = _numbers(path, rows, tuple(wanted), at).reshape(-1)
     if np.isnan(weights).any():
         raise DataError(f"{path.name} lacks a weight.")
     return weights
@@ -219,6 +237,10 @@ def _labels(path: Path, rows: list[list[str]], schema: Schema, index: int) -> np
     for number, cell in enumerate(cells, start=2):
         if cell.lower() in MISSING:
             raise DataError(f"{path.name}, row {number}: the label “{schema.label}” is missing.")
+    if schema.kind == "classes":
+        return _class_labels(path, cells, schema)
+    if schema.kind in ("number", "count"):
+        return _number_labels(path, cells, schema)
     values = sorted({plain(cell) for cell in cells})
     if len(values) > 2:
         raise DataError(
@@ -236,6 +258,33 @@ def _labels(path: Path, rows: list[list[str]], schema: Schema, index: int) -> np
             f"positive value “{schema.positive}” is not among them."
         )
     return np.array([1 if plain(cell) == positive else 0 for cell in cells], dtype=np.int64)
+
+
+def _class_labels(path: Path, cells: list[str], schema: Schema) -> np.ndarray:
+    """The number of each row's class. A site may lack some classes, not all but one."""
+    place = {name: number for number, name in enumerate(schema.classes)}
+    for number, cell in enumerate(cells, start=2):
+        if plain(cell) not in place:
+            raise DataError(
+                f"{path.name}, row {number}: “{cell[:40]}” is no class of “{schema.label}”; the "
+                f"request knows {few(schema.classes)}."
+            )
+    labels = np.array([place[plain(cell)] for cell in cells], dtype=np.int64)
+    if len(set(labels.tolist())) < 2:
+        raise DataError(f"{path.name}: every row has the label {cells[0]}; two classes are needed.")
+    return labels
+
+
+def _number_labels(path: Path, cells: list[str], schema: Schema) -> np.ndarray:
+    for number, cell in enumerate(cells, start=2):
+        if not _is_number(cell):
+            raise DataError(f"{path.name}, row {number}: the label “{cell[:40]}” is not a number.")
+        if schema.kind == "count" and (float(cell) < 0 or float(cell) != int(float(cell))):
+            raise DataError(f"{path.name}, row {number}: the label “{cell[:40]}” is not a count.")
+    labels = np.array([float(cell) for cell in cells])
+    if labels.min() == labels.max():
+        raise DataError(f"{path.name}: every row has the label {cells[0]}; it must vary.")
+    return labels
 
 
 def _strata(path: Path, rows: list[list[str]], schema: Schema, index: int) -> np.ndarray:
@@ -298,7 +347,9 @@ def row_order(labels: np.ndarray, strata: np.ndarray | None) -> np.ndarray:
     the halves hold the same number of rows, up to one. The even half scores, the odd one is
     evidence. Returns: row numbers [n].
     """
-    keys = [("" if strata is None else str(strata[i]), int(labels[i])) for i in range(len(labels))]
+    keys = [
+        ("" if strata is None else str(strata[i]), float(labels[i])) for i in range(len(labels))
+    ]
     return np.array(sorted(range(len(labels)), key=lambda i: (keys[i], i)), dtype=np.int64)
 
 

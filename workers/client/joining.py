@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from apps.protocol import tickets
-from apps.protocol.circuits import CIRCUITS, Circuit, Slot
+from apps.protocol.circuits import CIRCUITS, Circuit, ModelClass, Slot
 from apps.protocol.normalise import public_constants
 from workers.client.api import ClientError
 from workers.client.data import Table
@@ -27,7 +27,7 @@ MIN_SITES = 3
 
 CUSTODIAN, VALIDATOR = "custodian", "validator"
 MOMENTS, ROUND = "moments", "round"
-STAGE_CIRCUIT = {MOMENTS: "moments@1", ROUND: "logistic_round@1"}
+MOMENTS_CIRCUIT = "moments@1"
 SLOT = {(CUSTODIAN, MOMENTS): "sums", (CUSTODIAN, ROUND): "update", (VALIDATOR, ROUND): "holdout"}
 ENDED = frozenset({"done", "void", "failed"})
 
@@ -52,6 +52,7 @@ def join(
     table: Table,
     *,
     subdao: str,
+    model: ModelClass,
     home: Home,
     role: str,
     say: Print,
@@ -70,7 +71,7 @@ def join(
     custodians = _check_roster(current, home=home, role=role, say=say)
     if not accept_roster:
         _check_continuity(current["roster"], subdao, home)
-    circuit = CIRCUITS[STAGE_CIRCUIT[stage]]
+    circuit = CIRCUITS[MOMENTS_CIRCUIT if stage == MOMENTS else model.round_id]
     asked = current["ticket"]
     if asked is None:
         raise ClientError(
@@ -200,7 +201,7 @@ def check_normalisation(current: Mapping[str, Any], joined: Joined) -> None:
     """
     sums = receipted(
         current.get("job"),
-        circuit=STAGE_CIRCUIT[MOMENTS],
+        circuit=MOMENTS_CIRCUIT,
         scope=f"{MOMENTS}:{current['id']}",
         roster=current["roster"],
         nodes=joined.nodes,

@@ -1,7 +1,7 @@
 """What a custodian computes beside its data: sums for the normalisation, and a trained update.
 
-scikit-learn is imported inside `train` only: it costs 80 MB and a second, and no other step of the
-agent needs it.
+scikit-learn is imported by the classes' trainers only: it costs 80 MB and a second, and no other
+step of the agent needs it.
 """
 
 from __future__ import annotations
@@ -11,13 +11,14 @@ from typing import Any
 
 import numpy as np
 
+from apps.protocol.circuits import CLASSES, ModelClass
+from apps.protocol.targets import extras_of, scale_of
 from workers.client.data import DataError, Table
 
 FEATURE_BOUND = 16.0
 UPDATE_BOUND = 64.0
 SUM_BITS = 62
 CONSTANTS_F = 20
-MAX_ITERATIONS = 2000
 
 
 def moments(table: Table, *, f: int, sites: int) -> np.ndarray:
@@ -55,16 +56,35 @@ def standardise(
     return np.clip(z, -FEATURE_BOUND, FEATURE_BOUND)
 
 
-def train(features: np.ndarray, labels: np.ndarray, *, c: float) -> np.ndarray:
-    """Weights and intercept [d + 1] of a logistic regression on standardised features.
+def train(
+    features: np.ndarray,
+    labels: np.ndarray,
+    *,
+    c: float,
+    model: ModelClass = CLASSES["logistic"],
+    label: Mapping[str, Any] | None = None,
+) -> np.ndarray:
+    """The update [o·(d + 1)] of a model class on standardised features, intercepts last.
 
-    `c` is scikit-learn's inverse strength of the L2 penalty. Raises: DataError where the result is
-    no finite number.
+    `c` is scikit-learn's inverse strength of the L2 penalty; `label` the request's, for a class
+    whose targets have a scale or classes. Raises: DataError where the result is no finite number.
     """
-    from sklearn.linear_model import LogisticRegression
+    about = label or {}
+    outputs = model.outputs(extras_of(model, about))
+    return bounded(model.train(features, targets(labels, model, about), outputs, c).reshape(-1))
 
-    model = LogisticRegression(C=c, max_iter=MAX_ITERATIONS).fit(features, labels)
-    return bounded(np.append(model.coef_[0], model.intercept_))
+
+def targets(labels: np.ndarray, model: ModelClass, label: Mapping[str, Any]) -> np.ndarray:
+    """Labels [n] as the class trains on them: numbers on the scale ±2 of their range."""
+    middle, unit = scale_of(model, label)
+    return labels if unit == 1.0 else (labels - middle) / unit
+
+
+def target_columns(labels: np.ndarray, model: ModelClass, label: Mapping[str, Any]) -> np.ndarray:
+    """Labels [n] as a holdout holds them: [n, t], one-hot of classes."""
+    if model.label == "classes":
+        return np.eye(len(label["classes"]))[labels]
+    return targets(labels, model, label)[:, None]
 
 
 def bounded(update: np.ndarray) -> np.ndarray:

@@ -288,8 +288,9 @@ def the_model_was_made_here_and_goes_where_it_may(case: Case) -> None:
         raise Refused("wrong_nodes", "The model belongs to another set of nodes.")
     if case.model["resolution"] != case.tickets[0].resolution:
         raise Refused("resolution_differs", "The model's makers allow another resolution.")
-    if case.model["params"].get("features") != case.tickets[0].params.get("features"):
-        raise Refused("wrong_shape", "The model has another number of features.")
+    asked = {name: n for name, n in case.tickets[0].params.items() if name != "rows"}
+    if {name: case.model["params"].get(name) for name in asked} != asked:
+        raise Refused("wrong_shape", "The model has another number of features or outputs.")
 
 
 # ---- what this node's operator allows, whatever was paid ----------------------------------------

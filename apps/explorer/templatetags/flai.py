@@ -18,6 +18,7 @@ from django.utils.safestring import mark_safe
 
 from apps.core import clock
 from apps.explorer import charts, formatting, pictures
+from apps.training.evidence import METRIC_NAMES, leading
 
 register = template.Library()
 
@@ -311,29 +312,50 @@ def gate_bar(evidence: Mapping[str, Any], metric: str, stratum: str | None) -> d
     gates = [g for g in evidence.get("gates") or [] if g["metric"] == metric]
     gate = next((g for g in gates if g.get("stratum") == stratum), None)
     missed = gate is not None and not gate["met"]
-    words = f"{metric.upper()} {formatting.milli(value)}"
+    words = f"{METRIC_NAMES[metric]} {formatting.milli(value)}"
     if gate:
         words += f", gate {formatting.milli(gate['min_milli'])}"
     return bar(value or 0, 1000, words, "bad" if missed else "", gate and gate["min_milli"], "tall")
 
 
-METRICS = {
-    "accuracy": "Accuracy",
-    "precision": "Precision",
-    "recall": "Recall",
-    "log_loss": "Log-loss",
-}
-
-
 @register.filter
 def more_metrics(evidence: Mapping[str, Any]) -> list[tuple[str, int | None]]:
     """Overall metrics beside the charted one, those without a gate, by name."""
-    asked = {gate["metric"] for gate in evidence.get("gates") or []}
+    asked = {leading(evidence), *(gate["metric"] for gate in evidence.get("gates") or [])}
     return [
         (title, evidence[f"{name}_milli"])
-        for name, title in METRICS.items()
+        for name, title in METRIC_NAMES.items()
         if f"{name}_milli" in evidence and name not in asked
     ]
+
+
+@register.filter
+def lead(evidence: Mapping[str, Any]) -> str:
+    """`auc`, or what stands for it in other model classes."""
+    return leading(evidence)
+
+
+@register.filter
+def overall(evidence: Mapping[str, Any]) -> int | None:
+    """The leading metric over all rows."""
+    value: int | None = evidence.get(f"{leading(evidence)}_milli")
+    return value
+
+
+@register.filter
+def metric_name(metric: str) -> str:
+    return METRIC_NAMES.get(metric, metric)
+
+
+@register.filter
+def predicts(label: Mapping[str, Any]) -> str:
+    """What a model says of its label, as the end of a sentence."""
+    name = label["name"]
+    if "classes" in label:
+        return f"which {name} it is ({', '.join(label['classes'])}), as a probability of each"
+    if "positive" in label:
+        return f"whether {name} is {label['positive']}"
+    return f"{name} as a number from {label['min']} to {label['max']}"
 
 
 @register.filter
@@ -351,8 +373,8 @@ def calibration_rows(evidence: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 @register.filter
 def strata_rows(evidence: Mapping[str, Any]) -> list[tuple[str, int | None]]:
-    """AUC by stratum in the order of the gates (JSON columns keep none), else by name."""
-    values = evidence.get("auc_by_stratum") or {}
+    """Its leading metric by stratum in the order of the gates (JSON keeps none), else by name."""
+    values = evidence.get(f"{leading(evidence)}_by_stratum") or {}
     asked = [g["stratum"] for g in evidence.get("gates") or [] if g.get("stratum") in values]
     order = list(dict.fromkeys([*asked, *sorted(values)]))
     return [(name, values[name]) for name in order]

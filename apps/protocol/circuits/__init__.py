@@ -10,7 +10,7 @@ import hashlib
 from functools import cache
 from pathlib import Path
 
-from apps.protocol.circuits import logistic, moments
+from apps.protocol.circuits import linear, logistic, moments, multinomial, poisson
 from apps.protocol.circuits.declare import BadParams, Circuit, Opening, Outcome, Slot
 from apps.protocol.circuits.family import ModelClass, infer_circuit, round_circuit
 
@@ -27,7 +27,9 @@ __all__ = [
 ]
 
 # The model classes, by name: one file each.
-CLASSES: dict[str, ModelClass] = {model.name: model for model in (logistic.CLASS,)}
+CLASSES: dict[str, ModelClass] = {
+    model.name: model for model in (logistic.CLASS, multinomial.CLASS, linear.CLASS, poisson.CLASS)
+}
 
 CIRCUITS: dict[str, Circuit] = {
     circuit.id: circuit

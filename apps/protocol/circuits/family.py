@@ -78,7 +78,8 @@ class ModelClass:
     outputs, targets: scores of a row, and columns that a holdout row's target takes.
     read_targets: holdout words [m, t] at f = 16 -> targets, whatever a validator sent.
     residuals(ops, scores [m, o] f = 20, targets): target less prediction, −∂loss/∂score, [m, o].
-    spare_bits: by so much residuals may exceed 1; utilities are halved so often.
+    spare_bits: by so much a residual or a loss may be larger than a logistic one; utilities are
+        halved so often.
     gains(ops, scores [K, o, m] f = 16 within ±8, targets, members [C, K]): Σ_i [loss of score 0 −
         loss of the coalition's mean score], over the next power of two ≥ m; [C] at f = 26.
     evidence(ops, scores [m, o] f = 40, targets, strata [m, R] bits, min_cell): the openings.
@@ -241,8 +242,10 @@ def _run_round(
             ops, weights, on, judged, model.residuals, outputs, model.spare_bits
         )
     else:
-        utility = coalition_utilities(ops, weights, on, judged, model.gains, outputs, scoring)
-    phi = phi_milli(ops, utility, model.spare_bits if scoring == "taylor" else 0)
+        utility = coalition_utilities(
+            ops, weights, on, judged, model.gains, outputs, model.spare_bits, scoring
+        )
+    phi = phi_milli(ops, utility, model.spare_bits)
     if sum(value > 0 for value in phi) < PHI_MIN_POSITIVE:
         return Outcome(openings={"phi_milli": phi, "void": 1})
 

@@ -77,7 +77,7 @@ def opened(ops: Any, scores: Any, labels: Any, strata: Any, min_cell: int) -> di
 
 def train(features: Real, labels: Any, outputs: int, c: float) -> Real:
     """Weights [1, d + 1] by scikit-learn, which is imported here: it costs 80 MB and a second."""
-    from sklearn.linear_model import LogisticRegression
+    from sklearn.linear_model import LogisticRegression  # type: ignore[import-untyped]
 
     model = LogisticRegression(C=c, max_iter=MAX_ITERATIONS).fit(features, labels)
     return np.concatenate([model.coef_, model.intercept_[:, None]], axis=1)

@@ -76,9 +76,10 @@ def coalition_utilities(
     targets: Any,
     gains: Callable[[Any, Any, Any, Any], Any],
     outputs: int,
+    spare_bits: int,
     scoring: str,
 ) -> Any:
-    """u_k of `shapley` or `leave_one_out`, times the constant m / next power of two.
+    """u_k of `shapley` or `leave_one_out`, times m / next power of two and 2^−spare_bits.
 
     weights [K, o·(d+1)] f = 24, inputs [m, d+1] f = 16 (last column 1) -> [K] f = 40.
     """
@@ -88,7 +89,9 @@ def coalition_utilities(
     scores = ops.clamp(ops.matmul(each, ops.transpose(inputs), f=INPUT_F), -limit, limit)
     members, shares = coalitions(scoring, sites)
     gained = gains(ops, ops.reshape(scores, (sites, outputs, rows)), targets, members)
-    return ops.trunc(ops.combine(gained, np.rint(shares * 2**30).astype(np.int64), f=30), UTILITY_F)
+    share_f = 30 - spare_bits
+    table = np.rint(shares * 2.0**share_f).astype(np.int64)
+    return ops.trunc(ops.halve(ops.combine(gained, table, f=share_f), spare_bits), UTILITY_F)
 
 
 def phi_milli(ops: Any, utility: Any, spare_bits: int = 0) -> list[int]:

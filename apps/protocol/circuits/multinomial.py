@@ -1,0 +1,193 @@
+"""Multinomial regression: a label of C classes, p_c = e^(z_c) / Σ e^(z_j); log-loss."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from apps.protocol.circuits.cells import MEAN_F, cells_shown, open_cells, quotients
+from apps.protocol.circuits.declare import Opening
+from apps.protocol.circuits.family import ModelClass, Real
+from apps.protocol.circuits.regression import members, open_rows
+from apps.protocol.circuits.scoring import GAIN_F
+
+CLASSES_MAX = 16
+SCORE_LIMIT = 8
+LOSS_F = 20
+# Scores at once: bounds memory at some 60 MB per node.
+VALUES_MAX = 1 << 15
+MAX_ITERATIONS = 2000
+
+
+def tamed(ops: Any, scores: Any) -> Any:
+    """Scores within ±SCORE_LIMIT at LOSS_F."""
+    limit = SCORE_LIMIT << scores.f
+    return ops.trunc(ops.clamp(scores, -limit, limit), LOSS_F)
+
+
+def grown(ops: Any, z: Any) -> tuple[Any, Any]:
+    """(e^z [..., C], Σ_c e^z) at LOSS_F; z at LOSS_F within ±SCORE_LIMIT."""
+    each = ops.exp(z, f=LOSS_F)
+    return each, ops.sum(each, len(z.shape) - 1)
+
+
+def log_sum(ops: Any, total: Any) -> Any:
+    return ops.log(total, f=LOSS_F, bits=LOSS_F + 16)
+
+
+def residuals(ops: Any, scores: Any, targets: Any) -> Any:
+    """[label is c] − p_c at LOSS_F; targets are bits [m, C]."""
+    each, total = grown(ops, tamed(ops, scores))
+    inverse = ops.reciprocal(total, f=28, bits=LOSS_F + 16, low_bits=LOSS_F - 10)
+    wide = ops.broadcast(ops.reshape(inverse, (-1, 1)), each.shape)
+    return ops.sub(ops.lift(targets, LOSS_F), ops.mul(each, wide, f=LOSS_F))
+
+
+def gains(ops: Any, scores: Any, targets: Any, members: Any) -> Any:
+    """Σ_i [ln C − ln Σ_c e^(z_c) + z_label], z the coalition's mean scores, by next 2^k ≥ m."""
+    sites, classes, rows = scores.shape
+    below = (rows - 1).bit_length()
+    table = np.rint(members.T / members.sum(axis=1) * 2**14).astype(np.int64)
+    step = max(1, VALUES_MAX // (len(members) * classes))
+    total = None
+    for start in range(0, rows, step):
+        part = ops.index(scores, np.s_[:, :, start : start + step])
+        many = part.shape[2]
+        mine = ops.combine(ops.reshape(part, (sites, -1)), table, f=14)
+        wide = ops.reshape(ops.trunc(mine, LOSS_F), (len(members), classes, many))
+        summed = ops.sum(ops.exp(wide, f=LOSS_F), 1)
+        losses = ops.sum(log_sum(ops, summed), 1)
+        total = losses if total is None else ops.add(total, losses)
+    truth = ops.reshape(ops.transpose(targets), (1, -1))
+    flat = ops.reshape(scores, (sites, -1))
+    pulls = ops.dot(flat, ops.broadcast(truth, flat.shape))
+    right = ops.trunc(ops.combine(pulls, table, f=14), LOSS_F)
+    start_loss = round(np.log(classes) * rows * 2**LOSS_F)
+    left = ops.add_public(ops.sub(right, total), np.full(len(members), start_loss))
+    return ops.trunc(ops.halve(left, below), GAIN_F)
+
+
+def opened(ops: Any, scores: Any, targets: Any, strata: Any, min_cell: int) -> dict[str, Any]:
+    """Accuracy and log-loss per stratum, and the share that is found of each class."""
+    rows, classes = targets.shape
+    member = members(ops, strata)
+    support = open_rows(ops, member, min_cell)
+    z = tamed(ops, scores)
+    own = ops.reshape(ops.dot(targets, z), (rows, 1))
+    above = ops.less_than(ops.broadcast(own, z.shape), z)
+    # right where no other class has a higher score
+    right = ops.ltz(ops.add_public(ops.sum(above, 1), -1))
+    _, total = grown(ops, z)
+    losses = ops.sub(log_sum(ops, total), ops.reshape(own, (-1,)))
+    across = ops.transpose(member)
+    hits = ops.dot(ops.broadcast(ops.reshape(right, (1, -1)), across.shape), across)
+    surprise = ops.dot(ops.broadcast(ops.reshape(losses, (1, -1)), across.shape), across)
+    accuracy, log_loss = quotients(ops, hits, support), quotients(ops, surprise, support, f=MEAN_F)
+    by_class: list[Any] = [None] * classes
+    if support[0] is not None:
+        counts = ops.concat([ops.reshape(ops.sum(member, 0), (-1,)), ops.sum(targets, 0)])
+        counts = ops.index(counts, np.r_[0, member.shape[1] : member.shape[1] + classes])
+        shown = [
+            c - 1 for c in cells_shown(ops, counts, ops.reshape(counts, (1, -1)), min_cell) if c
+        ]
+        sizes = open_cells(ops, ops.reshape(ops.index(counts, np.s_[1:]), (-1, 1)), shown)
+        table = ops.transpose(targets)
+        found = ops.dot(ops.broadcast(ops.reshape(right, (1, -1)), table.shape), table)
+        share = quotients(ops, found, [None if size is None else int(size[0]) for size in sizes])
+        by_class = [
+            None if size is None else [int(size[0]), part]
+            for size, part in zip(sizes, share, strict=True)
+        ]
+    return {
+        "support": support,
+        "accuracy_milli": accuracy[0],
+        "accuracy_strata_milli": accuracy[1:],
+        "log_loss_milli": log_loss[0],
+        "log_loss_strata_milli": log_loss[1:],
+        "classes": by_class,
+    }
+
+
+def read_targets(ops: Any, words: Any) -> Any:
+    """Bits [m, C], the first one that is set alone: a row has one label, or none."""
+    bits = ops.bit(words)
+    kept = [ops.index(bits, np.s_[:, :1])]
+    free = ops.add_public(ops.neg(kept[0]), 1)
+    for at in range(1, bits.shape[1]):
+        mine = ops.mul(ops.index(bits, np.s_[:, at : at + 1]), free)
+        kept.append(mine)
+        free = ops.sub(free, mine)
+    return ops.concat(kept, axis=1)
+
+
+def train(features: Real, labels: Any, outputs: int, c: float) -> Real:
+    """Weights [C, d + 1] of all C classes, whichever the site has: min ‖W‖²/2 + c·Σ log-loss.
+
+    The intercept is in the penalty, so that a class without a row keeps a finite one.
+    """
+    from scipy.optimize import minimize  # type: ignore[import-untyped]
+
+    rows = np.column_stack([features, np.ones(len(features))])
+    truth = np.eye(outputs)[np.asarray(labels, int)]
+
+    def objective(flat: Real) -> tuple[float, Real]:
+        weights = flat.reshape(outputs, -1)
+        scores = rows @ weights.T
+        scores -= scores.max(axis=1, keepdims=True)
+        each = np.exp(scores)
+        chance = each / each.sum(axis=1, keepdims=True)
+        loss = -np.sum(truth * (scores - np.log(each.sum(axis=1, keepdims=True))))
+        slope = c * (chance - truth).T @ rows + weights
+        return float(c * loss + 0.5 * np.sum(flat**2)), slope.reshape(-1)
+
+    start = np.zeros(outputs * rows.shape[1])
+    done = minimize(
+        objective, start, jac=True, method="L-BFGS-B", options={"maxiter": MAX_ITERATIONS}
+    )
+    return np.asarray(done.x.reshape(outputs, -1))
+
+
+def answer(scores: Real) -> Real:
+    """Probability of each class, [k, C]."""
+    each = np.exp(scores - scores.max(axis=1, keepdims=True))
+    return np.asarray(each / each.sum(axis=1, keepdims=True))
+
+
+CLASS = ModelClass(
+    name="multinomial",
+    title="Multinomial regression",
+    label="classes",
+    metrics=("accuracy", "log_loss"),
+    scorings=("taylor", "leave_one_out"),
+    extras={"classes": (2, CLASSES_MAX)},
+    outputs=lambda params: int(params["classes"]),
+    targets=lambda params: int(params["classes"]),
+    read_targets=read_targets,
+    residuals=residuals,
+    spare_bits=2,
+    gains=gains,
+    evidence=opened,
+    train=train,
+    answer=answer,
+    opens=(
+        Opening(
+            "support",
+            "[rows] of the evidence half: overall, then per stratum; null where there are fewer "
+            "than twice min_cell, and for the smallest other stratum where those would follow by "
+            "subtraction. The nodes see which strata are hidden for which reason",
+        ),
+        Opening(
+            "accuracy_milli", "share of rows whose label has the highest score, in thousandths"
+        ),
+        Opening("accuracy_strata_milli", "the same per stratum; null where support is"),
+        Opening("log_loss_milli", "mean log-loss in thousandths of a nat, scores within ±8"),
+        Opening("log_loss_strata_milli", "the same per stratum; null where support is"),
+        Opening(
+            "classes",
+            "per class: rows, and the share of them that is found, in thousandths; null where "
+            "there are fewer than min_cell, and for the smallest other class where those would "
+            "follow by subtraction",
+        ),
+    ),
+)

@@ -1,0 +1,32 @@
+"""How a request's label becomes a number on shares, and a score a number on the label's scale.
+
+binary and classes: bits. count: as it is. number: t = (y − middle) / unit, so that the plausible
+range [min, max] becomes ±2: public, and the same for every site.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from apps.protocol.circuits import CLASSES, ModelClass
+
+HALF_RANGE = 2.0
+
+
+def class_of(params: Mapping[str, Any]) -> ModelClass:
+    """The model class that a spec or a SubDAO's parameters name. Raises: KeyError."""
+    return CLASSES[params.get("model_class", "logistic")]
+
+
+def extras_of(model: ModelClass, label: Mapping[str, Any]) -> dict[str, int]:
+    """The parameters that this class's circuits have beside everyone's, from the label."""
+    return {"classes": len(label["classes"])} if "classes" in model.extras else {}
+
+
+def scale_of(model: ModelClass, label: Mapping[str, Any]) -> tuple[float, float]:
+    """(middle, unit) of a label: y = middle + unit · t."""
+    if model.label != "number":
+        return 0.0, 1.0
+    low, high = float(label["min"]), float(label["max"])
+    return (low + high) / 2, (high - low) / 2 / HALF_RANGE

@@ -1,0 +1,82 @@
+"""Pages of other model classes: the guided form's labels, and evidence without an AUC."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from django.template.loader import render_to_string
+
+from apps.explorer.rfm_form import RfmForm, initial_from
+from apps.training.evidence import evidence_of
+
+FILLED = {
+    "title": "Grades",
+    "objective": "Grade a biopsy",
+    "standard": "tabular-csv",
+    "features": "age\ndose",
+    "label_name": "grade",
+    "auc_min": "0.6",
+    "price": "0.50",
+    "target": "1000",
+    "deadline": "30 d",
+    "voting_delay_s": "0",
+    "voting_period_s": "3 d",
+    "timelock_s": "0",
+    "quorum_bps": "20",
+    "threshold_bps": "50",
+    "epoch_s": "7 d",
+    "min_custodians": "3",
+    "min_validators": "1",
+    "min_rows": "20",
+    "share_sbgt": "60",
+    "share_sdt": "28",
+    "share_treasury": "12",
+}
+
+
+@pytest.mark.parametrize(
+    ("model_class", "label", "spec_label", "metric", "wrong"),
+    [
+        ("logistic", {"label_positive": "1"}, {"positive": "1"}, "auc", "label_positive"),
+        (
+            "multinomial",
+            {"label_classes": "low, high"},
+            {"classes": ["low", "high"]},
+            "accuracy",
+            "label_classes",
+        ),
+        (
+            "linear",
+            {"label_min": "0", "label_max": "9"},
+            {"min": "0", "max": "9"},
+            "r2",
+            "label_max",
+        ),
+        ("poisson", {"label_max": "9"}, {"min": "0", "max": "9"}, "r2", None),
+    ],
+)
+def test_the_form_asks_for_the_label_of_each_class(
+    model_class: str, label: Any, spec_label: Any, metric: str, wrong: str | None
+) -> None:
+    form = RfmForm(FILLED | {"model_class": model_class} | label)
+    assert form.is_valid(), form.errors
+    spec = form.cleaned_data["spec"]
+    assert spec["label"] == {"name": "grade", **spec_label}
+    assert spec["gates"][0]["metric"] == metric
+    again = RfmForm(initial_from("Grades", spec))
+    assert again.is_valid() and again.cleaned_data["spec"] == spec
+    if wrong:
+        empty = RfmForm(FILLED | {"model_class": model_class})
+        assert not empty.is_valid() and list(empty.errors) == [wrong]
+
+
+def test_evidence_of_a_regression_leads_with_r_squared() -> None:
+    openings = {"support": [60, 30, None], "r2_milli": 712, "r2_strata_milli": [-40, None]}
+    gates = [{"metric": "r2", "min_milli": 600, "per_stratum": True}]
+    evidence = evidence_of(openings, strata=["north", "south"], gates=gates)
+    assert [gate["met"] for gate in evidence["gates"]] == [True, False, False]
+    assert evidence["support"]["by_stratum"] == {"north": {"rows": 30}, "south": None}
+    page = render_to_string("explorer/_evidence.html", {"evidence": evidence})
+    assert "R² on the half" in page and "0.712" in page and "−0.040" in page
+    assert "AUC" not in page and "Calibration" not in page

@@ -1,0 +1,201 @@
+"""Rounds and queries of every model class: in the clear, on three processes, and on Shamir."""
+
+import numpy as np
+import pytest
+
+from apps.protocol import aggregation, contribution
+from apps.protocol.circuits import CIRCUITS, CLASSES
+from apps.protocol.circuits.games import coalitions
+from tests.support.ring import joined, three_processes
+from tests.support.shamir import run_threads
+from workers.mpc.engines.plain import run_plain
+from workers.mpc.fixed import decode, encode
+
+SITES, FEATURES, CLASS_COUNT = 5, 3, 4
+NEW = ["multinomial", "linear", "poisson"]
+
+
+def loss(name, z, y):
+    """[…] mean loss of scores z [o, m] on targets y."""
+    if name == "multinomial":
+        return np.mean(
+            np.log(np.exp(z).sum(-2)) - np.take_along_axis(z, y[None], -2)[..., 0, :], -1
+        )
+    if name == "linear":
+        return np.mean((y - z[..., 0, :]) ** 2, -1) / 2
+    return np.mean(np.exp(z[..., 0, :]) - y * z[..., 0, :], -1)
+
+
+def federation(name, scoring, *, seed=3, rows=(40, 36)):
+    """Updates near a true model, the last one turned round; holdouts drawn from it."""
+    rng = np.random.default_rng(seed)
+    model = CLASSES[name]
+    params = {
+        "features": FEATURES,
+        "strata": 2,
+        "rows": list(rows),
+        "min_cell": 5,
+        "scoring": scoring,
+        **({"classes": CLASS_COUNT} if model.extras else {}),
+    }
+    outputs = model.outputs(params)
+    truth = rng.normal(size=(outputs, FEATURES + 1)) * 0.5
+    updates = truth + rng.normal(size=(SITES, outputs, FEATURES + 1)) * 0.2
+    updates[-1] = -truth
+    x = rng.normal(size=(sum(rows), FEATURES))
+    z = x @ truth[:, :-1].T + truth[:, -1]
+    if name == "multinomial":
+        y = np.argmax(z + rng.gumbel(size=z.shape), axis=1)
+        columns = np.eye(CLASS_COUNT)[y]
+    else:
+        y = z[:, 0] + rng.normal(size=len(x)) * 0.3 if name == "linear" else None
+        y = np.clip(y, -2, 2) if name == "linear" else rng.poisson(np.exp(z[:, 0])).astype(float)
+        columns = y[:, None]
+    groups = np.eye(2)[rng.integers(0, 2, len(x))]
+    blocks = np.split(np.column_stack([x, columns, groups]), np.cumsum(rows)[:-1])
+    values = {
+        "update": [encode(u.reshape(-1)).astype(np.int64) for u in updates],
+        "holdout": [encode(block).astype(np.int64) for block in blocks],
+    }
+    halves = [np.concatenate([np.arange(n) % 2 == half for n in rows]) for half in (0, 1)]
+    return updates, x, y, groups, halves, values, params
+
+
+def equations(name, updates, x, y, half, scoring):
+    """φ of the same game in real numbers."""
+    flat = contribution.clip_to_median_norm(updates.reshape(SITES, -1))
+    inputs = np.column_stack([x, np.ones(len(x))])[half]
+
+    def loss_of(weights):
+        z = weights.reshape(*weights.shape[:-1], -1, FEATURES + 1) @ inputs.T
+        return loss(name, z, np.broadcast_to(y[half], z.shape[:-2] + (half.sum(),)))
+
+    if scoring == "taylor":
+        point, step = contribution.SCORING_POINT * flat.mean(0), 1e-5
+        way = step * (flat - point)
+        scores = (loss_of(point - way) - loss_of(point + way)) / 2 / step
+    else:
+        members, shares = coalitions(scoring, SITES)
+        means = members / members.sum(1)[:, None] @ flat
+        scores = (loss_of(np.zeros_like(flat[:1])) - loss_of(means)) @ shares
+    return flat, contribution.phi_from_utilities(scores)
+
+
+CASES = [(name, scoring) for name in NEW for scoring in CLASSES[name].scorings]
+
+
+@pytest.mark.parametrize(("name", "scoring"), CASES)
+def test_a_round_follows_the_equations_and_its_evidence_is_true(name, scoring):
+    updates, x, y, groups, halves, values, params = federation(name, scoring)
+    outcome = run_plain(CIRCUITS[CLASSES[name].round_id], values, params)
+    opened = outcome.openings
+    flat, phi = equations(name, updates, x, y, halves[0], scoring)
+    assert opened["phi_milli"] == pytest.approx(1000 * phi, abs=3)
+    assert opened["phi_milli"][-1] == 0
+    model = aggregation.aggregate(flat, opened["phi_milli"])
+    assert np.max(np.abs(decode(outcome.result.words[0], 24) - model)) < 3e-5
+
+    weights = model.reshape(-1, FEATURES + 1)
+    z = x[halves[1]] @ weights[:, :-1].T + weights[:, -1]
+    truth, member = y[halves[1]], groups[halves[1]] == 1
+    cells = [np.ones(len(z), bool), member[:, 0], member[:, 1]]
+    assert opened["support"] == [int(cell.sum()) for cell in cells]
+    for at, cell in enumerate(cells):
+        clear = metrics_of(name, z[cell], truth[cell])
+        for metric, value in clear.items():
+            found = [opened[f"{metric}_milli"], *opened[f"{metric}_strata_milli"]]
+            assert found[at] == pytest.approx(1000 * value, abs=2)
+    assert set(CLASSES[name].metrics) == set(metrics_of(name, z, truth))
+    if name == "multinomial":
+        for label, found in enumerate(opened["classes"]):
+            rows = truth == label
+            right = np.mean(np.argmax(z[rows], axis=1) == label) if rows.any() else 0
+            assert found is None or found == [rows.sum(), pytest.approx(1000 * right, abs=1)]
+
+
+def metrics_of(name, z, y):
+    if name == "multinomial":
+        return {"accuracy": np.mean(np.argmax(z, axis=1) == y), "log_loss": loss(name, z.T, y)}
+    found = np.exp(z[:, 0]) if name == "poisson" else z[:, 0]
+    return {"r2": 1 - np.sum((y - found) ** 2) / np.sum((y - y.mean()) ** 2)}
+
+
+@pytest.mark.parametrize(("name", "scoring"), CASES)
+def test_a_round_on_three_processes_agrees_with_plain(name, scoring):
+    *_, values, params = federation(name, scoring)
+    circuit = CIRCUITS[CLASSES[name].round_id]
+    outcomes = three_processes(circuit, values, params)
+    assert all(outcome.openings == outcomes[0].openings for outcome in outcomes)
+    agree(outcomes[0].openings, run_plain(circuit, values, params).openings)
+
+
+@pytest.mark.parametrize("name", NEW)
+def test_a_round_on_shamir_shares_agrees_with_plain(name):
+    *_, values, params = federation(name, "taylor", rows=(24,))
+    circuit = CIRCUITS[CLASSES[name].round_id]
+    agree(
+        run_threads(circuit, values, params)[0].openings,
+        run_plain(circuit, values, params).openings,
+    )
+
+
+def agree(one, other):
+    """Equal up to a unit of rounding, wherever a number stands."""
+    assert set(one) == set(other)
+    for name, value in one.items():
+        flat, wanted = (np.array(_numbers(x), float) for x in (value, other[name]))
+        np.testing.assert_allclose(flat, wanted, atol=1, err_msg=name)
+
+
+def _numbers(value):
+    if isinstance(value, list):
+        return [n for item in value for n in _numbers(item)]
+    return [-1e6 if value is None else value]
+
+
+@pytest.mark.parametrize("name", NEW)
+def test_a_query_answers_all_scores_of_a_row(name):
+    model = CLASSES[name]
+    extras = {"classes": CLASS_COUNT} if model.extras else {}
+    params = {"features": FEATURES, "rows": 6, **extras}
+    outputs = model.outputs(params)
+    rng = np.random.default_rng(1)
+    weights, x = rng.normal(size=(outputs, FEATURES + 1)), rng.normal(size=(6, FEATURES))
+    values = {
+        "model": [encode(weights.reshape(-1), 24).astype(np.int64)],
+        "row": [encode(x).astype(np.int64)],
+    }
+    outcomes = three_processes(CIRCUITS[model.infer_id], values, params)
+    scores = decode(joined(outcomes, "sealed").astype(np.uint64), 16).reshape(6, outputs)
+    expected = x @ weights[:, :-1].T + weights[:, -1]
+    assert np.max(np.abs(scores - expected)) < 1e-3
+    answers = model.answer(scores)
+    assert answers.shape == (6, outputs)
+    if name == "multinomial":
+        assert np.allclose(answers.sum(axis=1), 1)
+
+
+@pytest.mark.parametrize("name", NEW)
+def test_garbage_of_a_site_and_a_validator_leaves_scores_and_metrics_sane(name):
+    *_, values, params = federation(name, "taylor")
+    rng = np.random.default_rng(0)
+    values["update"][1] = rng.integers(-(2**63), 2**63 - 1, values["update"][1].shape)
+    values["holdout"][1] = rng.integers(-(2**63), 2**63 - 1, values["holdout"][1].shape)
+    opened = run_plain(CIRCUITS[CLASSES[name].round_id], values, params).openings
+    assert all(0 <= phi <= 1000 for phi in opened["phi_milli"])
+    for metric in CLASSES[name].metrics if not opened["void"] else ():
+        assert -1000 <= opened[f"{metric}_milli"] <= 20_000
+
+
+@pytest.mark.parametrize("name", NEW)
+def test_extreme_inputs_stay_in_the_word(name):
+    """The plain engine raises where an intermediate leaves it."""
+    for scoring in CLASSES[name].scorings:
+        *_, values, params = federation(name, scoring, rows=(2000, 2000))
+        for at, update in enumerate(values["update"]):
+            update[:] = (64 if at % 2 else -64) << 16
+        for block in values["holdout"]:
+            block[:, :FEATURES] = 16 << 16
+            block[:, FEATURES : FEATURES + 1] = 1 << 30
+        opened = run_plain(CIRCUITS[CLASSES[name].round_id], values, params).openings
+        assert all(0 <= phi <= 1000 for phi in opened["phi_milli"])

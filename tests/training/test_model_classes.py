@@ -1,0 +1,82 @@
+"""Every model class on real nodes: request, round, evidence, vote, listing, paid query."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from apps.listings.selectors import listing_json
+from apps.protocol.circuits import CLASSES
+from apps.wallets.invariants import violations
+from tests.support.market import SPEC, Market, drain
+from tests.support.nodes import three_nodes  # noqa: F401
+
+WEIGHTS = {
+    "multinomial": np.array([1.5, -1.0, 0.25, -1.0, 1.0, 0.0, -0.5, 0.0, -0.25]),
+    "linear": np.array([0.6, -0.5, 0.1]),
+    "poisson": np.array([0.5, -0.4, 1.0]),
+}
+LABELS: dict[str, dict[str, Any]] = {
+    "multinomial": {"name": "grade", "classes": ["low", "middle", "high"]},
+    "linear": {"name": "days", "min": "0", "max": "40"},
+    "poisson": {"name": "visits"},
+}
+GATES = {"multinomial": ("accuracy", 500), "linear": ("r2", 600), "poisson": ("r2", 200)}
+
+
+class Classes(Market):
+    """The market with a model of another class."""
+
+    def truth(self) -> np.ndarray:
+        return WEIGHTS[self.spec["model_class"]]
+
+    def targets(self, x: np.ndarray, rng: Any) -> np.ndarray:
+        z = np.column_stack([x, np.ones(len(x))]) @ self.truth().reshape(-1, 3).T
+        if self.spec["model_class"] == "multinomial":
+            return np.eye(3)[np.argmax(z + rng.gumbel(0, 0.5, z.shape), axis=1)]
+        if self.spec["model_class"] == "linear":
+            return np.clip(z[:, 0] + rng.normal(0, 0.2, len(x)), -2, 2)
+        return rng.poisson(np.exp(z[:, 0]))
+
+
+@pytest.mark.parametrize("name", sorted(WEIGHTS))
+def test_a_class_goes_from_the_request_to_the_paid_answer(
+    name,
+    transactional_db,
+    settings,
+    tmp_path,
+    three_nodes,  # noqa: F811
+) -> None:
+    metric, least = GATES[name]
+    gate = {"metric": metric, "min_milli": least, "per_stratum": True}
+    governance = SPEC["governance"] | {"scoring": "leave_one_out"}
+    market = type("Of" + name, (Classes,), {
+        "spec": SPEC | {
+            "model_class": name, "label": LABELS[name], "gates": [gate], "governance": governance,
+        },
+        "circuit": CLASSES[name].infer_id,
+        "extras": {"classes": 3} if name == "multinomial" else {},
+    })(three_nodes, settings, tmp_path)  # fmt: skip
+    held = market.train()
+    assert held.phase == "done", held.progress
+    phi = {s.party_id: s.phi_milli for s in held.scores.all()}
+    assert phi[market.custodians[3].party.id] == 0 and max(phi.values()) == 1000
+    evidence = held.version.evidence
+    assert [g["met"] for g in evidence["gates"]] == [True] * 3, evidence
+    assert evidence["support"]["all"] == {"rows": 60}
+
+    listing = market.accept(held)
+    assert listing_json(listing)["circuit"] == CLASSES[name].infer_id
+    market.fund()
+    rows = [[0.5, -1.0], [2.0, 0.25]]
+    upload = market.row(listing, rows)
+    query = market.ask(listing, upload)
+    drain()
+    query.refresh_from_db()
+    assert query.state == "settled", query.reason
+    scores = market.open(query, upload).reshape(-1)
+    assert np.max(np.abs(scores - market.oracle(held, rows))) < 1e-3
+    assert len(scores) == 2 * (3 if name == "multinomial" else 1)
+    assert {k: v for k, v in violations().items() if v} == {}
