@@ -25,7 +25,7 @@ from apps.core.serial import MicroField, checked
 from apps.listings import epoch_apis, examples, quoting, running, selectors, services
 from apps.listings.models import Query
 from apps.listings.waiting import ended_within
-from apps.protocol.circuits.logistic_infer import ROWS_MAX
+from apps.protocol.circuits.family import QUERY_ROWS_MAX
 
 PREFER = OpenApiParameter(
     "Prefer",
@@ -96,7 +96,7 @@ class InferenceSerializer(serializers.Serializer[Any]):
 
 
 class QuoteRequestSerializer(serializers.Serializer[Any]):
-    rows = serializers.IntegerField(min_value=1, max_value=ROWS_MAX)
+    rows = serializers.IntegerField(min_value=1, max_value=QUERY_ROWS_MAX)
 
 
 class QuoteSerializer(serializers.Serializer[Any]):
