@@ -70,13 +70,15 @@ def test_a_class_goes_from_the_request_to_the_paid_answer(
     listing = market.accept(held)
     assert listing_json(listing)["circuit"] == CLASSES[name].infer_id
     market.fund()
-    rows = [[0.5, -1.0], [2.0, 0.25]]
-    upload = market.row(listing, rows)
-    query = market.ask(listing, upload)
+    # two that wait are computed together, and each gets its own rows' scores
+    asked = [[[0.5, -1.0], [2.0, 0.25]], [[-1.5, 0.75]]]
+    uploads = [market.row(listing, rows) for rows in asked]
+    queries = [market.ask(listing, upload) for upload in uploads]
     drain()
-    query.refresh_from_db()
-    assert query.state == "settled", query.reason
-    scores = market.open(query, upload).reshape(-1)
-    assert np.max(np.abs(scores - market.oracle(held, rows))) < 1e-3
-    assert len(scores) == 2 * (3 if name == "multinomial" else 1)
+    for rows, upload, query in zip(asked, uploads, queries, strict=True):
+        query.refresh_from_db()
+        assert query.state == "settled", query.reason
+        scores = market.open(query, upload).reshape(-1)
+        assert np.max(np.abs(scores - market.oracle(held, rows))) < 1e-3
+        assert len(scores) == len(rows) * (3 if name == "multinomial" else 1)
     assert {k: v for k, v in violations().items() if v} == {}

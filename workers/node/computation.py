@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from apps.protocol import jobs, wire
-from apps.protocol.circuits import BadParams, Circuit
+from apps.protocol.circuits import CLASSES, BadParams, Circuit
 from apps.protocol.tickets import TRIO, Ticket
 from workers.mpc.keeping import Group, Held, keep, receive
 from workers.mpc.replicated import fold, held_by
@@ -31,9 +31,9 @@ if TYPE_CHECKING:
     from workers.mpc.mesh import Mesh
 
 AGREE_SEQ = 0xFFFE0000  # far above what an engine counts to
-# Circuits whose output k depends on row k of this slot alone: rows of several askers may be
+# Circuits whose scores of row k depend on row k of this slot alone: rows of several askers may be
 # computed one below the other.
-ROWWISE = {"logistic_infer@1": "row"}
+ROWWISE = {model.infer_id: "row" for model in CLASSES.values()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -305,13 +305,14 @@ def _one_below_the_other(
 def _by_query(outcome: Any, cases: Sequence[Admitted]) -> Iterator[Any]:
     """The outcome's rows again, asker by asker."""
     start = 0
+    scores = outcome.sealed[0].size // sum(case.params["rows"] for case in cases)
     for case in cases:
-        part = slice(start, start + case.params["rows"])
+        part = slice(start, start + scores * case.params["rows"])
         start = part.stop
         yield replace(
             outcome,
             sealed=tuple(word[part] for word in outcome.sealed),
-            sealed_shape=(case.params["rows"],),
+            sealed_shape=(part.stop - part.start,),
         )
 
 
