@@ -55,6 +55,8 @@ VOTING_PERIOD_MIN_S = _seconds("FLAI_VOTING_PERIOD_MIN_S", 3600)
 RATE_PER_MINUTE = _count("FLAI_RATE_PER_MINUTE", 12_000)
 # What nodes answer at most in one query, unless their operators' policy.json says otherwise.
 ROWS_PER_QUERY = _count("FLAI_ROWS_PER_QUERY", 100)
+# Webhooks to addresses of this machine's own networks, and without TLS: for trying things out.
+WEBHOOKS_PRIVATE = _flag("FLAI_WEBHOOKS_PRIVATE")
 DEBUG = _flag("FLAI_DEBUG")
 
 _secret_key_file = _path("FLAI_SECRET_KEY_FILE", FLAI_HOME / "secrets" / "django.key")
@@ -90,6 +92,7 @@ INSTALLED_APPS = [
     "django_htmx",
     "apps.core",
     "apps.accounts",
+    "apps.notify",
     "apps.wallets",
     "apps.exchange",
     "apps.subdaos",

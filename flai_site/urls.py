@@ -11,6 +11,7 @@ from flai_site.health import healthz
 # participants has no URLs of its own: applications are filed under their RFM.
 APIS = (
     "accounts",
+    "notify",
     "wallets",
     "exchange",
     "subdaos",

@@ -18,7 +18,9 @@ if TYPE_CHECKING:  # rest_framework.views reads the settings that name this modu
 ANY = "any"  # what is public may be read with every key
 SCOPE_OF_APP = {
     "accounts": "account",
+    "notify": "account",
     "wallets": "wallet",
+    "exchange": "wallet",
     "subdaos": "governance",
     "governance": "governance",
     "compute": "training",

@@ -20,6 +20,7 @@ from apps.explorer import (
     search,
     subdaos,
     wallet,
+    webhooks,
 )
 
 app_name = "explorer"
@@ -32,6 +33,14 @@ urlpatterns = [
     path("sign-in/", people.SignIn.as_view(), name="sign-in"),
     path("sign-out/", people.SignOut.as_view(), name="sign-out"),
     path("account/", people.account, name="account"),
+    path("account/webhooks/", webhooks.webhooks, name="webhooks"),
+    path("account/webhooks/<uuid:endpoint_id>/test/", webhooks.ping, name="webhook-ping"),
+    path("account/webhooks/<uuid:endpoint_id>/remove/", webhooks.remove, name="webhook-remove"),
+    path(
+        "account/webhooks/calls/<uuid:delivery_id>/again/",
+        webhooks.redeliver,
+        name="webhook-redeliver",
+    ),
     path("account/keys/<uuid:key_id>/revoke/", people.key_revoke, name="key-revoke"),
     path("models/", listings.models, name="models"),
     path("models/<slug:slug>/", listings.model, name="model"),

@@ -32,6 +32,7 @@ from apps.listings.epochs import EpochOver, epoch_end, epoch_for_payment
 from apps.listings.events import QueryReleased, QuerySettled
 from apps.listings.models import Query
 from apps.listings.waiting import announce
+from apps.notify.services import tell
 from apps.wallets import ledger, log
 from apps.wallets.errors import HoldExpired, HoldResolved
 
@@ -258,6 +259,7 @@ def _charge(answered: Sequence[tuple[Query, compute.Outcome]], now: datetime) ->
         ]
         log.append_all(leaves, now=now)
         emit_all([QuerySettled(str(row.id), str(row.listing_id)) for row in rows], now=now)
+        tell([(row.buyer_id, "inference.settled", _told(row)) for row in rows], now=now)
         announce(*(row.id for row in rows))
 
 
@@ -299,7 +301,20 @@ def _release(query: Query, reason: str, now: datetime) -> None:
         now=now,
     )
     emit(QueryReleased(query_id=str(query.id), listing_id=str(query.listing_id)), now=now)
+    tell([(query.buyer_id, "inference.released", _told(query))], now=now)
     announce(query.id)
+
+
+def _told(query: Query) -> dict[str, Any]:
+    """What a buyer's own program is told: ids and amounts; it fetches the sealed answer itself."""
+    return {
+        "id": str(query.id),
+        "state": str(query.state),
+        "listing": query.listing.slug,
+        "rows": query.rows,
+        "price_micro": str(query.price_micro),
+        "reason": query.reason or None,
+    }
 
 
 def _lock(query_id: Any) -> Query:

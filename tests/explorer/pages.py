@@ -55,6 +55,7 @@ def own(world: World) -> dict[str, str]:
         "wallet": reverse("explorer:wallet"),
         "wallet key": reverse("explorer:wallet-key"),
         "account": reverse("explorer:account"),
+        "webhooks": reverse("explorer:webhooks"),
         "form": reverse("explorer:rfm-new"),
         "draft": reverse("explorer:rfm", args=[world.draft.slug]),
         "query": reverse("explorer:query", args=[world.query.id]),

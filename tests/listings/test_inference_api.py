@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 
 import pytest
@@ -12,6 +13,7 @@ from apps.core.clock import now
 from apps.core.prefer import preferred_wait_s
 from apps.listings import running, services
 from apps.listings.models import Query
+from apps.notify.models import Delivery, Endpoint
 from apps.subdaos.models import Dao
 from apps.wallets.models import Hold
 from tests.listings.test_queries import ROWS, balance, charges, client_of
@@ -174,3 +176,21 @@ def test_while_a_node_is_away_new_questions_are_told_so_and_nothing_is_held(
     mortal.nodes.start(1)
     assert buy(mortal, client, "b").status_code == 202
     drain()
+
+
+def test_the_buyers_webhook_is_told_once_and_learns_ids_only(sale) -> None:
+    sale.fund()
+    Endpoint.objects.create(
+        party=sale.buyer.party, url="https://hook.example/", events=["inference.settled"]
+    )
+    upload = sale.row(sale.listing, ROWS[:1])
+    query = sale.ask(sale.listing, upload)
+    drain()
+    call = Delivery.objects.get()
+    data = json.loads(call.body)["data"]
+    assert (data["id"], data["state"], data["price_micro"]) == (
+        str(query.id),
+        "settled",
+        str(PRICE),
+    )
+    assert set(data) == {"id", "state", "listing", "rows", "price_micro", "reason"}

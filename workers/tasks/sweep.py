@@ -23,6 +23,7 @@ from apps.governance import executing
 from apps.listings import epochs
 from apps.listings import running as queries
 from apps.listings import selectors as listings
+from apps.notify import services as webhooks
 from apps.rfms import services as rfms
 from apps.training import running as training_jobs
 from apps.training import selectors as training
@@ -58,6 +59,11 @@ def dispatch_events(now: datetime) -> None:
 def deliver_shares(now: datetime) -> None:
     for submission_id in training.shares_due(now=now):
         current_app.send_task("flai.deliver_share", [str(submission_id)])
+
+
+def deliver_webhooks(now: datetime) -> None:
+    if webhooks.due(now=now):
+        current_app.send_task(webhooks.DELIVER)
 
 
 def run_jobs(now: datetime) -> None:
@@ -104,6 +110,7 @@ PARTS: list[Callable[[datetime], None]] = [
     sync_nodes,
     dispatch_events,
     deliver_shares,
+    deliver_webhooks,
     run_jobs,
     govern,
     fund,

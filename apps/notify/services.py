@@ -1,0 +1,219 @@
+"""Endpoints are registered; calls are written with what they tell of, and made afterwards.
+
+A call comes at least once and carries the same id at every attempt: the receiver keeps the ids.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import logging
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import httpcore
+from django.conf import settings
+from django.db.models import F
+
+from apps.accounts.models import Party
+from apps.core.clock import now as clock_now
+from apps.core.clock import unix_ms
+from apps.core.errors import BadInput, Conflict, NotFound
+from apps.core.transactions import durable, require_transaction
+from apps.core.wake import wake_once
+from apps.notify import outside
+from apps.notify.models import EVENTS, Delivery, Endpoint
+from apps.protocol import webhooks
+
+logger = logging.getLogger(__name__)
+DELIVER = "flai.deliver_webhooks"
+ENDPOINTS_MAX = 10
+LEASE = timedelta(seconds=3 * outside.DEADLINE_S)
+# After the first attempt; then the call is given up, and can be made again by hand.
+BACKOFF_S = (5, 30, 120, 600, 3600, 3 * 3600, 8 * 3600, 24 * 3600)
+PING = "webhook.ping"
+
+
+def endpoint_create(
+    *, party: Party, url: str, events: Sequence[str], now: datetime
+) -> tuple[Endpoint, str]:
+    """Register an address. Returns (row, the secret that signs its calls).
+
+    Raises BadInput for an address that is not public or an unknown event, Conflict for too many.
+    """
+    unknown = set(events) - set(EVENTS)
+    if unknown or not events:
+        raise BadInput("bad_events", f"Events are of {', '.join(EVENTS)}.", field="events")
+    outside.check_url(url)
+    with durable():
+        Party.objects.select_for_update(no_key=True).get(id=party.id)
+        if Endpoint.objects.filter(party=party, removed_at=None).count() >= ENDPOINTS_MAX:
+            raise Conflict("too_many_webhooks", f"Remove one first: {ENDPOINTS_MAX} are in use.")
+        endpoint = Endpoint.objects.create(
+            party=party, url=url, events=[e for e in EVENTS if e in events], created_at=now
+        )
+    return endpoint, webhooks.secret_text(_key(endpoint))
+
+
+def endpoint_remove(*, party: Party, endpoint_id: UUID, now: datetime) -> None:
+    """It is not called any more, not even for what waits. Raises NotFound."""
+    with durable():
+        endpoint = endpoint_get(party, endpoint_id)
+        endpoint.removed_at = now
+        endpoint.save(update_fields=["removed_at"])
+        Delivery.objects.filter(endpoint=endpoint, state=Delivery.State.PENDING).update(
+            state=Delivery.State.FAILED, ended_at=now, answer="removed"
+        )
+
+
+def endpoint_rotate(*, party: Party, endpoint_id: UUID) -> tuple[Endpoint, str]:
+    """A new secret for the calls from now on. Raises NotFound."""
+    with durable():
+        endpoint = endpoint_get(party, endpoint_id)
+        Endpoint.objects.filter(pk=endpoint.pk).update(generation=F("generation") + 1)
+        endpoint.refresh_from_db(fields=["generation"])
+    return endpoint, webhooks.secret_text(_key(endpoint))
+
+
+def endpoint_get(party: Party, endpoint_id: UUID) -> Endpoint:
+    """A party's own endpoint. Raises NotFound."""
+    found = Endpoint.objects.filter(pk=endpoint_id, party=party, removed_at=None).first()
+    if found is None:
+        raise NotFound("webhook_not_found", "You have no such webhook.")
+    return found
+
+
+def tell(told: Iterable[tuple[UUID, str, dict[str, Any]]], *, now: datetime) -> int:
+    """Write the calls that parties want: (party's id, event, data) each. Returns how many.
+
+    Inner writer; `data` holds ids and amounts, never inputs or answers.
+    """
+    require_transaction("notify.tell")
+    told = list(told)
+    endpoints = list(
+        Endpoint.objects.filter(party__in={party for party, _, _ in told}, removed_at=None)
+    )
+    calls = [
+        _call(endpoint, event, data, now)
+        for party, event, data in told
+        for endpoint in endpoints
+        if endpoint.party_id == party and event in endpoint.events
+    ]
+    if calls:
+        Delivery.objects.bulk_create(calls)
+        wake_once(DELIVER)
+    return len(calls)
+
+
+def ping(*, party: Party, endpoint_id: UUID, now: datetime) -> Delivery:
+    """A call that says nothing, to try an address out. Raises NotFound."""
+    with durable():
+        call = _call(endpoint_get(party, endpoint_id), PING, {}, now)
+        call.save()
+        wake_once(DELIVER)
+    return call
+
+
+def redeliver(*, party: Party, delivery_id: UUID, now: datetime) -> Delivery:
+    """Make an ended call again, under its own id. Raises NotFound, Conflict."""
+    with durable():
+        call = (
+            Delivery.objects.select_for_update(of=("self",))
+            .select_related("endpoint")
+            .filter(pk=delivery_id, endpoint__party=party, endpoint__removed_at=None)
+            .first()
+        )
+        if call is None:
+            raise NotFound("delivery_not_found", "You have no such call.")
+        if call.state == Delivery.State.PENDING:
+            raise Conflict("still_pending", "This call is still being made.")
+        call.state, call.ended_at, call.attempts, call.due_at = Delivery.State.PENDING, None, 0, now
+        call.save()
+        wake_once(DELIVER)
+    return call
+
+
+def deliver_due(*, limit: int = 20, post: outside.Post = outside.post) -> int:
+    """Make the calls that are due. An edge: reads the clock, opens no transaction while it calls.
+
+    Returns how many were tried.
+    """
+    for tried in range(limit):
+        call = _claim(clock_now())
+        if call is None:
+            return tried
+        delivered, answer = _try(call, post)
+        _record(call, delivered, answer, clock_now())
+    return limit
+
+
+def due(*, now: datetime) -> bool:
+    """Whether a call waits to be made."""
+    return Delivery.objects.filter(state=Delivery.State.PENDING, due_at__lte=now).exists()
+
+
+def _claim(now: datetime) -> Delivery | None:
+    with durable():
+        call = (
+            Delivery.objects.select_for_update(of=("self",), skip_locked=True)
+            .select_related("endpoint")
+            .filter(state=Delivery.State.PENDING, due_at__lte=now)
+            .order_by("due_at")
+            .first()
+        )
+        if call is not None:
+            call.attempts += 1
+            call.due_at = now + LEASE
+            call.save(update_fields=["attempts", "due_at"])
+    return call
+
+
+def _try(call: Delivery, post: outside.Post) -> tuple[bool, str]:
+    """(whether it was taken, what came back in words that show nothing of the other side)."""
+    body, timestamp = call.body.encode(), unix_ms(clock_now()) // 1000
+    signature = webhooks.sign(_key(call.endpoint), id=str(call.id), timestamp=timestamp, body=body)
+    headers = {
+        "Content-Type": "application/json",
+        "User-Agent": "flai-webhooks/1",
+        "webhook-id": str(call.id),
+        "webhook-timestamp": str(timestamp),
+        "webhook-signature": signature,
+    }
+    try:
+        status = post(call.endpoint.url, body, headers)
+    except outside.Refused as error:
+        return False, str(error)
+    except (httpcore.TimeoutException, TimeoutError):
+        return False, "no answer in time"
+    except (httpcore.NetworkError, httpcore.ProtocolError, OSError) as error:
+        return False, f"no connection ({type(error).__name__})"
+    return 200 <= status < 300, f"answered {status}"
+
+
+def _record(call: Delivery, delivered: bool, answer: str, now: datetime) -> None:
+    """Unless somebody else took it meanwhile, as after a lease that ran out."""
+    facts: dict[str, Any] = {"answer": answer[:200]}
+    if delivered:
+        facts |= {"state": Delivery.State.DELIVERED, "ended_at": now}
+    elif call.attempts > len(BACKOFF_S):
+        facts |= {"state": Delivery.State.FAILED, "ended_at": now}
+    else:
+        facts |= {"due_at": now + timedelta(seconds=BACKOFF_S[call.attempts - 1])}
+    Delivery.objects.filter(
+        pk=call.pk, state=Delivery.State.PENDING, attempts=call.attempts
+    ).update(**facts)
+
+
+def _call(endpoint: Endpoint, event: str, data: dict[str, Any], now: datetime) -> Delivery:
+    content = {"type": event, "timestamp": now.isoformat(), "data": data}
+    body = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return Delivery(endpoint=endpoint, event=event, body=body, due_at=now, created_at=now)
+
+
+def _key(endpoint: Endpoint) -> bytes:
+    """An endpoint's signing key, from the site's secret: the database alone can't sign."""
+    name = f"flai/webhook/v1/{endpoint.id}/{endpoint.generation}"
+    return hmac.new(settings.SECRET_KEY.encode(), name.encode(), hashlib.sha256).digest()
