@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import reduce
 from typing import Any
 from urllib.parse import urlencode
 
 from django.contrib import messages
 from django.core.exceptions import ValidationError
 from django.db.models import Q, QuerySet
+from django.db.models.constants import LOOKUP_SEP
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.utils.http import url_has_allowed_host_and_scheme
@@ -24,7 +26,7 @@ from apps.core.errors import DomainError
 PAGE_SIZE = 25
 
 
-NUMBER_MAX = 40
+NUMBER_MAX = 400
 
 
 @dataclass(frozen=True)
@@ -54,8 +56,8 @@ def paged(request: HttpRequest, rows: QuerySet[Any], size: int = PAGE_SIZE) -> P
     """The page of `rows` that `?after=` or `?before=` asks for; nonsense means the first one.
 
     They name the row that the page is next to by what it is sorted by, so that the tenth page costs
-    what the first does, and new rows don't shift what one reads. Where the order is computed (by
-    rank), `?page=` counts, up to NUMBER_MAX.
+    what the first does, and new rows don't shift what one reads. Where the order is computed
+    (by rank) or goes up and down at once, `?page=` counts, up to NUMBER_MAX.
     """
     names = [str(name) for name in rows.query.order_by if isinstance(name, str)]
     columns = [name.removeprefix("-") for name in names]
@@ -97,7 +99,7 @@ def _place(rows: QuerySet[Any], columns: list[str], text: str) -> list[Any] | No
     parts = text.split("~")
     if not text or len(parts) != len(columns):
         return None
-    fields = [rows.model._meta.get_field(name) for name in columns]
+    fields = [_field(rows.model, name) for name in columns]
     try:
         values = [f.to_python(part) for f, part in zip(fields, parts, strict=True)]
     except (ValidationError, ValueError, OverflowError):
@@ -106,8 +108,16 @@ def _place(rows: QuerySet[Any], columns: list[str], text: str) -> list[Any] | No
     return None if dated else values
 
 
+def _field(model: Any, column: str) -> Any:
+    """The field that a column names, also one of a related row ("dao__founded_at")."""
+    *through, last = column.split(LOOKUP_SEP)
+    for name in through:
+        model = model._meta.get_field(name).related_model
+    return model._meta.get_field(last)
+
+
 def _to(name: str, columns: list[str], row: Any) -> str:
-    values = [getattr(row, column) for column in columns]
+    values = [reduce(getattr, column.split(LOOKUP_SEP), row) for column in columns]
     texts = [v.isoformat() if isinstance(v, datetime) else str(v) for v in values]
     return urlencode({name: "~".join(texts)})
 
@@ -123,7 +133,7 @@ def _numbered(request: HttpRequest, rows: Any, size: int) -> Page:
         found[:size],
         urlencode({"page": number - 1}) if number > 1 else "",
         urlencode({"page": number + 1}) if more else "",
-        ("Better", "Further"),
+        ("Back", "Further"),
     )
 
 

@@ -13,8 +13,9 @@ from django.urls import NoReverseMatch, URLPattern, reverse
 from apps.explorer import urls
 from apps.explorer.scale.plan import Plan
 
-# For strangers only, or what no page is behind; the health of nodes is the nodes' own time.
-LEFT_OUT = {"sign-in", "sign-up", "sign-out", "nodes-health"}
+# For strangers only, or what no page is behind; the health of nodes is the nodes' own time; and
+# the data set has no pools and vaults yet.
+LEFT_OUT = {"sign-in", "sign-up", "sign-out", "nodes-health", "pool", "quote", "vault"}
 # Filters and questions.
 VARIANTS = {
     "rfms": ["?status=funding", "?status=failed"],
@@ -109,5 +110,7 @@ def _examples(plan: Plan) -> dict[str, dict[str, object]]:
             "query": plan.job_id("query", 0),
             "round": plan.job_id("round", last, 1),
         },
+        "token": {"heavy": "SDT-m0", "usual": f"SDT-m{last}"},
+        "epoch": {"closed": plan.id("epoch", 0, 1), "open": plan.id("epoch", 0, plan.half + 1)},
         "log-entry": {"first": 0, "later": plan.objects},
     }
