@@ -11,6 +11,7 @@ CLIENTS processes, each with a connection, as a site of many workers has:
                 far as the machine fills them within a minute
     proof       an inclusion proof from the log of that size, and the replay of its leaves
     closing     see `epochs`
+    signed      the replay of payments that carry a wallet key's signature
     tpcb        pgbench's TPC-B-like script on the same server, where its binary is at hand
 """
 
@@ -61,6 +62,7 @@ def run() -> Iterator[dict[str, Any]]:
             yield from bench.throughput()
             yield from bench.log_share()
             yield from epochs.run()
+            yield from log.signatures()
         finally:
             connection.close()
         yield from _tpcb(home)

@@ -10,6 +10,7 @@ from typing import Any
 
 PROOFS = 200
 REPLAYED_MAX = 100_000
+SIGNED = 5_000
 
 # Payments of one micro-unit there and back, as the ledger would have written them, numbered in the
 # log. (The triggers that watch foreign keys are not what is measured, so they rest.)
@@ -91,6 +92,53 @@ def measure(size: int) -> Iterator[dict[str, Any]]:
         replay.leaf(index, json.loads(leaf_data))
     spent_s = time.perf_counter() - began
     yield _line(name, len(data) / spent_s, "leaves/s", "replay")
+
+
+def signatures() -> Iterator[dict[str, Any]]:
+    """Replay of payments that each carry the signature of a wallet key."""
+    from workers.client.replay import Replay
+
+    data, replay = _signed_payments(), Replay()
+    began = time.perf_counter()
+    for index, leaf in enumerate(data):
+        replay.leaf(index, json.loads(leaf))
+    spent_s = time.perf_counter() - began
+    if replay.end().errors or replay.keyring.checked != SIGNED + 1:
+        raise RuntimeError("the signed payments do not replay")
+    yield _line("log_signed", replay.keyring.checked / spent_s, "signatures/s", "replay")
+
+
+def _signed_payments() -> list[bytes]:
+    """A binding, money, and SIGNED payments from one keyed wallet, in canonical bytes."""
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    from apps.protocol import consent, wire
+
+    key, me, you, at = Ed25519PrivateKey.generate(), "aa" * 16, "bb" * 16, 1_800_000_000_000
+    public = wire.public_hex(key)
+    bound = {"id": "k", "pid": me, "purpose": consent.WALLET, "public_key": public}
+    content = consent.possession(me, consent.WALLET, public)
+    bound["proof"] = wire.sign(key, consent.KEY_DOMAIN, content)
+    found = [("accounts.key_bound", bound | {"auth": "session"})]
+    move = {"phase": "single", "ref": None}
+    issued = {"debit": f"{'cc' * 16}/issuance/USDC", "credit": f"{me}/main/USDC"}
+    money = issued | {"id": "0", "amount_micro": str(SIGNED), "kind": "wallets.mint"}
+    found.append(("wallets.transfer", money | move))
+    for nonce in range(1, SIGNED + 1):
+        said = consent.message(
+            pid=me,
+            kind=consent.SEND,
+            payload=consent.send_payload(to=you, asset="USDC", amount_micro=1),
+            key=public,
+            nonce=nonce,
+            expires_at=at + 60_000,
+        )
+        signed = {name: said[name] for name in ("key", "nonce", "expires_at")}
+        signed["signature"] = wire.sign(key, consent.ACTION_DOMAIN, said)
+        body = {"id": str(nonce), "debit": f"{me}/main/USDC", "credit": f"{you}/main/USDC"}
+        body |= {"amount_micro": "1", "kind": consent.SEND, **move}
+        found.append(("wallets.transfer", body | {"auth": "key", "signed": signed}))
+    return [wire.canonical({"v": 1, "type": t, "at": at, "body": body}) for t, body in found]
 
 
 def _line(workload: str, value: float, unit: str, metric: str) -> dict[str, Any]:

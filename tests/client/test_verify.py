@@ -151,6 +151,8 @@ class Server:
             return httpx.Response(200, json={"public_key": wire.public_hex(self.key)})
         if path == "head/":
             return httpx.Response(200, json=self.head())
+        if path == "heads/":
+            return httpx.Response(200, json={"results": [self.head()], "next": None})
         if path == "cosigned/":
             cosigned = self.cosigned()
             return httpx.Response(200 if cosigned else 404, json=cosigned or {"code": "none"})

@@ -88,6 +88,8 @@ class Keyring:
         """A debit of a wallet: signed where its owner has a key, unless it is of SESSION_KINDS."""
         pid, purpose, asset = body["debit"].split("/", 2)
         kind, signed = body["kind"], body.get("signed") is not None
+        if not signed and pid not in self.parties:
+            return  # has no key at all, as most
         if body["phase"] not in ("single", "pend"):
             return  # resolves a hold that was one of the others
         if not signed and not (self.keyed(pid) and consent.needs_signature(kind, purpose)):

@@ -30,6 +30,7 @@ from workers.client.nodes import signed_for
 from workers.client.replay import Replay
 
 PAGE = 1000
+HEADS_KEPT = 256
 COSIGNED_WITHIN_MS = 3_600_000
 
 
@@ -94,14 +95,16 @@ class Auditor:
         self.report.add(
             same,
             f"all {size} entries hash to the head's root {head['root'][:12]}…",
-            f"the {size} entries do not hash to the head's root",
+            f"the {size} entries do not hash to the head's root{self._where(key, size, hashes)}"
+            if not same
+            else "",
         )
         self._consistent(key, head, hashes)
         self._receipted(self._replayed(leaves))
         self._cosigned(key, cosigned, head, hashes)
         if self.report.ok and self.state_path is not None:
             content = {"url": self.api.url, "key": key, "head": _head_facts(head)}
-            content |= {"nodes": sorted(self.nodes)}
+            content |= {"nodes": sorted(self.nodes), "heads": self._remembered(head)}
             temporary = _beside(self.state_path)
             temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
             temporary.replace(self.state_path)
@@ -175,8 +178,25 @@ class Auditor:
         self.report.add(
             head_signed(key, old) and begins,
             f"the log goes on from the {old['size']} entries seen last time",
-            f"the log was rewritten: its first {old['size']} entries are others than last time",
+            f"the log was rewritten: its first {old['size']} entries are others than last time"
+            + _between(hashes, self.known.get("heads", [old]))
+            if not begins
+            else "the head seen last time is not signed by the log's key",
         )
+
+    def _remembered(self, head: dict[str, Any]) -> list[dict[str, Any]]:
+        """The heads of the last checks, oldest first: should one not fit, they tell from where."""
+        earlier = (self.known or {}).get("heads", [])
+        heads_ = [one for one in earlier if one["size"] < head["size"]]
+        return [*heads_, _head_facts(head)][-HEADS_KEPT:]
+
+    def _where(self, key: str, size: int, hashes: list[bytes]) -> str:
+        """Between which of the log's own signed heads the entries stop being those signed."""
+        try:
+            signed = [h for h in self.api.every("log/heads/") if head_signed(key, h)]
+        except ClientError:
+            return ""  # what was found is said all the same
+        return _between(hashes, sorted(signed, key=lambda one: one["size"]))
 
     def _proof_holds(self, old: dict[str, Any], head: dict[str, Any]) -> bool:
         """The server's own consistency proof, as a client without the entries would check it."""
@@ -357,6 +377,17 @@ def head_signed(key: str, head: dict[str, Any]) -> bool:
 def _head_facts(head: dict[str, Any]) -> dict[str, Any]:
     at = head["at"] if "at" in head else head["at_ms"]
     return {"size": head["size"], "root": head["root"], "at": at, "signature": head["signature"]}
+
+
+def _between(hashes: list[bytes], signed: Sequence[Mapping[str, Any]]) -> str:
+    """ ": from entry a to b", the first stretch between two heads (by size) that is not theirs."""
+    size, frontier = 0, []
+    for head in signed:
+        reached, frontier, _ = merkle.extend(size, frontier, hashes[size : head["size"]])
+        if reached != head["size"] or merkle.frontier_root(frontier).hex() != head["root"]:
+            return f": the first that differs is one of the entries {size} to {head['size'] - 1}"
+        size = reached
+    return ""
 
 
 def _beside(path: Path) -> Path:
