@@ -6,6 +6,8 @@ from apps.protocol.money import mul_div_floor
 
 PPM = 1_000_000
 MILLI_TO_MICRO = 1_000
+POINT_MICRO = 1_000_000
+COMMITMENT_MICRO = POINT_MICRO  # for each verified commitment, when a SubDAO is founded
 
 
 def decayed(points_micro: int, decay_ppm: int) -> int:
@@ -31,6 +33,16 @@ def next_points(points_micro: int, *, earned_micro: int, active: bool, decay_ppm
     if earned_micro:
         raise ValueError("only an active member earns points")
     return decayed(points_micro, decay_ppm)
+
+
+def revoked(points_micro: int, taken_micro: int) -> int:
+    """π′ = max(π − taken, 0): what a vote leaves of a member's points.
+
+    Raises ValueError for negative points or a vote that takes nothing.
+    """
+    if points_micro < 0 or taken_micro <= 0:
+        raise ValueError("points are ≥ 0, and a revocation takes some")
+    return max(points_micro - taken_micro, 0)
 
 
 def points_of_phi(phi_milli: int) -> int:

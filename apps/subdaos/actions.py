@@ -8,6 +8,7 @@ from uuid import UUID
 
 from apps.core.actions import Payload, action
 from apps.core.errors import BadInput
+from apps.protocol import decay
 from apps.protocol.ledger import AMOUNT_MAX
 from apps.protocol.targets import class_of
 from apps.subdaos import selectors, services
@@ -125,6 +126,48 @@ class Pay:
             to=services.payee(payload["to"]),
             asset=payload["asset"],
             amount_micro=int(payload["amount_micro"]),
+            proposal_id=proposal_id,
+            now=now,
+        )
+
+
+@action("subdaos.revoke", house="sbgt")
+class Revoke:
+    """{"party": pid, "points_micro": "1000000"}: take a member's points, for inactivity, exit or
+    malice. Whoever has fewer by then keeps none; nobody else gets them.
+    """
+
+    def validate(self, payload: Payload, dao: Dao) -> Payload:
+        if set(payload) != {"party", "points_micro"} or not all(
+            isinstance(value, str) for value in payload.values()
+        ):
+            raise BadInput("bad_payload", "Give party and points_micro, as texts, and no more.")
+        text = payload["points_micro"]
+        digits = text.isascii() and text.isdigit() and len(text) <= len(str(AMOUNT_MAX))
+        if not digits or text.startswith("0") or int(text) > AMOUNT_MAX:
+            raise BadInput("bad_points", f"Points lie between 1 and {AMOUNT_MAX} micro-points.")
+        member = services.payee(payload["party"])
+        if not selectors.points_now(dao, member):
+            raise BadInput("no_points", f"{member.name} has no points here.")
+        return dict(payload)
+
+    def describe(self, payload: Payload, dao: Dao) -> list[dict[str, Any]]:
+        member = services.payee(payload["party"])
+        held = selectors.points_now(dao, member)
+        left = decay.revoked(held, int(payload["points_micro"]))
+        return [
+            {
+                "label": f"Points of {member.name} (micro-points)",
+                "before": str(held),
+                "after": str(left),
+            }
+        ]
+
+    def execute(self, payload: Payload, *, dao: Dao, proposal_id: UUID, now: datetime) -> None:
+        services.sbgt_revoke(
+            dao=dao,
+            party=services.payee(payload["party"]),
+            points_micro=int(payload["points_micro"]),
             proposal_id=proposal_id,
             now=now,
         )

@@ -63,6 +63,12 @@ def points_of(dao: Dao, party: Party, at: datetime) -> int:
     return row.points_micro if row else 0
 
 
+def points_now(dao: Dao, party: Party) -> int:
+    """The newest π of one party, in micro-points."""
+    row = SbgtCheckpoint.objects.filter(dao=dao, party=party).order_by("-at", "-id").first()
+    return row.points_micro if row else 0
+
+
 def points_history(dao: Dao, party: Party | None = None) -> QuerySet[SbgtCheckpoint]:
     rows = SbgtCheckpoint.objects.filter(dao=dao).select_related("party").order_by("-at", "-id")
     return rows.filter(party=party) if party else rows

@@ -13,7 +13,7 @@ from apps.core.clock import unix_ms
 from apps.core.errors import BadInput, Conflict
 from apps.core.events import emit
 from apps.core.transactions import require_transaction
-from apps.protocol import wire
+from apps.protocol import decay, wire
 from apps.protocol.founding import SdtAllocation
 from apps.subdaos import selectors
 from apps.subdaos.events import PriceChanged, SubdaoFounded
@@ -23,7 +23,6 @@ from apps.wallets.ledger import Leg
 from apps.wallets.models import Account, Transfer
 from apps.wallets.services import PAYEES, account, asset_create, mint
 
-FOUNDING_POINTS_MICRO = 1_000_000
 ASSET_PREFIX = "SDT-"
 
 
@@ -73,6 +72,7 @@ def found(
             "sdt": asset.code,
             "supply_micro": str(allocation.total),
             "params": params_hash(dao),
+            "decay_ppm": int(params["decay_ppm"]),
         },
         now=now,
         ref=dao.id,
@@ -107,7 +107,7 @@ def found(
         sbgt_mint(
             dao=dao,
             party=member,
-            points_micro=FOUNDING_POINTS_MICRO,
+            points_micro=decay.COMMITMENT_MICRO,
             reason="commitment",
             ref=str(rfm_id),
             now=now,
@@ -131,8 +131,19 @@ def sbgt_mint(
     """Inner writer: π′ = π + points_micro."""
     require_transaction("subdaos.sbgt_mint")
     dao_lock(dao)
-    held = _latest(dao, party)
+    held = selectors.points_now(dao, party)
     return _checkpoint(dao, party, held + points_micro, reason, ref, now)
+
+
+def sbgt_revoke(
+    *, dao: Dao, party: Party, points_micro: int, proposal_id: UUID, now: datetime
+) -> SbgtCheckpoint:
+    """Inner writer: π′ = max(π − points_micro, 0), once, by vote. Nobody else gets them."""
+    require_transaction("subdaos.sbgt_revoke")
+    dao_lock(dao)
+    left = decay.revoked(selectors.points_now(dao, party), points_micro)
+    taken = {"taken_micro": str(points_micro)}
+    return _checkpoint(dao, party, left, "revoked", str(proposal_id), now, taken)
 
 
 def param_set(*, dao: Dao, key: str, value: Any, proposal_id: UUID, now: datetime) -> Dao:
@@ -252,13 +263,14 @@ def dao_lock(dao: Dao) -> Dao:
     )
 
 
-def _latest(dao: Dao, party: Party) -> int:
-    row = SbgtCheckpoint.objects.filter(dao=dao, party=party).order_by("-at", "-id").first()
-    return row.points_micro if row else 0
-
-
 def _checkpoint(
-    dao: Dao, party: Party, points_micro: int, reason: str, ref: str, now: datetime
+    dao: Dao,
+    party: Party,
+    points_micro: int,
+    reason: str,
+    ref: str,
+    now: datetime,
+    said: Mapping[str, str] | None = None,
 ) -> SbgtCheckpoint:
     last = SbgtCheckpoint.objects.filter(dao=dao, party=party).order_by("-at", "-id").first()
     # A member's time never runs backwards, so that the points at a time are one prefix.
@@ -273,7 +285,9 @@ def _checkpoint(
             "party": party.pid,
             "points_micro": str(points_micro),
             "reason": reason,
+            "ref": ref,
             "from": unix_ms(at),
+            **(said or {}),
         },
         now=now,
         ref=f"sbgt:{row.id}",

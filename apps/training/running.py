@@ -46,7 +46,6 @@ GONE = (
     "what the sites sent is not used, and nobody is paid or charged for it."
 )
 LOST = "unknown_job"  # a node's answer to a commit of what it does not have
-POINT_MICRO = 1_000_000
 
 
 def round_run(*, round_id: Any) -> bool:
@@ -249,7 +248,7 @@ def _points(held: Round, members: list[Member], phi: dict[Any, int], now: dateti
     earned = {
         m.party_id: decay.points_of_phi(phi[m.party_id])
         if m.role == "custodian"
-        else WORK_UNITS_A_ROUND * POINT_MICRO
+        else WORK_UNITS_A_ROUND * decay.POINT_MICRO
         for m in members
     }
     dao_lock(held.dao)

@@ -238,6 +238,33 @@ def a_round_that_scores_a_stranger(said: Leaves) -> None:
     phi["ee" * 16] = phi.pop(next(iter(phi)))
 
 
+def points(said: Leaves, reason: str) -> list[dict[str, Any]]:
+    return [
+        row["body"]
+        for row in said
+        if row["type"] == "subdaos.sbgt" and row["body"]["reason"] == reason
+    ]
+
+
+def points_that_move(said: Leaves) -> None:
+    one, other = points(said, "round")[:2]
+    one["points_micro"] = str(int(one["points_micro"]) - 1)
+    other["points_micro"] = str(int(other["points_micro"]) + 1)
+
+
+def points_for_a_stranger(said: Leaves) -> None:
+    points(said, "round")[0]["party"] = "ee" * 16
+
+
+def points_for_nothing(said: Leaves) -> None:
+    said.append(copy.deepcopy(next(r for r in said if r["type"] == "subdaos.sbgt")))
+
+
+def points_by_decree(said: Leaves) -> None:
+    points_for_nothing(said)
+    said[-1]["body"]["reason"] = "exit"
+
+
 FORGERIES: list[tuple[Callable[[Leaves], None], str]] = [
     (other_phi, "φ of version 1 is not its round's"),
     (more_work, "scoring work of version 1 is not"),
@@ -258,6 +285,10 @@ FORGERIES: list[tuple[Callable[[Leaves], None], str]] = [
     (a_settlement_kept_back, "takes revenue for no entitlement"),
     (settled_twice, "settled twice"),
     (another_model_accepted, "is of no round in the log"),
+    (points_that_move, "eq. 12 gives"),
+    (points_for_a_stranger, "eq. 12 gives"),
+    (points_for_nothing, "for no commitment"),
+    (points_by_decree, "for no rule (exit)"),
     (a_round_that_scores_a_stranger, "scores others than its members"),
 ]
 

@@ -14,10 +14,11 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from apps.protocol import consent, ledger, tally
+from apps.protocol import consent, decay, ledger, tally
 from workers.client.earnings import Earnings, Finding
 from workers.client.exchange import Exchange
 from workers.client.keyring import Keyring, Unsigned
+from workers.client.points import Points
 
 NO_FLOOR = -(2**63)
 
@@ -60,12 +61,14 @@ class Replay:
         self.payments: dict[str, tuple[str, str, int]] = {}
         self.reversed: set[str] = set()
         self.earnings = Earnings()
+        self.points = Points()
         self.exchange = Exchange(self.balances)
         self.keyring = Keyring()
         self.keys: dict[str, str] = {}
         self.proposals: dict[str, Ballots] = {}
         self.spent: dict[str, tuple[str, str, int]] = {}
         self.treasury_votes: set[str] = set()
+        self.revocations: set[str] = set()
 
     def leaf(self, index: int, leaf: Mapping[str, Any]) -> None:
         """Apply one decoded leaf {"v", "type", "at", "body"}."""
@@ -94,13 +97,18 @@ class Replay:
             for asset, total in totals.items()
             if total
         ]
-        self.findings.errors += self.earnings.end()
+        self.findings.errors += self.earnings.end() + self.points.end()
         self.findings.errors += self.exchange.end()
         self.findings.signatures = self.keyring.checked
         self.findings.errors += [f"transfer {id_} spends a treasury unvoted" for id_ in self.spent]
         self.findings.errors += [
             f"proposal {id_} spent a treasury and was not executed"
             for id_ in sorted(self.treasury_votes)
+            if not self.proposals[id_].executed
+        ]
+        self.findings.errors += [
+            f"proposal {id_} took points and was not executed"
+            for id_ in sorted(self.revocations)
             if not self.proposals[id_].executed
         ]
         return self.findings
@@ -250,8 +258,34 @@ class Replay:
         if self.keys.setdefault(body["key"], body["party"]) != body["party"]:
             raise Finding(f"two parties applied with the key {body['key'][:12]}…")
 
+    def _founded(self, body: Mapping[str, Any], at: int) -> None:
+        self.earnings.founded(body, at)
+        self.points.founded[body["dao"]] = body
+
+    def _points(self, body: Mapping[str, Any], at: int) -> None:
+        before = self.points.held.get((body["dao"], body["party"]), 0)
+        _raise(self.points.change(body))
+        if body["reason"] == "revoked":
+            self._revoked(body, before)
+
+    def _revoked(self, body: Mapping[str, Any], before: int) -> None:
+        """The points are those that the holders of SBGT voted on; its execution comes after."""
+        dao, proposal = body["dao"], body["ref"]
+        voted = self._ballots({"proposal": proposal}).body
+        taken = body["taken_micro"]
+        payload = {"party": body["party"], "points_micro": taken}
+        hash_ = tally.payload_hash(dao=dao, kind="subdaos.revoke", payload=payload)
+        asked = (dao, "sbgt", hash_)
+        if (voted["dao"], voted["house"], voted["payload_hash"]) != asked:
+            raise Finding(f"proposal {proposal}: points were taken that nobody voted on")
+        left = decay.revoked(before, int(taken))
+        if int(body["points_micro"]) != left or proposal in self.revocations:
+            raise Finding(f"proposal {proposal}: it left other points, or came twice")
+        self.revocations.add(proposal)
+
     def _round_done(self, body: Mapping[str, Any], at: int) -> None:
         self.earnings.round_done(body, at)
+        _raise(self.points.round_done(body, self.earnings.opened[body["round"]]["members"]))
         self.findings.rounds += 1
 
     def _epoch(self, body: Mapping[str, Any], at: int) -> None:
@@ -287,6 +321,11 @@ def _facts(ballots: Ballots) -> tally.Facts:
     )
 
 
+def _raise(wrong: str | None) -> None:
+    if wrong is not None:
+        raise Finding(wrong)
+
+
 def _earned(method: Callable[[Earnings, Mapping[str, Any], int], None]) -> Handler:
     return lambda state, body, at: method(state.earnings, body, at)
 
@@ -316,7 +355,8 @@ _HANDLERS: dict[str, Handler] = {
     "exchange.vault_opened": _exchanged(Exchange.vault_opened),
     "exchange.vault_changed": _exchanged(Exchange.vault_changed),
     "exchange.slashed": Replay._slashed,
-    "subdaos.founded": _earned(Earnings.founded),
+    "subdaos.founded": Replay._founded,
+    "subdaos.sbgt": Replay._points,
     "compute.node_claimed": _earned(Earnings.claimed),
     "training.round_opened": _earned(Earnings.round_opened),
     "training.round_done": Replay._round_done,
