@@ -16,7 +16,7 @@ from apps.accounts.models import SCOPES, ApiKey, Party, all_scopes
 from apps.accounts.permissions import ANY, acting_party, key_of_request
 from apps.accounts.throttling import SignUpThrottle
 from apps.core.idempotency import effect_id
-from apps.core.serial import checked
+from apps.core.serial import MicroField, checked
 
 
 class PartySerializer(serializers.ModelSerializer[Party]):
@@ -49,6 +49,13 @@ class ApiKeySerializer(serializers.ModelSerializer[ApiKey]):
         help_text='What the key may write to and read; "read" reads everything.',
     )
 
+    spend_limit_micro = MicroField(
+        required=False,
+        allow_null=True,
+        default=None,
+        help_text="What the key may spend on inferences in a calendar month (UTC).",
+    )
+
     class Meta:
         model = ApiKey
         fields = [
@@ -56,6 +63,7 @@ class ApiKeySerializer(serializers.ModelSerializer[ApiKey]):
             "prefix",
             "label",
             "scopes",
+            "spend_limit_micro",
             "created_at",
             "expires_at",
             "last_used_at",
@@ -131,6 +139,7 @@ class KeysView(APIView):
             label=data.get("label", ""),
             scopes=data["scopes"],
             expires_at=data.get("expires_at"),
+            spend_limit_micro=data["spend_limit_micro"],
             by=key_of_request(request),
             idempotency=effect_id(request, required=False),
         )

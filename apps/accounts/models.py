@@ -132,6 +132,7 @@ class ApiKey(BaseModel):
     sha256 = models.CharField(max_length=64, unique=True)
     label = models.CharField(max_length=60, blank=True)
     scopes = models.JSONField(default=all_scopes)
+    spend_limit_micro = models.BigIntegerField(null=True)  # on inferences, a calendar month
     expires_at = models.DateTimeField(null=True)
     last_used_at = models.DateTimeField(null=True)
     previous_sha256 = models.CharField(max_length=64, blank=True, db_index=True)

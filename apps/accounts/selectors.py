@@ -50,6 +50,8 @@ def key_within(party: Party, key_id: object, *, by: ApiKey | None) -> ApiKey:
     row = keys_of(party).filter(id=key_id).first()
     if row is None:
         raise NotFound("key_not_found", "There is no such key.")
+    if by is not None and by.spend_limit_micro is not None and row.id != by.id:
+        raise Forbidden("limited_key", "A key with a spending limit can't renew others.")
     if by is not None and set(row.scopes) - set(by.scopes):
         raise Forbidden("scope_not_yours", "That key may do what this one may not.")
     return row

@@ -95,13 +95,16 @@ def api_key_create(
     label: str = "",
     scopes: Sequence[str] = SCOPES,
     expires_at: datetime | None = None,
+    spend_limit_micro: int | None = None,
     by: ApiKey | None = None,
     idempotency: uuid.UUID | None = None,
     now: datetime | None = None,
 ) -> tuple[ApiKey, str]:
     """A new key for `party`. Returns (row, the key itself): it is shown now and never again.
 
-    by: the key that asks for it; it can't hand on what it may not do itself, nor outlive itself.
+    spend_limit_micro: what it may spend on inferences in a calendar month (UTC).
+    by: the key that asks for it; it can't hand on what it may not do itself, nor outlive itself,
+    and with a limit none at all: each new key would spend it again.
     idempotency: the same one again means that the first answer was lost, and with it the key. The
     row stays, its key is replaced; the lost one works no more.
     Raises BadInput (a scope, the expiry), Forbidden (more than `by` may), Conflict (too many keys;
@@ -109,6 +112,8 @@ def api_key_create(
     """
     now = now or clock_now()
     scopes = _scopes(scopes, by)
+    if by is not None and by.spend_limit_micro is not None:
+        raise Forbidden("limited_key", "A key with a spending limit can't make others.")
     if by is not None and by.expires_at is not None:
         expires_at = min(expires_at or by.expires_at, by.expires_at)
     if expires_at is not None and expires_at <= now:
@@ -118,7 +123,8 @@ def api_key_create(
         Party.objects.select_for_update(no_key=True).get(id=party.id)  # retries one by one
         row = ApiKey.objects.filter(id=row_id).first()
         if row is not None:
-            same = (row.label, row.user_id, row.scopes) == (label[:60], user.id, scopes)
+            asked = (label[:60], user.id, scopes, spend_limit_micro)
+            same = (row.label, row.user_id, row.scopes, row.spend_limit_micro) == asked
             if not same or row.revoked_at is not None:
                 raise Conflict("idempotency_conflict", "This made another key, or one now revoked.")
             row.prefix, row.sha256 = key[:12], api_key_hash(key)
@@ -134,6 +140,7 @@ def api_key_create(
             sha256=api_key_hash(key),
             label=label[:60],
             scopes=scopes,
+            spend_limit_micro=spend_limit_micro,
             expires_at=expires_at,
             created_at=now,
         )

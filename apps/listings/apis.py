@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 from django.conf import settings
+from django.http import HttpResponse
 from django.urls import path
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
 from rest_framework import serializers
+from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from apps.accounts.permissions import acting_party
+from apps.accounts.permissions import acting_party, key_of_request
 from apps.accounts.throttling import WINDOW_S, used_now
 from apps.compute import availability
 from apps.core.clock import now
@@ -22,10 +25,11 @@ from apps.core.idempotency import idempotent
 from apps.core.pagination import paged
 from apps.core.prefer import WAIT_S_MAX, preferred_wait_s
 from apps.core.serial import MicroField, checked
-from apps.listings import epoch_apis, examples, quoting, running, selectors, services
+from apps.listings import epoch_apis, examples, quoting, running, selectors, services, spending
 from apps.listings.models import Query
 from apps.listings.waiting import ended_within
 from apps.protocol.circuits.family import QUERY_ROWS_MAX
+from apps.wallets.apis import CsvRenderer
 
 PREFER = OpenApiParameter(
     "Prefer",
@@ -118,8 +122,36 @@ class RateSerializer(serializers.Serializer[Any]):
     window_s = serializers.IntegerField()
 
 
+class SpendingSerializer(serializers.Serializer[Any]):
+    limit_micro = MicroField()
+    spent_micro = MicroField(allow_zero=True)
+    resets_at = serializers.DateTimeField()
+
+
+class UsageQuerySerializer(serializers.Serializer[Any]):
+    since = serializers.DateTimeField(required=False, help_text="default: this month's start")
+    until = serializers.DateTimeField(required=False, help_text="default: now")
+
+
+class UsageRowSerializer(serializers.Serializer[Any]):
+    day = serializers.DateField()
+    listing = serializers.SlugField()
+    key = serializers.CharField(allow_null=True, help_text="how the key begins; null: in a browser")
+    inferences = serializers.IntegerField()
+    rows = serializers.IntegerField()
+    price_micro = MicroField()
+
+
+class UsageSerializer(serializers.Serializer[Any]):
+    since = serializers.DateTimeField()
+    until = serializers.DateTimeField()
+    price_micro = MicroField(allow_zero=True)
+    results = UsageRowSerializer(many=True)
+
+
 class QuotasSerializer(serializers.Serializer[Any]):
     requests = RateSerializer()
+    spending = SpendingSerializer(allow_null=True, help_text="null: this key has no limit")
     rows_per_inference = serializers.IntegerField()
     waiting = serializers.IntegerField(help_text="your inferences that have not ended")
     waiting_max = serializers.IntegerField()
@@ -211,6 +243,7 @@ class ListingInferencesView(APIView):
             upload=request.data["input"],
             max_price_micro=data.get("max_price_micro"),
             quote=data.get("quote"),
+            key=key_of_request(request),
             now=now(),
         )
         return Response({"id": str(query.id)}, status=202)
@@ -269,11 +302,51 @@ class QuotasView(APIView):
                     "used": used_now(request),
                     "window_s": WINDOW_S,
                 },
+                "spending": spending.spending_json(key_of_request(request), now=now()),
                 "rows_per_inference": settings.ROWS_PER_QUERY,
                 "waiting": selectors.waiting_of(party),
                 "waiting_max": services.WAITING_MAX,
             }
         )
+
+
+class UsageView(APIView):
+    """What you paid for inferences, by day, listing and key. The sum is what was charged."""
+
+    @extend_schema(
+        parameters=[UsageQuerySerializer], responses={200: UsageSerializer}, tags=["inferences"]
+    )
+    def get(self, request: Request) -> Response:
+        since, until, rows = _usage(request)
+        total = sum(int(row["price_micro"]) for row in rows)
+        facts = {"since": since.isoformat(), "until": until.isoformat()}
+        return Response({**facts, "price_micro": str(total), "results": rows})
+
+
+class UsageCsvView(APIView):
+    """The same as CSV."""
+
+    renderer_classes = [JSONRenderer, CsvRenderer]
+
+    @extend_schema(
+        parameters=[UsageQuerySerializer], responses={(200, "text/csv"): str}, tags=["inferences"]
+    )
+    def get(self, request: Request) -> HttpResponse:
+        _, _, rows = _usage(request)
+        return HttpResponse(
+            spending.usage_csv(rows),
+            content_type="text/csv; charset=utf-8",
+            headers={"Content-Disposition": 'attachment; filename="usage.csv"'},
+        )
+
+
+def _usage(request: Request) -> tuple[datetime, datetime, list[dict[str, Any]]]:
+    wanted = UsageQuerySerializer(data=request.query_params.dict())
+    wanted.is_valid(raise_exception=True)
+    at = now()
+    since = wanted.validated_data.get("since", spending.month_of(at)[0])
+    until = wanted.validated_data.get("until", at)
+    return since, until, spending.usage(acting_party(request), since=since, until=until)
 
 
 def _inference(query: Query, waited_s: int) -> Response:
@@ -292,5 +365,7 @@ urlpatterns = [
     path("inferences/<uuid:query_id>/", InferenceView.as_view()),
     path("inferences/<uuid:query_id>/cancel/", CancelView.as_view()),
     path("quotas/", QuotasView.as_view()),
+    path("usage/", UsageView.as_view()),
+    path("usage.csv", UsageCsvView.as_view()),
     *epoch_apis.urlpatterns,
 ]

@@ -55,6 +55,9 @@ class Query(BaseModel):
     epoch = models.ForeignKey("subdaos.Epoch", models.PROTECT, null=True, related_name="queries")
     job = models.OneToOneField("compute.Job", models.PROTECT, related_name="query")
     hold = models.OneToOneField("wallets.Transfer", models.PROTECT, related_name="query")
+    api_key = models.ForeignKey(
+        "accounts.ApiKey", models.PROTECT, null=True, related_name="queries"
+    )
     rows = models.PositiveIntegerField()
     price_micro = models.BigIntegerField()
     share_id = models.CharField(max_length=32, unique=True)

@@ -10,7 +10,7 @@ from uuid import UUID
 from django.db import IntegrityError, transaction
 from django.db.models import Q
 
-from apps.accounts.models import Party
+from apps.accounts.models import ApiKey, Party
 from apps.compute.services import job_create
 from apps.core.clock import unix_ms
 from apps.core.errors import Conflict, DomainError, NotFound, Unprocessable
@@ -23,6 +23,7 @@ from apps.listings.events import ListingOpened
 from apps.listings.models import Listing, Query
 from apps.listings.pricing import CURRENCY, price_of
 from apps.listings.quoting import quoted_micro
+from apps.listings.spending import spend_within
 from apps.protocol import tickets
 from apps.protocol.circuits import CIRCUITS, CLASSES, BadParams
 from apps.training.models import ModelVersion
@@ -103,13 +104,15 @@ def query_create(
     upload: dict[str, Any],
     max_price_micro: int | None = None,
     quote: str | None = None,
+    key: ApiKey | None = None,
     now: datetime,
 ) -> Query:
     """Hold the price, keep the sealed row, wake the nodes. Nothing is charged yet.
 
     The hold lives as long as the ticket, one day at most; then the buyer is free of it. With a
-    quote its price holds; more than `max_price_micro` is refused.
-    Raises Unprocessable naming the wrong field, InsufficientBalance, Conflict, NotFound, TooMany.
+    quote its price holds; more than `max_price_micro`, or than the `key` may spend, is refused.
+    Raises Unprocessable naming the wrong field, InsufficientBalance, Conflict, NotFound, TooMany,
+    SpendLimitReached.
     """
     try:
         ticket = tickets.check_upload(upload, now=unix_ms(now) // 1000)
@@ -133,11 +136,13 @@ def query_create(
             )
         _compare(ticket, listing, price)
         _room_for(buyer)
+        spend_within(key, price, now=now)
         expires_at = min(
             datetime.fromtimestamp(ticket.expires_at, UTC), now + timedelta(seconds=HOLD_S_MAX)
         )
         query = Query(
             buyer=buyer,
+            api_key=key,
             listing=listing,
             version=listing.version,
             rows=rows,
