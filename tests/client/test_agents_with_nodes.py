@@ -263,6 +263,26 @@ def own_update(agent: Agent) -> np.ndarray:
     return np.array(left["update"]) / 2.0 ** left["f"]
 
 
+def test_a_dry_run_shows_what_would_leave_and_sends_nothing(
+    world: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bridge, agents, *_ = world
+    monkeypatch.setattr(bridge, "changes", {"phase": "updates"})
+    for role, what in (("custodian", "an update of 31 numbers"), ("validator", "holdout rows")):
+        agent = next(agent for agent in agents.values() if agent.role == role)
+        lines: list[str] = []
+        trial = Agent(agent.home, role, say=lines.append, api=bridge.api(), dry_run=True)
+        before = (len(bridge.shares), (agent.home.path / "journal.jsonl").read_bytes())
+        sent = len([body for body in bridge.bodies if body])
+        assert trial.train(subdao=SUBDAO, round_id=bridge.round_id) == {"dry_run": True}
+        assert any(
+            line.startswith("What would leave this site: ") and what in line for line in lines
+        )
+        assert len([line for line in lines if "bytes sealed to" in line]) == 3
+        assert before == (len(bridge.shares), (agent.home.path / "journal.jsonl").read_bytes())
+        assert len([body for body in bridge.bodies if body]) == sent
+
+
 def test_a_bought_answer_is_the_models_own(world: Any, tmp_path: Path) -> None:
     bridge, agents, made, _ = world
     home = Home(tmp_path / "buyer")

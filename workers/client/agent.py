@@ -48,6 +48,7 @@ class Agent:
     """One site in one role. `say` gets each line that the person at the site should see.
 
     `accept_roster`: take part although the roster has lost members since the last time.
+    `dry_run`: check everything and show what would leave, send nothing and write nothing down.
     """
 
     def __init__(
@@ -58,7 +59,9 @@ class Agent:
         say: Print = print,
         api: Api | None = None,
         accept_roster: bool = False,
+        dry_run: bool = False,
     ) -> None:
+        self.dry_run = dry_run
         self.home = home
         self.role = role
         self.say = say
@@ -179,11 +182,14 @@ class Agent:
         table = self.table(dao["params"])
         if self.role == VALIDATOR:
             body = {"rows": table.rows}
+            if self.dry_run:
+                self.say(f"A dry run: the number {table.rows} would leave this site, sent nothing.")
+                return None
             self.api.post(f"rounds/{current['id']}/holdout-rows/", body)
             self.home.journal.write("rows_declared", round=current["id"], rows=table.rows)
             self.say(f"Declared {table.rows} holdout rows; the rows themselves come later, sealed.")
             return None
-        again = self._outbox().resumed(current, MOMENTS)
+        again = None if self.dry_run else self._outbox().resumed(current, MOMENTS)
         if again:
             return again
         joined = self._join(current, MOMENTS, table, subdao, class_of(dao["params"]))
@@ -195,7 +201,7 @@ class Agent:
     def train(self, *, subdao: str, round_id: str | None = None) -> dict[str, Any]:
         """Custodian: train and share the update. Validator: share the standardised holdout."""
         current = self.round_of(subdao=subdao, round_id=round_id)
-        again = self._outbox().resumed(current, ROUND)
+        again = None if self.dry_run else self._outbox().resumed(current, ROUND)
         if again:
             return again
         if not current.get("normalisation"):
@@ -270,10 +276,11 @@ class Agent:
             role=self.role,
             say=self.say,
             accept_roster=self.accept_roster,
+            note=not self.dry_run,
         )
 
     def _outbox(self) -> Outbox:
-        return Outbox(self.home, self.role, api=self.api, say=self.say)
+        return Outbox(self.home, self.role, api=self.api, say=self.say, dry_run=self.dry_run)
 
     # -- what is shared
 

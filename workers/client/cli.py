@@ -110,6 +110,12 @@ def _agent(commands: argparse._SubParsersAction, role: str, text: str) -> None:
                 action="store_true",
                 help="take part although the roster has lost members since the last time",
             )
+        if name in ("normalise", "train"):
+            step.add_argument(
+                "--dry-run",
+                action="store_true",
+                help="check everything and show what would leave this site; send nothing",
+            )
         step.set_defaults(run=_step, role=role)
 
 
@@ -233,7 +239,13 @@ def _step(options: argparse.Namespace) -> int:
     from workers.client.agent import Agent
 
     accept = getattr(options, "accept_roster", False)
-    agent = Agent(Home(options.home), options.role, say=_say, accept_roster=accept)
+    agent = Agent(
+        Home(options.home),
+        options.role,
+        say=_say,
+        accept_roster=accept,
+        dry_run=getattr(options, "dry_run", False),
+    )
     if options.step == "attest":
         agent.attest(options.rfm)
     elif options.step == "normalise":

@@ -57,11 +57,12 @@ def join(
     role: str,
     say: Print,
     accept_roster: bool = False,
+    note: bool = True,
 ) -> Joined:
     """What to share in this stage, once everything that the server says of the round holds.
 
-    Shows the roster, and notes it as the one of this SubDAO: later ones may add members to it;
-    without `accept_roster` they may not lose or swap any.
+    Shows the roster, and (with `note`) notes it as the one of this SubDAO: later ones may add
+    members to it; without `accept_roster` they may not lose or swap any.
     Raises: NotTrusted; ClientError("round_over"), ClientError("too_early").
     """
     if current["phase"] in ENDED:
@@ -92,7 +93,8 @@ def join(
     _check_params(params, current, table, stage, home=home, role=role)
     if stage == ROUND:
         say(f"Contributions are scored by: {params['scoring']}.")
-    _note_roster(current, subdao, home)
+    if note:
+        _note_roster(current, subdao, home)
     return Joined(
         nodes=nodes,
         release=release,

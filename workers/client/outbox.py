@@ -28,9 +28,12 @@ DELIVERY_DEADLINE_S = 120.0
 
 
 class Outbox:
-    """What one site in one role sends to rounds."""
+    """What one site in one role sends to rounds; with `dry_run` it shows it, and sends nothing."""
 
-    def __init__(self, home: Home, role: str, *, api: Api, say: Print) -> None:
+    def __init__(
+        self, home: Home, role: str, *, api: Api, say: Print, dry_run: bool = False
+    ) -> None:
+        self.dry_run = dry_run
         self.home = home
         self.role = role
         self.api = api
@@ -65,6 +68,9 @@ class Outbox:
             joined.nodes,
         )
         self._show_leaving(upload, joined.nodes, what)
+        if self.dry_run:
+            self.say("A dry run: nothing was sent, and nothing was written down.")
+            return {"dry_run": True}
         path = self._keep(upload)
         local: dict[str, Any] = {}
         if self.role == CUSTODIAN and stage == ROUND:
@@ -102,7 +108,8 @@ class Outbox:
     def _show_leaving(
         self, upload: Mapping[str, Any], nodes: Sequence[Mapping[str, Any]], what: str
     ) -> None:
-        self.say(f"What leaves this site: {what}, split in three.")
+        leaves = "would leave" if self.dry_run else "leaves"
+        self.say(f"What {leaves} this site: {what}, split in three.")
         for node, envelope in zip(nodes, upload["envelopes"], strict=True):
             size = len(wire.unb64(envelope))
             self.say(f"  {size:7} bytes sealed to {node['name']}: two of three words' keys")
