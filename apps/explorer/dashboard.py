@@ -19,11 +19,11 @@ from django.urls import reverse
 from apps.accounts.models import Party
 from apps.accounts.services import visit
 from apps.core import clock
-from apps.explorer.formatting import amount
 from apps.explorer.page import party_of, show
-from apps.explorer.pictures import Timeline, summed, timeline
+from apps.explorer.pictures import Timeline, said, summed, timeline
 from apps.governance.models import Proposal
 from apps.governance.selectors import with_state
+from apps.listings.claims import claimable
 from apps.listings.models import Query
 from apps.listings.pricing import price_micro
 from apps.rfms.models import Pledge, Rfm
@@ -66,6 +66,7 @@ def dashboard(request: HttpRequest) -> HttpResponse:
     needs = [
         *_votes(party, now),
         *_rounds_waiting(rounds),
+        *_claims(party),
         *_requests_waiting(requests, party, now),
         *_balance_low(queries, money),
     ]
@@ -155,6 +156,17 @@ def _rounds_waiting(members: list[Any]) -> Iterator[Item]:
             )
 
 
+def _claims(party: Party) -> Iterator[Item]:
+    """Closed epochs that owe the party something it has not taken yet."""
+    waiting: dict[Any, list[Any]] = {}
+    for row in claimable(party)[: 2 * SHOWN]:
+        waiting.setdefault(row.epoch_id, []).append(row)
+    for epoch_id, rows in waiting.items():
+        why = f"It owes you {' and '.join(said(r.amount_micro, r.asset) for r in rows)}"
+        title = f"Epoch {rows[0].epoch.number} of {rows[0].epoch.dao.name}"
+        yield Item(title, _to("epoch", epoch_id), why, None, "Claim")
+
+
 def _requests(party: Party, now: datetime, since: datetime) -> list[Any]:
     """Own and backed requests: drafts, those that close soon, and those that something befell."""
     standing = Pledge.objects.filter(crowdfund__rfm=OuterRef("pk"), party=party)
@@ -185,7 +197,7 @@ def _requests_waiting(rows: list[Any], party: Party, now: datetime) -> Iterator[
                 row.title, _to("rfm", row.slug), "Your draft, seen by you only", None, "Finish"
             )
         elif fund and fund.is_open(now) and fund.deadline_at < now + NEAR:
-            missing = dollars(fund.target_micro - fund.raised_micro)
+            missing = said(fund.target_micro - fund.raised_micro)
             own = "backed" if row.backed else "wrote"
             why = f"You {own} it; {missing} is missing"
             yield Item(row.title, _to("rfm", row.slug), why, fund.deadline_at, "See the funding")
@@ -204,9 +216,9 @@ def _balance_low(queries: list[Any], money: Money) -> Iterator[Item]:
     price = price_micro(listing)
     if left < price:
         yield Item(
-            f"You have {dollars(left)} to spend",
+            f"You have {said(left)} to spend",
             reverse("explorer:wallet"),
-            f"One row of {listing.dao.name} costs {dollars(price)}",
+            f"One row of {listing.dao.name} costs {said(price)}",
             None,
             "Add money",
         )
@@ -260,7 +272,7 @@ def _predictions_ended(queries: list[Any], since: datetime) -> Iterator[Item]:
 
 def _paid(earned: Earned) -> Iterator[Item]:
     if earned.fresh_micro:
-        title = f"You were paid {dollars(earned.fresh_micro)}"
+        title = f"You were paid {said(earned.fresh_micro)}"
         url = reverse("explorer:wallet") + "#history"
         yield Item(title, url, "Your part of what models earned", earned.points[-1][0])
 
@@ -311,12 +323,6 @@ def _picture(earned: Earned, now: datetime) -> Timeline | None:
         return None
     first = earned.points[0][0]
     return timeline(earned.points, start=first - (now - first) / 10, end=now)
-
-
-def dollars(micro: int) -> str:
-    """As people read it; the wallet has every digit."""
-    sign, prefix, number, _ = amount(micro, "USDC")
-    return f"{sign}{prefix}{number}"
 
 
 def _to(page: str, key: Any) -> str:

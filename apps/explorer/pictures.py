@@ -70,6 +70,12 @@ def dollars(micro: int) -> str:
     return "$" + short(micro, decimals_min=2)
 
 
+def said(micro: int, asset: str = "USDC") -> str:
+    """An amount as people read it, in one string."""
+    sign, prefix, number, unit = amount(micro, asset)
+    return f"{sign}{prefix}{number} {unit}".strip()
+
+
 def price_flow(price_micro: int, policy: Policy) -> charts.Flow:
     """What a payment becomes if every class has members (equations 10 and 11)."""
     sbgt_micro = mul_div_floor(price_micro, policy.sbgt_bps, BPS)
@@ -132,24 +138,15 @@ def timeline(
         end=unix_ms(until or end),
         goal=goal_micro,
     )
-    say = _sayer(asset)
     return Timeline(
         drawn,
         start,
         end,
-        say(drawn.top),
-        say(points[-1][1] if points else 0),
-        "" if goal_micro is None else say(goal_micro),
-        [(at, say(value)) for at, value in points],
+        said(drawn.top, asset),
+        said(points[-1][1] if points else 0, asset),
+        "" if goal_micro is None else said(goal_micro, asset),
+        [(at, said(value, asset)) for at, value in points],
     )
-
-
-def _sayer(asset: str) -> Any:
-    def say(micro: int) -> str:
-        sign, prefix, number, unit = amount(micro, asset)
-        return f"{sign}{prefix}{number} {unit}".strip()
-
-    return say
 
 
 def summed(changes: Iterable[tuple[datetime, int]]) -> list[tuple[datetime, int]]:

@@ -59,7 +59,7 @@ def payout(built: worlds.World, micro: int, at: datetime) -> None:
 
 
 def test_it_lists_what_needs_the_reader_and_where(built: worlds.World) -> None:
-    """An open vote with weight, a draft, a request about to close, a round that waits."""
+    """A vote with weight, a draft, a request about to close, a round that waits, a claim."""
     now = clock.now()
     soon = Crowdfund.objects.get(rfm=built.funding)
     Pledge.objects.create(
@@ -74,6 +74,7 @@ def test_it_lists_what_needs_the_reader_and_where(built: worlds.World) -> None:
         built.draft.title: "Your draft, seen by you only",
         built.funding.title: "You backed it; $362.50 is missing",
         f"Round 1 of {built.dao.name}": "It waits for your agent to send the update",
+        f"Epoch 1 of {built.dao.name}": "It owes you $0.25",
     }
     Submission.objects.filter(round=built.round, party=member.party).update(party=built.party)
     assert f"Round 1 of {built.dao.name}" not in lines(seen(built.buyer)["needs"])

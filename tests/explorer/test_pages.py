@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from django.db import connection
 from django.test import Client
@@ -182,3 +184,17 @@ def test_ids_in_an_entry_lead_to_their_pages(built: worlds.World) -> None:
     leaf = LogLeaf.objects.filter(type="wallets.transfer", seq__isnull=False).first()
     page = Client().get(reverse("explorer:log-entry", args=[leaf.seq])).content.decode()
     assert f"/search/?q={leaf.ref_id}" in page
+
+
+SECTIONS = ["Models", "Requests", "SubDAOs", "Governance", "Wallet", "Log"]
+
+
+def test_every_inner_page_says_where_it_stands(built: worlds.World, member: Client) -> None:
+    """Breadcrumbs from Home on, the same six sections, one search box."""
+    for name, address in (pages.public(built) | pages.own(built)).items():
+        page = member.get(address).content.decode()
+        nav = page.split('<nav aria-label="Main">')[1].split("</nav>")[0]
+        assert re.findall(r">([^<>]+)</a>", nav) == SECTIONS
+        assert page.count('role="search"') == 1, name
+        trail = re.findall(r'aria-label="Breadcrumb"><ol><li><a href="([^"]*)">Home<', page)
+        assert trail == ([] if name in ("home", "dashboard") else ["/"]), name
