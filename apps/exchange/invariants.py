@@ -34,7 +34,9 @@ def validate_pools_keep_their_product() -> Breaches:
     never falls; the leaf says the same."""
     for pool in Pool.objects.select_related("base", "quote", "party"):
         state, volume = rules.Pool(), 0
-        leaves = LogLeaf.objects.filter(type="exchange.pool_changed")
+        leaves = dict(
+            LogLeaf.objects.filter(type="exchange.pool_changed").values_list("ref_id", "data")
+        )
         for event in pool.events.select_related("party").order_by("number"):
             event.pool = pool
             # What went in and out is known; how much of it is lawful, the rules say.
@@ -51,8 +53,8 @@ def validate_pools_keep_their_product() -> Breaches:
                 yield f"event {event.id} of pool {pool} has a wrong sum of what was traded"
             if change.pool.k * state.shares**2 < state.k * change.pool.shares**2:
                 yield f"event {event.id} of pool {pool} lowers its product per share"
-            leaf = leaves.filter(ref_id=str(event.id)).first()
-            said = json.loads(bytes(leaf.data))["body"] if leaf else {}
+            data = leaves.get(str(event.id))
+            said = json.loads(bytes(data))["body"] if data else {}
             if not leaf_body(event).items() <= {k: str(v) for k, v in said.items()}.items():
                 yield f"event {event.id} of pool {pool} and its leaf differ"
             state = change.pool

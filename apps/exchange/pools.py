@@ -46,6 +46,7 @@ STATE_FIELDS = [
     "events_count",
 ]
 Kind = PoolEvent.Kind
+Accounts = dict[tuple[uuid.UUID, uuid.UUID], Account]
 
 
 def pool_open(
@@ -79,7 +80,7 @@ def pool_open(
         if pool is None:
             pool = _create(asset, now)
         return _change(
-            party, _locked(base), id_, Kind.ADD, asked, said, now,
+            party, _locked(base, party), id_, Kind.ADD, asked, said, now,
             lambda state, at_ms: rules.add(state, base_micro, quote_micro, at_ms=at_ms),
             lambda event: (event.base_micro, event.quote_micro) == (base_micro, quote_micro),
         )  # fmt: skip
@@ -115,7 +116,7 @@ def liquidity_add(
     with durable():
         said = granted(id_, party, signing.ADD, asked, consent, now)
         return _change(
-            party, _locked(base), id_, Kind.ADD, asked, said, now,
+            party, _locked(base, party), id_, Kind.ADD, asked, said, now,
             lambda state, at_ms: rules.add(
                 state, base_max_micro, quote_max_micro, shares_min=shares_min_micro,
                 at_ms=at_ms, deadline_ms=_ms(deadline),
@@ -150,10 +151,11 @@ def liquidity_remove(
     )
     with durable():
         said = granted(id_, party, signing.REMOVE, asked, consent, now)
-        pool = _locked(base)
-        held = Account.objects.filter(owner=party, asset=pool.shares, purpose="main").first()
+        locked = _locked(base, party)
+        # Read again: it is what the lock protects.
+        held = Account.objects.filter(owner=party, asset=locked[0].shares, purpose="main").first()
         return _change(
-            party, pool, id_, Kind.REMOVE, asked, said, now,
+            party, locked, id_, Kind.REMOVE, asked, said, now,
             lambda state, at_ms: rules.remove(
                 state, shares_micro, held=held.available_micro if held else 0,
                 base_min=base_min_micro, quote_min=quote_min_micro,
@@ -191,7 +193,7 @@ def swap(
     with durable():
         said = granted(id_, party, signing.SWAP, asked, consent, now)
         return _change(
-            party, _locked(base), id_, Kind.SWAP, asked, said, now,
+            party, _locked(base, party), id_, Kind.SWAP, asked, said, now,
             lambda state, at_ms: rules.swap(
                 state, side, amount_micro, out_min=out_min_micro,
                 at_ms=at_ms, deadline_ms=_ms(deadline),
@@ -224,22 +226,44 @@ def _create(base: Asset, now: datetime) -> Pool:
     return pool
 
 
-def _locked(base: str) -> Pool:
+def _locked(base: str, party: Party) -> tuple[Pool, Accounts]:
+    """The pool, locked, and the accounts that its changes move. What never changes, and the
+    accounts, are read before: the lock is held for as few statements as can be.
+
+    Raises PoolNotFound.
+    """
     require_transaction("exchange.pool")
-    pool = (
-        Pool.objects.select_for_update(of=("self",), no_key=True)
-        .select_related("base", "quote", "shares", "party")
-        .filter(base__code=base)
-        .first()
-    )
+    joined = Pool.objects.select_related("base", "quote", "shares", "party")
+    pool = joined.filter(base__code=base).first()
     if pool is None:
         raise PoolNotFound()
-    return pool
+    accounts = _accounts(party, pool)
+    states = Pool.objects.select_for_update(no_key=True).filter(id=pool.id)
+    for name, value in states.values(*STATE_FIELDS).get().items():
+        setattr(pool, name, value)
+    return pool, accounts
+
+
+def _accounts(party: Party, pool: Pool) -> Accounts:
+    """{(owner, asset): account}, by one query once they are there."""
+    sides = ((party, "main"), (pool.party, "pool"))
+    assets = {asset.id: asset for asset in (pool.base, pool.quote, pool.shares)}
+    rows = Account.objects.filter(
+        owner__in=(party, pool.party), asset__in=assets, purpose__in=("main", "pool")
+    )
+    found = {(row.owner_id, row.purpose, row.asset_id): row for row in rows}
+    accounts = {}
+    for owner, purpose in sides:
+        for asset in assets.values():
+            row = found.get((owner.id, purpose, asset.id)) or account(owner, asset, purpose)
+            row.owner, row.asset = owner, asset
+            accounts[owner.id, asset.id] = row
+    return accounts
 
 
 def _change(
     party: Party,
-    pool: Pool,
+    locked: tuple[Pool, Accounts],
     id_: uuid.UUID,
     kind: Kind,
     asked: Mapping[str, str],
@@ -249,6 +273,7 @@ def _change(
     same: Callable[[PoolEvent], bool],
 ) -> PoolEvent:
     """Do what `rule` allows on a locked pool, once: the same id again gets the same answer."""
+    pool, accounts = locked
     done = PoolEvent.objects.filter(id=id_).select_related("party").first()
     if done is not None:
         if done.pool_id != pool.id or done.kind != kind or not same(done):
@@ -261,7 +286,7 @@ def _change(
         change = rule(pool.state, at_ms)
     except PoolRule as broken:
         raise refused(broken) from None
-    ledger.post(_legs(party, pool, id_, kind, change), now=now)
+    ledger.post(_legs(party, pool, accounts, id_, kind, change), now=now)
     # After this point it must succeed.
     after = change.pool
     event = PoolEvent(
@@ -307,19 +332,21 @@ def leaf_body(event: PoolEvent) -> dict[str, str]:
     }
 
 
-def _legs(party: Party, pool: Pool, id_: uuid.UUID, kind: Kind, change: Change) -> list[Leg]:
+def _legs(
+    party: Party, pool: Pool, accounts: Accounts, id_: uuid.UUID, kind: Kind, change: Change
+) -> list[Leg]:
     """What comes in first, then what goes out; of the first shares a part stays with the pool."""
     moves = []
     for asset, micro in ((pool.base, change.base), (pool.quote, change.quote)):
-        mine, theirs = account(party, asset), account(pool.party, asset, "pool")
+        mine, theirs = accounts[party.id, asset.id], accounts[pool.party_id, asset.id]
         moves.append((mine, theirs, micro) if micro > 0 else (theirs, mine, -micro))
     moves.sort(key=lambda move: move[0].owner_id != party.id)
     if change.shares:
         issuance = account(system_party("protocol"), pool.shares, "issuance")
-        mine = account(party, pool.shares)
+        mine = accounts[party.id, pool.shares_id]
         parts = [(mine, change.shares)]
         if change.shares > 0 and not pool.shares_micro:
-            kept = account(pool.party, pool.shares, "pool")
+            kept = accounts[pool.party_id, pool.shares_id]
             parts.append((kept, rules.MINIMUM_LIQUIDITY))
         for target, micro in parts:
             moves.append((issuance, target, micro) if micro > 0 else (target, issuance, -micro))

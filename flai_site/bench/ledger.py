@@ -4,6 +4,7 @@ CLIENTS processes, each with a connection, as a site of many workers has:
 
     spread      each pays between two accounts of its own
     hot         all pay into one account
+    swap        all trade with one pool: the rules, three transfers' worth of rows, state, leaf
     settlement  each writes linked groups of BATCH legs to as many accounts (an epoch's payouts)
     without_log spread, by a copy of the SQL function without its leaves, in slices that take turns
                 with the real one, so that the machine's moods fall on both
@@ -85,6 +86,7 @@ class Bench:
         from apps.accounts.services import party_create
         from apps.core.clock import now
         from apps.core.transactions import durable
+        from apps.exchange import pools
         from apps.wallets import services
 
         with durable():
@@ -98,12 +100,24 @@ class Bench:
             self.payees = [services.account(party, "USDC") for party in payees]
         for party in self.parties:
             services.faucet(party=party, asset="USDC", amount_micro=services.FAUCET_MAX_MICRO)
+        maker = self.parties[-1]
+        services.faucet(party=maker, asset="FLAI", amount_micro=services.FAUCET_MAX_MICRO)
+        half = services.FAUCET_MAX_MICRO // 2
+        pools.pool_open(party=maker, base="FLAI", base_micro=half, quote_micro=half)
 
     def spread(self, client: int) -> int:
         return self._pay(2 * client, 2 * client + 1)
 
     def hot(self, client: int) -> int:
         return self._pay(2 * client, 2 * CLIENTS)
+
+    def swap(self, client: int) -> int:
+        from apps.exchange import pools
+
+        pools.swap(
+            party=self.parties[2 * client], base="FLAI", side="quote", amount_micro=1_000_000
+        )
+        return 1
 
     def settlement(self, client: int) -> int:
         from apps.core.clock import now
@@ -128,6 +142,7 @@ class Bench:
     def throughput(self) -> Iterator[dict[str, Any]]:
         for work in (self.spread, self.hot, self.settlement):
             yield _line(f"transfer_{work.__name__}", rate(work, SECONDS), "transfers/s")
+        yield _line("swap", rate(self.swap, SECONDS), "swaps/s")
 
     def log_share(self) -> Iterator[dict[str, Any]]:
         """What the leaf costs of a transfer, service and all; and of a settlement."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from workers.client.api import ClientError, wait_for
-from workers.demo import agents, request
+from workers.demo import agents, request, trading
 from workers.demo.cast import (
     BACKERS,
     COMPANY,
@@ -18,7 +18,7 @@ from workers.demo.cast import (
 from workers.demo.screen import money
 from workers.demo.story import STAKE_MICRO, TOKEN, WAIT_S, Story, brief
 
-BACKER_USDC = (6_000 * TOKEN, 4_000 * TOKEN, 3_000 * TOKEN)
+BACKER_USDC = (6_000 * TOKEN, 4_000 * TOKEN, 3_010 * TOKEN)
 PLEDGES = (5_000 * TOKEN, 4_000 * TOKEN, 3_000 * TOKEN)
 OPEN_PLEDGE = 900 * TOKEN
 
@@ -110,6 +110,7 @@ def onboarding_phase(story: Story) -> None:
     story.state.step(
         "whitelist voted", lambda: story.vote(whitelist["id"], story.members, "for") or True
     )
+    trading.market(story, dao["sdt"]["code"], PLEDGES[0])
     if story.decided(whitelist["id"])["state"] != "executed":
         raise ClientError("The whitelist did not pass.")
     story.screen.done(f"SBGT holders admit all {len(story.members)} applicants")

@@ -161,6 +161,7 @@ def _people(story: Story, facts: dict[str, Any]) -> None:
     screen.table(("", "φ", "", "before", "payout", "after"), rows)
     if state.get("before funding"):
         screen.note("Backers' “before” is before they pledged; their pledges are the treasury's.")
+        screen.note(f"{BACKERS[0].name} has put her last $100 into the pool of the model's token.")
 
 
 def logins(story: Story) -> dict[str, dict[str, str]]:
