@@ -172,8 +172,10 @@ def release_due(*, now: datetime, limit: int = 200) -> int:
     """Give back up to `limit` that are due, each in its own transaction. Returns how many."""
     due = Unstaking.objects.filter(released_at=None, ready_at__lte=now).order_by("ready_at")
     return each(
-        due.values_list("id", flat=True)[:limit],
+        due,
         lambda id_: release(unstaking_id=id_, now=now),
+        now=now,
+        limit=limit,
         log=logger,
         what="release of unstaking",
     )
