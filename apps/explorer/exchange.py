@@ -59,10 +59,18 @@ class SwapForm(OnceForm):
 
 
 class ConfirmForm(SwapForm):
-    """A swap after its preview: with the least that must come out, and until when."""
+    """A swap after its preview: what was previewed, the least that must come out, until when."""
 
     out_min = forms.IntegerField(min_value=0)
     until = forms.IntegerField(min_value=0, max_value=2**53)
+    previewed = forms.CharField(max_length=40)
+
+    def clean(self) -> dict[str, Any]:
+        """A limit is that of the amount it was shown for, and of no other."""
+        data = super().clean()
+        if data.get("previewed") != f"{data.get('side')} {data.get('amount')}":
+            self.add_error("previewed", "Look at the preview of these values first.")
+        return data
 
 
 class LiquidityForm(OnceForm):
