@@ -7,6 +7,7 @@ from django.urls import path
 from apps.explorer import (
     dashboard,
     design,
+    downloads,
     epochs,
     exchange,
     governance,
@@ -82,4 +83,6 @@ urlpatterns = [
     path("nodes/health/", nodes.health, name="nodes-health"),
     path("jobs/<str:job_id>/", nodes.job, name="job"),
     path("design/", design.design, name="design"),
+    path("downloads/", downloads.downloads, name="downloads"),
+    path("downloads/<str:filename>", downloads.download, name="download"),
 ]

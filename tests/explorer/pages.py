@@ -7,7 +7,18 @@ from django.urls import reverse
 from apps.subdaos.models import Epoch
 from tests.explorer.world import World
 
-FIXED = ["home", "models", "rfms", "subdaos", "proposals", "log", "nodes", "design", "tokens"]
+FIXED = [
+    "home",
+    "models",
+    "rfms",
+    "subdaos",
+    "proposals",
+    "log",
+    "nodes",
+    "design",
+    "downloads",
+    "tokens",
+]
 
 
 def public(world: World) -> dict[str, str]:

@@ -15,7 +15,7 @@ from apps.explorer.scale.plan import Plan
 
 # For strangers only, or what no page is behind; the health of nodes is the nodes' own time; and
 # the data set has no pools and vaults yet.
-LEFT_OUT = {"sign-in", "sign-up", "sign-out", "nodes-health", "pool", "quote", "vault"}
+LEFT_OUT = {"sign-in", "sign-up", "sign-out", "download", "nodes-health", "pool", "quote", "vault"}
 # Filters and questions.
 VARIANTS = {
     "rfms": ["?status=funding", "?status=failed"],

@@ -15,8 +15,8 @@ from django.urls import reverse
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 # Pages with a fixed address, and where the first example of each further page is linked from.
 FIXED = (
-    "home sign-up sign-in models rfms rfm-new subdaos proposals wallet account log nodes design "
-    "tokens"
+    "home sign-up sign-in models rfms rfm-new subdaos proposals wallet account log nodes "
+    "downloads design tokens"
 )
 EXAMPLES = {
     "model": ("models", r"/models/[^/]+/$"),

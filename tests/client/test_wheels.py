@@ -1,0 +1,121 @@
+"""Node and client as wheels: the same bytes each time, running where there is no Django."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import venv
+import zipfile
+from importlib.metadata import distribution
+from pathlib import Path
+
+import pytest
+from django.core.management import call_command
+from django.test import Client
+from packaging.requirements import Requirement
+
+from apps.explorer import wheels as building
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = tmp_path_factory.mktemp("wheels")
+    with open(os.devnull, "w") as nowhere:
+        call_command("wheels", out=made, stdout=nowhere)
+    return made
+
+
+def add_dependencies(site: Path, wheels: Path) -> None:
+    """Link in what the wheels' own metadata asks for, from this environment, and nothing else."""
+    waiting = [need for path in wheels.glob("*.whl") for need in needs(path)]
+    seen: set[str] = set()
+    while waiting:
+        name = Requirement(waiting.pop()).name
+        if name in seen or name.startswith("flai-"):
+            continue
+        seen.add(name)
+        found = distribution(name)
+        for top in {file.parts[0] for file in found.files or ()} - {"..", "__pycache__"}:
+            if not (site / top).exists():
+                (site / top).symlink_to(Path(str(found.locate_file(top))))
+        for text in found.requires or ():
+            required = Requirement(text)
+            if required.marker is None or required.marker.evaluate({"extra": ""}):
+                waiting.append(text)
+
+
+def needs(path: Path) -> list[str]:
+    with zipfile.ZipFile(path) as archive:
+        (name,) = [n for n in archive.namelist() if n.endswith("METADATA")]
+        lines = archive.read(name).decode().splitlines()
+    return [line.split(": ")[1] for line in lines if line.startswith("Requires-Dist")]
+
+
+def test_the_wheels_run_where_no_django_is(folder: Path, tmp_path: Path) -> None:
+    venv.create(tmp_path / "env", with_pip=True)
+    python = tmp_path / "env/bin/python"
+    clean = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path)}
+
+    def run(*command: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            command, cwd=tmp_path, env=clean, capture_output=True, text=True, check=False
+        )
+
+    names = ["flai-client", "flai-node"]
+    offline = ["--no-index", "--no-deps", "--find-links", str(folder), "--quiet"]
+    done = run(str(python), "-m", "pip", "install", *offline, "flai-mpc", *names)
+    assert done.returncode == 0, done.stderr
+    add_dependencies(next((tmp_path / "env/lib").glob("python3*/site-packages")), folder)
+    checked = run(str(python), "-m", "pip", "check")
+    assert checked.returncode == 0, checked.stdout
+    for module in ("django", "celery", "apps.core", "flai_site"):
+        assert "ModuleNotFoundError" in run(str(python), "-c", f"import {module}").stderr
+    for command in (
+        [str(python.with_name("flai")), "--help"],
+        [str(python.with_name("flai-node")), "--help"],
+        [str(python), "-m", "workers.client", "--help"],
+        [str(python), "-m", "workers.node", "--help"],
+        [str(python), "-c", "import workers.client.agent, workers.client.buyer"],
+        [str(python), "-c", "import workers.node.daemon, workers.node.control"],
+    ):
+        ran = run(*command)
+        assert ran.returncode == 0, (command, ran.stderr)
+    home = tmp_path / "node"
+    made = run(
+        str(python), "-m", "workers.node", "--home", str(home), "init", "--index", "0",
+        "--name", "n", "--control", "127.0.0.1:1", "--mesh", "127.0.0.1:2",
+    )  # fmt: skip
+    assert made.returncode == 0 and made.stdout.strip(), made.stderr
+
+
+def test_the_same_tree_gives_the_same_bytes(folder: Path) -> None:
+    building.wheels.cache_clear()
+    for made in building.wheels():
+        assert (folder / made.filename).read_bytes() == made.content
+
+
+@pytest.mark.django_db
+def test_the_site_serves_what_its_page_says(folder: Path) -> None:
+    client = Client()
+    page = client.get("/downloads/").content.decode()
+    for made in building.wheels():
+        assert f'/downloads/{made.filename}#sha256={made.sha256}"' in page
+        served = client.get(f"/downloads/{made.filename}")
+        assert hashlib.sha256(served.content).hexdigest() == made.sha256
+    assert client.get("/downloads/flai_client-0.0.0-py3-none-any.whl").status_code == 404
+
+
+def test_a_wheel_holds_its_own_files_and_no_other(folder: Path) -> None:
+    """No file is in two of them, and each is listed with its hash."""
+    seen: set[str] = set()
+    for path in folder.glob("*.whl"):
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+            record = next(n for n in names if n.endswith("RECORD"))
+            listed = [line.split(",")[0] for line in archive.read(record).decode().splitlines()]
+        assert sorted(listed) == sorted(names)
+        assert not seen & set(names)
+        seen |= set(names)
+    assert {"workers/node/daemon.py", "workers/client/cli.py", "workers/mpc/mesh.py"} <= seen
+    assert not [n for n in seen if "__pycache__" in n or n.startswith(("flai_site", "apps/core"))]
