@@ -1,4 +1,4 @@
-"""Are all nodes of a set there? Asked only after one was missed, so that a request costs nothing.
+"""Are enough nodes of a set there? Asked only after one was missed: a request costs nothing.
 
 A worker that misses a node leaves a note in the cache; while it lies there, whoever wants a new
 computation has the nodes asked first. Without a cache nothing is refused: the job waits instead.
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from django.core.cache import cache
 from redis.exceptions import RedisError
 
-from apps.compute import control
+from apps.compute import control, groups
 from apps.compute.selectors import members_by_fingerprint
 from apps.core.errors import DomainError
 
@@ -23,11 +23,11 @@ RETRY_AFTER_S = 2
 
 
 class NodesShort(DomainError):
-    """Every computation needs all nodes of its set."""
+    """A computation needs all three nodes of its set, or three of four or five."""
 
     code = "nodes_short"
     status = 503
-    text = "{names} does not answer, and every inference needs all nodes. Nothing was charged."
+    text = "{names} does not answer, and every inference needs three nodes. Nothing was charged."
 
 
 def nodes_missed() -> None:
@@ -47,9 +47,10 @@ def missed() -> bool:
 
 
 def nodes_ensure(fingerprints: Sequence[str]) -> None:
-    """Ask these nodes. Raises NodesShort when one of them does not answer now."""
+    """Ask these nodes. Raises NodesShort when too few of them answer now."""
     members = members_by_fingerprint(list(fingerprints))
-    away = [m.name for m, up in zip(members, control.health(members)) if not up]
-    if away:
+    found = control.health(members)
+    away = [m.name for m, up in zip(members, found, strict=True) if not up]
+    if not groups.enough(found):
         raise NodesShort(names=", ".join(away), retry_after_s=RETRY_AFTER_S)
     cache.delete(NOTE)

@@ -26,11 +26,15 @@ from apps.protocol import identity, jobs, tickets, wire
 
 T = TypeVar("T")
 
+# By fingerprint, until when (time.monotonic()); for this process only.
+_away: dict[str, float] = {}
+
 # One HTTP round trip must fit besides the nodes' own deadline for the job.
 ANSWER_MARGIN_S = 5.0
 # With a TLS handshake, on a machine that computes.
 CONNECT_S = 2.0
 HEALTH_S = 2.0
+AWAY_S = 10.0  # how long a node that did not answer is taken for away
 
 
 class ControlError(Exception):
@@ -177,33 +181,51 @@ def _told(
     return answers
 
 
-def commit(members: Sequence[Member], job_id: str, signed: Sequence[dict[str, Any]]) -> str | None:
-    """Show all receipts to all nodes, so that each makes its part of the result permanent.
+def commit(
+    members: Sequence[Member], job_id: str, signed: Sequence[dict[str, Any]]
+) -> tuple[str | None, list[str]]:
+    """Show all receipts to all members, so that each makes its part of the result permanent.
 
-    Returns the model's id, or None where the job made none. Raises: Retryable, Final.
+    All three must, of more members any three. Returns the model's id, None where the job made none,
+    and the fingerprints of those who have committed. Raises: Retryable, Final.
     """
     body = _encode({"receipts": list(signed)})
-    found = _all(members, lambda m: _post(m, f"/jobs/{job_id}/commit", body, timeout_s=15.0))
-    if any(content.get("committed") is not True for content in found):
+    found = _most(
+        members,
+        lambda m: _post(m, f"/jobs/{job_id}/commit", body, timeout_s=15.0),
+        despite_refusals=len(members) > tickets.TRIO,
+    )
+    if any(content.get("committed") is not True for _, content in found):
         raise Final("bad_answer", "A node did not confirm the commit.")
-    models = {content.get("model") for content in found}
+    models = {content.get("model") for _, content in found}
     if len(models) != 1:
         raise Final("receipts_disagree", "The nodes name different models.")
-    return models.pop()
+    return models.pop(), [member.fingerprint for member, _ in found]
+
+
+def adopt(
+    member: Member, descriptor: dict[str, Any], signed: Sequence[dict[str, Any]], model: str | None
+) -> None:
+    """Show a node what others committed while it was away. Raises: Retryable, Final."""
+    body = _encode({"receipts": list(signed), "descriptor": descriptor})
+    answer = _post(member, f"/jobs/{descriptor['job_id']}/commit", body, timeout_s=30.0)
+    if answer.get("committed") is not True or answer.get("model") != model:
+        raise Final("bad_answer", f"{member.name} did not confirm the commit.")
 
 
 def put_share(members: Sequence[Member], upload: dict[str, Any], *, ticket_id: str) -> list[Any]:
     """Hand a sealed upload to every node; returns their signed acknowledgements in order.
 
+    Of four or five nodes, three must take it; to one that is away it goes with the job.
     When a node refuses it, the others are asked to forget it. Raises: Retryable, Final.
     """
     body = _encode(upload)
     try:
-        found = _all(members, lambda member: _post(member, "/shares", body, timeout_s=15.0))
+        found = _most(members, lambda member: _post(member, "/shares", body, timeout_s=15.0))
     except Final:
         drop_share(members, upload)
         raise
-    for member, content in zip(members, found, strict=True):
+    for member, content in found:
         ack = content.get("ack")
         try:
             wire.verify(member.sign_key, jobs.ACK_DOMAIN, ack, content.get("signature"))
@@ -211,7 +233,7 @@ def put_share(members: Sequence[Member], upload: dict[str, Any], *, ticket_id: s
             raise Final("bad_answer", f"{member.name} did not sign for the share.") from None
         if ack.get("ticket_id") != ticket_id or ack.get("node") != member.fingerprint:
             raise Final("bad_answer", f"{member.name} signed for another share.")
-    return found
+    return [content for _, content in found]
 
 
 def drop_share(members: Sequence[Member], upload: dict[str, Any]) -> None:
@@ -238,6 +260,20 @@ def cosign(member: Member, *, log: str, head: dict[str, Any], path: list[str]) -
     """The node's signature over a head, shown the proof from its last. Raises: Retryable, Final."""
     body = _encode({"log": log, "head": head, "path": path})
     return _post(member, "/log/head", body, timeout_s=15.0)
+
+
+def there(members: Sequence[Member], *, ask: bool) -> list[bool]:
+    """Which nodes to count on: those that answer now, or that nobody has missed lately."""
+    now = time.monotonic()
+    if not ask:
+        return [_away.get(member.fingerprint, 0.0) <= now for member in members]
+    found = health(members)
+    for member, up in zip(members, found, strict=True):
+        if up:
+            _away.pop(member.fingerprint, None)
+        else:
+            _away[member.fingerprint] = now + AWAY_S
+    return found
 
 
 def health(members: Sequence[Member]) -> list[bool]:
@@ -307,13 +343,28 @@ def _encode(content: dict[str, Any]) -> bytes:
 
 def _all(members: Sequence[Member], call: Callable[[Member], T]) -> list[T]:
     """Call every node at once and wait for all; one refusal outweighs the others' lost peers."""
+    found = _most(members, call, least=len(members))
+    return [answer for _, answer in found]
+
+
+def _most(
+    members: Sequence[Member],
+    call: Callable[[Member], T],
+    *,
+    least: int = tickets.TRIO,
+    despite_refusals: bool = False,
+) -> list[tuple[Member, T]]:
+    """Call every node at once and wait for all; the answers, of `least` nodes at least."""
     futures: list[Future[T]] = [pool().submit(call, member) for member in members]
     found, errors = [], []
-    for future in futures:
+    for member, future in zip(members, futures, strict=True):
         try:
-            found.append(future.result())
+            found.append((member, future.result()))
         except ControlError as error:
             errors.append(error)
+    refused = not despite_refusals and any(isinstance(error, Final) for error in errors)
+    if len(found) >= least and not refused:
+        return found
     for kind in (Final, Retryable):
         for error in errors:
             if isinstance(error, kind):
@@ -341,6 +392,7 @@ def _call(member: Member, ask: Callable[[httpx.Client], httpx.Response]) -> dict
     try:
         reply = ask(client(member.certificate))
     except httpx.HTTPError:
+        _away[member.fingerprint] = time.monotonic() + AWAY_S
         raise Retryable("node_down", f"{member.name} does not answer.") from None
     try:
         content = reply.json()

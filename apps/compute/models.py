@@ -78,7 +78,8 @@ TRANSITIONS: dict[str, frozenset[str]] = {
 class Job(BaseModel):
     """A computation asked of all nodes at once; its descriptor names only what owners allow.
 
-    `descriptor` has no attempt: it is numbered when it is sent. `due_at` is when a queued job may
+    `descriptor` has no attempt: it is numbered when it is sent; who takes part is as of the attempt
+    that was answered. `due_at` is when a queued job may
     run, `lease_until` until when a worker holds it, `expires_at` when it is given up.
     """
 
@@ -93,6 +94,8 @@ class Job(BaseModel):
     reason = models.TextField(blank=True)
     openings = models.JSONField(null=True)
     model = models.CharField(max_length=64, blank=True)
+    # Nodes of the set that were away when the others committed the result, by fingerprint.
+    behind = models.JSONField(default=list, blank=True)
     due_at = models.DateTimeField()
     lease_until = models.DateTimeField(null=True)
     expires_at = models.DateTimeField()

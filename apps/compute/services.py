@@ -9,6 +9,7 @@ commit again.
 from __future__ import annotations
 
 import json
+import logging
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from django.conf import settings
 from django.db.models import OuterRef, Subquery
 
 from apps.accounts.models import Party
-from apps.compute import control
+from apps.compute import control, groups
 from apps.compute.models import TRANSITIONS, Job, JobState, Node, Receipt
 from apps.compute.selectors import members_by_fingerprint
 from apps.core.errors import DomainError
@@ -29,6 +30,7 @@ from apps.core.transactions import durable, require_transaction
 from apps.protocol import identity, jobs, wire
 from apps.wallets import log
 
+logger = logging.getLogger(__name__)
 BACKOFF_S = 0.25
 BACKOFF_S_MAX = 5.0
 LEASE_MARGIN_S = 20.0
@@ -139,7 +141,7 @@ def job_create(
         "model": model,
         "deadline_s": deadline_s,
     }
-    jobs.check_job({**descriptor, "attempt": 1})
+    jobs.check_job({**descriptor, **groups.group_any(descriptor["nodes"]), "attempt": 1})
     changed("nodes")
     return Job.objects.create(
         job_id=job_id,
@@ -191,12 +193,15 @@ class Outcome:
 
 
 def job_answers(job: Job) -> bool:
-    """Whether a job that failed before can be tried again: do all its nodes answer?
+    """Whether a job that failed before can be tried again: do all three nodes answer, or three of
+    more?
 
     Nodes accept few attempts of one job; a node that is away shall not use them up. No transaction
     may be open.
     """
-    return job.attempt == 0 or all(control.health(members_by_fingerprint(job.descriptor["nodes"])))
+    if job.attempt == 0:
+        return True
+    return groups.enough(control.health(members_by_fingerprint(job.descriptor["nodes"])))
 
 
 def job_deferred(job_id: Any, *, now: datetime) -> Job | None:
@@ -217,8 +222,10 @@ def job_dispatch(
 
     Raises: control.Retryable, control.Final.
     """
-    members = members_by_fingerprint(job.descriptor["nodes"])
+    job.descriptor = {**job.descriptor, **groups.group_choose(job)}
     descriptor = {**job.descriptor, "attempt": job.attempt}
+    everyone = members_by_fingerprint(descriptor["nodes"])
+    members = [everyone[i] for i in jobs.members_of(descriptor)]
     return Outcome(control.run_job(members, descriptor, ticket_ids=ticket_ids, uploads=uploads))
 
 
@@ -229,7 +236,12 @@ def jobs_dispatch(
 
     No transaction is open. Raises: control.Retryable, control.Final, for all of them.
     """
-    members = members_by_fingerprint(asked[0][0].descriptor["nodes"])
+    first = max((job for job, _, _ in asked), key=lambda job: job.attempt)
+    group = groups.group_choose(first)
+    for job, _, _ in asked:
+        job.descriptor = {**job.descriptor, **group}
+    everyone = members_by_fingerprint(first.descriptor["nodes"])
+    members = [everyone[i] for i in jobs.members_of(first.descriptor)]
     said = control.run_bundle(
         members,
         [
@@ -287,13 +299,16 @@ def jobs_answered(
     # the order of claims and work.
     runs = Node.objects.filter(pk=OuterRef("node")).values("operator")
     Receipt.objects.filter(job__in=[row for row, _ in mine]).update(operator=Subquery(runs))
+    sent = {job.pk: job.descriptor for job, _ in answered}
     for row, outcome in mine:
         _to(row, JobState.COMMITTING if commits else JobState.DONE)
         row.openings, row.model = outcome.openings, outcome.model or ""
+        row.descriptor = sent[row.pk]
         if not commits:
             row.done_at, row.lease_until = now, None
     Job.objects.bulk_update(
-        [row for row, _ in mine], ["state", "openings", "model", "done_at", "lease_until"]
+        [row for row, _ in mine],
+        ["state", "openings", "model", "descriptor", "done_at", "lease_until"],
     )
     return [row for row, _ in mine]
 
@@ -303,14 +318,45 @@ def job_commit(job: Job) -> None:
 
     Raises: control.Retryable, control.Final.
     """
-    members = members_by_fingerprint(job.descriptor["nodes"])
-    signed = [
-        {"receipt": receipt.body, "signature": receipt.signature}
-        for receipt in Receipt.objects.filter(job=job).order_by("node__index")
-    ]
-    model = control.commit(members, job.job_id, signed)
+    everyone = members_by_fingerprint(job.descriptor["nodes"])
+    members = [everyone[i] for i in jobs.members_of(job.descriptor)]
+    model, committed = control.commit(members, job.job_id, _signed(job))
     if (model or "") != job.model:
         raise control.Final("receipts_disagree", "The nodes committed another model.")
+    job.behind = [m.fingerprint for m in everyone if m.fingerprint not in committed]
+
+
+def _signed(job: Job) -> list[dict[str, Any]]:
+    """The receipts of a job as its nodes want to see them."""
+    rows = Receipt.objects.filter(job=job).order_by("node__index")
+    return [{"receipt": row.body, "signature": row.signature} for row in rows]
+
+
+def jobs_catch_up(*, now: datetime, limit: int = 20) -> int:
+    """Show nodes that are back what the others committed meanwhile; returns how many took it over.
+
+    An edge: it talks to the nodes.
+    """
+    caught_up = 0
+    behind = Job.objects.filter(state=JobState.DONE).exclude(behind=[]).order_by("done_at")
+    for job in behind[:limit]:
+        waiting = members_by_fingerprint(job.behind)
+        for member, up in zip(waiting, control.there(waiting, ask=True), strict=True):
+            if not up:
+                continue
+            signed = _signed(job)
+            descriptor = {**job.descriptor, "attempt": signed[0]["receipt"]["attempt"]}
+            try:
+                control.adopt(member, descriptor, signed, job.model or None)
+            except control.ControlError as error:
+                logger.warning("%s is behind with a result: %s", member.name, error.code)
+                continue
+            with durable():
+                held = Job.objects.select_for_update().get(pk=job.pk)
+                held.behind = [one for one in held.behind if one != member.fingerprint]
+                held.save(update_fields=["behind"])
+            caught_up += 1
+    return caught_up
 
 
 def job_done(job: Job, *, now: datetime) -> bool:
@@ -319,8 +365,8 @@ def job_done(job: Job, *, now: datetime) -> bool:
     if held is None:
         return False
     _to(held, JobState.DONE)
-    held.done_at, held.lease_until = now, None
-    held.save(update_fields=["state", "done_at", "lease_until"])
+    held.done_at, held.lease_until, held.behind = now, None, job.behind
+    held.save(update_fields=["state", "done_at", "lease_until", "behind"])
     _copy(held, job)
     return True
 

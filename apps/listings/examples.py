@@ -77,7 +77,7 @@ NODES = OpenApiExample(
         "title": "Service Unavailable",
         "status": 503,
         "code": "nodes_short",
-        "detail": "node-2 does not answer, and every inference needs all nodes.",
+        "detail": "node-2 does not answer, and every inference needs three nodes.",
         "retry_after_s": 2,
     },
     response_only=True,

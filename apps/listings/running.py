@@ -252,6 +252,7 @@ def _charge(answered: Sequence[tuple[Query, compute.Outcome]], now: datetime) ->
                     "epoch": epoch.number,
                     "job": query.job.job_id,
                     "receipts": [answer.signature for answer in outcome.answers],
+                    **_who_computed(query, outcome),
                 },
                 row.id,
             )
@@ -261,6 +262,12 @@ def _charge(answered: Sequence[tuple[Query, compute.Outcome]], now: datetime) ->
         emit_all([QuerySettled(str(row.id), str(row.listing_id)) for row in rows], now=now)
         tell([(row.buyer_id, "inference.settled", _told(row)) for row in rows], now=now)
         announce(*(row.id for row in rows))
+
+
+def _who_computed(query: Query, outcome: compute.Outcome) -> dict[str, Any]:
+    """Where not all nodes of the set did: they alone are paid for it."""
+    signers = [answer.member.fingerprint for answer in outcome.answers]
+    return {} if signers == query.job.descriptor["nodes"] else {"nodes": signers}
 
 
 def _not_now(query: Query, error: control.ControlError) -> bool:

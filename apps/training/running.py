@@ -6,6 +6,7 @@ harmless when repeated; whoever dies in between is followed by the sweep.
 
 from __future__ import annotations
 
+import json
 import logging
 from datetime import datetime, timedelta
 from typing import Any
@@ -45,6 +46,7 @@ GONE = (
     "A node is gone and has not kept its part of the result: {text} No version came of this round; "
     "what the sites sent is not used, and nobody is paid or charged for it."
 )
+RESENT_BYTES_MAX = 24 << 20  # a node takes 32 MB with a job
 LOST = "unknown_job"  # a node's answer to a commit of what it does not have
 
 
@@ -55,10 +57,10 @@ def round_run(*, round_id: Any) -> bool:
     claimed = _claim(round_id)
     if claimed is None:
         return False
-    job, ticket_ids = claimed
+    job, ticket_ids, uploads = claimed
     try:
         if job.state == JobState.RUNNING:
-            outcome = compute.job_dispatch(job, ticket_ids=ticket_ids)
+            outcome = compute.job_dispatch(job, ticket_ids=ticket_ids, uploads=uploads)
             with durable():
                 if not compute.job_answered(job, outcome, commits=True, now=clock_now()):
                     return False
@@ -93,7 +95,8 @@ def _nodes_answer(round_id: Any) -> bool:
     return False
 
 
-def _claim(round_id: Any) -> tuple[Job, list[str]] | None:
+def _claim(round_id: Any) -> tuple[Job, list[str], list[Any]] | None:
+    """(job, ticket ids, uploads that a node has missed) of the due job."""
     now = clock_now()
     with durable():
         held = lock_round(round_id)
@@ -101,12 +104,18 @@ def _claim(round_id: Any) -> tuple[Job, list[str]] | None:
         job = compute.job_claim(job_id, now=now) if job_id else None
         if job is None:
             return None
-        ids = {s.share_id: s.ticket_id for s in held.submissions.filter(stage=held.stage)}
+        submitted = list(held.submissions.filter(stage=held.stage))
+        ids = {s.share_id: s.ticket_id for s in submitted}
         listed = [ids[share] for slot in job.descriptor["inputs"].values() for share in slot]
         if job.attempt > 1 and job.state == JobState.RUNNING:
             note(held, f"The nodes try again (attempt {job.attempt}).", now)
             held.save(update_fields=["progress"])
-    return job, listed
+        wanted = [s for s in submitted if s.ticket_id in listed and s.upload is not None]
+        missed = [s.upload for s in wanted if len(s.acks or []) < len(held.nodes)]
+        # a node may have lost what it had signed for: from the second attempt on all go along
+        if job.attempt > 1 and sum(len(s.upload) for s in wanted) <= RESENT_BYTES_MAX:
+            missed = [s.upload for s in wanted]
+    return job, listed, [json.loads(bytes(upload)) for upload in missed]
 
 
 def _not_now(round_id: Any, job: Job, error: control.ControlError) -> None:

@@ -17,7 +17,7 @@ from typing import IO, Any
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 MARKER = "flai-home"
-NODES = 3
+NODE_COUNTS = (3, 4, 5)
 
 
 class StackError(Exception):
@@ -166,7 +166,12 @@ class Ports:
     mesh: tuple[int, ...]
 
     @classmethod
-    def from_environment(cls, nodes: int = NODES) -> Ports:
+    def from_environment(cls) -> Ports:
+        """Raises StackError for a number of nodes or a port that cannot be."""
+        wanted = os.environ.get("FLAI_NODE_COUNT") or str(NODE_COUNTS[0])
+        if wanted not in map(str, NODE_COUNTS):
+            raise StackError(f"FLAI_NODE_COUNT={wanted}: 3, 4 or 5 nodes can share a secret.")
+        nodes = int(wanted)
         control = _port("FLAI_NODE_PORT", 8101)
         mesh = _port("FLAI_MESH_PORT", 8201)
         return cls(

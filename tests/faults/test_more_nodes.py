@@ -10,7 +10,7 @@ TRUTH = 2.0  # the model's logit for the row below
 ROW = [[0.5, -1.0]]
 
 
-@pytest.fixture(scope="module", params=[3, 4, 5])
+@pytest.fixture(scope="module")
 def nodes(tmp_path_factory, request):
     nodes = NodeSet(
         tmp_path_factory.mktemp(f"of-{request.param}"), {"rows_per_day": 10**6}, n=request.param
@@ -20,19 +20,17 @@ def nodes(tmp_path_factory, request):
     nodes.stop()
 
 
-def group(nodes, computing, holding=()):
-    if nodes.n == 3:
-        return {}
+def of(*counts):
+    return pytest.mark.parametrize("nodes", counts, indirect=True)
+
+
+def group(computing, holding=()):
     return {"computing": list(computing), "holding": list(holding)}
-
-
-def members(nodes, job):
-    return job.get("computing", [0, 1, 2]) + job.get("holding", [])
 
 
 def make(nodes, computing, holding=(), *, put=None):
     """A committed model, and its commit's answers."""
-    job = Round(nodes).put(put).job(**group(nodes, computing, holding))
+    job = Round(nodes).put(put).job(**group(computing, holding))
     answers = nodes.ask(job)
     assert [a.status_code for a in answers] == [200] * len(answers), [a.text for a in answers]
     committed = nodes.commit(answers)
@@ -44,12 +42,13 @@ def ask(nodes, model, computing, **changes):
     """The logit that these three compute."""
     buyer = Buyer(nodes, model)
     query = buyer.query(ROW)
-    job = buyer.job(query, **group(nodes, computing), **changes)
+    job = buyer.job(query, **group(computing), **changes)
     answers = nodes.ask(job, uploads=[query])
     assert [a.status_code for a in answers] == [200] * 3, [a.text for a in answers]
     return buyer.open(query, answers, computing)[0]
 
 
+@of(4, 5)
 def test_every_three_of_those_who_keep_a_model_answer_alike(nodes):
     everyone = range(nodes.n)
     computing = tuple(everyone)[-3:]
@@ -58,6 +57,7 @@ def test_every_three_of_those_who_keep_a_model_answer_alike(nodes):
         assert abs(ask(nodes, model, three) - TRUTH) < 0.3, three
 
 
+@of(4, 5)
 def test_with_as_many_dead_as_can_be_a_model_is_made_and_asked_without_a_stop(nodes):
     dead = list(range(nodes.n - 3))
     alive = [i for i in range(nodes.n) if i not in dead]
@@ -71,3 +71,117 @@ def test_with_as_many_dead_as_can_be_a_model_is_made_and_asked_without_a_stop(no
     finally:
         for i in dead:
             nodes.start(i)
+
+
+# Of five, a node that computes and one that holds die together; three nodes are in test_node_death.
+VICTIMS = [(4, (i,)) for i in range(4)] + [(5, two) for two in ((0, 2), (1, 3), (0, 4))]
+PHASES = ("before", "in", "storing", "after")
+
+
+@pytest.mark.parametrize(
+    ("nodes", "dead", "phase"),
+    [(n, dead, phase) for n, dead in VICTIMS for phase in PHASES],
+    indirect=["nodes"],
+)
+def test_nothing_is_lost_or_half_stored_whoever_dies_when(nodes, dead, phase):
+    """Before the job, in it, when all have staged, when the first has committed."""
+    alive = [i for i in range(nodes.n) if i not in dead]
+    last = nodes.n - 3
+    job = Round(nodes).put().job(**group(range(last, nodes.n), range(last)))
+    answers = None
+    if phase == "in":
+        pending = [nodes.begin(job, i) for i in alive]
+        for i in alive:
+            nodes.wait_for_state(i, job["job_id"], "running")
+    elif phase != "before":
+        answers = nodes.ask(job)
+        assert [a.status_code for a in answers] == [200] * nodes.n
+        if phase == "after":
+            assert nodes.commit(answers, alive[:1])[0].status_code == 200
+    for i in dead:
+        nodes.kill(i)
+    if phase == "before":
+        pending = [nodes.begin(job, i) for i in alive]
+    if phase in ("before", "in"):
+        assert {p.result().json()["code"] for p in pending} <= {"peer_lost", "peer_refused"}
+    else:
+        states = [nodes.state(i, job["job_id"])["state"] for i in alive]
+        assert states == ["done" if phase == "after" else "staged", *["staged"] * (len(alive) - 1)]
+    if phase != "after":  # the coordinator has not heard all: three others make it again
+        job |= {"attempt": 2, **group(alive[:3], alive[3:])}
+        answers = nodes.ask(job)
+        assert [a.status_code for a in answers] == [200] * len(alive), [a.text for a in answers]
+    committed = nodes.commit(answers, alive)
+    assert [c.status_code for c in committed] == [200] * len(alive), [c.text for c in committed]
+    model = committed[0].json()["model"]
+    assert abs(ask(nodes, model, alive[:3]) - TRUTH) < 0.3
+
+    nodes.start(*dead)
+    for i in dead:
+        shown = nodes.show(i, job, answers)
+        assert shown.json() == {"committed": True, "model": model}, shown.text
+        assert nodes.state(i, job["job_id"])["state"] == "done"
+    back = sorted([*dead, *alive])[:3] if nodes.n == 4 else sorted([*dead, alive[0]])
+    assert abs(ask(nodes, model, back) - TRUTH) < 0.3
+
+
+@of(4)
+def test_a_node_takes_over_only_what_all_members_signed(nodes):
+    dead, alive = 0, [1, 2, 3]
+    job = Round(nodes).put().job(**group(alive))
+    answers = nodes.ask(job)
+    assert [c.status_code for c in nodes.commit(answers)] == [200] * 3
+    other = Round(nodes).job(**group(alive))
+    for described, signed, code in (
+        (job, answers[:2], "bad_receipt"),
+        (job | group([0, 1, 2]), answers, "bad_receipt"),
+        (job | {"attempt": 2}, answers, "bad_receipt"),
+        (other, answers, "bad_receipt"),
+        (job | {"nodes": job["nodes"][:3]}, answers, "malformed_job"),
+    ):
+        refused = nodes.show(dead, described, signed)
+        assert (refused.status_code, refused.json()["code"]) == (403, code), refused.text
+    first = nodes.show(dead, job, answers).json()
+    assert first["committed"] and nodes.show(dead, job, answers).json() == first
+    # its share of the inputs is gone with that, and the round is over for it too
+    again = nodes.ask(job | {"job_id": "ab" * 16, **group([0, 1, 2])})
+    assert {a.json()["code"] for a in again} <= {"already_completed", "peer_refused"}
+    assert "already_completed" in {a.json()["code"] for a in again}
+
+
+@of(5)
+def test_words_of_two_attempts_are_never_computed_on_together(nodes):
+    """A coordinator commits two attempts of one job, each at those who made it."""
+    job = Round(nodes).put().job(**group([0, 1, 2]))
+    first = nodes.ask(job)
+    again = job | {"attempt": 2, **group([2, 3, 4])}
+    second = nodes.ask(again)
+    assert [a.status_code for a in (*first, *second)] == [200] * 6
+    assert [c.status_code for c in nodes.commit(first, [0, 1])] == [200] * 2
+    assert nodes.commit(first, [2])[0].json()["code"] == "bad_receipt"
+    committed = nodes.commit(second)
+    model = committed[0].json()["model"]
+    assert [c.status_code for c in committed] == [200] * 3
+    buyer = Buyer(nodes, model)
+    query = buyer.query(ROW)
+    answers = nodes.ask(buyer.job(query, **group([1, 2, 3])), uploads=[query])
+    assert {a.json()["code"] for a in answers} <= {"members_disagree", "peer_refused"}
+    assert abs(ask(nodes, model, (2, 3, 4)) - TRUTH) < 0.3
+
+
+@of(5)
+def test_another_roster_is_refused_by_the_one_node_that_is_in_both_threes(nodes):
+    """Only the form of the refusal is tested here: whose answers count are all three."""
+    r = Round(nodes).put()
+    assert [a.status_code for a in nodes.ask(r.job(**group([0, 1, 2])))] == [200] * 3
+    short = {slot: [u["ticket"]["share_id"] for u in listed] for slot, listed in r.uploads.items()}
+    short["update"] = short["update"][::-1]
+    answers = nodes.ask(r.job(inputs=short, **group([2, 3, 4])))
+    assert answers[0].json()["code"] == "scope_bound"
+    assert all(a.status_code != 200 for a in answers)
+
+
+@of(4)
+def test_a_node_that_takes_no_part_says_so(nodes):
+    job = Round(nodes).put().job(**group([0, 1, 2]))
+    assert nodes.ask(job, [3])[0].json()["code"] == "not_a_member"

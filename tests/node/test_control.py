@@ -36,7 +36,7 @@ def test_health_and_descriptor(three_nodes):
         ("/jobs", b'{"descriptor": 1.5, "signature": ""}', {}, 403, "bad_signature"),
         ("/jobs/zz/commit", b"{}", {}, 400, "malformed"),
         ("/jobs/" + "00" * 16 + "/commit", b'{"receipts": []}', {}, 409, "unknown_job"),
-        ("/jobs/" + "00" * 16 + "/commit", b" " * 300_000, {}, 413, "http"),
+        ("/jobs/" + "00" * 16 + "/commit", b" " * 1_100_000, {}, 413, "http"),
         ("/nowhere", b"{}", {}, 404, "http"),
         ("/health", b"{}", {}, 405, "http"),
     ],

@@ -102,6 +102,18 @@ def test_up_on_a_taken_port_exits_with_2_and_one_message(home: Home) -> None:
     assert "Traceback" not in done.stderr
 
 
+def test_four_or_five_nodes_can_be_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("FLAI_NODE_COUNT", raising=False)
+    assert len(Ports.from_environment().control) == 3
+    monkeypatch.setenv("FLAI_NODE_COUNT", "5")
+    ports = Ports.from_environment()
+    assert len(ports.control) == len(ports.mesh) == len({*ports.control, *ports.mesh}) / 2 == 5
+    for wrong in ("2", "6", "many"):
+        monkeypatch.setenv("FLAI_NODE_COUNT", wrong)
+        with pytest.raises(StackError, match="3, 4 or 5 nodes"):
+            Ports.from_environment()
+
+
 def test_port_that_is_no_number_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FLAI_PORT", "eighty")
     with pytest.raises(StackError, match="FLAI_PORT=eighty is no port"):

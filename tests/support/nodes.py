@@ -159,6 +159,12 @@ class NodeSet:
             nodes = [self.fingerprints.index(r["receipt"]["node"]) for r in receipts]
         return self.post_all(f"/jobs/{job_id}/commit", {"receipts": receipts}, nodes)
 
+    def show(self, i: int, job: dict[str, Any], answers: list[Any]) -> Any:
+        """Commit at a node that was not there, with the job that the receipts are about."""
+        receipts = [{k: a.json()[k] for k in ("receipt", "signature")} for a in answers]
+        body = {"receipts": receipts, "descriptor": job}
+        return self.post(i, f"/jobs/{job['job_id']}/commit", body)
+
     def state(self, i: int, job_id: str) -> dict[str, Any]:
         return self.http.get(f"{self.control[i]}/jobs/{job_id}").json()
 

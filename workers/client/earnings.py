@@ -16,6 +16,7 @@ from typing import Any
 
 from apps.protocol import entitlements, revenue
 from apps.protocol.money import BPS, mul_div_floor
+from apps.protocol.tickets import TRIO
 
 CURRENCY = "USDC"
 QUERY = "listings.query"
@@ -144,7 +145,10 @@ class Earnings:
         paid.settled = True
         cycle = self.cycles.setdefault(name, Cycle())
         cycle.revenue[version] = cycle.revenue.get(version, 0) + paid.amount_micro
-        for node in made.opened["nodes"]:
+        computed = body.get("nodes", made.opened["nodes"])
+        if len(set(computed)) != TRIO or not set(computed) <= set(made.opened["nodes"]):
+            raise Finding(f"query {query} was not answered by three nodes of its model")
+        for node in computed:
             # Who claims a node later is not paid for this; nobody's work is the SubDAO's own.
             operator = self.operators.get(node, paid.dao)
             cycle.jobs[operator] = cycle.jobs.get(operator, 0) + 1

@@ -1,7 +1,8 @@
 """`manage.py bench mpc`: circuits on three processes, from "nodes hold shares" to the outcome.
 
 The processes are joined by the nodes' own mesh: mutual TLS 1.3 on loopback. A run includes the
-exchange of fresh keys. Latency is the median of REPEATS after a warm-up, at the slowest member.
+exchange of fresh keys. "ring/4" and "ring/5" are the last three of four and five nodes, the others
+dead: they fold first. Latency is the median of REPEATS after a warm-up, at the slowest member.
 Tickets, stores and the control port are not in it; `bench api` measures a query with all of them.
 """
 
@@ -32,6 +33,7 @@ from workers.mpc.engines.ring import RingOutcome, run_ring
 from workers.mpc.engines.shamir import BitPool, ShamirOutcome, make_bits, run_shamir
 from workers.mpc.fixed import decode, encode
 from workers.mpc.mesh import Mesh, Peer
+from workers.mpc.transport import Roles
 from workers.mpc.workloads import Workload, all_workloads, wave
 
 MEMBERS = 3
@@ -45,20 +47,25 @@ Run = tuple[float, float, AnyOutcome]
 SHAMIR_WORKLOADS = ("W1/b1/accurate", "W1/b1/3-segment", "W2/b1", "W4", "W5/1e5/integer", "W6")
 
 
+# What folding could slow down: few values, many, large ones.
+FOLDED_WORKLOADS = ("W1/b1/3-segment", "W2/b1000", "W3/b128", "W5/1e6/integer")
+
+
 class Members:
     """Three processes joined by the mesh, each computing with its shares of a workload."""
 
     def __init__(self, workload: Workload, *, repeats: int = REPEATS, engine: str = "ring") -> None:
         context = multiprocessing.get_context("fork")
-        keys = [Ed25519PrivateKey.generate() for _ in range(MEMBERS)]
-        listeners = [socket.create_server(("127.0.0.1", 0)) for _ in range(MEMBERS)]
+        n = int(engine.partition("/")[2] or MEMBERS)
+        keys = [Ed25519PrivateKey.generate() for _ in range(n)]
+        listeners = [socket.create_server(("127.0.0.1", 0)) for _ in range(n)]
         addresses = [listener.getsockname() for listener in listeners]
         held = {
-            slot: [_held_by_node(item, engine) for item in items]
+            slot: [_held_by_node(item, engine, n) for item in items]
             for slot, items in workload.values.items()
         }
         self._pipes, self._processes = [], []
-        for me in range(MEMBERS):
+        for me in range(n - MEMBERS, n):
             shares = {slot: [item[me] for item in items] for slot, items in held.items()}
             here, there = context.Pipe()
             process = context.Process(
@@ -96,9 +103,10 @@ def _member(
     pems = [identity.certificate_pem(key, f"bench-{i}") for i, key in enumerate(keys)]
     peers = [
         Peer(i, addresses[i], identity.certificate_der(pems[i], sign_key=wire.public_hex(keys[i])))
-        for i in range(MEMBERS)
+        for i in range(len(keys))
         if i != me
     ]
+    computing = tuple(range(len(keys)))[-MEMBERS:]
     mesh = Mesh(
         me=me,
         listener=listeners[me],
@@ -108,11 +116,11 @@ def _member(
     )
     mesh.start()
     end = time.monotonic() + TIMEOUT_S
-    while len(mesh.peers_up()) < len(peers):
+    while not set(computing) <= {me, *mesh.peers_up()}:
         if time.monotonic() > end:
             raise TimeoutError("the members did not find each other")
         threading.Event().wait(0.01)
-    run_once = _run_ring if engine == "ring" else _run_shamir
+    run_once = _run_shamir if engine == "shamir" else _run_ring
     runs: list[Run] = []
     for run in range(1 + repeats):
         known = runs[-1][2] if runs else None
@@ -122,17 +130,24 @@ def _member(
     mesh.close()
 
 
-def _held_by_node(item: Any, engine: str) -> list[Any]:
+def _held_by_node(item: Any, engine: str, n: int) -> list[Any]:
     if engine == "shamir":
         return shamir_shares.split(item, n=MEMBERS, t=1)
-    words = dict(enumerate(replicated.split(item, os.urandom(32), os.urandom(32))))
-    return [[words[j] for j in replicated.held_by(me)] for me in range(MEMBERS)]
+    words = dict(enumerate(replicated.split(item, *(os.urandom(32) for _ in range(n - 1)))))
+    return [{j: words[j] for j in replicated.held_by(me, n)} for me in range(n)]
 
 
 def _run_ring(mesh: Mesh, run: int, workload: Workload, shares: Any, known: Any) -> Run:
-    session = mesh.open(run.to_bytes(16), deadline=time.monotonic() + TIMEOUT_S)
+    computing = tuple(range(mesh.n))[-MEMBERS:]
+    sid, deadline = run.to_bytes(16), time.monotonic() + TIMEOUT_S
+    session = mesh.open(sid, deadline=deadline, members=computing)
+    transport = session if mesh.n == MEMBERS else Roles(session, computing)
     start = time.perf_counter()
-    outcome = run_ring(workload.circuit, shares, workload.params, session)
+    pairs: Any = {
+        slot: [tuple(replicated.fold(mesh.me, item, computing, mesh.n)) for item in items]
+        for slot, items in shares.items()
+    }
+    outcome = run_ring(workload.circuit, pairs, workload.params, transport)
     elapsed_ms = (time.perf_counter() - start) * 1e3
     session.close()
     return elapsed_ms, 0.0, outcome
@@ -253,6 +268,9 @@ def run() -> Iterator[dict[str, Any]]:
         *scoring_rounds(),
     ):
         yield from _measured(name, workload, "ring")
+    for engine in ("ring/4", "ring/5"):
+        for name in FOLDED_WORKLOADS:
+            yield from _measured(name, workloads[name], engine)
     for name in SHAMIR_WORKLOADS:
         yield from _measured(name, workloads[name], "shamir")
     yield from shamir_stock.run()

@@ -4,7 +4,8 @@ Every node dials every other one. A dialled connection only sends, an accepted o
 so that no TLS object is ever used by two threads at once. Who a peer is follows from its
 certificate, never from what it says.
 
-Frames are those of workers/mpc/inbound.py. A session is one attempt of one job. Messages that come
+Frames are those of workers/mpc/inbound.py. A session is one attempt of one job, or one question
+that a node asks another outside jobs. Messages that come
 before this node knows the job wait, within bounds; those of a finished session are dropped. When a
 connection ends, every session that its node is in ends with PeerLost at once; others go on.
 """
@@ -12,13 +13,14 @@ connection ends, every session that its node is in ends with PeerLost at once; o
 from __future__ import annotations
 
 import logging
+import os
 import select
 import socket
 import ssl
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -39,6 +41,9 @@ EARLY_BYTES_MAX = 64 << 20  # per peer
 EARLY_SESSIONS_MAX = 256
 EARLY_TTL_S = 120.0
 CLOSED_MAX = 10_000
+
+ASK_SEQ = 0xFFFFFFFE
+QUESTIONS_MAX = 16
 
 log = logging.getLogger("flai.mesh")
 
@@ -87,6 +92,9 @@ class Mesh:
         self._changed = threading.Condition(threading.RLock())
         self._handshakes = threading.BoundedSemaphore(HANDSHAKES_MAX)
         self._stopping = threading.Event()
+        # what answers a question, (who asks, bytes) -> bytes; set by the node before `start`
+        self.answer: Callable[[int, bytes], bytes] | None = None
+        self._questions = threading.BoundedSemaphore(QUESTIONS_MAX)
         pinned = "".join(ssl.DER_cert_to_PEM_cert(p.certificate) for p in peers)
         self._server = mutual_context(ssl.PROTOCOL_TLS_SERVER, certificate, private_key, pinned)
         self._server.num_tickets = 0
@@ -116,6 +124,17 @@ class Mesh:
         """The peers that are connected both ways."""
         with self._changed:
             return [p for p, link in self._links.items() if link.outgoing and link.incoming]
+
+    def wait_for(self, count: int, *, seconds: float, least: int) -> None:
+        """Until so many peers are connected; after a second, `least` will do."""
+        began = time.monotonic()
+        with self._changed:
+            while (up := len(self.peers_up())) < count:
+                spent = time.monotonic() - began
+                left = (1.0 if up >= least else seconds) - spent
+                if left <= 0:
+                    return
+                self._changed.wait(left)
 
     def open(
         self, sid: bytes, *, deadline: float, members: Collection[int] | None = None
@@ -150,6 +169,15 @@ class Mesh:
             self.forget(sid)
             raise
         return session
+
+    def ask(self, to: int, question: bytes, *, deadline: float) -> bytes:
+        """Another node's answer to a question outside jobs. Raises: TransportError."""
+        session = self.open(os.urandom(16), deadline=deadline, members=(self.me, to))
+        try:
+            session.send(to, ASK_SEQ, question)
+            return bytes(session.recv(to, 0))
+        finally:
+            session.close()
 
     def refuse(self, sid: bytes, reason: str, *, members: Collection[int] | None = None) -> None:
         """This node will not take part in that attempt: spare the others the wait."""
@@ -294,6 +322,11 @@ class Mesh:
         link.redial.set()
 
     def _deliver(self, frm: int, sid: bytes, seq: int, data: bytes | bytearray) -> None:
+        if seq == ASK_SEQ:
+            if self.answer is not None and self._questions.acquire(blocking=False):
+                arguments = (frm, sid, bytes(data), self.answer)
+                threading.Thread(target=self._reply, args=arguments, daemon=True).start()
+            return
         with self._changed:
             session = self._sessions.get(sid)
             if session is None:
@@ -311,6 +344,16 @@ class Mesh:
             session.fail(PeerAborted(frm, data[:100].decode("ascii", "replace")))
         else:
             session.put(frm, seq, data)
+
+    def _reply(
+        self, to: int, sid: bytes, question: bytes, answer: Callable[[int, bytes], bytes]
+    ) -> None:
+        try:
+            self.send_frame(to, sid, 0, answer(to, question))
+        except Exception as error:  # whoever asked nonsense hears nothing, and waits in vain
+            log.warning("no answer", extra={"peer": to, "kind": type(error).__name__})
+        finally:
+            self._questions.release()
 
     def _begin_early(self, sid: bytes) -> Session:
         old = time.monotonic() - EARLY_TTL_S

@@ -1,10 +1,11 @@
-"""python -m workers.node --home DIR [init … | claim --party PID | answered | forget-log]
+"""python -m workers.node --home DIR [init … | claim --party PID | answered | recover | forget-log]
 
 init      make keys and descriptor (idempotent); prints the fingerprint
 claim     prints {"fingerprint", "signature"}: proves to the platform which party runs this node
 answered  prints how many rows each model was asked about, by UTC day, one JSON line each
 forget-log  the node cosigns another log from then on, or the same one from another beginning:
           for a platform whose database was restored, once all operators have agreed to it
+recover   fills the empty store of a stopped node from the others that run; one JSON line
 (none)    run: one JSON line {"ready": true, …} on stdout once it listens
 
 Exit 3 with one line on stderr when something is wrong.
@@ -35,6 +36,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     claim.add_argument("--party", required=True, metavar="PID")
     commands.add_parser("answered", help="rows that each model was asked about, by day")
     commands.add_parser("forget-log", help="cosign from another beginning; operators agree on it")
+    commands.add_parser("recover", help="fill a lost store from the other nodes")
     return parser.parse_args(arguments)
 
 
@@ -107,6 +109,10 @@ def main(arguments: list[str] | None = None) -> int:
         elif options.command == "answered":
             for line in answered(home):
                 print_line(line)
+        elif options.command == "recover":
+            from workers.node import daemon
+
+            print_line({"recovered": True, "models": daemon.recover(home)})
         else:
             from workers.node import daemon
 

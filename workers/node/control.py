@@ -28,7 +28,7 @@ from workers.node.jobs import Jobs
 from workers.node.shares import Shares
 
 UPLOAD_BYTES_MAX = 32 << 20
-COMMIT_BYTES_MAX = 256 << 10
+COMMIT_BYTES_MAX = 1 << 20
 JOB_THREADS = 32
 SHARE_THREADS = 2
 SHARES_WAITING_MAX = 64
@@ -156,7 +156,8 @@ class Control:
         body = await _body(request, COMMIT_BYTES_MAX)
 
         def run() -> Any:
-            return self._jobs.commit(job_id, _fields(_parse(body), "receipts")["receipts"])
+            asked = _fields(_parse(body), "receipts", optional=("descriptor",))
+            return self._jobs.commit(job_id, asked["receipts"], asked.get("descriptor"))
 
         return JSONResponse(await self.share_pool.run(run))
 

@@ -17,12 +17,16 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from workers.node import home as homes
-from workers.node.errors import StartError
+from workers.node.errors import NodeError, StartError
+
+if TYPE_CHECKING:
+    from workers.mpc.mesh import Mesh
 
 PURGE_EVERY_S = 300
+RECOVER_WAIT_S = 5.0
 STOP_TIMEOUT_S = 3
 KEEP_ALIVE_S = 60
 HANDSHAKE_S = 5.0
@@ -61,33 +65,28 @@ def run(home: Path) -> None:
     # heavy imports only after what can be refused has been refused
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    from apps.protocol import identity
-    from workers.mpc.mesh import Mesh, Peer
     from workers.node.control import Control
+    from workers.node.copies import Copies
     from workers.node.heads import Heads
     from workers.node.jobs import Jobs
     from workers.node.shares import Shares
     from workers.node.store import Store
 
     store = Store(home / "store.sqlite", node.store_key)
-    mesh = Mesh(
-        me=node.index,
-        listener=mesh_socket,
-        peers=[
-            Peer(
-                index=d["index"],
-                address=homes.address(d["mesh"]),
-                certificate=identity.certificate_der(d["tls_cert"], sign_key=d["sign_key"]),
-            )
-            for d in peers.nodes
-            if d["index"] != node.index
-        ],
-        certificate=node.certificate,
-        private_key=identity.private_pem(node.sign_key),
-    )
+    mesh = _mesh(node, peers, mesh_socket)
+    copies = Copies(node=node, n=len(peers.nodes), store=store, mesh=mesh)
+    mesh.answer = copies.answer
     mesh.start()
     shares = Shares(node=node, peers=peers, store=store)
-    jobs = Jobs(node=node, peers=peers, limits=limits, store=store, shares=shares, mesh=mesh)
+    jobs = Jobs(
+        node=node,
+        peers=peers,
+        limits=limits,
+        store=store,
+        shares=shares,
+        mesh=mesh,
+        copies=copies,
+    )
     control = Control(node=node, shares=shares, jobs=jobs, heads=Heads(node=node, store=store))
     stopping = threading.Event()
     threading.Thread(target=_purge, args=(store, stopping), name="purge", daemon=True).start()
@@ -101,6 +100,54 @@ def run(home: Path) -> None:
         control.refusal_pool.close()
         log.info("stopped")
         lock.close()
+
+
+def recover(home: Path) -> list[str]:
+    """Fill the empty store of a stopped node from the others; the models that it has again.
+
+    Raises: StartError.
+    """
+    log_as_json()
+    node = homes.load(home)
+    lock = homes.lock(home)
+    peers = homes.load_peers(node)
+    from workers.node.copies import Copies, sources_needed
+    from workers.node.store import Store
+
+    n = len(peers.nodes)
+    mesh = _mesh(node, peers, listen(node.mesh, "mesh"))
+    store = Store(home / "store.sqlite", node.store_key)
+    mesh.start()
+    try:
+        mesh.wait_for(n - 1, seconds=RECOVER_WAIT_S, least=sources_needed(n))
+        return Copies(node=node, n=n, store=store, mesh=mesh).recover()
+    except NodeError as error:
+        raise StartError(f"{home} cannot be recovered: {error.text}") from None
+    finally:
+        mesh.close()
+        store.close()
+        lock.close()
+
+
+def _mesh(node: homes.Node, peers: homes.Peers, sock: socket.socket) -> Mesh:
+    from apps.protocol import identity
+    from workers.mpc.mesh import Mesh, Peer
+
+    return Mesh(
+        me=node.index,
+        listener=sock,
+        peers=[
+            Peer(
+                index=d["index"],
+                address=homes.address(d["mesh"]),
+                certificate=identity.certificate_der(d["tls_cert"], sign_key=d["sign_key"]),
+            )
+            for d in peers.nodes
+            if d["index"] != node.index
+        ],
+        certificate=node.certificate,
+        private_key=identity.private_pem(node.sign_key),
+    )
 
 
 def _serve(application: Any, sock: socket.socket, node: homes.Node, peers: homes.Peers) -> None:

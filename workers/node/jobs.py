@@ -30,6 +30,7 @@ from workers.node.computation import (
     is_query,
     session_id,
 )
+from workers.node.copies import Copies
 from workers.node.errors import Conflict, Malformed, NodeError, Refused, Unavailable
 from workers.node.home import Limits, Node, Peers
 from workers.node.shares import Shares
@@ -96,6 +97,7 @@ class Jobs:
         store: Store,
         shares: Shares,
         mesh: Mesh,
+        copies: Copies,
     ) -> None:
         self._node = node
         self._peers = peers
@@ -103,6 +105,7 @@ class Jobs:
         self._store = store
         self._shares = shares
         self._mesh = mesh
+        self._copies = copies
         self._computation = Computation(node=node, peers=peers, store=store, mesh=mesh)
         self._fingerprint = node.fingerprint
         self._lock = threading.Lock()
@@ -245,11 +248,18 @@ class Jobs:
         self._check(descriptor, signature)
         self._tell(descriptor, "busy")
 
-    def commit(self, job_id: str, signed: Any) -> dict[str, Any]:
+    def commit(self, job_id: str, signed: Any, descriptor: Any = None) -> dict[str, Any]:
         """Make a staged result permanent, given agreeing receipts of all members. Idempotent.
 
-        Raises: Conflict("unknown_job"), Refused.
+        A node that was not there, or whose result is that of another attempt, is shown the job's
+        descriptor as well: it gets its part from the others.
+        Raises: Conflict("unknown_job"), Malformed, Refused, Unavailable.
         """
+        stored = self._store.job(job_id)
+        if stored is not None and stored.state == "done":
+            return {"committed": True, "model": stored.record["model"]}
+        if descriptor is not None and (stored is None or not self._is_among(stored, signed)):
+            return self._adopt(job_id, signed, descriptor)
         with self._lock:
             stored = self._store.job(job_id)
             if stored is None:
@@ -257,12 +267,67 @@ class Jobs:
             record = stored.record
             if stored.state != "done":
                 self._check_receipts(stored, signed)
-                binding = self._store.binding(stored.scope)
-                if binding is None or binding.job_id not in (None, job_id):
-                    raise Refused("already_completed", "Another job has completed this round.")
+                self._check_open(stored.scope, stored.digest, job_id)
                 self._store.commit(job_id, share_ids=record["share_ids"])
                 log.info("committed", extra={"job": job_id})
         return {"committed": True, "model": record["model"]}
+
+    def _adopt(self, job_id: str, signed: Any, descriptor: Any) -> dict[str, Any]:
+        """Keep what all members of a job signed for, with this node's words from their stores."""
+        try:
+            jobs.check_job(descriptor)
+            if descriptor["nodes"] != list(self._peers.fingerprints):
+                raise Refused("wrong_nodes", "The job is for another set of nodes.")
+            keys = self._peers.sign_keys(jobs.members_of(descriptor))
+            receipts = jobs.check_receipts(signed, sign_keys=keys, nodes=self._peers.fingerprints)
+        except jobs.JobError as error:
+            raise Refused(error.code, error.text) from None
+        first, sharing = receipts[0], jobs.job_digest(descriptor)
+        if (first["job_id"], first["descriptor"]) != (job_id, sharing) or is_query(descriptor):
+            raise Refused("bad_receipt", "The receipts are about another job.")
+        scope, digest, model = descriptor["scope"], jobs.scope_digest(descriptor), first["model"]
+        self._check_open(scope, digest, job_id)
+        result = words = None
+        if model is not None:
+            hashes = {j: value for r in receipts for j, value in r["result"].items()}
+            result, words = self._copies.fetch(model, sharing, hashes)
+        share_ids = [share_id for listed in descriptor["inputs"].values() for share_id in listed]
+        with self._lock:
+            if any(running.scope == scope for running in self._running.values()):
+                raise Conflict("busy", "An attempt is still running.", retryable=True)
+            self._check_open(scope, digest, job_id)
+            self._store.adopt(
+                StoredJob(
+                    job_id=job_id,
+                    scope=scope,
+                    attempt=descriptor["attempt"],
+                    digest=digest,
+                    state="done",
+                    record={"answer": None, "share_ids": share_ids, "model": model},
+                ),
+                share_ids=share_ids,
+                expires_at=int(time.time()),
+                model=model,
+                result=result,
+                words=words,
+            )
+        log.info("adopted", extra={"job": job_id})
+        return {"committed": True, "model": model}
+
+    def _check_open(self, scope: str, digest: str, job_id: str) -> None:
+        """The scope is that job's, as far as this node knows of it. Raises: Refused."""
+        binding = self._store.binding(scope)
+        if binding is not None and binding.digest != digest:
+            raise Refused("scope_bound", "This round is bound to another descriptor.")
+        if binding is not None and binding.job_id not in (None, job_id):
+            raise Refused("already_completed", "Another job has completed this round.")
+
+    def _is_among(self, stored: StoredJob, signed: Any) -> bool:
+        """Are these the receipts of the result that is staged here?"""
+        mine = stored.record["answer"]["receipt"]
+        return isinstance(signed, list) and any(
+            isinstance(item, dict) and item.get("receipt") == mine for item in signed
+        )
 
     def state(self, job_id: str) -> dict[str, Any]:
         """{"state", "answer"} of a job, and the code of its failure."""
@@ -323,7 +388,9 @@ class Jobs:
                 self._mesh.refuse(
                     session_id(job), "already_completed", members=jobs.members_of(job)
                 )
-            answer: dict[str, Any] = stored.record["answer"]
+            answer: dict[str, Any] | None = stored.record["answer"]
+            if answer is None:
+                raise Refused("already_completed", "The others have completed this round.")
             return answer
         return None
 

@@ -15,7 +15,7 @@ import os
 import sqlite3
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -275,15 +275,7 @@ class Store:
             self._put_job(db, job)
             if model is not None:
                 db.execute("DELETE FROM models WHERE model = ? AND committed = 0", (model,))
-                db.execute(
-                    "INSERT INTO models VALUES (?, ?, 0, ?, ?)",
-                    (
-                        model,
-                        job.job_id,
-                        self._seal("models", model, "body", _json(result)),
-                        self._seal("models", model, "words", _pack(words)),
-                    ),
-                )
+                self._put_model(db, job.job_id, model, result, words, committed=False)
 
     def commit(self, job_id: str, *, share_ids: list[str]) -> None:
         """Make a staged job permanent and its inputs used up, all at once."""
@@ -292,6 +284,29 @@ class Store:
             db.execute("UPDATE models SET committed = 1 WHERE job_id = ?", (job_id,))
             self._models.clear()
             self._complete(db, job_id, share_ids)
+        self._empty_log()
+
+    def adopt(
+        self,
+        job: StoredJob,
+        *,
+        share_ids: list[str],
+        expires_at: int,
+        model: str | None = None,
+        result: dict[str, Any] | None = None,
+        words: tuple[Words, ...] | None = None,
+    ) -> None:
+        """Keep what others have committed, as if this node had been there: all at once."""
+        with self._transaction() as db:
+            db.execute(
+                "INSERT OR IGNORE INTO scopes (scope, digest, expires_at) VALUES (?, ?, ?)",
+                (job.scope, job.digest, expires_at),
+            )
+            self._put_job(db, job)
+            if model is not None:
+                db.execute("DELETE FROM models WHERE model = ?", (model,))
+                self._put_model(db, job.job_id, model, result, words, committed=True)
+            self._complete(db, job.job_id, share_ids)
         self._empty_log()
 
     def finish(self, job: StoredJob, *, share_ids: list[str]) -> None:
@@ -341,6 +356,50 @@ class Store:
             db.execute("DELETE FROM meta WHERE name = ?", (name,))
         return note
 
+    # ---- giving and taking over what nodes have done ------------------------------------------
+
+    def marks(self) -> dict[str, Any]:
+        """What has been done here and may not be done again, and which results are kept."""
+        with self._lock:
+            scopes = self._db.execute(
+                "SELECT scope, digest, job_id, expires_at, attempts FROM scopes ORDER BY scope"
+            ).fetchall()
+            models = self._db.execute(
+                "SELECT model, job_id FROM models WHERE committed = 1 ORDER BY model"
+            ).fetchall()
+        return {
+            "scopes": [list(row) for row in scopes],
+            "answered": [[r.model, r.day, r.rows] for r in self.answered()],
+            "models": [list(row) for row in models],
+        }
+
+    @property
+    def is_empty(self) -> bool:
+        tables = ("shares", "scopes", "jobs", "models", "answered")
+        with self._lock:
+            found = [self._db.execute(f"SELECT 1 FROM {t} LIMIT 1").fetchone() for t in tables]
+        return not any(found)
+
+    def restore(self, marks: dict[str, Any], models: Mapping[str, tuple[str, StoredModel]]) -> None:
+        """Fill an empty store, all at once; `models` gives job id, ticket and words of each."""
+        with self._transaction() as db:
+            db.executemany("INSERT INTO scopes VALUES (?, ?, ?, ?, ?)", marks["scopes"])
+            db.executemany("INSERT INTO answered VALUES (?, ?, ?)", marks["answered"])
+            scope_of = {job_id: (scope, digest) for scope, digest, job_id, *_ in marks["scopes"]}
+            for model, (job_id, held) in models.items():
+                scope, digest = scope_of.get(job_id, ("", ""))
+                record = {"answer": None, "share_ids": [], "model": model}
+                done = StoredJob(
+                    job_id=job_id,
+                    scope=scope,
+                    attempt=1,
+                    digest=digest,
+                    state="done",
+                    record=record,
+                )
+                self._put_job(db, done)
+                self._put_model(db, job_id, model, held.ticket, held.words, committed=True)
+
     def purge(self, *, now: int) -> None:
         """Forget what has expired: its tickets would be refused anyway.
 
@@ -376,6 +435,22 @@ class Store:
         db.execute(
             "INSERT OR REPLACE INTO jobs VALUES (?, ?, ?, ?, ?, ?)",
             (job.job_id, job.scope, job.attempt, job.digest, job.state, body),
+        )
+
+    def _put_model(
+        self,
+        db: sqlite3.Connection,
+        job_id: str,
+        model: str,
+        result: dict[str, Any] | None,
+        words: tuple[Words, ...] | None,
+        *,
+        committed: bool,
+    ) -> None:
+        body = self._seal("models", model, "body", _json(result))
+        sealed = self._seal("models", model, "words", _pack(words))
+        db.execute(
+            "INSERT INTO models VALUES (?, ?, ?, ?, ?)", (model, job_id, committed, body, sealed)
         )
 
     def _complete(self, db: sqlite3.Connection, job_id: str, share_ids: list[str]) -> None:

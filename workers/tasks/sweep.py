@@ -74,6 +74,10 @@ def run_jobs(now: datetime) -> None:
         current_app.send_task("flai.run_queries", [str(version_id)])
 
 
+def catch_up(now: datetime) -> None:
+    nodes.jobs_catch_up(now=now)
+
+
 def govern(now: datetime) -> None:
     executing.sweep_due(now=now)
 
@@ -112,6 +116,7 @@ PARTS: list[Callable[[datetime], None]] = [
     deliver_shares,
     deliver_webhooks,
     run_jobs,
+    catch_up,
     govern,
     fund,
     reject_versions,

@@ -1,0 +1,55 @@
+"""Who takes part in an attempt of a job on four or five nodes: three compute, the others that are
+there keep what comes of it. On three nodes all take part, and a job names nobody."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from apps.compute import control
+from apps.compute.models import Job, JobState
+from apps.compute.selectors import members_by_fingerprint
+from apps.protocol.tickets import TRIO
+
+NAMES = ("computing", "holding")
+
+
+def group_choose(job: Job) -> dict[str, list[int]]:
+    """What this attempt's descriptor says of its members; jobs take turns on the nodes.
+
+    A first attempt goes by what has been seen lately; a later one asks every node. A query takes
+    three nodes that have its model. Raises: control.Retryable("nodes_short").
+    """
+    members = members_by_fingerprint(job.descriptor["nodes"])
+    if len(members) == TRIO:
+        return {}
+    up = control.there(members, ask=job.attempt > 1)
+    lacking = nodes_behind(job.descriptor["model"])
+    able = [i for i, m in enumerate(members) if up[i] and m.fingerprint not in lacking]
+    if len(able) < TRIO:
+        raise control.Retryable(
+            "nodes_short", f"{len(able)} of {len(members)} nodes can do this now; three must."
+        )
+    turn = (int(job.job_id[:8], 16) + job.attempt) % len(able)
+    computing = sorted((able[turn:] + able[:turn])[:TRIO])
+    holding = [] if job.kind == "query" else [i for i in able if i not in computing]
+    return dict(zip(NAMES, (computing, holding), strict=True))
+
+
+def group_any(nodes: list[str]) -> dict[str, list[int]]:
+    """A group of the right form, to check a descriptor that has none yet."""
+    return {} if len(nodes) == TRIO else {"computing": list(range(TRIO)), "holding": []}
+
+
+def enough(up: list[bool]) -> bool:
+    """Whether these nodes can do a job: all of three, any three of more."""
+    return sum(up) >= TRIO
+
+
+def nodes_behind(model: str | None) -> set[str]:
+    """The fingerprints of nodes that do not have this model yet."""
+    if model is None:
+        return set()
+    rows: list[Any] = list(
+        Job.objects.filter(model=model, state=JobState.DONE).values_list("behind", flat=True)
+    )
+    return {fingerprint for behind in rows for fingerprint in behind}

@@ -1,0 +1,96 @@
+"""The site on five nodes, of which two are always dead, and never the same two for long."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from apps.compute.models import Job
+from apps.compute.services import jobs_catch_up
+from apps.core.clock import now
+from apps.listings.epochs import epoch_settle
+from apps.subdaos.models import Epoch
+from apps.training.models import Round
+from apps.wallets.invariants import violations
+from tests.listings.test_auditing import audit, claimed, errors, failed, leaves, said
+from tests.support.market import Market, drain, drain_until
+from tests.support.nodes import NodeSet, cosigned_anew
+from workers.mpc import sealing
+
+ROWS = np.array([[0.5, -1.0], [2.0, 0.25]])
+
+
+@pytest.fixture
+def market(transactional_db, settings, tmp_path):
+    nodes = NodeSet(tmp_path / "nodes", n=5)
+    nodes.start()
+    yield Market(nodes, settings, tmp_path)
+    nodes.stop()
+    assert {k: v for k, v in violations().items() if v} == {}
+
+
+def back(market: Market, *indices: int) -> None:
+    """Started again, and shown all that was committed without them."""
+    market.nodes.start(*indices)
+    jobs_catch_up(now=now())
+    behind = {fp for job in Job.objects.all() for fp in job.behind}
+    assert not behind & {market.nodes.fingerprints[i] for i in indices}
+
+
+def buy(market: Market, listing) -> tuple[np.ndarray, set[int]]:
+    """The logits of a paid query, and which nodes computed them."""
+    upload = market.row(listing, ROWS)
+    query = market.ask(listing, upload)
+    drain_until(lambda: type(query).objects.get(pk=query.pk).state == "settled")
+    query.refresh_from_db()
+    computing = query.job.descriptor["computing"]
+    blobs = [entry["blob"] for entry in query.outputs]
+    values, f = sealing.open_outputs(
+        blobs, upload["ticket"], market.buyer.reply, computing=computing
+    )
+    return values / 2**f, set(computing)
+
+
+def test_a_model_is_made_bought_and_kept_while_two_of_five_are_dead(market: Market) -> None:
+    nodes = market.nodes
+    held = market.whitelist()
+    nodes.kill(4)
+    market.normalise(held)
+    drain_until(lambda: Round.objects.get(pk=held.pk).phase == "updates")
+    back(market, 4)
+
+    nodes.kill(0)
+    market.share_updates(held)  # node 0 gets these with no job: it comes back too late
+    nodes.kill(3)
+    drain_until(lambda: Round.objects.get(pk=held.pk).phase == "done")
+    held.refresh_from_db()
+    job = held.round_job
+    assert set(job.descriptor["computing"]) == {1, 2, 4} and job.descriptor["holding"] == []
+    assert set(job.behind) == {nodes.fingerprints[0], nodes.fingerprints[3]}
+    listing = market.accept(held)
+    market.fund()
+    wanted = market.oracle(held, ROWS)
+    logits, computing = buy(market, listing)
+    assert computing == {1, 2, 4}
+    np.testing.assert_allclose(logits, wanted, atol=0.01)
+    claimed(market, 0)  # that node has done nothing yet
+
+    back(market, 0, 3)
+    nodes.kill(1)
+    nodes.kill(2)
+    logits, computing = buy(market, listing)
+    assert computing == {0, 3, 4}
+    np.testing.assert_allclose(logits, wanted, atol=0.01)
+    nodes.start(1, 2)
+    drain()
+
+    # the nodes that answered are paid, and whoever audits the log finds it all in order
+    epoch = Epoch.objects.get(dao=market.dao, closed_at=None)
+    assert epoch_settle(epoch_id=epoch.id, now=epoch.ends_at)
+    settled = [r["body"] for r in leaves() if r["type"] == "listings.epoch_settled"]
+    # three a query, of as many as the epochs have that are over by now
+    assert sum(int(count) for body in settled for count in body["jobs"].values()) in (3, 6)
+    assert errors(leaves()) == ""
+    cosigned_anew(nodes)
+    report = audit(market)
+    assert failed(report) == [], said(report)

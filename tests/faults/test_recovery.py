@@ -1,0 +1,105 @@
+"""A node that lost its store: words and marks come from the others, its own word from nobody."""
+
+import json
+import subprocess
+
+import numpy as np
+import pytest
+
+from tests.faults.test_more_nodes import ROW, TRUTH, ask, group
+from tests.support.nodes import Buyer, NodeSet, Round, node_command
+from workers.node.copies import merged
+from workers.node.home import load
+from workers.node.store import Store
+
+
+@pytest.fixture(params=[3, 5])
+def nodes(tmp_path, request):
+    nodes = NodeSet(tmp_path, n=request.param)
+    nodes.start()
+    yield nodes
+    nodes.stop()
+
+
+def recover(nodes, i):
+    return subprocess.run(
+        node_command(nodes.homes[i], "recover"), capture_output=True, text=True, timeout=60
+    )
+
+
+def named(nodes, computing, holding=()):
+    return group(computing, holding) if nodes.n > 3 else {}
+
+
+def words_of(nodes, i, model):
+    store = Store(nodes.homes[i] / "store.sqlite", load(nodes.homes[i]).store_key)
+    try:
+        return store.model(model).words, store.marks()
+    finally:
+        store.close()
+
+
+def test_a_wiped_node_is_filled_from_the_others_and_forgets_nothing(nodes):
+    first, rest = (0, 1, 2), list(range(3, nodes.n))
+    r = Round(nodes).put()
+    made = nodes.ask(r.job(**named(nodes, first, rest)))
+    model = nodes.commit(made)[0].json()["model"]
+    buyer = Buyer(nodes, model)
+    query = buyer.query(ROW)
+    asked = buyer.job(query, **named(nodes, first))
+    assert [a.status_code for a in nodes.ask(asked, uploads=[query])] == [200] * 3
+
+    nodes.kill(2)
+    before, marks = words_of(nodes, 2, model)
+    assert recover(nodes, 2).returncode == 3  # it has a store
+    for file in nodes.homes[2].glob("store.sqlite*"):
+        file.unlink()
+    if rest:  # one that was asked nothing may be away too
+        nodes.kill(4)
+    done = recover(nodes, 2)
+    assert json.loads(done.stdout) == {"recovered": True, "models": [model]}, done.stderr
+    after, again = words_of(nodes, 2, model)
+    for one, two in zip(before, after, strict=True):
+        np.testing.assert_array_equal(one, two)
+    assert again == marks
+    nodes.start(2, *rest[1:])
+
+    last = tuple(range(nodes.n))[-3:]
+    assert abs(ask_any(nodes, model, last) - TRUTH) < 0.3
+    # what only the wiped node of these three had seen is still over
+    other = asked | {"job_id": "cd" * 16, **named(nodes, last)}
+    codes = {a.json()["code"] for a in nodes.ask(other, uploads=[query])}
+    assert "already_completed" in codes or "scope_bound" in codes
+    shorter = r.job(**named(nodes, last)) | {"job_id": "ce" * 16}
+    nodes.put(*r.uploads["update"], *r.uploads["holdout"])
+    codes = {a.json()["code"] for a in nodes.ask(shorter)}
+    assert "already_completed" in codes
+
+
+def ask_any(nodes, model, computing):
+    if nodes.n > 3:
+        return ask(nodes, model, computing)
+    buyer = Buyer(nodes, model)
+    query = buyer.query(ROW)
+    return buyer.open(query, nodes.ask(buyer.job(query), uploads=[query]))[0]
+
+
+def test_too_few_others_recover_nothing(nodes):
+    away = [0] if nodes.n == 3 else [0, 1]
+    nodes.kill(2)
+    for i in away:
+        nodes.kill(i)
+    done = recover(nodes, 2)
+    assert done.returncode == 3 and "must" in done.stderr and not done.stdout
+    nodes.start(2, *away)
+
+
+def test_marks_of_several_nodes_add_up():
+    one = {"scopes": [["a", "d", None, 5, 1], ["b", "d", "j", 5, 2]], "answered": [["m", 1, 4]]}
+    two = {"scopes": [["a", "d", "k", 5, 3], ["c", "d", None, 5, 1]], "answered": [["m", 1, 6]]}
+    both = {
+        "scopes": [["a", "d", "k", 5, 3], ["b", "d", "j", 5, 2], ["c", "d", None, 5, 1]],
+        "answered": [["m", 1, 6]],
+    }
+    assert merged([one, two]) == both
+    assert sorted(merged([two, one])["scopes"]) == both["scopes"]

@@ -1,0 +1,187 @@
+"""What a node that was away, or lost its store, gets from the others: its words of what they have
+committed, and the marks of what has been done.
+
+Of n words a node may have all but its own, so any other one may hand it the rest, whoever asks for
+it and when. A node is given words over the mesh only, by the certificate that it shows there; never
+its own word; never of what is not committed. It checks each word against the hash that the job's
+members signed, whose salt comes with it, and takes the result's ticket only as two tell it alike.
+
+A store that was lost had marks: scopes that are bound or completed, rows that were answered. Any
+three that computed with this node have them too, but perhaps only two others that are up now. So
+it asks n − 2 others at least, of three both: among so many is one of every three that it was in.
+What two hold alike of each word counts; of three nodes one holds it alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import struct
+import time
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from apps.protocol import wire
+from workers.mpc.fixed import from_bytes, to_bytes
+from workers.mpc.replicated import held_by
+from workers.mpc.sealing import Words
+from workers.mpc.transport import TransportError
+from workers.node.errors import Conflict, Unavailable
+from workers.node.home import Node
+from workers.node.store import Store, StoredModel
+
+if TYPE_CHECKING:
+    from workers.mpc.mesh import Mesh
+
+ANSWER_S = 20.0
+TOLD_BY = 2  # nodes that must tell a result's ticket alike
+
+_SIZE = struct.Struct("<I")
+
+
+class Copies:
+    """One node's giving and taking of committed results."""
+
+    def __init__(self, *, node: Node, n: int, store: Store, mesh: Mesh) -> None:
+        self._node = node
+        self._n = n
+        self._store = store
+        self._mesh = mesh
+
+    def answer(self, asker: int, request: bytes) -> bytes:
+        """What that node may have of the model it names; nothing where we do not have it."""
+        asked = json.loads(request)
+        if asked.get("marks"):
+            return wire.canonical(self._store.marks())
+        model = self._store.model(str(asked["model"]))
+        if model is None or asked["sharing"] not in (None, model.ticket.get("sharing")):
+            return b""
+        held = dict(zip(held_by(self._node.index, self._n), model.words, strict=True))
+        given = {j: word for j, word in held.items() if j != asker}
+        salts = {str(j): model.ticket["salts"][str(j)] for j in given}
+        head = wire.canonical({"ticket": {**model.ticket, "salts": salts}, "words": list(given)})
+        return _SIZE.pack(len(head)) + head + b"".join(map(to_bytes, given.values()))
+
+    def fetch(
+        self, model: str, sharing: str, hashes: Mapping[str, str]
+    ) -> tuple[dict[str, Any], tuple[Words, ...]]:
+        """(ticket, words) of a model, from the others; `hashes` are those that its makers signed.
+
+        Raises: Unavailable("no_copy") when those who are there do not have all of it.
+        """
+        wanted = held_by(self._node.index, self._n)
+        words: dict[int, Words] = {}
+        salts: dict[str, str] = {}
+        tickets: list[dict[str, Any]] = []
+        for peer in self._mesh.peers_up():
+            try:
+                ticket, theirs = _read(self._ask(peer, {"model": model, "sharing": sharing}))
+            except (TransportError, ValueError, KeyError, TypeError, struct.error):
+                continue
+            for j, word in theirs.items():
+                salt = str(ticket["salts"].get(str(j), ""))
+                if j in wanted and _hash(salt, word) == hashes.get(str(j)):
+                    words[j], salts[str(j)] = word, salt
+            tickets.append({**ticket, "salts": {}})
+            told = [t for t in tickets if tickets.count(t) >= TOLD_BY]
+            if told and len(words) == len(wanted):
+                shape = told[0]["shape"]
+                return told[0] | {"salts": salts}, tuple(words[j].reshape(shape) for j in wanted)
+        raise Unavailable("no_copy", "The nodes that are there do not have all of that result.")
+
+    def recover(self) -> list[str]:
+        """Fill this node's empty store from the others; returns the models that it has again.
+
+        Raises: Unavailable("too_few_peers", "no_copy"), Conflict("not_empty").
+        """
+        if not self._store.is_empty:
+            raise Conflict("not_empty", "This node has a store: move it away to recover another.")
+        told = {}
+        for peer in self._mesh.peers_up():
+            with contextlib.suppress(TransportError, ValueError):
+                told[peer] = json.loads(self._ask(peer, {"marks": True}))
+        if len(told) < sources_needed(self._n):
+            raise Unavailable(
+                "too_few_peers", f"{len(told)} other nodes answer, {sources_needed(self._n)} must."
+            )
+        jobs = {model: job_id for marks in told.values() for model, job_id in marks["models"]}
+        models = {model: (job_id, self._copy(model)) for model, job_id in jobs.items()}
+        self._store.restore(merged(list(told.values())), models)
+        return sorted(models)
+
+    def _copy(self, model: str) -> StoredModel:
+        """A model of which each word is told alike by all but one of those who hold it, two at
+        least where there are two. Raises: Unavailable("no_copy")."""
+        wanted = held_by(self._node.index, self._n)
+        told: dict[tuple[str, int], list[tuple[str, Words]]] = {}
+        tickets: dict[str, list[dict[str, Any]]] = {}
+        for peer in self._mesh.peers_up():
+            try:
+                ticket, theirs = _read(self._ask(peer, {"model": model, "sharing": None}))
+            except (TransportError, ValueError, KeyError, TypeError, struct.error):
+                continue
+            sharing = str(ticket.get("sharing"))
+            tickets.setdefault(sharing, []).append(ticket)
+            for j, word in theirs.items():
+                told.setdefault((sharing, j), []).append((ticket["salts"].get(str(j)), word))
+        least = min(TOLD_BY, self._n - 2)
+        for sharing, given in tickets.items():
+            reports = {j: told.get((sharing, j), []) for j in wanted}
+            bare = [{**ticket, "salts": {}} for ticket in given]
+            if len(given) < TOLD_BY or any(ticket != bare[0] for ticket in bare):
+                continue
+            if all(len(r) >= least and _alike(r) for r in reports.values()):
+                salts = {str(j): r[0][0] for j, r in reports.items()}
+                words = tuple(r[0][1].reshape(bare[0]["shape"]) for r in reports.values())
+                return StoredModel(ticket=bare[0] | {"salts": salts}, words=words)
+        raise Unavailable("no_copy", f"The others do not hold model {model} alike.")
+
+    def _ask(self, peer: int, content: dict[str, Any]) -> bytes:
+        return self._mesh.ask(peer, wire.canonical(content), deadline=time.monotonic() + ANSWER_S)
+
+
+def sources_needed(n: int) -> int:
+    """How many others must tell what has been done."""
+    return max(2, n - 2)
+
+
+def merged(told: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """What any of them has marked; of a scope first what was completed, of counts the highest."""
+    scopes: dict[str, list[Any]] = {}
+    answered: dict[tuple[str, int], int] = {}
+    for marks in told:
+        for scope, digest, job_id, expires_at, attempts in marks["scopes"]:
+            known = scopes.get(scope)
+            if known is None or (known[2] is None and job_id is not None):
+                known = scopes[scope] = [scope, digest, job_id, expires_at, attempts]
+            known[4] = max(known[4], attempts)
+        for model, day, rows in marks["answered"]:
+            answered[model, day] = max(rows, answered.get((model, day), 0))
+    return {
+        "scopes": list(scopes.values()),
+        "answered": [[*key, rows] for key, rows in answered.items()],
+    }
+
+
+def _alike(reports: Sequence[tuple[str, Words]]) -> bool:
+    salt, word = reports[0]
+    return all(s == salt and np.array_equal(w, word) for s, w in reports)
+
+
+def _hash(salt: str, word: Words) -> str:
+    return hashlib.sha256(wire.unhex(salt) + to_bytes(word)).hexdigest()
+
+
+def _read(data: bytes) -> tuple[dict[str, Any], dict[int, Words]]:
+    """Raises: ValueError, KeyError, TypeError, struct.error for what is no answer."""
+    (size,) = _SIZE.unpack_from(data)
+    head = json.loads(data[_SIZE.size : _SIZE.size + size])
+    body, ticket = from_bytes(data[_SIZE.size + size :]), head["ticket"]
+    count = int(np.prod(ticket["shape"]))
+    indices = [int(j) for j in head["words"]]
+    if not isinstance(ticket["salts"], dict) or body.size != count * len(indices):
+        raise ValueError("a copy has the wrong size")
+    return ticket, dict(zip(indices, body.reshape(len(indices), count), strict=True))
