@@ -33,9 +33,13 @@ VOTE, PROPOSE = "governance.vote", "governance.propose"
 SWAP, ADD, REMOVE = "exchange.swap", "exchange.add", "exchange.remove"
 REWARD = "exchange.reward"
 BIND, REVOKE = "keys.bind", "keys.revoke"
-# Transfers out of a wallet that the session or API key authorises even where a key is bound:
-# their amount and payee are bounded by what they are for. Every other one needs the signature.
-SESSION_KINDS = ("listings.query", "rfms.pledge")
+# Transfers out of a wallet that the session or API key authorises even where a key is bound, with
+# their phase and the account that they go to, whose own rules bind them from there on. Every other
+# one needs the signature.
+SESSION_KINDS = {
+    "listings.query": ("pend", "main", "revenue"),
+    "rfms.pledge": ("single", "main", "escrow"),
+}
 # Transfers that are part of something larger: its leaf has the signature (a swap), or the vote (a
 # slashing), and the replay compares the transfers with it.
 LEAF_KINDS = (SWAP, ADD, REMOVE, "exchange.earned", "exchange.slash")
@@ -138,12 +142,14 @@ def signers(purpose: str, bound: Collection[str]) -> frozenset[str]:
     return frozenset(bound) if AGENT in bound else frozenset()
 
 
-def needs_signature(kind: str, purpose: str) -> bool:
-    """Does a debit of this kind on an account of this purpose need the wallet key, once bound?
+def needs_signature(kind: str, phase: str, purpose: str, to_purpose: str) -> bool:
+    """Does a transfer between accounts of these purposes need the debited wallet's key, once bound?
 
     What is held, escrowed or issued moves by the rules of whoever holds it, not by its owner's.
     """
-    return purpose in WALLET_PURPOSES and kind not in (*SESSION_KINDS, *LEAF_KINDS)
+    if kind in LEAF_KINDS or SESSION_KINDS.get(kind) == (phase, purpose, to_purpose):
+        return False
+    return purpose in WALLET_PURPOSES
 
 
 # -- payloads: what of an action is signed. A memo is a private note and not part of it.

@@ -239,7 +239,8 @@ def test_a_server_that_acts_for_a_keyed_party_is_found(ada, bob, key, tampering)
         for said in forged:
             leg = ledger.Leg(mine, theirs, 5, "wallets.send", said=said)
             ledger.post([leg], now=at(2))
-        ledger.post([ledger.Leg(mine, theirs, 5, "subdaos.whatever")], now=at(2))
+        for kind in ("subdaos.whatever", *consent.SESSION_KINDS):  # to another than these go to
+            ledger.post([ledger.Leg(mine, theirs, 5, kind)], now=at(2))
         vote = {"proposal": "p", "voter": ada.pid, "support": "for", "weight": "1"}
         log.append("governance.proposal", _proposal(), now=at(2))
         log.append("governance.snapshot", {"proposal": "p", "at": 0, "total": "9", "holders": 1},
@@ -252,7 +253,7 @@ def test_a_server_that_acts_for_a_keyed_party_is_found(ada, bob, key, tampering)
         log.append("accounts.key_revoked", body | {"public_key": wire.public_hex(key)}, now=at(2))
     errors = replay(leaves()).findings.unsigned
     named = [int(error.split(":")[0].removeprefix("leaf ")) for error in errors]
-    assert named == [*range(honest, honest + 7), honest + 9, honest + 10, honest + 11]
+    assert named == [*range(honest, honest + 9), honest + 11, honest + 12, honest + 13]
     assert PartyKey.objects.get(party=ada, active=True).public_key == wire.public_hex(key)
 
 

@@ -85,16 +85,17 @@ class Keyring:
         self._signed(party, pid, kind, payload, body, at, {WALLET})
 
     def transfer(self, body: Mapping[str, Any], at: int) -> None:
-        """A debit of a wallet: signed where its owner has a key, unless it is of SESSION_KINDS."""
+        """A debit of a wallet: signed where its owner has a key, unless as in SESSION_KINDS."""
         pid, purpose, asset = body["debit"].split("/", 2)
         kind, signed = body["kind"], body.get("signed") is not None
         if not signed and pid not in self.parties:
             return  # has no key at all, as most
         if body["phase"] not in ("single", "pend"):
             return  # resolves a hold that was one of the others
-        if not signed and not (self.keyed(pid) and consent.needs_signature(kind, purpose)):
-            return
         to, amount = body["credit"].split("/", 2), int(body["amount_micro"])
+        needed = consent.needs_signature(kind, body["phase"], purpose, to[1])
+        if not signed and not (needed and self.keyed(pid)):
+            return
         payloads = {
             consent.SEND: lambda: consent.send_payload(to=to[0], asset=asset, amount_micro=amount),
             consent.STAKE: lambda: consent.stake_payload(

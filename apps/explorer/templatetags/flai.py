@@ -13,7 +13,7 @@ from django.conf import settings
 from django.forms import BoundField
 from django.urls import reverse
 from django.utils.dateparse import parse_datetime
-from django.utils.html import escape, format_html, format_html_join
+from django.utils.html import format_html, format_html_join
 from django.utils.safestring import mark_safe
 
 from apps.core import clock
@@ -283,7 +283,7 @@ def with_places(text: str) -> str:
         url = f"{reverse('explorer:search')}?q={found[0]}"
         parts.append(format_html('{}<a href="{}">{}</a>', text[at : found.start()], url, found[0]))
         at = found.end()
-    return mark_safe("".join(parts) + escape(text[at:]))
+    return format_html_join("", "{}", ((part,) for part in (*parts, text[at:])))
 
 
 @register.filter
