@@ -51,6 +51,7 @@ def _on_own_stack(folder: Path) -> Iterator[dict[str, Any]]:
     web, *nodes = free_ports(7)
     ports = Ports(web=web, control=tuple(nodes[:3]), mesh=tuple(nodes[3:]))
     home = Home(folder / "flai")
+    home.prepare()
     for index in range(len(ports.control)):  # nodes that answer more than a day's rows
         home.node(index).mkdir(parents=True)
         (home.node(index) / "policy.json").write_text(json.dumps(LIMITS))
