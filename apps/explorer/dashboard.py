@@ -27,7 +27,7 @@ from apps.listings.claims import claimable
 from apps.listings.models import Query
 from apps.listings.pricing import price_micro
 from apps.rfms.models import Pledge, Rfm
-from apps.training.models import Member, Phase, Submission
+from apps.training.models import GIVEN_UP, Member, Phase, Submission
 from apps.wallets.models import Account, Transfer
 
 SHOWN = 8
@@ -128,11 +128,11 @@ def _rounds(party: Party, since: datetime) -> list[Any]:
 
     def sent(stage: str) -> Exists:
         shares = Submission.objects.filter(round=OuterRef("round"), party=party, stage=stage)
-        return Exists(shares.exclude(state=Submission.State.REFUSED))
+        return Exists(shares.exclude(state__in=GIVEN_UP))
 
     rows = Member.objects.filter(Q(round__closed_at=None) | Q(round__closed_at__gt=since))
     return list(
-        rows.filter(party=party)
+        rows.filter(party=party, left_phase="")
         .select_related("round__dao")
         .annotate(sent_sums=sent("moments"), sent_update=sent("round"))
         .order_by("-round__opened_at")[:SHOWN]
@@ -151,7 +151,7 @@ def _rounds_waiting(members: list[Any]) -> Iterator[Item]:
                 f"Round {held.number} of {held.dao.name}",
                 _to("round", held.id),
                 f"It waits for your agent to send the {what}",
-                held.expires_at,
+                held.due_at or held.expires_at,
                 "See the round",
             )
 

@@ -12,6 +12,7 @@ from apps.compute.models import Receipt
 from apps.explorer.formatting import SCORING_NAMES
 from apps.explorer.page import show
 from apps.training.models import Member, Round, Score, Submission
+from apps.training.selectors import awaited
 
 PHASES = [
     ("moments", "Sum up", "Each site shares the sums of its columns."),
@@ -54,6 +55,7 @@ def round_page(request: HttpRequest, round_id: UUID) -> HttpResponse:
         phases=_strip(held.phase),
         sites=_sites(held, scores),
         has_scores=bool(scores),
+        waits_for=[member.party.name for member in awaited(held)],
         scoring=SCORING_NAMES[held.scoring],
         scoring_text=SCORING_TEXT[held.scoring],
         version=version,
@@ -79,7 +81,8 @@ def _strip(phase: str) -> list[dict[str, str]]:
 
 def _sites(held: Round, scores: dict[Any, int]) -> list[dict[str, Any]]:
     sent: dict[Any, dict[str, Submission]] = defaultdict(dict)
-    for row in Submission.objects.filter(round=held).defer("upload", "ticket", "acks"):
+    shares = Submission.objects.filter(round=held).defer("upload", "ticket", "acks")
+    for row in shares.order_by("created_at"):
         sent[row.party_id][row.stage] = row
     rows = [
         {

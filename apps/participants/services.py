@@ -193,7 +193,7 @@ def remove(
 ) -> list[Application]:
     """Inner writer: these members are on no later round's roster. Points and past pay are theirs.
 
-    A round that is open keeps its roster, which all its tickets carry, until its deadline. Raises
+    A round that is open keeps them, unless they are late: its tickets carry its roster. Raises
     Conflict unless each of them is a member.
     """
     require_transaction("participants.remove")

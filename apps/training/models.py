@@ -35,7 +35,9 @@ TRANSITIONS: dict[str, frozenset[str]] = {
 class Round(BaseModel):
     """One round of a SubDAO: normalisation, updates, then scoring and aggregation as one job.
 
-    `roster` is what every ticket's roster hash stands for; `rows` maps each validator's key to the
+    `roster` is what every ticket's roster hash stands for now: members who are late leave it
+    (`Member.left_phase`), and nobody joins. `due_at` is until when this phase waits for members;
+    None while it waits for nodes only. `rows` maps each validator's key to the
     holdout rows it announced; `extras` are the parameters that only circuits of its model class
     have; `normalisation` holds the public mean and standard deviation of each
     feature as integers with 20 fractional bits.
@@ -63,6 +65,7 @@ class Round(BaseModel):
     progress = models.JSONField(default=list)
     reason = models.TextField(blank=True)
     opened_at = models.DateTimeField()
+    due_at = models.DateTimeField(null=True)
     expires_at = models.DateTimeField()
     closed_at = models.DateTimeField(null=True)
 
@@ -95,12 +98,16 @@ class Round(BaseModel):
 
 
 class Member(BaseModel):
-    """One line of a round's roster, tied to the party behind it. A round has its own, for ever."""
+    """One line of the roster that a round was opened with, tied to the party behind it.
+
+    A round has its own, for ever; `left_phase` names the phase that went on without this one.
+    """
 
     round = models.ForeignKey(Round, models.PROTECT, related_name="members")
     party = models.ForeignKey("accounts.Party", models.PROTECT, related_name="+")
     role = models.CharField(max_length=9)
     key = models.CharField(max_length=64)
+    left_phase = models.CharField(max_length=12, choices=Phase, blank=True)
 
     class Meta:
         ordering = ["role", "key"]
@@ -120,6 +127,7 @@ class Submission(BaseModel):
         RECEIVED = "received"
         DELIVERED = "delivered"
         REFUSED = "refused"
+        REPLACED = "replaced"  # signed for a roster that has lost a member since
 
     round = models.ForeignKey(Round, models.PROTECT, related_name="submissions")
     stage = models.CharField(max_length=8)
@@ -139,7 +147,7 @@ class Submission(BaseModel):
         constraints = [
             models.UniqueConstraint(
                 fields=["round", "stage", "slot", "party"],
-                condition=~Q(state="refused"),
+                condition=~Q(state__in=["refused", "replaced"]),
                 name="training_one_share_per_slot",
             )
         ]
@@ -152,6 +160,10 @@ class Submission(BaseModel):
 
     def __str__(self) -> str:
         return f"{self.slot} {self.share_id}"
+
+
+# Shares in these states fill no slot.
+GIVEN_UP = (Submission.State.REFUSED, Submission.State.REPLACED)
 
 
 class Score(BaseModel):

@@ -31,6 +31,7 @@ from apps.training.events import VersionRejected
 from apps.training.evidence import evidence_of
 from apps.training.models import Member, ModelVersion, Phase, Round, Score, ScoringWork
 from apps.training.services import (
+    awaits_members,
     lock_round,
     note,
     note_once,
@@ -190,11 +191,12 @@ def _record_moments(held: Round, job: Job, now: datetime) -> None:
         now=now,
     )
     note(held, "The nodes have opened the sums over all sites; no site's own are known.", now)
+    awaits_members(held, now)
     updates_if_ready(held, now)
 
 
 def _record_round(held: Round, job: Job, now: datetime) -> None:
-    members = list(Member.objects.filter(round=held).select_related("party"))
+    members = list(Member.objects.filter(round=held, left_phase="").select_related("party"))
     custodians = [m for m in members if m.role == "custodian"]
     validators = [m for m in members if m.role == "validator"]
     phi = dict(zip([m.party_id for m in custodians], job.openings["phi_milli"], strict=True))

@@ -13,6 +13,7 @@ from apps.compute.selectors import job_json
 from apps.core.errors import NotFound
 from apps.subdaos.models import Dao
 from apps.training.models import (
+    GIVEN_UP,
     OPEN_PHASES,
     Member,
     ModelVersion,
@@ -28,6 +29,13 @@ Json = dict[str, Any]
 
 def rounds(dao: Dao) -> QuerySet[Round]:
     return Round.objects.filter(dao=dao).select_related("dao").order_by("-number")
+
+
+def rounds_of(party: Party) -> QuerySet[Round]:
+    """The open rounds that this party is a member of, and was not left out of."""
+    mine = Member.objects.filter(party=party, left_phase="")
+    found = Round.objects.filter(phase__in=OPEN_PHASES, pk__in=mine.values("round"))
+    return found.select_related("dao").order_by("expires_at", "id")
 
 
 def round_get(round_id: Any) -> Round:
@@ -83,12 +91,33 @@ def party_json(party: Party) -> Json:
 def round_brief(held: Round) -> Json:
     return {
         "id": str(held.id),
+        "dao": held.dao.slug,
         "number": held.number,
         "phase": held.phase,
         "stage": held.stage,
         "opened_at": held.opened_at.isoformat(),
         "closed_at": held.closed_at.isoformat() if held.closed_at else None,
     }
+
+
+def awaited(held: Round) -> list[Member]:
+    """The members for whose part this phase waits: sums and numbers of rows, then updates and
+    holdouts. None of those whose share is on its way to the nodes."""
+    members = held.members.filter(left_phase="").select_related("party")
+    members = members.order_by("role", "party__name")
+    if held.phase not in (Phase.MOMENTS, Phase.NORMALISING, Phase.UPDATES):
+        return []
+    sent = set(
+        held.submissions.filter(stage=held.stage)
+        .exclude(state__in=GIVEN_UP)
+        .values_list("party_id", flat=True)
+    )
+    if held.phase == Phase.UPDATES:
+        return [m for m in members if m.party_id not in sent]
+    silent = [m for m in members if m.role == "validator" and m.key not in held.rows]
+    if held.phase == Phase.NORMALISING:
+        return silent if held.normalisation is not None else []
+    return [m for m in members if m.role == "custodian" and m.party_id not in sent] + silent
 
 
 def round_json(held: Round) -> Json:
@@ -102,7 +131,6 @@ def round_json(held: Round) -> Json:
     job = held.round_job or held.moments_job
     return {
         **round_brief(held),
-        "dao": held.dao.slug,
         "roster": held.roster,
         "roster_hash": held.roster_hash,
         "nodes": [node.descriptor for node in _nodes(held)],
@@ -130,6 +158,12 @@ def round_json(held: Round) -> Json:
         "evidence": version.evidence if version else None,
         "version": version_json(version) if version else None,
         "reason": held.reason or None,
+        "left_out": [
+            {"party": party_json(member.party), "phase": member.left_phase}
+            for member in held.members.exclude(left_phase="").select_related("party")
+        ],
+        "waits_for": [party_json(member.party) for member in awaited(held)],
+        "waits_until": held.due_at.isoformat() if held.due_at else None,
         "expires_at": held.expires_at.isoformat(),
         "progress": held.progress,
         "job": job_json(job),

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import logging
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -16,7 +15,6 @@ from apps.core.clock import unix_ms
 from apps.core.errors import Conflict, DomainError, NotFound
 from apps.core.events import emit
 from apps.core.live import changed
-from apps.core.sweeping import each
 from apps.core.transactions import durable, require_transaction
 from apps.participants.selectors import roster as participants_roster
 from apps.protocol import tickets
@@ -37,11 +35,8 @@ from apps.training.models import (
 from apps.training.tickets import stage_ticket
 from apps.wallets import log
 
-logger = logging.getLogger(__name__)
 ROUND_S = 3600
 OVER = "The round is over."
-# Phases that wait for members; a computing round ends by its job.
-WAITING_PHASES = (Phase.MOMENTS, Phase.NORMALISING, Phase.UPDATES)
 
 
 # Opening
@@ -98,6 +93,7 @@ def round_open(*, dao: Dao, now: datetime) -> Round:
         members=[{"key": p.public_key, "role": p.role, "name": p.party.name} for p in people],
     )
     opened.roster_hash = tickets.check_roster(opened.roster)
+    awaits_members(opened, now)
     counts = {role: sum(p.role == role for p in people) for role in tickets.ROLES}
     note(
         opened,
@@ -133,10 +129,7 @@ def why_not(dao: Dao) -> str | None:
     if ModelVersion.objects.filter(dao=dao, status=ModelVersion.Status.PROPOSED).exists():
         return "A model version is still being voted on."
     people = participants_roster(dao)
-    for role, least in (
-        ("custodian", max(int(dao.params["min_custodians"]), tickets.MIN_CUSTODIANS)),
-        ("validator", max(int(dao.params["min_validators"]), 1)),
-    ):
+    for role, least in minima(dao):
         have = sum(person.role == role for person in people)
         if have < least:
             return f"The roster has {have} {role}s, at least {least} are needed."
@@ -147,6 +140,14 @@ def why_not(dao: Dao) -> str | None:
             f"has {have}; vote for another scoring (subdaos.set_scoring)."
         )
     return None
+
+
+def minima(dao: Dao) -> tuple[tuple[str, int], ...]:
+    """(role, least number of members) that a round of this SubDAO needs."""
+    return (
+        ("custodian", max(int(dao.params["min_custodians"]), tickets.MIN_CUSTODIANS)),
+        ("validator", max(int(dao.params["min_validators"]), 1)),
+    )
 
 
 # Going on
@@ -185,6 +186,7 @@ def updates_if_ready(held: Round, now: datetime) -> None:
         note(held, f"Waiting for the number of holdout rows of {', '.join(silent)}.", now)
         return
     phase_to(held, Phase.UPDATES)
+    awaits_members(held, now)
     note(held, "Mean and variance are known; custodians train, validators share holdouts.", now)
 
 
@@ -213,34 +215,17 @@ def round_close(held: Round, phase: Phase, *, reason: str, now: datetime) -> Non
     emit(RoundClosed(round_id=str(held.id), dao_id=str(held.dao_id)), now=now)
 
 
-def rounds_expire(*, now: datetime, limit: int = 20) -> int:
-    """Fail rounds that ran out of time while waiting for shares; says whose are missing."""
-    due = Round.objects.filter(phase__in=WAITING_PHASES, expires_at__lte=now).order_by("expires_at")
-    return each(
-        due,
-        lambda round_id: _expire(round_id, now),
-        now=now,
-        limit=limit,
-        log=logger,
-        what="expiry of round",
-    )
-
-
-def _expire(round_id: Any, now: datetime) -> bool:
-    with durable():
-        held = lock_round(round_id)
-        if held.phase not in WAITING_PHASES:
-            return False
-        round_fail(held, reason=_missing(held), now=now)
-        held.save()
-    return True
+def awaits_members(held: Round, now: datetime) -> None:
+    """From now on this phase waits for its members, for half of the time that the round has."""
+    held.due_at = now + (held.expires_at - now) / 2
 
 
 def phase_to(held: Round, phase: Phase) -> None:
-    """Move by the TRANSITIONS table. Raises DomainError for any other step."""
+    """Move by the TRANSITIONS table; waits for no member there (yet). Raises DomainError for any
+    other step."""
     if phase not in TRANSITIONS[held.phase]:
         raise Conflict("wrong_phase", f"A round cannot go from {held.phase} to {phase}.")
-    held.phase = phase
+    held.phase, held.due_at = phase, None
     changed(f"round:{held.id}")
 
 
@@ -268,25 +253,3 @@ def note_once(held: Round, text: str, now: datetime) -> None:
     """A note that repeats nothing: a phase says the same thing once, however often it happens."""
     if not any((e["phase"], e["text"]) == (held.phase, text) for e in held.progress):
         note(held, text, now)
-
-
-def _missing(held: Round) -> str:
-    there = set(
-        held.submissions.filter(stage=held.stage, state=Submission.State.DELIVERED).values_list(
-            "slot", "party__slug"
-        )
-    )
-    keys = dict(Member.objects.filter(round=held).values_list("key", "party__slug"))
-    lacking = sorted(
-        {
-            keys[key]
-            for slot, spec in round_ticket(held)["slots"].items()
-            for key in spec["shapes"]
-            if (slot, keys[key]) not in there
-        }
-    )
-    return (
-        f"The round expired without the shares of {', '.join(lacking)}."
-        if lacking
-        else ("The round expired.")
-    )

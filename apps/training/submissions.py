@@ -20,7 +20,7 @@ from apps.core.transactions import durable
 from apps.core.wake import wake
 from apps.protocol import tickets
 from apps.protocol.circuits import CIRCUITS, CLASSES, BadParams
-from apps.training.models import Member, Phase, Round, Submission
+from apps.training.models import GIVEN_UP, Member, Phase, Round, Submission
 from apps.training.services import lock_round, note, phase_to, round_ticket, updates_if_ready
 from apps.training.tickets import COMMON, MIN_CELL, Mismatch, compare
 from apps.wallets import log
@@ -72,7 +72,7 @@ def share_submit(
                 party.id,
                 ticket.id,
             )
-            if same and earlier.state != Submission.State.REFUSED:
+            if same and earlier.state not in GIVEN_UP:
                 return earlier, False
             raise share_id_taken()
         if held.phase not in (Phase.MOMENTS, Phase.UPDATES):
@@ -80,7 +80,7 @@ def share_submit(
         _compare(held, member, ticket)
         if (
             Submission.objects.filter(round=held, stage=held.stage, slot=ticket.slot, party=party)
-            .exclude(state=Submission.State.REFUSED)
+            .exclude(state__in=GIVEN_UP)
             .exists()
         ):
             raise Conflict("already_submitted", f"You have submitted your {ticket.slot} already.")
@@ -203,6 +203,8 @@ def _member(held: Round, party: Party) -> Member:
     member = Member.objects.filter(round=held, party=party).first()
     if member is None:
         raise Forbidden("not_on_roster", "You are not on the roster of this round.")
+    if member.left_phase:
+        raise Forbidden("left_out", "You were late, and the round went on without you.")
     return member
 
 

@@ -32,7 +32,7 @@ from apps.protocol.jobs import fingerprint
 from apps.protocol.normalise import public_constants
 from apps.training.tickets import stage_ticket
 from tests.support.nodes import NodeSet
-from workers.client import data, training
+from workers.client import data, joining, training
 from workers.client.agent import Agent
 from workers.client.api import Api, ClientError
 from workers.client.buyer import Buyer, sigmoid
@@ -476,10 +476,8 @@ def test_without_pinned_peers_nothing_is_sent(asked: Any) -> None:
     refused(asked, "peers_not_pinned")
 
 
-@pytest.mark.parametrize("swapped", [False, True])
-def test_a_roster_that_lost_a_member_needs_a_word_from_the_site(asked: Any, swapped: bool) -> None:
-    """The total without that one, taken from the total with it, would be that one's own sums."""
-    bridge, agent = asked
+def smaller(bridge: Bridge, agent: Agent, swapped: bool = False) -> dict[str, Any]:
+    """The roster without another site; or with a key in its place that the site has pinned too."""
     mine = agent.home.identity_hex()
     other = next(m for m in bridge.roster["members"] if m["key"] != mine)
     members = [m for m in bridge.roster["members"] if m is not other]
@@ -487,12 +485,46 @@ def test_a_roster_that_lost_a_member_needs_a_word_from_the_site(asked: Any, swap
         known = "ab" * 32
         agent.home.pin_peers([*agent.home.pinned_peers(), known])
         members.append({**other, "key": known})
-    roster = tickets.roster_of(round_id=bridge.round_id, members=members)
-    bridge.changes = {"roster": roster, "roster_hash": tickets.check_roster(roster)}
-    refused(asked, "roster_changed")
-    confirmed = Agent(agent.home, "custodian", say=str, api=bridge.api(), accept_roster=True)
-    # Confirmed, it goes on to what the nodes signed: sums over the roster as it was.
-    refused((bridge, confirmed), "not_receipted")
+    return tickets.roster_of(round_id=bridge.round_id, members=members)
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+def test_sums_of_a_later_round_that_lost_a_member_need_a_word_from_the_site(
+    asked: Any, swapped: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The total without that one, taken from the total with it, would be that one's own sums."""
+    bridge, agent = asked
+    for name, value in (
+        ("round_id", str(uuid.uuid4())),
+        ("stage", "moments"),
+        ("phase", "moments"),
+    ):
+        monkeypatch.setattr(bridge, name, value)
+    monkeypatch.setattr(bridge, "roster", smaller(bridge, agent, swapped))
+    where = {"subdao": SUBDAO, "round_id": bridge.round_id}
+    with pytest.raises(NotTrusted, match="has lost") as caught:
+        agent.normalise(**where)
+    assert caught.value.code == "roster_changed"
+    told = Agent(agent.home, "custodian", say=str, api=bridge.api(), accept_roster=True)
+    told.dry_run = True
+    assert told.normalise(**where) == {"dry_run": True}
+
+
+def test_within_a_round_members_only_leave_and_once_a_stage(
+    asked: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those present go on without who was late: the nodes compute one of the two rosters."""
+    bridge, agent = asked
+    whole, trial = bridge.roster, Agent(agent.home, "custodian", say=str, api=bridge.api())
+    trial.dry_run = True
+    where = {"subdao": SUBDAO, "round_id": bridge.round_id}
+    monkeypatch.setattr(bridge, "roster", smaller(bridge, agent))
+    assert trial.train(**where) == {"dry_run": True}
+    joining._note_roster(bridge.round(), "round", SUBDAO, agent.home)
+    assert trial.train(**where) == {"dry_run": True}
+    for roster in (whole, smaller(bridge, agent, swapped=True), smaller(bridge, agent)):
+        bridge.roster = roster
+        refused(asked, "roster_changed")
 
 
 def test_among_inventions_a_total_is_one_hospitals_own(
@@ -581,7 +613,7 @@ def test_sums_that_the_nodes_did_not_sign_for_are_refused(asked: Any, what: str)
         job["openings"]["sums"][1] = str(int(job["openings"]["sums"][1]) + (1 << 30))
     elif what == "receipts":
         job["receipts"][2] = job["receipts"][1]
-    elif what == "descriptor":  # sums over other sites than those of this round's roster
+    elif what == "descriptor":  # another roster than the one that the nodes signed for
         job["descriptor"]["roster"]["members"].pop()
     constants = public_constants(job["openings"]["sums"], len(bridge.spec["features"]))
     bridge.changes = {"job": None if what == "missing" else job, "normalisation": constants}

@@ -340,6 +340,38 @@ def test_a_round_is_bound_to_its_first_descriptor_and_completes_once(nodes, noth
     nothing_changes(nodes.ask(changed | {"attempt": 2}), "scope_bound", before=before)
 
 
+@pytest.mark.parametrize("first", ["whole", "smaller"])
+def test_a_round_is_scored_over_one_of_its_rosters_only(nodes, nothing_changes, first):
+    """Sub-roster re-scoring: those present have signed a smaller roster because one was late. The
+    server has both sets of shares, and computes both: the difference would show the late one."""
+    whole = Round(nodes)
+    smaller = copy.copy(whole)
+    smaller.custodians, smaller.weights = whole.custodians[1:], whole.weights[1:]
+    left = [m for m in whole.roster["members"] if m["key"] != wire.public_hex(whole.custodians[0])]
+    smaller.roster = tickets.roster_of(round_id=whole.id, members=left)
+    smaller.uploads = smaller.make_uploads()
+    whole.put(), smaller.put()
+    one, other = (whole, smaller) if first == "whole" else (smaller, whole)
+    job = one.job()
+    answers = nodes.ask(job)
+    assert [a.status_code for a in answers] == [200] * 3
+    before = stores(nodes)
+    nothing_changes(nodes.ask(other.job()), "scope_bound", before=before)
+    again = other.job(job_id=job["job_id"], attempt=2)
+    nothing_changes(nodes.ask(again), "job_id_taken", before=before)
+
+    assert [c.status_code for c in nodes.commit(answers)] == [200] * 3
+    before = stores(nodes)
+    nothing_changes(nodes.ask(other.job()), "scope_bound", before=before)
+    for home in nodes.homes:  # what was signed for the other roster can't be read there any more
+        db = sqlite3.connect(f"file:{home / 'store.sqlite'}?mode=ro", uri=True)
+        ids = [u["ticket"]["share_id"] for listed in other.uploads.values() for u in listed]
+        marks = ", ".join("?" * len(ids))
+        kept = f"SELECT count(*), count(words) FROM shares WHERE share_id IN ({marks})"
+        assert db.execute(kept, ids).fetchone() == (len(ids), 0)
+        db.close()
+
+
 def test_a_round_has_one_set_of_parameters(nodes, nothing_changes):
     r = Round(nodes)
     odd = nodes.upload(

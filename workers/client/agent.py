@@ -217,7 +217,14 @@ class Agent:
             joined.params[name] != n for name, n in extras_of(model, dao["params"]["label"]).items()
         ):
             raise NotTrusted("The round's classes are not the label's.", "bad_params")
-        check_normalisation(current, joined)
+        check_normalisation(
+            current,
+            joined,
+            subdao=subdao,
+            home=self.home,
+            accept_roster=self.accept_roster,
+            note=not self.dry_run,
+        )
         mean, std = training.constants(current["normalisation"])
         features = training.standardise(table.features, mean, std)
         if self.role == CUSTODIAN:

@@ -16,7 +16,7 @@ from typing import Any
 
 from apps.protocol import entitlements, revenue
 from apps.protocol.money import BPS, mul_div_floor
-from apps.protocol.tickets import TRIO
+from apps.protocol.tickets import MIN_CUSTODIANS, TRIO
 
 CURRENCY = "USDC"
 QUERY = "listings.query"
@@ -88,6 +88,16 @@ class Earnings:
 
     def round_opened(self, body: Body, at: int) -> None:
         self.opened[body["round"]] = body
+
+    def roster_reduced(self, body: Body, at: int) -> None:
+        """Members only leave, and enough stay that no sum is one site's own."""
+        opened = self.opened.get(body["round"])
+        if opened is None or not set(body["left"]) <= set(opened["members"]):
+            raise Finding(f"round {body['round']} leaves out others than its members")
+        stay = {pid: role for pid, role in opened["members"].items() if pid not in body["left"]}
+        if sum(role == "custodian" for role in stay.values()) < MIN_CUSTODIANS:
+            raise Finding(f"round {body['round']} goes on with fewer than {MIN_CUSTODIANS} sites")
+        self.opened[body["round"]] = {**opened, "members": stay, "roster": body["roster"]}
 
     def round_done(self, body: Body, at: int) -> None:
         name = (body["dao"], str(body["version"]))

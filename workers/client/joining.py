@@ -1,9 +1,13 @@
 """What a round must satisfy before a site shares anything with it.
 
 The server says which nodes compute, for whom, what and with which parameters; the site believes
-none of it. Nodes are pinned, the circuits are those of this release, the roster names this site and
-organisations that it pinned, and has lost none of them, the parameters fit its rows, and the
+none of it. Nodes are pinned, the circuits are those of this release and of the site's own list, the
+roster names this site and organisations that it pinned, the parameters fit its rows, and the
 normalisation is what the nodes signed for.
+
+Two totals whose rosters differ by one member show that member's sums. So the roster of a round's
+sums has lost nobody who was in those of an earlier round, unless the site says so. Within a round
+members may leave (they were late): nodes compute one of its rosters only, once.
 """
 
 from __future__ import annotations
@@ -24,6 +28,7 @@ Print = Callable[[str], None]
 
 MIN_CELL = 5
 MIN_SITES = 3
+ROSTERS_MAX = 2  # that a site signs in one stage: the first, and one without who was late
 
 CUSTODIAN, VALIDATOR = "custodian", "validator"
 MOMENTS, ROUND = "moments", "round"
@@ -61,8 +66,8 @@ def join(
 ) -> Joined:
     """What to share in this stage, once everything that the server says of the round holds.
 
-    Shows the roster, and (with `note`) notes it as the one of this SubDAO: later ones may add
-    members to it; without `accept_roster` they may not lose or swap any.
+    Shows the roster, and (with `note`) notes it. Without `accept_roster` the sums' roster may not
+    have lost or swapped a member since an earlier round.
     Raises: NotTrusted; ClientError("round_over"), ClientError("too_early").
     """
     if current["phase"] in ENDED:
@@ -70,9 +75,11 @@ def join(
     nodes = trusted_nodes(home, current["nodes"])
     release = check_release(current["circuits_hash"], nodes)
     custodians = _check_roster(current, home=home, role=role, say=say)
-    if not accept_roster:
-        _check_continuity(current["roster"], subdao, home)
+    _check_only_left(current, stage, home)
+    if stage == MOMENTS and not accept_roster:
+        _check_continuity(current["roster"], current["id"], subdao, home)
     circuit = CIRCUITS[MOMENTS_CIRCUIT if stage == MOMENTS else model.round_id]
+    _check_allowed(circuit, home)
     asked = current["ticket"]
     if asked is None:
         raise ClientError(
@@ -94,7 +101,7 @@ def join(
     if stage == ROUND:
         say(f"Contributions are scored by: {params['scoring']}.")
     if note:
-        _note_roster(current, subdao, home)
+        _note_roster(current, stage, subdao, home)
     return Joined(
         nodes=nodes,
         release=release,
@@ -154,25 +161,67 @@ def _check_peers(roster: Mapping[str, Any], home: Home) -> None:
         )
 
 
-def _check_continuity(roster: Mapping[str, Any], subdao: str, home: Home) -> None:
-    """Two totals over rosters that differ by one member show that member's own sums."""
-    before = home.journal.last("roster", subdao=subdao)
-    now = {m["key"] for m in roster["members"]}
-    lost = {} if before is None else {k: v for k, v in before["members"].items() if k not in now}
-    if lost:
+def _check_allowed(circuit: Circuit, home: Home) -> None:
+    """The site's own list of circuits, where agent.toml has one. Raises: NotTrusted."""
+    allowed = home.config.get("circuits")
+    if allowed is not None and circuit.id not in allowed:
         raise NotTrusted(
-            f"The roster of {subdao} has lost {', '.join(lost.values())} since this site last took "
-            "part: with both totals, what they shared shows. Ask why; if that is right, run the "
-            "same command with --accept-roster.",
+            f"agent.toml allows {', '.join(allowed) or 'no circuit'}, not {circuit.id}.",
+            "circuit_not_allowed",
+        )
+
+
+def _check_only_left(current: Mapping[str, Any], stage: str, home: Home) -> None:
+    """Since this site's last word in this round members have only left, once a stage at most."""
+    signed = [e for e in home.journal if (e["event"], e.get("round")) == ("roster", current["id"])]
+    here = {entry.get("hash") for entry in signed if entry.get("stage") == stage}
+    again = current["roster_hash"] in here
+    members = {m["key"] for m in current["roster"]["members"]}
+    grown = bool(signed) and not members <= set(signed[-1]["members"])
+    if grown or (not again and len(here) >= ROSTERS_MAX):
+        raise NotTrusted(
+            "The roster of this round has changed otherwise than by one loss of late members.",
             "roster_changed",
         )
 
 
-def _note_roster(current: Mapping[str, Any], subdao: str, home: Home) -> None:
-    members = {m["key"]: m["name"] for m in current["roster"]["members"]}
-    before = home.journal.last("roster", subdao=subdao)
-    if before is None or before["members"] != members:
-        home.journal.write("roster", subdao=subdao, round=current["id"], members=members)
+def _check_continuity(roster: Mapping[str, Any], round_id: str, subdao: str, home: Home) -> None:
+    """Two totals over rosters that differ by one member show that member's own sums."""
+    before = _summed_before(round_id, subdao, home)
+    now = {m["key"] for m in roster["members"]}
+    lost = sorted(name for key, name in before.items() if key not in now)
+    if lost:
+        raise NotTrusted(
+            f"The roster of {subdao} has lost {', '.join(lost)} since this site last took part: "
+            "with both totals, what they shared shows. Ask why; if that is right, run the same "
+            "command with --accept-roster.",
+            "roster_changed",
+        )
+
+
+def _summed_before(round_id: str, subdao: str, home: Home) -> dict[str, str]:
+    """{key: name} of the sums of the last other round that this site took part in; where it did
+    not hear which, of the largest roster that it signed there."""
+    rounds: dict[str, dict[str, str]] = {}
+    for entry in home.journal:
+        if entry.get("subdao") != subdao or entry.get("round") == round_id:
+            continue
+        if entry["event"] == "roster":
+            rounds.setdefault(entry["round"], entry["members"])
+        elif entry["event"] == "summed":
+            rounds[entry["round"]] = entry["members"]
+    return list(rounds.values())[-1] if rounds else {}
+
+
+def _note_roster(current: Mapping[str, Any], stage: str, subdao: str, home: Home) -> None:
+    about = {"round": current["id"], "stage": stage, "hash": current["roster_hash"]}
+    if home.journal.last("roster", **about) is None:
+        members = _names(current["roster"])
+        home.journal.write("roster", subdao=subdao, **about, members=members)
+
+
+def _names(roster: Mapping[str, Any]) -> dict[str, str]:
+    return {m["key"]: m["name"] for m in roster["members"]}
 
 
 def _check_params(
@@ -195,21 +244,37 @@ def _check_params(
         raise NotTrusted("The round's parameters do not fit this site's rows.", "bad_params")
 
 
-def check_normalisation(current: Mapping[str, Any], joined: Joined) -> None:
-    """The constants are those of the sums that the nodes signed for, over this very roster.
+def check_normalisation(
+    current: Mapping[str, Any],
+    joined: Joined,
+    *,
+    subdao: str,
+    home: Home,
+    accept_roster: bool = False,
+    note: bool = True,
+) -> None:
+    """The constants are those of sums that the nodes signed for, over this round's members.
 
-    With constants of its own choice for each site, a server could make φ and the metrics,
-    which are opened, tell of single columns. Raises: NotTrusted.
+    Who was late may have left since: the sums' roster has all members of the present one, and
+    perhaps more, all pinned. With constants of its own choice for each site, a server could make φ
+    and the metrics, which are opened, tell of single columns. Raises: NotTrusted.
     """
-    sums = receipted(
+    openings, summed = receipted(
         current.get("job"),
         circuit=MOMENTS_CIRCUIT,
         scope=f"{MOMENTS}:{current['id']}",
-        roster=current["roster"],
         nodes=joined.nodes,
-    )["sums"]
-    if current["normalisation"] != public_constants(sums, joined.params["features"]):
+    )
+    before = _names(summed)
+    if not set(_names(current["roster"])) <= set(before):
+        raise NotTrusted("The sums are of other members than this round's.", "wrong_normalisation")
+    _check_peers(summed, home)
+    if not accept_roster:
+        _check_continuity(summed, current["id"], subdao, home)
+    if current["normalisation"] != public_constants(openings["sums"], joined.params["features"]):
         raise NotTrusted(
             "The normalisation is not that of the sums which the nodes opened.",
             "wrong_normalisation",
         )
+    if note and home.journal.last("summed", round=current["id"]) is None:
+        home.journal.write("summed", subdao=subdao, round=current["id"], members=before)

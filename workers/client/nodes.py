@@ -120,27 +120,25 @@ def delivered(
 
 
 def receipted(
-    job: Any, *, circuit: str, scope: str, roster: Mapping[str, Any], nodes: Sequence[Any]
-) -> dict[str, Any]:
-    """What a job opened, if all nodes signed for it, over exactly this roster.
+    job: Any, *, circuit: str, scope: str, nodes: Sequence[Any]
+) -> tuple[dict[str, Any], Any]:
+    """(what a job opened, over which roster), if all nodes signed for it.
 
     The server shows openings; only the nodes' receipts make them true. Raises: NotTrusted.
     """
     try:
         receipts, descriptor = signed_for(job, nodes)
         openings, receipt = dict(job["openings"]), receipts[0]
-        same = (
-            (receipt["circuit"], receipt["scope"]) == (circuit, scope)
-            and receipt["openings"] == digest(OPENINGS_DOMAIN, openings)
-            and descriptor["roster"] == dict(roster)
-        )
+        same = (receipt["circuit"], receipt["scope"]) == (circuit, scope) and receipt[
+            "openings"
+        ] == digest(OPENINGS_DOMAIN, openings)
     except (JobError, KeyError, TypeError, ValueError):
         same = False
     if not same:
         raise NotTrusted(
             f"The nodes did not sign for what {circuit} is said to have opened.", "not_receipted"
         )
-    return openings
+    return openings, descriptor["roster"]
 
 
 def answered(

@@ -89,15 +89,29 @@ class Outbox:
         )
         return self._send(current["id"], stage, upload, joined.nodes)
 
+    def done(self, current: Mapping[str, Any], stage: str) -> dict[str, Any] | None:
+        """The journal's word that this step is done for the round's present roster, or None."""
+        begun = self._begun(current, stage)
+        return begun and self.home.journal.last("delivered", share_id=begun["share_id"])
+
+    def _begun(self, current: Mapping[str, Any], stage: str) -> dict[str, Any] | None:
+        """The share that was made for the present roster, unless it was refused: a share that a
+        node refused is never taken again, so another is made."""
+        about = {"round": current["id"], "stage": stage, "roster": current["roster_hash"]}
+        begun = self.home.journal.last("leaving", **about)
+        if begun and self.home.journal.last("refused", share_id=begun["share_id"]):
+            return None
+        return begun
+
     def resumed(self, current: Mapping[str, Any], stage: str) -> dict[str, Any] | None:
         """The end of this step, where an earlier run has come far enough."""
-        done = self.home.journal.last("delivered", round=current["id"], stage=stage)
+        begun = self._begun(current, stage)
+        if not begun:
+            return None
+        done = self.done(current, stage)
         if done:
             self.say(f"Already delivered for round {current['number']}.")
             return done
-        begun = self.home.journal.last("leaving", round=current["id"], stage=stage)
-        if not begun or self.home.journal.last("refused", share_id=begun["share_id"]):
-            return None  # a share that a node refused is never taken again: another is made
         # The same share again, not another: one site has one input, and nodes count uses.
         path = self.home.path / "uploads" / begun["upload"]
         upload = json.loads(path.read_text(encoding="utf-8"))
@@ -137,9 +151,11 @@ class Outbox:
 
         def taken() -> dict[str, Any] | None:
             answer = self.api.get(f"rounds/{round_id}/shares/{share_id}/")
-            if answer["state"] == "refused":
+            if answer["state"] in ("refused", "replaced"):
                 self.home.journal.write("refused", share_id=share_id, reason=answer["reason"])
-                raise ClientError(f"A node refused the share: {answer['reason']}", code="refused")
+                why = {"refused": "A node refused the share", "replaced": "The share was given up"}
+                text = f"{why[answer['state']]}: {answer['reason']}"
+                raise ClientError(text, code=answer["state"])
             done = delivered(answer.get("acks") or [], ticket_id=ticket_id, nodes=nodes)
             return answer if done else None
 

@@ -284,6 +284,7 @@ class Store:
             db.execute("UPDATE models SET committed = 1 WHERE job_id = ?", (job_id,))
             self._models.clear()
             self._complete(db, job_id, share_ids)
+            self._forget_others(db, job_id)
         self._empty_log()
 
     def adopt(
@@ -307,6 +308,7 @@ class Store:
                 db.execute("DELETE FROM models WHERE model = ?", (model,))
                 self._put_model(db, job.job_id, model, result, words, committed=True)
             self._complete(db, job.job_id, share_ids)
+            self._forget_others(db, job.job_id)
         self._empty_log()
 
     def finish(self, job: StoredJob, *, share_ids: list[str]) -> None:
@@ -464,6 +466,21 @@ class Store:
             "UPDATE shares SET used_by = ?, words = NULL WHERE share_id = ?",
             [(job_id, share_id) for share_id in share_ids],
         )
+
+    def _forget_others(self, db: sqlite3.Connection, job_id: str) -> None:
+        """Shares of a completed round that were none of its inputs (signed for a roster that was
+        made smaller, say) can never be used: their words go too."""
+        (scope,) = db.execute("SELECT scope FROM jobs WHERE job_id = ?", (job_id,)).fetchone()
+        unused = db.execute(
+            "SELECT share_id, body FROM shares WHERE used_by IS NULL AND words IS NOT NULL"
+        ).fetchall()
+        for share_id, body in unused:
+            try:
+                content = json.loads(self._open("shares", share_id, "body", body))
+            except CorruptStore:
+                continue  # no job can take it
+            if content["ticket"]["scope"] == scope:
+                db.execute("UPDATE shares SET words = NULL WHERE share_id = ?", (share_id,))
 
     @contextmanager
     def together(self) -> Iterator[None]:

@@ -25,9 +25,9 @@ from apps.listings import running as queries
 from apps.listings import selectors as listings
 from apps.notify import services as webhooks
 from apps.rfms import services as rfms
+from apps.training import deadlines
 from apps.training import running as training_jobs
 from apps.training import selectors as training
-from apps.training import services as training_rounds
 from apps.wallets import ledger
 
 logger = logging.getLogger(__name__)
@@ -94,8 +94,8 @@ def expire_queries(now: datetime) -> None:
     queries.queries_expire(now=now)
 
 
-def expire_rounds(now: datetime) -> None:
-    training_rounds.rounds_expire(now=now)
+def go_on_with_rounds(now: datetime) -> None:
+    deadlines.rounds_go_on(now=now)
 
 
 def expire_holds(now: datetime) -> None:
@@ -121,7 +121,7 @@ PARTS: list[Callable[[datetime], None]] = [
     fund,
     reject_versions,
     expire_queries,
-    expire_rounds,
+    go_on_with_rounds,
     expire_holds,
     release_unstaked,
     settle_epochs,

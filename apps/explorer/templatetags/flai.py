@@ -34,6 +34,7 @@ TONES = {
     "done": "good", "void": "bad", "failed": "bad", "refused": "bad", "open": "good", "closed": "",
     "filed": "wait", "verified": "good", "whitelisted": "good", "proposed": "wait",
     "accepted": "good", "received": "wait", "delivered": "good", "ok": "good",
+    "late": "bad", "replaced": "",
     "unreachable": "bad", "revoked": "", "sbgt": "sbgt", "sdt": "sdt", "super": "super",
 }  # fmt: skip
 NAMES = {"sbgt": "SBGT house", "sdt": "SDT house", "super": "SuperDAO", "voting": "in vote"}
