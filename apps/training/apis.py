@@ -43,6 +43,15 @@ class RoundsView(APIView):
         return paged(request, rows, selectors.round_brief, ordering=("-number",))
 
 
+class OwnRoundsView(APIView):
+    """Open rounds whose roster you are on, those that end first first."""
+
+    @extend_schema(responses=OpenApiTypes.OBJECT)
+    def get(self, request: Request) -> Response:
+        rows = selectors.rounds_of(acting_party(request))
+        return paged(request, rows, selectors.round_brief, ordering=("expires_at", "id"))
+
+
 class RoundView(APIView):
     """One round: what a ticket must carry now, what has come in, what was opened."""
 
@@ -117,6 +126,7 @@ urlpatterns = [
     path("subdaos/<slug:slug>/rounds/", RoundsView.as_view()),
     path("subdaos/<slug:slug>/versions/", VersionsView.as_view()),
     path("subdaos/<slug:slug>/versions/<int:number>/", VersionView.as_view()),
+    path("me/rounds/", OwnRoundsView.as_view()),
     path("rounds/<uuid:round_id>/", RoundView.as_view()),
     path("rounds/<uuid:round_id>/holdout-rows/", HoldoutRowsView.as_view()),
     path("rounds/<uuid:round_id>/shares/", SharesView.as_view()),

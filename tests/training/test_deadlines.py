@@ -79,6 +79,8 @@ def test_late_members_hold_no_round_up_and_nothing_counts_twice(market, opened) 
     with pytest.raises(DomainError) as refused:
         market.submit(held, late, market.upload(held, late, "sums", market.sums(3)))
     assert refused.value.code == "left_out"
+    assert list(selectors.rounds_of(sites[0].party)) == [held]
+    assert not selectors.rounds_of(late.party).exists()
 
     share_sums(market, held, sites)
     held = Round.objects.get(pk=held.pk)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import Any
 
 from workers.client.api import Api, ClientError
 from workers.client.home import Home, read_pins
+
+SHOWN = ("what", "round", "rfm", "roster", "size_bytes", "why")
 
 EPILOG = """\
 examples:
@@ -117,6 +120,16 @@ def _agent(commands: argparse._SubParsersAction, role: str, text: str) -> None:
                 help="check everything and show what would leave this site; send nothing",
             )
         step.set_defaults(run=_step, role=role)
+    serve = steps.add_parser(
+        "serve", help="a service: take part in every round that agent.toml allows"
+    )
+    serve.add_argument("--once", action="store_true", help="do what is due now, then stop")
+    serve.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="show once what would leave this site now, and send nothing",
+    )
+    serve.set_defaults(run=_serve, role=role)
 
 
 def _wallet(commands: argparse._SubParsersAction) -> None:
@@ -239,8 +252,9 @@ def _step(options: argparse.Namespace) -> int:
     from workers.client.agent import Agent
 
     accept = getattr(options, "accept_roster", False)
+    about = getattr(options, "subdao", None) or options.rfm
     agent = Agent(
-        Home(options.home),
+        Home(options.home).for_subdao(about),
         options.role,
         say=_say,
         accept_roster=accept,
@@ -254,6 +268,15 @@ def _step(options: argparse.Namespace) -> int:
         agent.train(subdao=options.subdao, round_id=options.round)
     else:
         agent.run(rfm=options.rfm)
+    return 0
+
+
+def _serve(options: argparse.Namespace) -> int:
+    from workers.client.service import Service
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    service = Service(Home(options.home), options.role, say=_say, dry_run=options.dry_run)
+    service.run(once=options.once or options.dry_run)
     return 0
 
 
@@ -312,7 +335,7 @@ def _journal(options: argparse.Namespace) -> int:
 
     for entry in Home(options.home).journal:
         at = datetime.datetime.fromtimestamp(entry["at"], datetime.UTC)
-        facts = {k: v for k, v in entry.items() if k in ("what", "round", "rfm", "size_bytes")}
+        facts = {k: v for k, v in entry.items() if k in SHOWN}
         text = ", ".join(f"{name} {value}" for name, value in facts.items())
         print(f"{at:%Y-%m-%d %H:%M:%S} UTC  {entry['event']:15} {text}")
     return 0

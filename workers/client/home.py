@@ -15,6 +15,7 @@ journal.jsonl    what this agent did and what left the site; never sent anywhere
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import time
@@ -47,6 +48,16 @@ class Home:
             ) from None
         self.config = self._read_config()
         self.journal = Journal(self.path / "journal.jsonl")
+
+    def for_subdao(self, name: str) -> Home:
+        """The same home with what agent.toml says in [subdao.NAME] above the rest."""
+        tables = self.config.get("subdao", {})
+        table = tables.get(name, {}) if isinstance(tables, dict) else None
+        if not isinstance(table, dict):
+            raise ClientError(f"{self.path / 'agent.toml'}: [subdao.{name}] must be a table.")
+        home = copy.copy(self)
+        home.config = {**self.config, **table}
+        return home
 
     # -- connection
 

@@ -35,7 +35,7 @@ API = (
     "log/entries/?start=0&end=100",
     "log/heads/",
 )
-API_OWN = ("inferences/", "wallet/", "wallet/transfers/", "me/", "keys/")
+API_OWN = ("inferences/", "wallet/", "wallet/transfers/", "me/", "me/rounds/", "keys/")
 
 
 def pages(plan: Plan) -> dict[str, str]:

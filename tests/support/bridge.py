@@ -1,0 +1,196 @@
+"""A server that only hands things on between agents, buyers and real nodes.
+
+It stores, delivers and dispatches; sharing, sealing, tickets, nodes and circuits are the real ones.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from typing import Any
+
+import httpx
+
+from apps.protocol import tickets
+from apps.protocol.circuits import circuits_hash
+from apps.protocol.jobs import fingerprint
+from apps.protocol.normalise import public_constants
+from apps.training.tickets import stage_ticket
+from tests.support.nodes import NodeSet
+from workers.client.api import Api
+from workers.client.home import Home
+from workers.demo.request import main_request
+
+SUBDAO = "tumours"
+
+
+class Bridge:
+    """The server's side of one round and its queries."""
+
+    def __init__(self, nodes: NodeSet, homes: dict[str, Home], about: dict[str, Any]) -> None:
+        self.nodes = nodes
+        self.spec = main_request(about, custodians=6, validators=3)["spec"]
+        self.round_id = str(uuid.uuid4())
+        members = [
+            {"key": home.identity_hex(), "role": home.config["role"], "name": home.config["name"]}
+            for home in homes.values()
+        ]
+        self.roster = tickets.roster_of(round_id=self.round_id, members=members)
+        self.rows: dict[str, int] = {}
+        self.shares: dict[str, dict[str, Any]] = {}
+        self.acks: dict[str, list[Any]] = {}
+        self.stage, self.phase = "moments", "moments"
+        self.normalisation: dict[str, Any] | None = None
+        self.jobs: dict[str, dict[str, Any]] = {}
+        self.model = ""
+        self.openings: dict[str, Any] = {}
+        self.queries: dict[str, dict[str, Any]] = {}
+        self.answered: dict[str, Any] = {}
+        self.changes: dict[str, Any] = {}
+        self.bodies: list[bytes] = []
+
+    def api(self, home: Home | None = None) -> Api:
+        """As that home's owner sees it: here its public key is its API key."""
+        key = home.identity_hex() if home else None
+        return Api("http://flai", key, transport=httpx.MockTransport(self.answer))
+
+    def round(self) -> dict[str, Any]:
+        ticket = stage_ticket(
+            stage=self.stage,
+            round_id=self.round_id,
+            roster=self.roster,
+            roster_hash=tickets.check_roster(self.roster),
+            nodes=self.nodes.fingerprints,
+            circuits_hash=circuits_hash(),
+            features=len(self.spec["features"]),
+            strata=3,
+            rows=self.rows,
+            resolution="logit",
+            scoring="taylor",
+        )
+        shown = {
+            "id": self.round_id,
+            "number": 1,
+            "phase": self.phase,
+            "roster": self.roster,
+            "roster_hash": tickets.check_roster(self.roster),
+            "nodes": self.nodes.descriptors,
+            "circuits_hash": circuits_hash(),
+            "ticket": ticket,
+            "normalisation": self.normalisation,
+            "job": self.jobs.get("moments@1"),
+        }
+        return json.loads(json.dumps(shown)) | self.changes
+
+    def answer(self, request: httpx.Request) -> httpx.Response:
+        path = request.url.path.removeprefix("/api/v1/").split("/")
+        body = json.loads(request.content) if request.content else None
+        self.bodies.append(request.content)
+        match request.method, path[:-1]:
+            case "GET", ["subdaos", _]:
+                params = {**self.spec, "schema": {"features": self.spec["features"]}}
+                return httpx.Response(200, json={"params": params})
+            case "GET", ["me", "rounds"]:
+                found = {"id": self.round_id, "dao": SUBDAO, "number": 1, "phase": self.phase}
+                return httpx.Response(200, json={"results": [found], "next": None})
+            case "GET", ["rounds", _]:
+                return httpx.Response(200, json=self.round())
+            case "POST", ["rounds", _, "holdout-rows"]:
+                key = request.headers["Authorization"].removeprefix("Bearer ")
+                self.rows[key] = body["rows"]
+                return httpx.Response(200, json={})
+            case "POST", ["rounds", _, "shares"]:
+                self.nodes.put(body)
+                answers = self.nodes.post_all("/shares", body)
+                share_id = body["ticket"]["share_id"]
+                self.shares[share_id] = body
+                self.acks[share_id] = [answer.json() for answer in answers]
+                return httpx.Response(202, json={"share_id": share_id, "state": "received"})
+            case "GET", ["rounds", _, "shares", share_id]:
+                state = {"state": "delivered", "acks": self.acks[share_id], "reason": ""}
+                return httpx.Response(200, json=state)
+            case "GET", ["listings", _]:
+                return httpx.Response(200, json=self.listing())
+            case "POST", ["listings", _, "inferences"]:
+                body = body["input"]
+                key = request.headers["Idempotency-Key"]
+                if key not in self.answered:
+                    try:
+                        tickets.check_upload(body, now=int(time.time()))
+                    except tickets.TicketError as error:
+                        no = {"code": error.code, "detail": error.text}
+                        return httpx.Response(422, json=no)
+                    self.answered[key] = (body, self.query(body))
+                same = self.answered[key][0] == body
+                return httpx.Response(200 if same else 409, json=self.answered[key][1])
+            case "GET", ["inferences", query_id]:
+                return httpx.Response(200, json=self.queries[query_id])
+        return httpx.Response(404, json={"code": "not_found", "detail": "Nothing here."})
+
+    def inputs(self, slot: str, role: str) -> list[str]:
+        signed = tickets.check_roster(self.roster)
+        by_key = {
+            share["ticket"]["sender"]: share_id
+            for share_id, share in self.shares.items()
+            if (share["ticket"]["slot"], share["ticket"]["roster"]) == (slot, signed)
+        }
+        return [by_key[key] for key in tickets.members_with_role(self.roster, role)]
+
+    def leave_out(self, key: str) -> None:
+        """The deadline has passed: this member is late."""
+        stay = [m for m in self.roster["members"] if m["key"] != key]
+        self.roster = tickets.roster_of(round_id=self.round_id, members=stay)
+        self.rows.pop(key, None)
+
+    def compute_moments(self) -> None:
+        inputs = {"sums": self.inputs("sums", "custodian")}
+        self._job("moments@1", f"moments:{self.round_id}", inputs)
+        self.normalisation = public_constants(self.openings["sums"], len(self.spec["features"]))
+        self.stage, self.phase = "round", "updates"
+
+    def compute_round(self) -> None:
+        inputs = {
+            "update": self.inputs("update", "custodian"),
+            "holdout": self.inputs("holdout", "validator"),
+        }
+        self.model = self._job("logistic_round@1", f"round:{self.round_id}", inputs)
+        self.phase = "done"
+
+    def _job(self, circuit: str, scope: str, inputs: dict[str, list[str]]) -> str:
+        job = self.nodes.job(circuit, scope, inputs, roster=self.roster)
+        answers = self.nodes.ask(job)
+        assert all(a.status_code == 200 for a in answers), [a.text for a in answers]
+        self.openings = answers[0].json()["openings"]
+        receipts = [{k: a.json()[k] for k in ("receipt", "signature")} for a in answers]
+        self.jobs[circuit] = {"openings": self.openings, "receipts": receipts, "descriptor": job}
+        return str(self.nodes.commit(answers)[0].json()["model"])
+
+    def listing(self) -> dict[str, Any]:
+        return {
+            "slug": SUBDAO,
+            "model": self.model,
+            "price_micro": "500000",
+            "resolution": "logit",
+            "features": self.spec["features"],
+            "normalisation": self.normalisation,
+            "nodes": self.nodes.descriptors,
+            "circuit": "logistic_infer@1",
+            "circuits_hash": circuits_hash(),
+        } | self.changes
+
+    def query(self, upload: dict[str, Any]) -> dict[str, Any]:
+        ticket = upload["ticket"]
+        inputs = {"row": [ticket["share_id"]]}
+        job = self.nodes.job("logistic_infer@1", ticket["scope"], inputs, model=ticket["model"])
+        answers = self.nodes.ask(job, uploads=[upload])
+        sealed = [
+            {"node": d["name"], "fingerprint": fingerprint(d), "blob": a.json()["sealed"]}
+            for d, a in zip(self.nodes.descriptors, answers)
+        ]
+        query = {"id": str(uuid.uuid4()), "state": "settled", "sealed": sealed}
+        receipts = [{k: a.json()[k] for k in ("receipt", "signature")} for a in answers]
+        query |= {"price_micro": ticket["price_micro"]}
+        query |= {"job": {"descriptor": job, "receipts": receipts}}
+        self.queries[query["id"]] = query
+        return query
