@@ -30,6 +30,7 @@ class Recipe:
     folders: tuple[str, ...]
     needs: tuple[str, ...]
     command: tuple[str, str] | None = None
+    extras: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,7 @@ RECIPES = (
         ("workers/client",),
         ("flai-mpc=={version}", "httpx", "scikit-learn"),
         ("flai", "workers.client.cli:main"),
+        (("parquet", "pyarrow==26.0.1"),),
     ),
     Recipe(
         "flai-node",
@@ -122,5 +124,7 @@ def _metadata(recipe: Recipe, version: str) -> str:
         f"Summary: {recipe.summary}",
         f"Requires-Python: {PYTHON}",
         *(f"Requires-Dist: {need.format(version=version)}" for need in recipe.needs),
+        *(f"Provides-Extra: {name}" for name, _ in recipe.extras),
+        *(f'Requires-Dist: {need}; extra == "{name}"' for name, need in recipe.extras),
     ]
     return "\n".join(lines) + "\n"

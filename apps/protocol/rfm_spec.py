@@ -54,7 +54,7 @@ def check_spec(spec: object) -> Spec:
     features = _features(raw.get("features"))
     model_class = _choice(raw.get("model_class", "logistic"), "model_class", MODEL_CLASSES)
     model = CLASSES[model_class]
-    label = _label(raw.get("label"), features, model)
+    label = _label(raw.get("label"), features, model) | _code_of_label(raw.get("label"))
     strata = _strata(raw.get("strata"), features, label)
     return {
         "objective": _text(raw.get("objective"), "objective", most=2_000),
@@ -142,7 +142,7 @@ def _features(raw: object) -> list[Spec]:
 def _label(raw: object, features: list[Spec], model: ModelClass) -> Spec:
     """binary: the value that means yes; classes: their names; number, count: plausible range."""
     known = {"binary": "positive", "classes": "classes", "number": "min max", "count": "min max"}
-    row = _table(raw, "label", "name " + known[model.label])
+    row = _table(raw, "label", "name system code " + known[model.label])
     name = _name(row.get("name"), "label.name")
     if any(feature["name"] == name for feature in features):
         raise SpecError("label.name", "The label is listed among the features.")
@@ -172,6 +172,12 @@ def _label(raw: object, features: list[Spec], model: ModelClass) -> Spec:
     if isinstance(positive, int) and not isinstance(positive, bool):
         positive = str(positive)
     return {"name": name, "positive": _name(positive, "label.positive")}
+
+
+def _code_of_label(raw: Any) -> Spec:
+    """The code that the label has in the data's standard, where the request names one."""
+    extras = ("system", "code")
+    return {name: _text(raw[name], f"label.{name}", most=120) for name in extras if raw.get(name)}
 
 
 def _strata(raw: object, features: list[Spec], label: Spec) -> Spec | None:

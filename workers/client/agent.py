@@ -9,7 +9,6 @@ site is shown before it leaves, and is in the journal.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import secrets
 from collections.abc import Mapping
@@ -20,7 +19,7 @@ import numpy as np
 from apps.protocol import wire
 from apps.protocol.circuits import ModelClass
 from apps.protocol.targets import class_of, extras_of
-from workers.client import data, training
+from workers.client import data, sources, training
 from workers.client.api import Api, ClientError, wait_for
 from workers.client.home import Home
 from workers.client.joining import (
@@ -117,9 +116,14 @@ class Agent:
     def table(self, spec: Mapping[str, Any]) -> data.Table:
         """This site's rows, checked against a request's spec or a SubDAO's parameters."""
         if "features" not in spec:
-            spec = {**spec, "features": spec["schema"]["features"]}
+            spec = {**spec, **spec["schema"]}
         config = self.home.config
-        schema = data.Schema.of_spec(spec, label=config.get("label"), strata=config.get("strata"))
+        schema = data.Schema.of_spec(
+            spec,
+            label=config.get("label"),
+            strata=config.get("strata"),
+            fhir=config.get("fhir"),
+        )
         least = int(spec.get("min_rows") or spec.get("governance", {}).get("min_rows") or 1)
         table = data.read_table(
             self.home.file("data", "rows.csv"),
@@ -132,13 +136,15 @@ class Agent:
             self.say(f"  {table.missing} missing cells take their column's mean.")
         if table.clamped:
             self.say(f"  {table.clamped} cells outside the plausible range were moved to its edge.")
+        for note in table.notes:
+            self.say(f"  {note}")
         return table
 
     def _attestation(
         self, rfm: Mapping[str, Any], table: data.Table, pid: str
     ) -> tuple[dict[str, Any], str]:
         salt = secrets.token_bytes(32)
-        commitment = hashlib.sha256(salt + table.path.read_bytes()).hexdigest()
+        commitment = sources.digest(table.path, salt)
         strata: dict[str, int | None] = {}
         spec = rfm["spec"]
         for value in (spec.get("strata") or {}).get("values", []):

@@ -1,4 +1,4 @@
-"""A site's rows: a CSV file, checked against the request's schema before anything is computed.
+"""A site's rows, checked against the request's schema before anything is computed.
 
 Errors name the file, the row and the column, because the person who reads them sits beside the
 data. They never leave the site.
@@ -6,7 +6,6 @@ data. They never leave the site.
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,19 +15,15 @@ from typing import Any
 import numpy as np
 
 from apps.protocol.targets import class_of
-from workers.client.api import ClientError
+from workers.client import fhir, sources
+from workers.client.errors import DataError, few
+from workers.client.sources import Sheet, is_number
 
 MISSING = frozenset({"", "na", "n/a", "nan", "null", "none", "?"})
 MIN_ROWS = 10
+FHIR_STANDARD = "hl7-fhir-r4"
 LABEL = ""  # the label's plausible range, under a name that no column has
-MAX_BYTES = 1 << 30
-
-
-class DataError(ClientError):
-    """The file does not fit. `text` names file, row and column."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__(text, code="bad_data")
+OUTLIER = 100  # interquartile ranges from the quartiles: as far may a value be
 
 
 @dataclass(frozen=True)
@@ -37,7 +32,8 @@ class Table:
 
     Labels are 0/1 of a binary label, the number of the class, or the number itself, by the
     request's model class. missing: how many cells were filled with their column's mean; clamped:
-    how many lay outside the schema's plausible range and were moved to its edge.
+    how many lay outside the schema's plausible range and were moved to its edge. notes: what else
+    the person at the site should know.
     """
 
     path: Path
@@ -47,6 +43,7 @@ class Table:
     strata: np.ndarray | None
     missing: int
     clamped: int
+    notes: tuple[str, ...] = ()
 
     @property
     def rows(self) -> int:
@@ -65,12 +62,22 @@ class Schema:
     strata_values: tuple[str, ...]
     kind: str = "binary"
     classes: tuple[str, ...] = ()
+    fhir: tuple[fhir.Wanted, ...] = ()
 
     @classmethod
     def of_spec(
-        cls, spec: Mapping[str, Any], *, label: str | None = None, strata: str | None = None
+        cls,
+        spec: Mapping[str, Any],
+        *,
+        label: str | None = None,
+        strata: str | None = None,
+        fhir: Mapping[str, Any] | None = None,
     ) -> Schema:
-        """The schema of a request's spec; a site may call its label or strata column otherwise."""
+        """The schema of a request's spec; a site may call its label or strata column otherwise.
+
+        fhir: agent.toml's [fhir]: codes {column: "system|code"} where the request has none or the
+        site uses others, region: the part of an address that the strata are. Raises: DataError.
+        """
         features = spec["features"]
         wanted = spec.get("strata") or None
         return cls(
@@ -85,22 +92,46 @@ class Schema:
             kind=class_of(spec).label,
             strata_column=(strata or wanted["column"]) if wanted else None,
             strata_values=tuple(str(v) for v in wanted["values"]) if wanted else (),
+            fhir=_fhir(spec, label or spec["label"]["name"], strata, fhir or {}),
         )
+
+
+def _fhir(
+    spec: Mapping[str, Any], label: str, strata: str | None, own: Mapping[str, Any]
+) -> tuple[fhir.Wanted, ...]:
+    """The columns as FHIR codes; none where the request is about something else."""
+    codes = own.get("codes", {})
+    if not own and spec.get("standard") != FHIR_STANDARD:
+        return ()
+    columns = [(f["name"], f, False) for f in spec["features"]]
+    made = []
+    for name, about, is_label in [*columns, (label, spec["label"], True)]:
+        said = codes.get(name)
+        if said is None and about.get("code"):
+            said = f"{about.get('system') or fhir.LOINC}|{about['code']}"
+        if not isinstance(said, str) or not said.partition("|")[2]:
+            raise DataError(
+                f"“{name}” has no code: the request names none, and agent.toml says no "
+                f'"system|code" for it under [fhir.codes].'
+            )
+        system, _, code = said.partition("|")
+        made.append(fhir.Wanted(name, (system, code), about.get("unit") or "", is_label=is_label))
+    if spec.get("strata"):
+        region = own.get("region", fhir.REGIONS[0])
+        if region not in fhir.REGIONS:
+            raise DataError(f"[fhir] region must be one of: {', '.join(fhir.REGIONS)}.")
+        made.append(fhir.Wanted(strata or spec["strata"]["column"], region=region))
+    return tuple(made)
 
 
 def _bound(value: Any) -> float | None:
     return None if value is None else float(value)
 
 
-def read_header(path: Path) -> list[str]:
-    """The column names of a CSV file. Raises: DataError."""
-    return read_rows(path)[0]
-
-
 def read_table(
     path: Path, schema: Schema, *, min_rows: int = MIN_ROWS, need_strata: bool = False
 ) -> Table:
-    """The rows of a CSV file as the schema wants them.
+    """The rows of a file as the schema wants them: CSV, Parquet or FHIR, see sources.py.
 
     Missing feature cells (empty, NA, NaN, null, ?) take the mean of their column's other cells.
     A missing label is an error, since a guess would be a wrong diagnosis.
@@ -108,38 +139,42 @@ def read_table(
     Raises: DataError for a wrong file, wrong columns, too few rows, no label, one class only, a
     cell that is not a number, a column without any number, an unknown stratum.
     """
-    header, rows = read_rows(path)
+    sheet = sources.read(path, schema.fhir)
+    header, rows = sheet.header, sheet.rows
     _check_columns(path, header, schema, need_strata)
     if len(rows) < min_rows:
         raise DataError(f"{path.name} has {len(rows)} rows; at least {min_rows} are needed.")
     at = {name: index for index, name in enumerate(header)}
-    features = _numbers(path, rows, schema.columns, at)
-    labels = _labels(path, rows, schema, at[schema.label])
+    features = _numbers(path, sheet, schema.columns, at)
+    labels = _labels(path, sheet, schema, at[schema.label])
     strata = None
     if schema.strata_column and schema.strata_column in at:
-        strata = _strata(path, rows, schema, at[schema.strata_column])
+        strata = _strata(path, sheet, schema, at[schema.strata_column])
     missing = int(np.isnan(features).sum())
     features = _impute(path, features, schema.columns)
     features, clamped = _clamp(features, schema)
+    features, notes = _tame(features, schema)
     if schema.kind in ("number", "count"):
         low, high = schema.ranges[LABEL]
         inside = np.clip(labels, low, high)
         labels, clamped = inside, clamped + int((inside != labels).sum())
-    return Table(path, schema.columns, features, labels, strata, missing, clamped)
+    notes = (*sheet.notes, *notes)
+    return Table(path, schema.columns, features, labels, strata, missing, clamped, notes)
 
 
 def read_features(path: Path, columns: Sequence[str]) -> np.ndarray:
     """The feature columns [n, d] of a file of questions: no label, no gaps. Raises: DataError."""
-    header, rows = read_rows(path)
+    sheet = sources.read(path)
+    header, rows = sheet.header, sheet.rows
     missing = [name for name in columns if name not in header]
     if missing:
         raise DataError(f"{path.name} lacks the columns {few(missing)}.")
     if not rows:
         raise DataError(f"{path.name} has no rows.")
     at = {name: index for index, name in enumerate(header)}
-    features = _numbers(path, rows, tuple(columns), at)
+    features = _numbers(path, sheet, tuple(columns), at)
     for i, j in np.argwhere(np.isnan(features))[:1]:
-        raise DataError(f"{path.name}, row {i + 2}, column “{columns[j]}” is empty.")
+        raise DataError(f"{sheet.where(i)}, column “{columns[j]}” is empty.")
     return features
 
 
@@ -149,7 +184,8 @@ def read_weights(path: Path, columns: Sequence[str], outputs: int = 1) -> np.nda
     The file has a header (the columns and "intercept") and one row of numbers for each output (a
     class). Returns them row after row. Raises: DataError.
     """
-    header, rows = read_rows(path)
+    sheet = sources.read(path)
+    header, rows = sheet.header, sheet.rows
     wanted = [*columns, "intercept"]
     if sorted(header) != sorted(wanted):
         raise DataError(f"{path.name} must have the columns {few(wanted)}.")
@@ -159,39 +195,16 @@ def read_weights(path: Path, columns: Sequence[str], outputs: int = 1) -> np.nda
             f"not {len(rows)}."
         )
     at = {name: index for index, name in enumerate(header)}
-    weights = _numbers(path, rows, tuple(wanted), at).reshape(-1)
+    weights = _numbers(path, sheet, tuple(wanted), at).reshape(-1)
     if np.isnan(weights).any():
         raise DataError(f"{path.name} lacks a weight.")
     return weights
 
 
 def read_rows(path: Path) -> tuple[list[str], list[list[str]]]:
-    """(column names, rows of cells) of a CSV file in UTF-8. Raises: DataError."""
-    if not path.is_file():
-        raise DataError(f"There is no file {path}.")
-    if path.stat().st_size > MAX_BYTES:
-        raise DataError(f"{path.name} is larger than {MAX_BYTES >> 20} MB.")
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            lines = [line for line in csv.reader(file, strict=True) if any(map(str.strip, line))]
-    except (UnicodeDecodeError, csv.Error):
-        raise DataError(f"{path.name} is not a CSV file in UTF-8.") from None
-    except OSError as error:
-        raise DataError(f"{path.name} can't be read: {error.strerror}.") from None
-    if not lines:
-        raise DataError(f"{path.name} is empty; the first line must name the columns.")
-    header = [name.strip() for name in lines[0]]
-    if all(_is_number(name) for name in header):
-        raise DataError(f"{path.name} has no header; the first line must name the columns.")
-    twice = sorted({name for name in header if header.count(name) > 1})
-    if twice:
-        raise DataError(f"{path.name} names a column twice: {few(twice)}.")
-    for number, line in enumerate(lines[1:], start=2):
-        if len(line) != len(header):
-            raise DataError(
-                f"{path.name}, row {number}: {len(line)} cells where the header has {len(header)}."
-            )
-    return header, lines[1:]
+    """(column names, rows of cells) of a CSV or Parquet file. Raises: DataError."""
+    sheet = sources.read(path)
+    return sheet.header, sheet.rows
 
 
 def _check_columns(path: Path, header: list[str], schema: Schema, need_strata: bool) -> None:
@@ -213,9 +226,8 @@ def _check_columns(path: Path, header: list[str], schema: Schema, need_strata: b
     raise DataError(text)
 
 
-def _numbers(
-    path: Path, rows: list[list[str]], columns: tuple[str, ...], at: dict[str, int]
-) -> np.ndarray:
+def _numbers(path: Path, sheet: Sheet, columns: tuple[str, ...], at: dict[str, int]) -> np.ndarray:
+    rows = sheet.rows
     table = np.empty((len(rows), len(columns)))
     for j, name in enumerate(columns):
         index = at[name]
@@ -224,23 +236,23 @@ def _numbers(
             if cell.lower() in MISSING:
                 table[i, j] = math.nan
                 continue
-            if not _is_number(cell):
+            if not is_number(cell):
                 raise DataError(
-                    f"{path.name}, row {i + 2}, column “{name}”: “{cell[:40]}” is not a number."
+                    f"{sheet.where(i)}, column “{name}”: “{cell[:40]}” is not a number."
                 )
             table[i, j] = float(cell)
     return table
 
 
-def _labels(path: Path, rows: list[list[str]], schema: Schema, index: int) -> np.ndarray:
-    cells = [row[index].strip() for row in rows]
-    for number, cell in enumerate(cells, start=2):
+def _labels(path: Path, sheet: Sheet, schema: Schema, index: int) -> np.ndarray:
+    cells = [row[index].strip() for row in sheet.rows]
+    for number, cell in enumerate(cells):
         if cell.lower() in MISSING:
-            raise DataError(f"{path.name}, row {number}: the label “{schema.label}” is missing.")
+            raise DataError(f"{sheet.where(number)}: the label “{schema.label}” is missing.")
     if schema.kind == "classes":
-        return _class_labels(path, cells, schema)
+        return _class_labels(path, sheet, cells, schema)
     if schema.kind in ("number", "count"):
-        return _number_labels(path, cells, schema)
+        return _number_labels(path, sheet, cells, schema)
     values = sorted({plain(cell) for cell in cells})
     if len(values) > 2:
         raise DataError(
@@ -260,13 +272,13 @@ def _labels(path: Path, rows: list[list[str]], schema: Schema, index: int) -> np
     return np.array([1 if plain(cell) == positive else 0 for cell in cells], dtype=np.int64)
 
 
-def _class_labels(path: Path, cells: list[str], schema: Schema) -> np.ndarray:
+def _class_labels(path: Path, sheet: Sheet, cells: list[str], schema: Schema) -> np.ndarray:
     """The number of each row's class. A site may lack some classes, not all but one."""
     place = {name: number for number, name in enumerate(schema.classes)}
-    for number, cell in enumerate(cells, start=2):
+    for number, cell in enumerate(cells):
         if plain(cell) not in place:
             raise DataError(
-                f"{path.name}, row {number}: “{cell[:40]}” is no class of “{schema.label}”; the "
+                f"{sheet.where(number)}: “{cell[:40]}” is no class of “{schema.label}”; the "
                 f"request knows {few(schema.classes)}."
             )
     labels = np.array([place[plain(cell)] for cell in cells], dtype=np.int64)
@@ -275,24 +287,24 @@ def _class_labels(path: Path, cells: list[str], schema: Schema) -> np.ndarray:
     return labels
 
 
-def _number_labels(path: Path, cells: list[str], schema: Schema) -> np.ndarray:
-    for number, cell in enumerate(cells, start=2):
-        if not _is_number(cell):
-            raise DataError(f"{path.name}, row {number}: the label “{cell[:40]}” is not a number.")
+def _number_labels(path: Path, sheet: Sheet, cells: list[str], schema: Schema) -> np.ndarray:
+    for number, cell in enumerate(cells):
+        if not is_number(cell):
+            raise DataError(f"{sheet.where(number)}: the label “{cell[:40]}” is not a number.")
         if schema.kind == "count" and (float(cell) < 0 or float(cell) != int(float(cell))):
-            raise DataError(f"{path.name}, row {number}: the label “{cell[:40]}” is not a count.")
+            raise DataError(f"{sheet.where(number)}: the label “{cell[:40]}” is not a count.")
     labels = np.array([float(cell) for cell in cells])
     if labels.min() == labels.max():
         raise DataError(f"{path.name}: every row has the label {cells[0]}; it must vary.")
     return labels
 
 
-def _strata(path: Path, rows: list[list[str]], schema: Schema, index: int) -> np.ndarray:
-    cells = [row[index].strip() for row in rows]
-    for number, cell in enumerate(cells, start=2):
+def _strata(path: Path, sheet: Sheet, schema: Schema, index: int) -> np.ndarray:
+    cells = [row[index].strip() for row in sheet.rows]
+    for number, cell in enumerate(cells):
         if cell not in schema.strata_values:
             raise DataError(
-                f"{path.name}, row {number}: “{cell}” is no value of “{schema.strata_column}”; "
+                f"{sheet.where(number)}: “{cell}” is no value of “{schema.strata_column}”; "
                 f"the request knows {few(schema.strata_values)}."
             )
     return np.array(cells, dtype=object)
@@ -315,29 +327,42 @@ def _clamp(features: np.ndarray, schema: Schema) -> tuple[np.ndarray, int]:
     return inside, int((inside != features).sum())
 
 
+def _tame(features: np.ndarray, schema: Schema) -> tuple[np.ndarray, list[str]]:
+    """Values as far as a typing error goes (10^9 among hundreds) moved to OUTLIER interquartile
+    ranges from the quartiles, where the schema has no range; said, as is a column of one value."""
+    notes = []
+    features = features.copy()
+    for j, name in enumerate(schema.columns):
+        column = features[:, j]
+        values = np.unique(column)
+        if len(values) == 1:
+            notes.append(f"“{name}” has the same value in every row: it teaches nothing here.")
+            continue
+        low, high = np.quantile(column, [0.25, 0.75])
+        if low == high:
+            low, high = np.quantile(values, [0.25, 0.75])
+        reach = OUTLIER * (high - low)
+        inside = np.clip(column, low - reach, high + reach)
+        moved = int((inside != column).sum())
+        if moved and None in schema.ranges.get(name, (None, None)):
+            notes.append(
+                f"“{name}”: {moved} values far outside all others were moved to "
+                f"{low - reach:.6g} or {high + reach:.6g}. Give the request a plausible range."
+            )
+            features[:, j] = inside
+    return features, notes
+
+
 def _or(value: float | None, default: float) -> float:
     return default if value is None else value
-
-
-def _is_number(text: str) -> bool:
-    try:
-        return math.isfinite(float(text))
-    except ValueError:
-        return False
 
 
 def plain(value: str) -> str:
     """ "1.0" and "1" are the same label."""
     text = str(value).strip()
-    if _is_number(text) and float(text) == int(float(text)):
+    if is_number(text) and float(text) == int(float(text)):
         return str(int(float(text)))
     return text
-
-
-def few(names: Sequence[str], limit: int = 6) -> str:
-    """The first names, quoted, and how many more there are."""
-    shown = ", ".join(f"“{name}”" for name in list(names)[:limit])
-    return shown + (f" and {len(names) - limit} more" if len(names) > limit else "")
 
 
 def row_order(labels: np.ndarray, strata: np.ndarray | None) -> np.ndarray:

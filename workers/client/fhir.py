@@ -1,0 +1,271 @@
+"""FHIR R4 resources as rows: one for each Patient, from its Observations.
+
+Read are Bundles (JSON) and resources one a line (NDJSON, as bulk exports give them), in one file or
+several. A column names a code, LOINC unless it says otherwise:
+
+- an Observation of that code, or a component of one: its quantity, integer, boolean, coded value or
+  string; of several the latest by effective (else issued) time. Only final, amended and corrected
+  ones count. A quantity must have the request's unit, where it names one.
+- age (LOINC 30525-0) and sex (LOINC 46098-0, 76689-9: female 1, male 0) come from the Patient where
+  no Observation has them; age in whole years at the latest Observation that the row uses.
+- a region comes from the Patient's first address.
+
+A patient without the label is no row; how many there were is said.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from workers.client.errors import DataError
+
+LOINC = "http://loinc.org"
+AGE = frozenset({(LOINC, "30525-0")})
+SEX = frozenset({(LOINC, "46098-0"), (LOINC, "76689-9")})
+COUNTED = frozenset({"final", "amended", "corrected"})
+REGIONS = ("state", "district", "city", "postalCode", "country")
+
+Resource = Mapping[str, Any]
+Code = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """One column: the code that it is made of, or (`region`) the part of an address."""
+
+    column: str
+    code: Code | None = None
+    unit: str = ""
+    region: str | None = None
+    is_label: bool = False
+
+
+@dataclass(frozen=True)
+class Found:
+    """Cells by patient, in the order of the files."""
+
+    rows: list[list[str]]
+    patients: list[str]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Value:
+    at: datetime
+    text: str
+
+
+def read(paths: Sequence[Path], wanted: Sequence[Wanted]) -> Found:
+    """One row for each patient that has the label. Raises: DataError naming file and resource."""
+    codes = {w.code: w for w in wanted if w.code is not None}
+    patients: dict[str, Resource] = {}
+    names: dict[str, str] = {}  # every reference that means a patient -> its id
+    observations: list[tuple[str, Resource]] = []
+    for path in paths:
+        for url, resource in _resources(path):
+            kind = resource.get("resourceType")
+            if kind == "Patient":
+                key = f"Patient/{_id(path, resource)}"
+                if patients.setdefault(key, resource) != resource:
+                    raise DataError(f"{path.name}: {key} is there twice, with different content.")
+                names[key] = key
+                names[url or key] = key
+            elif kind == "Observation":
+                observations.append((path.name, resource))
+    if not patients:
+        raise DataError(f"{paths[0].name} has no Patient.")
+    values: dict[str, dict[Code, _Value]] = {key: {} for key in patients}
+    strangers = 0
+    for file, observation in observations:
+        patient = names.get(_reference(observation))
+        if patient is None:
+            strangers += 1
+            continue
+        for code, value in _values(file, observation, codes):
+            known = values[patient].get(code)
+            if known is None or known.at <= value.at:
+                values[patient][code] = value
+    return _rows(patients, values, wanted, strangers)
+
+
+def _rows(
+    patients: Mapping[str, Resource],
+    values: Mapping[str, Mapping[Code, _Value]],
+    wanted: Sequence[Wanted],
+    strangers: int,
+) -> Found:
+    rows, kept = [], []
+    label = next((at for at, w in enumerate(wanted) if w.is_label), None)
+    for key, patient in patients.items():
+        seen = values[key]
+        last = max((value.at for value in seen.values()), default=None)
+        cells = [_cell(w, key, patient, seen, last) for w in wanted]
+        if label is None or cells[label]:
+            rows.append(cells)
+            kept.append(key)
+    notes = []
+    if len(rows) < len(patients):
+        notes.append(f"{len(patients) - len(rows)} patients without the label are no rows.")
+    if strangers:
+        notes.append(f"{strangers} Observations of patients that are not in the file are left out.")
+    return Found(rows, kept, tuple(notes))
+
+
+def _cell(
+    w: Wanted,
+    key: str,
+    patient: Resource,
+    seen: Mapping[Code, _Value],
+    last: datetime | None,
+) -> str:
+    if w.region is not None:
+        addresses = patient.get("address") or [{}]
+        return str(addresses[0].get(w.region, ""))
+    assert w.code is not None
+    if w.code in seen:
+        return seen[w.code].text
+    if w.code in AGE and patient.get("birthDate") and last is not None:
+        born = _time(f"{key}, birthDate", patient["birthDate"])
+        before_birthday = (last.month, last.day) < (born.month, born.day)
+        return str(last.year - born.year - before_birthday)
+    if w.code in SEX:
+        return {"female": "1", "male": "0"}.get(str(patient.get("gender")), "")
+    return ""
+
+
+def _resources(path: Path) -> Iterator[tuple[str | None, Resource]]:
+    """(fullUrl, resource) of each resource in a file, those in Bundles too."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError):
+        raise DataError(f"{path.name} can't be read as UTF-8.") from None
+    if path.suffix.lower() == ".ndjson":
+        for number, line in enumerate(text.splitlines(), start=1):
+            if line.strip():
+                yield from _unpacked(_json(line, f"{path.name}, line {number}"), path)
+    else:
+        yield from _unpacked(_json(text, path.name), path)
+
+
+def _unpacked(resource: Any, path: Path) -> Iterator[tuple[str | None, Resource]]:
+    if not isinstance(resource, dict) or not isinstance(resource.get("resourceType"), str):
+        raise DataError(f"{path.name} is not FHIR: something in it has no resourceType.")
+    if resource["resourceType"] != "Bundle":
+        yield None, resource
+        return
+    entries = resource.get("entry", [])
+    if not isinstance(entries, list) or not all(isinstance(e, dict) for e in entries):
+        raise DataError(f"{path.name}: the Bundle's entries are not a list of objects.")
+    for entry in entries:
+        if "resource" in entry:
+            for _, inner in _unpacked(entry["resource"], path):
+                yield entry.get("fullUrl"), inner
+
+
+def _json(text: str, where: str) -> Any:
+    def constant(name: str) -> Any:
+        raise ValueError(name)
+
+    try:
+        return json.loads(text, parse_constant=constant)
+    except (ValueError, RecursionError):
+        raise DataError(f"{where} is not valid JSON.") from None
+
+
+def _id(path: Path, resource: Resource) -> str:
+    if not isinstance(resource.get("id"), str) or not resource["id"]:
+        raise DataError(f"{path.name}: a {resource['resourceType']} has no id.")
+    return str(resource["id"])
+
+
+def _reference(observation: Resource) -> str:
+    """The subject's address, without what may go before "Patient/"."""
+    subject = observation.get("subject")
+    text = str(subject.get("reference", "")) if isinstance(subject, dict) else ""
+    _, found, name = text.rpartition("Patient/")
+    return f"Patient/{name.split('/')[0]}" if found else text
+
+
+def _values(
+    file: str, observation: Resource, codes: Mapping[Code, Wanted]
+) -> Iterator[tuple[Code, _Value]]:
+    """What an Observation and its components say of the wanted codes."""
+    if observation.get("status") not in COUNTED:
+        return
+    where = f"{file}, Observation/{observation.get('id', '?')}"
+    for part in (observation, *_objects(observation.get("component"))):
+        for code in _codes(part.get("code")):
+            if code in codes:
+                text = _text(part, codes[code], where)
+                if text:
+                    yield code, _Value(_when(where, observation), text)
+
+
+def _codes(concept: Any) -> Iterator[Code]:
+    if isinstance(concept, dict):
+        for coding in _objects(concept.get("coding")):
+            yield str(coding.get("system", "")), str(coding.get("code", ""))
+
+
+def _objects(value: Any) -> list[Any]:
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+
+
+def _text(part: Resource, wanted: Wanted, where: str) -> str:
+    """The value as a cell; "" where it has none (or only a bound, as "< 5")."""
+    quantity = part.get("valueQuantity")
+    if isinstance(quantity, dict):
+        value = quantity.get("value")
+        if value is None or quantity.get("comparator"):
+            return ""
+        if type(value) not in (int, float) or not math.isfinite(value):
+            raise DataError(f"{where}: “{str(value)[:40]}” is no quantity.")
+        units = {str(quantity[name]) for name in ("code", "unit") if quantity.get(name)}
+        if wanted.unit and wanted.unit not in units:
+            got = " or ".join(sorted(units)) or "no unit"
+            raise DataError(
+                f"{where}, “{wanted.column}”: it is in {got}, the request wants {wanted.unit}."
+            )
+        return repr(value)
+    if type(part.get("valueBoolean")) is bool:
+        return str(int(part["valueBoolean"]))
+    if "valueCodeableConcept" in part:
+        concept = part["valueCodeableConcept"]
+        found = [code for _, code in _codes(concept) if code]
+        return found[0] if found else str(concept.get("text", ""))
+    for name in ("valueInteger", "valueString"):
+        if name in part:
+            return str(part[name])
+    return ""
+
+
+def _when(where: str, observation: Resource) -> datetime:
+    """Effective time, else when it was issued; the beginning of time where it says neither."""
+    period = observation.get("effectivePeriod")
+    bounds = period if isinstance(period, dict) else {}
+    for value in (
+        observation.get("effectiveDateTime"),
+        observation.get("effectiveInstant"),
+        bounds.get("end") or bounds.get("start"),
+        observation.get("issued"),
+    ):
+        if value:
+            return _time(where, value)
+    return datetime.min.replace(tzinfo=UTC)
+
+
+def _time(where: str, value: Any) -> datetime:
+    """A FHIR date or time: 2024, 2024-05, 2024-05-03 or a whole instant."""
+    text = str(value)
+    padded = text + "-01" * (2 - text.count("-")) if len(text) < 10 else text
+    try:
+        at = datetime.fromisoformat(padded)
+    except ValueError:
+        raise DataError(f"{where}: “{text[:40]}” is no date.") from None
+    return at if at.tzinfo else at.replace(tzinfo=UTC)
