@@ -22,6 +22,7 @@ from apps.core.clock import from_unix_ms, unix_ms
 from apps.core.errors import DomainError
 from apps.exchange import pools, selectors, vaults
 from apps.exchange.models import Pool, PoolEvent
+from apps.explorer.emission import course
 from apps.explorer.fields import AmountField, PercentField
 from apps.explorer.formatting import amount as amount_parts
 from apps.explorer.page import act, explain, paged, party_of, show
@@ -146,6 +147,7 @@ def token(request: HttpRequest, code: str) -> HttpResponse:
         holders_count=spread.holders,
         pool=pool,
         **(_market(pool, now) if pool else {}),
+        **(course(dao, now) if dao else {}),
     )
 
 

@@ -37,6 +37,8 @@ KINDS = {
     "training.open_round": "Open a training round",
     "subdaos.set_price": "Change the price",
     "subdaos.set_scoring": "Change how contributions are scored",
+    "subdaos.set_emission": "Change what the reserve releases",
+    "subdaos.set_split": "Change how revenue is divided",
     "subdaos.pay": "Pay from the treasury",
 }
 

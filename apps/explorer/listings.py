@@ -19,9 +19,9 @@ from apps.exchange.selectors import price_mean_micro
 from apps.explorer.page import paged, party_of, show
 from apps.explorer.pictures import price_flow
 from apps.listings import pricing, services
-from apps.listings.epochs import policy_of
 from apps.listings.models import Listing, Query
 from apps.participants.selectors import roster
+from apps.protocol.revenue import policy_of
 from apps.subdaos import selectors as subdaos
 from apps.subdaos.models import Epoch
 from apps.training.models import Score

@@ -149,6 +149,53 @@ def timeline(
     )
 
 
+@dataclass(frozen=True)
+class Released:
+    """What a reserve has released, and what is to come: one line, `now_x` thousandths along."""
+
+    plot: charts.Steps
+    now_x: int
+    start: datetime
+    end: datetime
+    whole: str
+    so_far: str
+    last: str
+    rows: list[tuple[datetime, str, bool]]
+
+
+def released(
+    past: Sequence[tuple[datetime, int]],
+    ahead: Sequence[tuple[datetime, int]],
+    *,
+    now: datetime,
+    whole_micro: int,
+    asset: str,
+) -> Released:
+    """(end of an epoch, released by then), those that were and those that are expected."""
+    start, end = past[0][0], ahead[-1][0]
+    drawn = charts.steps(
+        [(unix_ms(at), value) for at, value in (*past, *ahead)],
+        start=unix_ms(start),
+        end=unix_ms(end),
+        goal=whole_micro,
+    )
+    span = max(unix_ms(end) - unix_ms(start), 1)
+    return Released(
+        drawn,
+        min(max((unix_ms(now) - unix_ms(start)) * charts.WIDTH // span, 1), charts.WIDTH),
+        start,
+        end,
+        said(whole_micro, asset),
+        said(past[-1][1], asset),
+        said(ahead[-1][1], asset),
+        [
+            (at, said(value, asset), done)
+            for rows, done in ((past, True), (ahead, False))
+            for at, value in rows
+        ],
+    )
+
+
 def summed(changes: Iterable[tuple[datetime, int]]) -> list[tuple[datetime, int]]:
     """Changes in order of time as the balance after each."""
     balance, points = 0, []

@@ -13,9 +13,9 @@ from apps.explorer.page import paged, show
 from apps.explorer.pictures import epochs_flow, phi_by_round, price_flow
 from apps.governance.models import Proposal
 from apps.governance.selectors import with_state
-from apps.listings.epochs import policy_of
 from apps.listings.models import Listing
 from apps.participants.selectors import roster
+from apps.protocol.revenue import policy_of
 from apps.subdaos import selectors
 from apps.subdaos.models import Dao
 from apps.training.models import Round, Score

@@ -27,6 +27,7 @@ from apps.protocol import tally
 from apps.protocol.money import BPS
 from apps.protocol.tally import State, Support
 from apps.subdaos.models import Dao
+from apps.subdaos.services import dao_lock
 from apps.wallets import keys, log
 
 EXECUTE = "flai.execute_proposal"
@@ -238,6 +239,8 @@ def payload_hash(dao: Dao, kind: str, payload: Mapping[str, Any]) -> str:
 def snapshot_take(proposal: Proposal, now: datetime) -> None:
     """Write down once what everybody's vote counts, as of `snapshot_at`. The caller holds the row's
     lock or has just made it."""
+    if proposal.house == House.SBGT:
+        dao_lock(proposal.dao)  # whoever changes points is wholly before the snapshot, or after it
     held = weights.house_weights(proposal.dao, proposal.house, proposal.snapshot_at)
     SnapshotWeight.objects.bulk_create(
         [SnapshotWeight(proposal=proposal, party_id=key, weight=held[key]) for key in held],

@@ -24,9 +24,9 @@ from apps.listings.closing import CURRENCY
 from apps.listings.models import Closing, Entitlement, Listing, Query
 from apps.protocol.entitlements import entitlements
 from apps.protocol.money import BPS, mul_div_floor
-from apps.protocol.revenue import Policy, Served, split
+from apps.protocol.revenue import Served, policy_of, split
 from apps.subdaos.models import Dao, Epoch
-from apps.subdaos.services import epoch_close, epoch_open
+from apps.subdaos.services import dao_lock, epoch_close, epoch_open
 from apps.training.models import ModelVersion, Score, ScoringWork
 
 logger = logging.getLogger(__name__)
@@ -73,10 +73,13 @@ def epoch_end(*, epoch_id: Any, now: datetime) -> bool:
     when it is not over yet or was ended before.
     """
     with durable():
+        # The DAO first: whoever changes its parameters comes wholly before this epoch or after it.
+        found = Epoch.objects.select_related("dao").filter(pk=epoch_id).first()
+        dao = dao_lock(found.dao) if found else None
         epoch = Epoch.objects.select_for_update(of=("self",)).filter(pk=epoch_id).first()
-        if epoch is None or epoch.closed_at is not None or epoch.ends_at > now:
+        if dao is None or epoch is None or epoch.closed_at is not None or epoch.ends_at > now:
             return False
-        _freeze(epoch, now)
+        _freeze(epoch, dao, now)
     return True
 
 
@@ -101,9 +104,8 @@ def epochs_settle(*, now: datetime, limit: int = 20) -> int:
     )
 
 
-def _freeze(epoch: Epoch, now: datetime) -> None:
+def _freeze(epoch: Epoch, dao: Dao, now: datetime) -> None:
     """Close it to payments and write who is paid for work, by the pure rule."""
-    dao = Dao.objects.select_related("party", "asset").get(pk=epoch.dao_id)
     policy = policy_of(dao.params)
     parties: dict[str, Party] = {dao.party.pid: dao.party}
     served = _served(epoch, parties)
@@ -112,7 +114,7 @@ def _freeze(epoch: Epoch, now: datetime) -> None:
     owed = entitlements(result, asset=CURRENCY, own=dao.party.pid)
     sdt_micro = mul_div_floor(result.revenue_micro, policy.sdt_bps, BPS)
     # After this point it must succeed.
-    epoch_close(epoch=epoch, revenue_micro=result.revenue_micro, now=now)
+    epoch_close(epoch=epoch, dao=dao, revenue_micro=result.revenue_micro, now=now)
     Entitlement.objects.bulk_create(
         Entitlement(
             epoch=epoch,
@@ -150,18 +152,6 @@ def _freeze(epoch: Epoch, now: datetime) -> None:
         entitled_micro=sum(one.amount_micro for one in owed),
     )
     wake("flai.settle_epoch", epoch.id)
-
-
-def policy_of(params: dict[str, Any]) -> Policy:
-    """The SubDAO's shares as the protocol's Policy."""
-    return Policy(
-        **{k: int(params["split"][k]) for k in ("sbgt_bps", "sdt_bps", "treasury_bps")},
-        **{
-            k: int(params["sbgt_split"][k])
-            for k in ("custodians_bps", "validators_bps", "operators_bps")
-        },
-        stake_boost_bps=int(params["stake_boost_bps"]),
-    )
 
 
 def _served(epoch: Epoch, parties: dict[str, Party]) -> list[Served]:

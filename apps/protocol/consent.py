@@ -32,6 +32,7 @@ STAKE, UNSTAKE = "wallets.stake", "wallets.unstake"
 VOTE, PROPOSE = "governance.vote", "governance.propose"
 SWAP, ADD, REMOVE = "exchange.swap", "exchange.add", "exchange.remove"
 REWARD = "exchange.reward"
+CONVERT = "subdaos.convert"
 BIND, REVOKE = "keys.bind", "keys.revoke"
 # Transfers out of a wallet that the session or API key authorises even where a key is bound, with
 # their phase and the account that they go to, whose own rules bind them from there on. Every other
@@ -194,6 +195,15 @@ def remove_payload(
         "shares_micro": str(shares_micro),
         "base_min_micro": str(base_min_micro),
         "quote_min_micro": str(quote_min_micro),
+    }
+
+
+def convert_payload(*, dao: str, points_micro: int, tokens_min_micro: int) -> dict[str, str]:
+    """`dao`: its pid. Points given up for at least so many tokens."""
+    return {
+        "dao": dao,
+        "points_micro": str(points_micro),
+        "tokens_min_micro": str(tokens_min_micro),
     }
 
 

@@ -14,12 +14,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from apps.protocol.money import BPS, mul_div_floor
 
 CUSTODIAN, VALIDATOR, OPERATOR, HOLDER = "custodian", "validator", "operator", "holder"
 WORKERS = (CUSTODIAN, VALIDATOR, OPERATOR)
 ROLES = (*WORKERS, HOLDER)
+SPLIT = ("sbgt_bps", "sdt_bps", "treasury_bps")
+SBGT_SPLIT = ("custodians_bps", "validators_bps", "operators_bps")
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,15 @@ class Policy:
                 raise ValueError(f"{name} must be shares of {BPS} that sum to it, not {parts}")
         if self.stake_boost_bps < BPS:
             raise ValueError("a stake may not count for less than the same tokens held")
+
+
+def policy_of(params: Mapping[str, Any]) -> Policy:
+    """The SubDAO's shares, from its parameters."""
+    return Policy(
+        **{k: int(params["split"][k]) for k in SPLIT},
+        **{k: int(params["sbgt_split"][k]) for k in SBGT_SPLIT},
+        stake_boost_bps=int(params["stake_boost_bps"]),
+    )
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import asdict
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
@@ -16,6 +17,7 @@ from apps.protocol.circuits import CLASSES, ModelClass
 from apps.protocol.circuits.games import SCORINGS, SHAPLEY_MAX
 from apps.protocol.circuits.multinomial import CLASSES_MAX
 from apps.protocol.circuits.poisson import COUNT_MAX
+from apps.protocol.emission import Schedule
 from apps.protocol.money import BPS
 
 Spec = dict[str, Any]
@@ -107,6 +109,7 @@ def subdao_params(spec: Mapping[str, Any]) -> Spec:
         },
         "decay_ppm": terms["decay_ppm"],
         "stake_boost_bps": terms["stake_boost_bps"],
+        "emission": asdict(Schedule()),
     }
 
 

@@ -143,22 +143,22 @@ def award(*, rfm_id: uuid.UUID | str, now: datetime) -> Dao:
         if missing:
             raise NotReady(waits_for=" and ".join(missing) + " must apply")
         terms = rfm.spec["terms"]
-        allocation = sdt_allocation(
-            fund.sdt_supply_micro,
-            selectors.pledged_by_party(fund),
-            SdtShares(
-                backers_bps=terms["backers_sdt_bps"],
-                treasury_bps=terms["treasury_sdt_bps"],
-                reserve_bps=terms["reserve_sdt_bps"],
-                submitter_bps=terms["submitter_sdt_bps"],
-            ),
+        shares = SdtShares(
+            backers_bps=terms["backers_sdt_bps"],
+            treasury_bps=terms["treasury_sdt_bps"],
+            reserve_bps=terms["reserve_sdt_bps"],
+            submitter_bps=terms["submitter_sdt_bps"],
         )
+        pledged = selectors.pledged_by_party(fund)
+        allocation = sdt_allocation(fund.sdt_supply_micro, pledged, shares)
         dao = found(
             slug=rfm.slug,
             name=rfm.title[:120],
             params=subdao_params(rfm.spec),
             rfm_id=rfm.id,
             allocation=allocation,
+            shares=shares,
+            pledged=pledged,
             submitter=rfm.submitter,
             escrow=fund.escrow,
             escrow_micro=fund.raised_micro,

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 from apps.core.actions import Payload, action
 from apps.core.errors import BadInput
-from apps.protocol import decay
+from apps.protocol import decay, emission
 from apps.protocol.ledger import AMOUNT_MAX
+from apps.protocol.money import BPS
+from apps.protocol.revenue import SPLIT
 from apps.protocol.targets import class_of
 from apps.subdaos import selectors, services
 from apps.subdaos.models import Dao
@@ -78,6 +81,93 @@ class SetScoring:
         services.param_set(
             dao=dao, key="scoring", value=payload["scoring"], proposal_id=proposal_id, now=now
         )
+
+
+@action("subdaos.set_emission", house="sdt")
+class SetEmission:
+    """{"emission": {"rate_bps": 200, …}}: how the reserve is released, from the end of the running
+    epoch on."""
+
+    def validate(self, payload: Payload, dao: Dao) -> Payload:
+        if set(payload) != {"emission"}:
+            raise BadInput("bad_payload", "Give emission, an object, and nothing else.")
+        try:
+            schedule = asdict(emission.schedule_of(payload["emission"]))
+        except ValueError as error:
+            raise BadInput("bad_schedule", f"emission: {error}.") from None
+        if schedule == dao.params["emission"]:
+            raise BadInput("no_change", "This is the schedule already.")
+        return {"emission": schedule}
+
+    def describe(self, payload: Payload, dao: Dao) -> list[dict[str, Any]]:
+        return _shares_changed(EMISSION_LABELS, dao.params["emission"], payload["emission"])
+
+    def execute(self, payload: Payload, *, dao: Dao, proposal_id: UUID, now: datetime) -> None:
+        services.param_set(
+            dao=dao,
+            key="emission",
+            value=payload["emission"],
+            proposal_id=proposal_id,
+            now=now,
+        )
+
+
+@action("subdaos.set_split", house="sdt")
+class SetSplit:
+    """{"split": {"sbgt_bps", "sdt_bps", "treasury_bps"}}: who gets which part of the revenue, from
+    the end of the running epoch on. The treasury's part is 10 to 15 % (paper §7.2)."""
+
+    def validate(self, payload: Payload, dao: Dao) -> Payload:
+        split = payload.get("split")
+        if set(payload) != {"split"} or not isinstance(split, dict) or set(split) != set(SPLIT):
+            raise BadInput("bad_payload", f"Give split with {', '.join(SPLIT)} and no more.")
+        if any(isinstance(v, bool) or not isinstance(v, int) or v < 0 for v in split.values()):
+            raise BadInput("bad_split", "Shares are whole basis points, 0 or more.")
+        if sum(split.values()) != BPS:
+            raise BadInput("bad_split", f"The three shares must sum to {BPS} basis points.")
+        if not TREASURY_BPS[0] <= split["treasury_bps"] <= TREASURY_BPS[1]:
+            raise BadInput("bad_split", "The treasury's share lies between 10 and 15 %.")
+        if split == dao.params["split"]:
+            raise BadInput("no_change", "The revenue is divided like this already.")
+        return {"split": dict(split)}
+
+    def describe(self, payload: Payload, dao: Dao) -> list[dict[str, Any]]:
+        return _shares_changed(SPLIT_LABELS, dao.params["split"], payload["split"])
+
+    def execute(self, payload: Payload, *, dao: Dao, proposal_id: UUID, now: datetime) -> None:
+        services.param_set(
+            dao=dao, key="split", value=payload["split"], proposal_id=proposal_id, now=now
+        )
+
+
+EMISSION_LABELS = {
+    "rate_bps": "Of the reserve, released each epoch",
+    "contributors_bps": "Of it, to contributors who convert points",
+    "sponsors_bps": "Of it, to the request's sponsors",
+    "treasury_bps": "Of it, to the treasury",
+    "convertible_bps": "Of a member's points, convertible each epoch",
+}
+SPLIT_LABELS = {
+    "sbgt_bps": "Of the revenue, to contributors",
+    "sdt_bps": "Of the revenue, to token holders",
+    "treasury_bps": "Of the revenue, to the treasury",
+}
+TREASURY_BPS = (1_000, 1_500)
+
+
+def _shares_changed(
+    labels: dict[str, str], before: dict[str, int], after: dict[str, int]
+) -> list[dict[str, Any]]:
+    """What a page shows of a change of shares: those that change, in per cent."""
+    return [
+        {"label": label, "before": _percent(before[name]), "after": _percent(after[name])}
+        for name, label in labels.items()
+        if before[name] != after[name]
+    ]
+
+
+def _percent(bps: int) -> str:
+    return f"{bps // 100}.{bps % 100:02} %"
 
 
 @action("subdaos.pay", house="sdt")

@@ -1,4 +1,4 @@
-"""DAOs, their parameters, soul-bound points and revenue epochs."""
+"""DAOs, their parameters, soul-bound points, revenue epochs and what their reserve releases."""
 
 from __future__ import annotations
 
@@ -95,3 +95,82 @@ class Epoch(BaseModel):
 
     def __str__(self) -> str:
         return f"{self.dao_id} #{self.number}"
+
+
+class Sponsor(models.Model):
+    """A backer of the request that founded a SubDAO: has a part in each emission, by its pledge.
+
+    taken_micro: what it has taken of all sponsors' parts so far.
+    """
+
+    dao = models.ForeignKey(Dao, models.PROTECT, related_name="sponsors")
+    party = models.ForeignKey("accounts.Party", models.PROTECT, related_name="+")
+    pledged_micro = models.BigIntegerField()
+    taken_micro = models.BigIntegerField(default=0)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["dao", "party"], name="subdaos_sponsor_once"),
+            models.CheckConstraint(
+                condition=Q(pledged_micro__gt=0, taken_micro__gte=0), name="subdaos_sponsor_amounts"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.dao_id}/{self.party_id}"
+
+
+class Emission(models.Model):
+    """What the end of one epoch released from the SubDAO's reserve; written with that end, once."""
+
+    epoch = models.OneToOneField(Epoch, models.PROTECT, primary_key=True, related_name="emission")
+    dao = models.ForeignKey(Dao, models.PROTECT, related_name="emissions")
+    at = models.DateTimeField()
+    reserve_micro = models.BigIntegerField()
+    rate_bps = models.PositiveIntegerField()
+    contributors_micro = models.BigIntegerField()
+    sponsors_micro = models.BigIntegerField()
+    treasury_micro = models.BigIntegerField()
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(contributors_micro__gte=0, sponsors_micro__gte=0, treasury_micro__gte=0)
+                & Q(
+                    reserve_micro__gte=F("contributors_micro")
+                    + F("sponsors_micro")
+                    + F("treasury_micro")
+                ),
+                name="subdaos_emission_within_reserve",
+            ),
+        ]
+        indexes = [models.Index(fields=["dao", "-at"], name="subdaos_emissions")]
+
+    def __str__(self) -> str:
+        return f"emission {self.epoch_id}"
+
+    @property
+    def total_micro(self) -> int:
+        return self.contributors_micro + self.sponsors_micro + self.treasury_micro
+
+
+class Conversion(BaseModel):
+    """Points that a member gave up for tokens, after `emission` and before the next one."""
+
+    emission = models.ForeignKey(Emission, models.PROTECT, related_name="conversions")
+    party = models.ForeignKey("accounts.Party", models.PROTECT, related_name="+")
+    asked_min_micro = models.BigIntegerField()
+    points_micro = models.BigIntegerField()
+    tokens_micro = models.BigIntegerField()
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(points_micro__gt=0, tokens_micro__gt=0),
+                name="subdaos_conversion_amounts",
+            ),
+        ]
+        indexes = [models.Index(fields=["emission", "party"], name="subdaos_conversions")]
+
+    def __str__(self) -> str:
+        return f"{self.points_micro} points → {self.tokens_micro}"

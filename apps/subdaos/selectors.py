@@ -7,13 +7,14 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from django.db.models import QuerySet
+from django.db.models import F, QuerySet, Sum, Window
 
 from apps.accounts.models import Party
 from apps.core.errors import NotFound
+from apps.protocol import emission as rules
 from apps.protocol.money import BPS
 from apps.protocol.tally import PPM, voting_shares_ppm
-from apps.subdaos.models import Dao, Epoch, SbgtCheckpoint
+from apps.subdaos.models import Dao, Emission, Epoch, SbgtCheckpoint, Sponsor
 from apps.wallets.models import Account
 
 SBGT_SHOWN = 100
@@ -44,13 +45,18 @@ def dao_by_slug(slug: str) -> Dao:
 
 def points_at(dao: Dao, at: datetime) -> dict[UUID, int]:
     """{party id: π in micro-points} at the instant `at`; members without points are left out."""
-    latest = (
-        SbgtCheckpoint.objects.filter(dao=dao, at__lte=at)
-        .order_by("party_id", "-at", "-id")
-        .distinct("party_id")
-        .values_list("party_id", "points_micro")
-    )
-    return {party_id: points_micro for party_id, points_micro in latest if points_micro > 0}
+    return _latest(SbgtCheckpoint.objects.filter(dao=dao, at__lte=at))
+
+
+def points_newest(dao: Dao) -> dict[UUID, int]:
+    """As `points_at`, by each member's newest points, whatever the clock says."""
+    return _latest(SbgtCheckpoint.objects.filter(dao=dao))
+
+
+def _latest(rows: QuerySet[SbgtCheckpoint]) -> dict[UUID, int]:
+    latest = rows.order_by("party_id", "-at", "-id").distinct("party_id")
+    pairs = latest.values_list("party_id", "points_micro")
+    return {party_id: points_micro for party_id, points_micro in pairs if points_micro > 0}
 
 
 def points_of(dao: Dao, party: Party, at: datetime) -> int:
@@ -101,6 +107,63 @@ def treasury_micro(dao: Dao, asset: str = "USDC") -> int:
         owner_id=dao.party_id, asset__code=asset, purpose="treasury"
     ).first()
     return account.available_micro if account else 0
+
+
+def pot_micro(dao: Dao, purpose: str) -> int:
+    """What a SubDAO's account for this purpose has of its own token."""
+    found = Account.objects.filter(owner_id=dao.party_id, asset_id=dao.asset_id, purpose=purpose)
+    return found.values_list("posted_micro", flat=True).first() or 0
+
+
+def sponsor_of(dao: Dao, party: Party) -> Sponsor | None:
+    return Sponsor.objects.filter(dao=dao, party=party).first()
+
+
+def sponsor_due_micro(sponsor: Sponsor) -> int:
+    """What a sponsor may take now of all that was released for sponsors so far."""
+    emitted = Emission.objects.filter(dao=sponsor.dao_id).aggregate(sum=Sum("sponsors_micro"))
+    every = Sponsor.objects.filter(dao=sponsor.dao_id).aggregate(sum=Sum("pledged_micro"))
+    return rules.sponsor_due(
+        sponsor.pledged_micro,
+        all_pledged_micro=every["sum"],
+        emitted_micro=emitted["sum"] or 0,
+        taken_micro=sponsor.taken_micro,
+    )
+
+
+def released_course(dao: Dao, most: int) -> list[tuple[datetime, int]]:
+    """(end of an epoch, released from the reserve by then), the last `most` in order of time."""
+    total = F("contributors_micro") + F("sponsors_micro") + F("treasury_micro")
+    by_then = Window(Sum(total), order_by=F("at").asc())
+    rows = Emission.objects.filter(dao=dao).annotate(by_then=by_then).order_by("-at")
+    return [(at, int(micro)) for at, micro in rows.values_list("at", "by_then")[:most]][::-1]
+
+
+def describe_emission(dao: Dao) -> dict[str, Any]:
+    """The schedule, what is left and what was released, as the API gives it."""
+    purposes = ("reserve", "conversion", "sponsors")
+    held = {
+        row.purpose: row.posted_micro
+        for row in Account.objects.filter(
+            owner_id=dao.party_id, asset_id=dao.asset_id, purpose__in=purposes
+        )
+    }
+    reserve = held.get("reserve", 0)
+    schedule = rules.schedule_of(dao.params["emission"])
+    released = Emission.objects.filter(dao=dao).aggregate(
+        contributors=Sum("contributors_micro"),
+        sponsors=Sum("sponsors_micro"),
+        treasury=Sum("treasury_micro"),
+    )
+    return {
+        "schedule": dao.params["emission"],
+        "reserve_micro": str(reserve),
+        "next_micro": str(rules.emission(reserve, schedule).total),
+        "released_micro": str(sum(value or 0 for value in released.values())),
+        "released": {role: str(micro or 0) for role, micro in released.items()},
+        "conversion_pot_micro": str(held.get("conversion", 0)),
+        "sponsors_pot_micro": str(held.get("sponsors", 0)),
+    }
 
 
 def sdt_supply_micro(dao: Dao) -> int:

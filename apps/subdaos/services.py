@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid5
@@ -14,10 +15,12 @@ from apps.core.errors import BadInput, Conflict
 from apps.core.events import emit
 from apps.core.transactions import require_transaction
 from apps.protocol import decay, wire
-from apps.protocol.founding import SdtAllocation
-from apps.subdaos import selectors
+from apps.protocol.emission import schedule_of
+from apps.protocol.founding import SdtAllocation, SdtShares
+from apps.protocol.revenue import policy_of
+from apps.subdaos import emission, selectors
 from apps.subdaos.events import PriceChanged, SubdaoFounded
-from apps.subdaos.models import Dao, Epoch, SbgtCheckpoint
+from apps.subdaos.models import Dao, Epoch, SbgtCheckpoint, Sponsor
 from apps.wallets import ledger, log
 from apps.wallets.ledger import Leg
 from apps.wallets.models import Account, Transfer
@@ -33,6 +36,8 @@ def found(
     params: Mapping[str, Any],
     rfm_id: UUID,
     allocation: SdtAllocation[UUID],
+    shares: SdtShares,
+    pledged: Mapping[UUID, int],
     submitter: Party,
     escrow: Account,
     escrow_micro: int,
@@ -41,7 +46,8 @@ def found(
 ) -> Dao:
     """Inner writer: a SubDAO with its party, SDT, treasury and first members, all at once.
 
-    allocation: SDT by backer's party id, submitter, reserve, treasury (protocol.founding).
+    allocation: SDT by backer's party id, submitter, reserve, treasury (protocol.founding), from
+    `shares` of the supply and what each backer `pledged`.
     escrow → treasury: `escrow_micro` USDC. members: one soul-bound point each, once per
     verified application. Everything lands in the transaction of the award, or nothing does.
     """
@@ -73,6 +79,10 @@ def found(
             "supply_micro": str(allocation.total),
             "params": params_hash(dao),
             "decay_ppm": int(params["decay_ppm"]),
+            "policy": vars(policy_of(params)),
+            "emission": asdict(schedule_of(params["emission"])),
+            "shares": asdict(shares),
+            "submitter": submitter.pid,
         },
         now=now,
         ref=dao.id,
@@ -103,6 +113,10 @@ def found(
     for target, amount_micro in parts:
         if amount_micro:
             mint(asset, target, amount_micro, ref, now, kind="subdaos.mint")
+    Sponsor.objects.bulk_create(
+        Sponsor(dao=dao, party_id=party_id, pledged_micro=micro)
+        for party_id, micro in sorted(pledged.items())
+    )
     for member in members:
         sbgt_mint(
             dao=dao,
@@ -146,8 +160,27 @@ def sbgt_revoke(
     return _checkpoint(dao, party, left, "revoked", str(proposal_id), now, taken)
 
 
+def sbgt_convert(
+    *, dao: Dao, party: Party, points_micro: int, conversion_id: UUID, now: datetime
+) -> SbgtCheckpoint:
+    """Inner writer: π′ = π − points_micro, which its owner gave up for tokens; nobody gets them.
+
+    Raises ValueError for more than there is.
+    """
+    require_transaction("subdaos.sbgt_convert")
+    dao_lock(dao)
+    left = selectors.points_now(dao, party) - points_micro
+    if left < 0 or points_micro <= 0:
+        raise ValueError("a conversion takes some points, and no more than there are")
+    taken = {"taken_micro": str(points_micro)}
+    return _checkpoint(dao, party, left, "converted", str(conversion_id), now, taken)
+
+
 def param_set(*, dao: Dao, key: str, value: Any, proposal_id: UUID, now: datetime) -> Dao:
-    """Inner writer: change one parameter; the log keeps the hash of all of them."""
+    """Inner writer: change one parameter; the log keeps it, and the hash of all of them.
+
+    value: of canonical form (no floats) and no free text.
+    """
     require_transaction("subdaos.param_set")
     locked = dao_lock(dao)
     if key not in locked.params:
@@ -161,6 +194,7 @@ def param_set(*, dao: Dao, key: str, value: Any, proposal_id: UUID, now: datetim
             "dao": locked.party.pid,
             "proposal": str(proposal_id),
             "key": key,
+            "value": value,
             "params": params_hash(locked),
         },
         now=now,
@@ -226,14 +260,19 @@ def epoch_open(*, dao: Dao, now: datetime) -> Epoch:
     )
 
 
-def epoch_close(*, epoch: Epoch, revenue_micro: int, now: datetime) -> Epoch:
-    """Inner writer: nothing more is paid into it, once. Raises Conflict when it is closed."""
+def epoch_close(*, epoch: Epoch, dao: Dao, revenue_micro: int, now: datetime) -> Epoch:
+    """Inner writer: nothing more is paid into it, once; the reserve releases its part.
+
+    dao: locked before the epoch, with the parameters that the epoch is divided by.
+    Raises Conflict when it is closed.
+    """
     require_transaction("subdaos.epoch_close")
     locked = Epoch.objects.select_for_update().get(id=epoch.id)
     if locked.closed_at is not None:
         raise Conflict("epoch_closed", "This epoch is closed already.")
     locked.closed_at, locked.revenue_micro = now, revenue_micro
     locked.save(update_fields=["closed_at", "revenue_micro"])
+    emission.release(epoch=locked, dao=dao, now=now)
     return locked
 
 

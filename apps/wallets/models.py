@@ -47,6 +47,8 @@ PURPOSES = (
     "fees",
     "issuance",
     "reserve",
+    "conversion",
+    "sponsors",
     "pool",
     "vault",
 )

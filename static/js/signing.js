@@ -59,6 +59,11 @@ const PAYLOADS = {
   "exchange.swap": swapping,
   "exchange.add": adding,
   "exchange.remove": removing,
+  "subdaos.convert": (form) => ({
+    dao: form.dataset.dao,
+    points_micro: form.elements.points_micro.value,
+    tokens_min_micro: form.elements.tokens_min_micro.value,
+  }),
   "governance.vote": (form, button) => ({ proposal: form.dataset.proposal, support: button.value }),
 };
 
@@ -73,6 +78,8 @@ const WORDS = {
   "exchange.add": (x) => `Put at most ${tokens(x.base_max_micro)} ${x.base} and ${tokens(x.quote_max_micro)} USDC into the pool`,
   "exchange.remove": (x) =>
     `Take at least ${tokens(x.base_min_micro)} ${x.base} and ${tokens(x.quote_min_micro)} USDC out of the pool`,
+  "subdaos.convert": (x) =>
+    `Give up ${tokens(x.points_micro)} points of the SubDAO ${short(x.dao)} for at least ${tokens(x.tokens_min_micro)} of its tokens`,
   "governance.vote": (x) => `Vote “${x.support}” on the proposal ${short(x.proposal)}`,
   "keys.bind": (x) => `Make ${short(x.public_key)} your ${x.purpose} key`,
   "keys.revoke": (x) => `Revoke your ${x.purpose} key ${short(x.public_key)}`,

@@ -28,7 +28,7 @@ def transfer(id_: str, debit: str, credit: str, amount: int, **more: Any) -> dic
 
 
 def proposal(**more: Any) -> dict[str, Any]:
-    body = {"proposal": "p", "dao": "d", "house": "sbgt", "kind": "k", "payload_hash": "h"}
+    body = {"proposal": "p", "dao": "d", "house": "sdt", "kind": "k", "payload_hash": "h"}
     body |= {"proposer": None, "starts_at": 1000, "ends_at": 2000}
     body |= {"timelock_s": 0, "grace_s": 10}
     return leaf("governance.proposal", body | {"quorum_bps": 2000, "threshold_bps": 5000} | more)

@@ -39,6 +39,7 @@ def public(world: World) -> dict[str, str]:
         "token": ("token", world.dao.asset.code),
         "pool": ("pool", world.dao.asset.code),
         "vault": ("vault", world.dao.asset.code),
+        "convert": ("convert", world.dao.asset.code),
         "token without a pool": ("token", "FLAI"),
         "no pool": ("pool", "FLAI"),
         "vault of FLAI": ("vault", "FLAI"),

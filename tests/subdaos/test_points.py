@@ -80,10 +80,10 @@ def test_epochs_follow_one_another_and_close_once() -> None:
     with durable():
         first = services.epoch_open(dao=dao, now=at(30))
         assert services.epoch_open(dao=dao, now=at(31)) == first
-        services.epoch_close(epoch=first, revenue_micro=7, now=at(40))
+        services.epoch_close(epoch=first, dao=dao, revenue_micro=7, now=at(40))
         services.epoch_divided(epoch=first, settlement={"a": 1})
         with pytest.raises(DomainError, match="epoch_closed"):
-            services.epoch_close(epoch=first, revenue_micro=8, now=at(41))
+            services.epoch_close(epoch=first, dao=dao, revenue_micro=8, now=at(41))
         with pytest.raises(DomainError, match="epoch_divided"):
             services.epoch_divided(epoch=first, settlement={})
         second = services.epoch_open(dao=dao, now=at(41))

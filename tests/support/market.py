@@ -37,7 +37,7 @@ from apps.listings.services import query_create
 from apps.participants.models import Application
 from apps.participants.services import call_bind, call_open, whitelist
 from apps.protocol import wire
-from apps.protocol.founding import SdtAllocation
+from apps.protocol.founding import SdtShares, sdt_allocation
 from apps.protocol.rfm_spec import check_spec, schema_of, subdao_params
 from apps.subdaos.models import Dao
 from apps.subdaos.services import found
@@ -47,7 +47,8 @@ from apps.training import submissions
 from apps.training.models import Round
 from apps.training.services import round_ticket
 from apps.wallets import log
-from apps.wallets.services import account, faucet
+from apps.wallets.services import faucet
+from tests.support import crowdfunds
 from tests.support.nodes import NodeSet, fixed
 from workers.mpc import keys, sealing
 
@@ -143,23 +144,28 @@ class Market:
     def _found(self) -> Dao:
         spec = check_spec(self.spec)
         submitter = self.person("Submitter")
-        at = now()
-        faucet(party=self.backer.party, asset="USDC", amount_micro=1_000_000, now=at)
+        at, rfm_id, target_micro = now(), uuid.uuid4(), 1_000_000
+        faucet(party=self.backer.party, asset="USDC", amount_micro=target_micro, now=at)
         with durable():
-            return found(
+            pledges = {self.backer.party: target_micro}
+            escrow = crowdfunds.full(rfm_id, pledges, submitter=submitter.party, now=at)
+            pledged = {self.backer.party.id: target_micro}
+            dao = found(
                 slug=f"model-{uuid.uuid4().hex[:8]}",
                 name="Model",
                 params=subdao_params(spec),
-                rfm_id=uuid.uuid4(),
-                allocation=SdtAllocation(
-                    backers={self.backer.party.id: 600}, submitter=50, reserve=150, treasury=200
-                ),
+                rfm_id=rfm_id,
+                allocation=sdt_allocation(1_000, pledged, SdtShares()),
+                shares=SdtShares(),
+                pledged=pledged,
                 submitter=submitter.party,
-                escrow=account(self.backer.party, "USDC"),
-                escrow_micro=1_000_000,
+                escrow=escrow,
+                escrow_micro=target_micro,
                 members=[m.party for m in self.members],
                 now=at,
             )
+            crowdfunds.awarded(rfm_id, dao.party, target_micro, now=at)
+        return dao
 
     def whitelist(self) -> Round:
         """Admit everybody; the round that opens by itself."""

@@ -76,6 +76,7 @@ class Earnings:
         self.posted: dict[str, Paid] = {}
         self.cycles: dict[tuple[str, int], Cycle] = {}
         self.closed: set[tuple[str, int]] = set()
+        self.policies: dict[tuple[str, int], dict[str, int]] = {}
         self.due: dict[str, Due] = {}
         self.changes: dict[str, list[tuple[int, int]]] = {}
 
@@ -168,6 +169,8 @@ class Earnings:
         if (dao, number) in self.closed:
             raise Finding(f"epoch {number} of {dao} was settled twice")
         self.closed.add((dao, number))
+        if body["policy"] != self.policies.get((dao, number)):
+            raise Finding(f"epoch {number}: it is divided by another policy than was in force")
         cycle = self.cycles.get((dao, number), Cycle())
         served = {str(entry["version"]): entry for entry in body["served"]}
         earned = {version: int(entry["revenue_micro"]) for version, entry in served.items()}

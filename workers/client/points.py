@@ -3,6 +3,7 @@
     π′ = π + 1 point     for a verified commitment, when the SubDAO is founded
     π′ = π + φ or π + work in a finished round, for its members; λ·π for everybody else (eq. 12)
     π′ = max(π − x, 0)   by a vote that names the party and x
+    π′ = π − x           by a conversion of x by their owner (`emission`)
 
 There is no other rule: points that moved from one party to another would be two changes that none
 of them explains.
@@ -24,15 +25,28 @@ class Points:
 
     def __init__(self) -> None:
         self.held: dict[tuple[str, str], int] = {}
+        self.history: dict[str, dict[str, list[tuple[int, int]]]] = {}
+        self.totals: dict[str, int] = {}
+        self.converted: dict[str, tuple[str, str, int]] = {}
         self.founded: dict[str, Body] = {}
         self.changed: dict[str, dict[str, int]] = {}
         self.trained: set[str] = set()
 
     def change(self, body: Body) -> str | None:
         """A member's new π. A round's changes are judged with the round."""
+        dao, pid, since = body["dao"], body["party"], int(body["from"])
+        course = self.history.setdefault(dao, {}).setdefault(pid, [])
+        wrong = self._by_rule(body)
+        if course and since < course[-1][0]:
+            wrong = wrong or f"the points of {pid} in {dao} were changed for the past"
+        course.append((since, self.held[dao, pid]))
+        return wrong
+
+    def _by_rule(self, body: Body) -> str | None:
         dao, pid, reason, ref = body["dao"], body["party"], body["reason"], body["ref"]
         before, after = self.held.get((dao, pid), 0), int(body["points_micro"])
         self.held[dao, pid] = after
+        self.totals[dao] = self.totals.get(dao, 0) + after - before
         if reason in ROUND:
             self.changed.setdefault(ref, {}).setdefault(pid, before)
             return None
@@ -42,7 +56,29 @@ class Points:
             return None if right else f"{pid} was given points of {dao} for no commitment"
         if reason == "revoked":
             return None  # by how much, the vote says: see Replay
+        if reason == "converted":
+            taken = int(body["taken_micro"])
+            if not 0 < taken == before - after:
+                return f"the points of {pid} in {dao} fell by another sum than was converted"
+            self.converted[ref] = (dao, pid, taken)
+            return None
         return f"the points of {pid} in {dao} were changed for no rule ({reason})"
+
+    def at(self, dao: str, at_ms: int) -> dict[str, set[int]]:
+        """{pid: what its π may have been at that time}, by the leaves so far: one value, or those
+        of the same millisecond, in which the log can't tell what came first."""
+        found = {}
+        for pid, course in self.history.get(dao, {}).items():
+            values = set()
+            for since, points in reversed(course):
+                if since <= at_ms:
+                    values.add(points)
+                if since < at_ms:
+                    break
+            else:
+                values.add(0)
+            found[pid] = values
+        return found
 
     def round_done(self, done: Body, roles: Mapping[str, str]) -> str | None:
         """Everybody's π in the SubDAO after a finished round is what eq. 12 gives."""

@@ -2,9 +2,10 @@
 
 Balances follow from transfers by the ledger's rules, outcomes of votes from the ballots by the
 tally's, payouts of an epoch from φ by eq. 10 and 11 (`earnings`), pools and vaults by their own
-(`exchange`); whoever has bound a wallet key has signed what was done in its name (`keyring`). A
-leaf that breaks a rule is a finding with its index. Leaves name parties by pid and amounts as
-strings; nothing here needs the server.
+(`exchange`), escrows and minted tokens by pledges (`crowdfund`), what a reserve releases by its
+schedule (`emission`); whoever has bound a wallet key has signed what was done in its name
+(`keyring`). A leaf that breaks a rule is a finding with its index. Leaves name parties by pid and
+amounts as strings; nothing here needs the server.
 """
 
 from __future__ import annotations
@@ -15,9 +16,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from apps.protocol import consent, decay, ledger, tally
+from workers.client.crowdfund import Crowdfunds
 from workers.client.earnings import Earnings, Finding
+from workers.client.emission import Reserves
 from workers.client.exchange import Exchange
 from workers.client.keyring import Keyring, Unsigned
+from workers.client.parameters import Parameters
 from workers.client.points import Points
 
 NO_FLOOR = -(2**63)
@@ -48,6 +52,7 @@ class Ballots:
     weight: dict[str, int] = field(default_factory=lambda: dict.fromkeys(tally.Support, 0))
     ends_at: int = 0
     executed: bool = False
+    points: dict[str, set[int]] = field(default_factory=dict)
 
 
 class Replay:
@@ -63,12 +68,16 @@ class Replay:
         self.earnings = Earnings()
         self.points = Points()
         self.exchange = Exchange(self.balances)
+        self.crowdfunds, self.parameters = Crowdfunds(), Parameters()
+        self.reserves = Reserves(self.balances, self.crowdfunds, self.parameters, self.points)
+        self.earnings.policies = self.reserves.policies
         self.keyring = Keyring()
         self.keys: dict[str, str] = {}
         self.proposals: dict[str, Ballots] = {}
         self.spent: dict[str, tuple[str, str, int]] = {}
         self.treasury_votes: set[str] = set()
         self.revocations: set[str] = set()
+        self.resettings: set[str] = set()
 
     def leaf(self, index: int, leaf: Mapping[str, Any]) -> None:
         """Apply one decoded leaf {"v", "type", "at", "body"}."""
@@ -98,7 +107,7 @@ class Replay:
             if total
         ]
         self.findings.errors += self.earnings.end() + self.points.end()
-        self.findings.errors += self.exchange.end()
+        self.findings.errors += self.exchange.end() + self.crowdfunds.end() + self.reserves.end()
         self.findings.signatures = self.keyring.checked
         self.findings.errors += [f"transfer {id_} spends a treasury unvoted" for id_ in self.spent]
         self.findings.errors += [
@@ -109,6 +118,11 @@ class Replay:
         self.findings.errors += [
             f"proposal {id_} took points and was not executed"
             for id_ in sorted(self.revocations)
+            if not self.proposals[id_].executed
+        ]
+        self.findings.errors += [
+            f"proposal {id_} changed a parameter and was not executed"
+            for id_ in sorted(self.resettings)
             if not self.proposals[id_].executed
         ]
         return self.findings
@@ -147,6 +161,8 @@ class Replay:
                 self.spent[body["id"]] = (debit, credit, amount)
             self.earnings.transfer(body, at, amount)
             self.exchange.transfer(body, at, amount)
+            self.reserves.transfer(body, amount)
+            self.crowdfunds.transfer(body, at, amount)
 
     def _reversal(self, body: Mapping[str, Any], debit: str, credit: str, amount: int) -> None:
         """A reversal takes back exactly the payment that it names, once."""
@@ -178,6 +194,11 @@ class Replay:
         if ballots.total is not None or ballots.voters:
             raise Finding(f"proposal {body['proposal']}: its snapshot came late or twice")
         ballots.total = int(body["total"])
+        if ballots.body["house"] == "sbgt":
+            ballots.points = self.points.at(ballots.body["dao"], int(body["at"]))
+            least, most = (sum(map(f, ballots.points.values())) for f in (min, max))
+            if not least <= ballots.total <= most:
+                raise Finding(f"proposal {body['proposal']}: its snapshot sums other points")
 
     def _vote(self, body: Mapping[str, Any], at: int) -> None:
         ballots, who = self._ballots(body), body["voter"]
@@ -186,6 +207,8 @@ class Replay:
             raise Finding(f"proposal {body['proposal']}: {who} voted twice")
         if weight <= 0 or ballots.executed:
             raise Finding(f"proposal {body['proposal']}: a vote without weight or after the end")
+        if ballots.body["house"] == "sbgt" and weight not in ballots.points.get(who, ()):
+            raise Finding(f"proposal {body['proposal']}: {who} voted with points it did not have")
         had = tally.quorum_reached(_facts(ballots))
         ballots.voters.add(who)
         ballots.weight[tally.Support(body["support"])] += weight
@@ -261,6 +284,20 @@ class Replay:
     def _founded(self, body: Mapping[str, Any], at: int) -> None:
         self.earnings.founded(body, at)
         self.points.founded[body["dao"]] = body
+        self.parameters.founded(body)
+        self.reserves.founded(body)
+        self.crowdfunds.founded(body, at)
+
+    def _reset(self, body: Mapping[str, Any], at: int) -> None:
+        proposal = body["proposal"]
+        if proposal in self.resettings:
+            raise Finding(f"proposal {proposal} changed a parameter twice")
+        self.parameters.changed(body, self._ballots(body).body)
+        self.resettings.add(proposal)
+
+    def _converted(self, body: Mapping[str, Any], at: int) -> None:
+        self.reserves.converted(body, at)
+        self.keyring.action(body["party"], consent.CONVERT, body["asked"], body, at)
 
     def _points(self, body: Mapping[str, Any], at: int) -> None:
         before = self.points.held.get((body["dao"], body["party"]), 0)
@@ -338,6 +375,14 @@ def _exchanged(method: Callable[[Exchange, Mapping[str, Any], int], None]) -> Ha
     return lambda state, body, at: method(state.exchange, body, at)
 
 
+def _funded(method: Callable[[Crowdfunds, Mapping[str, Any], int], None]) -> Handler:
+    return lambda state, body, at: method(state.crowdfunds, body, at)
+
+
+def _released(method: Callable[[Reserves, Mapping[str, Any], int], None]) -> Handler:
+    return lambda state, body, at: method(state.reserves, body, at)
+
+
 _HANDLERS: dict[str, Handler] = {
     "accounts.signing_key": _keys(Keyring.agent_key),
     "accounts.key_bound": _keys(Keyring.bound),
@@ -356,6 +401,15 @@ _HANDLERS: dict[str, Handler] = {
     "exchange.vault_changed": _exchanged(Exchange.vault_changed),
     "exchange.slashed": Replay._slashed,
     "subdaos.founded": Replay._founded,
+    "subdaos.params": Replay._reset,
+    "subdaos.emitted": _released(Reserves.emitted),
+    "subdaos.converted": Replay._converted,
+    "subdaos.sponsor_paid": _released(Reserves.sponsor_paid),
+    "rfms.submitted": _funded(Crowdfunds.submitted),
+    "rfms.approved": _funded(Crowdfunds.approved),
+    "rfms.pledged": _funded(Crowdfunds.pledged),
+    "rfms.returned": _funded(Crowdfunds.given_back),
+    "rfms.awarded": _funded(Crowdfunds.awarded),
     "subdaos.sbgt": Replay._points,
     "compute.node_claimed": _earned(Earnings.claimed),
     "training.round_opened": _earned(Earnings.round_opened),

@@ -71,6 +71,7 @@ def api(plan: Plan) -> dict[str, str]:
         "rfm applications": f"rfms/request-{funding}/applications/",
         "subdao": "subdaos/model-0/",
         "subdao epochs": "subdaos/model-0/epochs/",
+        "subdao emission": "subdaos/model-0/emission/",
         "subdao rounds": "subdaos/model-0/rounds/",
         "subdao versions": "subdaos/model-0/versions/",
         "superdao": "subdaos/superdao/",
@@ -111,6 +112,7 @@ def _examples(plan: Plan) -> dict[str, dict[str, object]]:
             "round": plan.job_id("round", last, 1),
         },
         "token": {"heavy": "SDT-m0", "usual": f"SDT-m{last}"},
+        "convert": {"": "SDT-m0"},
         "epoch": {"closed": plan.id("epoch", 0, 1), "open": plan.id("epoch", 0, plan.half + 1)},
         "log-entry": {"first": 0, "later": plan.objects},
     }

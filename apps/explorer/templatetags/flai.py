@@ -188,6 +188,12 @@ def line_chart(line: pictures.Timeline, caption: str) -> dict[str, object]:
     return {"line": line, "caption": caption}
 
 
+@register.inclusion_tag("components/chart_released.html")
+def released_chart(chart: pictures.Released, caption: str) -> dict[str, object]:
+    """What a reserve has released and will release."""
+    return {"chart": chart, "caption": caption}
+
+
 @register.inclusion_tag("components/chart_phi.html")
 def phi_chart(by_round: tuple[list[int], list[pictures.PhiRow]], caption: str) -> dict[str, object]:
     """φ of each site, a bar a round."""

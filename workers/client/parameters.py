@@ -1,0 +1,47 @@
+"""A SubDAO's parameters that decide about money, replayed: as founded, then as voted.
+
+Each change is one leaf, made by the proposal that it names, whose payload's hash covers the value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from apps.protocol import tally
+from workers.client.earnings import Finding
+
+Body = Mapping[str, Any]
+# parameter → (the kind of proposal that changes it, the house that decides)
+VOTED = {
+    "price_micro": ("subdaos.set_price", "sdt"),
+    "scoring": ("subdaos.set_scoring", "sbgt"),
+    "emission": ("subdaos.set_emission", "sdt"),
+    "split": ("subdaos.set_split", "sdt"),
+}
+
+
+class Parameters:
+    """`policy` and `schedule` of each SubDAO, as they are in force at this place of the log."""
+
+    def __init__(self) -> None:
+        self.policy: dict[str, dict[str, int]] = {}
+        self.schedule: dict[str, dict[str, int]] = {}
+
+    def founded(self, body: Body) -> None:
+        self.policy[body["dao"]] = dict(body["policy"])
+        self.schedule[body["dao"]] = dict(body["emission"])
+
+    def changed(self, body: Body, voted: Body) -> None:
+        """By exactly the proposal that was voted on. Raises Finding."""
+        dao, key, value = body["dao"], body["key"], body["value"]
+        if key not in VOTED:
+            raise Finding(f"proposal {body['proposal']} changed {key}, which no vote changes")
+        kind, house = VOTED[key]
+        hash_ = tally.payload_hash(dao=dao, kind=kind, payload={key: value})
+        if (voted["dao"], voted["house"], voted["payload_hash"]) != (dao, house, hash_):
+            raise Finding(f"proposal {body['proposal']}: {key} changed to what nobody voted on")
+        if key == "emission":
+            self.schedule[dao] = dict(value)
+        if key == "split":
+            self.policy[dao] = self.policy[dao] | dict(value)
