@@ -210,7 +210,7 @@ SPECTACULAR_SETTINGS = {
     "SERVE_INCLUDE_SCHEMA": False,
 }
 
-# Sealed uploads are about eight bytes a value; this admits models of some millions of parameters.
+# A query's sealed rows are about eleven bytes a value in JSON; shares of rounds come in parts.
 DATA_UPLOAD_MAX_MEMORY_SIZE = 32 * 1024 * 1024
 
 # scrypt is memory-hard and on this class of machine five times quicker than a million of PBKDF2.

@@ -22,7 +22,7 @@ import httpx
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from django.conf import settings
 
-from apps.protocol import identity, jobs, tickets, wire
+from apps.protocol import identity, jobs, tickets, uploads, wire
 
 T = TypeVar("T")
 
@@ -108,7 +108,7 @@ def run_job(
         found = _all(members, lambda member: _post(member, "/jobs", body, timeout_s=patience))
     except Final:
         for upload in uploads:
-            drop_share(members, upload)
+            drop_share(members, upload["ticket"])
         raise
     answers = [_answer(member, content) for member, content in zip(members, found, strict=True)]
     _check_answers(answers, descriptor, sorted(ticket_ids))
@@ -174,7 +174,7 @@ def _told(
             answers.append(_answer(member, content))
         _check_answers(answers, asked.descriptor, [asked.ticket_id])
     except Final as error:
-        drop_share(members, asked.upload)
+        drop_share(members, asked.upload["ticket"])
         return error
     except Retryable as error:
         return error
@@ -213,17 +213,35 @@ def adopt(
         raise Final("bad_answer", f"{member.name} did not confirm the commit.")
 
 
-def put_share(members: Sequence[Member], upload: dict[str, Any], *, ticket_id: str) -> list[Any]:
+def put_share(
+    members: Sequence[Member],
+    head: dict[str, Any],
+    correction: Sequence[bytes],
+    *,
+    ticket_id: str,
+    again: bool = False,
+) -> list[Any]:
     """Hand a sealed upload to every node; returns their signed acknowledgements in order.
 
-    Of four or five nodes, three must take it; to one that is away it goes with the job.
-    When a node refuses it, the others are asked to forget it. Raises: Retryable, Final.
+    `correction` is in parts, as it came. With `again` it goes only to nodes that do not have it.
+    Of four or five nodes, three must take it. When a node refuses it, the others are asked to
+    forget it. Raises: Retryable, Final.
     """
-    body = _encode(upload)
+    frame = [uploads.head_line(head), *correction]
+
+    def hand(member: Member) -> dict[str, Any]:
+        if again:
+            try:
+                return _get(member, f"/shares/{head['ticket']['share_id']}")
+            except ControlError as error:
+                if error.code != "unknown_share":
+                    raise
+        return _post(member, "/shares", frame, timeout_s=15.0, media_type=uploads.MEDIA_TYPE)
+
     try:
-        found = _most(members, lambda member: _post(member, "/shares", body, timeout_s=15.0))
+        found = _most(members, hand)
     except Final:
-        drop_share(members, upload)
+        drop_share(members, head["ticket"])
         raise
     for member, content in found:
         ack = content.get("ack")
@@ -236,12 +254,11 @@ def put_share(members: Sequence[Member], upload: dict[str, Any], *, ticket_id: s
     return [content for _, content in found]
 
 
-def drop_share(members: Sequence[Member], upload: dict[str, Any]) -> None:
+def drop_share(members: Sequence[Member], ticket: dict[str, Any]) -> None:
     """Have every node that answers forget a share that another refused; its expiry ends the rest.
 
     The ticket's id names it, so that another share under the same id stays.
     """
-    ticket = upload["ticket"]
     body = {"v": 1, "share_id": ticket["share_id"], "ticket_id": tickets.ticket_id(ticket)}
     signature = wire.sign(coordinator_key(), jobs.DROP_DOMAIN, body)
     content, path = _encode({"drop": body, "signature": signature}), f"/shares/{body['share_id']}"
@@ -251,9 +268,7 @@ def drop_share(members: Sequence[Member], upload: dict[str, Any]) -> None:
 
 def last_head(member: Member) -> dict[str, Any]:
     """{"log", "size", "root"} that the node signed last. Raises: Retryable, Final."""
-    return _call(
-        member, lambda http: http.get(member.url + "/log/head", timeout=_patience(HEALTH_S))
-    )
+    return _get(member, "/log/head")
 
 
 def cosign(member: Member, *, log: str, head: dict[str, Any], path: list[str]) -> dict[str, Any]:
@@ -372,16 +387,32 @@ def _most(
     return found
 
 
-def _post(member: Member, path: str, body: bytes, *, timeout_s: float) -> dict[str, Any]:
+def _post(
+    member: Member,
+    path: str,
+    body: bytes | Sequence[bytes],
+    *,
+    timeout_s: float,
+    media_type: str = "application/json",
+) -> dict[str, Any]:
+    """A body in parts is sent as they are, without being put together."""
+    parts = [body] if isinstance(body, bytes) else body
     return _call(
         member,
         lambda http: http.post(
             member.url + path,
-            content=body,
-            headers={"content-type": "application/json"},
+            content=parts,
+            headers={
+                "content-type": media_type,
+                "content-length": str(sum(map(len, parts))),
+            },
             timeout=_patience(timeout_s),
         ),
     )
+
+
+def _get(member: Member, path: str) -> dict[str, Any]:
+    return _call(member, lambda http: http.get(member.url + path, timeout=_patience(HEALTH_S)))
 
 
 def _patience(timeout_s: float) -> httpx.Timeout:

@@ -27,7 +27,7 @@ from apps.listings.claims import claimable
 from apps.listings.models import Query
 from apps.listings.pricing import price_micro
 from apps.rfms.models import Pledge, Rfm
-from apps.training.models import GIVEN_UP, Member, Phase, Submission
+from apps.training.models import UNSENT, Member, Phase, Submission
 from apps.wallets.models import Account, Transfer
 
 SHOWN = 8
@@ -128,7 +128,7 @@ def _rounds(party: Party, since: datetime) -> list[Any]:
 
     def sent(stage: str) -> Exists:
         shares = Submission.objects.filter(round=OuterRef("round"), party=party, stage=stage)
-        return Exists(shares.exclude(state__in=GIVEN_UP))
+        return Exists(shares.exclude(state__in=UNSENT))
 
     rows = Member.objects.filter(Q(round__closed_at=None) | Q(round__closed_at__gt=since))
     return list(

@@ -81,7 +81,7 @@ def _strip(phase: str) -> list[dict[str, str]]:
 
 def _sites(held: Round, scores: dict[Any, int]) -> list[dict[str, Any]]:
     sent: dict[Any, dict[str, Submission]] = defaultdict(dict)
-    shares = Submission.objects.filter(round=held).defer("upload", "ticket", "acks")
+    shares = Submission.objects.filter(round=held).defer("sealed", "ticket", "acks")
     for row in shares.order_by("created_at"):
         sent[row.party_id][row.stage] = row
     rows = [

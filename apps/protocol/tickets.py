@@ -87,10 +87,16 @@ class Ticket:
         return math.prod(self.shape)
 
     @property
+    def correction_bytes(self) -> int:
+        """How long the encrypted correction is: 8 bytes a value, and the cipher's tag."""
+        return 8 * self.values + GCM_TAG_BYTES
+
+    @property
     def is_query(self) -> bool:
         return self.scope.startswith("query:")
 
 
+HEAD_FIELDS = ("ticket", "signature", "envelopes")
 TICKET_FIELDS = tuple(f.name for f in fields(Ticket) if f.name != "id")
 
 
@@ -129,23 +135,41 @@ def check_ticket(ticket: Any, *, now: int) -> Ticket:
 def check_upload(upload: Any, *, now: int) -> Ticket:
     """A ticket with a valid owner's signature, and sealed parts of the sizes it promises.
 
-    upload = {"ticket": {}, "signature": hex, "envelopes": [base64 per node], "correction": base64};
-    the correction holds 8 bytes a value and the cipher's tag.
+    upload = {"ticket": {}, "signature": hex, "envelopes": [base64 per node], "correction"}; the
+    correction is base64, or the bytes themselves where the upload travelled as such.
 
     Raises: TicketError with code malformed, too_large, expired, not_yet_valid or bad_signature.
     """
-    wanted = {"ticket", "signature", "envelopes", "correction"}
     _require(
-        isinstance(upload, dict) and set(upload) == wanted,
+        isinstance(upload, dict) and set(upload) == {*HEAD_FIELDS, "correction"},
         "malformed",
         "An upload consists of ticket, signature, envelopes and correction.",
     )
-    ticket = check_ticket(upload["ticket"], now=now)
+    ticket = check_head({name: upload[name] for name in HEAD_FIELDS}, now=now)
+    correction = upload["correction"]
+    raw = isinstance(correction, (bytes, bytearray, memoryview))
+    size = len(correction) if raw else _b64_size(correction)
+    fits = size == ticket.correction_bytes
+    _require(fits, "malformed", "The correction does not fit the ticket's shape.")
+    return ticket
+
+
+def check_head(head: Any, *, now: int) -> Ticket:
+    """What an upload is without its correction: ticket, signature, envelopes.
+
+    Raises: TicketError as check_upload does.
+    """
+    _require(
+        isinstance(head, dict) and set(head) == set(HEAD_FIELDS),
+        "malformed",
+        "The head of an upload consists of ticket, signature and envelopes.",
+    )
+    ticket = check_ticket(head["ticket"], now=now)
     try:
-        verify(ticket.sender, TICKET_DOMAIN, upload["ticket"], upload["signature"])
+        verify(ticket.sender, TICKET_DOMAIN, head["ticket"], head["signature"])
     except BadSignature:
         raise TicketError("bad_signature", "The ticket is not signed by its sender.") from None
-    envelopes = upload["envelopes"]
+    envelopes = head["envelopes"]
     _require(
         isinstance(envelopes, list) and len(envelopes) == len(ticket.nodes),
         "malformed",
@@ -154,8 +178,6 @@ def check_upload(upload: Any, *, now: int) -> Ticket:
     for envelope in envelopes:
         size = _b64_size(envelope)
         _require(0 < size <= MAX_ENVELOPE_BYTES, "malformed", "An envelope has a wrong size.")
-    wrong_size = _b64_size(upload["correction"]) != 8 * ticket.values + GCM_TAG_BYTES
-    _require(not wrong_size, "malformed", "The correction does not fit the ticket's shape.")
     return ticket
 
 

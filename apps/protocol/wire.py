@@ -109,7 +109,7 @@ def is_hex(text: Any, size: int) -> bool:
     return isinstance(text, str) and len(text) == 2 * size and bool(_HEX.fullmatch(text))
 
 
-def b64(data: bytes) -> str:
+def b64(data: bytes | memoryview) -> str:
     """Standard base64, for anything longer than 64 bytes."""
     return base64.b64encode(data).decode("ascii")
 

@@ -2,32 +2,44 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from django.urls import path
 from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import extend_schema
+from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework import serializers
+from rest_framework.parsers import BaseParser
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from apps.accounts.permissions import acting_party
 from apps.core.clock import now
+from apps.core.errors import BadInput
 from apps.core.pagination import paged
 from apps.core.serial import checked
+from apps.protocol import uploads
 from apps.subdaos.selectors import dao_by_slug
 from apps.training import selectors, submissions
 from apps.training.models import Submission
 
 
-class UploadSerializer(serializers.Serializer[Any]):
-    """A sealed share: the signed ticket, one envelope per node, the encrypted correction."""
+class HeadSerializer(serializers.Serializer[Any]):
+    """A sealed share but for its correction: the signed ticket, one envelope per node."""
 
     ticket = serializers.DictField()
     signature = serializers.CharField()
     envelopes = serializers.ListField(child=serializers.CharField())
-    correction = serializers.CharField()
+
+
+class OctetStream(BaseParser):
+    """A part's bytes as they are; of a longer body as much as shows that it is too long."""
+
+    media_type = uploads.MEDIA_TYPE
+
+    def parse(self, stream: Any, media_type: Any = None, parser_context: Any = None) -> bytes:
+        return bytes(stream.read(uploads.PART_BYTES_MAX + 1))
 
 
 class RowsSerializer(serializers.Serializer[Any]):
@@ -75,22 +87,57 @@ class HoldoutRowsView(APIView):
 
 
 class SharesView(APIView):
-    """Hand in a sealed share for the present stage; posting the same one again is harmless."""
+    """Begin a sealed share for the present stage; posting the same head again is harmless.
 
-    @extend_schema(request=UploadSerializer, responses={202: OpenApiTypes.OBJECT})
+    The answer says how many bytes of the correction (`size_bytes`) are here (`offset`). The rest
+    goes to the share's own address, in parts of up to `part_bytes_max`.
+    """
+
+    @extend_schema(request=HeadSerializer, responses={202: OpenApiTypes.OBJECT})
     def post(self, request: Request, round_id: Any) -> Response:
-        submission, new = submissions.share_submit(
-            round_id=round_id, party=acting_party(request), upload=request.data, now=now()
+        submission, new = submissions.share_begin(
+            round_id=round_id, party=acting_party(request), head=request.data, now=now()
         )
         return Response(_share_json(submission), status=202 if new else 200)
 
 
 class ShareView(APIView):
-    """Where a share is; `acks` is what the nodes signed for it."""
+    """A sealed share: where it is, and the parts of its correction."""
+
+    parser_classes = [OctetStream]
 
     @extend_schema(responses=OpenApiTypes.OBJECT)
     def get(self, request: Request, round_id: Any, share_id: str) -> Response:
+        """How much of it is here, what became of it; `acks` is what the nodes signed for it."""
         return Response(_share_json(selectors.submission_get(round_id, share_id)))
+
+    @extend_schema(
+        parameters=[
+            OpenApiParameter("Upload-Offset", int, "header", required=True),
+            OpenApiParameter("Content-Digest", str, "header", required=True),
+        ],
+        request={uploads.MEDIA_TYPE: OpenApiTypes.BINARY},
+        responses=OpenApiTypes.OBJECT,
+    )
+    def patch(self, request: Request, round_id: Any, share_id: str) -> Response:
+        """The next part of the correction. Any other offset is a conflict that names the right one;
+        after a broken connection ask for it and go on from there."""
+        offset = request.headers.get("Upload-Offset", "")
+        digest = request.headers.get("Content-Digest", "")
+        if not re.fullmatch("[0-9]{1,9}", offset) or not uploads.is_digest(digest):
+            raise BadInput(
+                "bad_part_headers", "Send Upload-Offset: N and Content-Digest: sha-256=:base64:."
+            )
+        submission = submissions.share_part(
+            round_id=round_id,
+            party=acting_party(request),
+            share_id=share_id,
+            offset_bytes=int(offset),
+            data=request.data if isinstance(request.data, bytes) else b"",
+            digest=digest,
+            now=now(),
+        )
+        return Response(_share_json(submission))
 
 
 class VersionsView(APIView):
@@ -117,6 +164,9 @@ def _share_json(submission: Submission) -> dict[str, Any]:
         "ticket_id": submission.ticket_id,
         "slot": submission.slot,
         "state": submission.state,
+        "offset": submission.offset_bytes,
+        "size_bytes": submission.size_bytes,
+        "part_bytes_max": uploads.PART_BYTES_MAX,
         "reason": submission.reason or None,
         "acks": submission.acks,
     }

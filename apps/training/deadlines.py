@@ -17,7 +17,7 @@ from django.db.models import Q
 from apps.core.sweeping import each
 from apps.core.transactions import durable
 from apps.protocol import tickets
-from apps.training.models import Member, Phase, Round, Submission
+from apps.training.models import GIVEN_UP, Member, Phase, Round, SharePart, Submission
 from apps.training.selectors import awaited
 from apps.training.services import (
     awaits_members,
@@ -97,9 +97,10 @@ def _leave_out(held: Round, late: list[Member], now: datetime) -> None:
     held.roster_hash = tickets.check_roster(held.roster)
     held.rows = {key: rows for key, rows in held.rows.items() if key not in keys}
     if held.phase != Phase.NORMALISING:  # there nothing is signed for the next stage yet
-        held.submissions.filter(
-            stage=held.stage, state__in=[Submission.State.RECEIVED, Submission.State.DELIVERED]
-        ).update(state=Submission.State.REPLACED, reason=SMALLER, upload=None)
+        held.submissions.filter(stage=held.stage).exclude(state__in=GIVEN_UP).update(
+            state=Submission.State.REPLACED, reason=SMALLER, sealed=None
+        )
+        SharePart.objects.filter(submission__in=held.submissions.filter(sealed=None)).delete()
     awaits_members(held, now)
     log.append(
         "training.roster_reduced",

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from math import prod
+from typing import Any
+
 from django.db import models
 from django.db.models import Q
 
 from apps.core.models import BaseModel
+from apps.protocol.tickets import GCM_TAG_BYTES
 
 
 class Phase(models.TextChoices):
@@ -121,9 +125,15 @@ class Member(BaseModel):
 
 
 class Submission(BaseModel):
-    """A sealed share on its way to the nodes. `upload` is dropped once the round is over."""
+    """A sealed share on its way to the nodes.
+
+    `sealed` (signature and envelopes) and the parts of the correction are dropped once it is
+    refused or the round is over. `due_at`: when a complete one goes to the nodes, when an
+    incomplete one is given up.
+    """
 
     class State(models.TextChoices):
+        RECEIVING = "receiving"
         RECEIVED = "received"
         DELIVERED = "delivered"
         REFUSED = "refused"
@@ -136,9 +146,10 @@ class Submission(BaseModel):
     share_id = models.CharField(max_length=32, unique=True)
     ticket = models.JSONField()
     ticket_id = models.CharField(max_length=64)
-    upload = models.BinaryField(null=True)
+    sealed = models.JSONField(null=True)
+    offset_bytes = models.PositiveIntegerField(default=0)
     acks = models.JSONField(default=list)
-    state = models.CharField(max_length=9, choices=State, default=State.RECEIVED)
+    state = models.CharField(max_length=9, choices=State, default=State.RECEIVING)
     reason = models.TextField(blank=True)
     attempts = models.PositiveIntegerField(default=0)
     due_at = models.DateTimeField()
@@ -154,16 +165,49 @@ class Submission(BaseModel):
         indexes = [
             models.Index(fields=["ticket_id"], name="training_ticket"),
             models.Index(
-                fields=["due_at"], condition=Q(state="received"), name="training_share_due"
+                fields=["due_at"],
+                condition=Q(state__in=["receiving", "received"]),
+                name="training_share_due",
             ),
         ]
 
     def __str__(self) -> str:
         return f"{self.slot} {self.share_id}"
 
+    @property
+    def size_bytes(self) -> int:
+        """How long the encrypted correction is."""
+        return 8 * prod(self.ticket["shape"]) + GCM_TAG_BYTES
+
+    @property
+    def head(self) -> dict[str, Any]:
+        """The upload without its correction."""
+        return {"ticket": self.ticket, **(self.sealed or {})}
+
+
+class SharePart(models.Model):
+    """Bytes of a submission's correction, from `offset_bytes` on."""
+
+    submission = models.ForeignKey(Submission, models.CASCADE, related_name="parts")
+    offset_bytes = models.PositiveIntegerField()
+    data = models.BinaryField()
+
+    class Meta:
+        ordering = ["offset_bytes"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["submission", "offset_bytes"], name="training_part_once"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.submission_id} from {self.offset_bytes}"
+
 
 # Shares in these states fill no slot.
 GIVEN_UP = (Submission.State.REFUSED, Submission.State.REPLACED)
+# In these, the site still has to send one, or the rest of it.
+UNSENT = (Submission.State.RECEIVING, *GIVEN_UP)
 
 
 class Score(BaseModel):

@@ -6,7 +6,6 @@ harmless when repeated; whoever dies in between is followed by the sweep.
 
 from __future__ import annotations
 
-import json
 import logging
 from datetime import datetime, timedelta
 from typing import Any
@@ -29,7 +28,15 @@ from apps.subdaos.selectors import points_at
 from apps.subdaos.services import dao_lock, sbgt_set
 from apps.training.events import VersionRejected
 from apps.training.evidence import evidence_of
-from apps.training.models import Member, ModelVersion, Phase, Round, Score, ScoringWork
+from apps.training.models import (
+    Member,
+    ModelVersion,
+    Phase,
+    Round,
+    Score,
+    ScoringWork,
+    Submission,
+)
 from apps.training.services import (
     awaits_members,
     lock_round,
@@ -39,6 +46,7 @@ from apps.training.services import (
     round_fail,
     updates_if_ready,
 )
+from apps.training.submissions import shares_bring
 from apps.wallets import log
 
 logger = logging.getLogger(__name__)
@@ -47,7 +55,6 @@ GONE = (
     "A node is gone and has not kept its part of the result: {text} No version came of this round; "
     "what the sites sent is not used, and nobody is paid or charged for it."
 )
-RESENT_BYTES_MAX = 24 << 20  # a node takes 32 MB with a job
 LOST = "unknown_job"  # a node's answer to a commit of what it does not have
 
 
@@ -58,10 +65,11 @@ def round_run(*, round_id: Any) -> bool:
     claimed = _claim(round_id)
     if claimed is None:
         return False
-    job, ticket_ids, uploads = claimed
+    job, ticket_ids, missed = claimed
     try:
         if job.state == JobState.RUNNING:
-            outcome = compute.job_dispatch(job, ticket_ids=ticket_ids, uploads=uploads)
+            shares_bring(missed)
+            outcome = compute.job_dispatch(job, ticket_ids=ticket_ids)
             with durable():
                 if not compute.job_answered(job, outcome, commits=True, now=clock_now()):
                     return False
@@ -96,8 +104,8 @@ def _nodes_answer(round_id: Any) -> bool:
     return False
 
 
-def _claim(round_id: Any) -> tuple[Job, list[str], list[Any]] | None:
-    """(job, ticket ids, uploads that a node has missed) of the due job."""
+def _claim(round_id: Any) -> tuple[Job, list[str], list[Submission]] | None:
+    """(job, ticket ids, shares that a node may lack) of the due job."""
     now = clock_now()
     with durable():
         held = lock_round(round_id)
@@ -105,18 +113,16 @@ def _claim(round_id: Any) -> tuple[Job, list[str], list[Any]] | None:
         job = compute.job_claim(job_id, now=now) if job_id else None
         if job is None:
             return None
-        submitted = list(held.submissions.filter(stage=held.stage))
+        submitted = list(held.submissions.filter(stage=held.stage).select_related("round"))
         ids = {s.share_id: s.ticket_id for s in submitted}
         listed = [ids[share] for slot in job.descriptor["inputs"].values() for share in slot]
         if job.attempt > 1 and job.state == JobState.RUNNING:
             note(held, f"The nodes try again (attempt {job.attempt}).", now)
             held.save(update_fields=["progress"])
-        wanted = [s for s in submitted if s.ticket_id in listed and s.upload is not None]
-        missed = [s.upload for s in wanted if len(s.acks or []) < len(held.nodes)]
-        # a node may have lost what it had signed for: from the second attempt on all go along
-        if job.attempt > 1 and sum(len(s.upload) for s in wanted) <= RESENT_BYTES_MAX:
-            missed = [s.upload for s in wanted]
-    return job, listed, [json.loads(bytes(upload)) for upload in missed]
+        wanted = [s for s in submitted if s.ticket_id in listed and s.sealed is not None]
+        # a node may have lost what it had signed for: from the second attempt on it is asked
+        missed = [s for s in wanted if job.attempt > 1 or len(s.acks) < len(held.nodes)]
+    return job, listed, missed
 
 
 def _not_now(round_id: Any, job: Job, error: control.ControlError) -> None:

@@ -13,8 +13,8 @@ from apps.compute.selectors import job_json
 from apps.core.errors import NotFound
 from apps.subdaos.models import Dao
 from apps.training.models import (
-    GIVEN_UP,
     OPEN_PHASES,
+    UNSENT,
     Member,
     ModelVersion,
     Phase,
@@ -74,8 +74,12 @@ def submission_get(round_id: Any, share_id: str) -> Submission:
     """Raises NotFound."""
     found = Submission.objects.filter(round_id=round_id, share_id=share_id).first()
     if found is None:
-        raise NotFound("share_not_found", "This round has no such share.")
+        raise share_not_found()
     return found
+
+
+def share_not_found() -> NotFound:
+    return NotFound("share_not_found", "This round has no such share.")
 
 
 def scores(held: Round) -> list[Json]:
@@ -109,7 +113,7 @@ def awaited(held: Round) -> list[Member]:
         return []
     sent = set(
         held.submissions.filter(stage=held.stage)
-        .exclude(state__in=GIVEN_UP)
+        .exclude(state__in=UNSENT)
         .values_list("party_id", flat=True)
     )
     if held.phase == Phase.UPDATES:
@@ -195,7 +199,7 @@ def _rows_by_slug(held: Round) -> Json:
 def shares_due(*, now: datetime, limit: int = 100) -> list[Any]:
     """Ids of sealed shares that wait to be handed to the nodes."""
     rows = Submission.objects.filter(
-        state=Submission.State.RECEIVED, upload__isnull=False, due_at__lte=now
+        state=Submission.State.RECEIVED, sealed__isnull=False, due_at__lte=now
     )
     return list(rows.order_by("due_at").values_list("id", flat=True)[:limit])
 

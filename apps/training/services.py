@@ -24,12 +24,14 @@ from apps.protocol.targets import class_of, extras_of
 from apps.subdaos.models import Dao
 from apps.training.events import RoundClosed, RoundOpened
 from apps.training.models import (
+    GIVEN_UP,
     OPEN_PHASES,
     TRANSITIONS,
     Member,
     ModelVersion,
     Phase,
     Round,
+    SharePart,
     Submission,
 )
 from apps.training.tickets import stage_ticket
@@ -37,6 +39,7 @@ from apps.wallets import log
 
 ROUND_S = 3600
 OVER = "The round is over."
+ENDED = (Submission.State.DELIVERED, *GIVEN_UP)
 
 
 # Opening
@@ -205,10 +208,9 @@ def round_close(held: Round, phase: Phase, *, reason: str, now: datetime) -> Non
     held.closed_at, held.reason = now, reason
     if reason:
         note(held, reason, now)
-    held.submissions.filter(state=Submission.State.RECEIVED).update(
-        state=Submission.State.REFUSED, reason=OVER
-    )
-    held.submissions.update(upload=None)
+    held.submissions.exclude(state__in=ENDED).update(state=Submission.State.REFUSED, reason=OVER)
+    held.submissions.update(sealed=None)
+    SharePart.objects.filter(submission__round=held).delete()
     for job_id in (held.moments_job_id, held.round_job_id):
         if job_id is not None:
             job_abandoned(job_id, code="round_over", reason=reason or OVER, now=now)

@@ -1,8 +1,12 @@
-"""Filling a round: holdout rows announced, sealed shares taken, checked and handed to the nodes."""
+"""Filling a round: holdout rows announced, sealed shares taken, checked and handed to the nodes.
+
+A share comes as its head, which is checked at once, and its correction in parts, each in a
+transaction of its own: whatever breaks, the sender goes on where the last part ended.
+"""
 
 from __future__ import annotations
 
-import json
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -18,9 +22,10 @@ from apps.core.errors import BadInput, Conflict, Forbidden, Unprocessable
 from apps.core.live import changed
 from apps.core.transactions import durable
 from apps.core.wake import wake
-from apps.protocol import tickets
+from apps.protocol import tickets, uploads
 from apps.protocol.circuits import CIRCUITS, CLASSES, BadParams
-from apps.training.models import GIVEN_UP, Member, Phase, Round, Submission
+from apps.training.models import GIVEN_UP, Member, Phase, Round, SharePart, Submission
+from apps.training.selectors import share_not_found
 from apps.training.services import lock_round, note, phase_to, round_ticket, updates_if_ready
 from apps.training.tickets import COMMON, MIN_CELL, Mismatch, compare
 from apps.wallets import log
@@ -28,6 +33,9 @@ from apps.wallets import log
 JOB_DEADLINE_S = 120
 RETRY_S, RETRY_S_MAX = 0.5, 5.0
 HOLDOUT_ROWS_MIN = 10
+UNFINISHED_FOR = timedelta(hours=1)
+UNFINISHED = "The upload was not finished: for an hour nothing came."
+REPLACED = "Another upload of the same site took its place."
 
 
 def holdout_rows_announce(*, round_id: Any, party: Party, rows: int, now: datetime) -> Round:
@@ -54,14 +62,16 @@ def holdout_rows_announce(*, round_id: Any, party: Party, rows: int, now: dateti
     return held
 
 
-def share_submit(
-    *, round_id: Any, party: Party, upload: dict[str, Any], now: datetime
+def share_begin(
+    *, round_id: Any, party: Party, head: dict[str, Any], now: datetime
 ) -> tuple[Submission, bool]:
-    """Take a sealed share for the present stage; returns it and whether it is new.
+    """Take the head of a sealed share for the present stage; returns it and whether it is new.
 
-    The same upload again is the same submission. Raises DomainError naming the field that is wrong.
+    Its correction follows in parts (`share_part`). The same head again is the same submission; a
+    new one takes the place of the party's unfinished one. Raises DomainError naming the field that
+    is wrong.
     """
-    ticket = _checked(upload, now)
+    ticket = _checked(head, now)
     with durable():
         held = lock_round(round_id)
         member = _member(held, party)
@@ -72,17 +82,22 @@ def share_submit(
                 party.id,
                 ticket.id,
             )
-            if same and earlier.state not in GIVEN_UP:
-                return earlier, False
-            raise share_id_taken()
+            if not same:
+                raise share_id_taken()
+            if earlier.state in GIVEN_UP:
+                raise Conflict(
+                    "share_refused", f"This share was given up: {earlier.reason} Make another one."
+                )
+            return earlier, False
         if held.phase not in (Phase.MOMENTS, Phase.UPDATES):
             raise Conflict("not_accepting", f"The round takes no shares while it is {held.phase}.")
         _compare(held, member, ticket)
-        if (
-            Submission.objects.filter(round=held, stage=held.stage, slot=ticket.slot, party=party)
-            .exclude(state__in=GIVEN_UP)
-            .exists()
-        ):
+        mine = Submission.objects.filter(
+            round=held, stage=held.stage, slot=ticket.slot, party=party
+        )
+        for unfinished in mine.filter(state=Submission.State.RECEIVING).select_for_update():
+            _refuse(unfinished, REPLACED)
+        if mine.exclude(state__in=GIVEN_UP).exists():
             raise Conflict("already_submitted", f"You have submitted your {ticket.slot} already.")
         try:
             with transaction.atomic():
@@ -92,27 +107,100 @@ def share_submit(
                     slot=ticket.slot,
                     party=party,
                     share_id=ticket.share_id,
-                    ticket=upload["ticket"],
+                    ticket=head["ticket"],
                     ticket_id=ticket.id,
-                    upload=json.dumps(upload, separators=(",", ":")).encode(),
-                    due_at=now,
+                    sealed={name: head[name] for name in ("signature", "envelopes")},
+                    due_at=now + UNFINISHED_FOR,
                 )
         except IntegrityError:  # another round, whose lock is not ours, took it in this instant
             raise share_id_taken() from None
-        log.append(
-            "training.share_received",
-            {
-                "round": str(held.id),
-                "party": party.pid,
-                "slot": ticket.slot,
-                "ticket": ticket.id,
-                "commitment": list(ticket.commitment),
-            },
-            now=now,
-        )
         changed(f"round:{held.id}")
-        wake("flai.deliver_share", submission.id)
     return submission, True
+
+
+def share_part(
+    *,
+    round_id: Any,
+    party: Party,
+    share_id: str,
+    offset_bytes: int,
+    data: bytes,
+    digest: str,
+    now: datetime,
+) -> Submission:
+    """Take the next bytes of a share's correction; with the last ones it goes to the nodes.
+
+    `digest` is their `Content-Digest`. Parts follow each other without a gap: at any other offset
+    Conflict("wrong_offset") tells the right one (`offset`), and nothing is stored. What is stored
+    is on disk when this returns.
+
+    Raises NotFound, BadInput("bad_part"), Unprocessable("bad_digest"), Conflict("share_over").
+    """
+    if not 0 < len(data) <= uploads.PART_BYTES_MAX:
+        raise BadInput("bad_part", f"A part has 1 to {uploads.PART_BYTES_MAX} bytes.")
+    if uploads.content_digest(data) != digest:
+        raise Unprocessable("bad_digest", "The part's bytes are not those of its Content-Digest.")
+    with durable():
+        row = (
+            Submission.objects.select_for_update()
+            .filter(round_id=round_id, share_id=share_id, party=party)
+            .first()
+        )
+        if row is None:
+            raise share_not_found()
+        if row.state in GIVEN_UP:
+            raise Conflict("share_over", f"The upload is over: {row.reason}")
+        if row.state != Submission.State.RECEIVING or offset_bytes != row.offset_bytes:
+            raise Conflict(
+                "wrong_offset",
+                f"The next part begins at byte {row.offset_bytes}.",
+                offset=row.offset_bytes,
+            )
+        if offset_bytes + len(data) > row.size_bytes:
+            raise BadInput("bad_part", f"The correction ends at byte {row.size_bytes}.")
+        SharePart.objects.create(submission=row, offset_bytes=offset_bytes, data=data)
+        row.offset_bytes += len(data)
+        row.due_at = now + UNFINISHED_FOR
+        if row.offset_bytes == row.size_bytes:
+            _received(row, now)
+        row.save(update_fields=["offset_bytes", "due_at", "state"])
+    return row
+
+
+def _received(row: Submission, now: datetime) -> None:
+    """All of it is here: into the log with it, then to the nodes. Inner writer."""
+    row.state, row.due_at = Submission.State.RECEIVED, now
+    log.append(
+        "training.share_received",
+        {
+            "round": str(row.round_id),
+            "party": row.party.pid,
+            "slot": row.slot,
+            "ticket": row.ticket_id,
+            "commitment": row.ticket["commitment"],
+        },
+        now=now,
+    )
+    changed(f"round:{row.round_id}")
+    wake("flai.deliver_share", row.id)
+
+
+def shares_expire(*, now: datetime, limit: int = 100) -> int:
+    """Give up uploads of which nothing has come for an hour; returns how many."""
+    due = Submission.objects.filter(state=Submission.State.RECEIVING, due_at__lte=now)
+    with durable():
+        rows = list(due.select_for_update(skip_locked=True).order_by("due_at")[:limit])
+        for row in rows:
+            _refuse(row, UNFINISHED)
+            changed(f"round:{row.round_id}")
+    return len(rows)
+
+
+def _refuse(row: Submission, reason: str) -> None:
+    """Inner writer, under the row's lock."""
+    row.state, row.reason, row.sealed = Submission.State.REFUSED, reason, None
+    row.save(update_fields=["state", "reason", "sealed"])
+    row.parts.all().delete()
 
 
 def share_id_taken() -> Conflict:
@@ -129,12 +217,10 @@ def share_deliver(*, submission_id: Any) -> bool:
     An edge: it talks to the nodes, so it reads the clock itself. Harmless when repeated.
     """
     submission = Submission.objects.select_related("round").get(pk=submission_id)
-    if submission.state != Submission.State.RECEIVED or submission.upload is None:
+    if submission.state != Submission.State.RECEIVED or submission.sealed is None:
         return submission.state == Submission.State.DELIVERED
-    members = members_by_fingerprint(submission.round.nodes)
-    upload = json.loads(bytes(submission.upload))
     try:
-        acks: list[Any] | None = control.put_share(members, upload, ticket_id=submission.ticket_id)
+        acks: list[Any] | None = _hand(submission)
         error = None
     except control.ControlError as failure:
         acks, error = None, failure
@@ -148,7 +234,7 @@ def share_deliver(*, submission_id: Any) -> bool:
         if acks is not None:
             row.state, row.acks, row.reason = Submission.State.DELIVERED, acks, ""
         elif isinstance(error, control.Final):
-            row.state, row.reason, row.upload = Submission.State.REFUSED, error.text, None
+            _refuse(row, error.text)
             note(held, f"The nodes refused a share of {row.party.name}: {error.text}", now)
         else:
             wait_s = min(RETRY_S * 2 ** min(row.attempts - 1, 10), RETRY_S_MAX)
@@ -160,6 +246,28 @@ def share_deliver(*, submission_id: Any) -> bool:
             _advance(held, now)
         held.save()
     return acks is not None
+
+
+def shares_bring(submissions: Sequence[Submission]) -> None:
+    """Hand delivered shares to those nodes that are there and lack them: they were away, or have
+    lost them. No transaction is open. Raises: control.Retryable, control.Final.
+    """
+    for submission in submissions:
+        _hand(submission, again=True)
+
+
+def _hand(submission: Submission, *, again: bool = False) -> list[Any]:
+    """The nodes' acknowledgements. Raises: control.Retryable, control.Final."""
+    members = members_by_fingerprint(submission.round.nodes)
+    if again:
+        members = [m for m, up in zip(members, control.there(members, ask=False)) if up]
+    return control.put_share(
+        members,
+        submission.head,
+        [bytes(data) for data in submission.parts.values_list("data", flat=True)],
+        ticket_id=submission.ticket_id,
+        again=again,
+    )
 
 
 def _advance(held: Round, now: datetime) -> None:
@@ -208,9 +316,9 @@ def _member(held: Round, party: Party) -> Member:
     return member
 
 
-def _checked(upload: Any, now: datetime) -> tickets.Ticket:
+def _checked(head: Any, now: datetime) -> tickets.Ticket:
     try:
-        return tickets.check_upload(upload, now=unix_ms(now) // 1000)
+        return tickets.check_head(head, now=unix_ms(now) // 1000)
     except tickets.TicketError as error:
         raise Unprocessable(error.code, error.text) from None
 

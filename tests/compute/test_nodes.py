@@ -15,7 +15,7 @@ from apps.compute.models import Node
 from apps.compute.selectors import members, node_set
 from apps.core.clock import now
 from apps.core.errors import DomainError
-from apps.protocol import jobs, tickets, wire
+from apps.protocol import jobs, tickets, uploads, wire
 from tests.support.nodes import Buyer, fixed
 from tests.support.nodes import Round as NodesRound
 from workers.mpc import commitments, keys
@@ -118,16 +118,22 @@ def test_a_share_that_some_nodes_refuse_stays_at_none(market, monkeypatch) -> No
         bad = market.nodes.upload(key, fixed([1.0, 2.0, 3.0]), **made.fields("update"))
     assert _accepting(market.nodes, bad) == 1
     with pytest.raises(control.Final, match="Word 0 is not the one"):
-        control.put_share(reach, bad, ticket_id=tickets.ticket_id(bad["ticket"]))
+        hand(reach, bad)
     assert held(market.nodes, bad) == [None] * 3
 
-    control.put_share(reach, good, ticket_id=tickets.ticket_id(good["ticket"]))
+    hand(reach, good)
     ticket = good["ticket"] | {"expires_at": good["ticket"]["expires_at"] - 1}
     signature = wire.sign(key, tickets.TICKET_DOMAIN, ticket)
     other = good | {"ticket": ticket, "signature": signature}
     with pytest.raises(control.Final, match="Another share"):
-        control.put_share(reach, other, ticket_id=tickets.ticket_id(other["ticket"]))
+        hand(reach, other)
     assert held(market.nodes, good) == [(0, 1)] * 3
+
+
+def hand(reach, upload):
+    ticket_id = tickets.ticket_id(upload["ticket"])
+    parts = [wire.unb64(upload["correction"])]
+    return control.put_share(reach, uploads.head_of(upload), parts, ticket_id=ticket_id)
 
 
 def _accepting(nodes, upload):

@@ -143,7 +143,9 @@ def test_an_altered_commitment_is_seen_by_both_holders(j):
     honest = commitments.commit
 
     def lie(*, salt, share_id, j: int, word, wrong=j):
-        return honest(salt=salt, share_id=share_id, j=j, word=word[::-1] if j == wrong else word)
+        return honest(
+            salt=salt, share_id=share_id, j=j, word=bytes(word)[::-1] if j == wrong else word
+        )
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(commitments, "commit", lie)

@@ -10,10 +10,12 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from apps.protocol import identity
-from tests.support.nodes import Buyer, Round
+from tests.support.nodes import Buyer, Round, frame_of
 from workers.mpc.keys import load, signing_key
 from workers.mpc.tls import mutual_context
 from workers.node.control import JOB_THREADS
+
+OCTETS = {"content-type": "application/octet-stream"}
 
 
 def test_health_and_descriptor(three_nodes):
@@ -26,12 +28,27 @@ def test_health_and_descriptor(three_nodes):
 @pytest.mark.parametrize(
     ("path", "body", "headers", "status", "code"),
     [
-        ("/shares", b"{}", {}, 400, "malformed"),
-        ("/shares", b"[", {}, 400, "malformed"),
-        ("/shares", b'{"a": NaN}', {}, 400, "malformed"),
-        ("/shares", b"[" * 100_000, {}, 400, "malformed"),
-        ("/shares", b"\xff\xfe", {}, 400, "malformed"),
-        ("/shares", b"{}", {"content-type": "text/plain"}, 415, "http"),
+        ("/shares", b"{}", OCTETS, 400, "malformed"),
+        ("/shares", b"{}\n", OCTETS, 400, "malformed"),
+        ("/shares", b"[]\n", OCTETS, 400, "malformed"),
+        ("/shares", b"[\n", OCTETS, 400, "malformed"),
+        (
+            "/shares",
+            b'{"ticket": NaN, "signature": 1}\n',
+            OCTETS,
+            400,
+            "malformed",
+        ),
+        ("/shares", b'{"correction": ""}\n', OCTETS, 400, "malformed"),
+        ("/shares", b"[" * 100_000 + b"\n", OCTETS, 400, "malformed"),
+        ("/shares", b" " * 200_000 + b"{}\n", OCTETS, 400, "malformed"),
+        ("/shares", b"\xff\xfe\n", OCTETS, 400, "malformed"),
+        ("/shares", b"{}", {}, 415, "http"),
+        ("/jobs", b"[", {}, 400, "malformed"),
+        ("/jobs", b'{"a": NaN}', {}, 400, "malformed"),
+        ("/jobs", b"[" * 100_000, {}, 400, "malformed"),
+        ("/jobs", b"\xff\xfe", {}, 400, "malformed"),
+        ("/jobs", b"{}", {"content-type": "text/plain"}, 415, "http"),
         ("/jobs", b'{"descriptor": {}, "signature": "", "x": 1}', {}, 400, "malformed"),
         ("/jobs", b'{"descriptor": 1.5, "signature": ""}', {}, 403, "bad_signature"),
         ("/jobs/zz/commit", b"{}", {}, 400, "malformed"),
@@ -115,7 +132,7 @@ def test_a_body_without_end_is_cut_off(three_nodes):
         answer = httpx.post(
             three_nodes.control[0] + "/shares",
             content=endless(),
-            headers={"content-type": "application/json"},
+            headers=OCTETS,
             timeout=20,
             verify=three_nodes.tls(),
         )
@@ -131,6 +148,23 @@ def test_the_same_upload_gets_the_same_acknowledgement(three_nodes):
     first = three_nodes.post(0, "/shares", upload)
     assert first.status_code == 201
     assert three_nodes.post(0, "/shares", upload).json() == first.json()
+    share = three_nodes.control[0] + "/shares/" + upload["ticket"]["share_id"]
+    assert three_nodes.http.get(share).json() == first.json()
+    unknown = three_nodes.http.get(share[:-32] + "00" * 16)
+    assert unknown.status_code == 409 and unknown.json()["code"] == "unknown_share"
+    assert three_nodes.http.get(share[:-1]).json()["code"] == "malformed"
+
+
+def test_a_share_with_a_cut_or_foreign_correction_is_refused_and_nothing_is_stored(three_nodes):
+    one, other = Round(three_nodes).uploads["update"][:2]
+    share = three_nodes.control[0] + "/shares/" + one["ticket"]["share_id"]
+    whole, mixed = frame_of(one), frame_of({**one, "correction": other["correction"]})
+    cut, longer, foreign = (
+        three_nodes.http.post(share[:-33], content=frame, headers=OCTETS)
+        for frame in (whole[:-1], whole + b"x", mixed)
+    )
+    assert codes([cut, longer, foreign]) == ["malformed", "malformed", "bad_correction"]
+    assert three_nodes.http.get(share).json()["code"] == "unknown_share"
 
 
 def test_the_same_job_asked_twice_at_once_has_one_answer(three_nodes, model):

@@ -24,7 +24,8 @@ def played(three_nodes: NodeSet):
 
     def post(url, **options):
         answer = real_post(url, **options)
-        traffic.append(json.dumps(options["json"]) + answer.text)
+        sent = json.dumps(options["json"]).encode() if "json" in options else options["content"]
+        traffic.append(sent + answer.content)
         return answer
 
     three_nodes.http.post = post
@@ -48,7 +49,7 @@ def played(three_nodes: NodeSet):
         "query": query,
         "row": row,
         "prediction": prediction,
-        "traffic": "\n".join(traffic),
+        "traffic": b"\n".join(traffic),
         "nodes": three_nodes,
     }
 
@@ -167,17 +168,17 @@ def test_any_two_stores_hold_the_model_and_no_single_one_does(played):
 
 
 def test_nothing_on_the_wire_or_in_the_logs_is_in_the_clear(played):
-    texts = {"http": played["traffic"], "logs": played["nodes"].logs()}
+    texts = {"http": played["traffic"], "logs": played["nodes"].logs().encode()}
     secret = [values for _share_id, values in secrets_of(played)] + [fixed(played["row"])]
     for values in secret:
         for name, text in texts.items():
             assert not appears(values, text), name
     prediction = float(played["prediction"][0])
     for text in texts.values():
-        assert f"{prediction:.4f}" not in text
+        assert f"{prediction:.4f}".encode() not in text
         for node in range(3):
-            assert keys.load(played["nodes"].homes[node] / "sign.key").hex() not in text
-            assert keys.load(played["nodes"].homes[node] / "store.key").hex() not in text
+            assert keys.load(played["nodes"].homes[node] / "sign.key").hex().encode() not in text
+            assert keys.load(played["nodes"].homes[node] / "store.key").hex().encode() not in text
 
 
 def test_one_nodes_keys_and_all_traffic_open_two_words_only(played):

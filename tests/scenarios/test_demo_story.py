@@ -213,9 +213,13 @@ def test_no_request_carries_anything_in_the_clear(played: Any, needles: Needles)
     _, _, home = played
     bodies = [file.read_bytes() for file in (home.parent / "recorded").iterdir()]
     traffic = b"\n".join(bodies)
-    for path in (rb"/rounds/[^/]+/shares/ 2", rb"/listings/[^/]+/inferences/ 2", rb"/jobs 200"):
+    for path in (
+        rb"/rounds/[^/]+/shares/[^/]+/ 2",
+        rb"/listings/[^/]+/inferences/ 2",
+        rb"/jobs 200",
+    ):
         assert re.search(path, traffic), path
-    sent = {path.name[:-5] for path in (home / "demo" / "sites").glob("*/uploads/*.json")}
+    sent = {path.stem for path in (home / "demo" / "sites").glob("*/uploads/*.share")}
     assert len(sent) == 15
     assert all(share_id.encode() in traffic for share_id in sent)
     assert_clean(needles, "HTTP", traffic)

@@ -11,8 +11,9 @@ import uuid
 from typing import Any
 
 import httpx
+import numpy as np
 
-from apps.protocol import tickets
+from apps.protocol import tickets, uploads, wire
 from apps.protocol.circuits import circuits_hash
 from apps.protocol.jobs import fingerprint
 from apps.protocol.normalise import public_constants
@@ -39,6 +40,8 @@ class Bridge:
         self.roster = tickets.roster_of(round_id=self.round_id, members=members)
         self.rows: dict[str, int] = {}
         self.shares: dict[str, dict[str, Any]] = {}
+        self.parts: dict[str, bytes] = {}
+        self.part_bytes_max = uploads.PART_BYTES_MAX
         self.acks: dict[str, list[Any]] = {}
         self.stage, self.phase = "moments", "moments"
         self.normalisation: dict[str, Any] | None = None
@@ -85,7 +88,8 @@ class Bridge:
 
     def answer(self, request: httpx.Request) -> httpx.Response:
         path = request.url.path.removeprefix("/api/v1/").split("/")
-        body = json.loads(request.content) if request.content else None
+        is_json = request.headers.get("Content-Type") == "application/json"
+        body = json.loads(request.content) if is_json and request.content else None
         self.bodies.append(request.content)
         match request.method, path[:-1]:
             case "GET", ["subdaos", _]:
@@ -101,15 +105,14 @@ class Bridge:
                 self.rows[key] = body["rows"]
                 return httpx.Response(200, json={})
             case "POST", ["rounds", _, "shares"]:
-                self.nodes.put(body)
-                answers = self.nodes.post_all("/shares", body)
                 share_id = body["ticket"]["share_id"]
-                self.shares[share_id] = body
-                self.acks[share_id] = [answer.json() for answer in answers]
-                return httpx.Response(202, json={"share_id": share_id, "state": "received"})
+                self.shares.setdefault(share_id, body)
+                self.parts.setdefault(share_id, b"")
+                return httpx.Response(202, json=self.share(share_id))
+            case "PATCH", ["rounds", _, "shares", share_id]:
+                return self.part(share_id, request)
             case "GET", ["rounds", _, "shares", share_id]:
-                state = {"state": "delivered", "acks": self.acks[share_id], "reason": ""}
-                return httpx.Response(200, json=state)
+                return httpx.Response(200, json=self.share(share_id))
             case "GET", ["listings", _]:
                 return httpx.Response(200, json=self.listing())
             case "POST", ["listings", _, "inferences"]:
@@ -127,6 +130,32 @@ class Bridge:
             case "GET", ["inferences", query_id]:
                 return httpx.Response(200, json=self.queries[query_id])
         return httpx.Response(404, json={"code": "not_found", "detail": "Nothing here."})
+
+    def share(self, share_id: str) -> dict[str, Any]:
+        size = 8 * int(np.prod(self.shares[share_id]["ticket"]["shape"])) + 16
+        here = len(self.parts[share_id])
+        return {
+            "state": "delivered" if here == size else "receiving",
+            "offset": here,
+            "size_bytes": size,
+            "part_bytes_max": self.part_bytes_max,
+            "acks": self.acks.get(share_id, []),
+            "reason": "",
+        }
+
+    def part(self, share_id: str, request: httpx.Request) -> httpx.Response:
+        offset, here = int(request.headers["Upload-Offset"]), len(self.parts[share_id])
+        if offset != here:
+            return httpx.Response(409, json={"code": "wrong_offset", "detail": "Elsewhere."})
+        assert request.headers["Content-Digest"] == uploads.content_digest(request.content)
+        self.parts[share_id] += request.content
+        if self.share(share_id)["state"] == "delivered":
+            correction = wire.b64(self.parts[share_id])
+            upload = {**self.shares[share_id], "correction": correction}
+            self.nodes.put(upload)
+            answers = self.nodes.post_all("/shares", upload)
+            self.acks[share_id] = [answer.json() for answer in answers]
+        return httpx.Response(200, json=self.share(share_id))
 
     def inputs(self, slot: str, role: str) -> list[str]:
         signed = tickets.check_roster(self.roster)

@@ -36,7 +36,7 @@ from apps.listings.models import Listing, Query
 from apps.listings.services import query_create
 from apps.participants.models import Application
 from apps.participants.services import call_bind, call_open, whitelist
-from apps.protocol import wire
+from apps.protocol import uploads, wire
 from apps.protocol.founding import SdtShares, sdt_allocation
 from apps.protocol.rfm_spec import check_spec, schema_of, subdao_params
 from apps.subdaos.models import Dao
@@ -212,8 +212,28 @@ class Market:
             fixed(values, f), fields | changes, who.key, self.nodes.descriptors
         )
 
+    def begin(self, held: Round, who: Person, upload: Any) -> Any:
+        head = uploads.head_of(upload)
+        return submissions.share_begin(round_id=held.id, party=who.party, head=head, now=now())
+
+    def part(self, held: Round, who: Person, upload: Any, offset: int, end: int | None) -> Any:
+        """These bytes of the correction."""
+        data = wire.unb64(upload["correction"])[offset:end]
+        return submissions.share_part(
+            round_id=held.id,
+            party=who.party,
+            share_id=upload["ticket"]["share_id"],
+            offset_bytes=offset,
+            data=data,
+            digest=uploads.content_digest(data),
+            now=now(),
+        )
+
     def submit(self, held: Round, who: Person, upload: Any) -> Any:
-        return submissions.share_submit(round_id=held.id, party=who.party, upload=upload, now=now())
+        submission, new = self.begin(held, who, upload)
+        if new:
+            submission = self.part(held, who, upload, 0, None)
+        return submission, new
 
     def sums(self, seed: int) -> np.ndarray:
         x = np.random.default_rng(seed).normal(0, 1, (50, 2))

@@ -75,7 +75,7 @@ def test_late_members_hold_no_round_up_and_nothing_counts_twice(market, opened) 
     held = go_on(opened)
     assert held.phase == "moments" and held.roster_hash != opened.roster_hash
     assert set(held.submissions.values_list("state", flat=True)) == {"replaced"}
-    assert not held.submissions.exclude(upload=None).exists()
+    assert not held.submissions.exclude(sealed=None).exists()
     with pytest.raises(DomainError) as refused:
         market.submit(held, late, market.upload(held, late, "sums", market.sums(3)))
     assert refused.value.code == "left_out"

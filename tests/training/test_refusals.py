@@ -93,7 +93,7 @@ def test_a_share_that_the_nodes_refuse_may_be_sent_anew(market) -> None:
     drain()
     submission.refresh_from_db()
     assert submission.state == "refused" and submission.reason
-    assert submission.upload is None
+    assert submission.sealed is None and not submission.parts.exists()
     better, new = market.submit(held, site, market.upload(held, site, "sums", market.sums(1)))
     drain()
     better.refresh_from_db()
@@ -153,7 +153,8 @@ def test_a_round_that_is_over_leaves_nothing_for_the_sweep(market) -> None:
     late = held.expires_at + timedelta(seconds=1)
     assert rounds_go_on(now=late) == 1
     share.refresh_from_db()
-    assert (share.state, share.reason, share.upload) == ("refused", "The round is over.", None)
+    assert (share.state, share.reason, share.sealed) == ("refused", "The round is over.", None)
+    assert not share.parts.exists()
     assert selectors.shares_due(now=late) == []
     again = services.round_open_if_ready(dao_id=market.dao.id, now=now())
     for i, site in enumerate(market.custodians):
@@ -250,7 +251,7 @@ def test_a_node_gone_between_staging_and_commit_ends_the_round_by_a_deadline(
     assert (over.phase, over.round_job.state) == ("failed", "failed")
     assert over.round_job.error_code == "node_gone" and "Node House One" in over.reason
     assert not ModelVersion.objects.exists() and not over.scores.exists()
-    assert not over.submissions.exclude(upload=None).exists()
+    assert not over.submissions.exclude(sealed=None).exists()
     assert Transfer.objects.count() == money
     assert services.why_not(over.dao) is None  # another round can be opened
 

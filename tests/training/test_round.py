@@ -49,7 +49,7 @@ def test_a_round_runs_by_itself_from_whitelist_to_listing(market) -> None:
         leaf = json.loads(bytes(LogLeaf.objects.get(type=f"training.{type_}").data))["body"]
         signed = Receipt.objects.filter(job=job).values_list("signature", flat=True)
         assert leaf["receipts"] == sorted(signed) and len(signed) == 3
-    assert not Submission.objects.filter(round=held, upload__isnull=False).exists()
+    assert not Submission.objects.filter(round=held, sealed__isnull=False).exists()
     listing = market.accept(held)
     assert listing.version == ModelVersion.objects.get(status="accepted")
 

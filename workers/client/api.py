@@ -1,4 +1,4 @@
-"""A thin client of the REST API: JSON in, JSON out, problem details as one exception.
+"""A thin client of the REST API: JSON (or bytes) in, JSON out, problem details as one exception.
 
 Only what may safely be repeated is repeated: reads, and writes that carry an idempotency key or
 are idempotent by themselves (PUT, DELETE). Everything else fails on the first broken connection.
@@ -82,6 +82,11 @@ class Api:
 
     def put(self, path: str, body: Any) -> Any:
         return self._send("PUT", path, json=body, repeat=True)
+
+    def patch(self, path: str, data: bytes, headers: dict[str, str]) -> Any:
+        """Bytes as they are; not repeated: whoever sends parts asks first how far it came."""
+        headers = {"Content-Type": "application/octet-stream", **headers}
+        return self._send("PATCH", path, content=data, headers=headers, repeat=False)
 
     def delete(self, path: str) -> Any:
         return self._send("DELETE", path, repeat=True)

@@ -9,6 +9,7 @@ wallet.key       Ed25519 seed that signs payments, stakes, votes and proposals, 
 recovery.key     Ed25519 seed that signs changes of keys only; keep it elsewhere
 nodes.pin.json   fingerprints of the nodes that this site trusts, as their operators publish them
 peers.pin.json   public keys of the organisations that it computes with, from themselves
+uploads/         sealed shares on their way to a round, and what this site itself shared
 queries/         sealed rows and reply keys of queries that may be asked again with the same key
 journal.jsonl    what this agent did and what left the site; never sent anywhere
 """
@@ -63,8 +64,8 @@ class Home:
 
     def connect(self, *, url: str, api_key: str) -> None:
         """Remember where the server is and with which key this participant speaks to it."""
-        _write_private(self.path / "connection.json", json.dumps({"url": url}).encode())
-        _write_private(self.api_key_path, api_key.encode())
+        write_private(self.path / "connection.json", json.dumps({"url": url}).encode())
+        write_private(self.api_key_path, api_key.encode())
 
     @property
     def url(self) -> str:
@@ -142,7 +143,7 @@ class Home:
     def keep_query(self, name: str, content: dict[str, Any]) -> None:
         folder = self.path / "queries"
         folder.mkdir(exist_ok=True, mode=0o700)
-        _write_private(folder / f"{name}.json", json.dumps(content).encode())
+        write_private(folder / f"{name}.json", json.dumps(content).encode())
 
     def forget_query(self, name: str) -> None:
         (self.path / "queries" / f"{name}.json").unlink(missing_ok=True)
@@ -163,7 +164,7 @@ class Home:
 
     def pin_nodes(self, fingerprints: list[str]) -> None:
         content = json.dumps({"fingerprints": fingerprints}, indent=1).encode()
-        _write_private(self.path / "nodes.pin.json", content)
+        write_private(self.path / "nodes.pin.json", content)
 
     def pinned_peers(self) -> list[str] | None:
         """Public keys of the organisations it computes with; None where it has pinned none."""
@@ -172,7 +173,7 @@ class Home:
 
     def pin_peers(self, public_keys: list[str]) -> None:
         content = json.dumps({"keys": public_keys}, indent=1).encode()
-        _write_private(self.path / "peers.pin.json", content)
+        write_private(self.path / "peers.pin.json", content)
 
     @property
     def takes_any_peers(self) -> bool:
@@ -225,12 +226,14 @@ class Journal:
         return found
 
 
-def _write_private(path: Path, content: bytes) -> None:
-    """Whole or not at all, mode 0600."""
+def write_private(path: Path, *parts: bytes | memoryview) -> None:
+    """Whole or not at all, on disk when this returns, mode 0600."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(handle, "wb") as file:
-        file.write(content)
+        file.writelines(parts)
+        file.flush()
+        os.fsync(file.fileno())
     temporary.replace(path)
 
 

@@ -25,9 +25,9 @@ __all__ = ["auc", "flagged", "model_of", "own_update", "predictions"]
 def own_update(home: Home, round_id: str) -> np.ndarray:
     """The update [d + 1] that this site shared in a round, by its journal. Raises: KeyError."""
     left = home.journal.last("leaving", round=round_id, stage="round")
-    if left is None or "update" not in left:
+    if left is None or "own" not in left:
         raise KeyError(f"{home.path} shared no update in round {round_id}")
-    return np.array(left["update"], dtype=float) / 2.0 ** left["f"]
+    return np.fromfile(home.path / "uploads" / left["own"], dtype="<i8") / 2.0 ** left["f"]
 
 
 def model_of(updates: Sequence[np.ndarray], phi: Sequence[float]) -> np.ndarray:

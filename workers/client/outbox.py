@@ -1,9 +1,9 @@
 """A share's way from the site to the nodes: one share for each step, however often it is begun.
 
-    encode, share, seal, sign → keep → journal → send → wait for the nodes' receipts
+    encode, share, seal, sign → keep → journal → send in parts → wait for the nodes' receipts
 
-What leaves is shown and in the journal before it leaves. Going on after a stop sends the kept share
-again, not another one, unless a node refused it.
+What leaves is shown and in the journal before it leaves. Going on after a stop sends the rest of
+the kept share, not another one, unless that was refused.
 """
 
 from __future__ import annotations
@@ -11,20 +11,52 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from apps.protocol import tickets, wire
-from workers.client.api import Api, ClientError, wait_for
-from workers.client.home import Home
+from apps.protocol import tickets, uploads, wire
+from workers.client.api import RETRY_STATUS, Api, ClientError, wait_for
+from workers.client.home import Home, write_private
 from workers.client.joining import CUSTODIAN, ROUND, SLOT, Joined, Print
 from workers.client.nodes import delivered, trusted_nodes
 from workers.mpc import sealing
 
 TICKET_LIFETIME_S = 7 * 24 * 3600
 DELIVERY_DEADLINE_S = 120.0
+AWAY_DEADLINE_S = 120.0  # how long a server may be away before an upload is given up for now
+FRUITLESS_MAX = 20  # cuts in a row without one byte more at the server
+# After these the server is asked how far it is.
+CUTS = ("unreachable", "wrong_offset", "bad_digest")
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A share as it lies in the home: one frame. Its correction begins at byte `start`."""
+
+    path: Path
+    head: dict[str, Any]
+    start: int
+
+    @classmethod
+    def of(cls, path: Path) -> Kept:
+        """Raises: ClientError for a file that cannot be read."""
+        try:
+            with path.open("rb") as file:
+                line = file.readline(uploads.HEAD_BYTES_MAX)
+            return cls(path, uploads.read_head(line), len(line))
+        except OSError as error:
+            raise ClientError(f"{path} can't be read: {error.strerror}.") from None
+        except tickets.TicketError:
+            raise ClientError(f"{path} is damaged.") from None
+
+    def part(self, offset: int, most: int) -> bytes:
+        """At most so many bytes of the correction, from that one on."""
+        with self.path.open("rb") as file:
+            file.seek(self.start + offset)
+            return file.read(min(most, uploads.PART_BYTES_MAX))
 
 
 class Outbox:
@@ -66,15 +98,18 @@ class Outbox:
             },
             self.home.identity(),
             joined.nodes,
+            binary=True,
         )
         self._show_leaving(upload, joined.nodes, what)
         if self.dry_run:
             self.say("A dry run: nothing was sent, and nothing was written down.")
             return {"dry_run": True}
-        path = self._keep(upload)
+        share = self._keep(upload)
         local: dict[str, Any] = {}
         if self.role == CUSTODIAN and stage == ROUND:
-            local = {"update": [int(word) for word in words], "f": joined.slot.f}
+            own = share.path.with_suffix(".own")
+            write_private(own, words.astype("<i8", copy=False).data.cast("B"))
+            local = {"own": own.name, "f": joined.slot.f}
         self.home.journal.write(
             "leaving",
             round=current["id"],
@@ -83,11 +118,11 @@ class Outbox:
             share_id=upload["ticket"]["share_id"],
             ticket_id=tickets.ticket_id(upload["ticket"]),
             roster=current["roster_hash"],
-            upload=path.name,
-            size_bytes=path.stat().st_size,
+            upload=share.path.name,
+            size_bytes=share.path.stat().st_size,
             **local,
         )
-        return self._send(current["id"], stage, upload, joined.nodes)
+        return self._send(current["id"], stage, share, joined.nodes)
 
     def done(self, current: Mapping[str, Any], stage: str) -> dict[str, Any] | None:
         """The journal's word that this step is done for the round's present roster, or None."""
@@ -113,11 +148,16 @@ class Outbox:
             self.say(f"Already delivered for round {current['number']}.")
             return done
         # The same share again, not another: one site has one input, and nodes count uses.
-        path = self.home.path / "uploads" / begun["upload"]
-        upload = json.loads(path.read_text(encoding="utf-8"))
+        share = self._kept(begun["upload"])
         self.say("Going on with the share that an earlier run has made.")
         nodes = trusted_nodes(self.home, current["nodes"])
-        return self._send(current["id"], stage, upload, nodes)
+        try:
+            return self._send(current["id"], stage, share, nodes)
+        except ClientError as error:
+            if error.code != "share_refused":
+                raise
+            self.say(error.text)
+            return None
 
     def _show_leaving(
         self, upload: Mapping[str, Any], nodes: Sequence[Mapping[str, Any]], what: str
@@ -127,30 +167,40 @@ class Outbox:
         for node, envelope in zip(nodes, upload["envelopes"], strict=True):
             size = len(wire.unb64(envelope))
             self.say(f"  {size:7} bytes sealed to {node['name']}: two of three words' keys")
-        size = len(wire.unb64(upload["correction"]))
+        size = len(upload["correction"])
         self.say(f"  {size:7} bytes encrypted once for the two nodes that may hold that word")
         self.say("  One node alone, or the server with one node, reads nothing of it.")
 
-    def _keep(self, upload: Mapping[str, Any]) -> Path:
+    def _keep(self, upload: Mapping[str, Any]) -> Kept:
         folder = self.home.path / "uploads"
         folder.mkdir(exist_ok=True, mode=0o700)
-        path = folder / f"{upload['ticket']['share_id']}.json"
-        path.write_text(json.dumps(upload), encoding="utf-8")
-        return path
+        path = folder / f"{upload['ticket']['share_id']}.share"
+        write_private(path, uploads.head_line(uploads.head_of(upload)), upload["correction"])
+        return Kept.of(path)
+
+    def _kept(self, name: str) -> Kept:
+        path = self.home.path / "uploads" / name
+        if path.suffix == ".json":  # kept by a release that sent base64
+            old = json.loads(path.read_text(encoding="utf-8"))
+            return self._keep({**old, "correction": wire.unb64(old["correction"])})
+        return Kept.of(path)
 
     def _send(
-        self,
-        round_id: str,
-        stage: str,
-        upload: Mapping[str, Any],
-        nodes: Sequence[Mapping[str, Any]],
+        self, round_id: str, stage: str, share: Kept, nodes: Sequence[Mapping[str, Any]]
     ) -> dict[str, Any]:
-        share_id = upload["ticket"]["share_id"]
-        ticket_id = tickets.ticket_id(dict(upload["ticket"]))
-        self.api.post(f"rounds/{round_id}/shares/", upload, idempotency_key=share_id)
+        share_id = share.head["ticket"]["share_id"]
+        ticket_id = tickets.ticket_id(dict(share.head["ticket"]))
+        path = f"rounds/{round_id}/shares/{share_id}/"
+        try:
+            told = self.api.post(f"rounds/{round_id}/shares/", share.head, idempotency_key=share_id)
+            self._send_parts(path, share, told)
+        except ClientError as error:
+            if error.code in ("share_refused", "share_over"):
+                self.home.journal.write("refused", share_id=share_id, reason=error.text)
+            raise
 
         def taken() -> dict[str, Any] | None:
-            answer = self.api.get(f"rounds/{round_id}/shares/{share_id}/")
+            answer = self.api.get(path)
             if answer["state"] in ("refused", "replaced"):
                 self.home.journal.write("refused", share_id=share_id, reason=answer["reason"])
                 why = {"refused": "A node refused the share", "replaced": "The share was given up"}
@@ -164,3 +214,49 @@ class Outbox:
         return self.home.journal.write(
             "delivered", round=round_id, stage=stage, share_id=share_id, ticket_id=ticket_id
         )
+
+    def _send_parts(self, path: str, share: Kept, told: Mapping[str, Any]) -> None:
+        """From where the server is until it has all; a cut costs the part that was on its way."""
+        fruitless = 0
+        if told["state"] == "receiving" and told["offset"]:
+            self.say(f"  {_of(told)} are there already.")
+        while told["state"] == "receiving":
+            offset = int(told["offset"])
+            data = share.part(offset, int(told["part_bytes_max"]))
+            headers = {
+                "Upload-Offset": str(offset),
+                "Content-Digest": uploads.content_digest(data),
+            }
+            try:
+                told = self.api.patch(path, data, headers)
+            except ClientError as error:
+                if not _is_cut(error):
+                    raise
+                told = wait_for(
+                    lambda: self._progress(path),
+                    deadline_s=AWAY_DEADLINE_S,
+                    what=f"the server, which broke off: {error.text}",
+                )
+                self.say(f"  Cut off: {error.text} {_of(told)} are there; going on.")
+            fruitless = 0 if told["offset"] > offset else fruitless + 1
+            if fruitless > FRUITLESS_MAX:
+                raise ClientError("The server takes no more of the upload.", code="stuck")
+            if told["size_bytes"] > told["part_bytes_max"] and not fruitless:
+                self.say(f"  {_of(told)} sent.")
+
+    def _progress(self, path: str) -> dict[str, Any] | None:
+        """Where the server is; None while it is away."""
+        try:
+            return dict(self.api.get(path))
+        except ClientError as error:
+            if _is_cut(error):
+                return None
+            raise
+
+
+def _is_cut(error: ClientError) -> bool:
+    return error.code in CUTS or error.status in RETRY_STATUS
+
+
+def _of(told: Mapping[str, Any]) -> str:
+    return f"{told['offset'] / 1e6:.1f} of {told['size_bytes'] / 1e6:.1f} MB"

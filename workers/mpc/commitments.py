@@ -16,7 +16,7 @@ SALT_BYTES = 16
 _CONTEXT = b"flai/word/v1\0"
 
 
-def commit(*, salt: bytes, share_id: bytes, j: int, word: bytes) -> str:
+def commit(*, salt: bytes, share_id: bytes, j: int, word: bytes | memoryview) -> str:
     """c_j in hex; `word` is the word's little-endian bytes."""
     if len(salt) != SALT_BYTES or len(share_id) != 16:
         raise ValueError("salt and share id have 16 bytes each")
@@ -25,7 +25,9 @@ def commit(*, salt: bytes, share_id: bytes, j: int, word: bytes) -> str:
     return total.hexdigest()
 
 
-def matches(commitment: str, *, salt: bytes, share_id: bytes, j: int, word: bytes) -> bool:
+def matches(
+    commitment: str, *, salt: bytes, share_id: bytes, j: int, word: bytes | memoryview
+) -> bool:
     """Is this the word that was committed to?"""
     ours = commit(salt=salt, share_id=share_id, j=j, word=word)
     return hmac.compare_digest(ours, commitment)

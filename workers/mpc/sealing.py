@@ -17,6 +17,7 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,7 @@ Words = npt.NDArray[np.uint64]
 
 SEAL_CONTEXT = b"flai/seal/v1\0"
 REPLY_CONTEXT = b"flai/reply/v1\0"
+LONG = 1 << 16
 _ZERO_NONCE = bytes(12)  # each GCM key encrypts exactly one message
 
 _suite = Suite(KEM.X25519, KDF.HKDF_SHA256, AEAD.AES_256_GCM)
@@ -56,8 +58,12 @@ def make_upload(
     ticket_fields: Mapping[str, Any],
     signing_key: Ed25519PrivateKey,
     descriptors: Sequence[Mapping[str, Any]],
+    *,
+    binary: bool = False,
 ) -> dict[str, Any]:
     """Share, commit, seal and sign: {"ticket", "signature", "envelopes", "correction"}.
+
+    The correction is base64, as JSON carries it; with `binary` the bytes, as `uploads` does.
 
     `values` are fixed point with the ticket's f, any shape. `ticket_fields` give scope, slot,
     circuits, circuits_hash, params, f, issued_at, expires_at and, as the scope asks, roster or
@@ -81,10 +87,7 @@ def make_upload(
         "sender": wire.public_hex(signing_key),
         "nodes": fingerprints,
         "shape": list(values.shape),
-        "commitment": [
-            commitments.commit(salt=salts[j], share_id=share_id, j=j, word=_bytes(words[j]))
-            for j in range(n)
-        ],
+        "commitment": _commit(words, salts, share_id),
     }
     id_bytes = bytes.fromhex(ticket_id(ticket))
     key = secrets.token_bytes(32)
@@ -94,11 +97,12 @@ def make_upload(
         mine = {str(j): parts[j] | {"salt": salts[j].hex()} for j in sorted(held_by(i, n))}
         info = SEAL_CONTEXT + id_bytes + bytes.fromhex(fingerprints[i])
         envelopes.append(_seal({"words": mine}, descriptor["hpke_key"], info))
+    correction = AESGCM(key).encrypt(_ZERO_NONCE, _bytes(words[-1]), id_bytes)
     upload = {
         "ticket": ticket,
         "signature": wire.sign(signing_key, TICKET_DOMAIN, ticket),
         "envelopes": [wire.b64(e) for e in envelopes],
-        "correction": wire.b64(AESGCM(key).encrypt(_ZERO_NONCE, _bytes(words[-1]), id_bytes)),
+        "correction": correction if binary else wire.b64(correction),
     }
     check_upload(upload, now=ticket["issued_at"])
     return upload
@@ -213,8 +217,21 @@ def _defaults() -> dict[str, Any]:
     }
 
 
-def _bytes(word: Words) -> bytes:
-    return word.astype("<u8", copy=False).tobytes()
+def _commit(words: Sequence[Words], salts: Sequence[bytes], share_id: bytes) -> list[str]:
+    """One commitment a word; long words at once, as hashing leaves the interpreter's lock."""
+
+    def commit(j: int) -> str:
+        return commitments.commit(salt=salts[j], share_id=share_id, j=j, word=_bytes(words[j]))
+
+    if words[0].size < LONG:
+        return [commit(j) for j in range(len(words))]
+    with ThreadPoolExecutor(len(words)) as threads:
+        return list(threads.map(commit, range(len(words))))
+
+
+def _bytes(word: Words) -> memoryview:
+    """Little-endian, not copied: a word may be megabytes."""
+    return np.ascontiguousarray(word, dtype="<u8").reshape(-1).data.cast("B")
 
 
 def _seal(content: dict[str, Any], public_hex: str, info: bytes) -> bytes:
@@ -246,9 +263,10 @@ def _part(content: dict[str, Any], j: int, kind: str) -> tuple[bytes, bytes]:
         ) from None
 
 
-def _open_correction(correction: str, key: bytes, id_bytes: bytes) -> Words:
+def _open_correction(correction: Any, key: bytes, id_bytes: bytes) -> Words:
     try:
-        data = AESGCM(key).decrypt(_ZERO_NONCE, wire.unb64(correction), id_bytes)
+        sealed = wire.unb64(correction) if isinstance(correction, str) else correction
+        data = AESGCM(key).decrypt(_ZERO_NONCE, sealed, id_bytes)
     except (InvalidTag, ValueError):
         raise SealError(
             "bad_correction", "The correction does not belong to this ticket."

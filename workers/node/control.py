@@ -1,4 +1,6 @@
-"""The control port: JSON over HTTP under mutual TLS. Thin: parse, hand to a thread, answer.
+"""The control port: HTTP under mutual TLS. Thin: parse, hand to a thread, answer.
+
+All is JSON, but for the shares of rounds, which may be megabytes: those come as binary frames.
 
 Jobs block for as long as they take, in threads of their own; the loop always answers. Errors are
 {"code", "detail", "retryable"} with a fitting status.
@@ -19,6 +21,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from apps.protocol import uploads
+from apps.protocol.tickets import TicketError
 from apps.protocol.wire import is_hex
 from workers.node import RELEASE
 from workers.node.errors import Malformed, NodeError, Unavailable
@@ -27,7 +31,7 @@ from workers.node.home import Node
 from workers.node.jobs import Jobs
 from workers.node.shares import Shares
 
-UPLOAD_BYTES_MAX = 32 << 20
+JOB_BYTES_MAX = 32 << 20
 COMMIT_BYTES_MAX = 1 << 20
 JOB_THREADS = 32
 SHARE_THREADS = 2
@@ -83,6 +87,7 @@ class Control:
                 Route("/health", _guarded(self.health), methods=["GET"]),
                 Route("/descriptor", _guarded(self.descriptor), methods=["GET"]),
                 Route("/shares", _guarded(self.put_share), methods=["POST"]),
+                Route("/shares/{share_id}", _guarded(self.share), methods=["GET"]),
                 Route("/shares/{share_id}/drop", _guarded(self.drop_share), methods=["POST"]),
                 Route("/jobs", _guarded(self.run_job), methods=["POST"]),
                 Route("/bundles", _guarded(self.run_bundle), methods=["POST"]),
@@ -101,9 +106,13 @@ class Control:
         return JSONResponse(self._descriptor)
 
     async def put_share(self, request: Request) -> Response:
-        body = await _body(request, UPLOAD_BYTES_MAX)
-        ack = await self.share_pool.run(lambda: self._shares.accept(_parse(body)))
+        body = await _body(request, uploads.FRAME_BYTES_MAX, uploads.MEDIA_TYPE)
+        ack = await self.share_pool.run(lambda: self._shares.accept(_unframe(body)))
         return JSONResponse(ack, status_code=201)
+
+    async def share(self, request: Request) -> Response:
+        share_id = _id(request, "share_id", "A share's id")
+        return JSONResponse(await self.share_pool.run(self._shares.acknowledged, share_id))
 
     async def drop_share(self, request: Request) -> Response:
         share_id = _id(request, "share_id", "A share's id")
@@ -116,7 +125,7 @@ class Control:
         return JSONResponse({"dropped": await self.share_pool.run(run)})
 
     async def run_job(self, request: Request) -> Response:
-        body = await _body(request, UPLOAD_BYTES_MAX)
+        body = await _body(request, JOB_BYTES_MAX)
 
         def asked() -> dict[str, Any]:
             return _fields(_parse(body), "descriptor", "signature", optional=("uploads",))
@@ -136,7 +145,7 @@ class Control:
             raise
 
     async def run_bundle(self, request: Request) -> Response:
-        body = await _body(request, UPLOAD_BYTES_MAX)
+        body = await _body(request, JOB_BYTES_MAX)
 
         def asked() -> list[dict[str, Any]]:
             listed = _fields(_parse(body), "jobs")["jobs"]
@@ -205,9 +214,9 @@ def _problem(status: int, code: str, detail: str, retryable: bool) -> Response:
     return JSONResponse(content, status_code=status)
 
 
-async def _body(request: Request, limit: int) -> bytes:
-    if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
-        raise HTTPException(415, "Content-Type must be application/json.")
+async def _body(request: Request, limit: int, media_type: str = "application/json") -> bytearray:
+    if request.headers.get("content-type", "").partition(";")[0].strip() != media_type:
+        raise HTTPException(415, f"Content-Type must be {media_type}.")
     declared = request.headers.get("content-length", "0")
     if not declared.isdigit() or int(declared) > limit:
         raise HTTPException(413, f"A body holds at most {limit} bytes.")
@@ -216,10 +225,17 @@ async def _body(request: Request, limit: int) -> bytes:
         body += chunk
         if len(body) > limit:
             raise HTTPException(413, f"A body holds at most {limit} bytes.")
-    return bytes(body)
+    return body
 
 
-def _parse(body: bytes) -> Any:
+def _unframe(body: bytearray) -> dict[str, Any]:
+    try:
+        return uploads.unframe(body)
+    except TicketError as error:
+        raise Malformed(error.code, error.text) from None
+
+
+def _parse(body: bytearray) -> Any:
     def refuse(name: str) -> None:
         raise ValueError(name)
 

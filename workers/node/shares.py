@@ -50,6 +50,16 @@ class Shares:
             )
         return ack
 
+    def acknowledged(self, share_id: str) -> dict[str, Any]:
+        """What `accept` said of a share whose words are here.
+
+        Raises: Conflict("unknown_share") for any other: it may be sent (again).
+        """
+        known = self._store.share(share_id)
+        if known is None or known.words is None:
+            raise Conflict("unknown_share", f"Share {share_id} is not here.", retryable=True)
+        return known.ack
+
     def reopen(self, upload: Any) -> tuple[Words, ...] | None:
         """The words of a stored share that was used up, for another attempt; they stay in memory.
 

@@ -25,7 +25,7 @@ from apps.listings import running as queries
 from apps.listings import selectors as listings
 from apps.notify import services as webhooks
 from apps.rfms import services as rfms
-from apps.training import deadlines
+from apps.training import deadlines, submissions
 from apps.training import running as training_jobs
 from apps.training import selectors as training
 from apps.wallets import ledger
@@ -98,6 +98,10 @@ def go_on_with_rounds(now: datetime) -> None:
     deadlines.rounds_go_on(now=now)
 
 
+def expire_uploads(now: datetime) -> None:
+    submissions.shares_expire(now=now)
+
+
 def expire_holds(now: datetime) -> None:
     ledger.sweep_expired(now=now)
 
@@ -121,6 +125,7 @@ PARTS: list[Callable[[datetime], None]] = [
     fund,
     reject_versions,
     expire_queries,
+    expire_uploads,
     go_on_with_rounds,
     expire_holds,
     release_unstaked,

@@ -33,7 +33,7 @@ TONES = {
     "running": "live", "committing": "live", "held": "wait", "settled": "good", "released": "",
     "done": "good", "void": "bad", "failed": "bad", "refused": "bad", "open": "good", "closed": "",
     "filed": "wait", "verified": "good", "whitelisted": "good", "proposed": "wait",
-    "accepted": "good", "received": "wait", "delivered": "good", "ok": "good",
+    "accepted": "good", "receiving": "wait", "received": "wait", "delivered": "good", "ok": "good",
     "late": "bad", "replaced": "",
     "unreachable": "bad", "revoked": "", "sbgt": "sbgt", "sdt": "sdt", "super": "super",
 }  # fmt: skip

@@ -37,7 +37,7 @@ def wrap(httpx):
     folder, lock = os.environ["RECORD_TO"], threading.Lock()
 
     def record(request, response):
-        body = request.content if hasattr(request, "_content") else b""
+        body = request.read()  # also of a body in parts, which httpx does not put together
         answer = response.content if hasattr(response, "_content") else b""
         head = f"\n{request.method} {request.url} {response.status_code}\n".encode()
         with lock, open(os.path.join(folder, f"{os.getpid()}.http"), "ab") as file:
