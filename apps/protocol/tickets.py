@@ -6,7 +6,8 @@ roster or the model it may meet, the nodes, the commitments to its words, and an
 tickets; whoever dispatches jobs can only pick among what the owners have signed.
 
 A query's ticket (scope "query:…") also names the model, the reply key that alone can read the
-output, the price and the resolution; a round's ticket names the roster.
+output, the price and the resolution; a round's ticket names the roster, and the model where
+training goes on from one.
 
 ticket_id = digest("flai/ticket/v1", ticket); the signature has the same domain.
 """
@@ -286,14 +287,16 @@ def _check_params(params: dict[str, Any]) -> None:
 
 
 def _check_kind(ticket: dict[str, Any]) -> None:
-    """A query names model, reply key, price and resolution; a round only its roster."""
-    query_only = {name: ticket[name] for name in ("model", "reply_key", "price_micro")}
+    """A query names model, reply key, price and resolution; a round its roster, perhaps a model."""
+    query_only = {name: ticket[name] for name in ("reply_key", "price_micro")}
     if ticket["scope"].startswith("query:"):
-        query_only["resolution"] = ticket["resolution"]
+        query_only |= {name: ticket[name] for name in ("model", "resolution")}
         lacking = [name for name, value in query_only.items() if value is None]
         _require(not lacking, "malformed", f"A query's ticket must name {', '.join(lacking)}.")
         _require(ticket["roster"] is None, "malformed", "A query has no roster.")
     else:
+        if not ticket["scope"].startswith("round:"):
+            query_only["model"] = ticket["model"]
         extra = [name for name, value in query_only.items() if value is not None]
         _require(not extra, "malformed", f"A round's ticket may not name {', '.join(extra)}.")
         _require(ticket["roster"] is not None, "malformed", "A round's ticket names its roster.")

@@ -9,6 +9,7 @@ import pytest
 
 from apps.protocol import jobs, tickets
 from apps.protocol.circuits import CIRCUITS, circuits_hash
+from apps.protocol.circuits.descent import DEFAULTS
 from workers.node import policy
 from workers.node.errors import Refused
 from workers.node.home import Limits
@@ -117,6 +118,15 @@ MODEL = {
     "resolution": "logit",
     "params": PARAMS,
 }
+SGD = {
+    "features": 2,
+    "strata": 1,
+    "rows": [8],
+    "min_cell": 3,
+    "site_rows": [20, 20, 20],
+    **DEFAULTS,
+}
+TRAINABLE = MODEL | {"allows": ["logistic_infer@1", "logistic_sgd_on@1"], "makers": CUSTODIANS}
 
 
 def query_case(stored=MODEL, ticket_changes=None, **changes):
@@ -140,7 +150,17 @@ def query_case(stored=MODEL, ticket_changes=None, **changes):
     return case_of({"row": [row]}, stored=stored, **(base | changes))
 
 
+def going_on(stored=TRAINABLE, circuit="logistic_sgd_on@1", model="55" * 32, **changes):
+    """Custodians' rows and a holdout, to go on from a stored model."""
+    shared = {"circuits": [circuit], "params": SGD, "model": model, **changes}
+    rows = [ticket(n, k, slot="rows", shape=[20, 3], **shared) for n, k in enumerate(CUSTODIANS)]
+    held = [ticket(9, VALIDATORS[0], slot="holdout", shape=[8, 4], **shared)]
+    return case_of({"rows": rows, "holdout": held}, stored=stored, circuit=circuit, model=model)
+
+
 def test_the_good_cases_are_admitted():
+    policy.admit(going_on())
+    policy.admit(going_on(stored=None, circuit="logistic_sgd@1", model=None))
     policy.admit(round_case())
     policy.admit(query_case())
     bound = Binding(jobs.scope_digest(round_case().job), None)
@@ -250,6 +270,7 @@ REFUSED = {
     "circuit_not_allowed": [
         lambda: spoilt("update", 0, circuits=("moments@1",)),
         lambda: query_case(stored=MODEL | {"allows": []}),
+        lambda: going_on(stored=MODEL | {"makers": CUSTODIANS}),
     ],
     "wrong_slot": [
         lambda: spoilt("update", 0, slot="holdout"),
@@ -286,12 +307,16 @@ REFUSED = {
         lambda: spoilt("update", 0, f=20),
         lambda: spoilt("holdout", 0, shape=(7, 4)),
         lambda: query_case(stored=MODEL | {"params": {"features": 3}}),
+        lambda: going_on(stored=TRAINABLE | {"params": {"features": 3}}),
     ],
     "wrong_query": [two_rows],
     "too_many_attempts": [lambda: tried(10, attempt=11), lambda: tried(11)],
     "wrong_model": [
         lambda: replace_job(query_case(), model="99" * 32),
         lambda: replace_job(round_case(), model="99" * 32),
+        lambda: replace_job(going_on(), model="99" * 32),
+        lambda: going_on(circuit="logistic_sgd@1"),
+        lambda: going_on(model=None),
     ],
     "price_too_low": [lambda: asked(rows=1, price_micro="0")],
     "too_many_rows": [lambda: asked(rows=5)],
@@ -300,7 +325,12 @@ REFUSED = {
         lambda: asked(rows=1, answered=10),
         lambda: asked(rows=1, answered=11),
     ],
-    "unknown_model": [lambda: query_case(stored=None)],
+    "unknown_model": [lambda: query_case(stored=None), lambda: going_on(stored=None)],
+    "makers_missing": [
+        lambda: going_on(stored=TRAINABLE | {"makers": [*CUSTODIANS, "0d" * 32]}),
+        lambda: going_on(stored=TRAINABLE | {"makers": []}),
+        lambda: going_on(stored={k: v for k, v in TRAINABLE.items() if k != "makers"}),
+    ],
 }
 
 

@@ -110,7 +110,7 @@ malformed      expires_at    1
 malformed      expires_at    1900000000
 malformed      roster        null
 malformed      reply_key     "4444444444444444444444444444444444444444444444444444444444444444"
-malformed      model         "4444444444444444444444444444444444444444444444444444444444444444"
+malformed      model         "44"
 malformed      price_micro   "1"
 malformed      resolution    "weights"
 malformed      params        {"x": 0.5}
@@ -128,6 +128,12 @@ def test_a_wrong_field_is_refused(line):
     with pytest.raises(tickets.TicketError) as error:
         tickets.check_ticket(round_ticket(**{name: value}), now=NOW)
     assert error.value.code == code
+
+
+def test_a_round_may_go_on_from_a_model_and_sums_may_not():
+    assert tickets.check_ticket(round_ticket(model="44" * 32), now=NOW).model == "44" * 32
+    with pytest.raises(tickets.TicketError, match="model"):
+        tickets.check_ticket(round_ticket(model="44" * 32, scope="moments:r1"), now=NOW)
 
 
 @pytest.mark.parametrize("name", ["model", "reply_key", "price_micro", "resolution"])

@@ -6,6 +6,7 @@ The tests hold the coordinator's key, as a curious server would.
 
 from __future__ import annotations
 
+import copy
 import ctypes
 import json
 import os
@@ -30,6 +31,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from apps.protocol import identity, jobs, tickets, uploads, wire
 from apps.protocol.circuits import circuits_hash
+from apps.protocol.circuits.descent import DEFAULTS
 from flai_site.stack.up import free_ports
 from workers.mpc import keys, sealing
 from workers.mpc.tls import mutual_context
@@ -298,7 +300,61 @@ class Round:
             slot: [u["ticket"]["share_id"] for u in listed] for slot, listed in self.uploads.items()
         }
         base: dict[str, Any] = {"roster": self.roster, "inputs": inputs}
-        return self.nodes.job("logistic_round@1", self.scope, **(base | changes))
+        circuit = changes.pop("circuit", "logistic_round@1")
+        return self.nodes.job(circuit, self.scope, **(base | changes))
+
+
+class RowsRound(Round):
+    """The same parties, who share rows to make steps on, from zero or from a model."""
+
+    SITE_ROWS = 30
+
+    def __init__(self, nodes: NodeSet, *, model: str | None = None, **more: Any) -> None:
+        self.model = model
+        self.circuit = "logistic_sgd_on@1" if model else "logistic_sgd@1"
+        super().__init__(nodes, **more)
+
+    def again(self, model: str) -> RowsRound:
+        """The same parties' next round, which goes on from a model."""
+        other = copy.copy(self)
+        other.model, other.circuit = model, "logistic_sgd_on@1"
+        other.id = str(uuid.uuid4())
+        other.scope = f"round:{other.id}"
+        other.roster = {**self.roster, "scope_of": other.id}
+        other.uploads = other.make_uploads()
+        return other
+
+    def fields(self, slot: str, **changes: Any) -> dict[str, Any]:
+        return super().fields(slot, circuits=[self.circuit], model=self.model, **changes)
+
+    def make_uploads(self) -> dict[str, list[dict[str, Any]]]:
+        count = len(self.custodians)
+        self.params.pop("scoring", None)
+        self.params |= {**DEFAULTS, "epochs": 2, "steps": 5, "site_rows": [self.SITE_ROWS] * count}
+        rng = np.random.default_rng(11)
+        self.rows = []
+        for turned in [1] * (count - 1) + [-1]:
+            x = rng.normal(0, 1, (self.SITE_ROWS, self.FEATURES))
+            y = (turned * (x @ self.TRUE[:2] + self.TRUE[2]) > 0).astype(float)
+            self.rows.append(np.column_stack([x, y]))
+        rows, holdout = self.fields("rows"), self.fields("holdout")
+        return {
+            "rows": [
+                self.nodes.upload(k, fixed(block), **rows)
+                for k, block in zip(self.custodians, self.rows)
+            ],
+            "holdout": [
+                self.nodes.upload(k, fixed(self.holdout), **holdout) for k in self.validators
+            ],
+        }
+
+    def put(self, nodes: Sequence[int] | None = None) -> RowsRound:
+        self.nodes.put(*self.uploads["rows"], *self.uploads["holdout"], nodes=nodes)
+        return self
+
+    def job(self, **changes: Any) -> dict[str, Any]:
+        base = {"circuit": self.circuit, "model": self.model, "deadline_s": 60}
+        return super().job(**(base | changes))
 
 
 class Buyer:

@@ -245,6 +245,35 @@ def federated_round(
     return Workload(CIRCUITS["logistic_round@1"], values, params)
 
 
+def secure_sgd(sites: int = 5, rows: int = 400, features: int = 30) -> Workload:
+    """The product's own training on shared rows: 5 epochs of 10 steps, early stopping on."""
+    truth = wave(features + 1)
+
+    def labelled(start: int) -> Any:
+        block = wave((start + 1) * rows, features)[-rows:]
+        return np.column_stack([block, block @ truth[:-1] + wave(rows) > 0])
+
+    params = {
+        "features": features,
+        "strata": 0,
+        "rows": [rows],
+        "min_cell": 5,
+        "site_rows": [rows] * sites,
+        "epochs": 5,
+        "steps": 10,
+        "rate_ppm": 500_000,
+        "momentum_ppm": 900_000,
+        "l2_ppm": 1_000,
+        "patience": 3,
+        "curve": 0,
+    }
+    values = {
+        "rows": [encode(labelled(site)) for site in range(sites)],
+        "holdout": [encode(labelled(sites))],
+    }
+    return Workload(CIRCUITS["logistic_sgd@1"], values, params)
+
+
 def scoring_rounds() -> Iterator[tuple[str, Workload]]:
     """Rounds on 1 000 holdout rows by each scoring, and how exact Shapley values grow.
 
@@ -266,6 +295,7 @@ def run() -> Iterator[dict[str, Any]]:
         ("logistic_round/30/6x3x57", federated_round(6, 3, 57, 3)),
         ("logistic_round/30/6x3x333", federated_round(6, 3, 333, 3)),
         *scoring_rounds(),
+        ("secure_sgd/2000x30/50", secure_sgd()),
     ):
         yield from _measured(name, workload, "ring")
     for engine in ("ring/4", "ring/5"):

@@ -17,7 +17,7 @@ import numpy as np
 
 from apps.protocol import jobs, wire
 from apps.protocol.circuits import CLASSES, BadParams, Circuit
-from apps.protocol.tickets import TRIO, Ticket
+from apps.protocol.tickets import TRIO, Ticket, members_with_role
 from workers.mpc.keeping import Group, Held, keep, receive
 from workers.mpc.replicated import fold, held_by
 from workers.mpc.sealing import Words, seal_output
@@ -252,6 +252,7 @@ class Computation:
             "allows": list(admitted.circuit.result_allows),
             "resolution": admitted.tickets[0].resolution,
             "roster": admitted.tickets[0].roster,
+            "makers": members_with_role(admitted.job["roster"], "custodian"),
             "nodes": list(self._peers.fingerprints),
             "params": admitted.params,
             "shape": facts["shape"],

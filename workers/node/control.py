@@ -89,6 +89,7 @@ class Control:
                 Route("/shares", _guarded(self.put_share), methods=["POST"]),
                 Route("/shares/{share_id}", _guarded(self.share), methods=["GET"]),
                 Route("/shares/{share_id}/drop", _guarded(self.drop_share), methods=["POST"]),
+                Route("/shares/{share_id}/withdraw", _guarded(self.withdraw), methods=["POST"]),
                 Route("/jobs", _guarded(self.run_job), methods=["POST"]),
                 Route("/bundles", _guarded(self.run_bundle), methods=["POST"]),
                 Route(f"{job}/commit", _guarded(self.commit), methods=["POST"]),
@@ -123,6 +124,17 @@ class Control:
             return self._shares.drop(share_id, asked["drop"], asked["signature"])
 
         return JSONResponse({"dropped": await self.share_pool.run(run)})
+
+    async def withdraw(self, request: Request) -> Response:
+        share_id = _id(request, "share_id", "A share's id")
+        body = await _body(request, COMMIT_BYTES_MAX)
+
+        def run() -> Any:
+            asked = _fields(_parse(body), "ticket", "withdrawal", "signature")
+            ticket, withdrawal = asked["ticket"], asked["withdrawal"]
+            return self._shares.withdraw(share_id, ticket, withdrawal, asked["signature"])
+
+        return JSONResponse(await self.share_pool.run(run))
 
     async def run_job(self, request: Request) -> Response:
         body = await _body(request, JOB_BYTES_MAX)

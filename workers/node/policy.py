@@ -288,9 +288,20 @@ def the_model_was_made_here_and_goes_where_it_may(case: Case) -> None:
         raise Refused("wrong_nodes", "The model belongs to another set of nodes.")
     if case.model["resolution"] != case.tickets[0].resolution:
         raise Refused("resolution_differs", "The model's makers allow another resolution.")
-    asked = {name: n for name, n in case.tickets[0].params.items() if name != "rows"}
-    if {name: case.model["params"].get(name) for name in asked} != asked:
+    asked, made = case.tickets[0].params, case.model["params"]
+    if any(asked.get(name) != made.get(name) for name in case.circuit.of_model):
         raise Refused("wrong_shape", "The model has another number of features or outputs.")
+
+
+def a_model_is_trained_on_by_its_makers(case: Case) -> None:
+    """Evidence on holdouts of one's choice reads a model out. So all custodians whose model it is
+    are in the roster, and their tickets name it."""
+    if case.is_query or case.model is None:
+        return
+    present = set(members_with_role(case.job["roster"], "custodian"))
+    makers = case.model.get("makers")
+    if not makers or not set(makers) <= present:
+        raise Refused("makers_missing", "A maker of the model does not take part.")
 
 
 # ---- what this node's operator allows, whatever was paid ----------------------------------------
@@ -355,6 +366,7 @@ RULES = (
     a_query_is_one_buyers,
     the_model_is_the_one_the_buyer_named,
     the_model_was_made_here_and_goes_where_it_may,
+    a_model_is_trained_on_by_its_makers,
     a_query_costs_what_this_node_asks,
     a_query_is_small,
     a_model_answers_so_many_rows_a_day,

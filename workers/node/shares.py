@@ -8,12 +8,13 @@ from typing import Any
 
 from apps.protocol import jobs, wire
 from apps.protocol.circuits import CIRCUITS
-from apps.protocol.tickets import Ticket, TicketError, check_upload
+from apps.protocol.sharing import WITHDRAWN_DOMAIN, check_withdrawal
+from apps.protocol.tickets import Ticket, TicketError, check_ticket, check_upload
 from workers.mpc.sealing import SealError, Words, open_upload
 from workers.node import policy
 from workers.node.errors import Conflict, Malformed, NodeError, Refused
 from workers.node.home import Node, Peers
-from workers.node.store import Store
+from workers.node.store import WITHDRAWN, Store
 
 _MALFORMED = ("malformed", "too_large")
 
@@ -40,6 +41,8 @@ class Shares:
             if known is not None:
                 if known.ticket_id != ticket.id:
                     raise Conflict("share_conflict", "Another share is stored under this id.")
+                if known.used_by == WITHDRAWN:
+                    raise Refused("withdrawn", "Its owner has withdrawn this share.")
                 return known.ack
             words = self._open(upload)
             body = {"v": 1, "ticket_id": ticket.id, "node": self._fingerprint, "at": now}
@@ -89,11 +92,41 @@ class Shares:
             known = self._store.share(share_id)
             if known is None or known.ticket_id != body["ticket_id"]:
                 return False
+            if known.used_by == WITHDRAWN:
+                return False  # or the same share could come again
             begun = self._store.binding(known.ticket["scope"]) is not None
             if begun and (known.used_by is None or known.words is None):
                 return False
             self._store.forget_share(share_id, keep_ticket=begun)
         return True
+
+    def withdraw(self, share_id: str, ticket: Any, body: Any, signature: Any) -> dict[str, Any]:
+        """Forget a share because its owner says so, and take it from nobody again; signed for.
+
+        body as `protocol.sharing.withdrawal_of`, signed by the ticket's sender. A share that has
+        not come yet is refused when it does. What was computed already, or is just being computed,
+        is not undone: then its words are gone anyway, or go with the round.
+        Raises: Malformed, Refused, Conflict("share_conflict").
+        """
+        now = int(time.time())
+        try:
+            checked = check_ticket(ticket, now=now)
+            check_withdrawal(body, signature, ticket=checked)
+        except TicketError as error:
+            kind: type[NodeError] = Malformed if error.code in _MALFORMED else Refused
+            raise kind(error.code, error.text) from None
+        if checked.share_id != share_id:
+            raise Malformed("malformed", "This is not about withdrawing that share.")
+        with self.lock:
+            known = self._store.share(share_id)
+            if known is not None and known.ticket_id != checked.id:
+                raise Conflict("share_conflict", "Another share is stored under this id.")
+            self._store.withdraw_share(ticket=ticket, ticket_id=checked.id)
+        said = {"v": 1, "ticket_id": checked.id, "node": self._fingerprint, "at": now}
+        return {
+            "ack": said,
+            "signature": wire.sign(self._node.sign_key, WITHDRAWN_DOMAIN, said),
+        }
 
     def check(self, upload: Any, *, now: int) -> Ticket:
         """What an upload must satisfy before this node opens it. Raises: Malformed, Refused."""

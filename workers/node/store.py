@@ -31,6 +31,7 @@ from workers.mpc.sealing import Words
 from workers.node.errors import NodeError, StartError, Unavailable
 
 MODELS_MAX = 16
+WITHDRAWN = "withdrawn"  # in place of a job's id: no job may use this share
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, body BLOB NOT NULL) STRICT;
@@ -188,6 +189,21 @@ class Store:
                 db.execute("UPDATE shares SET words = NULL WHERE share_id = ?", (share_id,))
             else:
                 db.execute("DELETE FROM shares WHERE share_id = ?", (share_id,))
+        self._empty_log()
+
+    def withdraw_share(self, *, ticket: dict[str, Any], ticket_id: str) -> None:
+        """Delete a share's words, or never take them: until its ticket expires no job may use it.
+
+        What a completed job has used has no words any more, and stays that job's.
+        """
+        share_id = ticket["share_id"]
+        body = self._seal("shares", share_id, "body", _json({"ticket": ticket, "ack": {}}))
+        with self._transaction() as db:
+            db.execute(
+                "INSERT INTO shares VALUES (?, ?, ?, ?, ?, NULL) ON CONFLICT (share_id) "
+                "DO UPDATE SET words = NULL, used_by = excluded.used_by WHERE words IS NOT NULL",
+                (share_id, ticket_id, ticket["expires_at"], WITHDRAWN, body),
+            )
         self._empty_log()
 
     # ---- scopes and jobs ----------------------------------------------------------------------

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from apps.protocol.circuits import linear, logistic, moments, multinomial, poisson
 from apps.protocol.circuits.declare import BadParams, Circuit, Opening, Outcome, Slot
+from apps.protocol.circuits.descent import sgd_circuit
 from apps.protocol.circuits.family import ModelClass, infer_circuit, round_circuit
 
 __all__ = [
@@ -37,6 +38,12 @@ CIRCUITS: dict[str, Circuit] = {
         moments.CIRCUIT,
         *(round_circuit(model) for model in CLASSES.values()),
         *(infer_circuit(model) for model in CLASSES.values()),
+        *(
+            sgd_circuit(model, goes_on=goes_on)
+            for model in CLASSES.values()
+            if model.descends
+            for goes_on in (False, True)
+        ),
     )
 }
 

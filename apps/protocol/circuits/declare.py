@@ -54,7 +54,10 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Circuit:
-    """Declaration of one circuit; `id` is how tickets and jobs name it."""
+    """Declaration of one circuit; `id` is how tickets and jobs name it.
+
+    of_model: parameters that must be those by which the model that enters was made.
+    """
 
     name: str
     version: int
@@ -65,6 +68,7 @@ class Circuit:
     result_allows: tuple[str, ...] = ()
     result_f: int | None = None
     sealed: bool = False
+    of_model: tuple[str, ...] = ()
     min_members: Mapping[str, int] = field(default_factory=dict)
 
     @property

@@ -66,6 +66,10 @@ QUERY_ROWS_MAX = 1000
 MEMBERS_MAX = 64
 PHI_MIN_POSITIVE = 3
 LABELS = ("binary", "classes", "number", "count")
+OPENS = (
+    Opening("phi_milli", "contribution of each custodian, 0 to 1000, in roster order"),
+    Opening("void", "1 when fewer than three contributions are positive: no model"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +87,7 @@ class ModelClass:
     gains(ops, scores [K, o, m] f = 16 within ±8, targets, members [C, K]): Σ_i [loss of score 0 −
         loss of the coalition's mean score], over the next power of two ≥ m; [C] at f = 26.
     evidence(ops, scores [m, o] f = 40, targets, strata [m, R] bits, min_cell): the openings.
+    descends: residuals are within ±10, so that `secure_sgd` keeps its steps in the word.
     train(features [n, d], labels, outputs, c): weights [o, d + 1], c as scikit-learn's C.
     answer(scores [k, o]): what they mean, per row.
     """
@@ -103,6 +108,7 @@ class ModelClass:
     outputs: Callable[[Params], int] = lambda params: 1
     targets: Callable[[Params], int] = lambda params: 1
     spare_bits: int = 0
+    descends: bool = True
 
     @property
     def round_id(self) -> str:
@@ -111,6 +117,21 @@ class ModelClass:
     @property
     def infer_id(self) -> str:
         return f"{self.name}_infer@1"
+
+    @property
+    def sgd_id(self) -> str:
+        """Gradient steps from zero (circuits/descent.py)."""
+        return f"{self.name}_sgd@1"
+
+    @property
+    def sgd_on_id(self) -> str:
+        """Gradient steps from a model that its makers share already."""
+        return f"{self.name}_sgd_on@1"
+
+    @property
+    def made_for(self) -> tuple[str, ...]:
+        """The circuits that a model of this class may enter."""
+        return (self.infer_id, self.sgd_on_id) if self.descends else (self.infer_id,)
 
     def weights(self, params: Params) -> int:
         """How many numbers an update has."""
@@ -128,16 +149,7 @@ def round_circuit(model: ModelClass) -> Circuit:
         only(params, "features", "strata", "rows", "min_cell", "scoring", *model.extras)
         if params["scoring"] not in model.scorings:
             raise BadParams(f"parameter 'scoring' must be one of: {', '.join(model.scorings)}")
-        _sizes(model, params)
-        whole(params, "strata", 0, STRATA_MAX)
-        whole(params, "min_cell", 3, ROWS_MAX)
-        rows = params["rows"]
-        if not isinstance(rows, (list, tuple)) or not 1 <= len(rows) <= MEMBERS_MAX:
-            raise BadParams(f"parameter 'rows' must list 1 to {MEMBERS_MAX} validators' row counts")
-        if any(type(count) is not int or count < 2 for count in rows) or sum(rows) > ROWS_MAX:
-            raise BadParams(
-                f"each validator brings at least 2 rows, all together {ROWS_MAX} at most"
-            )
+        check_holdouts(model, params)
 
     def update_shape(params: Params, index: int) -> Shape:
         """Raises: BadParams for a site too many, so that no node takes part in such a job."""
@@ -147,10 +159,6 @@ def round_circuit(model: ModelClass) -> Circuit:
             )
         return (model.weights(params),)
 
-    def holdout_shape(params: Params, index: int) -> Shape:
-        columns = params["features"] + model.targets(params) + params["strata"]
-        return (params["rows"][index], columns)
-
     def run(ops: Any, secrets: Mapping[str, Sequence[Any]], params: Params) -> Outcome:
         return _run_round(model, ops, secrets, params)
 
@@ -159,16 +167,12 @@ def round_circuit(model: ModelClass) -> Circuit:
         version=1,
         slots={
             "update": Slot("custodian", update_shape, f=INPUT_F),
-            "holdout": Slot("validator", holdout_shape, f=INPUT_F),
+            "holdout": holdout_slot(model),
         },
         validate=validate,
         run=run,
-        opens=(
-            Opening("phi_milli", "contribution of each custodian, 0 to 1000, in roster order"),
-            Opening("void", "1 when fewer than three contributions are positive: no model"),
-            *model.opens,
-        ),
-        result_allows=(model.infer_id,),
+        opens=(*OPENS, *model.opens),
+        result_allows=model.made_for,
         result_f=MODEL_F,
         min_members={"custodian": 3, "validator": 1},
     )
@@ -188,7 +192,7 @@ def infer_circuit(model: ModelClass) -> Circuit:
         (weights,), (rows,) = secrets["model"], secrets["row"]
         limit = FEATURE_LIMIT << INPUT_F
         inputs = with_intercept(ops, ops.clamp(rows, -limit, limit))
-        scores = ops.matmul(inputs, _columns(model, ops, weights, params), f=INPUT_F)
+        scores = ops.matmul(inputs, columns_of(model, ops, weights, params), f=INPUT_F)
         return Outcome(sealed=ops.reshape(scores, (-1,)))
 
     return Circuit(
@@ -201,6 +205,7 @@ def infer_circuit(model: ModelClass) -> Circuit:
         validate=validate,
         run=run,
         sealed=True,
+        of_model=("features", *model.extras),
     )
 
 
@@ -210,33 +215,85 @@ def _sizes(model: ModelClass, params: Params) -> None:
         whole(params, name, least, most)
 
 
-def _columns(model: ModelClass, ops: Any, weights: Any, params: Params) -> Any:
+def check_holdouts(model: ModelClass, params: Params) -> None:
+    """Sizes, strata, min_cell and the validators' row counts. Raises: BadParams."""
+    _sizes(model, params)
+    whole(params, "strata", 0, STRATA_MAX)
+    whole(params, "min_cell", 3, ROWS_MAX)
+    rows = params["rows"]
+    if not isinstance(rows, (list, tuple)) or not 1 <= len(rows) <= MEMBERS_MAX:
+        raise BadParams(f"parameter 'rows' must list 1 to {MEMBERS_MAX} validators' row counts")
+    if any(type(count) is not int or count < 2 for count in rows) or sum(rows) > ROWS_MAX:
+        raise BadParams(f"each validator brings at least 2 rows, all together {ROWS_MAX} at most")
+
+
+def holdout_slot(model: ModelClass) -> Slot:
+    """[m, d + t + R]: standardised features, target, one-hot of strata."""
+
+    def shape(params: Params, index: int) -> Shape:
+        columns = params["features"] + model.targets(params) + params["strata"]
+        return (params["rows"][index], columns)
+
+    return Slot("validator", shape, f=INPUT_F)
+
+
+def columns_of(model: ModelClass, ops: Any, weights: Any, params: Params) -> Any:
     """[o·(d+1)] -> [d+1, o]."""
     return ops.transpose(ops.reshape(weights, (model.outputs(params), -1)))
+
+
+def read_rows(model: ModelClass, ops: Any, rows: Any, params: Params) -> tuple[Any, Any]:
+    """(inputs [m, d+1] within ±16, the last one 1; targets [m, t]) of whatever words came."""
+    features, bound = params["features"], FEATURE_LIMIT << INPUT_F
+    inputs = with_intercept(ops, ops.clamp(ops.index(rows, np.s_[:, :features]), -bound, bound))
+    end = features + model.targets(params)
+    return inputs, model.read_targets(ops, ops.index(rows, np.s_[:, features:end]))
+
+
+@dataclass(frozen=True)
+class Holdouts:
+    """The validators' rows together; `scoring` and `proving` are the places of the two halves."""
+
+    inputs: Any
+    targets: Any
+    strata: Any
+    scoring: npt.NDArray[np.int64]
+    proving: npt.NDArray[np.int64]
+
+
+def read_holdouts(model: ModelClass, ops: Any, blocks: Sequence[Any], params: Params) -> Holdouts:
+    rows = ops.concat(blocks)
+    inputs, targets = read_rows(model, ops, rows, params)
+    # a flag is 1 when its word is at least ½: exactly 0 or 1 whatever a validator sent
+    if params["strata"]:
+        strata = ops.bit(ops.index(rows, np.s_[:, params["features"] + model.targets(params) :]))
+    else:
+        strata = ops.public(np.zeros((rows.shape[0], 0), np.int64), 0)
+    place = np.concatenate([np.arange(count) for count in params["rows"]])
+    half, proving = np.flatnonzero(place % 2 == 0), np.flatnonzero(place % 2 == 1)
+    return Holdouts(inputs, targets, strata, half, proving)
+
+
+def prove(
+    model: ModelClass, ops: Any, held: Holdouts, columns: Any, params: Params
+) -> dict[str, Any]:
+    """Open the evidence of a model, weights [d+1, o] at f = 24, on the proving half."""
+    at = held.proving
+    scores = ops.matmul(ops.index(held.inputs, at), columns, f=INPUT_F + MODEL_F)
+    targets, strata = ops.index(held.targets, at), ops.index(held.strata, at)
+    return model.evidence(ops, scores, targets, strata, params["min_cell"])
 
 
 def _run_round(
     model: ModelClass, ops: Any, secrets: Mapping[str, Sequence[Any]], params: Params
 ) -> Outcome:
-    features, scoring = params["features"], params["scoring"]
-    limit, bound = WEIGHT_LIMIT << INPUT_F, FEATURE_LIMIT << INPUT_F
+    scoring, limit = params["scoring"], WEIGHT_LIMIT << INPUT_F
     updates = ops.clamp(ops.stack(secrets["update"]), -limit, limit)
-    rows = ops.concat(secrets["holdout"])
-    inputs = with_intercept(ops, ops.clamp(ops.index(rows, np.s_[:, :features]), -bound, bound))
-    end = features + model.targets(params)
-    targets = model.read_targets(ops, ops.index(rows, np.s_[:, features:end]))
-    # a flag is 1 when its word is at least ½: exactly 0 or 1 whatever a validator sent
-    if params["strata"]:
-        strata = ops.bit(ops.index(rows, np.s_[:, end:]))
-    else:
-        strata = ops.public(np.zeros((rows.shape[0], 0), np.int64), 0)
-
-    place = np.concatenate([np.arange(count) for count in params["rows"]])
-    half, proving = np.flatnonzero(place % 2 == 0), np.flatnonzero(place % 2 == 1)
+    held = read_holdouts(model, ops, secrets["holdout"], params)
 
     weights = clip_to_median_norm(ops, updates)
-    judged, outputs = ops.index(targets, half), model.outputs(params)
-    on = ops.index(inputs, half)
+    judged, outputs = ops.index(held.targets, held.scoring), model.outputs(params)
+    on = ops.index(held.inputs, held.scoring)
     if scoring == "taylor":
         utility = taylor_utilities(
             ops, weights, on, judged, model.residuals, outputs, model.spare_bits
@@ -250,10 +307,5 @@ def _run_round(
         return Outcome(openings={"phi_milli": phi, "void": 1})
 
     result = aggregate(ops, weights, phi)
-    scores = ops.matmul(
-        ops.index(inputs, proving), _columns(model, ops, result, params), f=INPUT_F + MODEL_F
-    )
-    openings = model.evidence(
-        ops, scores, ops.index(targets, proving), ops.index(strata, proving), params["min_cell"]
-    )
+    openings = prove(model, ops, held, columns_of(model, ops, result, params), params)
     return Outcome(openings={"phi_milli": phi, "void": 0, **openings}, result=result)

@@ -82,6 +82,7 @@ CLASS = ModelClass(
     read_targets=read_targets,
     residuals=residuals,
     spare_bits=10,
+    descends=False,
     gains=gains,
     evidence=opened,
     train=train,

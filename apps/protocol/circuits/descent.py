@@ -1,0 +1,329 @@
+"""NAME_sgd@1 and NAME_sgd_on@1: gradient steps on secret rows, from zero or from a shared model.
+
+Inputs: each custodian's rows [n_k, d + t], standardised features and target; each validator's
+holdout as in the federated round; for NAME_sgd_on the model that its makers share. An epoch has
+`steps` of them; step s takes the rows s, s + steps, s + 2·steps … of each site (public, fixed), so
+that each site gives its share to every step. Before each epoch, at p = ¼·w, all sites' whole
+gradients are compared with the validators' on the scoring half of their holdouts (docs/adr/0014):
+
+    φ_k ← φ_k + ⟨g_k(p), −∇L_val(p)⟩            a_k = [φ_k > 0], never opened
+
+and in each step of the epoch
+
+    g = Σ_k a_k g_k / Σ_k a_k n_k · steps      g_k = Σ_i x_i (y_i − ŷ_i) over the site's rows
+    v ← μ·v + g − λ·w (no penalty on intercepts)      w ← w + η·v, cut to ±64
+
+With `patience`, whether the validators' loss fell is opened after each epoch:
+training ends when it has not for so many, and the model of the best epoch counts. With `curve`, by
+how much it fell is opened too. In the end φ, void and the evidence as in the federated round.
+
+`apps.protocol.descent` is the same in real numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from apps.protocol.circuits.declare import (
+    BadParams,
+    Circuit,
+    Opening,
+    Outcome,
+    Params,
+    Shape,
+    Slot,
+    only,
+    whole,
+)
+from apps.protocol.circuits.family import (
+    MEMBERS_MAX,
+    OPENS,
+    PHI_MIN_POSITIVE,
+    Holdouts,
+    ModelClass,
+    check_holdouts,
+    columns_of,
+    holdout_slot,
+    prove,
+    read_holdouts,
+    read_rows,
+)
+from apps.protocol.circuits.layout import FEATURE_LIMIT, INPUT_F, MODEL_F, WEIGHT_LIMIT
+from apps.protocol.circuits.scoring import (
+    GAIN_F,
+    SCORE_LIMIT_BITS,
+    UTILITY_F,
+    UTILITY_NOISE_BITS,
+    phi_milli,
+)
+
+ONE_PPM = 1_000_000
+EPOCHS_MAX, STEPS_MAX, PATIENCE_MAX = 100, 200, 10
+MOMENTUM_MAX_PPM = 950_000
+SITE_ROWS_MIN, SITE_ROWS_MAX = 10, 20_000  # the most of all sites together
+# name -> (least, most); what the members of a SubDAO vote on
+SCHEDULE = {
+    "epochs": (1, EPOCHS_MAX),
+    "steps": (1, STEPS_MAX),
+    "rate_ppm": (1, ONE_PPM),
+    "momentum_ppm": (0, MOMENTUM_MAX_PPM),
+    "l2_ppm": (0, ONE_PPM),
+    "patience": (0, PATIENCE_MAX),
+    "curve": (0, 1),
+}
+# What fits standardised features of some tens of columns and some hundreds of rows a site.
+DEFAULTS = {
+    "epochs": 40,
+    "steps": 10,
+    "rate_ppm": 100_000,
+    "momentum_ppm": 500_000,
+    "l2_ppm": 1_000,
+    "patience": 3,
+    "curve": 0,
+}
+
+# Where sites are compared: 2^−2 of the way (docs/adr/0014).
+SCORING_HALVINGS = 2
+# |Σ x (y − ŷ)| ≤ 16 · 10, of a batch that may be twice the mean one.
+GRADIENT_MAX = 320
+# Fractional bits of η, μ and λ: |v| < 320 / (1 − 0.95) < 2^13 keeps 2^(13 + 24 + 22) in the word.
+FACTOR_F = 22
+# 1 / Σ a_k n_k, and a residual times it
+SHARE_F, PULL_F = 30, 32
+ROWS_BITS = 15
+# φ is a product of a site's and the validators' gradient
+SITE_F, HOLDOUT_F = 18, UTILITY_F - 18
+# A loss that falls by less has not fallen: 2^-12.
+LEAST_GAIN = 1 << (GAIN_F - 12)
+
+
+def sgd_circuit(model: ModelClass, *, goes_on: bool) -> Circuit:
+    """The circuit of a class's steps, from zero, or with `goes_on` from the slot "model"."""
+
+    def validate(params: Params) -> None:
+        """{"features", "strata", "rows": [m_1, …], "min_cell", "site_rows": [n_1, …]}, SCHEDULE
+        and the class's extras. Raises: BadParams.
+        """
+        only(
+            params,
+            *("features", "strata", "rows", "min_cell", "site_rows"),
+            *SCHEDULE,
+            *model.extras,
+        )
+        check_holdouts(model, params)
+        check_schedule(params)
+        sites = params["site_rows"]
+        if not isinstance(sites, (list, tuple)) or not 1 <= len(sites) <= MEMBERS_MAX:
+            raise BadParams(
+                f"parameter 'site_rows' must list 1 to {MEMBERS_MAX} custodians' row counts"
+            )
+        least = max(SITE_ROWS_MIN, params["steps"])
+        if any(type(count) is not int or count < least for count in sites):
+            raise BadParams(f"each custodian brings at least {least} rows, one for each step")
+        if sum(sites) > SITE_ROWS_MAX:
+            raise BadParams(f"custodians bring {SITE_ROWS_MAX} rows at most, all together")
+
+    def rows_shape(params: Params, index: int) -> Shape:
+        return (params["site_rows"][index], params["features"] + model.targets(params))
+
+    def run(ops: Any, secrets: Mapping[str, Sequence[Any]], params: Params) -> Outcome:
+        return _run(model, ops, secrets, params)
+
+    slots = {"rows": Slot("custodian", rows_shape, f=INPUT_F), "holdout": holdout_slot(model)}
+    if goes_on:
+        slots["model"] = Slot("model", lambda params, _: (model.weights(params),), f=MODEL_F)
+    return Circuit(
+        name=(model.sgd_on_id if goes_on else model.sgd_id).partition("@")[0],
+        version=1,
+        slots=slots,
+        validate=validate,
+        run=run,
+        opens=(
+            *OPENS,
+            *model.opens,
+            Opening(
+                "improved",
+                "per epoch 1 when the validators' loss fell, which decides whether training goes "
+                "on; empty where 'patience' is 0",
+            ),
+            Opening(
+                "curve_milli",
+                "per epoch by how much the validators' mean loss is under that of score 0, in "
+                "thousandths; empty unless 'curve' is 1",
+            ),
+        ),
+        result_allows=model.made_for,
+        result_f=MODEL_F,
+        of_model=("features", *model.extras) if goes_on else (),
+        min_members={"custodian": 3, "validator": 1},
+    )
+
+
+def check_schedule(params: Params) -> None:
+    """Raises: BadParams."""
+    for name, (least, most) in SCHEDULE.items():
+        whole(params, name, least, most)
+
+
+def _run(
+    model: ModelClass, ops: Any, secrets: Mapping[str, Sequence[Any]], params: Params
+) -> Outcome:
+    sites, steps, patience = params["site_rows"], params["steps"], params["patience"]
+    inputs, targets = read_rows(model, ops, ops.concat(secrets["rows"]), params)
+    held = read_holdouts(model, ops, secrets["holdout"], params)
+    owner = np.repeat(np.arange(len(sites)), sites)
+    place = np.concatenate([np.arange(count) for count in sites])
+    batches = [
+        (ops.index(inputs, at), ops.index(targets, at), owner[at])
+        for at in (np.flatnonzero(place % steps == step) for step in range(steps))
+    ]
+
+    size = (params["features"] + 1, model.outputs(params))
+    speed = weights = ops.public(np.zeros(size, np.int64), MODEL_F)
+    if "model" in secrets:
+        weights = columns_of(model, ops, secrets["model"][0], params)
+    reach, limit = _reach(params), WEIGHT_LIMIT << MODEL_F
+    best, missed = weights, 0
+    scores = _scores(ops, inputs, held, weights)
+    # over score 0: nothing from zero, or what the shared model gains
+    least = _gain(model, ops, held, scores) if patience else None
+    utility = ops.public(np.zeros(len(sites), np.int64), UTILITY_F)
+    improved: list[int] = []
+    curve: list[int] = []
+    for _ in range(params["epochs"]):
+        utility = ops.add(utility, _alignment(model, ops, inputs, targets, held, scores, params))
+        share = _shares(model, ops, utility, params)
+        for step, batch in enumerate(batches, start=1):
+            weights, speed = _step(model, ops, weights, speed, batch, share, params)
+            if step % reach == 0 or step == steps:
+                weights = ops.clamp(weights, -limit, limit)
+        scores = _scores(ops, inputs, held, weights)
+        if params["curve"] or patience:
+            gain = _gain(model, ops, held, scores)
+        if params["curve"]:
+            curve.append(_open_gain(ops, gain, len(held.scoring)))
+        if patience:
+            fell = ops.less_than(ops.add_public(least, LEAST_GAIN), gain)
+            improved += [int(bit) for bit in ops.open(fell)]
+            missed = 0 if improved[-1] else missed + 1
+            if not missed:
+                best, least = weights, gain
+            if missed == patience:
+                break
+
+    weights = best if patience else weights
+    phi = phi_milli(ops, utility, _spared(model, params))
+    told = {"phi_milli": phi, "improved": improved, "curve_milli": curve}
+    if sum(value > 0 for value in phi) < PHI_MIN_POSITIVE:
+        return Outcome(openings={**told, "void": 1})
+    evidence = prove(model, ops, held, weights, params)
+    result = ops.reshape(ops.transpose(weights), (-1,))
+    return Outcome(openings={**told, "void": 0, **evidence}, result=result)
+
+
+def _step(
+    model: ModelClass,
+    ops: Any,
+    weights: Any,
+    speed: Any,
+    batch: tuple[Any, Any, Any],
+    share: Any,
+    params: Params,
+) -> tuple[Any, Any]:
+    """One step on one batch: (w, v), [d+1, o] at f = 24. |x| ≤ 16, |residual| ≤ 10."""
+    inputs, targets, owner = batch
+    errors = model.residuals(ops, ops.matmul(inputs, weights, f=20), targets)
+    own = ops.reshape(ops.index(share, owner), (-1, 1))
+    pulls = ops.mul(errors, ops.broadcast(own, errors.shape), f=PULL_F)
+    gradient = ops.matmul(ops.transpose(inputs), pulls, f=MODEL_F)
+    shrink = np.full((weights.shape[0], 1), _factor(params["l2_ppm"]))
+    shrink[-1] = 0
+    kept = ops.scale(speed, _factor(params["momentum_ppm"]), f=FACTOR_F)
+    change = ops.sub(
+        ops.add(kept, ops.lift(gradient, MODEL_F + FACTOR_F)),
+        ops.scale(weights, shrink, f=FACTOR_F),
+    )
+    speed = ops.trunc(change, MODEL_F)
+    moved = ops.trunc(ops.scale(speed, _factor(params["rate_ppm"]), f=FACTOR_F), MODEL_F)
+    return ops.add(weights, moved), speed
+
+
+def _reach(params: Params) -> int:
+    """How many steps weights may take from ±64 before a score could leave the word: then they are
+    cut to ±64 again, as at the end of an epoch."""
+    most = 2 ** (62 - INPUT_F - MODEL_F) / (FEATURE_LIMIT * (params["features"] + 1))
+    pulled = GRADIENT_MAX + most * params["l2_ppm"] / ONE_PPM
+    moved = params["rate_ppm"] / (ONE_PPM - params["momentum_ppm"]) * pulled
+    return max(1, int((most - WEIGHT_LIMIT) / moved))
+
+
+def _factor(ppm: int) -> int:
+    return ((ppm << (FACTOR_F + 1)) + ONE_PPM) // (2 * ONE_PPM)
+
+
+def _scores(ops: Any, inputs: Any, held: Holdouts, weights: Any) -> Any:
+    """Of all training rows, then of the scoring half, [N + m, o] at f = 20."""
+    return ops.matmul(ops.concat([inputs, ops.index(held.inputs, held.scoring)]), weights, f=20)
+
+
+def _alignment(
+    model: ModelClass,
+    ops: Any,
+    inputs: Any,
+    targets: Any,
+    held: Holdouts,
+    scores: Any,
+    params: Params,
+) -> Any:
+    """⟨g_k, −∇L_val⟩ at ¼·w of each site, [K] at f = 40, times a public constant."""
+    rows, judged = inputs.shape[0], len(held.scoring)
+    every = ops.concat([targets, ops.index(held.targets, held.scoring)])
+    # scores are linear in the weights: those of ¼·w are ¼ of these
+    errors = model.residuals(ops, ops.halve(scores, SCORING_HALVINGS), every)
+    on = ops.transpose(ops.index(held.inputs, held.scoring))
+    wanted = ops.matmul(on, ops.index(errors, np.s_[rows:]), f=INPUT_F + errors.f)
+    spared = _spared(model, params)
+    wanted = ops.trunc(ops.halve(wanted, (judged - 1).bit_length() + spared), HOLDOUT_F)
+    own = []
+    for end, count in zip(np.cumsum(params["site_rows"]), params["site_rows"], strict=True):
+        mine = np.s_[end - count : end]
+        across = ops.transpose(ops.index(inputs, mine))
+        own.append(ops.matmul(across, ops.index(errors, mine), f=INPUT_F + errors.f))
+    given = ops.trunc(ops.halve(ops.stack(own), (rows - 1).bit_length()), SITE_F)
+    flat = ops.reshape(given, (len(own), -1))
+    return ops.reshape(ops.matmul(flat, ops.reshape(wanted, (-1, 1)), f=UTILITY_F), (-1,))
+
+
+def _spared(model: ModelClass, params: Params) -> int:
+    """By so many bits utilities are halved, so that their sum over the epochs stays in the word."""
+    return model.spare_bits + (int(params["epochs"]) - 1).bit_length()
+
+
+def _shares(model: ModelClass, ops: Any, utility: Any, params: Params) -> Any:
+    """steps · a_k / Σ_j a_j n_j, [K] at SHARE_F; all 0 where nobody is left."""
+    line = 1 << max(0, UTILITY_NOISE_BITS - _spared(model, params))
+    useful = ops.ltz(ops.add_public(ops.neg(utility), line))
+    counts = np.asarray(params["site_rows"], np.int64)
+    taken = ops.sum(ops.scale(ops.reshape(useful, (-1, 1)), counts[:, None]), 0)
+    inverse = ops.scale(ops.reciprocal(taken, f=SHARE_F, bits=ROWS_BITS), params["steps"])
+    return ops.mul(useful, ops.broadcast(inverse, useful.shape))
+
+
+def _gain(model: ModelClass, ops: Any, held: Holdouts, scores: Any) -> Any:
+    """Loss of score 0 less that of these scores, of the scoring half's rows that end [N + m, o],
+    summed, over the next 2^k ≥ m; [1]."""
+    judged, limit = len(held.scoring), 1 << (SCORE_LIMIT_BITS + scores.f)
+    scores = ops.index(scores, np.s_[-judged:])
+    tame = ops.trunc(ops.clamp(scores, -limit, limit), INPUT_F)
+    targets = ops.index(held.targets, held.scoring)
+    across = ops.reshape(ops.transpose(tame), (1, scores.shape[1], judged))
+    return model.gains(ops, across, targets, np.ones((1, 1), np.int64))
+
+
+def _open_gain(ops: Any, gain: Any, rows: int) -> int:
+    """Opened as a mean, in thousandths."""
+    factor = round(1000 * 2 ** (rows - 1).bit_length() / rows * 2**8)
+    return int(ops.open_rounded(ops.scale(gain, factor, f=8))[0])

@@ -1,0 +1,247 @@
+"""Gradient steps on secret rows: in the clear, on three processes, and on Shamir shares."""
+
+import numpy as np
+import pytest
+
+from apps.protocol.circuits import CIRCUITS, CLASSES, BadParams
+from apps.protocol.contribution import phi_from_utilities
+from apps.protocol.descent import descend
+from tests.support.ring import joined, three_processes
+from tests.support.shamir import run_threads
+from workers.mpc.engines.plain import run_plain
+from workers.mpc.fixed import decode, encode
+
+FEATURES, CLASS_COUNT = 3, 3
+NAMES = ["logistic", "multinomial", "linear"]
+SCHEDULE = {
+    "epochs": 4,
+    "steps": 5,
+    "rate_ppm": 300_000,
+    "momentum_ppm": 500_000,
+    "l2_ppm": 1_000,
+    "patience": 0,
+    "curve": 0,
+}
+
+
+def targets_of(name, z, rng):
+    if name == "logistic":
+        return (z + rng.logistic(size=z.shape) > 0).astype(float)
+    if name == "multinomial":
+        return np.eye(CLASS_COUNT)[np.argmax(z + rng.gumbel(size=z.shape), axis=1)]
+    return np.clip(z + 0.3 * rng.normal(size=z.shape), -2, 2)
+
+
+def federation(name, *, seed=5, site_rows=(60, 45, 52, 40), rows=(40, 36), bad=True, **schedule):
+    """Sites that draw from one model, the last with its targets turned round; holdouts from it."""
+    rng = np.random.default_rng(seed)
+    model = CLASSES[name]
+    params = {
+        "features": FEATURES,
+        "strata": 2,
+        "rows": list(rows),
+        "min_cell": 5,
+        "site_rows": list(site_rows),
+        **SCHEDULE,
+        **schedule,
+        **({"classes": CLASS_COUNT} if model.extras else {}),
+    }
+    truth = rng.normal(size=(model.outputs(params), FEATURES + 1))
+
+    def drawn(count, turned=False):
+        x = rng.normal(size=(count, FEATURES))
+        z = x @ truth[:, :-1].T + truth[:, -1]
+        return x, targets_of(name, -z if turned else z, rng)
+
+    last = len(site_rows) - 1
+    sites = [drawn(count, bad and at == last) for at, count in enumerate(site_rows)]
+    x, y = drawn(sum(rows))
+    strata = np.eye(2)[rng.integers(0, 2, len(x))]
+    blocks = np.split(np.column_stack([x, y, strata]), np.cumsum(rows)[:-1])
+    values = {
+        "rows": [words(np.column_stack(site)) for site in sites],
+        "holdout": [words(block) for block in blocks],
+    }
+    scoring = np.concatenate([np.arange(count) % 2 == 0 for count in rows])
+    return sites, (x[scoring], y[scoring]), values, params
+
+
+def words(values, f=16):
+    return encode(values, f).astype(np.int64)
+
+
+def weights_of(outcome, name, params):
+    return decode(outcome.result.words[0], 24).reshape(CLASSES[name].outputs(params), -1)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_steps_follow_the_equations_and_a_bad_site_drops_out(name):
+    sites, holdout, values, params = federation(name, patience=2, curve=1)
+    outcome = run_plain(CIRCUITS[CLASSES[name].sgd_id], values, params)
+    opened = outcome.openings
+    clear = descend(sites, holdout, params, kind=name)
+    assert np.max(np.abs(weights_of(outcome, name, params) - clear.weights)) < 1e-3
+    assert opened["phi_milli"] == pytest.approx(1000 * phi_from_utilities(clear.utilities), abs=3)
+    assert opened["phi_milli"][-1] == 0 and min(opened["phi_milli"][:-1]) > 100
+    assert opened["improved"] == clear.improved
+    # the loss of logistic regression is a polynomial, within 0.0103 of the true one
+    assert opened["curve_milli"] == pytest.approx([1000 * gain for gain in clear.gains], abs=12)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_site_that_does_not_help_has_no_part_in_the_steps(name):
+    sites, holdout, _, params = federation(name)
+    whole = descend(sites, holdout, params, kind=name)
+    assert whole.utilities[-1] < 0 < min(whole.utilities[:-1])
+    rest = descend(sites[:-1], holdout, params, kind=name)
+    np.testing.assert_allclose(whole.weights, rest.weights, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_three_processes_agree_with_plain(name):
+    _, _, values, params = federation(name, patience=1, curve=1)
+    circuit = CIRCUITS[CLASSES[name].sgd_id]
+    outcomes = three_processes(circuit, values, params)
+    assert all(outcome.openings == outcomes[0].openings for outcome in outcomes)
+    plain = run_plain(circuit, values, params)
+    agree(outcomes[0].openings, plain.openings)
+    assert outcomes[0].result_f == circuit.result_f
+    found = decode(joined(outcomes, "result").astype(np.uint64), 24)
+    assert np.max(np.abs(found - decode(plain.result.words[0], 24))) < 1e-4
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_shamir_shares_agree_with_plain(name):
+    _, _, values, params = federation(
+        name, site_rows=(12, 10, 11), rows=(24,), bad=False, epochs=2, steps=2, patience=1
+    )
+    circuit = CIRCUITS[CLASSES[name].sgd_id]
+    agree(
+        run_threads(circuit, values, params)[0].openings,
+        run_plain(circuit, values, params).openings,
+    )
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_training_goes_on_from_a_shared_model(name):
+    sites, holdout, values, params = federation(name, bad=False)
+    first = run_plain(CIRCUITS[CLASSES[name].sgd_id], values, params)
+    model = CLASSES[name].sgd_on_id
+    assert model in CIRCUITS[CLASSES[name].round_id].result_allows
+    assert model in CIRCUITS[model].result_allows
+    values["model"] = [first.result.words[0].astype(np.int64)]
+    outcome = run_plain(CIRCUITS[model], values, params | {"patience": 1})
+    start = weights_of(first, name, params)
+    clear = descend(sites, holdout, params | {"patience": 1}, kind=name, start=start)
+    assert outcome.openings["improved"] == clear.improved
+    assert np.max(np.abs(weights_of(outcome, name, params) - clear.weights)) < 1e-3
+
+
+def test_from_a_model_of_zeros_the_steps_are_those_from_zero():
+    _, _, values, params = federation("logistic", patience=1)
+    fresh = run_plain(CIRCUITS["logistic_sgd@1"], values, params)
+    values["model"] = [np.zeros(FEATURES + 1, np.int64)]
+    agree(run_plain(CIRCUITS["logistic_sgd_on@1"], values, params).openings, fresh.openings)
+
+
+def test_training_stops_when_the_validators_loss_falls_no_more_and_the_best_epoch_counts():
+    sites, holdout, values, params = federation(
+        "logistic",
+        site_rows=(12, 12, 12),
+        bad=False,
+        epochs=40,
+        steps=1,
+        rate_ppm=1_000_000,
+        l2_ppm=0,
+        patience=2,
+    )
+    outcome = run_plain(CIRCUITS["logistic_sgd@1"], values, params)
+    told = outcome.openings["improved"]
+    assert 3 < len(told) < 40 and told[-2:] == [0, 0]
+    assert outcome.openings["curve_milli"] == []
+    best = max(at for at, bit in enumerate(told) if bit) + 1
+    clear = descend(sites, holdout, params | {"epochs": best, "patience": 0}, kind="logistic")
+    assert np.max(np.abs(weights_of(outcome, "logistic", params) - clear.weights)) < 2e-3
+    silent = run_plain(CIRCUITS["logistic_sgd@1"], values, params | {"patience": 0}).openings
+    assert silent["improved"] == silent["curve_milli"] == []
+
+
+def test_no_model_where_fewer_than_three_sites_help():
+    _, _, values, params = federation("logistic", site_rows=(60, 60, 60))
+    outcome = run_plain(CIRCUITS["logistic_sgd@1"], values, params)
+    assert outcome.openings["void"] == 1 and outcome.result is None
+    assert sum(phi > 0 for phi in outcome.openings["phi_milli"]) < 3
+    assert "auc_milli" not in outcome.openings
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_garbage_of_a_site_and_a_validator_leaves_everything_sane(name):
+    _, _, values, params = federation(name, patience=2, curve=1)
+    rng = np.random.default_rng(0)
+    for slot in ("rows", "holdout"):
+        values[slot][1] = rng.integers(-(2**63), 2**63 - 1, values[slot][1].shape)
+    outcome = run_plain(CIRCUITS[CLASSES[name].sgd_id], values, params)
+    assert all(0 <= phi <= 1000 for phi in outcome.openings["phi_milli"])
+    if outcome.result is not None:
+        assert np.max(np.abs(weights_of(outcome, name, params))) <= 64
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_extreme_inputs_and_schedules_stay_in_the_word(name):
+    """The plain engine raises where an intermediate leaves it."""
+    _, _, values, params = federation(
+        name,
+        site_rows=(200,) * 3,
+        rows=(2000, 2000),
+        epochs=8,
+        rate_ppm=1_000_000,
+        momentum_ppm=950_000,
+        l2_ppm=1_000_000,
+    )
+    for at, block in enumerate((*values["rows"], *values["holdout"])):
+        block[:, :FEATURES] = (16 if at % 2 else -16) << 16
+        block[:, FEATURES : FEATURES + 1] = 1 << 30
+    opened = run_plain(CIRCUITS[CLASSES[name].sgd_id], values, params).openings
+    assert all(0 <= phi <= 1000 for phi in opened["phi_milli"])
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"epochs": 0}, "epochs"),
+        ({"epochs": True}, "epochs"),
+        ({"rate_ppm": 1_000_001}, "rate_ppm"),
+        ({"momentum_ppm": 999_999}, "momentum_ppm"),
+        ({"curve": 2}, "curve"),
+        ({"site_rows": [60, 45, 4, 40]}, "one for each step"),
+        ({"site_rows": [60, "45", 52, 40]}, "one for each step"),
+        ({"site_rows": []}, "site_rows"),
+        ({"site_rows": [9000, 9000, 9000]}, "20000"),
+        ({"rows": [1]}, "2 rows"),
+        ({"scoring": "taylor"}, "exactly"),
+    ],
+)
+def test_schedules_out_of_bounds_are_refused(change, says):
+    *_, params = federation("logistic")
+    with pytest.raises(BadParams, match=says):
+        CIRCUITS["logistic_sgd@1"].validate({**params, **change})
+
+
+def test_counts_have_no_steps_whose_words_would_overflow():
+    assert not any(name.startswith("poisson_sgd") for name in CIRCUITS)
+    assert CIRCUITS["poisson_round@1"].result_allows == ("poisson_infer@1",)
+
+
+def agree(one, other):
+    """Equal up to two units of rounding, wherever a number stands; decisions exactly."""
+    assert set(one) == set(other)
+    assert (one["void"], one["improved"]) == (other["void"], other["improved"])
+    for name, value in one.items():
+        flat, wanted = (np.array(_numbers(x), float) for x in (value, other[name]))
+        np.testing.assert_allclose(flat, wanted, atol=2, err_msg=name)
+
+
+def _numbers(value):
+    if isinstance(value, list):
+        return [n for item in value for n in _numbers(item)]
+    return [-1e6 if value is None else value]
