@@ -40,6 +40,7 @@ KINDS = {
     "subdaos.set_emission": "Change what the reserve releases",
     "subdaos.set_split": "Change how revenue is divided",
     "subdaos.pay": "Pay from the treasury",
+    "subdaos.revoke": "Take a member's points",
 }
 
 
@@ -88,7 +89,7 @@ def proposal(request: HttpRequest, proposal_id: UUID) -> HttpResponse:
         may_execute=party is not None and executing.can_execute(party, found, now) is None,
         votes=paged(request, selectors.votes(found)),
         version=version,
-        changes=_changes(found),
+        changes=changes_in_words(found.changes),
         evidence=version.evidence if version else None,
         opens_at=tally.execution_opens_at(found.facts),
         **_tally(found),
@@ -135,11 +136,11 @@ def _get(proposal_id: UUID) -> Proposal:
         raise Http404 from None
 
 
-def _changes(proposal: Proposal) -> list[dict[str, str]]:
-    """The recorded changes; micro-units as dollars, since people decide on them."""
+def changes_in_words(changes: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Changes as recorded; micro-units as dollars, since people decide on them."""
     unit = " (USDC micro-units)"
     rows = []
-    for change in proposal.changes:
+    for change in changes:
         if change["label"].endswith(unit):
             sides = {side: _dollars(change.get(side)) for side in ("before", "after")}
             change = {"label": change["label"].removesuffix(unit), **sides}

@@ -7,15 +7,17 @@ what was voted.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from apps.accounts.models import Party
 from apps.core import actions
 from apps.core.clock import unix_ms
 from apps.core.errors import BadInput, Conflict
 from apps.core.events import emit
+from apps.core.ids import effect_of
 from apps.core.live import changed
 from apps.core.permissions import Denied, ensure
 from apps.core.transactions import durable, require_transaction
@@ -95,14 +97,23 @@ def propose(
     payload: object,
     title: str,
     description: str = "",
+    idempotency: UUID | None = None,
     consent: keys.Consent = keys.SESSION,
     now: datetime,
 ) -> Proposal:
     """A member's proposal; a bound wallet key signs the payload's hash, as the action writes it.
 
-    Raises Forbidden, or what the action says about its payload.
+    idempotency: the same one again, from the same party, returns the proposal that exists.
+    Raises Forbidden, Conflict (it was another proposal's), or what the action says about its
+    payload.
     """
+    id_ = effect_of(actor.id, rules.PROPOSE, idempotency)
     with durable():
+        made = Proposal.objects.select_related("dao", "proposer").filter(id=id_).first()
+        if made is not None:
+            if (made.dao_id, made.kind, made.payload) != (dao.id, kind, payload):
+                raise Conflict("proposal_conflict", "This proposal was made with other content.")
+            return made
         ensure(can_propose(actor, dao, kind, now))
         return _make(
             dao=dao,
@@ -112,8 +123,27 @@ def propose(
             description=description,
             proposer=actor,
             consent=consent,
+            id_=id_,
             now=now,
         )
+
+
+@dataclass(frozen=True)
+class Preview:
+    """What a proposal would put to the vote: nothing of it is written."""
+
+    house: str
+    payload: dict[str, Any]
+    payload_hash: str
+    changes: list[dict[str, Any]]
+
+
+def preview(*, dao: Dao, kind: str, payload: dict[str, Any]) -> Preview:
+    """Raises what the action says about its payload."""
+    action = actions.get(kind)
+    checked = action.validate(payload, dao)
+    hash_ = payload_hash(dao, kind, checked)
+    return Preview(action.house, checked, hash_, action.describe(checked, dao))
 
 
 def propose_by_system(
@@ -165,6 +195,7 @@ def _make(
     ref: str = "",
     times: Mapping[str, int] | None = None,
     consent: keys.Consent | None = None,
+    id_: UUID | None = None,
 ) -> Proposal:
     action = actions.get(kind)
     title, description = title.strip(), description.strip()
@@ -184,6 +215,7 @@ def _make(
     given = {**dao.params, **(times or {})}
     starts_at = now + timedelta(seconds=int(given["voting_delay_s"]))
     proposal = Proposal.objects.create(
+        id=id_ or uuid4(),
         dao=dao,
         house=action.house,
         kind=kind,

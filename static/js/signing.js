@@ -2,7 +2,7 @@
 // signed is made here, from its fields, and shown before: a dialog with the facts and the very bytes.
 
 import { consent, message } from "./mpc/consent.js";
-import { canonical, demand } from "./mpc/wire.js";
+import { canonical, demand, digest } from "./mpc/wire.js";
 import { pairOf } from "./keystore.js";
 
 const LIFETIME_MS = 5 * 60_000;
@@ -64,6 +64,12 @@ const PAYLOADS = {
     points_micro: form.elements.points_micro.value,
     tokens_min_micro: form.elements.tokens_min_micro.value,
   }),
+  // The hash is made here, of the payload that is shown.
+  "governance.propose": async (form) => {
+    const asked = { dao: form.dataset.dao, kind: form.elements.kind.value, payload: JSON.parse(form.dataset.payload) };
+    const hash = await digest("flai/proposal/v1", asked);
+    return { dao: asked.dao, kind: asked.kind, payload_hash: hash };
+  },
   "governance.vote": (form, button) => ({ proposal: form.dataset.proposal, support: button.value }),
 };
 
@@ -80,6 +86,7 @@ const WORDS = {
     `Take at least ${tokens(x.base_min_micro)} ${x.base} and ${tokens(x.quote_min_micro)} USDC out of the pool`,
   "subdaos.convert": (x) =>
     `Give up ${tokens(x.points_micro)} points of the SubDAO ${short(x.dao)} for at least ${tokens(x.tokens_min_micro)} of its tokens`,
+  "governance.propose": (x) => `Propose ${x.kind} to the SubDAO ${short(x.dao)}, with the payload ${short(x.payload_hash)}`,
   "governance.vote": (x) => `Vote “${x.support}” on the proposal ${short(x.proposal)}`,
   "keys.bind": (x) => `Make ${short(x.public_key)} your ${x.purpose} key`,
   "keys.revoke": (x) => `Revoke your ${x.purpose} key ${short(x.public_key)}`,
@@ -153,7 +160,7 @@ export const walletSigner = async (state) => {
 };
 
 const submit = async (form, button) => {
-  const payload = PAYLOADS[form.dataset.sign](form, button);
+  const payload = await PAYLOADS[form.dataset.sign](form, button);
   const state = await mine();
   const signer = await walletSigner(state);
   const word = signer && (await signed(signer, state, form.dataset.sign, payload));

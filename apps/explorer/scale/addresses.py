@@ -113,6 +113,7 @@ def _examples(plan: Plan) -> dict[str, dict[str, object]]:
         },
         "token": {"heavy": "SDT-m0", "usual": f"SDT-m{last}"},
         "convert": {"": "SDT-m0"},
+        "propose": {"": "model-0"},
         "epoch": {"closed": plan.id("epoch", 0, 1), "open": plan.id("epoch", 0, plan.half + 1)},
         "log-entry": {"first": 0, "later": plan.objects},
     }

@@ -1,0 +1,227 @@
+"""A member's own proposal: a form for each kind, its effect as a diff, then the proposal itself.
+
+What is voted on is the payload; each form says how its fields become one. The action decides what
+is valid, here as in the API: nothing is written before a preview was confirmed.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, ClassVar
+from uuid import uuid4
+
+from django import forms
+from django.contrib.auth.decorators import login_required
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import redirect
+from django.urls import reverse
+
+from apps.accounts.selectors import party_found
+from apps.core import clock
+from apps.core.errors import DomainError
+from apps.explorer.fields import AmountField, PercentField
+from apps.explorer.formatting import SCORING_NAMES, short
+from apps.explorer.governance import KINDS, changes_in_words
+from apps.explorer.page import explain, party_of, show
+from apps.governance import services
+from apps.protocol import emission
+from apps.protocol.revenue import SPLIT
+from apps.protocol.targets import class_of
+from apps.subdaos.actions import EMISSION_LABELS, SPLIT_LABELS
+from apps.subdaos.models import Dao
+from apps.wallets.consenting import consent_of_form
+
+
+class KindForm(forms.Form):
+    """Fields of one kind of proposal, filled with what is in force; `payload` is what is voted."""
+
+    kind: ClassVar[str]
+
+    def __init__(self, *args: Any, dao: Dao, **kwargs: Any) -> None:
+        self.dao = dao
+        super().__init__(*args, auto_id="propose_%s", **kwargs)
+
+    @property
+    def payload(self) -> dict[str, Any]:
+        raise NotImplementedError
+
+
+class PriceForm(KindForm):
+    kind = "subdaos.set_price"
+    price = AmountField(label="Price of one row, in USDC")
+
+    def __init__(self, *args: Any, dao: Dao, **kwargs: Any) -> None:
+        now = {"price": short(int(dao.params["price_micro"]), decimals_min=2)}
+        super().__init__(*args, dao=dao, initial=now, **kwargs)
+
+    @property
+    def payload(self) -> dict[str, Any]:
+        return {"price_micro": str(self.cleaned_data["price"])}
+
+
+class ScoringForm(KindForm):
+    kind = "subdaos.set_scoring"
+    scoring = forms.ChoiceField(label="Contributions are scored by")
+
+    def __init__(self, *args: Any, dao: Dao, **kwargs: Any) -> None:
+        super().__init__(*args, dao=dao, initial={"scoring": dao.params["scoring"]}, **kwargs)
+        choices = [(name, SCORING_NAMES.get(name, name)) for name in class_of(dao.params).scorings]
+        self.fields["scoring"].choices = choices  # type: ignore[attr-defined]
+
+    @property
+    def payload(self) -> dict[str, Any]:
+        return {"scoring": self.cleaned_data["scoring"]}
+
+
+class SharesForm(KindForm):
+    """Shares in per cent, one field each."""
+
+    parameter: ClassVar[str]
+    labels: ClassVar[dict[str, str]]
+
+    def __init__(self, *args: Any, dao: Dao, **kwargs: Any) -> None:
+        now = {name: percent(dao.params[self.parameter][name]) for name in self.labels}
+        super().__init__(*args, dao=dao, initial=now, **kwargs)
+        for name, label in self.labels.items():
+            self.fields[name] = PercentField(label=f"{label}, in %", initial=now[name])
+
+    @property
+    def payload(self) -> dict[str, Any]:
+        return {self.parameter: {name: self.cleaned_data[name] for name in self.labels}}
+
+
+class EmissionForm(SharesForm):
+    kind, parameter = "subdaos.set_emission", "emission"
+    labels = {name: EMISSION_LABELS[name] for name in emission.FIELDS}
+
+
+class SplitForm(SharesForm):
+    kind, parameter = "subdaos.set_split", "split"
+    labels = {name: SPLIT_LABELS[name] for name in SPLIT}
+
+
+class PartyForm(KindForm):
+    """About one party, by its short name or its pseudonym."""
+
+    to = forms.CharField(label="Whom", max_length=60, help_text="Short name, or pseudonym.")
+
+    def clean_to(self) -> str:
+        found = party_found(self.cleaned_data["to"].strip().lower())
+        if found is None:
+            raise forms.ValidationError("Nobody here has this short name or pseudonym.")
+        return str(found.pid)
+
+
+class PayForm(PartyForm):
+    kind = "subdaos.pay"
+    amount = AmountField(label="Amount")
+    asset = forms.ChoiceField(label="Token")
+
+    def __init__(self, *args: Any, dao: Dao, **kwargs: Any) -> None:
+        super().__init__(*args, dao=dao, **kwargs)
+        codes = ["USDC", dao.asset.code] if dao.asset else ["USDC"]
+        self.fields["asset"].choices = [(code, code) for code in codes]  # type: ignore[attr-defined]
+
+    @property
+    def payload(self) -> dict[str, Any]:
+        data = self.cleaned_data
+        return {"to": data["to"], "asset": data["asset"], "amount_micro": str(data["amount"])}
+
+
+class RevokeForm(PartyForm):
+    kind = "subdaos.revoke"
+    points = AmountField(label="Points to take")
+
+    @property
+    def payload(self) -> dict[str, Any]:
+        data = self.cleaned_data
+        return {"party": data["to"], "points_micro": str(data["points"])}
+
+
+FORMS: dict[str, type[KindForm]] = {
+    form.kind: form
+    for form in (PriceForm, SplitForm, EmissionForm, PayForm, ScoringForm, RevokeForm)
+}
+
+
+class TextForm(forms.Form):
+    """What people read, and the one-time id that lets a second click make no second proposal."""
+
+    title = forms.CharField(label="Title", max_length=services.TITLE_MAX)
+    description = forms.CharField(
+        label="Why",
+        required=False,
+        max_length=services.DESCRIPTION_MAX,
+        widget=forms.Textarea(attrs={"rows": 4}),
+    )
+    once = forms.UUIDField(widget=forms.HiddenInput, initial=uuid4)
+
+
+def percent(bps: int) -> str:
+    return f"{bps / 100:g}"
+
+
+@login_required
+def propose(request: HttpRequest, slug: str) -> HttpResponse:
+    """Choose a kind, fill its form, see the diff; with `confirm`, the proposal is made."""
+    dao, party = _dao(slug), party_of(request)
+    asked = request.POST.get("kind") or request.GET.get("kind", "")
+    form_class = FORMS.get(asked)
+    context: dict[str, Any] = {
+        "dao": dao,
+        "party": party,
+        "kinds": [(kind, KINDS[kind], form.kind == asked) for kind, form in FORMS.items()],
+        "kind": asked if form_class else "",
+    }
+    if form_class is None:
+        return show(request, "propose.html", "governance", **context)
+    now = clock.now()
+    context["denied"] = services.can_propose(party, dao, asked, now)
+    if request.method != "POST":
+        text = TextForm(auto_id="propose_%s", initial={"title": KINDS[asked]})
+        return show(
+            request, "propose.html", "governance", form=form_class(dao=dao), text=text, **context
+        )
+    form = form_class(request.POST, dao=dao)
+    text = TextForm(request.POST, auto_id="propose_%s")
+    context |= {"form": form, "text": text}
+    valid = [form.is_valid(), text.is_valid()]
+    if not all(valid):
+        return show(request, "propose.html", "governance", status=422, **context)
+    try:
+        if request.POST.get("confirm"):
+            made = services.propose(
+                actor=party,
+                dao=dao,
+                kind=asked,
+                payload=form.payload,
+                title=text.cleaned_data["title"],
+                description=text.cleaned_data["description"],
+                idempotency=text.cleaned_data["once"],
+                consent=consent_of_form(request),
+                now=now,
+            )
+            return redirect(reverse("explorer:proposal", args=[made.id]))
+        seen = services.preview(dao=dao, kind=asked, payload=form.payload)
+    except DomainError as error:
+        return show(
+            request, "propose.html", "governance", status=422, problem=explain(error), **context
+        )
+    return show(
+        request,
+        "propose.html",
+        "governance",
+        seen=seen,
+        changes=changes_in_words(seen.changes),
+        payload=json.dumps(seen.payload),
+        **context,
+    )
+
+
+def _dao(slug: str) -> Dao:
+    """A SubDAO: the SuperDAO's proposals follow from requests, or are made by program."""
+    found = Dao.objects.select_related("party", "asset").filter(slug=slug, kind=Dao.Kind.SUB)
+    dao = found.first()
+    if dao is None:
+        raise Http404
+    return dao
