@@ -57,6 +57,9 @@ RATE_PER_MINUTE = _count("FLAI_RATE_PER_MINUTE", 12_000)
 ROWS_PER_QUERY = _count("FLAI_ROWS_PER_QUERY", 100)
 # Webhooks to addresses of this machine's own networks, and without TLS: for trying things out.
 WEBHOOKS_PRIVATE = _flag("FLAI_WEBHOOKS_PRIVATE")
+# Who shows it may read /metrics; where it is not set, this machine alone may.
+METRICS_TOKEN = os.environ.get("FLAI_METRICS_TOKEN", "")
+BEHIND_PROXY = _flag("FLAI_BEHIND_PROXY")
 DEBUG = _flag("FLAI_DEBUG")
 
 _secret_key_file = _path("FLAI_SECRET_KEY_FILE", FLAI_HOME / "secrets" / "django.key")
@@ -246,15 +249,23 @@ SECURE_SSL_REDIRECT = False
 SECURE_HSTS_SECONDS = 31_536_000 if _https else 0
 SECURE_REFERRER_POLICY = "same-origin"
 X_FRAME_OPTIONS = "DENY"
-if _flag("FLAI_BEHIND_PROXY"):
+if BEHIND_PROXY:
     SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
 
 # Messages name ids and codes, never bodies: no handler here may print a request's content.
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
-    "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s %(message)s"}},
-    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "formatters": {
+        "line": {"format": "%(asctime)s %(levelname)s %(name)s %(message)s"},
+        "json": {"()": "workers.mpc.jsonlines.JsonLines"},
+    },
+    "handlers": {
+        "console": {
+            "class": "logging.StreamHandler",
+            "formatter": "json" if _flag("FLAI_LOG_JSON") else "line",
+        }
+    },
     "root": {"handlers": ["console"], "level": "INFO"},
     "loggers": {
         "django.server": {"level": "WARNING"},

@@ -102,6 +102,12 @@ def test_an_occupied_port_is_named(nodes, port):
     assert f"{port} port {host}:{number}" in line and "in use" in line
 
 
+def test_an_occupied_metrics_port_is_named(nodes):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert f"metrics port {port}" in start(nodes.homes[0], "--metrics", str(port))
+
+
 def test_missing_open_or_broken_key_files_are_named(nodes):
     home = nodes.homes[0]
     (home / "hpke.key").chmod(0o644)

@@ -59,7 +59,8 @@ class NodeSet:
         self.coordinator = Ed25519PrivateKey.generate()
         self.homes = [directory / str(i) for i in range(n)]
         self.processes: dict[int, subprocess.Popen[str]] = {}
-        ports = free_ports(2 * n)
+        ports = free_ports(3 * n)
+        self.metrics_ports = ports[2 * n :]
         self.control = [f"https://127.0.0.1:{p}" for p in ports[:n]]
         for i, home in enumerate(self.homes):
             init = ["init", "--index", str(i), "--name", f"node-{i}"]
@@ -94,7 +95,7 @@ class NodeSet:
         for i in indices or range(self.n):
             with (self.homes[i] / "log").open("a") as log:
                 self.processes[i] = subprocess.Popen(
-                    node_command(self.homes[i]),
+                    node_command(self.homes[i], "--metrics", str(self.metrics_ports[i])),
                     cwd=REPOSITORY,
                     stdout=subprocess.PIPE,
                     stderr=log,
@@ -179,6 +180,9 @@ class NodeSet:
         while self.state(i, job_id)["state"] != state:
             assert time.monotonic() < end, self.state(i, job_id)
             threading.Event().wait(0.01)
+
+    def metrics(self, i: int) -> str:
+        return httpx.get(f"http://127.0.0.1:{self.metrics_ports[i]}/metrics").text
 
     def logs(self) -> str:
         return "".join((h / "log").read_text() for h in self.homes)

@@ -6,7 +6,8 @@ answered  prints how many rows each model was asked about, by UTC day, one JSON 
 forget-log  the node cosigns another log from then on, or the same one from another beginning:
           for a platform whose database was restored, once all operators have agreed to it
 recover   fills the empty store of a stopped node from the others that run; one JSON line
-(none)    run: one JSON line {"ready": true, …} on stdout once it listens
+(none)    run: one JSON line {"ready": true, …} on stdout once it listens; with --metrics PORT also
+          counts and times for Prometheus, on 127.0.0.1 alone
 
 Exit 3 with one line on stderr when something is wrong.
 """
@@ -26,6 +27,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m workers.node", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--home", type=Path, required=True, help="the node's directory")
+    parser.add_argument(
+        "--metrics", type=_port, metavar="PORT", help="for Prometheus, on 127.0.0.1"
+    )
     commands = parser.add_subparsers(dest="command")
     init = commands.add_parser("init", help="make keys and descriptor")
     init.add_argument("--index", type=int, required=True)
@@ -38,6 +42,13 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     commands.add_parser("forget-log", help="cosign from another beginning; operators agree on it")
     commands.add_parser("recover", help="fill a lost store from the other nodes")
     return parser.parse_args(arguments)
+
+
+def _port(text: str) -> int:
+    port = int(text)
+    if not 0 < port < 65536:
+        raise ValueError(text)
+    return port
 
 
 def init(home: Path, options: argparse.Namespace) -> dict[str, object]:
@@ -116,7 +127,7 @@ def main(arguments: list[str] | None = None) -> int:
         else:
             from workers.node import daemon
 
-            daemon.run(home)
+            daemon.run(home, metrics_port=options.metrics)
     except StartError as error:
         print(f"node: {error}", file=sys.stderr)
         return 3

@@ -23,6 +23,7 @@ from workers.mpc.replicated import fold, held_by
 from workers.mpc.sealing import Words, seal_output
 from workers.mpc.sessions import PeerAborted, Session
 from workers.mpc.transport import DeadlineExceeded, Roles, TransportError
+from workers.node import metrics
 from workers.node.errors import NodeError, Refused, Unavailable
 from workers.node.home import Node, Peers
 from workers.node.store import Store, StoredJob
@@ -162,13 +163,17 @@ class Computation:
             ]
             for slot, listed in admitted.shares.items()
         }
-        return run_ring(
-            admitted.circuit,
-            shares,
-            admitted.params,
-            session if group.n == TRIO else Roles(session, group.computing),
-            context=context + bytes.fromhex(admitted.sharing or ""),
-        )
+        with metrics.phase(admitted.circuit.id, "compute"):
+            outcome = run_ring(
+                admitted.circuit,
+                shares,
+                admitted.params,
+                session if group.n == TRIO else Roles(session, group.computing),
+                context=context + bytes.fromhex(admitted.sharing or ""),
+            )
+        metrics.ROUNDS.labels(admitted.circuit.id).inc(outcome.rounds)
+        metrics.SENT_BYTES.labels(admitted.circuit.id).inc(outcome.bytes_sent)
+        return outcome
 
     def _hold(self, admitted: Admitted, session: Session, group: Group) -> dict[str, Any]:
         """Take what the three that compute tell alike."""
@@ -225,14 +230,15 @@ class Computation:
                 "members": list(jobs.members_of(job)),
             },
         )
-        if is_query(job):
-            self._store.finish(stored, share_ids=admitted.share_ids)
-        elif held is None:
-            self._store.stage(stored)
-        else:
-            words = tuple(held.words[j] for j in held_by(self._node.index, len(job["nodes"])))
-            ticket = self._result_ticket(admitted, facts, held)
-            self._store.stage(stored, model=model, result=ticket, words=words)
+        with metrics.phase(circuit.id, "keep"):
+            if is_query(job):
+                self._store.finish(stored, share_ids=admitted.share_ids)
+            elif held is None:
+                self._store.stage(stored)
+            else:
+                words = tuple(held.words[j] for j in held_by(self._node.index, len(job["nodes"])))
+                ticket = self._result_ticket(admitted, facts, held)
+                self._store.stage(stored, model=model, result=ticket, words=words)
         return answer
 
     def _result_ticket(

@@ -24,7 +24,7 @@ from starlette.routing import Route
 from apps.protocol import uploads
 from apps.protocol.tickets import TicketError
 from apps.protocol.wire import is_hex
-from workers.node import RELEASE
+from workers.node import RELEASE, metrics
 from workers.node.errors import Malformed, NodeError, Unavailable
 from workers.node.heads import Heads
 from workers.node.home import Node
@@ -206,6 +206,7 @@ def _guarded(handler: Handler) -> Handler:
         try:
             return await handler(request)
         except NodeError as error:
+            metrics.REFUSED.labels(error.code).inc()
             return _problem(error.status, error.code, error.text, error.retryable)
         except HTTPException:
             raise

@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from workers.mpc.jsonlines import JsonLines
 from workers.node import home as homes
 from workers.node.errors import NodeError, StartError
 
@@ -34,26 +35,12 @@ GOODBYE_S = 0.2
 
 log = logging.getLogger("flai.node")
 
-_PLAIN = set(logging.LogRecord("", 0, "", 0, "", (), None).__dict__) | {"message", "asctime"}
 
+def run(home: Path, *, metrics_port: int | None = None) -> None:
+    """Serve until SIGTERM or SIGINT, with metrics on a port of this machine where one is given.
 
-class JsonLines(logging.Formatter):
-    """One JSON object per record: time, level, logger, message and the record's own fields."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        extra = {k: v for k, v in record.__dict__.items() if k not in _PLAIN}
-        content = {
-            "at": round(record.created, 3),
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "message": record.getMessage(),
-            **extra,
-        }
-        return json.dumps(content, default=str)
-
-
-def run(home: Path) -> None:
-    """Serve until SIGTERM or SIGINT. Raises: StartError before anything is served."""
+    Raises: StartError before anything is served.
+    """
     log_as_json()
     node = homes.load(home)
     lock = homes.lock(home)
@@ -65,6 +52,7 @@ def run(home: Path) -> None:
     # heavy imports only after what can be refused has been refused
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    from workers.node import metrics
     from workers.node.control import Control
     from workers.node.copies import Copies
     from workers.node.heads import Heads
@@ -72,6 +60,8 @@ def run(home: Path) -> None:
     from workers.node.shares import Shares
     from workers.node.store import Store
 
+    if metrics_port is not None:
+        metrics.serve(metrics_port)
     store = Store(home / "store.sqlite", node.store_key)
     mesh = _mesh(node, peers, mesh_socket)
     copies = Copies(node=node, n=len(peers.nodes), store=store, mesh=mesh)
@@ -87,9 +77,11 @@ def run(home: Path) -> None:
         mesh=mesh,
         copies=copies,
     )
-    control = Control(node=node, shares=shares, jobs=jobs, heads=Heads(node=node, store=store))
+    heads = Heads(node=node, store=store)
+    control = Control(node=node, shares=shares, jobs=jobs, heads=heads)
     stopping = threading.Event()
     threading.Thread(target=_purge, args=(store, stopping), name="purge", daemon=True).start()
+    _watch(home=home, jobs=jobs, mesh=mesh, heads=heads)
     try:
         _serve(control.application(), control_socket, node, peers)
     finally:
@@ -100,6 +92,20 @@ def run(home: Path) -> None:
         control.refusal_pool.close()
         log.info("stopped")
         lock.close()
+
+
+def _watch(*, home: Path, jobs: Any, mesh: Mesh, heads: Any) -> None:
+    """What is read when somebody asks for the metrics."""
+    from workers.node import metrics
+
+    def store_bytes() -> int:
+        return sum(path.stat().st_size for path in home.glob("store.sqlite*"))
+
+    metrics.watch("flai_node_running", "Jobs on their way", lambda: jobs.running)
+    metrics.watch("flai_node_peers_up", "Other nodes connected", lambda: len(mesh.peers_up()))
+    metrics.watch("flai_node_store_bytes", "The share store on disk", store_bytes)
+    metrics.watch("flai_node_head_size", "Log entries last signed", lambda: heads.last()["size"])
+    metrics.watch("flai_node_head_seconds", "When the last signed head was made", heads.made_at_s)
 
 
 def recover(home: Path) -> list[str]:

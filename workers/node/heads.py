@@ -30,6 +30,10 @@ class Heads:
         """{"log", "size", "root"} of what was signed last; size 0 before the first."""
         return self._store.note(META) or {"log": None, "size": 0, "root": None}
 
+    def made_at_s(self) -> float:
+        """When the head that was signed last was made, Unix seconds; 0 before the first."""
+        return (self._store.note(META) or {}).get("at", 0) / 1000
+
     def cosign(self, log: Any, signed: Any, path: Any) -> dict[str, Any]:
         """{"node", "size", "root", "signature"} over a head that may follow. The log whose head
         comes first is this node's log from then on.

@@ -20,7 +20,7 @@ from apps.protocol import jobs
 from apps.protocol.circuits import CIRCUITS
 from apps.protocol.tickets import TRIO, Ticket, check_ticket
 from workers.mpc.sealing import Words
-from workers.node import policy
+from workers.node import metrics, policy
 from workers.node.computation import (
     ROWWISE,
     Admitted,
@@ -226,7 +226,7 @@ class Jobs:
             with self._store.together():
                 entry.admitted = self._admit(entry.job, [entry.upload])
         except NodeError as error:
-            log.warning("refused", extra={"job": entry.job["job_id"], "code": error.code})
+            _say("refused", entry.job, "admission", code=error.code)
             entry.fail(error)
 
     def _end(self, entry: Entry) -> None:
@@ -235,8 +235,11 @@ class Jobs:
             return
         self._leave(entry.job, entry.error.code if entry.error is not None else None)
         if entry.error is None:
+            metrics.ended(entry.job["circuit"], "computed")
             running.future.set_result(entry.answer or {})
         else:
+            metrics.ended(entry.job["circuit"], "failed" if entry.admitted else "refused")
+            metrics.REFUSED.labels(entry.error.code).inc()
             running.future.set_exception(entry.error)
             running.future.exception()
 
@@ -269,7 +272,7 @@ class Jobs:
                 self._check_receipts(stored, signed)
                 self._check_open(stored.scope, stored.digest, job_id)
                 self._store.commit(job_id, share_ids=record["share_ids"])
-                log.info("committed", extra={"job": job_id})
+                log.info("committed", extra={"job": job_id, "phase": "commit"})
         return {"committed": True, "model": record["model"]}
 
     def _adopt(self, job_id: str, signed: Any, descriptor: Any) -> dict[str, Any]:
@@ -311,7 +314,7 @@ class Jobs:
                 result=result,
                 words=words,
             )
-        log.info("adopted", extra={"job": job_id})
+        log.info("adopted", extra={"job": job_id, "phase": "commit"})
         return {"committed": True, "model": model}
 
     def _check_open(self, scope: str, digest: str, job_id: str) -> None:
@@ -371,7 +374,7 @@ class Jobs:
             runs = any(running.session == session for running in self._running.values())
         if not runs:
             self._mesh.refuse(session, code, members=jobs.members_of(job))
-            log.warning("refused", extra={"job": job["job_id"], "code": code})
+            _say("refused", job, "admission", code=code)
 
     # ---- one at a time ------------------------------------------------------------------------
 
@@ -427,27 +430,27 @@ class Jobs:
             admitted = self._admit(job, uploads)
         except NodeError as error:
             self._mesh.refuse(session_id(job), error.code, members=jobs.members_of(job))
-            log.warning("refused", extra={"job": job["job_id"], "code": error.code})
+            _say("refused", job, "admission", code=error.code)
+            metrics.ended(job["circuit"], "refused")
             raise
         try:
             answer = self._computation.run(admitted)
         except NodeError as error:
-            log.warning("failed", extra={"job": job["job_id"], "code": error.code})
+            _say("failed", job, "computation", code=error.code)
+            metrics.ended(job["circuit"], "failed")
             if error.code == "peer_busy":
                 self._store.forgive(job["scope"])
             raise
-        log.info(
-            "computed",
-            extra={
-                "job": job["job_id"],
-                "attempt": job["attempt"],
-                "circuit": job["circuit"],
-                "ms": round(1000 * (time.monotonic() - began), 1),
-            },
-        )
+        ms = round(1000 * (time.monotonic() - began), 1)
+        _say("computed", job, "computation", circuit=job["circuit"], ms=ms)
+        metrics.ended(job["circuit"], "computed")
         return answer
 
     def _admit(self, job: dict[str, Any], uploads: Any) -> Admitted:
+        with metrics.phase(job["circuit"], "admit"):
+            return self._admitted(job, uploads)
+
+    def _admitted(self, job: dict[str, Any], uploads: Any) -> Admitted:
         """Fetch the inputs, apply every rule, and bind the scope before anything is computed."""
         circuit = CIRCUITS.get(job["circuit"])
         if circuit is None:
@@ -530,3 +533,9 @@ class Jobs:
             if words is not None:
                 reopened[ticket["share_id"]] = words
         return reopened
+
+
+def _say(event: str, job: dict[str, Any], phase: str, **facts: Any) -> None:
+    """One line: which job and attempt, how far it was. Never what it computes on."""
+    about = {"job": job["job_id"], "attempt": job["attempt"], "phase": phase, **facts}
+    log.log(logging.WARNING if "code" in facts else logging.INFO, event, extra=about)

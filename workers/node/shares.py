@@ -11,7 +11,7 @@ from apps.protocol.circuits import CIRCUITS
 from apps.protocol.sharing import WITHDRAWN_DOMAIN, check_withdrawal
 from apps.protocol.tickets import Ticket, TicketError, check_ticket, check_upload
 from workers.mpc.sealing import SealError, Words, open_upload
-from workers.node import policy
+from workers.node import metrics, policy
 from workers.node.errors import Conflict, Malformed, NodeError, Refused
 from workers.node.home import Node, Peers
 from workers.node.store import WITHDRAWN, Store
@@ -51,6 +51,7 @@ class Shares:
             self._store.put_share(
                 ticket=upload["ticket"], ticket_id=ticket.id, ack=ack, words=words
             )
+        metrics.SHARES.inc()
         return ack
 
     def acknowledged(self, share_id: str) -> dict[str, Any]:
