@@ -2,7 +2,7 @@
 
 import pytest
 
-from workers.mpc import bench
+from workers.mpc import bench, workloads
 from workers.mpc.engines import shamir_stock
 
 
@@ -14,6 +14,26 @@ def test_bench_measures_a_right_answer(engine):
     # bits are made before the run, and stated beside it
     assert (bits_ms > 0) == (engine == "shamir")
     assert bench.error_against_plain(outcomes, job) <= 2 / 2**16
+
+
+def test_a_delay_costs_each_round_so_much():
+    """The circuit needs 15 rounds; each waits for at least one message."""
+    job = workloads.logistic(1, sigmoid="hard", features=4)
+    latency_ms, _, outcomes = bench.measure_with_bits(job, repeats=1, delay_ms=10)
+    assert outcomes[0].rounds == 15 and latency_ms >= 15 * 10
+    assert bench.error_against_plain(outcomes, job) <= 2 / 2**16
+
+
+def test_forty_jobs_at_once_are_all_right():
+    job = workloads.logistic(1, sigmoid="hard", features=4)
+    took, wrong = bench.at_once("small", job, bench.AT_ONCE)
+    assert took["value"] > 0 and wrong["value"] == 0
+
+
+def test_many_jobs_leave_no_memory_behind():
+    job = workloads.aggregation(4, weights="integer", sites=3)
+    before, after = bench.memory("small", job, 1000)
+    assert 0 < before["value"] <= after["value"] < before["value"] + 4_000_000
 
 
 def test_the_yardstick_gives_the_right_answer():

@@ -1,9 +1,10 @@
 """`manage.py bench mpc`: circuits on three processes, from "nodes hold shares" to the outcome.
 
 The processes are joined by the nodes' own mesh: mutual TLS 1.3 on loopback. A run includes the
-exchange of fresh keys. "ring/4" and "ring/5" are the last three of four and five nodes, the others
-dead: they fold first. Latency is the median of REPEATS after a warm-up, at the slowest member.
-Tickets, stores and the control port are not in it; `bench api` measures a query with all of them.
+exchange of fresh keys. "ring/4" and "ring/5" are the last three of four and five nodes, one and two
+others dead: they fold first. "5 ms one way": whatever one node sends another comes so much later.
+Latency is the median of REPEATS after a warm-up, at the slowest member. Tickets, stores and the
+control port are not in it; `bench api` measures a query with all of them.
 """
 
 from __future__ import annotations
@@ -14,8 +15,10 @@ import socket
 import statistics
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,6 +29,7 @@ from apps.protocol.circuits import CIRCUITS
 from apps.protocol.circuits.declare import Outcome
 from apps.protocol.circuits.games import SCORINGS
 from workers.mpc import replicated, shamir_shares
+from workers.mpc.delaying import DelayingProxy
 from workers.mpc.engines import shamir_stock
 from workers.mpc.engines.base import Word
 from workers.mpc.engines.plain import run_plain
@@ -43,23 +47,45 @@ TIMEOUT_S = 120.0
 AnyOutcome = RingOutcome | ShamirOutcome
 # (ms of the run, ms of making the random bits that it uses, outcome)
 Run = tuple[float, float, AnyOutcome]
+Once = Callable[..., Run]
+Work = Callable[[Once, int], Any]
 # What the general engine does in reasonable time.
 SHAMIR_WORKLOADS = ("W1/b1/accurate", "W1/b1/3-segment", "W2/b1", "W4", "W5/1e5/integer", "W6")
 
 
 # What folding could slow down: few values, many, large ones.
-FOLDED_WORKLOADS = ("W1/b1/3-segment", "W2/b1000", "W3/b128", "W5/1e6/integer")
+FOLDED_WORKLOADS = (
+    *("W1/b1/accurate", "W1/b1000/accurate", "W1/b1/3-segment", "W1/b1000/3-segment"),
+    *("W2/b1", "W2/b1000", "W3/b1", "W3/b128", "W4", "W5/1e6/integer"),
+)
+# One way, between every two nodes.
+DELAYS_MS = (5, 20)
+DELAYED_WORKLOADS = ("W1/b1/accurate", "W1/b1/3-segment")
+AT_ONCE = 40
+MANY = 10_000
+MANY_WARM_UP = 500
 
 
 class Members:
     """Three processes joined by the mesh, each computing with its shares of a workload."""
 
-    def __init__(self, workload: Workload, *, repeats: int = REPEATS, engine: str = "ring") -> None:
+    def __init__(
+        self,
+        workload: Workload,
+        *,
+        repeats: int = REPEATS,
+        engine: str = "ring",
+        delay_ms: int = 0,
+        work: Work | None = None,
+    ) -> None:
         context = multiprocessing.get_context("fork")
         n = int(engine.partition("/")[2] or MEMBERS)
         keys = [Ed25519PrivateKey.generate() for _ in range(n)]
         listeners = [socket.create_server(("127.0.0.1", 0)) for _ in range(n)]
         addresses = [listener.getsockname() for listener in listeners]
+        self._proxy = DelayingProxy(addresses, delay_ms) if delay_ms else None
+        if self._proxy is not None:
+            addresses = self._proxy.addresses
         held = {
             slot: [_held_by_node(item, engine, n) for item in items]
             for slot, items in workload.values.items()
@@ -70,7 +96,10 @@ class Members:
             here, there = context.Pipe()
             process = context.Process(
                 target=_member,
-                args=(me, workload, engine, shares, keys, listeners, addresses, repeats, there),
+                args=(
+                    *(me, workload, engine, shares, keys, listeners, addresses, repeats),
+                    *(work or _repeated, there),
+                ),
                 daemon=True,
             )
             process.start()
@@ -80,12 +109,14 @@ class Members:
         for listener in listeners:
             listener.close()
 
-    def answers(self) -> list[list[Run]]:
-        """The runs of each member; ends the processes."""
+    def answers(self) -> list[Any]:
+        """What each member's work gave, `_repeated` its runs; ends the processes."""
         answers = [pipe.recv() for pipe in self._pipes]
         for pipe, process in zip(self._pipes, self._processes, strict=True):
             pipe.send(None)
             process.join()
+        if self._proxy is not None:
+            self._proxy.close()
         return answers
 
 
@@ -98,6 +129,7 @@ def _member(
     listeners: list[socket.socket],
     addresses: list[tuple[str, int]],
     repeats: int,
+    work: Work,
     pipe: Connection,
 ) -> None:
     pems = [identity.certificate_pem(key, f"bench-{i}") for i, key in enumerate(keys)]
@@ -121,13 +153,45 @@ def _member(
             raise TimeoutError("the members did not find each other")
         threading.Event().wait(0.01)
     run_once = _run_shamir if engine == "shamir" else _run_ring
-    runs: list[Run] = []
-    for run in range(1 + repeats):
-        known = runs[-1][2] if runs else None
-        runs.append(run_once(mesh, run, workload, shares, known))
-    pipe.send(runs[1:])
+
+    def once(run: int, known: Any = None) -> Run:
+        return run_once(mesh, run, workload, shares, known)
+
+    pipe.send(work(once, repeats))
     pipe.recv()
     mesh.close()
+
+
+def _repeated(once: Once, repeats: int) -> list[Run]:
+    """One after the other, after a warm-up."""
+    runs: list[Run] = []
+    for run in range(1 + repeats):
+        runs.append(once(run, runs[-1][2] if runs else None))
+    return runs[1:]
+
+
+def _at_once(once: Once, repeats: int) -> tuple[float, list[AnyOutcome]]:
+    """(ms until the last is done, outcomes) of so many runs, all begun together."""
+    once(repeats)  # a warm-up
+    start = time.perf_counter()
+    with ThreadPoolExecutor(repeats) as threads:
+        runs = list(threads.map(once, range(repeats)))
+    return (time.perf_counter() - start) * 1e3, [run[2] for run in runs]
+
+
+def _many(once: Once, repeats: int) -> tuple[int, int]:
+    """Resident memory before and after so many runs, bytes."""
+    for run in range(MANY_WARM_UP):
+        once(run)
+    before = _resident_bytes()
+    for run in range(repeats):
+        once(MANY_WARM_UP + run)
+    return before, _resident_bytes()
+
+
+def _resident_bytes() -> int:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 def _held_by_node(item: Any, engine: str, n: int) -> list[Any]:
@@ -181,10 +245,11 @@ def measure(
 
 
 def measure_with_bits(
-    workload: Workload, *, repeats: int = REPEATS, engine: str = "ring"
+    workload: Workload, *, repeats: int = REPEATS, engine: str = "ring", delay_ms: int = 0
 ) -> tuple[float, float, list[AnyOutcome]]:
     """(median ms of the run, of making its random bits, outcomes), at the slowest member."""
-    by_run = list(zip(*Members(workload, repeats=repeats, engine=engine).answers(), strict=True))
+    members = Members(workload, repeats=repeats, engine=engine, delay_ms=delay_ms)
+    by_run = list(zip(*members.answers(), strict=True))
     latency_ms = statistics.median(max(run[0] for run in runs) for runs in by_run)
     made_ms = statistics.median(max(run[1] for run in runs) for runs in by_run)
     return latency_ms, made_ms, [run[2] for run in by_run[-1]]
@@ -301,13 +366,53 @@ def run() -> Iterator[dict[str, Any]]:
     for engine in ("ring/4", "ring/5"):
         for name in FOLDED_WORKLOADS:
             yield from _measured(name, workloads[name], engine)
+    for delay_ms in DELAYS_MS:
+        for name in DELAYED_WORKLOADS:
+            yield from _measured(name, workloads[name], "ring", delay_ms=delay_ms)
+    yield from at_once("W1/b1/3-segment", workloads["W1/b1/3-segment"], AT_ONCE)
+    yield from memory("W1/b1/3-segment", workloads["W1/b1/3-segment"], MANY)
     for name in SHAMIR_WORKLOADS:
         yield from _measured(name, workloads[name], "shamir")
     yield from shamir_stock.run()
 
 
-def _measured(name: str, workload: Workload, engine: str) -> Iterator[dict[str, Any]]:
-    latency_ms, made_ms, outcomes = measure_with_bits(workload, engine=engine)
+def at_once(name: str, workload: Workload, jobs: int) -> Iterator[dict[str, Any]]:
+    """So many jobs begun together at three nodes: how many of them were wrong, how long it took."""
+    answers = Members(workload, repeats=jobs, work=_at_once).answers()
+    wanted = np.asarray(
+        run_plain(workload.circuit, workload.values, workload.params).openings["value"]
+    )
+    wrong = sum(
+        not np.allclose(np.asarray(outcome.openings["value"]), wanted, atol=1e-4)
+        for _, outcomes in answers
+        for outcome in outcomes
+    )
+    yield _line(name, "ring", f"at_once_{jobs}", round(max(ms for ms, _ in answers), 2), "ms")
+    yield _line(name, "ring", f"at_once_{jobs}_wrong", wrong, "outcomes")
+
+
+def memory(name: str, workload: Workload, jobs: int) -> Iterator[dict[str, Any]]:
+    """Resident memory of the largest member before and after so many jobs, one after the other."""
+    before, after = max(Members(workload, repeats=jobs, work=_many).answers(), key=lambda m: m[1])
+    yield _line(name, "ring", "resident_before", before, "bytes")
+    yield _line(name, "ring", f"resident_after_{jobs}_jobs", after, "bytes")
+
+
+def _line(workload: str, engine: str, metric: str, value: float, unit: str) -> dict[str, Any]:
+    return {
+        "workload": workload,
+        "engine": engine,
+        "metric": metric,
+        "value": value,
+        "unit": unit,
+    }
+
+
+def _measured(
+    name: str, workload: Workload, engine: str, *, delay_ms: int = 0
+) -> Iterator[dict[str, Any]]:
+    latency_ms, made_ms, outcomes = measure_with_bits(workload, engine=engine, delay_ms=delay_ms)
+    shown = f"{engine}, {delay_ms} ms one way" if delay_ms else engine
     sent = max(outcome.bytes_sent for outcome in outcomes)
     lines: list[tuple[str, float, str]] = [
         ("latency", round(latency_ms, 2), "ms"),
@@ -319,10 +424,4 @@ def _measured(name: str, workload: Workload, engine: str) -> Iterator[dict[str, 
         lines.insert(1, ("making_bits", round(made_ms, 2), "ms"))
         lines.insert(2, ("bits", outcomes[0].bits_used, "bits"))
     for metric, value, unit in lines:
-        yield {
-            "workload": name,
-            "engine": engine,
-            "metric": metric,
-            "value": value,
-            "unit": unit,
-        }
+        yield _line(name, shown, metric, value, unit)
