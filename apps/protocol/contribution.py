@@ -6,12 +6,14 @@ Arrays are NumPy float64; w_k has the intercept last; rows are standardised feat
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import combinations
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from apps.protocol.circuits.copies import COPY_BITS
 from apps.protocol.circuits.games import SCORING_POINT, coalitions
 
 Real = npt.NDArray[np.float64]
@@ -86,6 +88,32 @@ def phi_from_utilities(utilities: npt.ArrayLike, *, noise: float = 0.0) -> Real:
 def phi_milli(phi: npt.ArrayLike) -> list[int]:
     """φ as it is opened: thousandths, halves rounded up."""
     return [int(value) for value in np.floor(np.asarray(phi, dtype=np.float64) * 1000 + 0.5)]
+
+
+def copies(updates: npt.ArrayLike) -> list[tuple[int, int]]:
+    """Pairs (i, j), i < j, of updates [K, d] that are the same but for their length:
+    ‖û_i − û_j‖² < 2^-18 of the unit vectors; a zero update is nobody's copy."""
+    w = np.asarray(updates, dtype=np.float64)
+    norms = np.linalg.norm(w, axis=1, keepdims=True)
+    units = np.divide(w, norms, out=np.zeros_like(w), where=norms > 0)
+    pairs = combinations(range(len(w)), 2)
+    near = 2.0**-COPY_BITS
+    return [
+        (i, j)
+        for i, j in pairs
+        if norms[i] > 0 and float(np.sum((units[i] - units[j]) ** 2)) < near
+    ]
+
+
+def without_copies(
+    phi: Sequence[int], pairs: Sequence[Sequence[int]], committed: Sequence[int]
+) -> list[int]:
+    """φ, with 0 for whoever committed later to what is the same as an earlier update.
+
+    `committed` says when each site did: any numbers that grow with time, none twice.
+    """
+    late = {max(pair, key=lambda site: committed[site]) for pair in pairs}
+    return [0 if site in late else value for site, value in enumerate(phi)]
 
 
 def flagged(phi: Mapping[str, float]) -> list[str]:

@@ -21,6 +21,7 @@ from apps.core.transactions import durable
 from apps.core.wake import wake
 from apps.governance.services import propose_by_system
 from apps.protocol import decay
+from apps.protocol.contribution import without_copies
 from apps.protocol.jobs import STAGED_FOR_S
 from apps.protocol.normalise import public_constants
 from apps.protocol.tally import State
@@ -205,7 +206,7 @@ def _record_round(held: Round, job: Job, now: datetime) -> None:
     members = list(Member.objects.filter(round=held, left_phase="").select_related("party"))
     custodians = [m for m in members if m.role == "custodian"]
     validators = [m for m in members if m.role == "validator"]
-    phi = dict(zip([m.party_id for m in custodians], job.openings["phi_milli"], strict=True))
+    phi = dict(zip([m.party_id for m in custodians], _phi(held, job, custodians, now), strict=True))
     Score.objects.bulk_create(
         [Score(round=held, party_id=party, phi_milli=value) for party, value in phi.items()]
     )
@@ -251,6 +252,24 @@ def _record_round(held: Round, job: Job, now: datetime) -> None:
     )
     round_close(held, Phase.DONE, reason="", now=now)
     note(held, f"Version {version.number} is made; those who made it vote on it.", now)
+
+
+def _phi(held: Round, job: Job, custodians: list[Member], now: datetime) -> list[int]:
+    """What the nodes opened, with 0 for each copy of an update that was committed earlier."""
+    opened: list[int] = job.openings["phi_milli"]
+    pairs = job.openings.get("copies", [])
+    if not pairs:
+        return opened
+    shares = job.descriptor["inputs"]["update"]
+    tickets = dict(
+        held.submissions.filter(share_id__in=shares).values_list("share_id", "ticket_id")
+    )
+    when = log.places("training.share_received", tickets.values())
+    phi = without_copies(opened, pairs, [when[tickets[share]] for share in shares])
+    for i, j in pairs:
+        one, other = custodians[i].party.name, custodians[j].party.name
+        note(held, f"{one} and {other} sent the same update; the later one scores 0.", now)
+    return phi
 
 
 def _receipts(job: Job) -> list[str]:

@@ -180,6 +180,7 @@ def _received(row: Submission, now: datetime) -> None:
             "commitment": row.ticket["commitment"],
         },
         now=now,
+        ref=row.ticket_id,
     )
     changed(f"round:{row.round_id}")
     wake("flai.deliver_share", row.id)

@@ -64,6 +64,12 @@ def leaf_for(type: str, ref: Any) -> LogLeaf | None:
     return LogLeaf.objects.filter(type=type, ref_id=str(ref)).order_by("-id").first()
 
 
+def places(type: str, refs: Iterable[str]) -> dict[str, int]:
+    """{ref: a number that grows with the place in the log} of the first leaf of each of these."""
+    leaves = LogLeaf.objects.filter(type=type, ref_id__in=list(refs)).order_by("-id")
+    return dict(leaves.values_list("ref_id", "id"))
+
+
 @lru_cache(maxsize=4)
 def _load_key(path: Path) -> Ed25519PrivateKey:
     return Ed25519PrivateKey.from_private_bytes(bytes.fromhex(path.read_text().strip()))

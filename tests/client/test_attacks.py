@@ -17,8 +17,11 @@ from apps.protocol.circuits.games import SCORINGS
 from apps.protocol.contribution import (
     clip_to_median_norm,
     coalition_scores,
+    copies,
     phi_from_utilities,
+    phi_milli,
     taylor_scores,
+    without_copies,
 )
 
 SITES, C = 8, 0.2
@@ -44,10 +47,15 @@ class Federation:
         return CLASSES["logistic"].train(self.x[part], labels, 1, C).reshape(-1)
 
     def phi(self, updates: np.ndarray, scoring: str) -> np.ndarray:
+        """The first site commits last: a copy is its own."""
         clipped, rows, labels = clip_to_median_norm(updates), self.x[self.half], self.y[self.half]
         if scoring == "taylor":
-            return phi_from_utilities(taylor_scores(clipped, rows, labels))
-        return phi_from_utilities(coalition_scores(clipped, rows, labels, scoring))
+            utilities = taylor_scores(clipped, rows, labels)
+        else:
+            utilities = coalition_scores(clipped, rows, labels, scoring)
+        phi = phi_milli(phi_from_utilities(utilities))
+        order = [len(updates), *range(1, len(updates))]
+        return np.array(without_copies(phi, copies(updates), order)) / 1000
 
 
 def flip(share: float) -> Attack:
@@ -74,6 +82,8 @@ ATTACKS: dict[str, Attack] = {
     "free rider: nothing": lambda fed, rng: np.zeros(fed.updates.shape[1]),
     "random": noise,
     "copy of another's": lambda fed, rng: fed.updates[1],
+    "half of another's": lambda fed, rng: fed.updates[1] / 2,
+    "copy with 1 % of noise": lambda fed, rng: fed.updates[1] + 0.01 * noise(fed, rng),
     "scaled by 10": lambda fed, rng: 10 * fed.updates[0],
     "sign flipped": lambda fed, rng: -fed.updates[0],
     "back door: one weight at the bound": lambda fed, rng: np.r_[64.0, fed.updates[0][1:]],
@@ -118,6 +128,18 @@ def test_scaling_an_update_up_by_ten_gains_what_clipping_leaves(federations, sco
         ten = fed.phi(updates, scoring)
         updates[0] *= 10
         assert np.allclose(ten, fed.phi(updates, scoring))
+
+
+@pytest.mark.parametrize("attack", ["copy of another's", "half of another's"])
+def test_who_copies_scores_nothing_and_who_was_copied_what_it_did(federations, attack) -> None:
+    for seed, fed in enumerate(federations):
+        phi = scored(seed, attack, "taylor", fed)
+        assert phi[0] == 0 and phi[1] > 0
+
+
+def test_honest_sites_are_nobodys_copies(federations) -> None:
+    for fed in federations:
+        assert copies(fed.updates) == []
 
 
 @pytest.mark.parametrize("scoring", ["taylor", "leave_one_out"])

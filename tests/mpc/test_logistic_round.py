@@ -184,8 +184,43 @@ def test_fewer_than_three_contributions_make_no_model():
     updates, blocks, params = federation(5, bad=False)
     opposed = np.stack([updates[0], updates[0], -updates[0], -updates[0]])
     outcomes = three_processes(ROUND, encoded(opposed, blocks), params)
-    assert outcomes[0].openings == {"phi_milli": [1000, 1000, 0, 0], "void": 1}
+    pairs = [[0, 1], [2, 3]]
+    assert outcomes[0].openings == {"phi_milli": [1000, 1000, 0, 0], "copies": pairs, "void": 1}
     assert all(outcome.result is None for outcome in outcomes)
+
+
+@pytest.mark.parametrize("run", ["plain", "ring"])
+def test_a_copy_is_found_whatever_its_length_and_counts_once(run):
+    """Site 1 sends half of site 0's update, site 2 its own with 1 % of noise, the last one
+    nothing, and another one nothing too."""
+    updates, blocks, params = federation(3, bad=False, sites=7)
+    updates[1] = updates[0] / 2
+    noise = np.random.default_rng(1).normal(size=updates.shape[1])
+    updates[2] = updates[0] + 0.01 * noise
+    updates[5:] = 0
+    values = encoded(updates, blocks)
+    if run == "plain":
+        outcome = run_plain(ROUND, values, params)
+        secret = outcome.result.words[0]
+    else:
+        outcomes = three_processes(ROUND, values, params)
+        outcome, secret = outcomes[0], joined(outcomes, "result").astype(np.uint64)
+    opened = outcome.openings
+    assert opened["copies"] == [[0, 1]] == [list(p) for p in contribution.copies(updates)]
+    weights = np.array(opened["phi_milli"], float)
+    weights[:2] /= 2
+    model = aggregation.aggregate(contribution.clip_to_median_norm(updates), weights)
+    assert np.max(np.abs(decode(secret, 24) - model)) < 3e-5
+
+
+def test_two_sites_and_a_copy_of_one_make_no_model():
+    """Else the copier, who knows two of three, would know the third's."""
+    updates, blocks, params = federation(3, bad=False, sites=3, scoring="shapley")
+    assert run_plain(ROUND, encoded(updates, blocks), params).openings["void"] == 0
+    updates[2] = 3 * updates[1]
+    opened = run_plain(ROUND, encoded(updates, blocks), params).openings
+    assert sum(value > 0 for value in opened["phi_milli"]) == 3
+    assert opened["copies"] == [[1, 2]] and opened["void"] == 1
 
 
 class Watching:

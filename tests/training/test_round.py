@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from apps.compute.models import Receipt
+from apps.compute.selectors import descriptors_of, job_json
 from apps.core.clock import now
 from apps.core.errors import BadInput, Unprocessable
 from apps.governance.executing import execute
@@ -25,6 +27,8 @@ from apps.training.models import ModelVersion, Round, Submission
 from apps.training.services import round_ticket, why_not
 from apps.wallets.models import LogLeaf
 from tests.support.market import drain
+from workers.client.replay import replay
+from workers.client.verify import not_receipted
 
 
 def test_a_round_runs_by_itself_from_whitelist_to_listing(market) -> None:
@@ -52,6 +56,32 @@ def test_a_round_runs_by_itself_from_whitelist_to_listing(market) -> None:
     assert not Submission.objects.filter(round=held, sealed__isnull=False).exists()
     listing = market.accept(held)
     assert listing.version == ModelVersion.objects.get(status="accepted")
+
+
+def test_who_commits_later_to_another_sites_update_scores_nothing(market) -> None:
+    market.custodians[3].weights = market.custodians[0].weights.copy()
+    held = market.whitelist()
+    market.normalise(held)
+    market.share_updates(held)
+    drain()
+    held.refresh_from_db()
+    assert held.phase == "done", held.progress
+    phi = {s.party_id: s.phi_milli for s in held.scores.all()}
+    copied, copier = market.custodians[0].party, market.custodians[3].party
+    assert phi[copier.id] == 0 and phi[copied.id] > 0
+    assert min(held.round_job.openings["phi_milli"]) > 0
+    assert any("the same update; the later one scores 0" in e["text"] for e in held.progress)
+    leaf = json.loads(bytes(LogLeaf.objects.get(type="training.round_done").data))["body"]
+    assert leaf["phi_milli"][copier.pid] == 0 and leaf["evidence"]["copies"]
+
+    state = replay(json.loads(bytes(x.data)) for x in LogLeaf.objects.order_by("id"))
+    made, job = next(iter(state.earnings.versions.values())), job_json(held.round_job)
+    job = {**job, "nodes": descriptors_of(held.round_job)}
+    known = {"keys": state.keys, "committed": state.earnings.committed}
+    assert not_receipted(job, made, **known) is None
+    paid = dict(zip((copied.pid, copier.pid), (0, leaf["phi_milli"][copied.pid])))
+    other = replace(made, done={**made.done, "phi_milli": {**leaf["phi_milli"], **paid}})
+    assert "φ is given to others" in (not_receipted(job, other, **known) or "")
 
 
 def choose(market, scoring: str) -> None:

@@ -69,6 +69,7 @@ class Earnings:
 
     def __init__(self) -> None:
         self.opened: dict[str, Body] = {}
+        self.committed: dict[str, tuple[int, str, str]] = {}
         self.versions: dict[tuple[str, str], Made] = {}
         self.daos: dict[str, str] = {}
         self.operators: dict[str, str] = {}
@@ -89,6 +90,10 @@ class Earnings:
 
     def round_opened(self, body: Body, at: int) -> None:
         self.opened[body["round"]] = body
+
+    def share_received(self, body: Body, at: int) -> None:
+        place = (len(self.committed), body["slot"], body["party"])
+        self.committed.setdefault(body["ticket"], place)
 
     def roster_reduced(self, body: Body, at: int) -> None:
         """Members only leave, and enough stay that no sum is one site's own."""

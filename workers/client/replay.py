@@ -413,6 +413,7 @@ _HANDLERS: dict[str, Handler] = {
     "subdaos.sbgt": Replay._points,
     "compute.node_claimed": _earned(Earnings.claimed),
     "training.round_opened": _earned(Earnings.round_opened),
+    "training.share_received": _earned(Earnings.share_received),
     "training.roster_reduced": _earned(Earnings.roster_reduced),
     "training.round_done": Replay._round_done,
     "training.version_accepted": _earned(Earnings.accepted),

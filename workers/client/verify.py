@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from apps.protocol import heads, merkle, wire
+from apps.protocol.contribution import without_copies
 from apps.protocol.heads import HEAD_DOMAIN
 from apps.protocol.jobs import OPENINGS_DOMAIN, JobError, check_node
 from apps.protocol.tickets import TicketError, check_roster, members_with_role
@@ -260,7 +261,8 @@ class Auditor:
             try:
                 job = self.api.get(f"jobs/{one.done['job']}/")
                 why = None if self.nodes >= set(one.opened["nodes"]) else "its nodes are others"
-                why = why or not_receipted(job, one, keys=state.keys)
+                committed = state.earnings.committed
+                why = why or not_receipted(job, one, keys=state.keys, committed=committed)
             except ClientError as error:
                 why = error.text
             if why:
@@ -330,10 +332,17 @@ class Auditor:
         )
 
 
-def not_receipted(job: Any, made: Made, *, keys: Mapping[str, str]) -> str | None:
+def not_receipted(
+    job: Any,
+    made: Made,
+    *,
+    keys: Mapping[str, str],
+    committed: Mapping[str, tuple[int, str, str]],
+) -> str | None:
     """Why the nodes' receipts do not bear out what the log says of a round, or None.
 
-    `keys` name the party behind each key, as the applications in the log do.
+    `keys` name the party behind each key, as the applications in the log do; `committed` says of
+    each ticket where in the log it stands, its slot and its party.
     """
     opened, done = made.opened, made.done
     try:
@@ -350,7 +359,11 @@ def not_receipted(job: Any, made: Made, *, keys: Mapping[str, str]) -> str | Non
         if receipt["openings"] != wire.digest(OPENINGS_DOMAIN, done["evidence"]):
             return "the nodes opened other evidence"
         order = [keys[key] for key in members_with_role(roster, "custodian")]
-        if dict(zip(order, done["evidence"]["phi_milli"], strict=True)) != done["phi_milli"]:
+        known = [committed[ticket] for ticket in receipt["inputs"]]
+        when = {party: place for place, slot, party in known if slot == "update"}
+        pairs = done["evidence"].get("copies", [])
+        phi = without_copies(done["evidence"]["phi_milli"], pairs, [when[pid] for pid in order])
+        if dict(zip(order, phi, strict=True)) != done["phi_milli"]:
             return "φ is given to others than those who were scored"
     except (JobError, TicketError) as error:
         return error.text

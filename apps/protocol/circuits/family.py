@@ -9,10 +9,13 @@ custodian's weights [o·(d+1)], each validator's holdout rows [m, d + t + R]: st
 t columns of target, one-hot of R strata. Rows of even place within a validator's block score the
 updates, the odd ones make the evidence: the two never meet.
 
+0. Copies are found before anything else (circuits/copies.py): pairs of updates that are the same
+   but for their length. They count once for "three", and share one weight in w*.
 1. w_k clipped to the median norm: w_k · min(1, median‖w‖ / ‖w_k‖).
 2. φ_k = relu(u_k) / max_j relu(u_j), u_k the utility on the class's loss that `scoring` names
    (paper eq. 7; circuits/scoring.py). φ is opened in thousandths; fewer than three > 0: no model.
-3. w* = Σ (φ_k / S)·w_k with the opened φ (paper eq. 1 and 6). It stays secret.
+3. w* = Σ (a_k / S)·w_k, a_k the opened φ_k, shared among copies (paper eq. 1 and 6). It stays
+   secret.
 4. Evidence: metrics divided and rounded in secret, of cells that are large enough and give no
    smaller one away (circuits/cells.py).
 
@@ -30,6 +33,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from apps.protocol.circuits.copies import copies, distinct, shared_out
 from apps.protocol.circuits.declare import (
     BadParams,
     Circuit,
@@ -54,6 +58,7 @@ from apps.protocol.circuits.scoring import (
     aggregate,
     clip_to_median_norm,
     coalition_utilities,
+    lengths,
     phi_milli,
     taylor_utilities,
 )
@@ -69,6 +74,11 @@ LABELS = ("binary", "classes", "number", "count")
 OPENS = (
     Opening("phi_milli", "contribution of each custodian, 0 to 1000, in roster order"),
     Opening("void", "1 when fewer than three contributions are positive: no model"),
+)
+COPIES = Opening(
+    "copies",
+    "which pairs of updates are the same but for their length (within 2 ‰), by roster place; of "
+    "such a pair the one committed later gets nothing, and both count once for the three",
 )
 
 
@@ -171,7 +181,7 @@ def round_circuit(model: ModelClass) -> Circuit:
         },
         validate=validate,
         run=run,
-        opens=(*OPENS, *model.opens),
+        opens=(*OPENS, COPIES, *model.opens),
         result_allows=model.made_for,
         result_f=MODEL_F,
         min_members={"custodian": 3, "validator": 1},
@@ -291,7 +301,9 @@ def _run_round(
     updates = ops.clamp(ops.stack(secrets["update"]), -limit, limit)
     held = read_holdouts(model, ops, secrets["holdout"], params)
 
-    weights = clip_to_median_norm(ops, updates)
+    squared, inverse = lengths(ops, updates)
+    pairs = copies(ops, updates, inverse)
+    weights = clip_to_median_norm(ops, updates, squared, inverse)
     judged, outputs = ops.index(held.targets, held.scoring), model.outputs(params)
     on = ops.index(held.inputs, held.scoring)
     if scoring == "taylor":
@@ -303,9 +315,10 @@ def _run_round(
             ops, weights, on, judged, model.gains, outputs, model.spare_bits, scoring
         )
     phi = phi_milli(ops, utility, model.spare_bits)
-    if sum(value > 0 for value in phi) < PHI_MIN_POSITIVE:
-        return Outcome(openings={"phi_milli": phi, "void": 1})
+    found = {"phi_milli": phi, "copies": pairs}
+    if distinct(phi, pairs) < PHI_MIN_POSITIVE:
+        return Outcome(openings={**found, "void": 1})
 
-    result = aggregate(ops, weights, phi)
+    result = aggregate(ops, weights, shared_out(phi, pairs))
     openings = prove(model, ops, held, columns_of(model, ops, result, params), params)
-    return Outcome(openings={"phi_milli": phi, "void": 0, **openings}, result=result)
+    return Outcome(openings={**found, "void": 0, **openings}, result=result)

@@ -27,10 +27,14 @@ SCORE_LIMIT_BITS = 3
 GAIN_F = 26
 
 
-def clip_to_median_norm(ops: Any, updates: Any) -> Any:
-    """w_k · min(1, median‖w‖ / ‖w_k‖); [K, d+1] at f = 16 -> f = 24. A zero update stays zero."""
+def lengths(ops: Any, updates: Any) -> tuple[Any, Any]:
+    """(‖w_k‖² at f = 32, 1/‖w_k‖ at f = 22), [K] each, of updates [K, d+1] at f = 16."""
     squared = ops.dot(updates, updates, f=2 * INPUT_F)
-    inverse = ops.rsqrt(squared, f=22, bits=56)
+    return squared, ops.rsqrt(squared, f=22, bits=56)
+
+
+def clip_to_median_norm(ops: Any, updates: Any, squared: Any, inverse: Any) -> Any:
+    """w_k · min(1, median‖w‖ / ‖w_k‖); [K, d+1] at f = 16 -> f = 24. A zero update stays zero."""
     norms = ops.mul(ops.trunc(squared, 26), inverse, f=20)
     middle = ops.broadcast(ops.median(norms), norms.shape)
     too_long = ops.less_than(middle, norms)
