@@ -252,6 +252,7 @@ X_FRAME_OPTIONS = "DENY"
 if BEHIND_PROXY:
     SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
 
+LOG_JSON = _flag("FLAI_LOG_JSON")
 # Messages name ids and codes, never bodies: no handler here may print a request's content.
 LOGGING = {
     "version": 1,
@@ -263,7 +264,7 @@ LOGGING = {
     "handlers": {
         "console": {
             "class": "logging.StreamHandler",
-            "formatter": "json" if _flag("FLAI_LOG_JSON") else "line",
+            "formatter": "json" if LOG_JSON else "line",
         }
     },
     "root": {"handlers": ["console"], "level": "INFO"},
@@ -275,3 +276,6 @@ LOGGING = {
         "celery.worker.strategy": {"level": "WARNING"},
     },
 }
+if LOG_JSON:  # uvicorn has handlers of its own, made before Django is set up
+    for _name in ("uvicorn", "uvicorn.access", "uvicorn.error"):
+        LOGGING["loggers"][_name] = {"handlers": [], "propagate": True}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import subprocess
 import sys
 
 import pytest
@@ -106,3 +108,23 @@ def test_a_line_of_the_log_is_json_and_keeps_what_an_error_says_to_itself() -> N
     assert said["message"] == "failed once" and said["error"] == "ValueError"
     assert (said["job"], said["phase"], said["level"]) == ("ab", "commit", "error")
     assert __file__ in said["where"] and secret not in line
+
+
+def test_where_it_is_asked_for_the_servers_own_lines_are_json_too(settings) -> None:
+    said = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "import logging, uvicorn, django;"
+            "uvicorn.Config('flai_site.asgi:application').configure_logging(); django.setup();"
+            "[logging.getLogger(n).info('once') for n in ('uvicorn.access', 'uvicorn.error', 'x')]",
+        ],
+        env=os.environ | {"FLAI_LOG_JSON": "1", "DJANGO_SETTINGS_MODULE": "flai_site.settings"},
+        cwd=settings.BASE_DIR,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    ).stderr.splitlines()
+    lines = [json.loads(line) for line in said]
+    assert [line["logger"] for line in lines] == ["uvicorn.access", "uvicorn.error", "x"]

@@ -144,8 +144,9 @@ def needles(played: Any) -> Needles:
         found.vector(f"{site['slug']} squares", (features**2).sum(axis=0))
         for line in (sites / site["slug"] / "journal.jsonl").read_text().splitlines():
             left = json.loads(line)
-            if "update" in left:
-                found.vector(f"{site['slug']} update", np.array(left["update"]) / 2.0 ** left["f"])
+            if "own" in left:
+                own = np.fromfile(sites / site["slug"] / "uploads" / left["own"], dtype="<i8")
+                found.vector(f"{site['slug']} update", own / 2.0 ** left["f"])
     for buyer in about["buyers"]:
         slug = buyer["slug"]
         rows(slug, "patients.csv")
