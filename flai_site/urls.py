@@ -8,6 +8,7 @@ from drf_spectacular.views import SpectacularJSONAPIView
 import flai_site.wiring  # noqa: F401 - completes what pages and API say of a SubDAO
 from flai_site.health import healthz
 from flai_site.metrics import metrics
+from flai_site.schema import SchemaOnce
 
 # participants has no URLs of its own: applications are filed under their RFM.
 APIS = (
@@ -26,7 +27,9 @@ APIS = (
 urlpatterns: list[URLPattern | URLResolver] = [
     path("healthz", healthz, name="healthz"),
     path("metrics", metrics, name="metrics"),
-    path("api/v1/schema/", SpectacularJSONAPIView.as_view(), name="schema"),
+    path(
+        "api/v1/schema/", SpectacularJSONAPIView.as_view(generator_class=SchemaOnce), name="schema"
+    ),
     *[path("api/v1/", include(f"apps.{app}.apis")) for app in APIS],
     path("", include("apps.explorer.urls")),
 ]
