@@ -39,9 +39,15 @@ def paged(
     to_json: Callable[[Any], Any],
     *,
     ordering: Sequence[str] = CursorPagination.ordering,
+    complete: Callable[[Sequence[Any]], object] | None = None,
 ) -> Response:
-    """One page of `rows` in `ordering` (unique together), each through `to_json`."""
+    """One page of `rows` in `ordering` (unique together), each through `to_json`.
+
+    complete: is given the page's rows first, to read at once what each of them would read alone.
+    """
     paginator = CursorPagination()
     paginator.ordering = tuple(ordering)
-    page = paginator.paginate_queryset(rows, request)
-    return paginator.get_paginated_response([to_json(row) for row in page or []])
+    page = paginator.paginate_queryset(rows, request) or []
+    if complete is not None:
+        complete(page)
+    return paginator.get_paginated_response([to_json(row) for row in page])

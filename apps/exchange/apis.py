@@ -19,6 +19,7 @@ from apps.core.pagination import paged
 from apps.core.serial import MicroField, checked
 from apps.exchange import pools, selectors, vaults
 from apps.exchange.models import Pool, PoolEvent, Vault
+from apps.exchange.selectors import add_last_day
 from apps.protocol.pool import BASE, QUOTE
 from apps.wallets.apis import AmountSerializer, PartyRefSerializer, TransferSerializer
 from apps.wallets.consenting import ConsentSerializer, consent_of
@@ -75,20 +76,12 @@ class PoolSerializer(serializers.ModelSerializer[Pool]):
     quote_micro = MicroField(allow_zero=True)
     shares_micro = MicroField(allow_zero=True)
     price_micro = MicroField(allow_zero=True)
-    mean_24h_micro = serializers.SerializerMethodField()
-    volume_24h_micro = serializers.SerializerMethodField()
+    mean_24h_micro = MicroField(allow_zero=True, allow_null=True)
+    volume_24h_micro = MicroField(allow_zero=True)
 
     class Meta:
         model = Pool
         fields = list(POOL)
-
-    def get_mean_24h_micro(self, pool: Pool) -> str | None:
-        at = now()
-        mean = selectors.price_mean_micro(pool, at - DAY, at)
-        return None if mean is None else str(mean)
-
-    def get_volume_24h_micro(self, pool: Pool) -> str:
-        return str(selectors.volume_micro(pool, since=now() - DAY))
 
 
 class PoolEventSerializer(serializers.ModelSerializer[PoolEvent]):
@@ -227,8 +220,8 @@ class PoolsView(APIView):
         examples=[example("Pools", POOL)],
     )
     def get(self, request: Request) -> Response:
-        rows = selectors.pool_list()
-        return paged(request, rows, lambda pool: PoolSerializer(pool).data)
+        rows, to_json = selectors.pool_list(), PoolSerializer().to_representation
+        return paged(request, rows, to_json, complete=lambda page: add_last_day(page, now()))
 
     @extend_schema(
         request=PoolOpenSerializer,
@@ -251,7 +244,9 @@ class PoolView(APIView):
 
     @extend_schema(responses=PoolSerializer, examples=[example("FLAI/USDC", POOL)])
     def get(self, request: Request, base: str) -> Response:
-        return Response(PoolSerializer(selectors.pool_by_base(base)).data)
+        pool = selectors.pool_by_base(base)
+        add_last_day([pool], now())
+        return Response(PoolSerializer(pool).data)
 
 
 class QuoteView(APIView):
@@ -313,7 +308,7 @@ class PoolEventsView(APIView):
     @extend_schema(responses=PoolEventSerializer(many=True), examples=[example("Swap", EVENT)])
     def get(self, request: Request, base: str) -> Response:
         rows = selectors.pool_events(selectors.pool_by_base(base))
-        return paged(request, rows, lambda e: PoolEventSerializer(e).data, ordering=("-number",))
+        return paged(request, rows, PoolEventSerializer().to_representation, ordering=("-number",))
 
 
 class PoolHistoryView(APIView):
@@ -337,8 +332,9 @@ class VaultsView(APIView):
 
     @extend_schema(operation_id="vaults_list", responses=VaultSerializer(many=True))
     def get(self, request: Request) -> Response:
-        rows = Vault.objects.select_related("asset", "shares", "party")
-        return paged(request, rows, lambda v: VaultSerializer(vault_json(v.asset, v)).data)
+        to_json = VaultSerializer().to_representation
+        rows = selectors.vault_list()
+        return paged(request, rows, lambda v: to_json(vault_json(v.asset, v, v.staked_micro)))
 
 
 class VaultView(APIView):
@@ -347,7 +343,8 @@ class VaultView(APIView):
     @extend_schema(responses=VaultSerializer)
     def get(self, request: Request, asset: str) -> Response:
         found = vaults.stakeable(asset)
-        return Response(VaultSerializer(vault_json(found, selectors.vault_of(found))).data)
+        staked = selectors.staked_micro(found)
+        return Response(VaultSerializer(vault_json(found, selectors.vault_of(found), staked)).data)
 
 
 class PositionView(APIView):
@@ -430,12 +427,12 @@ def _done(request: Request, service: Any, serializer: Any, **more: Any) -> Respo
     return Response(TransferSerializer(transfer).data, status=201)
 
 
-def vault_json(asset: Asset, vault: Vault | None) -> dict[str, Any]:
+def vault_json(asset: Asset, vault: Vault | None, staked_micro: int) -> dict[str, Any]:
     return {
         "asset": asset.code,
         "shares": vault.shares.code if vault else None,
         "pid": vault.party.pid if vault else None,
-        "staked_micro": selectors.staked_micro(asset),
+        "staked_micro": staked_micro,
         "assets_micro": vault.assets_micro if vault else 0,
         "shares_micro": vault.shares_micro if vault else 0,
         "pot_micro": vault.state.pot if vault else 0,

@@ -33,8 +33,12 @@ class Pool(BaseModel):
     at_ms = models.BigIntegerField(default=0)
     volume_micro = models.DecimalField(max_digits=40, decimal_places=0, default=0)
     events_count = models.BigIntegerField(default=0)
+    # Of the last day, where `selectors.add_last_day` has set them.
+    mean_24h_micro: int | None
+    volume_24h_micro: int
 
     class Meta:
+        indexes = [models.Index(fields=["-created_at", "-id"], name="exchange_pool_newest")]
         constraints = [
             models.CheckConstraint(
                 name="exchange_pool_full_or_empty",
@@ -124,6 +128,7 @@ class Vault(BaseModel):
     principal_micro = models.BigIntegerField(default=0)
 
     class Meta:
+        indexes = [models.Index(fields=["-created_at", "-id"], name="exchange_vault_newest")]
         constraints = [
             models.CheckConstraint(
                 name="exchange_vault_covers_principal",

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from itertools import pairwise
 from typing import Any
+from uuid import UUID
 
 from django.db import connection
-from django.db.models import Count, Q, QuerySet, Sum
+from django.db.models import Count, OuterRef, Q, QuerySet, Subquery, Sum
+from django.db.models.functions import Coalesce
 
 from apps.accounts.models import Party
 from apps.core.clock import from_unix_ms, unix_ms
@@ -21,11 +23,13 @@ from apps.protocol.pool import BASE, PoolRule
 from apps.wallets.models import Account, Asset
 
 SLIPPAGE_BPS = 50
+DAY = timedelta(days=1)
 _LAST_EVENTS = """
-SELECT g.at_ms, e.base_after_micro, e.quote_after_micro, e.area, e.volume_micro, e.at_ms
-FROM unnest(%(edges)s::bigint[]) WITH ORDINALITY AS g(at_ms, place)
+SELECT p.id, g.at_ms, e.base_after_micro, e.quote_after_micro, e.area, e.volume_micro, e.at_ms
+FROM unnest(%(pools)s::uuid[]) AS p(id)
+CROSS JOIN unnest(%(edges)s::bigint[]) WITH ORDINALITY AS g(at_ms, place)
 LEFT JOIN LATERAL (
-    SELECT * FROM exchange_poolevent x WHERE x.pool_id = %(pool)s AND x.at_ms <= g.at_ms
+    SELECT * FROM exchange_poolevent x WHERE x.pool_id = p.id AND x.at_ms <= g.at_ms
     ORDER BY x.at_ms DESC, x.number DESC LIMIT 1
 ) e ON true
 ORDER BY g.place
@@ -127,16 +131,31 @@ class Moment:
 
 def moments(pool: Pool, instants: Sequence[datetime]) -> list[Moment | None]:
     """The pool at each instant, None before its beginning; one query, however long its history."""
+    return _moments([pool], instants)[pool.id]
+
+
+def _moments(
+    pools: Sequence[Pool], instants: Sequence[datetime]
+) -> dict[UUID, list[Moment | None]]:
     edges = [unix_ms(at) for at in instants]
     with connection.cursor() as cursor:
-        cursor.execute(_LAST_EVENTS, {"edges": edges, "pool": pool.id})
+        cursor.execute(_LAST_EVENTS, {"edges": edges, "pools": [pool.id for pool in pools]})
         rows = cursor.fetchall()
-    return [
-        None
-        if base is None
-        else Moment(at_ms, rules.Pool(base, quote, 0, int(area), event_ms), int(volume))
-        for at_ms, base, quote, area, volume, event_ms in rows
-    ]
+    found: dict[UUID, list[Moment | None]] = {pool.id: [] for pool in pools}
+    for pool_id, at_ms, base, quote, area, volume, event_ms in rows:
+        known = base is not None
+        state = rules.Pool(base, quote, 0, int(area), event_ms) if known else None
+        found[pool_id].append(Moment(at_ms, state, int(volume)) if state else None)
+    return found
+
+
+def add_last_day(pools: Sequence[Pool], now: datetime) -> None:
+    """Sets `mean_24h_micro` and `volume_24h_micro` (USDC) of each, by one query for all."""
+    found = _moments(pools, [now - DAY, now])
+    for pool in pools:
+        then, last = found[pool.id]
+        pool.mean_24h_micro = mean_between(then, last)
+        pool.volume_24h_micro = int(pool.volume_micro) - (then.volume_micro if then else 0)
 
 
 def price_mean_micro(pool: Pool, start: datetime, end: datetime) -> int | None:
@@ -181,12 +200,6 @@ def between(found: Sequence[Moment | None]) -> list[Bucket]:
             )
         )
     return rows
-
-
-def volume_micro(pool: Pool, *, since: datetime) -> int:
-    """USDC traded after then."""
-    [then] = moments(pool, [since])
-    return int(pool.volume_micro) - (then.volume_micro if then else 0)
 
 
 def liquidity_of(pool: Pool, party: Party) -> dict[str, int]:
@@ -239,6 +252,14 @@ def spread(asset: Asset) -> Spread:
 def vault_of(asset: Asset) -> Vault | None:
     """None before anybody has staked."""
     return Vault.objects.select_related("asset", "shares", "party").filter(asset=asset).first()
+
+
+def vault_list() -> QuerySet[Vault]:
+    """Each with `staked_micro`, all that is staked of its asset."""
+    staked = Account.objects.filter(asset=OuterRef("asset"), purpose="staked").order_by()
+    sums = staked.values("asset").annotate(sum=Sum("posted_micro")).values("sum")
+    joined = Vault.objects.select_related("asset", "shares", "party")
+    return joined.annotate(staked_micro=Coalesce(Subquery(sums), 0))
 
 
 def staked_micro(asset: Asset) -> int:

@@ -60,7 +60,7 @@ class WebhooksView(APIView):
     @extend_schema(operation_id="webhooks_list", responses=WebhookSerializer(many=True))
     def get(self, request: Request) -> Response:
         rows = Endpoint.objects.filter(party=acting_party(request), removed_at=None)
-        return paged(request, rows, lambda row: WebhookSerializer(row).data)
+        return paged(request, rows, WebhookSerializer().to_representation)
 
     @extend_schema(request=WebhookSerializer, responses={201: NewWebhookSerializer})
     def post(self, request: Request) -> Response:
@@ -106,7 +106,7 @@ class DeliveriesView(APIView):
     def get(self, request: Request, endpoint_id: UUID) -> Response:
         endpoint = services.endpoint_get(acting_party(request), endpoint_id)
         rows = Delivery.objects.filter(endpoint=endpoint)
-        return paged(request, rows, lambda row: DeliverySerializer(row).data)
+        return paged(request, rows, DeliverySerializer().to_representation)
 
 
 class RedeliverView(APIView):

@@ -200,7 +200,7 @@ class TransfersView(APIView):
     @extend_schema(responses=TransferSerializer(many=True))
     def get(self, request: Request) -> Response:
         transfers = selectors.transfers_of(acting_party(request))
-        return paged(request, transfers, lambda t: TransferSerializer(t).data)
+        return paged(request, transfers, TransferSerializer().to_representation)
 
     @extend_schema(request=SendSerializer, responses={201: TransferSerializer})
     @idempotent

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 
 from django.db import connection
-from django.db.models import Count, Prefetch, Q, QuerySet, Sum
+from django.db.models import Count, F, Prefetch, Q, QuerySet, Sum
+from django.db.models.functions import Coalesce
 
 from apps.accounts.models import Party
 from apps.core.errors import NotFound
@@ -76,16 +77,12 @@ def _posted_at(
 
 def wallet(party: Party, *, now: datetime) -> list[WalletLine]:
     """All accounts of a party, by asset and purpose; expired holds count as free."""
-    expired = dict(
-        Hold.objects.filter(account__owner=party, expires_at__lte=now)
-        .values_list("account")
-        .annotate(Sum("amount_micro"))
+    expired = Coalesce(Sum("holds__amount_micro", filter=Q(holds__expires_at__lte=now)), 0)
+    accounts = Account.objects.filter(owner=party).annotate(expired_micro=expired)
+    lines = accounts.order_by("asset__code", "purpose").values_list(
+        "asset__code", "purpose", "posted_micro", F("held_micro") - F("expired_micro")
     )
-    accounts = Account.objects.filter(owner=party).select_related("asset")
-    return [
-        WalletLine(a.asset.code, a.purpose, a.posted_micro, a.held_micro - expired.get(a.id, 0))
-        for a in accounts.order_by("asset__code", "purpose")
-    ]
+    return [WalletLine(*line) for line in lines]
 
 
 def spendable_micro(party: Party, asset: str, *, now: datetime) -> int:

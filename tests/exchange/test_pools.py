@@ -139,7 +139,8 @@ def test_the_mean_price_weighs_by_time_and_an_instant_does_not_move_it(ann):
     rows = selectors.history(pool, start=at(0) - timedelta(days=1), end=at(21), buckets=4)
     assert [row.volume_micro > 0 for row in rows] == [False, True, False, False]
     assert rows[0].price_micro == 250_000 and rows[-1].end == at(21)
-    assert selectors.volume_micro(pool, since=at(1)) == sum(row.volume_micro for row in rows)
+    selectors.add_last_day([pool], at(21))
+    assert pool.volume_24h_micro == sum(row.volume_micro for row in rows)
 
 
 def test_the_history_of_a_pool_cannot_be_changed(ann):
