@@ -10,13 +10,23 @@ question must occur.
 from __future__ import annotations
 
 import re
+from functools import reduce
+from operator import and_
 from typing import Any
 
-from django.db.models import BooleanField, FloatField, QuerySet
-from django.db.models.expressions import RawSQL
+from django.contrib.postgres.search import (
+    SearchQuery,
+    SearchRank,
+    SearchVectorExact,
+    SearchVectorField,
+)
+from django.db.models import Model, QuerySet
+from django.db.models.expressions import Col
 
 WORDS_MAX = 8
 WORD_LENGTH_MAX = 64
+# Of a word that stands nearly everywhere, ranking every match would cost more than the page.
+RANKED_MAX = 300
 # Letters and digits only: nothing that to_tsquery would read as an operator.
 _WORD = re.compile(r"[^\W_]+")
 
@@ -29,15 +39,28 @@ def words(text: str) -> list[str]:
 def matching(rows: QuerySet[Any], text: str) -> QuerySet[Any]:
     """The rows in whose `search` every word of `text` occurs, best first; none for no words.
 
-    A match in the name weighs more than one in the description (setweight in the migration).
+    A match in the name weighs more than one in the description (setweight in the migration). Of
+    more than RANKED_MAX matches, the newest are ranked, and the others not found.
     """
     asked = words(text)
     if not asked:
         return rows.none()
-    one = "(to_tsquery('simple', %s) || to_tsquery('english', %s))"
-    query = " && ".join([one] * len(asked))
-    given = [form for word in asked for form in (f"{word}:*", word)]
-    column = f'"{rows.model._meta.db_table}"."search"'
-    return rows.filter(RawSQL(f"{column} @@ ({query})", given, BooleanField())).order_by(
-        RawSQL(f"ts_rank({column}, {query})", given, FloatField()).desc(), "-pk"
-    )
+    query = reduce(and_, map(_either, asked))
+    column = _column(rows.model)
+    newest = rows.filter(SearchVectorExact(column, query)).order_by("-created_at", "-pk")
+    ranked = rows.filter(pk__in=newest.values("pk")[:RANKED_MAX])
+    return ranked.order_by(SearchRank(column, query).desc(), "-pk")
+
+
+def _column(model: type[Model]) -> Col:
+    """The column `search` of a model that does not know it."""
+    field: Any = SearchVectorField()
+    field.set_attributes_from_name("search")
+    field.model = model
+    return Col(model._meta.db_table, field)
+
+
+def _either(word: str) -> Any:
+    """The beginning of a word as it is written, or a word of the same stem."""
+    begun = SearchQuery(f"{word}:*", config="simple", search_type="raw")
+    return begun | SearchQuery(word, config="english", search_type="raw")

@@ -22,10 +22,9 @@ from django.urls import reverse
 from apps.accounts.models import Party
 from apps.compute.models import Job, Node, Receipt
 from apps.core import clock
-from apps.core.search import matching
+from apps.core.search import RANKED_MAX, matching, words
 from apps.explorer.page import paged, party_of, show
 from apps.governance.models import Proposal
-from apps.governance.selectors import with_state
 from apps.listings.models import Query
 from apps.rfms.models import Rfm
 from apps.subdaos.models import Dao
@@ -82,13 +81,22 @@ def search(request: HttpRequest) -> HttpResponse:
         groups = _groups(text, party, found, SHOWN)
         if len(found) == len(groups) == 1:
             return redirect(found[0].url)
-    return show(request, "search.html", "", find=text, groups=groups, page=page, kind=kind)
+    return show(
+        request,
+        "search.html",
+        "",
+        find=text,
+        groups=groups,
+        page=page,
+        kind=kind,
+        ranked_max=RANKED_MAX,
+    )
 
 
 def _groups(text: str, party: Party | None, found: list[Hit], size: int) -> list[Group]:
     """What the id leads to, then the best of each kind; one query a kind."""
     groups = [Group("ids", "By id or hash", found)] if found else []
-    for kind, title in KINDS.items():
+    for kind, title in KINDS.items() if words(text) else ():
         rows = list(_rows(kind, text, party)[: size + 1])
         if rows:
             query = urlencode({"q": text, "kind": kind})
@@ -108,7 +116,7 @@ def _rows(kind: str, text: str, party: Party | None) -> QuerySet[Any]:
         return matching(Rfm.objects.filter(seen), text)
     if kind == "subdaos":
         return matching(Dao.objects.all(), text)
-    return matching(with_state(Proposal.objects.select_related("dao"), clock.now()), text)
+    return matching(Proposal.objects.select_related("dao"), text)
 
 
 def _hits(kind: str, rows: Any) -> list[Hit]:
@@ -124,7 +132,8 @@ def _hits(kind: str, rows: Any) -> list[Hit]:
             Hit(r.name, _to("subdao", r.slug), r.params.get("objective", "Decides for all"))
             for r in rows
         ]
-    return [Hit(r.title, _to("proposal", r.id), r.dao.name, r.state_now) for r in rows]
+    now = clock.now()
+    return [Hit(r.title, _to("proposal", r.id), r.dao.name, r.state(now).value) for r in rows]
 
 
 def _to(page: str, key: Any) -> str:

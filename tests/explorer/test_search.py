@@ -158,12 +158,25 @@ def test_results_cost_the_same_queries_however_many(built: worlds.World, member:
 def test_words_are_looked_up_in_an_index(built: worlds.World, model: Any) -> None:
     rows = matching(model.objects.all(), "mass")
     with connection.cursor() as cursor:
-        cursor.execute("SET enable_seqscan = off")
+        ways = ("enable_seqscan", "enable_indexscan")  # the newest first, of so few
+        cursor.execute("; ".join(f"SET {way} = off" for way in ways))
         try:
             plan = rows.explain()
         finally:
-            cursor.execute("RESET enable_seqscan")
+            cursor.execute("; ".join(f"RESET {way}" for way in ways))
     assert f"{model._meta.db_table}_search" in plan
+
+
+def test_of_too_many_matches_the_newest_are_ranked(
+    built: worlds.World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    newest = list(matching(Rfm.objects.all(), "mass").order_by("-created_at", "-pk"))
+    assert len(newest) > 2
+    monkeypatch.setattr("apps.core.search.RANKED_MAX", 2)
+    assert set(matching(Rfm.objects.all(), "mass")) == set(newest[:2])
+    # What the reader may not see takes no other's place.
+    seen = Rfm.objects.exclude(pk=newest[0].pk)
+    assert set(matching(seen, "mass")) == set(newest[1:3])
 
 
 def test_the_keyboard_searches(site: str, world: worlds.World, visit: Any) -> None:
