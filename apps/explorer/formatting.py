@@ -106,14 +106,11 @@ def short_hash(value: str) -> str:
     return value if len(value) <= 12 else f"{value[:6]}…{value[-4:]}"
 
 
-def identicon(value: str) -> tuple[int, list[tuple[int, int]]]:
-    """(hue 0–359, filled cells (x, y) of a mirrored 5×5 grid), the same for a value everywhere."""
+def identicon(value: str) -> tuple[int, str]:
+    """(hue 0–359, an SVG path of the filled cells of a mirrored 5×5 grid), the same for a value
+    everywhere. Cells overlap by a little, so that no seam shows."""
     seed = hashlib.sha256(value.encode()).digest()
-    cells = []
-    for x in range(3):
-        for y in range(5):
-            if seed[x * 5 + y] & 1:
-                cells.append((x, y))
-                if x < 2:
-                    cells.append((4 - x, y))
-    return seed[31] * 360 // 256, sorted(cells)
+    filled = [(x, y) for x in range(3) for y in range(5) if seed[x * 5 + y] & 1]
+    cells = {cell for x, y in filled for cell in ((x, y), (4 - x, y))}
+    path = "".join(f"M{x} {y}h1.02v1.02h-1.02z" for x, y in sorted(cells))
+    return seed[31] * 360 // 256, path
