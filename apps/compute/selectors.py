@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import UUID
 
-from django.db.models import Q
+from django.db.models import BooleanField, Count, ExpressionWrapper, Max, Q
 
 from apps.compute.control import Member
 from apps.compute.models import Job, JobState, Node, Receipt
@@ -61,6 +62,38 @@ def receipts_json(job: Job) -> list[dict[str, Any]]:
     """The nodes' signed receipts, by node index."""
     rows = Receipt.objects.filter(job=job).select_related("node").order_by("node__index")
     return [{"node": r.node.name, "receipt": r.body, "signature": r.signature} for r in rows]
+
+
+Signed = dict[tuple[UUID, str], tuple[int, datetime]]
+# A receipt stands in the database long before it is this old, or never.
+WRITTEN_WITHIN = timedelta(minutes=10)
+# What a database that was filled behind this process's back is counted anew after.
+COUNTED_ANEW = timedelta(hours=1)
+NEVER = datetime.min.replace(tzinfo=UTC)
+# (since when it is known, until when it reaches, what was signed before then), by this process.
+_counted: tuple[datetime, datetime, Signed] = (NEVER, NEVER, {})
+
+
+def receipts_signed(*, now: datetime) -> Signed:
+    """{(node id, circuit): (receipts, the latest)}, exactly; receipts are only ever added.
+
+    One query that reads what is new: the first one in a process, and one an hour, reads all.
+    """
+    global _counted
+    since, until, signed = _counted
+    if now - since > COUNTED_ANEW:
+        since, until, signed = now, NEVER, {}
+    edge = max(now - WRITTEN_WITHIN, until)
+    new = Receipt.objects.filter(node__in=Node.objects.values("pk"), created_at__gte=until)
+    settled = ExpressionWrapper(Q(created_at__lt=edge), BooleanField())
+    rows = new.annotate(settled=settled).values_list("settled", "node", "job__circuit")
+    before, all_ = dict(signed), dict(signed)
+    for is_settled, node, circuit, count, at in rows.annotate(Count("id"), Max("created_at")):
+        for counted in (before, all_) if is_settled else (all_,):
+            known, latest = counted.get((node, circuit), (0, at))
+            counted[node, circuit] = (known + count, max(latest, at))
+    _counted = (since, edge, before)
+    return all_
 
 
 def descriptors_of(job: Job) -> list[dict[str, Any]]:

@@ -22,7 +22,6 @@ from apps.core import clock
 from apps.explorer.page import party_of, show
 from apps.explorer.pictures import Timeline, said, summed, timeline
 from apps.governance.models import Proposal
-from apps.governance.selectors import with_state
 from apps.listings.claims import claimable
 from apps.listings.models import Query
 from apps.listings.pricing import price_micro
@@ -244,9 +243,9 @@ def _requests_changed(rows: list[Any], since: datetime) -> Iterator[Item]:
 
 def _proposals_concluded(party: Party, now: datetime, since: datetime) -> Iterator[Item]:
     rows: QuerySet[Any] = Proposal.objects.filter(votes__voter=party, concluded_at__gt=since)
-    for row in with_state(rows, now).order_by("-concluded_at")[:SHOWN]:
-        why = "A vote that you took part in has ended"
-        yield Item(row.title, _to("proposal", row.id), why, row.concluded_at, state=row.state_now)
+    for row in rows.order_by("-concluded_at")[:SHOWN]:
+        why, state = "A vote that you took part in has ended", row.state(now).value
+        yield Item(row.title, _to("proposal", row.id), why, row.concluded_at, state=state)
 
 
 def _rounds_closed(members: list[Any]) -> Iterator[Item]:

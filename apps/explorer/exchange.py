@@ -30,8 +30,10 @@ from apps.explorer.pictures import Timeline, timeline
 from apps.protocol import pool as rules
 from apps.protocol.money import BPS
 from apps.subdaos.models import Dao
+from apps.subdaos.selectors import dao_list
 from apps.wallets.consenting import consent_of_form
 from apps.wallets.models import Account, Asset
+from apps.wallets.selectors import asset_by_code
 
 DAY = timedelta(days=1)
 CHART_DAYS = 30
@@ -98,10 +100,12 @@ class UnstakeForm(OnceForm):
 
 
 def tokens(request: HttpRequest) -> HttpResponse:
-    """All tokens that can be traded or staked, FLAI first."""
-    rows = Asset.objects.filter(Q(code="FLAI") | Q(dao__isnull=False))
-    page = paged(request, rows.select_related("dao").order_by("dao__founded_at", "code"))
-    ids = [asset.id for asset in page]
+    """All tokens that can be traded or staked: FLAI, then the SubDAOs', newest first."""
+    page = paged(request, dao_list())
+    shown: list[tuple[Asset, Dao | None]] = [(dao.asset, dao) for dao in page]
+    if not page.newer:
+        shown.insert(0, (asset_by_code("FLAI"), None))
+    ids = [asset.id for asset, _ in shown]
     sums = Account.objects.filter(asset__in=ids, purpose__in=("staked", "issuance"))
     by_purpose = {
         (row["asset"], row["purpose"]): row["sum"]
@@ -111,12 +115,12 @@ def tokens(request: HttpRequest) -> HttpResponse:
     listed = [
         {
             "asset": asset,
-            "dao": getattr(asset, "dao", None),
+            "dao": dao,
             "supply_micro": -by_purpose.get((asset.id, "issuance"), 0),
             "staked_micro": by_purpose.get((asset.id, "staked"), 0),
             "price_micro": prices.get(asset.id),
         }
-        for asset in page
+        for asset, dao in shown
     ]
     return show(request, "tokens.html", "tokens", page=page, rows=listed)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -55,7 +56,7 @@ def proposals(request: HttpRequest) -> HttpResponse:
         "proposals.html",
         "governance",
         proposals=rows,
-        items=[_item(proposal) for proposal in rows],
+        items=[_item(proposal, now) for proposal in rows],
         state=chosen,
         states=STATES,
     )
@@ -153,10 +154,10 @@ def _dollars(micro: object) -> str:
     return "$" + short(int(text), decimals_min=2) if text.isdecimal() else text
 
 
-def _item(proposal: Proposal) -> dict[str, Any]:
+def _item(proposal: Proposal, now: datetime) -> dict[str, Any]:
     return {
         "proposal": proposal,
-        "state": proposal.state_now,  # type: ignore[attr-defined]
+        "state": proposal.state(now).value,
         "kind": KINDS.get(proposal.kind, proposal.kind),
         "cast": proposal.for_weight + proposal.against_weight + proposal.abstain_weight,
     }

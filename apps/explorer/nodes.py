@@ -7,13 +7,14 @@ from datetime import datetime
 from statistics import median
 from typing import Any
 
-from django.db.models import Count, Max, OuterRef, Q, Subquery
+from django.db.models import Count, OuterRef, Q, Subquery
 from django.db.models.functions import Coalesce
 from django.http import Http404, HttpRequest, HttpResponse
 
 from apps.compute import control
 from apps.compute.models import Job, JobState, Node, Receipt
-from apps.compute.selectors import members
+from apps.compute.selectors import members, receipts_signed
+from apps.core import clock
 from apps.explorer.charts import Part
 from apps.explorer.page import paged, show
 from apps.explorer.pictures import stacks
@@ -93,8 +94,7 @@ def _members() -> list[dict[str, Any]]:
     """The node set with its work: receipts signed, and the latest of them."""
     counts: dict[Any, dict[str, int]] = defaultdict(dict)
     latest: dict[Any, datetime] = {}
-    signed = Receipt.objects.values_list("node", "job__circuit")
-    for node, circuit, count, at in signed.annotate(Count("id"), Max("created_at")):
+    for (node, circuit), (count, at) in receipts_signed(now=clock.now()).items():
         name = circuit.split("@")[0]
         counts[node][name] = counts[node].get(name, 0) + count
         latest[node] = max(at, latest.get(node, at))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.db.models import Q
+from django.db.models import OuterRef, Q, Subquery
 from django.http import Http404, HttpRequest, HttpResponse
 
 from apps.core import clock
@@ -12,14 +12,13 @@ from apps.explorer.formatting import SCORING_NAMES, bps, duration
 from apps.explorer.page import paged, show
 from apps.explorer.pictures import epochs_flow, phi_by_round, price_flow
 from apps.governance.models import Proposal
-from apps.governance.selectors import with_state
 from apps.listings.models import Listing
 from apps.participants.selectors import roster
 from apps.protocol.revenue import policy_of
 from apps.subdaos import selectors
 from apps.subdaos.models import Dao
 from apps.training.models import Round, Score
-from apps.wallets.models import Account
+from apps.wallets.models import Account, Asset
 from apps.wallets.selectors import holders
 
 SHOWN = 10
@@ -45,17 +44,16 @@ def subdao(request: HttpRequest, slug: str) -> HttpResponse:
     dao = joined.filter(slug=slug).first()
     if dao is None:
         raise Http404
-    proposals = list(
-        with_state(Proposal.objects.filter(dao=dao), now).order_by("-created_at", "-id")[:5]
-    )
+    proposals = list(Proposal.objects.filter(dao=dao).order_by("-created_at", "-id")[:5])
+    stated = [(proposal, proposal.state(now).value) for proposal in proposals]
     if dao.kind == Dao.Kind.SUPER:
-        return _superdao(request, dao, proposals)
+        return _superdao(request, dao, stated)
     # A version is made by one round, so the rounds bring their versions along.
     made = Round.objects.filter(dao=dao).select_related("version")
     rounds = list(made.order_by("-number")[:SHOWN])
     versions = [held.version for held in rounds if hasattr(held, "version")]
     treasury_micro, supply_micro = _money(dao)
-    points = selectors.points_at(dao, now)
+    count, members = selectors.heaviest(dao, now, most=SHOWN)
     epochs = list(selectors.epochs(dao)[:SHOWN])
     return show(
         request,
@@ -65,14 +63,14 @@ def subdao(request: HttpRequest, slug: str) -> HttpResponse:
         listing=getattr(dao, "listing", None),
         treasury_micro=treasury_micro,
         supply_micro=supply_micro,
-        members=selectors.heaviest(points, most=SHOWN),
-        further=max(len(points) - SHOWN, 0),
+        members=members,
+        further=count - len(members),
         roles=_roles(roster(dao)),
         rounds=rounds,
         versions=versions,
         epochs=_epochs(epochs),
         open_epoch=next((e for e in epochs if e.closed_at is None), None),
-        proposals=proposals,
+        proposals=stated,
         parameters=parameters(dao.params),
         phi=phi_by_round(_scores(rounds)),
         flow_paid=epochs_flow(epoch.settlement for epoch in epochs),
@@ -86,7 +84,9 @@ def _scores(rounds: list[Round]) -> list[tuple[int, str, int]]:
     return list(rows.values_list("round__number", "party__name", "phi_milli"))
 
 
-def _superdao(request: HttpRequest, dao: Dao, proposals: list[Proposal]) -> HttpResponse:
+def _superdao(
+    request: HttpRequest, dao: Dao, proposals: list[tuple[Proposal, str]]
+) -> HttpResponse:
     stakers, staked_micro, largest = holders("FLAI", "staked", most=SHOWN)
     return show(
         request,
@@ -127,10 +127,13 @@ def parameters(params: dict[str, Any]) -> list[tuple[str, str]]:
 
 def _money(dao: Dao) -> tuple[int, int]:
     """(USDC in the treasury, tokens issued), by one query."""
-    treasury = Q(owner_id=dao.party_id, asset__code="USDC", purpose="treasury")
+    treasury = Q(owner_id=dao.party_id, purpose="treasury")
     issuance = Q(asset_id=dao.asset_id, purpose="issuance")
-    found = {row.purpose: row for row in Account.objects.filter(treasury | issuance)}
-    held, issued = found.get("treasury"), found.get("issuance")
+    # The codes of the three that are found: joined, the database would read all assets first.
+    code = Subquery(Asset.objects.filter(pk=OuterRef("asset")).values("code"))
+    rows = Account.objects.filter(treasury | issuance).annotate(token=code)
+    held = next((row for row in rows if (row.purpose, row.token) == ("treasury", "USDC")), None)
+    issued = next((row for row in rows if row.purpose == "issuance"), None)
     return (held.available_micro if held else 0, -issued.posted_micro if issued else 0)
 
 

@@ -94,14 +94,14 @@ def with_state(proposals: QuerySet[Proposal], now: datetime) -> QuerySet[Proposa
 def proposal_list(
     *, now: datetime, dao: Dao | None = None, state: str | None = None, kind: str | None = None
 ) -> QuerySet[Proposal]:
-    """Newest first, each with `state_now`."""
-    rows = with_state(Proposal.objects.select_related("dao", "proposer"), now)
+    """Newest first."""
+    rows = Proposal.objects.select_related("dao", "proposer")
     if dao is not None:
         rows = rows.filter(dao=dao)
     if kind:
         rows = rows.filter(kind=kind)
     if state:
-        rows = rows.filter(_must_hold(state, now), state_now=state)
+        rows = with_state(rows, now).filter(_must_hold(state, now), state_now=state)
     return rows.order_by("-created_at", "-id")
 
 

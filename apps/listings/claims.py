@@ -84,8 +84,10 @@ def owed(epoch: Epoch, party: Party) -> QuerySet[Entitlement]:
 
 
 def entitled(epoch: Epoch) -> QuerySet[Entitlement]:
-    """Everybody whom a divided epoch owes or owed something."""
-    return Entitlement.objects.filter(epoch=epoch, amount_micro__gt=0).select_related("party")
+    """Everybody whom a divided epoch owes or owed something; for one page of them, each party is
+    read, not for the order of them all."""
+    rows = Entitlement.objects.filter(epoch=epoch, amount_micro__gt=0)
+    return rows.prefetch_related("party")
 
 
 def claimable(party: Party) -> QuerySet[Entitlement]:
@@ -95,7 +97,7 @@ def claimable(party: Party) -> QuerySet[Entitlement]:
             party=party,
             claimed_at=None,
             amount_micro__gt=0,
-            epoch__closing__step__in=(Closing.Step.PAY, Closing.Step.DONE),
+            epoch__settlement__isnull=False,
         )
         .select_related("epoch__dao")
         .order_by("-epoch__ends_at", "asset", "role")

@@ -65,7 +65,7 @@ class EntitlementsView(APIView):
 
     @extend_schema(operation_id="epochs_entitlements_list", responses={200: ENTITLEMENTS})
     def get(self, request: Request, epoch_id: UUID) -> Response:
-        rows = claims.entitled(claims.epoch_get(epoch_id))
+        rows = claims.entitled(claims.epoch_get(epoch_id)).prefetch_related(None)
         return paged(request, rows, claims.entitlement_json, ordering=("pid", "role", "asset"))
 
 

@@ -136,4 +136,9 @@ def voting_shares_ppm(points: Mapping[K, int]) -> dict[K, int]:
     whole = sum(points.values())
     if whole == 0:
         return dict.fromkeys(points, 0)
-    return {key: mul_div_floor(value, PPM, whole) for key, value in points.items()}
+    return {key: share_ppm(value, whole) for key, value in points.items()}
+
+
+def share_ppm(part: int, whole: int) -> int:
+    """One v_k of `voting_shares_ppm`; `whole` > 0."""
+    return mul_div_floor(part, PPM, whole)

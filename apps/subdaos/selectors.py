@@ -7,17 +7,26 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from django.db import connection
 from django.db.models import F, QuerySet, Sum, Window
 
 from apps.accounts.models import Party
 from apps.core.errors import NotFound
 from apps.protocol import emission as rules
 from apps.protocol.money import BPS
-from apps.protocol.tally import PPM, voting_shares_ppm
+from apps.protocol.tally import PPM, share_ppm
 from apps.subdaos.models import Dao, Emission, Epoch, SbgtCheckpoint, Sponsor
 from apps.wallets.models import Account
 
 SBGT_SHOWN = 100
+_HEAVIEST = """
+SELECT party_id, points_micro, count(*) OVER (), sum(points_micro) OVER ()
+FROM (
+    SELECT DISTINCT ON (party_id) party_id, points_micro FROM subdaos_sbgtcheckpoint
+    WHERE dao_id = %(dao)s AND at <= %(at)s ORDER BY party_id, at DESC, id DESC
+) latest
+WHERE points_micro > 0 ORDER BY points_micro DESC, party_id LIMIT %(most)s
+"""
 
 _details: dict[str, Callable[[Dao], Any]] = {}
 
@@ -80,25 +89,26 @@ def points_history(dao: Dao, party: Party | None = None) -> QuerySet[SbgtCheckpo
     return rows.filter(party=party) if party else rows
 
 
-def members(dao: Dao, at: datetime) -> list[dict[str, Any]]:
-    """[{party, points_micro, weight_bps}], heaviest first; weights by eq. 9, floored."""
-    return heaviest(points_at(dao, at))
+def heaviest(dao: Dao, at: datetime, *, most: int) -> tuple[int, list[dict[str, Any]]]:
+    """(members with points, [{party, points_micro, weight_bps}] of the `most` heaviest of them).
 
-
-def heaviest(points: dict[UUID, int], *, most: int | None = None) -> list[dict[str, Any]]:
-    """The `most` heaviest members of these points, weighed among all of them."""
-    shares = voting_shares_ppm(points)
-    order = sorted(points, key=lambda party_id: (-points[party_id], party_id))[:most]
-    parties = Party.objects.in_bulk(order)
+    Weights among all members by eq. 9, floored. The database picks: however many members there
+    are, two queries and `most` rows.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(_HEAVIEST, {"dao": dao.id, "at": at, "most": most})
+        found = cursor.fetchall()
+    parties = Party.objects.in_bulk([party_id for party_id, *_ in found])
     rows = [
         {
             "party": parties[party_id],
-            "points_micro": points[party_id],
-            "weight_bps": shares[party_id] * BPS // PPM,
+            "points_micro": micro,
+            "weight_bps": share_ppm(micro, int(whole)) * BPS // PPM,
         }
-        for party_id in order
+        for party_id, micro, _, whole in found
     ]
-    return sorted(rows, key=lambda row: (-row["points_micro"], row["party"].slug))
+    rows.sort(key=lambda row: (-row["points_micro"], row["party"].slug))
+    return (found[0][2] if found else 0), rows
 
 
 def treasury_micro(dao: Dao, asset: str = "USDC") -> int:
@@ -203,7 +213,7 @@ def brief(dao: Dao) -> dict[str, Any]:
 
 def describe(dao: Dao, at: datetime) -> dict[str, Any]:
     """The public description of a DAO, as the API gives it."""
-    epoch, points = current_epoch(dao), points_at(dao, at)
+    epoch, (members, shown) = current_epoch(dao), heaviest(dao, at, most=SBGT_SHOWN)
     return {
         "slug": dao.slug,
         "name": dao.name,
@@ -223,9 +233,9 @@ def describe(dao: Dao, at: datetime) -> dict[str, Any]:
                 "points_micro": str(row["points_micro"]),
                 "weight_bps": row["weight_bps"],
             }
-            for row in heaviest(points, most=SBGT_SHOWN)
+            for row in shown
         ],
-        "sbgt_members": len(points),
+        "sbgt_members": members,
         "current_round": None,
         "listing": None,
         "epoch": describe_epoch(epoch) if epoch else None,
