@@ -82,9 +82,9 @@ def _measure() -> Iterator[dict[str, Any]]:
         ("member", member, shared | addresses.api_own(plan)),
     ):
         for name, address in asked.items():
-            if client.get(address).status_code != 200:
+            if addresses.ask(client, name, address) != 200:
                 continue  # not for strangers, or no page at all but a form's target
-            spent_ms, queries = _sample(client, address)
+            spent_ms, queries = _sample(client, name, address)
             p95_ms = spent_ms[95 * len(spent_ms) // 100]
             place = f"{who}: {name}"
             yield _line(place, "p50", statistics.median(spent_ms), "ms")
@@ -97,9 +97,11 @@ def _measure() -> Iterator[dict[str, Any]]:
         _progress(f"above the goal: {place}")
 
 
-def _sample(client: Client, address: str) -> tuple[list[float], int]:
+def _sample(client: Client, name: str, address: str) -> tuple[list[float], int]:
     """(sorted ms, most queries) of SAMPLES answers."""
     from django.db import connection
+
+    from apps.explorer.scale import addresses
 
     most, spent_ms = 0, []
     for turn in range(WARM_UP + SAMPLES):
@@ -111,7 +113,7 @@ def _sample(client: Client, address: str) -> tuple[list[float], int]:
 
         with connection.execute_wrapper(count):
             began = time.perf_counter()
-            client.get(address)
+            addresses.ask(client, name, address)
             spent = time.perf_counter() - began
         most = max(most, len(counted))
         if turn >= WARM_UP:

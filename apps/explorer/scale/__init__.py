@@ -16,6 +16,7 @@ from apps.accounts.models import Party, User
 from apps.compute.models import Job
 from apps.core.errors import Conflict
 from apps.core.transactions import durable
+from apps.explorer.scale.market import Market
 from apps.explorer.scale.money import Money
 from apps.explorer.scale.plan import EMAIL, Plan
 from apps.explorer.scale.world import World
@@ -34,11 +35,12 @@ def seed(plan: Plan, *, say: Callable[[str], None] = lambda text: None) -> None:
     with durable():
         _refuse_content()
         money = Money(plan)
-        world = World(plan, money)
+        world, market = World(plan, money), Market(plan, money)
         for text, step in (
             ("parties, assets, accounts", money.open),
             ("requests, votes, SubDAOs, rounds", world.write),
             ("payments", money.pay),
+            ("pools and vaults", market.write),
             ("holds of queries", money.hold),
             ("queries", world.sell),
         ):
@@ -47,6 +49,7 @@ def seed(plan: Plan, *, say: Callable[[str], None] = lambda text: None) -> None:
     say("log")
     while log.sequence(now=plan.now):
         pass
+    world.cosign()
     with connection.cursor() as cursor:
         cursor.execute("VACUUM ANALYZE")  # as a site has it that was not filled a minute ago
 

@@ -62,12 +62,12 @@ class Money:
     def open(self) -> None:
         """Write parties, assets and accounts."""
         plan = self.plan
-        fill(Party, map(_row, [*self.people, *self.daos, *self.holders.values()]))
+        fill(Party, map(as_row, [*self.people, *self.daos, *self.holders.values()]))
         user = User(id=plan.id("user"), email=EMAIL)
         user.set_unusable_password()
         user.save(force_insert=True)
         Membership.objects.create(user=user, party=self.people[0])
-        fill(Asset, map(_row, self.assets))
+        fill(Asset, map(as_row, self.assets))
         append_all(
             (
                 ("wallets.asset", {"id": a.code, "cap_micro": str(a.cap_micro)}, None)
@@ -75,7 +75,7 @@ class Money:
             ),
             now=plan.at(0),
         )
-        fill(Account, map(_row, self._accounts()))
+        fill(Account, map(as_row, self._accounts()))
 
     def account(self, owner: Party, asset: Asset, purpose: str) -> Account:
         return Account(
@@ -104,13 +104,13 @@ class Money:
         """Issue, stake, fund and award; every query's hold is another matter (`holds`)."""
         steps = (self._issued(), self._pledged(), self._awarded())
         for place, legs in enumerate(steps):
-            for batch in _batches(legs):
+            for batch in batches(legs):
                 ledger.post(batch, now=self.plan.at(place))
 
     def _issued(self) -> Iterator[Leg]:
         usdc, flai = (self._issuance(asset) for asset in (self.usdc, self.flai))
         for i, person in enumerate(self.people):
-            amount = (self.plan.objects if i == 0 else 100) * MICRO
+            amount = (100 + (2 * self.plan.objects if i == 0 else 0)) * MICRO
             main = self.account(person, self.usdc, "main")
             yield self._leg("faucet", i, usdc, main, amount, "wallets.faucet")
             staked = self.account(person, self.flai, "staked")
@@ -155,7 +155,7 @@ class Money:
 
     def hold(self) -> None:
         """Hold the price of each query, then pay it or, for each tenth, release it."""
-        for batch in _batches(self.queries()):
+        for batch in batches(self.queries()):
             at = self.plan.at(batch[-1][0])
             legs = [self._query_leg(*query) for query in batch]
             held = ledger.pend_all(legs, expires_at=at + timedelta(hours=1), now=at)
@@ -196,11 +196,11 @@ class Money:
         return Leg(debit, credit, amount_micro, kind, id=self.plan.id(what, number), ref=ref)
 
 
-def _row(instance: Any) -> dict[str, Any]:
+def as_row(instance: Any) -> dict[str, Any]:
     return {f.attname: getattr(instance, f.attname) for f in instance._meta.concrete_fields}
 
 
-def _batches(items: Iterable[Any]) -> Iterator[Sequence[Any]]:
+def batches(items: Iterable[Any], size: int = BATCH) -> Iterator[Sequence[Any]]:
     stream = iter(items)
-    while batch := list(islice(stream, BATCH)):
+    while batch := list(islice(stream, size)):
         yield batch

@@ -28,7 +28,8 @@ class Plan:
     """`objects` of each kind, by `seed`.
 
     One of each kind is heavy: person 0 bought half of all queries and voted everywhere, SubDAO 0
-    has half of the rounds, versions, epochs and members and sold half of the queries, the first
+    has half of the rounds, versions, epochs and members, sold half of the queries, and its token's
+    pool and vault have half of the swaps and stakes; its last epoch owes everybody; the first
     request that is being funded has half of the pledges and applications, the first that is being
     voted on has every staker's weight and half of their votes. The rest is spread evenly.
     """

@@ -7,12 +7,14 @@ from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
-from apps.compute.models import Job, Node, Receipt
+from apps.compute.models import Cosignature, Job, Node, Receipt
 from apps.explorer.scale.money import PLEDGE_MICRO, PRICE_MICRO, STAKE_MICRO, Money
+from apps.explorer.scale.payouts import Payouts
 from apps.explorer.scale.plan import FEATURES, MICRO, SITES, STRATA, Plan
 from apps.explorer.scale.rows import digest, fill
 from apps.governance.models import Proposal, SnapshotWeight, Vote
 from apps.listings.models import Listing, Query
+from apps.notify.models import EVENTS, Delivery, Endpoint
 from apps.participants.models import Application, Call
 from apps.protocol.wire import digest as wire_digest
 from apps.rfms.models import Crowdfund, Pledge, Rfm
@@ -20,6 +22,7 @@ from apps.subdaos.models import Dao, Epoch, SbgtCheckpoint
 from apps.subdaos.selectors import superdao
 from apps.training.evidence import evidence_of
 from apps.training.models import Member, ModelVersion, Round, Score, Submission
+from apps.wallets.log import head_latest
 
 Row = dict[str, Any]
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
@@ -39,6 +42,7 @@ class World:
     def __init__(self, plan: Plan, money: Money) -> None:
         self.plan, self.money = plan, money
         self.params, self.spec = json.dumps(plan.params), json.dumps(plan.spec)
+        self.payouts = Payouts(plan, money)
         self.superdao = superdao()
         self.heavy_vote, self.heavy_fund = plan.first("voting"), plan.first("funding")
 
@@ -63,10 +67,26 @@ class World:
         fill(Score, self._scores())
         fill(ModelVersion, self._versions())
         fill(Listing, self._listings())
+        fill(Endpoint, self._endpoints())
+        fill(Delivery, self._deliveries())
+        self.payouts.write()
 
     def sell(self) -> None:
         """The queries, whose holds are written by now."""
         fill(Query, self._queries())
+
+    def cosign(self) -> None:
+        """The newest head, by every node."""
+        Cosignature.objects.bulk_create(
+            Cosignature(
+                id=self.plan.id("cosignature", node.index),
+                head=head_latest(),
+                node=node,
+                signature="0" * 128,
+                created_at=self.plan.now,
+            )
+            for node in self.nodes
+        )
 
     def _nodes(self) -> list[Node]:
         """The node set that is here, or three that nobody can reach."""
@@ -289,11 +309,11 @@ class World:
 
     def _epochs(self) -> Iterator[Row]:
         start, now = self.plan.now - 31 * DAY, self.plan.now
-        settlement = '{"revenue_micro": "0", "treasury_micro": "0", "owed_micro": {}}'
         for i in range(self.plan.objects):
             closed = self.plan.half if i == 0 else 1
             for number in range(1, closed + 2):
                 over = number <= closed
+                settled = self._settlement(i, number) if over else None
                 begins = start + number * timedelta(minutes=1)
                 ends = begins + timedelta(minutes=1) if over else now + 30 * DAY
                 yield {
@@ -303,8 +323,13 @@ class World:
                     "starts_at": begins,
                     "ends_at": ends,
                     "closed_at": ends if over else None,
-                    "settlement": settlement if over else None,
+                    "revenue_micro": int(settled["revenue_micro"]) if settled else 0,
+                    "settlement": settled,
                 }
+
+    def _settlement(self, i: int, number: int) -> Row:
+        nothing: Row = {"revenue_micro": "0", "treasury_micro": "0", "owed_micro": {}}
+        return self.payouts.settlement(number) if i == 0 else nothing
 
     def _open_epoch(self, i: int) -> Any:
         return self.plan.id("epoch", i, self.plan.half + 1 if i == 0 else 2)
@@ -369,7 +394,7 @@ class World:
                 "stage": "round",
                 "slot": "update" if place < SITES else "holdout",
                 "share_id": digest("share", i, place)[:32],
-                "ticket": "{}",
+                "ticket": json.dumps({"shape": [FEATURES + 1]}),
                 "ticket_id": digest("ticket", i, place),
                 "state": "delivered",
                 "due_at": self.plan.at(i),
@@ -440,6 +465,7 @@ class World:
         jobs += [("query", (q,)) for q in range(self.plan.objects)]
         jobs += [("round", (i, self._last(i))) for i in range(self.plan.objects)]
         for kind, number in jobs:
+            at = self.plan.at(sum(number))
             body = json.dumps({"job_id": self.plan.job_id(kind, *number), "inputs": []})
             for node in self.nodes:
                 yield {
@@ -448,6 +474,7 @@ class World:
                     "node_id": node.id,
                     "body": body,
                     "signature": "0" * 128,
+                    "created_at": at,
                 }
 
     def _queries(self) -> Iterator[Row]:
@@ -471,6 +498,33 @@ class World:
                 "state": states[-1],
                 "timeline": json.dumps([{"state": s, "at": at.isoformat()} for s in states]),
                 "expires_at": at + HOUR,
+                "ended_at": at,
+                "created_at": at,
+            }
+
+    # -- webhooks: all of person 0
+
+    def _endpoints(self) -> Iterator[Row]:
+        yield {
+            "id": self.plan.id("endpoint"),
+            "party_id": self._person(0),
+            "url": "https://hooks.example.org/flai",
+            "events": json.dumps(EVENTS),
+            "created_at": self.plan.at(0),
+        }
+
+    def _deliveries(self) -> Iterator[Row]:
+        for number in range(self.plan.objects):
+            at = self.plan.at(number)
+            yield {
+                "id": self.plan.id("delivery", number),
+                "endpoint_id": self.plan.id("endpoint"),
+                "event": EVENTS[0],
+                "body": json.dumps({"inference": str(self.plan.id("query", number))}),
+                "state": "delivered",
+                "attempts": 1,
+                "due_at": at,
+                "answer": "200",
                 "ended_at": at,
                 "created_at": at,
             }
