@@ -40,6 +40,7 @@ KINDS = {
     "subdaos.set_scoring": "Change how contributions are scored",
     "subdaos.set_emission": "Change what the reserve releases",
     "subdaos.set_split": "Change how revenue is divided",
+    "subdaos.set_unlocks": "Change what a stake unlocks",
     "subdaos.pay": "Pay from the treasury",
     "subdaos.revoke": "Take a member's points",
 }

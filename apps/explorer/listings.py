@@ -20,6 +20,7 @@ from apps.explorer.page import paged, party_of, show
 from apps.explorer.pictures import price_flow
 from apps.listings import pricing, services
 from apps.listings.models import Listing, Query
+from apps.listings.unlocks import early_until
 from apps.participants.selectors import roster
 from apps.protocol.revenue import policy_of
 from apps.subdaos import selectors as subdaos
@@ -110,6 +111,7 @@ def model(request: HttpRequest, slug: str) -> HttpResponse:
         features=features,
         evidence=listing.version.evidence,
         version=listing.version,
+        early_until=early_until(listing, clock.now()),
         price_micro=price_micro,
         to_spend_micro=to_spend_micro,
         short_micro=max(price_micro - to_spend_micro, 0),

@@ -19,7 +19,7 @@ from django.urls import reverse
 from apps.accounts.selectors import party_found
 from apps.core import clock
 from apps.core.errors import DomainError
-from apps.explorer.fields import AmountField, PercentField
+from apps.explorer.fields import AmountField, DurationField, PercentField
 from apps.explorer.formatting import SCORING_NAMES, short
 from apps.explorer.governance import KINDS, changes_in_words
 from apps.explorer.page import explain, party_of, show
@@ -100,6 +100,23 @@ class SplitForm(SharesForm):
     labels = {name: SPLIT_LABELS[name] for name in SPLIT}
 
 
+class UnlocksForm(KindForm):
+    kind = "subdaos.set_unlocks"
+    early = DurationField(label="Early access after the first sale", help_text="Like 3 d; 0: none.")
+    stake = PercentField(label="Stake that unlocks it, in % of the supply")
+
+    def __init__(self, *args: Any, dao: Dao, **kwargs: Any) -> None:
+        before = dao.params["unlocks"]
+        seconds = before["early_access_s"]
+        now = {"early": f"{seconds} s" if seconds else "0", "stake": percent(before["stake_bps"])}
+        super().__init__(*args, dao=dao, initial=now, **kwargs)
+
+    @property
+    def payload(self) -> dict[str, Any]:
+        data = self.cleaned_data
+        return {"unlocks": {"early_access_s": data["early"], "stake_bps": data["stake"]}}
+
+
 class PartyForm(KindForm):
     """About one party, by its short name or its pseudonym."""
 
@@ -140,7 +157,7 @@ class RevokeForm(PartyForm):
 
 FORMS: dict[str, type[KindForm]] = {
     form.kind: form
-    for form in (PriceForm, SplitForm, EmissionForm, PayForm, ScoringForm, RevokeForm)
+    for form in (PriceForm, SplitForm, EmissionForm, UnlocksForm, PayForm, ScoringForm, RevokeForm)
 }
 
 

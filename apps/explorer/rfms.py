@@ -26,10 +26,12 @@ from apps.explorer.rfm_form import STANDARD_NAMES, RfmForm, initial_from
 from apps.explorer.wallet import OnceForm
 from apps.participants import selectors as participants
 from apps.participants.models import Application
+from apps.protocol.consent import PLEDGE
 from apps.protocol.founding import accepted_pledge
 from apps.protocol.money import mul_div_floor
 from apps.rfms import funding, selectors, services
 from apps.rfms.models import Rfm, Status
+from apps.wallets.consenting import consent_of_form
 
 STEPS_MAX = 120
 FILTERS = ("voting", "funding", "awarded", "failed", "rejected")
@@ -135,7 +137,7 @@ def pledge(request: HttpRequest, slug: str) -> HttpResponse:
         return _rfm_page(request, slug, form, status=422)
     data = form.cleaned_data
     if "confirm" not in request.POST:
-        return _rfm_page(request, slug, form, preview=_preview(found, fund, data))
+        return _rfm_page(request, slug, form, preview=_preview(found, fund, data, party))
     return act(
         request,
         reverse("explorer:rfm", args=[slug]),
@@ -145,6 +147,7 @@ def pledge(request: HttpRequest, slug: str) -> HttpResponse:
             slug=found.slug,
             amount_micro=data["amount"],
             idempotency=data["once"],
+            consent=consent_of_form(request),
             now=clock.now(),
         ),
     )
@@ -168,7 +171,7 @@ def withdraw(request: HttpRequest, slug: str) -> HttpResponse:
     )
 
 
-def _preview(found: Rfm, fund: Any, data: dict[str, Any]) -> dict[str, Any]:
+def _preview(found: Rfm, fund: Any, data: dict[str, Any], party: Any) -> dict[str, Any]:
     """What is taken of the offer, and the tokens it becomes if the target is met."""
     asked_micro, back = data["amount"], reverse("explorer:rfm", args=[found.slug])
     accepted_micro = accepted_pledge(
@@ -190,6 +193,7 @@ def _preview(found: Rfm, fund: Any, data: dict[str, Any]) -> dict[str, Any]:
         "submit": f"Pledge {dollars(accepted_micro)}",
         "warning": warning,
         "hidden": [("once", data["once"]), ("amount", accepted)],
+        "sign": [("sign", PLEDGE), ("rfm", found.id)] if party.wallet_key else [],
         "rows": [
             ("You pay into escrow", dollars(accepted_micro)),
             ("You get if it is funded", f"{short(sdt_micro, decimals_min=0, decimals_max=4)} SDT"),

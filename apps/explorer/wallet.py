@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from datetime import datetime
 from typing import Any
 from urllib.parse import urlencode
 
@@ -15,18 +16,22 @@ from django.shortcuts import redirect
 from django.urls import reverse
 from django.views.decorators.http import require_POST
 
-from apps.accounts.selectors import party_found
+from apps.accounts.selectors import keys_of, party_found
 from apps.core import clock
+from apps.core.clock import unix_ms
 from apps.exchange import vaults
 from apps.explorer.fields import AmountField
 from apps.explorer.formatting import amount as amount_parts
 from apps.explorer.page import act, paged, party_of, show
+from apps.listings import mandates
 from apps.listings.claims import claimable
 from apps.listings.models import Query
+from apps.protocol.consent import ANY_LISTING
 from apps.wallets import keys, selectors, services
 from apps.wallets.consenting import consent_of_form
 
 SHOWN = 10
+MANDATES_SHOWN = 50
 PURPOSES = {
     "main": "Available to spend",
     "staked": "Staked, votes with this weight",
@@ -100,6 +105,35 @@ class StakeForm(OnceForm):
     def __init__(self, *args: Any, assets: list[str], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.fields["asset"].choices = [(code, code) for code in assets]
+
+
+class MandateForm(forms.Form):
+    limit = AmountField(label="At most, in all", initial="25")
+    # An instant, not a number of days: the page's script signs what is sent.
+    until_ms = forms.CharField(label="Until", max_length=16, widget=forms.Select)
+    api_key = forms.ChoiceField(label="Asked for by", required=False)
+    listing = forms.CharField(
+        label="Only for the model",
+        required=False,
+        max_length=60,
+        help_text="Its short name, or nothing for every model.",
+    )
+
+    def __init__(self, *args: Any, party: Any, now: datetime, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        spans = ((30, "30 days"), (1, "a day"), (365, "a year"))
+        self.fields["until_ms"].widget.choices = [
+            (unix_ms(now) + days * 86_400_000, words) for days, words in spans
+        ]
+        self.fields["api_key"].choices = [("", "this site's pages")] + [
+            (key.prefix, f"the API key {key.prefix} {key.label}") for key in keys_of(party)
+        ]
+
+    def clean_until_ms(self) -> str:
+        text: str = self.cleaned_data["until_ms"]
+        if not (text.isascii() and text.isdigit()):
+            raise forms.ValidationError("Choose until when.")
+        return text
 
 
 class SendForm(OnceForm):
@@ -211,11 +245,58 @@ def _spendable(lines: list[Any]) -> list[str]:
 def key(request: HttpRequest) -> HttpResponse:
     """The wallet key: what it does, which are bound, and what can be done; a script does it."""
     party = party_of(request)
+    now = clock.now()
+    rows = mandates.with_spent(mandates.in_force(party, now=now)).order_by("until", "id")
     response = show(
-        request, "wallet_key.html", "wallet", party=party, bound=keys.keys_of(party)["keys"]
+        request,
+        "wallet_key.html",
+        "wallet",
+        party=party,
+        bound=keys.keys_of(party)["keys"],
+        mandates=rows[:MANDATES_SHOWN],
+        mandate_form=MandateForm(party=party, now=now, auto_id="mandate_%s"),
     )
     response.headers["Cache-Control"] = "no-store"
     return response
+
+
+@login_required
+@require_POST
+def mandate_give(request: HttpRequest) -> HttpResponse:
+    """A mandate for predictions, as the page's script has had it signed."""
+    party, now, back = party_of(request), clock.now(), reverse("explorer:wallet-key")
+    form = MandateForm(request.POST, party=party, now=now)
+    if not form.is_valid():
+        problem = " ".join(text for errors in form.errors.values() for text in errors)
+        messages.error(request, f"No mandate was given. {problem}")
+        return redirect(back)
+    data = form.cleaned_data
+    return act(
+        request,
+        back,
+        "Predictions can be paid by this mandate now.",
+        lambda: mandates.mandate_give(
+            party=party,
+            listing=data["listing"] or ANY_LISTING,
+            limit_micro=data["limit"],
+            until_ms=int(data["until_ms"]),
+            api_key=data["api_key"],
+            consent=consent_of_form(request),
+            now=now,
+        ),
+    )
+
+
+@login_required
+@require_POST
+def mandate_end(request: HttpRequest, mandate_id: uuid.UUID) -> HttpResponse:
+    party = party_of(request)
+    return act(
+        request,
+        reverse("explorer:wallet-key"),
+        "Nothing more is paid by this mandate.",
+        lambda: mandates.mandate_end(party=party, mandate_id=mandate_id, now=clock.now()),
+    )
 
 
 @login_required

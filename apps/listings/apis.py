@@ -25,7 +25,16 @@ from apps.core.idempotency import idempotent
 from apps.core.pagination import paged
 from apps.core.prefer import WAIT_S_MAX, preferred_wait_s
 from apps.core.serial import MicroField, checked
-from apps.listings import epoch_apis, examples, quoting, running, selectors, services, spending
+from apps.listings import (
+    epoch_apis,
+    examples,
+    mandate_apis,
+    quoting,
+    running,
+    selectors,
+    services,
+    spending,
+)
 from apps.listings.models import Query
 from apps.listings.waiting import ended_within
 from apps.protocol.circuits.family import QUERY_ROWS_MAX
@@ -368,4 +377,5 @@ urlpatterns = [
     path("usage/", UsageView.as_view()),
     path("usage.csv", UsageCsvView.as_view()),
     *epoch_apis.urlpatterns,
+    *mandate_apis.urlpatterns,
 ]

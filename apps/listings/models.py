@@ -37,6 +37,32 @@ class Listing(BaseModel):
         return self.slug
 
 
+class Mandate(BaseModel):
+    """What a party's wallet key lets predictions take without a signature each: `limit_micro` in
+    all, until a time, for one API key or (null) for the signed-in browser."""
+
+    party = models.ForeignKey("accounts.Party", models.PROTECT, related_name="mandates")
+    public_key = models.CharField(max_length=64)
+    listing = models.CharField(max_length=60)
+    limit_micro = models.BigIntegerField()
+    until = models.DateTimeField()
+    api_key = models.ForeignKey(
+        "accounts.ApiKey", models.PROTECT, null=True, related_name="mandates"
+    )
+    ended_at = models.DateTimeField(null=True)
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(limit_micro__gt=0), name="listings_mandate_limit_positive"
+            ),
+        ]
+        indexes = [models.Index(fields=["party", "until"], name="listings_mandates")]
+
+    def __str__(self) -> str:
+        return f"{self.party_id}: {self.limit_micro} until {self.until}"
+
+
 class Query(BaseModel):
     """One paid query: hold → run → settle, or release. It is charged once or not at all.
 
@@ -55,6 +81,7 @@ class Query(BaseModel):
     epoch = models.ForeignKey("subdaos.Epoch", models.PROTECT, null=True, related_name="queries")
     job = models.OneToOneField("compute.Job", models.PROTECT, related_name="query")
     hold = models.OneToOneField("wallets.Transfer", models.PROTECT, related_name="query")
+    mandate = models.ForeignKey(Mandate, models.PROTECT, null=True, related_name="queries")
     api_key = models.ForeignKey(
         "accounts.ApiKey", models.PROTECT, null=True, related_name="queries"
     )

@@ -15,15 +15,17 @@ from apps.compute.services import job_create
 from apps.core.clock import unix_ms
 from apps.core.errors import Conflict, DomainError, NotFound, Unprocessable
 from apps.core.events import emit
+from apps.core.permissions import ensure
 from apps.core.transactions import durable
 from apps.core.wake import wake
-from apps.listings import pricing
+from apps.listings import mandates, pricing
 from apps.listings.epochs import epoch_begin
 from apps.listings.events import ListingOpened
 from apps.listings.models import Listing, Query
 from apps.listings.pricing import CURRENCY, price_of
 from apps.listings.quoting import quoted_micro
 from apps.listings.spending import spend_within
+from apps.listings.unlocks import can_ask
 from apps.protocol import tickets
 from apps.protocol.circuits import CIRCUITS, CLASSES, BadParams
 from apps.training.models import ModelVersion
@@ -112,7 +114,8 @@ def query_create(
     The hold lives as long as the ticket, one day at most; then the buyer is free of it. With a
     quote its price holds; more than `max_price_micro`, or than the `key` may spend, is refused.
     Raises Unprocessable naming the wrong field, InsufficientBalance, Conflict, NotFound, TooMany,
-    SpendLimitReached.
+    SpendLimitReached, MandateNeeded (the buyer's wallet key has not allowed it), Forbidden
+    in the time of early access.
     """
     try:
         ticket = tickets.check_upload(upload, now=unix_ms(now) // 1000)
@@ -122,6 +125,7 @@ def query_create(
         listing = listing_get(slug)
         if listing.status != Listing.Status.OPEN:
             raise Conflict("listing_closed", "This listing is closed.")
+        ensure(can_ask(buyer, listing, now))
         rows = ticket.shape[0]
         price = (
             price_of(listing, rows=rows)
@@ -137,12 +141,16 @@ def query_create(
         _compare(ticket, listing, price)
         _room_for(buyer)
         spend_within(key, price, now=now)
+        mandate = mandates.mandate_for(
+            buyer, listing=listing.slug, key=key, price_micro=price, now=now
+        )
         expires_at = min(
             datetime.fromtimestamp(ticket.expires_at, UTC), now + timedelta(seconds=HOLD_S_MAX)
         )
         query = Query(
             buyer=buyer,
             api_key=key,
+            mandate=mandate,
             listing=listing,
             version=listing.version,
             rows=rows,
@@ -162,6 +170,7 @@ def query_create(
                 amount_micro=price,
                 kind="listings.query",
                 ref=("listings.query", query.id),
+                said={"mandate": str(mandate.id)} if mandate else None,
             ),
             expires_at=expires_at,
             now=now,

@@ -34,13 +34,13 @@ SWAP, ADD, REMOVE = "exchange.swap", "exchange.add", "exchange.remove"
 REWARD = "exchange.reward"
 CONVERT = "subdaos.convert"
 BIND, REVOKE = "keys.bind", "keys.revoke"
-# Transfers out of a wallet that the session or API key authorises even where a key is bound, with
-# their phase and the account that they go to, whose own rules bind them from there on. Every other
-# one needs the signature.
-SESSION_KINDS = {
-    "listings.query": ("pend", "main", "revenue"),
-    "rfms.pledge": ("single", "main", "escrow"),
-}
+PLEDGE = "rfms.pledge"
+MANDATE = "listings.mandate"
+# A prediction is paid by programs, many a second: a mandate that the key signed once stands for its
+# signature, up to a limit and a time. Here its phase, and the accounts that it moves between.
+QUERY, QUERY_MOVE = "listings.query", ("pend", "main", "revenue")
+ANY_LISTING = "*"
+MANDATE_MS_MAX = 366 * 24 * 3600 * 1000
 # Transfers that are part of something larger: its leaf has the signature (a swap), or the vote (a
 # slashing), and the replay compares the transfers with it.
 LEAF_KINDS = (SWAP, ADD, REMOVE, "exchange.earned", "exchange.slash")
@@ -143,12 +143,17 @@ def signers(purpose: str, bound: Collection[str]) -> frozenset[str]:
     return frozenset(bound) if AGENT in bound else frozenset()
 
 
+def mandated(kind: str, phase: str, purpose: str, to_purpose: str) -> bool:
+    """Is this the hold for a prediction, which a mandate covers where a key is bound?"""
+    return (kind, (phase, purpose, to_purpose)) == (QUERY, QUERY_MOVE)
+
+
 def needs_signature(kind: str, phase: str, purpose: str, to_purpose: str) -> bool:
     """Does a transfer between accounts of these purposes need the debited wallet's key, once bound?
 
     What is held, escrowed or issued moves by the rules of whoever holds it, not by its owner's.
     """
-    if kind in LEAF_KINDS or SESSION_KINDS.get(kind) == (phase, purpose, to_purpose):
+    if kind in LEAF_KINDS or mandated(kind, phase, purpose, to_purpose):
         return False
     return purpose in WALLET_PURPOSES
 
@@ -204,6 +209,24 @@ def convert_payload(*, dao: str, points_micro: int, tokens_min_micro: int) -> di
         "dao": dao,
         "points_micro": str(points_micro),
         "tokens_min_micro": str(tokens_min_micro),
+    }
+
+
+def pledge_payload(*, rfm: str, amount_micro: int) -> dict[str, str]:
+    """`rfm`: its id. What goes over the target is not taken."""
+    return {"rfm": rfm, "amount_micro": str(amount_micro)}
+
+
+def mandate_payload(
+    *, listing: str, limit_micro: int, until_ms: int, api_key: str
+) -> dict[str, str]:
+    """Predictions of `listing` (ANY_LISTING: of all) may take `limit_micro` in all, until then, for
+    requests with the API key of this prefix ("": for those of a signed-in browser)."""
+    return {
+        "listing": listing,
+        "limit_micro": str(limit_micro),
+        "until_ms": str(until_ms),
+        "api_key": api_key,
     }
 
 

@@ -19,6 +19,7 @@ from apps.protocol.circuits.multinomial import CLASSES_MAX
 from apps.protocol.circuits.poisson import COUNT_MAX
 from apps.protocol.emission import Schedule
 from apps.protocol.money import BPS
+from apps.protocol.unlocks import Unlocks
 
 Spec = dict[str, Any]
 
@@ -110,6 +111,7 @@ def subdao_params(spec: Mapping[str, Any]) -> Spec:
         "decay_ppm": terms["decay_ppm"],
         "stake_boost_bps": terms["stake_boost_bps"],
         "emission": asdict(Schedule()),
+        "unlocks": asdict(Unlocks()),
     }
 
 

@@ -22,6 +22,7 @@ from apps.participants import selectors as participants
 from apps.participants.services import application_file
 from apps.rfms import selectors, services
 from apps.rfms.models import Rfm, Status
+from apps.wallets.consenting import ConsentSerializer, consent_of
 
 RFM = OpenApiResponse(
     OpenApiTypes.OBJECT,
@@ -44,7 +45,7 @@ class RfmSerializer(serializers.Serializer[Any]):
     spec = serializers.DictField()
 
 
-class PledgeSerializer(serializers.Serializer[Any]):
+class PledgeSerializer(ConsentSerializer):
     amount_micro = MicroField()
 
 
@@ -132,6 +133,7 @@ class PledgesView(APIView):
             slug=slug,
             amount_micro=data["amount_micro"],
             idempotency=effect_id(request),
+            consent=consent_of(request, data),
             now=clock.now(),
         )
         return Response(selectors.describe_pledge(made), status=201)

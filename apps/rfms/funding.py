@@ -24,6 +24,7 @@ from apps.core.transactions import durable
 from apps.core.wake import wake
 from apps.participants import selectors as participants
 from apps.participants.services import call_bind, call_close
+from apps.protocol import consent as signing
 from apps.protocol.founding import SdtShares, accepted_pledge, sdt_allocation
 from apps.protocol.rfm_spec import subdao_params
 from apps.rfms import events, selectors
@@ -31,7 +32,7 @@ from apps.rfms.models import Crowdfund, Pledge, Rfm
 from apps.rfms.permissions import award_waits_for, can_pledge, can_withdraw
 from apps.subdaos.models import Dao
 from apps.subdaos.services import found
-from apps.wallets import ledger, log
+from apps.wallets import keys, ledger, log
 from apps.wallets.ledger import Leg
 from apps.wallets.services import account
 
@@ -58,12 +59,15 @@ def pledge(
     slug: str,
     amount_micro: int,
     idempotency: uuid.UUID | None = None,
+    consent: keys.Consent = keys.SESSION,
     now: datetime,
 ) -> Pledge:
     """Pay USDC into escrow; what goes over the target is not taken.
 
     idempotency: the same one again, from the same party, returns the pledge that exists.
-    Raises Forbidden (can_pledge), InsufficientBalance, Conflict (it was another pledge's).
+    consent: by what the request acts; a bound wallet key must have signed what is asked.
+    Raises Forbidden (can_pledge), InsufficientBalance, Conflict (it was another pledge's), what
+    `keys.grant` raises.
     """
     pledge_id = effect_of(party.id, "rfms.pledge", idempotency)
     with durable():
@@ -75,6 +79,8 @@ def pledge(
                 raise Conflict("pledge_conflict", "This pledge was made with other content.")
             return made
         ensure(can_pledge(party, rfm, now))
+        asked = signing.pledge_payload(rfm=str(rfm.id), amount_micro=amount_micro)
+        said = keys.grant(party, signing.PLEDGE, asked, consent, now=now)
         accepted = accepted_pledge(
             amount_micro, raised_micro=fund.raised_micro, target_micro=fund.target_micro
         )
@@ -85,8 +91,9 @@ def pledge(
                     debit_account=account(party, "USDC"),
                     credit_account=fund.escrow,
                     amount_micro=accepted,
-                    kind="rfms.pledge",
+                    kind=signing.PLEDGE,
                     ref=("rfms.rfm", rfm.id),
+                    said=said | {"asked_micro": str(amount_micro)},
                 )
             ],
             now=now,

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from apps.core.actions import Payload, action
 from apps.core.errors import BadInput
-from apps.protocol import decay, emission
+from apps.protocol import decay, emission, unlocks
 from apps.protocol.ledger import AMOUNT_MAX
 from apps.protocol.money import BPS
 from apps.protocol.revenue import SPLIT
@@ -137,6 +137,44 @@ class SetSplit:
     def execute(self, payload: Payload, *, dao: Dao, proposal_id: UUID, now: datetime) -> None:
         services.param_set(
             dao=dao, key="split", value=payload["split"], proposal_id=proposal_id, now=now
+        )
+
+
+@action("subdaos.set_unlocks", house="sdt")
+class SetUnlocks:
+    """{"unlocks": {"early_access_s": 86400, "stake_bps": 10}}: how long after its first sale a
+    model is for those alone who have staked so much of the supply."""
+
+    def validate(self, payload: Payload, dao: Dao) -> Payload:
+        if set(payload) != {"unlocks"}:
+            raise BadInput("bad_payload", "Give unlocks, an object, and nothing else.")
+        try:
+            found = asdict(unlocks.unlocks_of(payload["unlocks"]))
+        except ValueError as error:
+            raise BadInput("bad_unlocks", f"unlocks: {error}.") from None
+        if found == dao.params["unlocks"]:
+            raise BadInput("no_change", "Stakes unlock just this already.")
+        return {"unlocks": found}
+
+    def describe(self, payload: Payload, dao: Dao) -> list[dict[str, Any]]:
+        before, after = dao.params["unlocks"], payload["unlocks"]
+        rows = [
+            {
+                "label": "Early access to a new model (seconds)",
+                "before": str(before["early_access_s"]),
+                "after": str(after["early_access_s"]),
+            },
+            {
+                "label": "Stake that unlocks it, of the supply",
+                "before": _percent(before["stake_bps"]),
+                "after": _percent(after["stake_bps"]),
+            },
+        ]
+        return [row for row in rows if row["before"] != row["after"]]
+
+    def execute(self, payload: Payload, *, dao: Dao, proposal_id: UUID, now: datetime) -> None:
+        services.param_set(
+            dao=dao, key="unlocks", value=payload["unlocks"], proposal_id=proposal_id, now=now
         )
 
 

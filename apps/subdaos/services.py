@@ -18,6 +18,7 @@ from apps.protocol import decay, wire
 from apps.protocol.emission import schedule_of
 from apps.protocol.founding import SdtAllocation, SdtShares
 from apps.protocol.revenue import policy_of
+from apps.protocol.unlocks import unlocks_of
 from apps.subdaos import emission, selectors
 from apps.subdaos.events import PriceChanged, SubdaoFounded
 from apps.subdaos.models import Dao, Epoch, SbgtCheckpoint, Sponsor
@@ -81,6 +82,7 @@ def found(
             "decay_ppm": int(params["decay_ppm"]),
             "policy": vars(policy_of(params)),
             "emission": asdict(schedule_of(params["emission"])),
+            "unlocks": asdict(unlocks_of(params["unlocks"])),
             "shares": asdict(shares),
             "submitter": submitter.pid,
         },

@@ -81,7 +81,7 @@ def grant(
     """
     require_transaction("keys.grant")
     if consent.signed is None:
-        if _keyed(party):
+        if keyed(party):
             raise SignatureRequired()
         return {"auth": consent.auth}
     return _signed(_locked(party), kind, payload, consent.signed, frozenset({WALLET}), now)
@@ -222,8 +222,9 @@ def _signed(
     return {"auth": "key", "signed": signed}
 
 
-def _keyed(party: Party) -> bool:
-    """Is a wallet key bound? The share lock keeps a binding out until this action is committed."""
+def keyed(party: Party) -> bool:
+    """Inner writer: is a wallet key bound? The share lock keeps a binding out until this action is
+    committed."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT keyed FROM accounts_party WHERE id = %s FOR SHARE", [party.id])
         return bool(cursor.fetchone()[0])

@@ -59,6 +59,13 @@ const PAYLOADS = {
   "exchange.swap": swapping,
   "exchange.add": adding,
   "exchange.remove": removing,
+  "rfms.pledge": (form) => ({ rfm: form.dataset.rfm, amount_micro: micro(form.elements.amount.value) }),
+  "listings.mandate": (form) => ({
+    listing: form.elements.listing.value.trim() || "*",
+    limit_micro: micro(form.elements.limit.value),
+    until_ms: form.elements.until_ms.value,
+    api_key: form.elements.api_key.value,
+  }),
   "subdaos.convert": (form) => ({
     dao: form.dataset.dao,
     points_micro: form.elements.points_micro.value,
@@ -84,6 +91,9 @@ const WORDS = {
   "exchange.add": (x) => `Put at most ${tokens(x.base_max_micro)} ${x.base} and ${tokens(x.quote_max_micro)} USDC into the pool`,
   "exchange.remove": (x) =>
     `Take at least ${tokens(x.base_min_micro)} ${x.base} and ${tokens(x.quote_min_micro)} USDC out of the pool`,
+  "rfms.pledge": (x) => `Pledge ${tokens(x.amount_micro)} USDC to the request ${short(x.rfm)}`,
+  "listings.mandate": (x) =>
+    `Let predictions of ${x.listing === "*" ? "every model" : x.listing} take up to ${tokens(x.limit_micro)} USDC in all until ${new Date(Number(x.until_ms)).toISOString().slice(0, 10)}, asked for by ${x.api_key ? `the API key ${x.api_key}` : "this site's pages"}`,
   "subdaos.convert": (x) =>
     `Give up ${tokens(x.points_micro)} points of the SubDAO ${short(x.dao)} for at least ${tokens(x.tokens_min_micro)} of its tokens`,
   "governance.propose": (x) => `Propose ${x.kind} to the SubDAO ${short(x.dao)}, with the payload ${short(x.payload_hash)}`,

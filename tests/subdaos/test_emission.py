@@ -227,12 +227,18 @@ def test_holders_vote_the_schedule_and_the_split_within_bounds() -> None:
         ("subdaos.set_split", {"split": split(6_000, 2_000, 1_000)}, "sum to"),
         ("subdaos.set_split", {"split": split(-1, 9_001, 1_000)}, "bad_split"),
         ("subdaos.set_split", {"split": {"sbgt_bps": 10_000}}, "bad_payload"),
+        ("subdaos.set_unlocks", {"unlocks": dict(dao.params["unlocks"])}, "no_change"),
+        ("subdaos.set_unlocks", {"unlocks": {"early_access_s": -1, "stake_bps": 1}}, "bad_unl"),
+        ("subdaos.set_unlocks", {}, "bad_payload"),
     ):
         with pytest.raises(DomainError, match=said):
             propose(actor=backer, dao=dao, kind=kind, payload=payload, title="x", now=at(25))
     resolved(dao, backer, "subdaos.set_emission", {"emission": slower}, 25)
     resolved(dao, backer, "subdaos.set_split", {"split": split(5_000, 3_800, 1_200)}, 30)
+    opens = {"early_access_s": 3_600, "stake_bps": 50}
+    resolved(dao, backer, "subdaos.set_unlocks", {"unlocks": opens}, 35)
     dao = selectors.dao_by_slug(dao.slug)
+    assert dao.params["unlocks"] == opens
     reserve = pot(dao, "reserve")
     made = close_epoch(dao, 60)
     assert (made.rate_bps, made.total_micro) == (100, reserve // 100)

@@ -239,7 +239,7 @@ def test_a_server_that_acts_for_a_keyed_party_is_found(ada, bob, key, tampering)
         for said in forged:
             leg = ledger.Leg(mine, theirs, 5, "wallets.send", said=said)
             ledger.post([leg], now=at(2))
-        for kind in ("subdaos.whatever", *consent.SESSION_KINDS):  # to another than these go to
+        for kind in ("subdaos.whatever", consent.QUERY, consent.PLEDGE):  # unsigned
             ledger.post([ledger.Leg(mine, theirs, 5, kind)], now=at(2))
         vote = {"proposal": "p", "voter": ada.pid, "support": "for", "weight": "1"}
         log.append("governance.proposal", _proposal(), now=at(2))

@@ -157,6 +157,11 @@ def _wallet(commands: argparse._SubParsersAction) -> None:
         steps.choices[name].add_argument("--asset", required=True, help="FLAI, USDC, SDT-…")
         steps.choices[name].add_argument("--amount", required=True, help="tokens, like 12.50")
         steps.choices[name].add_argument("--idempotency-key", help="the same one never pays twice")
+    mandate = step("mandate", "let predictions be paid up to a limit, signed once")
+    mandate.add_argument("--limit", required=True, help="USDC in all, like 25")
+    mandate.add_argument("--days", type=int, default=30, help="how long (default: 30)")
+    mandate.add_argument("--listing", default="*", help="one listing (default: all)")
+    mandate.add_argument("--api-key", default="", help="prefix of the key (default: the browser)")
     vote = step("vote", "vote on a proposal")
     vote.add_argument("--proposal", required=True, help="the proposal's id")
     vote.add_argument("--support", required=True, choices=["for", "against", "abstain"])
@@ -180,6 +185,14 @@ def _wallet_step(options: argparse.Namespace) -> int:
         else:
             made = wallet.stake(back=options.step == "unstake", **moved)
         print(f"Done: transfer {made['id']}.")
+    elif options.step == "mandate":
+        made = wallet.mandate(
+            limit_micro=_micro(options.limit),
+            days=options.days,
+            listing=options.listing,
+            api_key=options.api_key,
+        )
+        print(f"Predictions may take {options.limit} USDC until {made['until'][:10]}.")
     elif options.step == "vote":
         wallet.vote(proposal=options.proposal, support=options.support)
         print(f"Your vote “{options.support}” is counted.")

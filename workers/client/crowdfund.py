@@ -67,6 +67,8 @@ class Crowdfunds:
         self.returned_: dict[str, Pledge] = {}
         self.tokens: dict[str, str] = {}
         self.sponsors: dict[str, dict[str, int]] = {}
+        self.supply: dict[str, int] = {}
+        self.authors: dict[str, str] = {}
 
     def submitted(self, body: Body, at: int) -> None:
         self.submitters[body["id"]] = body["submitter"]
@@ -141,6 +143,7 @@ class Crowdfunds:
         fund.dao, self.tokens[asset], self.sponsors[dao] = dao, rfm, fund.by_backer()
         if body["submitter"] != self.submitters.get(rfm, body["submitter"]):
             raise Finding(f"SubDAO {dao} names another submitter than its request")
+        self.supply[dao], self.authors[dao] = int(body["supply_micro"]), body["submitter"]
         shares = SdtShares(**{name: int(value) for name, value in body["shares"].items()})
         parts = sdt_allocation(int(body["supply_micro"]), self.sponsors[dao], shares)
         # One transfer each: who submitted and backed gets two.

@@ -31,6 +31,19 @@ class Keys:
     nonce: int = 0
 
 
+@dataclass
+class Mandate:
+    """What a wallet key lets predictions take; `held`: the sum of its holds that stand."""
+
+    pid: str
+    key: str
+    listing: str
+    limit: int
+    until_ms: int
+    held: int = 0
+    ended: bool = False
+
+
 class Keyring:
     """Feed `bound`, `revoked` and the actions in the log's order. Each raises Unsigned."""
 
@@ -38,6 +51,8 @@ class Keyring:
         self.parties: dict[str, Keys] = {}
         self.owners: dict[str, str] = {}
         self.checked = 0
+        self.mandates: dict[str, Mandate] = {}
+        self.held: dict[str, tuple[str, int, str]] = {}
 
     def keyed(self, pid: str) -> bool:
         party = self.parties.get(pid)
@@ -85,14 +100,21 @@ class Keyring:
         self._signed(party, pid, kind, payload, body, at, {WALLET})
 
     def transfer(self, body: Mapping[str, Any], at: int) -> None:
-        """A debit of a wallet: signed where its owner has a key, unless as in SESSION_KINDS."""
+        """A debit of a wallet: where its owner has a key, it is signed, or a prediction's hold
+        within a mandate."""
         pid, purpose, asset = body["debit"].split("/", 2)
         kind, signed = body["kind"], body.get("signed") is not None
         if not signed and pid not in self.parties:
             return  # has no key at all, as most
         if body["phase"] not in ("single", "pend"):
+            mandate, freed, _ = self.held.pop(body["pending"], ("", 0, ""))
+            if mandate and body["phase"] == "void":
+                self.mandates[mandate].held -= freed
             return  # resolves a hold that was one of the others
         to, amount = body["credit"].split("/", 2), int(body["amount_micro"])
+        if consent.mandated(kind, body["phase"], purpose, to[1]) and self.keyed(pid):
+            self._within(pid, body, amount, at)
+            return
         needed = consent.needs_signature(kind, body["phase"], purpose, to[1])
         if not signed and not (needed and self.keyed(pid)):
             return
@@ -103,6 +125,7 @@ class Keyring:
             ),
             consent.REWARD: lambda: consent.stake_payload(asset=asset, amount_micro=amount),
             consent.UNSTAKE: lambda: consent.stake_payload(asset=asset, amount_micro=amount),
+            consent.PLEDGE: lambda: self._pledge(body, amount),
             consent.GIVE_BACK: lambda: consent.give_back_payload(
                 transfer=str(body["ref"]).partition(":")[2]
             ),
@@ -113,10 +136,59 @@ class Keyring:
             consent.STAKE: ("main", pid, "staked"),
             consent.UNSTAKE: ("staked", pid, "unstaking"),
             consent.REWARD: ("main", to[0], "vault"),
+            consent.PLEDGE: ("main", to[0], "escrow"),
         }
         if (purpose, to[0], to[1]) != moves.get(kind, ("main", to[0], "main")):
             raise Unsigned(f"{kind} of {pid} moves between other accounts than it says")
         self.action(pid, kind, payloads[kind](), body, at)
+
+    def _pledge(self, body: Mapping[str, Any], amount: int) -> dict[str, str]:
+        """What was asked: the target may take less of it, never more."""
+        asked = int(body["asked_micro"])
+        if amount > asked:
+            raise Unsigned(f"transfer {body['id']} pledges more than was signed")
+        return consent.pledge_payload(rfm=str(body["ref"]).partition(":")[2], amount_micro=asked)
+
+    def mandate(self, body: Mapping[str, Any], at: int) -> None:
+        """A mandate always carries the wallet key's signature."""
+        pid, asked = body["pid"], body["payload"]
+        if body.get("signed") is None or body["id"] in self.mandates:
+            raise Unsigned(f"mandate {body['id']} of {pid} is not signed, or came twice")
+        self.action(pid, consent.MANDATE, asked, body, at)
+        until = int(asked["until_ms"])
+        if until > at + consent.MANDATE_MS_MAX + consent.SKEW_MS:
+            raise Unsigned(f"mandate {body['id']} of {pid} lasts longer than one may")
+        self.mandates[body["id"]] = Mandate(
+            pid, body["signed"]["key"], asked["listing"], int(asked["limit_micro"]), until
+        )
+
+    def mandate_ended(self, body: Mapping[str, Any], at: int) -> None:
+        mandate = self.mandates.get(body["id"])
+        if mandate is None or mandate.pid != body["pid"]:
+            raise Unsigned(f"{body['pid']} ended a mandate that it did not give")
+        mandate.ended = True
+
+    def _within(self, pid: str, body: Mapping[str, Any], amount: int, at: int) -> None:
+        id_ = body.get("mandate")
+        mandate, name = self.mandates.get(id_ or ""), f"hold {body['id']} of {pid}"
+        if mandate is None or mandate.pid != pid or mandate.ended:
+            raise Unsigned(f"{name} for a prediction has no mandate of its wallet key")
+        if self.parties[pid].active.get(WALLET) != mandate.key:
+            raise Unsigned(f"{name} rests on a mandate of a key that is not in force any more")
+        if at > mandate.until_ms + consent.SKEW_MS:
+            raise Unsigned(f"{name} came after the end of its mandate")
+        if mandate.held + amount > mandate.limit:
+            raise Unsigned(f"{name} goes beyond the limit of its mandate")
+        mandate.held += amount
+        self.held[body["id"]] = (str(id_), amount, body["credit"].split("/")[0])
+
+    def query_held(self, body: Mapping[str, Any], seller: str) -> None:
+        """A hold under a mandate pays for a prediction of the listing that the mandate names, and
+        to the SubDAO that sells it (`seller`, "" where the log knows none)."""
+        id_, _, payee = self.held.get(body["hold"], ("", 0, ""))
+        allowed = self.mandates[id_].listing if id_ else consent.ANY_LISTING
+        if allowed != consent.ANY_LISTING and (body["listing"], seller) != (allowed, payee):
+            raise Unsigned(f"hold {body['hold']} pays for another listing than its mandate allows")
 
     def vote(self, body: Mapping[str, Any], at: int) -> None:
         payload = consent.vote_payload(proposal=body["proposal"], support=body["support"])

@@ -18,19 +18,22 @@ VOTED = {
     "scoring": ("subdaos.set_scoring", "sbgt"),
     "emission": ("subdaos.set_emission", "sdt"),
     "split": ("subdaos.set_split", "sdt"),
+    "unlocks": ("subdaos.set_unlocks", "sdt"),
 }
 
 
 class Parameters:
-    """`policy` and `schedule` of each SubDAO, as they are in force at this place of the log."""
+    """`policy`, `schedule` and `unlocks` of each SubDAO, as they are in force here in the log."""
 
     def __init__(self) -> None:
         self.policy: dict[str, dict[str, int]] = {}
         self.schedule: dict[str, dict[str, int]] = {}
+        self.unlocks: dict[str, dict[str, int]] = {}
 
     def founded(self, body: Body) -> None:
         self.policy[body["dao"]] = dict(body["policy"])
         self.schedule[body["dao"]] = dict(body["emission"])
+        self.unlocks[body["dao"]] = dict(body["unlocks"])
 
     def changed(self, body: Body, voted: Body) -> None:
         """By exactly the proposal that was voted on. Raises Finding."""
@@ -43,5 +46,7 @@ class Parameters:
             raise Finding(f"proposal {body['proposal']}: {key} changed to what nobody voted on")
         if key == "emission":
             self.schedule[dao] = dict(value)
+        if key == "unlocks":
+            self.unlocks[dao] = dict(value)
         if key == "split":
             self.policy[dao] = self.policy[dao] | dict(value)

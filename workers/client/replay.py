@@ -16,6 +16,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from apps.protocol import consent, decay, ledger, tally
+from apps.protocol.unlocks import Unlocks, early, unlocked
 from workers.client.crowdfund import Crowdfunds
 from workers.client.earnings import Earnings, Finding
 from workers.client.emission import Reserves
@@ -78,6 +79,7 @@ class Replay:
         self.treasury_votes: set[str] = set()
         self.revocations: set[str] = set()
         self.resettings: set[str] = set()
+        self.sales: dict[str, tuple[str, int]] = {}
 
     def leaf(self, index: int, leaf: Mapping[str, Any]) -> None:
         """Apply one decoded leaf {"v", "type", "at", "body"}."""
@@ -277,6 +279,30 @@ class Replay:
 
     # -- rounds and epochs
 
+    def _on_sale(self, body: Mapping[str, Any], at: int) -> None:
+        self.sales.setdefault(body["listing"], (body["dao"], at))
+
+    def _query_held(self, body: Mapping[str, Any], at: int) -> None:
+        self.earnings.query_held(body, at)
+        dao, opened = self.sales.get(body["listing"], ("", 0))
+        self.keyring.query_held(body, dao)
+        if dao in self.parameters.unlocks:
+            self._early(dao, opened, body, at)
+
+    def _early(self, dao: str, opened: int, body: Mapping[str, Any], at: int) -> None:
+        """Early access is for those who have staked enough, and for the request's author."""
+        unlocks = Unlocks(**self.parameters.unlocks[dao])
+        buyer, asset = body["buyer"], self.reserves.sdt[dao]
+        if not early(unlocks, opened_ms=opened, at_ms=at):
+            return
+        staked = self.balances.get(f"{buyer}/staked/{asset}")
+        if not unlocked(
+            unlocks,
+            staked_micro=staked.posted_micro if staked else 0,
+            supply_micro=self.crowdfunds.supply[dao],
+        ) and buyer != self.crowdfunds.authors.get(dao):
+            raise Finding(f"query {body['query']} came before its buyer might ask")
+
     def _application(self, body: Mapping[str, Any], at: int) -> None:
         if self.keys.setdefault(body["key"], body["party"]) != body["party"]:
             raise Finding(f"two parties applied with the key {body['key'][:12]}…")
@@ -417,7 +443,10 @@ _HANDLERS: dict[str, Handler] = {
     "training.roster_reduced": _earned(Earnings.roster_reduced),
     "training.round_done": Replay._round_done,
     "training.version_accepted": _earned(Earnings.accepted),
-    "listings.query_held": _earned(Earnings.query_held),
+    "listings.mandate": _keys(Keyring.mandate),
+    "listings.mandate_ended": _keys(Keyring.mandate_ended),
+    "listings.query_held": Replay._query_held,
+    "listings.opened": Replay._on_sale,
     "listings.query_settled": _earned(Earnings.query_settled),
     "listings.epoch_settled": Replay._epoch,
 }

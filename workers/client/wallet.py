@@ -85,6 +85,20 @@ class Wallet:
         path, kind = ("unstakes", consent.UNSTAKE) if back else ("stakes", consent.STAKE)
         return self._act(f"wallet/{path}/", payload, kind, payload, key)
 
+    def mandate(
+        self, *, limit_micro: int, days: int, listing: str = consent.ANY_LISTING, api_key: str = ""
+    ) -> dict[str, Any]:
+        """Let predictions take so much in all, for requests with the API key of this prefix ("" for
+        the signed-in browser), signed once."""
+        payload = consent.mandate_payload(
+            listing=listing,
+            limit_micro=limit_micro,
+            until_ms=int(self.clock() * 1000) + days * 86_400_000,
+            api_key=api_key,
+        )
+        body = payload | {"until_ms": int(payload["until_ms"])}
+        return self._act("mandates/", body, consent.MANDATE, payload, None)
+
     def vote(self, *, proposal: str, support: str) -> dict[str, Any]:
         payload = consent.vote_payload(proposal=proposal, support=support)
         path = f"proposals/{proposal}/votes/"

@@ -184,7 +184,8 @@ def confirm(context: Mapping[str, Any], preview: Mapping[str, Any]) -> dict[str,
     """What will happen, before it does: facts, one button that says it, and a way back.
 
     preview: action, back (addresses), submit (the button's words), rows (label, value), hidden
-    (name, value) and, where something is not as asked, warning.
+    (name, value) and, where something is not as asked, warning; where a key must sign it, sign
+    (data attributes that static/js/signing.js reads).
     """
     return {"csrf_token": context.get("csrf_token"), **preview}
 
