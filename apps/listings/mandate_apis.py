@@ -44,8 +44,9 @@ class MandatesView(APIView):
 
     @extend_schema(operation_id="mandates_list", responses={200: MANDATES})
     def get(self, request: Request) -> Response:
-        rows = mandates.in_force(acting_party(request), now=now()).order_by("until", "id")
-        return Response({"results": [mandates.mandate_json(row) for row in rows]})
+        rows = mandates.with_spent(mandates.in_force(acting_party(request), now=now()))
+        found = [mandates.mandate_json(row, row.spent) for row in rows.order_by("until", "id")]
+        return Response({"results": found})
 
     @extend_schema(request=MandateSerializer, responses={201: MANDATE})
     def post(self, request: Request) -> Response:

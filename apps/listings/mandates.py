@@ -137,12 +137,13 @@ def spent_micro(mandate: Mandate) -> int:
     return int(rows.aggregate(sum=Sum("price_micro"))["sum"] or 0)
 
 
-def mandate_json(mandate: Mandate) -> dict[str, Any]:
+def mandate_json(mandate: Mandate, spent: int | None = None) -> dict[str, Any]:
+    """spent: where the caller, who describes many, has it; read here otherwise."""
     return {
         "id": str(mandate.id),
         "listing": mandate.listing,
         "limit_micro": str(mandate.limit_micro),
-        "spent_micro": str(spent_micro(mandate)),
+        "spent_micro": str(spent_micro(mandate) if spent is None else spent),
         "until": mandate.until.isoformat(),
         "api_key": mandate.api_key.prefix if mandate.api_key else "",
         "ended_at": mandate.ended_at.isoformat() if mandate.ended_at else None,

@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from django.test import Client
 
 from apps.accounts.services import api_key_create, sign_up
+from apps.core import clock
 from apps.core.clock import unix_ms
 from apps.core.errors import DomainError
 from apps.core.transactions import durable
@@ -244,3 +246,30 @@ def test_a_pledge_of_a_keyed_backer_is_signed_and_replayed(ada: Buyer) -> None:
         forged = copy.deepcopy(honest)
         next(r["body"] for r in forged if r["body"].get("kind") == consent.PLEDGE).update(bent)
         assert unsigned(forged), bent
+
+
+def test_by_api_a_mandate_is_given_listed_with_what_was_spent_and_ended(ada: Buyer) -> None:
+    now = clock.now()
+    asked = {
+        "listing": consent.ANY_LISTING,
+        "limit_micro": LIMIT,
+        "until_ms": unix_ms(now) + 60_000,
+        "api_key": "",
+    }
+    site = Client()
+    site.force_login(ada.user)
+
+    def post(path: str, body: Any = None) -> Any:
+        return site.post(f"/api/v1/mandates/{path}", body or {}, content_type="application/json")
+
+    body = asked | {"limit_micro": str(LIMIT)}
+    assert post("", body).json()["code"] == "signature_required"
+    word = ada.word(consent.MANDATE, consent.mandate_payload(**asked), now)
+    made = post("", body | {"signed": word.signed})
+    assert made.status_code == 201, made.content
+    [told] = site.get("/api/v1/mandates/").json()["results"]
+    assert told == made.json() | {"spent_micro": "0"} and told["limit_micro"] == str(LIMIT)
+    assert post(f"{told['id']}/end/").json()["ended_at"]
+    assert site.get("/api/v1/mandates/").json()["results"] == []
+    assert post(f"{uuid.uuid4()}/end/").status_code == 404
+    assert Client().get("/api/v1/mandates/").status_code in (401, 403)

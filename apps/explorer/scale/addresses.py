@@ -59,6 +59,7 @@ API_OWN = (
     "me/rounds/",
     "keys/",
     "payouts/",
+    "mandates/",
     "quotas/",
     "usage/",
     "webhooks/",
