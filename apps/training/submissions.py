@@ -24,7 +24,8 @@ from apps.core.transactions import durable
 from apps.core.wake import wake
 from apps.protocol import tickets, uploads
 from apps.protocol.circuits import CIRCUITS, CLASSES, BadParams
-from apps.training.models import GIVEN_UP, Member, Phase, Round, SharePart, Submission
+from apps.training import parts
+from apps.training.models import GIVEN_UP, Member, Phase, Round, Submission
 from apps.training.selectors import share_not_found
 from apps.training.services import lock_round, note, phase_to, round_ticket, updates_if_ready
 from apps.training.tickets import COMMON, MIN_CELL, Mismatch, compare
@@ -158,7 +159,7 @@ def share_part(
             )
         if offset_bytes + len(data) > row.size_bytes:
             raise BadInput("bad_part", f"The correction ends at byte {row.size_bytes}.")
-        SharePart.objects.create(submission=row, offset_bytes=offset_bytes, data=data)
+        parts.append(row, data)
         row.offset_bytes += len(data)
         row.due_at = now + UNFINISHED_FOR
         if row.offset_bytes == row.size_bytes:
@@ -265,7 +266,7 @@ def _hand(submission: Submission, *, again: bool = False) -> list[Any]:
     return control.put_share(
         members,
         submission.head,
-        [bytes(data) for data in submission.parts.values_list("data", flat=True)],
+        parts.read(submission),
         ticket_id=submission.ticket_id,
         again=again,
     )

@@ -38,7 +38,7 @@ from workers.mpc.engines.shamir import BitPool, ShamirOutcome, make_bits, run_sh
 from workers.mpc.fixed import decode, encode
 from workers.mpc.mesh import Mesh, Peer
 from workers.mpc.transport import Roles
-from workers.mpc.workloads import Workload, all_workloads, wave
+from workers.mpc.workloads import Workload, aggregation, all_workloads, wave
 
 MEMBERS = 3
 REPEATS = 9
@@ -370,7 +370,7 @@ def run() -> Iterator[dict[str, Any]]:
         for name in DELAYED_WORKLOADS:
             yield from _measured(name, workloads[name], "ring", delay_ms=delay_ms)
     yield from at_once("W1/b1/3-segment", workloads["W1/b1/3-segment"], AT_ONCE)
-    yield from memory("W1/b1/3-segment", workloads["W1/b1/3-segment"], MANY)
+    yield from memory("W5/4/integer", aggregation(4, weights="integer"), MANY)
     for name in SHAMIR_WORKLOADS:
         yield from _measured(name, workloads[name], "shamir")
     yield from shamir_stock.run()
