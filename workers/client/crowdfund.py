@@ -12,6 +12,7 @@ Any other transfer out of an escrow, or of a SubDAO's issuance, is a finding.
 from __future__ import annotations
 
 import uuid
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -42,17 +43,14 @@ class Fund:
     dao: str | None = None
     paid: bool = False
     awarded: bool = False
-    due: list[tuple[str, int]] = field(default_factory=list)
+    raised: int = 0
+    due: Counter[tuple[str, int]] = field(default_factory=Counter)
 
     def by_backer(self) -> dict[str, int]:
         sums: dict[str, int] = {}
         for pledge in self.standing.values():
             sums[pledge.pid] = sums.get(pledge.pid, 0) + pledge.micro
         return sums
-
-    @property
-    def raised(self) -> int:
-        return sum(pledge.micro for pledge in self.standing.values())
 
 
 class Crowdfunds:
@@ -90,9 +88,9 @@ class Crowdfunds:
         _, purpose, asset = debit.split("/", 2)
         if purpose == "issuance" and asset in self.tokens:
             due = self.funds[self.tokens[asset]].due
-            if (credit, amount) not in due:
+            if not due[credit, amount]:
                 raise Finding(f"transfer {body['id']} mints {asset} that no founding asks for")
-            due.remove((credit, amount))
+            due[credit, amount] -= 1
 
     def _pledge(self, body: Body, debit: str, credit: str, amount: int) -> None:
         rfm, id_ = self.escrows.get(credit), body["id"]
@@ -103,6 +101,7 @@ class Crowdfunds:
         if fund.paid or fund.raised + amount > fund.target:
             raise Finding(f"transfer {id_} pledges more than the target, or after the award")
         fund.standing[id_] = self.unsaid[id_] = Pledge(rfm, pid, amount)
+        fund.raised += amount
         self.returnable[str(uuid.uuid5(uuid.UUID(id_), "returned"))] = id_
 
     def _out(self, body: Body, debit: str, credit: str, amount: int) -> None:
@@ -113,6 +112,7 @@ class Crowdfunds:
         given = self.returnable.get(body["id"], "")
         if given in fund.standing:
             pledge = fund.standing.pop(given)
+            fund.raised -= pledge.micro
             if (credit, amount) != (f"{pledge.pid}/main/{CURRENCY}", pledge.micro):
                 raise Finding(f"transfer {body['id']} does not give back the pledge {given}")
             self.returned_[given] = pledge
@@ -153,7 +153,7 @@ class Crowdfunds:
             (f"{dao}/reserve/{asset}", parts.reserve),
             (f"{dao}/treasury/{asset}", parts.treasury),
         ]
-        fund.due = [(credit, micro) for credit, micro in owed if micro]
+        fund.due = Counter((credit, micro) for credit, micro in owed if micro)
 
     def awarded(self, body: Body, at: int) -> None:
         fund = self.funds.get(body["id"])
@@ -162,8 +162,9 @@ class Crowdfunds:
         fund.awarded = True
         if int(body["raised_micro"]) != fund.raised:
             raise Finding(f"request {body['id']} was awarded with another sum than was pledged")
-        if fund.due:
-            raise Finding(f"request {body['id']}: its founding owes tokens to {fund.due[0][0]}")
+        if owed := +fund.due:
+            credit, _ = next(iter(owed))
+            raise Finding(f"request {body['id']}: its founding owes tokens to {credit}")
 
     def end(self) -> list[str]:
         errors = [f"transfer of pledge {id_} has no leaf of its own" for id_ in self.unsaid]
