@@ -183,6 +183,7 @@ CELERY_WORKER_ENABLE_REMOTE_CONTROL = False
 CELERY_BEAT_SCHEDULE = {
     "sweep": {"task": "flai.sweep", "schedule": 2.0, "options": {"expires": 2.0}},
     "cosign_log": {"task": "flai.cosign_log", "schedule": 5.0, "options": {"expires": 5.0}},
+    "count_use": {"task": "flai.count_use", "schedule": 60.0, "options": {"expires": 60.0}},
     "sequence_log": {"task": "flai.sequence_log", "schedule": 1.0, "options": {"expires": 1.0}},
 }
 
@@ -198,7 +199,7 @@ REST_FRAMEWORK = {
     "DEFAULT_THROTTLE_CLASSES": ["apps.accounts.throttling.RateLimit"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
     "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
-    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "DEFAULT_SCHEMA_CLASS": "apps.core.schema.Schema",
     "DEFAULT_PAGINATION_CLASS": "rest_framework.pagination.LimitOffsetPagination",
     "PAGE_SIZE": 50,
     "EXCEPTION_HANDLER": "apps.core.problems.exception_handler",

@@ -16,6 +16,8 @@ from apps.accounts.models import SCOPES, ApiKey, Party, all_scopes
 from apps.accounts.permissions import ANY, acting_party, key_of_request
 from apps.accounts.throttling import SignUpThrottle
 from apps.core.idempotency import effect_id
+from apps.core.pagination import paged
+from apps.core.schema import idempotency_key
 from apps.core.serial import MicroField, checked
 
 
@@ -128,9 +130,13 @@ class KeysView(APIView):
     @extend_schema(responses=ApiKeySerializer(many=True))
     def get(self, request: Request) -> Response:
         keys = selectors.keys_of(acting_party(request))
-        return Response({"results": ApiKeySerializer(keys, many=True).data, "next": None})
+        return paged(request, keys, lambda key: ApiKeySerializer(key).data)
 
-    @extend_schema(request=ApiKeySerializer, responses={201: NewApiKeySerializer})
+    @extend_schema(
+        request=ApiKeySerializer,
+        responses={201: NewApiKeySerializer},
+        parameters=[idempotency_key(required=False)],
+    )
     def post(self, request: Request) -> Response:
         data = checked(ApiKeySerializer, request)
         row, key = services.api_key_create(

@@ -104,6 +104,7 @@ def idempotent(
             )
             return response
 
+    once.idempotency_required = required  # type: ignore[attr-defined] # the description says so
     return once
 
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from django.db import DataError
 from django.db.models import QuerySet
 from rest_framework.pagination import CursorPagination as DrfCursorPagination
 from rest_framework.request import Request
 from rest_framework.response import Response
+
+from apps.core.errors import BadInput, NotFound
 
 
 class CursorPagination(DrfCursorPagination):
@@ -19,6 +22,32 @@ class CursorPagination(DrfCursorPagination):
     max_page_size = 200
     ordering = ("-created_at", "-id")
 
+    def get_page_size(self, request: Request) -> int:
+        """Raises BadInput for a limit that is no number from 1 to 200."""
+        text = request.query_params.get(self.page_size_query_param)
+        if text is None:
+            return self.page_size
+        if not (text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= self.max_page_size):
+            raise BadInput("bad_limit", f"limit is a number from 1 to {self.max_page_size}.")
+        return int(text)
+
+    def get_schema_operation_parameters(self, view: Any) -> list[dict[str, Any]]:
+        size = {"type": "integer", "minimum": 1, "maximum": self.max_page_size}
+        return [
+            {
+                "name": "cursor",
+                "in": "query",
+                "schema": {"type": "string"},
+                "description": "from `next`; leave it out for the first page",
+            },
+            {
+                "name": self.page_size_query_param,
+                "in": "query",
+                "schema": size | {"default": self.page_size},
+                "description": "rows a page",
+            },
+        ]
+
     def get_paginated_response(self, data: Any) -> Response:
         return Response({"results": data, "next": self.get_next_link()})
 
@@ -28,7 +57,7 @@ class CursorPagination(DrfCursorPagination):
             "required": ["results", "next"],
             "properties": {
                 "results": schema,
-                "next": {"type": ["string", "null"], "format": "uri"},
+                "next": {"type": ["string", "null"], "format": "uri", "example": None},
             },
         }
 
@@ -47,7 +76,12 @@ def paged(
     """
     paginator = CursorPagination()
     paginator.ordering = tuple(ordering)
-    page = paginator.paginate_queryset(rows, request) or []
+    try:
+        page = paginator.paginate_queryset(rows, request) or []
+    except (ValueError, DataError):  # a cursor that holds no place in these rows
+        raise NotFound(
+            "bad_cursor", "This cursor leads nowhere: start from the first page."
+        ) from None
     if complete is not None:
         complete(page)
     return paginator.get_paginated_response([to_json(row) for row in page])

@@ -36,17 +36,18 @@ def words(text: str) -> list[str]:
     return [word[:WORD_LENGTH_MAX] for word in _WORD.findall(text)[:WORDS_MAX]]
 
 
-def matching(rows: QuerySet[Any], text: str) -> QuerySet[Any]:
+def matching(rows: QuerySet[Any], text: str, *, of: type[Model] | None = None) -> QuerySet[Any]:
     """The rows in whose `search` every word of `text` occurs, best first; none for no words.
 
     A match in the name weighs more than one in the description (setweight in the migration). Of
-    more than RANKED_MAX matches, the newest are ranked, and the others not found.
+    more than RANKED_MAX matches, the newest are ranked, and the others not found. With `of` the
+    column is that of a table that the rows are joined with already, once.
     """
     asked = words(text)
     if not asked:
         return rows.none()
     query = reduce(and_, map(_either, asked))
-    column = _column(rows.model)
+    column = _column(of or rows.model)
     newest = rows.filter(SearchVectorExact(column, query)).order_by("-created_at", "-pk")
     ranked = rows.filter(pk__in=newest.values("pk")[:RANKED_MAX])
     return ranked.order_by(SearchRank(column, query).desc(), "-pk")

@@ -1,4 +1,5 @@
-"""Serializer fields: micro amounts are decimal strings in JSON, exact in every language."""
+"""What requests carry, checked as the API's description says it; micro amounts are decimal strings
+in JSON, exact in every language."""
 
 from __future__ import annotations
 
@@ -18,7 +19,14 @@ def micro(amount: int | None) -> str | None:
     return None if amount is None else str(amount)
 
 
-@extend_schema_field({"type": "string", "pattern": "^[0-9]{1,19}$", "examples": ["500000"]})
+@extend_schema_field(
+    {
+        "type": ["string", "integer"],
+        "pattern": "^[0-9]{1,19}$",
+        "minimum": 0,
+        "examples": ["500000"],
+    }
+)
 class MicroField(serializers.Field):
     """Micro-units, 1 … 2^63 − 1 (0 with `allow_zero`): a string of digits, or an int."""
 
@@ -46,8 +54,67 @@ class MicroField(serializers.Field):
         return str(value)
 
 
+@extend_schema_field({"type": "string", "pattern": "^-?[0-9]{1,19}$", "examples": ["-500000"]})
+class SignedMicroField(serializers.Field):
+    """Micro-units that came (+) or went (−), in answers only."""
+
+    def to_representation(self, value: int) -> str:
+        return str(value)
+
+
 def checked(serializer: type[serializers.BaseSerializer[Any]], request: Request) -> dict[str, Any]:
     """The request's body, checked by the serializer. Raises ValidationError (400)."""
     bound = serializer(data=request.data)
+    if wrong := mistyped(bound, request.data):
+        raise serializers.ValidationError(wrong)
     bound.is_valid(raise_exception=True)
     return dict(bound.validated_data)
+
+
+def asked(serializer: type[serializers.BaseSerializer[Any]], request: Request) -> dict[str, Any]:
+    """The parameters in the request's address, likewise; others are left alone."""
+    bound = serializer(data=request.query_params.dict())
+    bound.is_valid(raise_exception=True)
+    return dict(bound.validated_data)
+
+
+# Django REST framework turns 5 into "5" and "yes" into true. What is described as one type of JSON
+# is not taken as another: a program's mistake shall be told, not guessed at.
+_TYPES: list[tuple[tuple[type[serializers.Field[Any, Any, Any, Any]], ...], type, str]] = [
+    ((serializers.BooleanField,), bool, "true or false"),
+    ((serializers.IntegerField,), int, "a whole number"),
+    (
+        (
+            serializers.CharField,
+            serializers.ChoiceField,
+            serializers.UUIDField,
+            serializers.DateTimeField,
+        ),
+        str,
+        "a string",
+    ),
+]
+
+
+def mistyped(field: Any, value: Any) -> Any:
+    """{"name": ["Give a string."], …} for what is of another JSON type than its field; else {}.
+
+    Shapes (objects, lists, what is missing or null) are the serializer's to judge.
+    """
+    if isinstance(field, serializers.Serializer) and isinstance(value, dict):
+        found = {
+            name: mistyped(child, value[name])
+            for name, child in field.fields.items()
+            if name in value and not child.read_only
+        }
+        return {name: wrong for name, wrong in found.items() if wrong}
+    if isinstance(field, (serializers.ListField, serializers.ListSerializer)):
+        items = [mistyped(field.child, item) for item in value] if isinstance(value, list) else []
+        return next(filter(None, items), {})
+    if value is None:
+        return {}
+    for kinds, wanted, words in _TYPES:
+        if isinstance(field, kinds):
+            right = isinstance(value, wanted) and (wanted is bool or not isinstance(value, bool))
+            return {} if right else [f"Give {words}."]
+    return {}

@@ -14,9 +14,10 @@ from rest_framework.views import APIView
 
 from apps.accounts.permissions import acting_party
 from apps.core.clock import now
+from apps.core.errors import BadInput
 from apps.core.idempotency import effect_id, idempotent
 from apps.core.pagination import paged
-from apps.core.serial import MicroField, checked
+from apps.core.serial import MicroField, SignedMicroField, asked, checked
 from apps.exchange import pools, selectors, vaults
 from apps.exchange.models import Pool, PoolEvent, Vault
 from apps.exchange.selectors import add_last_day
@@ -86,9 +87,9 @@ class PoolSerializer(serializers.ModelSerializer[Pool]):
 
 class PoolEventSerializer(serializers.ModelSerializer[PoolEvent]):
     party = PartyRefSerializer()
-    base_micro = MicroField()
-    quote_micro = MicroField()
-    shares_micro = MicroField()
+    base_micro = SignedMicroField(read_only=True)
+    quote_micro = SignedMicroField(read_only=True)
+    shares_micro = SignedMicroField(read_only=True)
     price_micro = MicroField()
     at = serializers.DateTimeField()
 
@@ -97,7 +98,7 @@ class PoolEventSerializer(serializers.ModelSerializer[PoolEvent]):
         fields = list(EVENT)
 
 
-class QuoteSerializer(serializers.Serializer[Any]):
+class SwapQuoteSerializer(serializers.Serializer[Any]):
     side = serializers.ChoiceField(choices=[BASE, QUOTE])
     amount_in_micro = MicroField()
     amount_out_micro = MicroField()
@@ -254,14 +255,13 @@ class QuoteView(APIView):
 
     @extend_schema(
         parameters=[QuoteAskSerializer],
-        responses=QuoteSerializer,
+        responses=SwapQuoteSerializer,
         examples=[example("10 USDC into FLAI", QUOTED)],
     )
     def get(self, request: Request, base: str) -> Response:
-        asked = QuoteAskSerializer(data=request.query_params.dict())
-        asked.is_valid(raise_exception=True)
-        found = selectors.quote(selectors.pool_by_base(base), **asked.validated_data)
-        return Response(QuoteSerializer(found).data)
+        wanted = asked(QuoteAskSerializer, request)
+        found = selectors.quote(selectors.pool_by_base(base), **wanted)
+        return Response(SwapQuoteSerializer(found).data)
 
 
 class SwapsView(APIView):
@@ -316,11 +316,11 @@ class PoolHistoryView(APIView):
 
     @extend_schema(parameters=[HistoryAskSerializer], responses=HistorySerializer)
     def get(self, request: Request, base: str) -> Response:
-        asked = HistoryAskSerializer(data=request.query_params.dict())
-        asked.is_valid(raise_exception=True)
-        data, pool = asked.validated_data, selectors.pool_by_base(base)
+        data, pool = asked(HistoryAskSerializer, request), selectors.pool_by_base(base)
         end = min(data["end"] or now(), now())
         start = data["start"] or end - 7 * DAY
+        if start >= end:
+            raise BadInput("bad_period", "start must lie before end, and before now.")
         mean = selectors.price_mean_micro(pool, start, end)
         rows = selectors.history(pool, start=start, end=end, buckets=data["buckets"])
         answer = {"mean_micro": mean, "buckets": rows}

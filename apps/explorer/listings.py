@@ -16,7 +16,7 @@ from apps.compute.selectors import receipts_json
 from apps.core import clock
 from apps.core.errors import NotFound
 from apps.exchange.selectors import price_mean_micro
-from apps.explorer.page import paged, party_of, show
+from apps.explorer.page import party_of, show
 from apps.explorer.pictures import price_flow
 from apps.listings import pricing, services
 from apps.listings.models import Listing, Query
@@ -64,6 +64,7 @@ def card(listing: Listing) -> dict[str, Any]:
         "slug": listing.slug,
         "title": listing.dao.name,
         "purpose": listing.dao.params.get("objective", ""),
+        "domain": listing.dao.domain,
         "status": listing.status,
         "version_number": listing.version.number,
         "evidence": listing.version.evidence or {},
@@ -73,13 +74,6 @@ def card(listing: Listing) -> dict[str, Any]:
 
 def listing_rows() -> Any:
     return Listing.objects.select_related("dao", "version").order_by("status", "-opened_at", "-id")
-
-
-def models(request: HttpRequest) -> HttpResponse:
-    page = paged(
-        request, Listing.objects.select_related("dao", "version").order_by("-opened_at", "-id"), 24
-    )
-    return show(request, "models.html", "models", page=page, listings=cards(page))
 
 
 def model(request: HttpRequest, slug: str) -> HttpResponse:
@@ -113,6 +107,7 @@ def model(request: HttpRequest, slug: str) -> HttpResponse:
         version=listing.version,
         early_until=early_until(listing, clock.now()),
         price_micro=price_micro,
+        rows_per_query=settings.ROWS_PER_QUERY,
         to_spend_micro=to_spend_micro,
         short_micro=max(price_micro - to_spend_micro, 0),
         inputs=inputs(features, normalisation.get("mean") or []),

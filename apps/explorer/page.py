@@ -52,12 +52,18 @@ class Page:
         return len(self.rows)
 
 
-def paged(request: HttpRequest, rows: QuerySet[Any], size: int = PAGE_SIZE) -> Page:
+def paged(
+    request: HttpRequest,
+    rows: QuerySet[Any],
+    size: int = PAGE_SIZE,
+    words: tuple[str, str] | None = None,
+) -> Page:
     """The page of `rows` that `?after=` or `?before=` asks for; nonsense means the first one.
 
     They name the row that the page is next to by what it is sorted by, so that the tenth page costs
     what the first does, and new rows don't shift what one reads. Where the order is computed
-    (by rank) or goes up and down at once, `?page=` counts, up to NUMBER_MAX.
+    (by rank) or goes up and down at once, `?page=` counts, up to NUMBER_MAX. `words` name the ways
+    back and on, where rows don't stand by their time.
     """
     names = [str(name) for name in rows.query.order_by if isinstance(name, str)]
     columns = [name.removeprefix("-") for name in names]
@@ -65,7 +71,7 @@ def paged(request: HttpRequest, rows: QuerySet[Any], size: int = PAGE_SIZE) -> P
     if len(names) < len(rows.query.order_by) or len(falling) != 1:
         return _numbered(request, rows, size)
     down = falling == {True}
-    words = ("Newer", "Older") if down else ("Earlier", "Later")
+    words = words or (("Newer", "Older") if down else ("Earlier", "Later"))
     for name, back in (("after", False), ("before", True)):
         at = _place(rows, columns, request.GET.get(name, ""))
         if at is None:
@@ -99,7 +105,7 @@ def _place(rows: QuerySet[Any], columns: list[str], text: str) -> list[Any] | No
     parts = text.split("~")
     if not text or len(parts) != len(columns):
         return None
-    fields = [_field(rows.model, name) for name in columns]
+    fields = [_field(rows, name) for name in columns]
     try:
         values = [f.to_python(part) for f, part in zip(fields, parts, strict=True)]
     except (ValidationError, ValueError, OverflowError):
@@ -108,8 +114,12 @@ def _place(rows: QuerySet[Any], columns: list[str], text: str) -> list[Any] | No
     return None if dated else values
 
 
-def _field(model: Any, column: str) -> Any:
-    """The field that a column names, also one of a related row ("dao__founded_at")."""
+def _field(rows: QuerySet[Any], column: str) -> Any:
+    """The field that a column names, also one of a related row ("dao__founded_at") or an
+    annotation."""
+    if column in rows.query.annotations:
+        return rows.query.annotations[column].output_field
+    model: Any = rows.model
     *through, last = column.split(LOOKUP_SEP)
     for name in through:
         model = model._meta.get_field(name).related_model

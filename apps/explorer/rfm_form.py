@@ -21,7 +21,13 @@ from apps.explorer.fields import (
 )
 from apps.explorer.formatting import SCORING_NAMES, duration, short
 from apps.protocol.circuits import CLASSES
-from apps.protocol.rfm_spec import MODEL_CLASSES, STANDARDS, SpecError, check_spec
+from apps.protocol.rfm_spec import (
+    DOMAINS,
+    MODEL_CLASSES,
+    STANDARDS,
+    SpecError,
+    check_spec,
+)
 
 STANDARD_NAMES = {
     "tabular-csv": "Tabular CSV",
@@ -30,12 +36,20 @@ STANDARD_NAMES = {
     "ga4gh": "GA4GH",
     "time-series": "Time series",
 }
+DOMAIN_NAMES = {name: name.replace("-", " ").capitalize() for name in DOMAINS}
+LICENCE_NAMES = {
+    "any-use": "Any use",
+    "own-use": "Within one's own organisation",
+    "research": "Research and teaching",
+}
 FEATURES_EXAMPLE = "mean radius, mm, 5, 30\nmean texture, , 5, 45\nmean smoothness, , 0, 0.2"
 
 # Where the path of a SpecError is entered; the longest match wins.
 PLACES = {
     "objective": "objective",
     "kind": "objective",
+    "domain": "domain",
+    "licence": "licence",
     "model_class": "model_class",
     "interpretable": "interpretable",
     "standard": "standard",
@@ -79,6 +93,12 @@ class RfmForm(forms.Form):
         max_length=2000,
         widget=forms.Textarea(attrs={"rows": 3}),
         help_text="Who will use the answer, for which decision. Voters read this first.",
+    )
+    domain = forms.ChoiceField(
+        label="Domain",
+        choices=list(DOMAIN_NAMES.items()),
+        required=False,
+        help_text="Where buyers will look for it.",
     )
     model_class = forms.ChoiceField(
         label="Model class",
@@ -151,6 +171,12 @@ class RfmForm(forms.Form):
     auc_per_stratum = forms.BooleanField(label="In each stratum too", required=False)
     accuracy_min = MetricField(label="Least accuracy", required=False)
     price = AmountField(label="Price of one prediction", initial="0.50")
+    licence = forms.ChoiceField(
+        label="Licence",
+        choices=list(LICENCE_NAMES.items()),
+        required=False,
+        help_text="What buyers may do with the answers.",
+    )
     target = AmountField(label="Funding target", initial="1000")
     deadline = DurationField(
         label="Open for",
@@ -211,8 +237,10 @@ class RfmForm(forms.Form):
             "min_rows",
         ]
         scoring = {"scoring": data["scoring"]} if data["scoring"] else {}
+        chosen = {name: data[name] for name in ("domain", "licence") if data[name]}
         return {
             "objective": data["objective"],
+            **chosen,
             "model_class": data["model_class"],
             "interpretable": data["interpretable"],
             "standard": data["standard"],
@@ -272,6 +300,7 @@ def initial_from(title: str, spec: dict[str, Any]) -> dict[str, Any]:
     }
     return {
         "title": title,
+        **{name: spec[name] for name in ("domain", "licence") if name in spec},
         **{name: spec[name] for name in ("objective", "model_class", "interpretable", "standard")},
         "features": "\n".join(
             ", ".join(str(row.get(name) or "") for name in ("name", "unit", "min", "max"))

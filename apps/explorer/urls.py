@@ -5,6 +5,7 @@ from __future__ import annotations
 from django.urls import path
 
 from apps.explorer import (
+    catalogue,
     dashboard,
     design,
     downloads,
@@ -18,10 +19,12 @@ from apps.explorer import (
     nodes,
     people,
     proposing,
+    reference,
     rfms,
     rounds,
     search,
     subdaos,
+    usage,
     wallet,
     webhooks,
 )
@@ -45,7 +48,8 @@ urlpatterns = [
         name="webhook-redeliver",
     ),
     path("account/keys/<uuid:key_id>/revoke/", people.key_revoke, name="key-revoke"),
-    path("models/", listings.models, name="models"),
+    path("models/", catalogue.models, name="models"),
+    path("models/compare/", catalogue.compare, name="compare"),
     path("models/<slug:slug>/", listings.model, name="model"),
     path("queries/<uuid:query_id>/", listings.query, name="query"),
     path("rfms/", rfms.rfms, name="rfms"),
@@ -69,6 +73,7 @@ urlpatterns = [
     path("wallet/mandates/", wallet.mandate_give, name="mandates"),
     path("wallet/mandates/<uuid:mandate_id>/end/", wallet.mandate_end, name="mandate-end"),
     path("wallet/send/", wallet.send, name="send"),
+    path("wallet/usage/", usage.page, name="usage"),
     path("wallet/stake/", wallet.stake, name="stake"),
     path("wallet/unstake/", wallet.unstake, name="unstake"),
     path("wallet/faucet/", wallet.faucet, name="faucet"),
@@ -89,6 +94,8 @@ urlpatterns = [
     path("nodes/", nodes.nodes, name="nodes"),
     path("nodes/health/", nodes.health, name="nodes-health"),
     path("jobs/<str:job_id>/", nodes.job, name="job"),
+    path("api/docs/", reference.reference, name="reference"),
+    path("api/docs/<slug:group>/", reference.reference, name="reference-group"),
     path("design/", design.design, name="design"),
     path("downloads/", downloads.downloads, name="downloads"),
     path("downloads/<str:filename>", downloads.download, name="download"),

@@ -10,7 +10,7 @@ from django.conf import settings
 from django.http import HttpResponse
 from django.urls import path
 from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
+from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework import serializers
 from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
@@ -24,8 +24,11 @@ from apps.core.clock import now
 from apps.core.idempotency import idempotent
 from apps.core.pagination import paged
 from apps.core.prefer import WAIT_S_MAX, preferred_wait_s
-from apps.core.serial import MicroField, checked
+from apps.core.problems import CONTENT_TYPE
+from apps.core.schema import idempotency_key, problem_response
+from apps.core.serial import MicroField, asked, checked
 from apps.listings import (
+    catalogue_apis,
     epoch_apis,
     examples,
     mandate_apis,
@@ -44,11 +47,9 @@ PREFER = OpenApiParameter(
     "Prefer",
     str,
     "header",
-    pattern=r"^wait=[0-9]{1,3}$",
     description=f"`wait=N`: answer when it has ended, after N seconds at the latest (at most "
-    f"{WAIT_S_MAX}).",
+    f"{WAIT_S_MAX}). Other preferences are ignored (RFC 7240).",
 )
-KEY = OpenApiParameter("Idempotency-Key", str, "header", required=True)
 
 
 class UploadSerializer(serializers.Serializer[Any]):
@@ -171,17 +172,6 @@ class ListingFilterSerializer(serializers.Serializer[Any]):
     state = serializers.ChoiceField(choices=Query.State.choices, required=False)
 
 
-class ListingsView(APIView):
-    """Every model on sale, newest first."""
-
-    @extend_schema(
-        operation_id="listings_list", responses={200: OpenApiTypes.OBJECT}, tags=["listings"]
-    )
-    def get(self, request: Request) -> Response:
-        nodes = selectors.nodes_known()
-        return paged(request, selectors.listings(), lambda row: selectors.listing_json(row, nodes))
-
-
 class ListingView(APIView):
     """One listing with all that an inference's ticket must carry."""
 
@@ -218,14 +208,14 @@ class ListingInferencesView(APIView):
         responses={
             200: InferenceSerializer,
             202: InferenceSerializer,
-            402: OpenApiResponse(
-                OpenApiTypes.OBJECT, "The balance is short", examples=[examples.SHORT]
+            (402, CONTENT_TYPE): problem_response(
+                "The balance is short", examples=[examples.SHORT]
             ),
-            503: OpenApiResponse(
-                OpenApiTypes.OBJECT, "Nodes are short; Retry-After", examples=[examples.NODES]
+            (503, CONTENT_TYPE): problem_response(
+                "Nodes are short; Retry-After", examples=[examples.NODES]
             ),
         },
-        parameters=[KEY, PREFER],
+        parameters=[idempotency_key(), PREFER],
         examples=[examples.REQUEST, examples.SETTLED],
         tags=["inferences"],
     )
@@ -268,9 +258,8 @@ class InferencesView(APIView):
         tags=["inferences"],
     )
     def get(self, request: Request) -> Response:
-        wanted = ListingFilterSerializer(data=request.query_params.dict())
-        wanted.is_valid(raise_exception=True)
-        rows = selectors.queries_of(acting_party(request), **wanted.validated_data)
+        wanted = asked(ListingFilterSerializer, request)
+        rows = selectors.queries_of(acting_party(request), **wanted)
         return paged(request, rows, lambda row: selectors.query_json(row, receipts=False))
 
 
@@ -350,11 +339,10 @@ class UsageCsvView(APIView):
 
 
 def _usage(request: Request) -> tuple[datetime, datetime, list[dict[str, Any]]]:
-    wanted = UsageQuerySerializer(data=request.query_params.dict())
-    wanted.is_valid(raise_exception=True)
+    wanted = asked(UsageQuerySerializer, request)
     at = now()
-    since = wanted.validated_data.get("since", spending.month_of(at)[0])
-    until = wanted.validated_data.get("until", at)
+    since = wanted.get("since", spending.month_of(at)[0])
+    until = wanted.get("until", at)
     return since, until, spending.usage(acting_party(request), since=since, until=until)
 
 
@@ -366,7 +354,9 @@ def _inference(query: Query, waited_s: int) -> Response:
 
 
 urlpatterns = [
-    path("listings/", ListingsView.as_view()),
+    path("listings/", catalogue_apis.ListingsView.as_view()),
+    path("feed/", catalogue_apis.FeedView.as_view()),
+    path("listing-facets/", catalogue_apis.FacetsView.as_view()),
     path("listings/<slug:slug>/", ListingView.as_view()),
     path("listings/<slug:slug>/quote/", QuoteView.as_view()),
     path("listings/<slug:slug>/inferences/", ListingInferencesView.as_view()),

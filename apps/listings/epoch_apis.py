@@ -7,12 +7,7 @@ from uuid import UUID
 
 from django.urls import path
 from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import (
-    OpenApiParameter,
-    OpenApiResponse,
-    extend_schema,
-    inline_serializer,
-)
+from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
 from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -21,12 +16,11 @@ from rest_framework.views import APIView
 from apps.accounts.models import Party
 from apps.accounts.permissions import ANY, acting_party
 from apps.core.clock import now
-from apps.core.errors import BadInput
 from apps.core.pagination import paged
+from apps.core.serial import checked
 from apps.listings import claims
 
 CLAIMABLE_MAX = 100
-AUTO = serializers.BooleanField(allow_null=True)
 EPOCH = OpenApiResponse(
     OpenApiTypes.OBJECT,
     description="{id, subdao, number, starts_at, ends_at, closed_at, revenue_micro, settlement: "
@@ -46,6 +40,12 @@ PAYOUTS = OpenApiResponse(
     description="{auto: bool | null, claimable: [{epoch, subdao, number, pid, role, asset, "
     "amount_micro, …}]}",
 )
+
+
+class PayoutChoiceSerializer(serializers.Serializer[Any]):
+    auto = serializers.BooleanField(
+        allow_null=True, help_text="null: the epoch's own rule, by its size"
+    )
 
 
 class EpochView(APIView):
@@ -114,14 +114,10 @@ class PayoutsView(APIView):
     def get(self, request: Request) -> Response:
         return Response(self._answer(acting_party(request)))
 
-    @extend_schema(
-        request=inline_serializer("PayoutChoice", {"auto": AUTO}), responses={200: PAYOUTS}
-    )
+    @extend_schema(request=PayoutChoiceSerializer, responses={200: PAYOUTS})
     def put(self, request: Request) -> Response:
-        party, auto = acting_party(request), request.data.get("auto")
-        if auto is not None and not isinstance(auto, bool):
-            raise BadInput("bad_choice", "auto is true, false, or null for the epoch's own rule.")
-        claims.payouts_choose(party=party, auto=auto)
+        data, party = checked(PayoutChoiceSerializer, request), acting_party(request)
+        claims.payouts_choose(party=party, auto=data["auto"])
         return Response(self._answer(party))
 
     def _answer(self, party: Party) -> dict[str, Any]:

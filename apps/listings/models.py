@@ -20,6 +20,8 @@ class Listing(BaseModel):
     version = models.ForeignKey("training.ModelVersion", models.PROTECT, related_name="listings")
     status = models.CharField(max_length=6, choices=Status, default=Status.OPEN)
     opened_at = models.DateTimeField()
+    # Answers of the last days, as counted last: apps.listings.catalogue.count_use.
+    answers_recent = models.PositiveIntegerField(default=0)
 
     class Meta:
         constraints = [
@@ -31,6 +33,7 @@ class Listing(BaseModel):
             models.Index(fields=["-opened_at", "-id"], name="listings_newest"),
             models.Index(fields=["status", "-opened_at", "-id"], name="listings_newest_open"),
             models.Index(fields=["-created_at", "-id"], name="listings_made"),
+            models.Index(fields=["-answers_recent", "-id"], name="listings_most_used"),
         ]
 
     def __str__(self) -> str:
@@ -125,6 +128,7 @@ class Query(BaseModel):
             models.Index(fields=["epoch", "version"], name="listings_query_epoch"),
             models.Index(fields=["buyer", "-created_at", "-id"], name="listings_query_newest"),
             models.Index(fields=["listing", "state"], name="listings_query_count"),
+            models.Index(fields=["listing", "-ended_at"], name="listings_query_ended"),
         ]
 
     def __str__(self) -> str:

@@ -25,6 +25,24 @@ Spec = dict[str, Any]
 
 STANDARDS = ("tabular-csv", "hl7-fhir-r4", "omop-cdm-v5", "ga4gh", "time-series")
 KINDS = ("federated_learning",)
+DOMAINS = (
+    "health",
+    "finance",
+    "industry",
+    "energy",
+    "environment",
+    "mobility",
+    "public-sector",
+    "other",
+)
+DOMAIN = "other"
+# What a buyer may do with the answers: {name: in words}.
+LICENCES = {
+    "any-use": "Answers may be used for any purpose and passed on.",
+    "own-use": "Answers may be used within the buyer's own organisation, for any purpose.",
+    "research": "Answers may be used for research and teaching, in no decision about a person.",
+}
+LICENCE = "any-use"
 MODEL_CLASSES = tuple(CLASSES)
 # A gate is a least value: where less is better there is none.
 GATELESS = ("log_loss",)
@@ -51,8 +69,8 @@ def check_spec(spec: object) -> Spec:
     raw = _table(
         spec,
         "",
-        "objective kind model_class interpretable standard features label strata gates governance "
-        "price_micro funding terms",
+        "objective kind domain model_class interpretable standard features label strata gates "
+        "governance price_micro funding licence terms",
     )
     features = _features(raw.get("features"))
     model_class = _choice(raw.get("model_class", "logistic"), "model_class", MODEL_CLASSES)
@@ -62,6 +80,7 @@ def check_spec(spec: object) -> Spec:
     return {
         "objective": _text(raw.get("objective"), "objective", most=2_000),
         "kind": _choice(raw.get("kind", KINDS[0]), "kind", KINDS),
+        "domain": _choice(raw.get("domain", DOMAIN), "domain", DOMAINS),
         "model_class": model_class,
         "interpretable": _flag(raw.get("interpretable", True), "interpretable"),
         "standard": _choice(raw.get("standard", "tabular-csv"), "standard", STANDARDS),
@@ -72,6 +91,7 @@ def check_spec(spec: object) -> Spec:
         "governance": _governance(raw.get("governance", {}), model),
         "price_micro": str(_amount(raw.get("price_micro"), "price_micro")),
         "funding": _funding(raw.get("funding")),
+        "licence": _choice(raw.get("licence", LICENCE), "licence", tuple(LICENCES)),
         "terms": _terms(raw.get("terms", {})),
     }
 
@@ -82,10 +102,15 @@ def schema_of(spec: Mapping[str, Any]) -> Spec:
 
 
 def subdao_params(spec: Mapping[str, Any]) -> Spec:
-    """A checked spec as the parameters of the SubDAO that its award founds."""
+    """A checked spec as the parameters of the SubDAO that its award founds.
+
+    A spec that was voted on before there were domains and licences has the default ones.
+    """
     governance, terms = spec["governance"], spec["terms"]
     return {
         "objective": spec["objective"],
+        "domain": spec.get("domain", DOMAIN),
+        "licence": spec.get("licence", LICENCE),
         "schema": {"standard": spec["standard"], "features": spec["features"]},
         "label": spec["label"],
         "strata": spec["strata"],

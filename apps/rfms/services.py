@@ -52,7 +52,7 @@ __all__ = [
 APPROVE = "rfms.approve"
 SPEC_DOMAIN = "flai/rfm/v1"
 SLUG_MAX = 36  # "SDT-" + slug is the asset's code: at most 40 of A-Z, a-z, 0-9 and "-"
-RESERVED = ("new",)  # /rfms/new/ is the form
+RESERVED = ("new", "compare")  # /rfms/new/ is the form, /models/compare/ a table
 CLOSE = "flai.close_crowdfund"
 TITLE_MAX = 160
 

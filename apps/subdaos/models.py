@@ -3,9 +3,21 @@
 from __future__ import annotations
 
 from django.db import models
-from django.db.models import F, Q
+from django.db.models import F, Q, Value
+from django.db.models.fields.json import KT
+from django.db.models.functions import Cast, Coalesce
 
 from apps.core.models import BaseModel
+from apps.protocol.rfm_spec import DOMAIN, LICENCE
+
+
+def _param(path: str, default: str = "") -> models.GeneratedField:
+    """A parameter as a column that the database itself keeps up: to filter, count and sort by."""
+    return models.GeneratedField(
+        expression=Coalesce(KT(f"params__{path}"), Value(default, models.TextField())),
+        output_field=models.TextField(),
+        db_persist=True,
+    )
 
 
 class Dao(BaseModel):
@@ -23,6 +35,15 @@ class Dao(BaseModel):
         "wallets.Asset", models.PROTECT, related_name="dao", null=True, blank=True
     )
     params = models.JSONField(default=dict)
+    domain = _param("domain", DOMAIN)
+    licence = _param("licence", LICENCE)
+    model_class = _param("model_class")
+    standard = _param("schema__standard")
+    row_price_micro = models.GeneratedField(
+        expression=Coalesce(Cast(KT("params__price_micro"), models.BigIntegerField()), Value(0)),
+        output_field=models.BigIntegerField(),
+        db_persist=True,
+    )
     rfm_ref = models.UUIDField(null=True, blank=True, unique=True)
     founded_at = models.DateTimeField()
 

@@ -143,7 +143,7 @@ class ShareView(APIView):
 class VersionsView(APIView):
     """The model versions of a SubDAO, newest first."""
 
-    @extend_schema(responses=OpenApiTypes.OBJECT)
+    @extend_schema(operation_id="subdaos_versions_list", responses=OpenApiTypes.OBJECT)
     def get(self, request: Request, slug: str) -> Response:
         rows = selectors.versions(dao_by_slug(slug))
         return paged(request, rows, selectors.version_json, ordering=("-number",))

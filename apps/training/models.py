@@ -6,10 +6,13 @@ from math import prod
 from typing import Any
 
 from django.db import models
-from django.db.models import Q
+from django.db.models import Case, Q, When
+from django.db.models.fields.json import KT
+from django.db.models.functions import Cast
 
 from apps.core.models import BaseModel
 from apps.protocol.tickets import GCM_TAG_BYTES
+from apps.training.evidence import LEADING
 
 
 class Phase(models.TextChoices):
@@ -256,6 +259,20 @@ class ModelVersion(BaseModel):
     round = models.OneToOneField(Round, models.PROTECT, related_name="version")
     model = models.CharField(max_length=64, unique=True)
     evidence = models.JSONField()
+    # The leading metric (apps.training.evidence) over all rows, kept up by the database itself.
+    lead_milli = models.GeneratedField(
+        expression=Case(
+            *(
+                When(
+                    evidence__has_key=f"{name}_milli",
+                    then=Cast(KT(f"evidence__{name}_milli"), models.IntegerField()),
+                )
+                for name in LEADING
+            )
+        ),
+        output_field=models.IntegerField(null=True),
+        db_persist=True,
+    )
     status = models.CharField(max_length=8, choices=Status, default=Status.PROPOSED)
     proposal = models.OneToOneField(
         "governance.Proposal", models.PROTECT, null=True, related_name="+"

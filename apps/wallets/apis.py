@@ -7,7 +7,7 @@ from typing import Any
 
 from django.http import HttpResponse
 from django.urls import path
-from drf_spectacular.utils import extend_schema
+from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework import serializers
 from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
@@ -21,12 +21,14 @@ from apps.core.clock import now
 from apps.core.errors import BadInput
 from apps.core.idempotency import effect_id, idempotent
 from apps.core.pagination import paged
-from apps.core.serial import MicroField, checked
+from apps.core.serial import MicroField, asked, checked
 from apps.protocol import consent as rules
 from apps.wallets import keys, log, proofs, selectors, services
 from apps.wallets.consenting import ConsentSerializer, SignedSerializer, consent_of
 from apps.wallets.models import Account, Transfer, TreeHead
 from apps.wallets.statement import statement_csv
+
+NUMBER_MAX = 10**18 - 1
 
 
 class WalletLineSerializer(serializers.Serializer[Any]):
@@ -249,9 +251,7 @@ class StatementView(APIView):
 
     @extend_schema(parameters=[PeriodSerializer], responses={(200, "text/csv"): str})
     def get(self, request: Request) -> HttpResponse:
-        period = PeriodSerializer(data=request.query_params.dict())
-        period.is_valid(raise_exception=True)
-        text = statement_csv(acting_party(request), **period.validated_data)
+        text = statement_csv(acting_party(request), **asked(PeriodSerializer, request))
         return HttpResponse(
             text,
             content_type="text/csv; charset=utf-8",
@@ -271,6 +271,11 @@ class FaucetView(APIView):
             **checked(GiftSerializer, request),
         )
         return Response(TransferSerializer(transfer).data, status=201)
+
+
+def _whole(name: str, text: str, *, required: bool = False) -> OpenApiParameter:
+    whole = {"type": "integer", "minimum": 0, "maximum": NUMBER_MAX}
+    return OpenApiParameter(name, whole, required=required, description=text)
 
 
 class LogHeadView(APIView):
@@ -298,7 +303,10 @@ class LogEntriesView(APIView):
 
     key_scope = ANY
 
-    @extend_schema(responses={200: dict[str, Any]})
+    @extend_schema(
+        parameters=[_whole("start", "default 0"), _whole("end", "default start + 1000")],
+        responses={200: dict[str, Any]},
+    )
     def get(self, request: Request) -> Response:
         start = _number(request, "start") or 0
         end = _number(request, "end")
@@ -311,7 +319,15 @@ class LogInclusionView(APIView):
 
     key_scope = ANY
 
-    @extend_schema(responses={200: dict[str, Any]})
+    @extend_schema(
+        parameters=[
+            _whole("index", "the leaf's, or give hash or ref"),
+            OpenApiParameter("hash", str, pattern="^[0-9a-f]{64}$", description="of the leaf"),
+            OpenApiParameter("ref", str, description='"type:id" of what it tells of'),
+            _whole("size", "of the log to prove it in; default: the newest head's"),
+        ],
+        responses={200: dict[str, Any]},
+    )
     def get(self, request: Request) -> Response:
         query = request.query_params
         leaf = proofs.find(
@@ -325,7 +341,13 @@ class LogConsistencyView(APIView):
 
     key_scope = ANY
 
-    @extend_schema(responses={200: dict[str, Any]})
+    @extend_schema(
+        parameters=[
+            _whole("first", "the earlier size", required=True),
+            _whole("second", "the later size", required=True),
+        ],
+        responses={200: dict[str, Any]},
+    )
     def get(self, request: Request) -> Response:
         first, second = _number(request, "first"), _number(request, "second")
         if first is None or second is None:

@@ -6,7 +6,6 @@ import json
 from typing import Any
 
 from django.http import HttpRequest
-from drf_spectacular.utils import extend_schema_serializer
 from rest_framework import serializers
 from rest_framework.request import Request
 
@@ -15,7 +14,6 @@ from apps.core.errors import BadInput
 from apps.wallets.keys import Consent
 
 
-@extend_schema_serializer(component_name="Consent")
 class SignedSerializer(serializers.Serializer[Any]):
     """A bound key's signature over canonical {"v":1,"pid","kind","payload","key","nonce",
     "expires_at"} with domain "flai/action/v1"; nonce and expiry as signed."""

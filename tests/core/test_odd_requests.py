@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import uuid
 
 import pytest
@@ -9,6 +10,7 @@ from django.test import Client
 from rest_framework.test import APIClient
 
 from apps.accounts import selectors
+from tests.explorer import world as worlds
 from tests.governance.helpers import SPEC
 from tests.rfms.test_api import Member
 
@@ -69,3 +71,50 @@ def test_an_unknown_api_address_is_told_in_problem_details() -> None:
     answer = Client().get("/api/v1/nothing/here/")
     assert (answer.status_code, answer["Content-Type"]) == (404, "application/problem+json")
     assert answer.json()["code"] == "not_found"
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "said"),
+    [
+        ("rfms/", {"title": 5, "spec": {}}, "title: Give a string."),
+        ("rfms/", {"title": True, "spec": {}}, "title: Give a string."),
+        ("keys/", {"scopes": [1]}, "scopes: Give a string."),
+        ("payouts/", {"auto": "yes"}, "auto: Give true or false."),
+        ("wallet/stakes/", {"asset": "FLAI", "amount_micro": "1", "lock_s": "60"}, "lock_s: Give"),
+        ("wallet/stakes/", {"asset": "FLAI", "amount_micro": "1", "lock_s": True}, "lock_s: Give"),
+        ("rfms/", ["title"], "Invalid data"),
+    ],
+)
+def test_one_type_of_json_is_not_taken_for_another(path, body, said) -> None:
+    client = Member("author").client
+    ask = client.put if path == "payouts/" else client.post
+    answer = ask(f"/api/v1/{path}", body, headers={"Idempotency-Key": "k"})
+    assert (answer.status_code, answer.json()["code"]) == (400, "invalid"), answer.content
+    assert said in answer.json()["detail"]
+
+
+@pytest.mark.parametrize("limit", ["0", "201", "-1", "x", "1.5", "²", "", "9" * 5000])
+def test_a_limit_that_is_none_is_refused(limit) -> None:
+    answer = Client().get("/api/v1/rfms/", {"limit": limit})
+    assert (answer.status_code, answer.json()["code"]) == (400, "bad_limit")
+
+
+@pytest.mark.parametrize("path", ["rfms/", "log/heads/", "listings/?sort=cheapest"])
+@pytest.mark.parametrize("place", ["p=x", "p=99999999999999999999999", "p=%00", "p=2026"])
+def test_a_cursor_that_leads_nowhere_is_told_so(path, place) -> None:
+    cursor = base64.b64encode(place.encode()).decode()
+    join = "&" if "?" in path else "?"
+    answer = Client(raise_request_exception=False).get(f"/api/v1/{path}{join}cursor={cursor}")
+    assert answer.status_code in (200, 400, 404), answer.content
+    if answer.status_code != 200:
+        assert answer["Content-Type"] == "application/problem+json"
+
+
+def test_a_history_that_ends_before_it_starts_is_refused() -> None:
+    code = worlds.build().dao.asset.code
+    for query in (
+        "start=2026-02-01T00:00:00Z&end=2026-01-01T00:00:00Z",
+        "start=2100-01-01T00:00:00Z",
+    ):
+        answer = Client().get(f"/api/v1/pools/{code}/history/?{query}")
+        assert (answer.status_code, answer.json()["code"]) == (400, "bad_period")

@@ -10,6 +10,8 @@ from tests.explorer.world import World
 FIXED = [
     "home",
     "models",
+    "compare",
+    "reference",
     "rfms",
     "subdaos",
     "proposals",
@@ -36,6 +38,7 @@ def public(world: World) -> dict[str, str]:
         "open proposal": ("proposal", world.open_vote.id),
         "executed proposal": ("proposal", world.accepted.id),
         "round": ("round", world.round.id),
+        "part of the API": ("reference-group", "inferences"),
         "token": ("token", world.dao.asset.code),
         "pool": ("pool", world.dao.asset.code),
         "vault": ("vault", world.dao.asset.code),
@@ -53,6 +56,9 @@ def public(world: World) -> dict[str, str]:
         | {name: reverse(f"explorer:{to}", args=[arg]) for name, (to, arg) in examples.items()}
         | {
             "search": f"{search}?q=mass",
+            "models by facet": f"{reverse('explorer:models')}?q=mass&metric=0.90-0.95&sort=use",
+            "no such models": f"{reverse('explorer:models')}?domain=finance",
+            "one compared": f"{reverse('explorer:compare')}?m={world.listing.slug}&m=nothing",
             "nothing found": f"{search}?q=zebra",
             "one kind": f"{search}?q=mass&kind=requests",
             "pseudonym": f"{reverse('explorer:log')}?about={world.party.pid}",
@@ -65,6 +71,8 @@ def own(world: World) -> dict[str, str]:
     return {
         "dashboard": reverse("explorer:dashboard"),
         "wallet": reverse("explorer:wallet"),
+        "usage": reverse("explorer:usage"),
+        "usage of a month without any": f"{reverse('explorer:usage')}?month=2020-02",
         "wallet key": reverse("explorer:wallet-key"),
         "account": reverse("explorer:account"),
         "webhooks": reverse("explorer:webhooks"),

@@ -124,7 +124,7 @@ def build(now: datetime | None = None) -> World:
         opened_at=now - timedelta(hours=1),
         created_at=now - timedelta(hours=1),
     )
-    query = _query(listing, party, now)
+    query = query_of(listing, party, now)
     _trade(dao.asset.code, party, now)
     log.sequence(now=now)
     return World(
@@ -442,7 +442,11 @@ def _job(circuit: str, nodes: list[Node], now: datetime, *, model: str = "") -> 
         kind=circuit.split("_")[0][:16],
         circuit=circuit,
         scope=f"round:{uuid.uuid4().hex}",
-        descriptor={"circuit": circuit, "inputs": {"update": [secrets.token_hex(16)]}},
+        descriptor={
+            "circuit": circuit,
+            "nodes": [node.fingerprint for node in nodes],
+            "inputs": {"update": [secrets.token_hex(16)]},
+        },
         attempt=1,
         state="done",
         model=model,
@@ -482,7 +486,12 @@ def _round(dao: Dao, people: list[Party], now: datetime) -> Round:
         dao=dao,
         number=1,
         phase="done",
-        roster={"members": []},
+        roster={
+            "members": [
+                {"role": "custodian" if i < len(SITES) else "validator", "key": keys[p.id]}
+                for i, p in enumerate(people)
+            ]
+        },
         roster_hash=secrets.token_hex(32),
         nodes=[node.fingerprint for node in nodes],
         circuits_hash="c1" * 32,
@@ -574,7 +583,8 @@ def _accepted(dao: Dao, held: Round, people: list[Party], now: datetime) -> Prop
     return proposal
 
 
-def _query(listing: Listing, buyer: Party, now: datetime) -> Query:
+def query_of(listing: Listing, buyer: Party, now: datetime) -> Query:
+    """One prediction that was answered and paid."""
     at, nodes, amount = now - timedelta(minutes=3), _nodes(), 500_000
     job = _job("logistic_infer@1", nodes, at)
     ident = uuid.uuid4()

@@ -90,7 +90,7 @@ def test_the_choice_to_be_paid_is_kept_and_taken_back(owed) -> None:
     assert api.get("payouts/")["auto"] is None
     said = api.put("payouts/", {"auto": True})
     assert said["auto"] is True and len(said["claimable"]) == 1
-    with pytest.raises(ClientError, match="auto is true"):
+    with pytest.raises(ClientError, match="auto: Give true or false"):
         api.put("payouts/", {"auto": "yes"})
     assert api.put("payouts/", {"auto": None})["auto"] is None
 

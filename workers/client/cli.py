@@ -75,6 +75,15 @@ def parser() -> argparse.ArgumentParser:
     )
     verify.set_defaults(run=_verify)
 
+    feed = commands.add_parser("feed", help="models, prices and metrics, signed by the log's key")
+    feed.add_argument("--url", required=True, help="address of the server")
+    feed.add_argument("--key", help="public key of the log, if you have it from elsewhere")
+    feed.add_argument(
+        "--state", type=Path, help="what `verify --state` has kept: key and last head"
+    )
+    feed.add_argument("--json", action="store_true", help="the checked models as JSON, one a line")
+    feed.set_defaults(run=_feed)
+
     _wallet(commands)
 
     key = commands.add_parser("key", help="your public key, for the peers.pin.json of your peers")
@@ -336,6 +345,32 @@ def _verify(options: argparse.Namespace) -> int:
         print(f"{'✓' if check.ok else '✗'} {check.text}")
     print("Everything checks." if report.ok else "Something does not check: see ✗ above.")
     return 0 if report.ok else 1
+
+
+def _feed(options: argparse.Namespace) -> int:
+    import json
+
+    from workers.client.feed import read_feed
+
+    feed = read_feed(Api(options.url), key=options.key, state=options.state)
+    for model in feed.models:
+        if options.json:
+            print(json.dumps(model, sort_keys=True, ensure_ascii=False))
+            continue
+        metrics = ", ".join(
+            f"{name} {metric['milli'] / 1000:.3f}"
+            for name, metric in model["metrics"].items()
+            if metric["milli"] is not None
+        )
+        price = f"{int(model['price_micro']) / 1e6:.6f} {model['currency']}"
+        print(f"{model['slug']:36}  version {model['version']:<3}  {price}  {metrics}")
+    known = "the key that you know" if feed.pinned else "a key that is seen for the first time"
+    print(
+        f"✓ {len(feed.models)} models, signed by {feed.key[:12]}… ({known}), over a log of "
+        f"{feed.head.size} entries.",
+        file=sys.stderr,
+    )
+    return 0
 
 
 def _key(options: argparse.Namespace) -> int:

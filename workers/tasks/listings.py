@@ -5,13 +5,19 @@ from __future__ import annotations
 from celery import shared_task
 
 from apps.core.clock import now
-from apps.listings import epochs, running
+from apps.listings import catalogue, epochs, running
 
 
 @shared_task(name="flai.run_queries")
 def run_queries(version_id: str) -> None:
     """Whatever waits for this version, together."""
     running.queries_run(version_id=version_id)
+
+
+@shared_task(name="flai.count_use")
+def count_use() -> None:
+    """How often each model was asked lately."""
+    catalogue.count_use(now=now())
 
 
 @shared_task(name="flai.settle_epoch")

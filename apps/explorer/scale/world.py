@@ -16,6 +16,7 @@ from apps.governance.models import Proposal, SnapshotWeight, Vote
 from apps.listings.models import Listing, Query
 from apps.notify.models import EVENTS, Delivery, Endpoint
 from apps.participants.models import Application, Call
+from apps.protocol.rfm_spec import DOMAINS, LICENCES
 from apps.protocol.wire import digest as wire_digest
 from apps.rfms.models import Crowdfund, Pledge, Rfm
 from apps.subdaos.models import Dao, Epoch, SbgtCheckpoint
@@ -41,7 +42,7 @@ class World:
 
     def __init__(self, plan: Plan, money: Money) -> None:
         self.plan, self.money = plan, money
-        self.params, self.spec = json.dumps(plan.params), json.dumps(plan.spec)
+        self.spec = json.dumps(plan.spec)
         self.payouts = Payouts(plan, money)
         self.superdao = superdao()
         self.heavy_vote, self.heavy_fund = plan.first("voting"), plan.first("funding")
@@ -291,7 +292,13 @@ class World:
                 "name": f"Model {i}",
                 "kind": "sub",
                 "asset_id": self.money.assets[i].id,
-                "params": self.params,
+                "params": json.dumps(
+                    self.plan.params
+                    | {
+                        "domain": DOMAINS[i % len(DOMAINS)],
+                        "licence": tuple(LICENCES)[i % len(LICENCES)],
+                    }
+                ),
                 "rfm_ref": self.plan.id("rfm", i),
                 "founded_at": self.plan.at(i),
             }

@@ -1,0 +1,88 @@
+"""What a party paid for answers in a month: by day, model and key; printed, it is the statement."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from django.contrib.auth.decorators import login_required
+from django.http import Http404, HttpRequest, HttpResponse
+
+from apps.core import clock
+from apps.explorer.page import party_of, show
+from apps.listings.models import Listing
+from apps.listings.spending import month_of, usage
+
+_MONTH = re.compile(r"(20[0-9]{2})-(0[1-9]|1[0-2])")
+IN_BROWSER = "in the browser"
+
+
+@dataclass
+class Line:
+    """What one day, model or key came to."""
+
+    name: str
+    inferences: int = 0
+    rows: int = 0
+    price_micro: int = 0
+    slug: str = ""
+
+
+@login_required
+def page(request: HttpRequest) -> HttpResponse:
+    """`?month=2026-11`, UTC; this month without it."""
+    party, now = party_of(request), clock.now()
+    if party is None:
+        raise Http404
+    start, end = month_of(_asked(request.GET.get("month"), now))
+    rows = usage(party, since=start, until=end)
+    slugs = {row["listing"] for row in rows}
+    names = dict(Listing.objects.filter(slug__in=slugs).values_list("slug", "dao__name"))
+    by_model = _by(rows, lambda row: row["listing"])
+    for line in by_model:
+        line.slug, line.name = line.name, names.get(line.name, line.name)
+    by_key = _by(rows, lambda row: f"{row['key']}…" if row["key"] else IN_BROWSER)
+    total = _by(rows, lambda row: "total")
+    days = sorted(_by(rows, lambda row: row["day"]), key=lambda line: line.name)
+    return show(
+        request,
+        "usage.html",
+        "wallet",
+        party=party,
+        start=start,
+        over=end <= now,
+        last_day=end - timedelta(days=1),
+        total=total[0] if total else Line("total"),
+        days=days,
+        most_micro=max((line.price_micro for line in days), default=0),
+        by_model=by_model,
+        by_key=by_key,
+        earlier=f"{start - timedelta(days=1):%Y-%m}",
+        later=f"{end:%Y-%m}" if end <= now else "",
+        csv=f"?since={start:%Y-%m-%dT%H:%M:%SZ}&until={end:%Y-%m-%dT%H:%M:%SZ}",
+        number=f"{party.pid[:8]}-{start:%Y%m}".upper(),
+    )
+
+
+def _asked(text: str | None, now: datetime) -> datetime:
+    """The month's first moment. Raises Http404 for text that is no month."""
+    if not text:
+        return now
+    found = _MONTH.fullmatch(text)
+    if found is None:
+        raise Http404
+    return datetime(int(found[1]), int(found[2]), 1, tzinfo=UTC)
+
+
+def _by(rows: Iterable[dict[str, Any]], name: Callable[[dict[str, Any]], str]) -> list[Line]:
+    """The rows' sums under each name, dearest first."""
+    lines: dict[str, Line] = {}
+    for row in rows:
+        line = lines.setdefault(name(row), Line(name(row)))
+        line.inferences += row["inferences"]
+        line.rows += row["rows"]
+        line.price_micro += int(row["price_micro"])
+    return sorted(lines.values(), key=lambda line: (-line.price_micro, line.name))
