@@ -1,47 +1,28 @@
 // The try-it form of a listing: checks a row, seals it, pays for it, opens the answer. Nothing of the
 // row leaves the page but what makeQuery has sealed; the fields have no names, so no form sends them.
 
+import { NOTHING_PAID, api, complaint, dollars, over, wallet } from "./asking.js";
 import { makeQuery, openAnswer } from "./mpc/buyer.js";
 import { replyKey } from "./mpc/sealing.js";
-import { Refused, demand, hex, signingKey } from "./mpc/wire.js";
+import { Refused, hex, signingKey } from "./mpc/wire.js";
+import { manyRows } from "./try-many.js";
 
-const DEADLINE_MS = 90_000;
-const WAIT_S = 2; // what the server may hold an answer back, so that we see its state in between
-const PAUSE_MS = 500;
-const NUMBER = /^[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,3})?$/;
 const DONE = { sealed: 1, held: 2, running: 2, released: 2, settled: 4 }; // steps of the course
-const NOTHING_PAID = "Nothing was charged.";
 
 const form = document.getElementById("try-form");
 const part = (name) => document.getElementById(`try-${name}`);
 const pay = part("pay");
 const inputs = Array.from(form.querySelectorAll("input[data-feature]"));
 const offer = pay.innerHTML;
-const wallet = { text: "Add money in your wallet", href: "/wallet/" };
+const { listed, send, ended } = api(
+  form,
+  inputs.map((input) => input.dataset.feature),
+);
 
 // The query whose end is not known yet: it is sent again, never made anew, so it can't be paid twice.
 let open = null;
 
-// ---- money, as apps/explorer/formatting.py writes it ----------------------------------------------
-
-const dollars = (micro) => {
-  const value = BigInt(micro);
-  const decimals = 0n < value && value < 10_000n ? 6 : 2;
-  const cents = String(value % 1_000_000n).padStart(6, "0").slice(0, decimals).replace(/0+$/, "").padEnd(2, "0");
-  return `$${(value / 1_000_000n).toLocaleString("en-US")}.${cents}`;
-};
-
 // ---- the row --------------------------------------------------------------------------------------
-
-// What is wrong with a value, in words; "" where nothing is.
-const complaint = (text, low, high) => {
-  if (text === "") return "Missing.";
-  if (text.includes(",")) return "Write a point before the decimals, no comma.";
-  if (!NUMBER.test(text) || !Number.isFinite(Number(text))) return "Not a number.";
-  if (low !== undefined && Number(text) < Number(low)) return `Must be at least ${low}.`;
-  if (high !== undefined && Number(text) > Number(high)) return `Must be at most ${high}.`;
-  return "";
-};
 
 const check = (input) => {
   const wrong = complaint(input.value.trim(), input.dataset.min, input.dataset.max);
@@ -60,54 +41,6 @@ const rowOf = () => {
   const count = wrong.length === 1 ? "One value is" : `${wrong.length} values are`;
   say(`${count} missing or out of range. Nothing was sent.`);
   return null;
-};
-
-// ---- the API --------------------------------------------------------------------------------------
-
-const call = async (path, options = {}) => {
-  const answer = await fetch(form.dataset.api + path, { credentials: "same-origin", cache: "no-store", ...options });
-  const body = await answer.json().catch(() => ({}));
-  // What a server can't say for sure (5xx, 429) may have happened: it is asked again.
-  if (answer.status >= 500 || answer.status === 429) throw new TypeError(`the server answered ${answer.status}`);
-  if (!answer.ok) throw new Refused(body.code ?? "refused", body.detail ?? "The site refused this.", { facts: body });
-  return body;
-};
-
-const listed = async () => {
-  const listing = await call(`listings/${form.dataset.listing}/`);
-  const now = "The model has changed since this page was made. Nothing was sent. Reload it and look again.";
-  demand(listing.status === "open" && listing.price_micro === form.dataset.priceMicro, "changed", now);
-  const names = listing.features.map((feature) => feature.name);
-  demand(names.length === inputs.length && inputs.every((input, i) => input.dataset.feature === names[i]), "changed", now);
-  return listing;
-};
-
-const send = ({ upload, key }) =>
-  call(`listings/${form.dataset.listing}/inferences/`, {
-    method: "POST",
-    headers: {
-      "Content-Type": "application/json",
-      "Idempotency-Key": key,
-      Prefer: `wait=${WAIT_S}`,
-      "X-CSRFToken": form.elements.csrfmiddlewaretoken.value,
-    },
-    body: JSON.stringify({ input: upload, max_price_micro: upload.ticket.price_micro }),
-  });
-
-// The query once it has ended; what goes wrong on the way is tried again until the time is up.
-const ended = async (id) => {
-  const end = Date.now() + DEADLINE_MS;
-  for (;;) {
-    try {
-      const query = await call(`inferences/${id}/`, { headers: { Prefer: `wait=${WAIT_S}` } });
-      if (over(query.state)) return query;
-      show(query.state);
-    } catch (error) {
-      if (!(error instanceof TypeError) || Date.now() > end) throw error;
-      await new Promise((done) => window.setTimeout(done, PAUSE_MS));
-    }
-    if (Date.now() > end) throw new TypeError("no answer in time");
-  }
 };
 
 // ---- what the page says ---------------------------------------------------------------------------
@@ -136,8 +69,6 @@ const show = (state) => {
     if (now || item.dataset.step === state) announce(item.querySelector(".what").textContent);
   });
 };
-
-const over = (state) => state === "settled" || state === "released";
 
 const linkTo = (id) => form.dataset.payment.replace(/[0-]{36}/, id);
 
@@ -182,7 +113,7 @@ const predict = async () => {
     part("balance")?.remove(); // it was true before this payment
     show("held");
   }
-  if (!over(query?.state)) query = await ended(open.id);
+  if (!over(query?.state)) query = await ended(open.id, show);
   show(query.state);
   const asked = open;
   open = null;
@@ -247,6 +178,7 @@ try {
   await Promise.all([replyKey(), signingKey()]);
   form.hidden = false;
   part("needs").remove();
+  manyRows(form);
 } catch {
   part("needs").firstChild.textContent =
     "This browser can't seal your row: it takes a current one (with X25519 and Ed25519), over HTTPS or on this machine. Otherwise, ";

@@ -1,4 +1,4 @@
-// The buyer in the page: a row goes out shared and sealed, the answer is opened here and nowhere
+// The buyer in the page: rows go out shared and sealed, the answers are opened here and nowhere
 // else. The twin of workers/client/buyer.py.
 //
 //   p = 1 / (1 + exp(−z)),   z the model's logit for (x − mean) / std
@@ -32,12 +32,14 @@ export const fixed = (values, f) =>
 
 export const sigmoid = (z) => (z >= 0 ? 1 / (1 + Math.exp(-z)) : Math.exp(z) / (1 + Math.exp(z)));
 
-// Everything of one query: the upload to send, and what opens and checks its answer. Throws Refused.
-export const makeQuery = async (listing, row) => {
+// Everything of one query for one or many rows: the upload to send, and what opens and checks its
+// answer. Throws Refused.
+export const makeBatch = async (listing, rows) => {
   const { features, normalisation } = listing;
-  const fits = row.length === features.length && [normalisation.mean, normalisation.std].every((c) => c.length === row.length);
+  const wide = (row) => row.length === features.length;
+  const fits = rows.length > 0 && [normalisation.mean, normalisation.std, ...rows].every(wide);
   demand(fits, "bad_row", `The model takes ${features.length} values.`);
-  demand(row.every(Number.isFinite), "bad_row", "A value is missing or is not a finite number.");
+  demand(rows.every((row) => row.every(Number.isFinite)), "bad_row", "A value is missing or is not a finite number.");
   demand(listing.circuit === INFER, "unknown_circuit", `This page can't query ${listing.circuit}.`);
   const nodes = await nodeSet(listing.nodes, listing.circuits_hash);
   // Keys of its own for each query: neither question nor answer can be tied to another one's.
@@ -48,25 +50,32 @@ export const makeQuery = async (listing, row) => {
     slot: SLOT,
     circuits: [INFER],
     circuits_hash: listing.circuits_hash,
-    params: { features: row.length, rows: 1 },
+    params: { features: features.length, rows: rows.length },
     f: ROW_F,
     model: listing.model,
     reply_key: reply.publicHex,
-    price_micro: listing.price_micro,
+    price_micro: String(BigInt(listing.price_micro) * BigInt(rows.length)),
     resolution: listing.resolution,
     issued_at: now,
     expires_at: now + TICKET_LIFETIME_S,
   };
-  const values = fixed(standardise(row, normalisation), ROW_F);
-  const upload = await makeUpload(values, [1, row.length], fields, sender, nodes);
+  const values = fixed(rows.flatMap((row) => standardise(row, normalisation)), ROW_F);
+  const upload = await makeUpload(values, [rows.length, features.length], fields, sender, nodes);
   return { upload, nodes, replyPair: reply.pair };
 };
 
-// {logit, probability} of a settled query, checked against the nodes it was sealed to. Throws Refused.
-export const openAnswer = async (query, { upload, nodes, replyPair }) => {
+export const makeQuery = (listing, row) => makeBatch(listing, [row]);
+
+// {logit, probability} of each row of a settled query, checked against the nodes it was sealed to.
+// Throws Refused.
+export const openAnswers = async (query, { upload, nodes, replyPair }) => {
   const { blobs, computing } = await answered(query, upload.ticket, nodes);
   const { values, f } = await openOutputs(blobs, upload.ticket, replyPair, computing);
-  demand(values.length === 1, "bad_output", "The nodes answered another number of rows.");
-  const logit = Number(values[0]) / 2 ** f;
-  return { logit, probability: sigmoid(logit) };
+  demand(values.length === upload.ticket.shape[0], "bad_output", "The nodes answered another number of rows.");
+  return Array.from(values, (value) => {
+    const logit = Number(value) / 2 ** f;
+    return { logit, probability: sigmoid(logit) };
+  });
 };
+
+export const openAnswer = async (query, asked) => (await openAnswers(query, asked))[0];

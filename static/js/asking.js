@@ -1,0 +1,86 @@
+// What the try-it form and the table of many rows share: the values' check, the API, the words for
+// money. No row comes near it but sealed.
+
+import { Refused, demand } from "./mpc/wire.js";
+
+const DEADLINE_MS = 90_000;
+const WAIT_S = 2; // what the server may hold an answer back, so that we see its state in between
+const PAUSE_MS = 500;
+const NUMBER = /^[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,3})?$/;
+
+export const NOTHING_PAID = "Nothing was charged.";
+export const wallet = { text: "Add money in your wallet", href: "/wallet/" };
+
+// Money, as apps/explorer/formatting.py writes it.
+export const dollars = (micro) => {
+  const value = BigInt(micro);
+  const decimals = 0n < value && value < 10_000n ? 6 : 2;
+  const cents = String(value % 1_000_000n).padStart(6, "0").slice(0, decimals).replace(/0+$/, "").padEnd(2, "0");
+  return `$${(value / 1_000_000n).toLocaleString("en-US")}.${cents}`;
+};
+
+// What is wrong with a value, in words; "" where nothing is.
+export const complaint = (text, low, high) => {
+  if (text === "") return "Missing.";
+  if (text.includes(",")) return "Write a point before the decimals, no comma.";
+  if (!NUMBER.test(text) || !Number.isFinite(Number(text))) return "Not a number.";
+  if (low !== undefined && Number(text) < Number(low)) return `Must be at least ${low}.`;
+  if (high !== undefined && Number(text) > Number(high)) return `Must be at most ${high}.`;
+  return "";
+};
+
+export const over = (state) => state === "settled" || state === "released";
+
+// The API as the form names it. `names` are the features that the page was made for, in order.
+export const api = (form, names) => {
+  const { api: base, listing: slug, priceMicro } = form.dataset;
+
+  const call = async (path, options = {}) => {
+    const answer = await fetch(base + path, { credentials: "same-origin", cache: "no-store", ...options });
+    const body = await answer.json().catch(() => ({}));
+    // What a server can't say for sure (5xx, 429) may have happened: it is asked again.
+    if (answer.status >= 500 || answer.status === 429) throw new TypeError(`the server answered ${answer.status}`);
+    if (!answer.ok) throw new Refused(body.code ?? "refused", body.detail ?? "The site refused this.", { facts: body });
+    return body;
+  };
+
+  // The listing, if it still is what this page shows. Throws Refused("changed").
+  const listed = async () => {
+    const listing = await call(`listings/${slug}/`);
+    const now = "The model has changed since this page was made. Nothing was sent. Reload it and look again.";
+    demand(listing.status === "open" && listing.price_micro === priceMicro, "changed", now);
+    const asked = listing.features.map((feature) => feature.name);
+    demand(asked.length === names.length && asked.every((name, i) => name === names[i]), "changed", now);
+    return listing;
+  };
+
+  const send = ({ upload, key }) =>
+    call(`listings/${slug}/inferences/`, {
+      method: "POST",
+      headers: {
+        "Content-Type": "application/json",
+        "Idempotency-Key": key,
+        Prefer: `wait=${WAIT_S}`,
+        "X-CSRFToken": form.elements.csrfmiddlewaretoken.value,
+      },
+      body: JSON.stringify({ input: upload, max_price_micro: upload.ticket.price_micro }),
+    });
+
+  // The query once it has ended; what goes wrong on the way is tried again until the time is up.
+  const ended = async (id, show = () => {}) => {
+    const end = Date.now() + DEADLINE_MS;
+    for (;;) {
+      try {
+        const query = await call(`inferences/${id}/`, { headers: { Prefer: `wait=${WAIT_S}` } });
+        if (over(query.state)) return query;
+        show(query.state);
+      } catch (error) {
+        if (!(error instanceof TypeError) || Date.now() > end) throw error;
+        await new Promise((done) => window.setTimeout(done, PAUSE_MS));
+      }
+      if (Date.now() > end) throw new TypeError("no answer in time");
+    }
+  };
+
+  return { listed, send, ended };
+};

@@ -1,0 +1,211 @@
+// Many rows by a CSV file: read, checked, sealed and, when they are answered, written to a file again,
+// all in this page. Only sealed rows are sent, as so many at a time as the nodes take.
+
+import { NOTHING_PAID, api, complaint, dollars, over, wallet } from "./asking.js";
+import { BadTable, check, parse, textOf, write } from "./csv.js";
+import { makeBatch, openAnswers } from "./mpc/buyer.js";
+import { Refused, hex } from "./mpc/wire.js";
+
+const WRONG_SHOWN = 20;
+const DECIMALS = 6;
+
+export const manyRows = (form) => {
+  const part = (name) => document.getElementById(`many-${name}`);
+  const features = Array.from(form.querySelectorAll("input[data-feature]"), ({ dataset }) => ({
+    name: dataset.feature,
+    min: dataset.min,
+    max: dataset.max,
+  }));
+  const { listed, send, ended } = api(form, features.map(({ name }) => name));
+  const priceMicro = BigInt(form.dataset.priceMicro);
+  const most = Number(form.dataset.rowsMax);
+
+  let table = null; // {name, header, separator, rows: [{line, cells}], values, answers}
+  let open = null; // a query whose end is not known: it is sent again, never made anew
+  let busy = false;
+  let file = ""; // the address of what can be saved
+
+  const announce = (text) => {
+    document.getElementById("announce").textContent = text;
+  };
+
+  const say = (text, link = null) => {
+    const [words, more] = part("said").children;
+    words.textContent = text;
+    more.hidden = !link;
+    if (link) Object.assign(more.firstElementChild, { textContent: link.text, href: link.href });
+    part("said").hidden = !text;
+  };
+
+  const left = () => table.values.length - table.answers.length;
+
+  const offer = () => {
+    const price = dollars(priceMicro * BigInt(left()));
+    const rows = `${left()} row${left() === 1 ? "" : "s"}`;
+    part("pay").textContent = table.answers.length ? `Pay ${price} and go on with ${rows}` : `Pay ${price} and predict ${rows}`;
+    part("pay").hidden = left() === 0;
+  };
+
+  // ---- the file --------------------------------------------------------------------------------
+
+  const save = () => {
+    URL.revokeObjectURL(file);
+    const records = table.answers.map(({ logit, probability }, i) => [
+      ...table.rows[i].cells,
+      probability.toFixed(DECIMALS),
+      logit.toFixed(DECIMALS),
+    ]);
+    const text = write([[...table.header, "probability", "logit"], ...records], table.separator);
+    file = URL.createObjectURL(new Blob([text], { type: "text/csv" }));
+    const link = part("save");
+    link.href = file;
+    link.download = table.name.replace(/(\.csv)?$/i, "-answers.csv");
+    link.hidden = table.answers.length === 0;
+    link.textContent = left() ? `Save the ${table.answers.length} answers so far (CSV)` : "Save the answers (CSV)";
+  };
+
+  const showWrong = (wrong) => {
+    part("wrong").hidden = wrong.length === 0;
+    part("wrong-rows").replaceChildren(
+      ...wrong.slice(0, WRONG_SHOWN).map(({ line, column, text }) => {
+        const row = document.createElement("tr");
+        for (const cell of [line, column || "—", text]) row.insertCell().textContent = cell;
+        return row;
+      }),
+    );
+    part("wrong-more").textContent = wrong.length > WRONG_SHOWN ? `And ${wrong.length - WRONG_SHOWN} more.` : "";
+  };
+
+  const reset = () => {
+    table = null;
+    say("");
+    showWrong([]);
+    for (const name of ["ready", "progress", "save"]) part(name).hidden = true;
+  };
+
+  const take = async (chosen) => {
+    if (busy || open) return;
+    reset();
+    try {
+      const read = parse(await textOf(chosen));
+      const { rows, wrong } = check(read, features, complaint);
+      showWrong(wrong);
+      if (wrong.length) {
+        const count = wrong.length === 1 ? "One value is" : `${wrong.length} values are`;
+        say(`${count} missing or out of range in ${chosen.name}. Nothing was sent, nothing is charged. Mend the file and choose it again.`);
+        return;
+      }
+      table = { ...read, name: chosen.name, values: rows, answers: [] };
+    } catch (error) {
+      if (!(error instanceof BadTable)) throw error;
+      say(`${error.message} Nothing was sent.`);
+      return;
+    }
+    const queries = Math.ceil(table.values.length / most);
+    const extra = table.header.length - features.length;
+    part("what").textContent =
+      `${table.values.length} row${table.values.length === 1 ? "" : "s"}, every value within its range${queries > 1 ? `; sent as ${queries} queries of ${most} rows at most` : ""}.` +
+      (extra ? ` ${extra} further column${extra > 1 ? "s" : ""} stay${extra > 1 ? "" : "s"} here and in your file of answers.` : "");
+    offer();
+    part("ready").hidden = false;
+    announce(part("what").textContent);
+  };
+
+  // ---- asking ----------------------------------------------------------------------------------
+
+  const show = (words) => {
+    const done = table.answers.length;
+    Object.assign(part("bar"), { max: table.values.length, value: done });
+    part("doing").textContent = `${done} of ${table.values.length} rows answered. ${words}`;
+    part("progress").hidden = false;
+  };
+
+  // The next rows; first of all the query whose end is not known, whatever the listing says by now.
+  const askNext = async () => {
+    if (open === null) {
+      const listing = await listed();
+      const rows = table.values.slice(table.answers.length, table.answers.length + most);
+      open = { ...(await makeBatch(listing, rows)), key: hex(crypto.getRandomValues(new Uint8Array(16))), id: null };
+    }
+    let query = null;
+    if (open.id === null) {
+      query = await send(open);
+      open.id = query.id;
+    }
+    if (!over(query?.state)) query = await ended(open.id);
+    const asked = open;
+    open = null;
+    if (query.state === "released") {
+      throw new Refused("released", `No answer: ${query.reason ?? "the nodes could not compute it."} These rows were not charged.`);
+    }
+    try {
+      table.answers.push(...(await openAnswers(query, asked)));
+    } catch (error) {
+      if (!(error instanceof Refused)) throw error;
+      throw new Refused(error.code, `${error.message} You have paid for these rows; the receipts are in your wallet.`);
+    }
+  };
+
+  const run = async () => {
+    say("");
+    while (left()) {
+      show("The nodes compute.");
+      await askNext();
+      save();
+    }
+    show("All of them are paid and opened in this page.");
+    announce(part("doing").textContent);
+  };
+
+  const failed = ({ code, message, facts }) => {
+    const kept = table.answers.length ? ` The ${table.answers.length} answers so far are yours.` : "";
+    if (code === "insufficient_balance") {
+      open = null;
+      say(`Your balance is short by ${dollars(facts.short_micro)}. ${table.answers.length ? "The rows left were not charged." : NOTHING_PAID}${kept}`, wallet);
+    } else if (code !== undefined) {
+      if (open?.id === null) open = null; // it was not taken
+      say(`${message}${kept}`);
+    } else if (open !== null) {
+      say(`The site did not answer. Keep this page open, and go on: it is the same query, which can't be paid twice.${kept}`);
+    } else {
+      say(`The site did not answer. Try again in a moment.${kept}`);
+    }
+    show("Stopped.");
+  };
+
+  part("pay").addEventListener("click", async () => {
+    if (busy || table === null) return;
+    busy = true;
+    part("pay").disabled = part("file").disabled = true;
+    try {
+      await run();
+    } catch (error) {
+      if (!(error instanceof Refused) && !(error instanceof TypeError)) throw error;
+      failed(error);
+    } finally {
+      busy = false;
+      part("pay").disabled = false;
+      part("file").disabled = open !== null;
+      offer();
+    }
+  });
+
+  part("file").addEventListener("change", ({ target }) => {
+    if (target.files.length) take(target.files[0]);
+    target.value = ""; // the same file, mended, can be chosen again
+  });
+  const zone = part("drop");
+  for (const name of ["dragover", "dragleave", "drop"]) {
+    zone.addEventListener(name, (event) => {
+      event.preventDefault();
+      zone.classList.toggle("over", name === "dragover");
+      if (name === "drop" && event.dataTransfer.files.length) take(event.dataTransfer.files[0]);
+    });
+  }
+  const blank = URL.createObjectURL(new Blob([write([features.map(({ name }) => name)])], { type: "text/csv" }));
+  Object.assign(part("blank"), { href: blank, download: `${form.dataset.listing}.csv` });
+  window.addEventListener("beforeunload", (event) => {
+    if (busy || open !== null) event.preventDefault();
+  });
+  part("section").hidden = false;
+};
