@@ -22,7 +22,7 @@ import httpx
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from django.conf import settings
 
-from apps.protocol import identity, jobs, tickets, uploads, wire
+from apps.protocol import identity, jobs, sharing, tickets, uploads, wire
 
 T = TypeVar("T")
 
@@ -243,10 +243,29 @@ def put_share(
     except Final:
         drop_share(members, head["ticket"])
         raise
+    return _acks(found, jobs.ACK_DOMAIN, ticket_id)
+
+
+def withdraw_share(
+    members: Sequence[Member], asked: dict[str, Any], *, ticket_id: str
+) -> list[Any]:
+    """Hand its owner's signed withdrawal to every node; what all of them signed, in order.
+
+    asked = {"ticket", "withdrawal", "signature"}. Raises: Retryable, Final.
+    """
+    body, path = _encode(asked), f"/shares/{asked['ticket']['share_id']}/withdraw"
+    found = _most(
+        members, lambda member: _post(member, path, body, timeout_s=15.0), least=len(members)
+    )
+    return _acks(found, sharing.WITHDRAWN_DOMAIN, ticket_id)
+
+
+def _acks(found: Sequence[tuple[Member, dict[str, Any]]], domain: str, ticket_id: str) -> list[Any]:
+    """What nodes signed about a share, each about this ticket. Raises: Final."""
     for member, content in found:
         ack = content.get("ack")
         try:
-            wire.verify(member.sign_key, jobs.ACK_DOMAIN, ack, content.get("signature"))
+            wire.verify(member.sign_key, domain, ack, content.get("signature"))
         except wire.BadSignature:
             raise Final("bad_answer", f"{member.name} did not sign for the share.") from None
         if ack.get("ticket_id") != ticket_id or ack.get("node") != member.fingerprint:

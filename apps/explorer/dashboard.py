@@ -145,7 +145,8 @@ def _rounds_waiting(members: list[Any]) -> Iterator[Item]:
         sums = held.phase == Phase.MOMENTS and member.role == "custodian" and not member.sent_sums
         update = held.phase == Phase.UPDATES and not member.sent_update
         if sums or update:
-            what = "sums" if sums else "update" if member.role == "custodian" else "holdout"
+            own = "rows" if held.shares_rows else "update"
+            what = "sums" if sums else own if member.role == "custodian" else "holdout"
             yield Item(
                 f"Round {held.number} of {held.dao.name}",
                 _to("round", held.id),

@@ -9,6 +9,10 @@ import hashlib
 from datetime import UTC, datetime
 
 MICRO = 1_000_000
+TRAINING_NAMES = {
+    "fedavg": "Averaging updates that sites train at home",
+    "secure_sgd": "Gradient steps on rows that sites share",
+}
 SCORING_NAMES = {
     "taylor": "Direction at the mean update",
     "shapley": "Exact Shapley value",

@@ -44,6 +44,16 @@ SEES = {
             ("This site", "nnyyn"),
         ),
     ),
+    "round on rows": (
+        ("A site's rows", "Every φ", "Who is left out meanwhile", "The metrics", "The model"),
+        (
+            ("That site", "yynyn"),
+            ("Other sites", "nynyn"),
+            ("One node", "nynyn"),
+            ("Two nodes together", "yyyyy"),
+            ("This site", "nynyn"),
+        ),
+    ),
     "proposal": (
         ("What is voted on", "Who voted what", "The evidence", "Any site's data"),
         (("Anyone", "yyyn"), ("One node", "yyyn")),

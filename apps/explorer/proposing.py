@@ -20,14 +20,15 @@ from apps.accounts.selectors import party_found
 from apps.core import clock
 from apps.core.errors import DomainError
 from apps.explorer.fields import AmountField, DurationField, PercentField
-from apps.explorer.formatting import SCORING_NAMES, short
+from apps.explorer.formatting import SCORING_NAMES, TRAINING_NAMES, short
 from apps.explorer.governance import KINDS, changes_in_words
 from apps.explorer.page import explain, party_of, show
 from apps.governance import services
 from apps.protocol import emission
+from apps.protocol.circuits.descent import DEFAULTS, SCHEDULE
 from apps.protocol.revenue import SPLIT
 from apps.protocol.targets import class_of
-from apps.subdaos.actions import EMISSION_LABELS, SPLIT_LABELS
+from apps.subdaos.actions import EMISSION_LABELS, SCHEDULE_LABELS, SPLIT_LABELS
 from apps.subdaos.models import Dao
 from apps.wallets.consenting import consent_of_form
 
@@ -71,6 +72,34 @@ class ScoringForm(KindForm):
     @property
     def payload(self) -> dict[str, Any]:
         return {"scoring": self.cleaned_data["scoring"]}
+
+
+class TrainingForm(KindForm):
+    """How rounds train; the schedule counts for steps on shared rows only."""
+
+    kind = "subdaos.set_training"
+    training = forms.ChoiceField(label="Rounds train by")
+
+    def __init__(self, *args: Any, dao: Dao, **kwargs: Any) -> None:
+        now = dao.params["training"]
+        super().__init__(*args, dao=dao, initial={"training": now["kind"]}, **kwargs)
+        known, descends = list(TRAINING_NAMES.items()), class_of(dao.params).descends
+        self.fields["training"].choices = known if descends else known[:1]  # type: ignore[attr-defined]
+        if not descends:
+            return
+        for name, value in {**DEFAULTS, **now.get("schedule", {})}.items():
+            least, most = SCHEDULE[name]
+            self.fields[name] = forms.IntegerField(
+                label=SCHEDULE_LABELS[name], initial=value, min_value=least, max_value=most
+            )
+
+    @property
+    def payload(self) -> dict[str, Any]:
+        data = self.cleaned_data
+        if data["training"] == "fedavg":
+            return {"training": {"kind": "fedavg"}}
+        schedule = {name: data[name] for name in DEFAULTS}
+        return {"training": {"kind": "secure_sgd", "schedule": schedule}}
 
 
 class SharesForm(KindForm):
@@ -157,7 +186,16 @@ class RevokeForm(PartyForm):
 
 FORMS: dict[str, type[KindForm]] = {
     form.kind: form
-    for form in (PriceForm, SplitForm, EmissionForm, UnlocksForm, PayForm, ScoringForm, RevokeForm)
+    for form in (
+        PriceForm,
+        SplitForm,
+        EmissionForm,
+        UnlocksForm,
+        PayForm,
+        ScoringForm,
+        TrainingForm,
+        RevokeForm,
+    )
 }
 
 

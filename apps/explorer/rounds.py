@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from itertools import zip_longest
 from typing import Any
 from uuid import UUID
 
@@ -32,6 +33,17 @@ SCORING_TEXT = {
     "predictions on the validators' private data. A site that others could replace "
     "scores little, however good it is.",
 }
+# What differs in a round on shared rows.
+ON_ROWS = {
+    "updates": ("Share", "Each site shares its rows, sealed, by consent that it has signed."),
+    "computing": ("Train", "Nodes make steps on the rows and test, without reading one."),
+}
+ROWS_SCORING = (
+    "Steps on shared rows",
+    "Before each epoch the nodes ask, on the validators' private data, whether the direction in "
+    "which a site's rows pull makes the predictions better, and add that up. A site whose sum is "
+    "not above 0 has no part in the next epoch; nobody sees that until the end.",
+)
 STAGES = {"moments": "Sums", "round": "Update or holdout"}
 
 
@@ -52,12 +64,13 @@ def round_page(request: HttpRequest, round_id: UUID) -> HttpResponse:
         "round.html",
         "subdaos",
         round=held,
-        phases=_strip(held.phase),
+        phases=_strip(held.phase, ON_ROWS if held.shares_rows else {}),
         sites=_sites(held, scores),
         has_scores=bool(scores),
         waits_for=[member.party.name for member in awaited(held)],
-        scoring=SCORING_NAMES[held.scoring],
-        scoring_text=SCORING_TEXT[held.scoring],
+        scoring=ROWS_SCORING[0] if held.shares_rows else SCORING_NAMES[held.scoring],
+        scoring_text=ROWS_SCORING[1] if held.shares_rows else SCORING_TEXT[held.scoring],
+        epochs=_epochs(version.evidence.get("training") if version else None),
         version=version,
         evidence=version.evidence if version else None,
         jobs=[{"job": job, "receipts": receipts[job.id]} for job in jobs],
@@ -65,13 +78,21 @@ def round_page(request: HttpRequest, round_id: UUID) -> HttpResponse:
     )
 
 
-def _strip(phase: str) -> list[dict[str, str]]:
+def _epochs(training: dict[str, Any] | None) -> list[dict[str, Any]]:
+    """What was opened after each epoch: whether the validators' loss fell, and by how much."""
+    opened = training or {"improved": [], "curve_milli": []}
+    both = zip_longest(opened["improved"], opened["curve_milli"])
+    return [{"fell": fell, "gain_milli": gain} for fell, gain in both]
+
+
+def _strip(phase: str, otherwise: dict[str, tuple[str, str]]) -> list[dict[str, str]]:
     """The phases as done, now, ahead; a round that ended badly ends its strip there."""
     names = [name for name, _, _ in PHASES]
     bad = phase in ("void", "failed")
     at = len(names) - 1 if bad else names.index(phase)
     rows = []
     for place, (name, title, text) in enumerate(PHASES):
+        title, text = otherwise.get(name, (title, text))
         state = "done" if place < at or phase == "done" else "now" if place == at else ""
         rows.append({"title": title, "text": text, "state": state, "name": name})
     if bad:

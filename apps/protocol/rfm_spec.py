@@ -121,6 +121,7 @@ def subdao_params(spec: Mapping[str, Any]) -> Spec:
         "resolution": terms["resolution"],
         "engine": "ring",
         "scoring": SCORINGS[0],
+        "training": {"kind": "fedavg"},
         **governance,
         "proposal_threshold_bps": 100,
         "split": {

@@ -4,8 +4,8 @@ Rows that are shared lie word by word in the nodes' stores: t + 1 nodes that put
 together read them. So a custodian signs its consent to one round beforehand, and may withdraw a
 share until the round is computed; the nodes themselves obey the owner's signature.
 
-consent = {"v", "type": "rows_consent", "round", "circuit", "roster", "nodes", "rows", "columns",
-"model", "expires_at"}, under domain "flai/rows-consent/v1".
+consent = {"v", "type": "rows_consent", "round", "circuit", "nodes", "rows", "columns",
+"expires_at"}, under domain "flai/rows-consent/v1"; whom the rows meet is in the share's ticket.
 withdrawal = {"v", "type": "withdrawal", "share_id", "ticket_id", "at"}, "flai/withdrawal/v1".
 """
 
@@ -28,11 +28,9 @@ def consent_to(
     *,
     round_id: str,
     circuit: str,
-    roster: str,
     nodes: Sequence[str],
     rows: int,
     columns: int,
-    model: str | None,
     expires_at: int,
 ) -> Json:
     """What a custodian consents to: so many rows of so many values, for this round alone."""
@@ -41,11 +39,9 @@ def consent_to(
         "type": "rows_consent",
         "round": round_id,
         "circuit": circuit,
-        "roster": roster,
         "nodes": list(nodes),
         "rows": rows,
         "columns": columns,
-        "model": model,
         "expires_at": expires_at,
     }
 

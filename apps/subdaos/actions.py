@@ -10,6 +10,8 @@ from uuid import UUID
 from apps.core.actions import Payload, action
 from apps.core.errors import BadInput
 from apps.protocol import decay, emission, unlocks
+from apps.protocol.circuits import BadParams
+from apps.protocol.circuits.descent import DEFAULTS, check_schedule
 from apps.protocol.ledger import AMOUNT_MAX
 from apps.protocol.money import BPS
 from apps.protocol.revenue import SPLIT
@@ -81,6 +83,75 @@ class SetScoring:
         services.param_set(
             dao=dao, key="scoring", value=payload["scoring"], proposal_id=proposal_id, now=now
         )
+
+
+@action("subdaos.set_training", house="sbgt")
+class SetTraining:
+    """{"training": {"kind": "fedavg"}}, or of kind "secure_sgd" with a schedule: how rounds train,
+    from the next one on. What a schedule leaves out is as in `circuits.descent.DEFAULTS`."""
+
+    def validate(self, payload: Payload, dao: Dao) -> Payload:
+        asked = payload.get("training")
+        formed = set(payload) == {"training"} and isinstance(asked, dict)
+        chosen = _training(asked if isinstance(asked, dict) and formed else {}, dao)
+        if chosen == dao.params["training"]:
+            raise BadInput("no_change", "Rounds train like this already.")
+        return {"training": chosen}
+
+    def describe(self, payload: Payload, dao: Dao) -> list[dict[str, Any]]:
+        before, after = dao.params["training"], payload["training"]
+        was = before.get("schedule", {})
+        return [
+            {"label": "Rounds train by", "before": before["kind"], "after": after["kind"]},
+            *(
+                {
+                    "label": SCHEDULE_LABELS[name],
+                    "before": str(was.get(name, "")),
+                    "after": str(value),
+                }
+                for name, value in after.get("schedule", {}).items()
+                if was.get(name) != value
+            ),
+        ]
+
+    def execute(self, payload: Payload, *, dao: Dao, proposal_id: UUID, now: datetime) -> None:
+        services.param_set(
+            dao=dao, key="training", value=payload["training"], proposal_id=proposal_id, now=now
+        )
+
+
+SCHEDULE_LABELS = {
+    "epochs": "Epochs, at most",
+    "steps": "Steps in an epoch",
+    "rate_ppm": "Rate of a step, in millionths",
+    "momentum_ppm": "Momentum, in millionths",
+    "l2_ppm": "Penalty on weights, in millionths",
+    "patience": "Epochs without gain until it stops (0: never)",
+    "curve": "Open the validators' loss after each epoch (1: yes, 0: no)",
+}
+
+
+def _training(asked: dict[str, Any], dao: Dao) -> dict[str, Any]:
+    """The parameter in full. Raises: BadInput."""
+    if asked == {"kind": "fedavg"}:
+        return asked
+    schedule = asked.get("schedule", {})
+    formed = set(asked) <= {"kind", "schedule"} and isinstance(schedule, dict)
+    if asked.get("kind") != "secure_sgd" or not formed or not set(schedule) <= set(DEFAULTS):
+        raise BadInput(
+            "bad_training",
+            "Give training with kind, fedavg or secure_sgd, and for secure_sgd perhaps schedule, "
+            f"of: {', '.join(DEFAULTS)}.",
+        )
+    model = class_of(dao.params)
+    if not model.descends:
+        raise BadInput("bad_training", f"{model.title} is trained by fedavg only.")
+    full = {**DEFAULTS, **schedule}
+    try:
+        check_schedule(full)
+    except BadParams as error:
+        raise BadInput("bad_training", f"The {error}.") from None
+    return {"kind": "secure_sgd", "schedule": full}
 
 
 @action("subdaos.set_emission", house="sdt")

@@ -43,7 +43,18 @@ class OctetStream(BaseParser):
 
 
 class RowsSerializer(serializers.Serializer[Any]):
+    """A custodian gives its signed consent as well, where rows are shared to train on."""
+
     rows = serializers.IntegerField(min_value=1, max_value=1_000_000)
+    consent = serializers.DictField(required=False)
+    signature = serializers.CharField(required=False, max_length=128)
+
+
+class WithdrawalSerializer(serializers.Serializer[Any]):
+    """The owner's signed word: {"v", "type", "share_id", "ticket_id", "at"}."""
+
+    withdrawal = serializers.DictField()
+    signature = serializers.CharField(max_length=128)
 
 
 class RoundsView(APIView):
@@ -72,12 +83,12 @@ class RoundView(APIView):
         return Response(selectors.round_json(selectors.round_get(round_id)))
 
 
-class HoldoutRowsView(APIView):
-    """A validator says how many holdout rows it will share."""
+class RowsView(APIView):
+    """A validator says how many holdout rows it will share, a custodian how many to train on."""
 
     @extend_schema(request=RowsSerializer, responses=OpenApiTypes.OBJECT)
     def post(self, request: Request, round_id: Any) -> Response:
-        held = submissions.holdout_rows_announce(
+        held = submissions.rows_announce(
             round_id=round_id,
             party=acting_party(request),
             now=now(),
@@ -140,6 +151,21 @@ class ShareView(APIView):
         return Response(_share_json(submission))
 
 
+class WithdrawView(APIView):
+    """Take back a share that is not computed yet: the nodes delete it, and sign that they did."""
+
+    @extend_schema(request=WithdrawalSerializer, responses={202: OpenApiTypes.OBJECT})
+    def post(self, request: Request, round_id: Any, share_id: str) -> Response:
+        submission = submissions.share_withdraw(
+            round_id=round_id,
+            party=acting_party(request),
+            share_id=share_id,
+            now=now(),
+            **checked(WithdrawalSerializer, request),
+        )
+        return Response(_share_json(submission), status=202)
+
+
 class VersionsView(APIView):
     """The model versions of a SubDAO, newest first."""
 
@@ -178,7 +204,8 @@ urlpatterns = [
     path("subdaos/<slug:slug>/versions/<int:number>/", VersionView.as_view()),
     path("me/rounds/", OwnRoundsView.as_view()),
     path("rounds/<uuid:round_id>/", RoundView.as_view()),
-    path("rounds/<uuid:round_id>/holdout-rows/", HoldoutRowsView.as_view()),
+    path("rounds/<uuid:round_id>/rows/", RowsView.as_view()),
     path("rounds/<uuid:round_id>/shares/", SharesView.as_view()),
     path("rounds/<uuid:round_id>/shares/<str:share_id>/", ShareView.as_view()),
+    path("rounds/<uuid:round_id>/shares/<str:share_id>/withdraw/", WithdrawView.as_view()),
 ]

@@ -33,7 +33,8 @@ def evidence_of(
     """The evidence object of a model version.
 
     {"auc_milli", "auc_by_stratum": {name: milli | null} and so for each metric that was opened,
-    "support", "calibration", "gates": [{"metric", "stratum", "min_milli", "got_milli", "met"}]}
+    "support", "calibration", "training": {"improved", "curve_milli"} of steps on shared rows,
+    "gates": [{"metric", "stratum", "min_milli", "got_milli", "met"}]}
 
     `openings` are the round circuit's, per-stratum lists in the order of `strata`; `gates` the
     SubDAO's: {"metric", "min_milli", "per_stratum"}.
@@ -45,6 +46,8 @@ def evidence_of(
             evidence[f"{metric}_milli"] = openings.get(f"{metric}_milli")
             evidence[f"{metric}_by_stratum"] = _by_name(strata, openings[name])
     evidence |= {name: openings[name] for name in ("calibration", "classes") if name in openings}
+    if "improved" in openings:
+        evidence["training"] = {name: openings[name] for name in ("improved", "curve_milli")}
     evidence["gates"] = [
         line for gate in gates for line in _gate_lines(gate, evidence, strata=strata)
     ]

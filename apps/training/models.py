@@ -25,6 +25,13 @@ class Phase(models.TextChoices):
     FAILED = "failed"
 
 
+class Training(models.TextChoices):
+    """How a round trains: one-shot mean of local models, or steps on shared rows."""
+
+    FEDAVG = "fedavg"
+    SECURE_SGD = "secure_sgd"
+
+
 OPEN_PHASES = (Phase.MOMENTS, Phase.NORMALISING, Phase.UPDATES, Phase.COMPUTING)
 
 # What events decide: from → to.
@@ -44,10 +51,11 @@ class Round(BaseModel):
 
     `roster` is what every ticket's roster hash stands for now: members who are late leave it
     (`Member.left_phase`), and nobody joins. `due_at` is until when this phase waits for members;
-    None while it waits for nodes only. `rows` maps each validator's key to the
-    holdout rows it announced; `extras` are the parameters that only circuits of its model class
-    have; `normalisation` holds the public mean and standard deviation of each
-    feature as integers with 20 fractional bits.
+    None while it waits for nodes only. With `secure_sgd` custodians share rows instead of updates,
+    and the job makes steps on them by `schedule`. `rows` maps each validator's key to the
+    holdout rows it announced, and each custodian's to the rows that it will share; `extras` are the
+    parameters that only circuits of its model class have; `normalisation` holds the public mean
+    and standard deviation of each feature as integers with 20 fractional bits.
     """
 
     dao = models.ForeignKey("subdaos.Dao", models.PROTECT, related_name="rounds")
@@ -62,6 +70,8 @@ class Round(BaseModel):
     resolution = models.CharField(max_length=12)
     scoring = models.CharField(max_length=16, default="taylor")
     model_class = models.CharField(max_length=16, default="logistic")
+    training = models.CharField(max_length=12, choices=Training, default=Training.FEDAVG)
+    schedule = models.JSONField(default=dict)
     extras = models.JSONField(default=dict)
     rows = models.JSONField(default=dict)
     normalisation = models.JSONField(null=True)
@@ -99,6 +109,10 @@ class Round(BaseModel):
         return f"{self.dao.slug} round {self.number}"
 
     @property
+    def shares_rows(self) -> bool:
+        return self.training == Training.SECURE_SGD
+
+    @property
     def stage(self) -> str:
         """Which kind of share the tickets of now are for: "moments", then "round"."""
         return "moments" if self.phase in (Phase.MOMENTS, Phase.NORMALISING) else "round"
@@ -108,6 +122,7 @@ class Member(BaseModel):
     """One line of the roster that a round was opened with, tied to the party behind it.
 
     A round has its own, for ever; `left_phase` names the phase that went on without this one.
+    `consent` is what a custodian signed before it shared rows: {"consent", "signature"}.
     """
 
     round = models.ForeignKey(Round, models.PROTECT, related_name="members")
@@ -115,6 +130,7 @@ class Member(BaseModel):
     role = models.CharField(max_length=9)
     key = models.CharField(max_length=64)
     left_phase = models.CharField(max_length=12, choices=Phase, blank=True)
+    consent = models.JSONField(null=True)
 
     class Meta:
         ordering = ["role", "key"]
@@ -132,7 +148,8 @@ class Submission(BaseModel):
 
     `sealed` (signature and envelopes) and the parts of the correction are dropped once it is
     refused or the round is over. `due_at`: when a complete one goes to the nodes, when an
-    incomplete one is given up.
+    incomplete one is given up. `withdrawal` is its owner's signed word that the nodes shall forget
+    it, {"withdrawal", "signature"}; `acks` are then what they signed for having done so.
     """
 
     class State(models.TextChoices):
@@ -141,6 +158,8 @@ class Submission(BaseModel):
         DELIVERED = "delivered"
         REFUSED = "refused"
         REPLACED = "replaced"  # signed for a roster that has lost a member since
+        WITHDRAWING = "withdrawing"  # its owner has taken it back; not all nodes have heard
+        WITHDRAWN = "withdrawn"
 
     round = models.ForeignKey(Round, models.PROTECT, related_name="submissions")
     stage = models.CharField(max_length=8)
@@ -152,7 +171,8 @@ class Submission(BaseModel):
     sealed = models.JSONField(null=True)
     offset_bytes = models.PositiveIntegerField(default=0)
     acks = models.JSONField(default=list)
-    state = models.CharField(max_length=9, choices=State, default=State.RECEIVING)
+    withdrawal = models.JSONField(null=True)
+    state = models.CharField(max_length=11, choices=State, default=State.RECEIVING)
     reason = models.TextField(blank=True)
     attempts = models.PositiveIntegerField(default=0)
     due_at = models.DateTimeField()
@@ -161,7 +181,7 @@ class Submission(BaseModel):
         constraints = [
             models.UniqueConstraint(
                 fields=["round", "stage", "slot", "party"],
-                condition=~Q(state__in=["refused", "replaced"]),
+                condition=~Q(state__in=["refused", "replaced", "withdrawing", "withdrawn"]),
                 name="training_one_share_per_slot",
             )
         ]
@@ -169,7 +189,7 @@ class Submission(BaseModel):
             models.Index(fields=["ticket_id"], name="training_ticket"),
             models.Index(
                 fields=["due_at"],
-                condition=Q(state__in=["receiving", "received"]),
+                condition=Q(state__in=["receiving", "received", "withdrawing"]),
                 name="training_share_due",
             ),
         ]
@@ -208,7 +228,8 @@ class SharePart(models.Model):
 
 
 # Shares in these states fill no slot.
-GIVEN_UP = (Submission.State.REFUSED, Submission.State.REPLACED)
+TAKEN_BACK = (Submission.State.WITHDRAWING, Submission.State.WITHDRAWN)
+GIVEN_UP = (Submission.State.REFUSED, Submission.State.REPLACED, *TAKEN_BACK)
 # In these, the site still has to send one, or the rest of it.
 UNSENT = (Submission.State.RECEIVING, *GIVEN_UP)
 

@@ -226,7 +226,7 @@ def _record_round(held: Round, job: Job, now: datetime) -> None:
             held,
             Phase.VOID,
             reason=(
-                f"Only {useful} update{'s'[: useful != 1]} helped on the validators' data; a model "
+                f"Only {useful} site{'s'[: useful != 1]} helped on the validators' data; a model "
                 "needs three, so that it is no single site's own. No update was made."
             ),
             now=now,

@@ -118,10 +118,12 @@ def awaited(held: Round) -> list[Member]:
     )
     if held.phase == Phase.UPDATES:
         return [m for m in members if m.party_id not in sent]
-    silent = [m for m in members if m.role == "validator" and m.key not in held.rows]
+    counted = [m for m in members if m.role == "validator" or held.shares_rows]
+    silent = [m for m in counted if m.key not in held.rows]
     if held.phase == Phase.NORMALISING:
         return silent if held.normalisation is not None else []
-    return [m for m in members if m.role == "custodian" and m.party_id not in sent] + silent
+    unsent = [m for m in members if m.role == "custodian" and m.party_id not in sent]
+    return unsent + [m for m in silent if m not in unsent]
 
 
 def round_json(held: Round) -> Json:
@@ -146,6 +148,8 @@ def round_json(held: Round) -> Json:
         "strata": held.strata,
         "scoring": held.scoring,
         "model_class": held.model_class,
+        "training": held.training,
+        "schedule": held.schedule,
         "normalisation": held.normalisation if known else None,
         "submissions": [
             {
@@ -192,8 +196,9 @@ def _nodes(held: Round) -> list[Node]:
 
 
 def _rows_by_slug(held: Round) -> Json:
-    members = Member.objects.filter(round=held, role="validator").select_related("party")
-    return {m.party.slug: held.rows.get(m.key) for m in members}
+    members = Member.objects.filter(round=held).select_related("party")
+    counted = [m for m in members if m.role == "validator" or held.shares_rows]
+    return {m.party.slug: held.rows.get(m.key) for m in counted}
 
 
 def shares_due(*, now: datetime, limit: int = 100) -> list[Any]:
@@ -201,6 +206,12 @@ def shares_due(*, now: datetime, limit: int = 100) -> list[Any]:
     rows = Submission.objects.filter(
         state=Submission.State.RECEIVED, sealed__isnull=False, due_at__lte=now
     )
+    return list(rows.order_by("due_at").values_list("id", flat=True)[:limit])
+
+
+def withdrawals_due(*, now: datetime, limit: int = 100) -> list[Any]:
+    """Ids of shares that their owners have taken back, and some node has not heard of."""
+    rows = Submission.objects.filter(state=Submission.State.WITHDRAWING, due_at__lte=now)
     return list(rows.order_by("due_at").values_list("id", flat=True)[:limit])
 
 

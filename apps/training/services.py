@@ -18,8 +18,9 @@ from apps.core.live import changed
 from apps.core.transactions import durable, require_transaction
 from apps.participants.selectors import roster as participants_roster
 from apps.protocol import tickets
-from apps.protocol.circuits import circuits_hash
+from apps.protocol.circuits import CLASSES, circuits_hash
 from apps.protocol.circuits.games import SHAPLEY_MAX
+from apps.protocol.sharing import consent_to
 from apps.protocol.targets import class_of, extras_of
 from apps.subdaos.models import Dao
 from apps.training.events import RoundClosed, RoundOpened
@@ -33,6 +34,7 @@ from apps.training.models import (
     Round,
     SharePart,
     Submission,
+    Training,
 )
 from apps.training.tickets import stage_ticket
 from apps.wallets import log
@@ -76,6 +78,7 @@ def round_open(*, dao: Dao, now: datetime) -> Round:
         Round.objects.filter(dao=dao).order_by("-number").values_list("number", flat=True).first()
         or 0
     )
+    training = dao.params.get("training", {"kind": Training.FEDAVG})
     opened = Round(
         dao=dao,
         number=number,
@@ -87,6 +90,8 @@ def round_open(*, dao: Dao, now: datetime) -> Round:
         scoring=dao.params["scoring"],
         model_class=class_of(dao.params).name,
         extras=extras_of(class_of(dao.params), dao.params["label"]),
+        training=training["kind"],
+        schedule=training.get("schedule", {}),
         opened_at=now,
         expires_at=now + timedelta(seconds=int(dao.params.get("round_s", ROUND_S))),
     )
@@ -104,6 +109,8 @@ def round_open(*, dao: Dao, now: datetime) -> Round:
         f"{counts['validator']} validators.",
         now,
     )
+    if opened.shares_rows:
+        note(opened, "Custodians share rows to train on, by consent that each signs.", now)
     opened.save(force_insert=True)
     Member.objects.bulk_create(
         [Member(round=opened, party=p.party, role=p.role, key=p.public_key) for p in people]
@@ -118,6 +125,7 @@ def round_open(*, dao: Dao, now: datetime) -> Round:
             "members": {p.party.pid: p.role for p in people},
             "nodes": opened.nodes,
             "circuits_hash": opened.circuits_hash,
+            "training": opened.training,
         },
         now=now,
     )
@@ -156,10 +164,10 @@ def minima(dao: Dao) -> tuple[tuple[str, int], ...]:
 # Going on
 
 
-def round_ticket(held: Round) -> dict[str, Any]:
-    """What tickets of the present stage must carry."""
+def round_ticket(held: Round, *, stage: str | None = None) -> dict[str, Any]:
+    """What tickets of the present stage, or of this one, must carry."""
     ticket = stage_ticket(
-        stage=held.stage,
+        stage=stage or held.stage,
         round_id=str(held.id),
         roster=held.roster,
         roster_hash=held.roster_hash,
@@ -172,25 +180,40 @@ def round_ticket(held: Round) -> dict[str, Any]:
         scoring=held.scoring,
         model_class=held.model_class,
         extras=held.extras,
+        schedule=held.schedule,
     )
     return {**ticket, "expires_at": unix_ms(held.expires_at) // 1000}
 
 
 def updates_if_ready(held: Round, now: datetime) -> None:
-    """Ask for updates once the normalisation is known and every validator has said its rows."""
+    """Ask for shares once the normalisation is known and all have said how many rows they bring."""
     if held.phase != Phase.NORMALISING or held.normalisation is None:
         return
-    silent = [
+    waiting = [
         member["name"]
         for member in held.roster["members"]
-        if member["role"] == "validator" and member["key"] not in held.rows
+        if (member["role"] == "validator" or held.shares_rows) and member["key"] not in held.rows
     ]
-    if silent:
-        note(held, f"Waiting for the number of holdout rows of {', '.join(silent)}.", now)
+    if waiting:
+        note(held, f"Waiting for the number of rows of {', '.join(waiting)}.", now)
         return
     phase_to(held, Phase.UPDATES)
     awaits_members(held, now)
-    note(held, "Mean and variance are known; custodians train, validators share holdouts.", now)
+    do = "share rows" if held.shares_rows else "train"
+    note(held, f"Mean and variance are known; custodians {do}, validators share holdouts.", now)
+
+
+def rows_consent(held: Round, rows: int) -> dict[str, Any]:
+    """What a custodian of this round signs before it shares so many rows."""
+    model = CLASSES[held.model_class]
+    return consent_to(
+        round_id=str(held.id),
+        circuit=model.sgd_id,
+        nodes=held.nodes,
+        rows=rows,
+        columns=held.features + model.targets(held.extras),
+        expires_at=unix_ms(held.expires_at) // 1000,
+    )
 
 
 def round_fail(held: Round, *, reason: str, now: datetime) -> None:

@@ -23,44 +23,95 @@ from apps.core.live import changed
 from apps.core.transactions import durable
 from apps.core.wake import wake
 from apps.protocol import tickets, uploads
-from apps.protocol.circuits import CIRCUITS, CLASSES, BadParams
+from apps.protocol.circuits import CIRCUITS, BadParams
+from apps.protocol.jobs import MAX_DEADLINE_S
+from apps.protocol.sharing import check_consent, check_withdrawal
 from apps.training import parts
-from apps.training.models import GIVEN_UP, Member, Phase, Round, Submission
+from apps.training.models import GIVEN_UP, TAKEN_BACK, Member, Phase, Round, Submission
 from apps.training.selectors import share_not_found
-from apps.training.services import lock_round, note, phase_to, round_ticket, updates_if_ready
-from apps.training.tickets import COMMON, MIN_CELL, Mismatch, compare
+from apps.training.services import (
+    lock_round,
+    note,
+    phase_to,
+    round_ticket,
+    rows_consent,
+    updates_if_ready,
+)
+from apps.training.tickets import COMMON, Mismatch, compare
 from apps.wallets import log
 
 JOB_DEADLINE_S = 120
 RETRY_S, RETRY_S_MAX = 0.5, 5.0
-HOLDOUT_ROWS_MIN = 10
+ROWS_MIN = 10
+STEP_S = 1
+ENDED_PHASES = (Phase.DONE, Phase.VOID, Phase.FAILED)
 UNFINISHED_FOR = timedelta(hours=1)
 UNFINISHED = "The upload was not finished: for an hour nothing came."
 REPLACED = "Another upload of the same site took its place."
 
 
-def holdout_rows_announce(*, round_id: Any, party: Party, rows: int, now: datetime) -> Round:
-    """A validator says how many holdout rows it will share; fixed once updates are asked for."""
-    if not isinstance(rows, int) or isinstance(rows, bool) or rows < HOLDOUT_ROWS_MIN:
-        raise BadInput("bad_rows", f"A holdout has at least {HOLDOUT_ROWS_MIN} rows.")
+def rows_announce(
+    *,
+    round_id: Any,
+    party: Party,
+    rows: int,
+    now: datetime,
+    consent: Any = None,
+    signature: Any = None,
+) -> Round:
+    """A validator says how many holdout rows it will share, a custodian how many rows to train on.
+
+    A custodian does so only where rows are shared, with its signed consent to this round
+    (`services.rows_consent`). Fixed once shares are asked for. Raises DomainError.
+    """
+    if not isinstance(rows, int) or isinstance(rows, bool) or rows < ROWS_MIN:
+        raise BadInput("bad_rows", f"A site brings at least {ROWS_MIN} rows.")
     with durable():
         held = lock_round(round_id)
         member = _member(held, party)
-        if member.role != "validator":
-            raise Forbidden("not_a_validator", "Only validators bring holdout rows.")
+        validates = member.role == "validator"
+        if not validates and not held.shares_rows:
+            raise Forbidden("not_a_validator", "Only validators bring rows to this round.")
         if held.rows.get(member.key) == rows:
             return held
         if held.phase not in (Phase.MOMENTS, Phase.NORMALISING):
-            raise Conflict("rows_fixed", "The number of holdout rows is fixed by now.")
+            raise Conflict("rows_fixed", "The number of rows is fixed by now.")
+        if not validates:
+            _consented(held, member, rows, consent, signature, now)
         held.rows = {**held.rows, member.key: rows}
         try:
             _check_rows(held)
         except BadParams as error:
             raise BadInput("bad_rows", str(error)) from None
-        note(held, f"{party.name} will share {rows} holdout rows.", now)
+        what = "holdout rows" if validates else "rows to train on, by signed consent"
+        note(held, f"{party.name} will share {rows} {what}.", now)
         updates_if_ready(held, now)
         held.save()
     return held
+
+
+def _consented(
+    held: Round, member: Member, rows: int, consent: Any, signature: Any, now: datetime
+) -> None:
+    """Keep and log a custodian's consent, word for word what this round asks for."""
+    wanted = rows_consent(held, rows)
+    try:
+        digest = check_consent(consent, signature, key=member.key, wanted=wanted)
+    except tickets.TicketError as error:
+        raise Unprocessable(error.code, error.text) from None
+    member.consent = {"consent": wanted, "signature": signature}
+    member.save(update_fields=["consent"])
+    log.append(
+        "training.rows_consented",
+        {
+            "round": str(held.id),
+            "party": member.party.pid,
+            "key": member.key,
+            "consent": digest,
+            "signature": signature,
+        },
+        now=now,
+    )
 
 
 def share_begin(
@@ -205,6 +256,96 @@ def _refuse(row: Submission, reason: str) -> None:
     row.parts.all().delete()
 
 
+def share_withdraw(
+    *,
+    round_id: Any,
+    party: Party,
+    share_id: str,
+    withdrawal: Any,
+    signature: Any,
+    now: datetime,
+) -> Submission:
+    """Its owner takes a share back: each node deletes it, and none may use it from then on.
+
+    `withdrawal` as `protocol.sharing.withdrawal_of`, signed with the key of the share's ticket.
+    What the nodes have computed, or are just computing, is not undone; where they have not begun,
+    the round can't be computed with that share. Again is harmless. Raises DomainError.
+    """
+    with durable():
+        held = lock_round(round_id)
+        mine = held.submissions.select_for_update(of=("self",)).select_related("party")
+        row = mine.filter(share_id=share_id, party=party).first()
+        if row is None:
+            raise share_not_found()
+        if row.state in TAKEN_BACK:
+            return row
+        try:
+            ticket = tickets.check_ticket(row.ticket, now=row.ticket["issued_at"])
+            check_withdrawal(withdrawal, signature, ticket=ticket)
+        except tickets.TicketError as error:
+            raise Unprocessable(error.code, error.text) from None
+        if held.phase in ENDED_PHASES:
+            raise Conflict(
+                "nothing_to_withdraw", "The round is over: the nodes delete what it was made of."
+            )
+        row.state, row.sealed, row.attempts = Submission.State.WITHDRAWING, None, 0
+        row.due_at, row.reason = now, "Its owner has taken it back."
+        row.withdrawal = {"withdrawal": withdrawal, "signature": signature}
+        row.save()
+        row.parts.all().delete()
+        log.append(
+            "training.share_withdrawn",
+            {
+                "round": str(held.id),
+                "party": party.pid,
+                "slot": row.slot,
+                "ticket": row.ticket_id,
+                "at": withdrawal["at"],
+                "key": ticket.sender,
+                "signature": signature,
+            },
+            now=now,
+        )
+        note(held, f"{party.name} has taken its {row.slot} back; the nodes delete them.", now)
+        held.save()
+        wake("flai.withdraw_share", row.id)
+    return row
+
+
+def share_forget(*, submission_id: Any) -> bool:
+    """Tell every node its owner's word; True once all have signed that they obeyed.
+
+    An edge: it talks to the nodes, so it reads the clock itself. Harmless when repeated.
+    """
+    row = Submission.objects.select_related("round").get(pk=submission_id)
+    if row.state != Submission.State.WITHDRAWING:
+        return row.state == Submission.State.WITHDRAWN
+    members = members_by_fingerprint(row.round.nodes)
+    asked = {"ticket": row.ticket, **row.withdrawal}
+    acks: list[Any] | None = None
+    reason = row.reason
+    try:
+        acks = control.withdraw_share(members, asked, ticket_id=row.ticket_id)
+    except control.ControlError as error:
+        reason = error.text
+    now = clock_now()
+    with durable():
+        row = Submission.objects.select_for_update().get(pk=submission_id)
+        if row.state != Submission.State.WITHDRAWING:
+            return row.state == Submission.State.WITHDRAWN
+        row.attempts, row.reason = row.attempts + 1, reason
+        if acks is not None:
+            row.state, row.acks = Submission.State.WITHDRAWN, acks
+        elif row.ticket["expires_at"] <= unix_ms(now) // 1000:
+            row.state = Submission.State.WITHDRAWN  # nodes have purged it, and refuse it
+        else:
+            row.due_at = _again_at(row.attempts, now)
+            wake("flai.withdraw_share", row.id, eta=row.due_at)
+        row.save()
+        changed(f"round:{row.round_id}")
+    return acks is not None
+
+
 def share_id_taken() -> Conflict:
     return Conflict("share_id_taken", "This share_id is in use; choose a new one.")
 
@@ -239,8 +380,7 @@ def share_deliver(*, submission_id: Any) -> bool:
             _refuse(row, error.text)
             note(held, f"The nodes refused a share of {row.party.name}: {error.text}", now)
         else:
-            wait_s = min(RETRY_S * 2 ** min(row.attempts - 1, 10), RETRY_S_MAX)
-            row.due_at, row.reason = now + timedelta(seconds=wait_s), error.text
+            row.due_at, row.reason = _again_at(row.attempts, now), error.text
             wake("flai.deliver_share", row.id, eta=row.due_at)
         row.save()
         changed(f"round:{held.id}")
@@ -272,6 +412,10 @@ def _hand(submission: Submission, *, again: bool = False) -> list[Any]:
     )
 
 
+def _again_at(attempts: int, now: datetime) -> datetime:
+    return now + timedelta(seconds=min(RETRY_S * 2 ** min(attempts - 1, 10), RETRY_S_MAX))
+
+
 def _advance(held: Round, now: datetime) -> None:
     """Ask for the job when the last share of the stage is with the nodes."""
     delivered = {
@@ -294,7 +438,7 @@ def _advance(held: Round, now: datetime) -> None:
             for slot, spec in wanted["slots"].items()
         },
         model=None,
-        deadline_s=JOB_DEADLINE_S,
+        deadline_s=_deadline_s(held),
         expires_at=held.expires_at,
         now=now,
     )
@@ -305,8 +449,17 @@ def _advance(held: Round, now: datetime) -> None:
     else:
         held.round_job = job
         phase_to(held, Phase.COMPUTING)
-        note(held, "All updates and holdouts are with the nodes; they score and aggregate.", now)
+        what, do = ("rows", "train") if held.shares_rows else ("updates", "score and aggregate")
+        note(held, f"All {what} and holdouts are with the nodes; they {do}.", now)
     wake("flai.run_round", held.id)
+
+
+def _deadline_s(held: Round) -> int:
+    """So long may one attempt take. A worker that dies is followed that much later."""
+    if held.phase != Phase.UPDATES or not held.shares_rows:
+        return JOB_DEADLINE_S
+    steps = held.schedule["epochs"] * held.schedule["steps"]
+    return min(MAX_DEADLINE_S, JOB_DEADLINE_S + steps * STEP_S)
 
 
 def _member(held: Round, party: Party) -> Member:
@@ -354,13 +507,9 @@ def _compare(held: Round, member: Member, ticket: tickets.Ticket) -> None:
 
 def _check_rows(held: Round) -> None:
     """Raises BadParams when the rows announced so far do not fit the circuit."""
-    CIRCUITS[CLASSES[held.model_class].round_id].validate(
-        {
-            "features": held.features,
-            "strata": len(held.strata),
-            "rows": list(held.rows.values()),
-            "min_cell": MIN_CELL,
-            "scoring": held.scoring,
-            **held.extras,
-        }
-    )
+    wanted = round_ticket(held, stage="round")
+    params = wanted["params"]
+    # whoever has not spoken yet may still bring few rows
+    few = [max(ROWS_MIN, held.schedule.get("steps", 0))]
+    silent = {name: few for name in ("rows", "site_rows") if params.get(name) == []}
+    CIRCUITS[wanted["circuits"][0]].validate({**params, **silent})

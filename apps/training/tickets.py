@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from apps.protocol import wire
-from apps.protocol.circuits import CIRCUITS, CLASSES
+from apps.protocol.circuits import CIRCUITS, CLASSES, Slot
 from apps.protocol.tickets import Ticket, members_with_role
 
 Json = dict[str, Any]
@@ -67,32 +67,40 @@ def stage_ticket(
     scoring: str,
     model_class: str = "logistic",
     extras: Mapping[str, int] | None = None,
+    schedule: Mapping[str, int] | None = None,
 ) -> Json:
     """What tickets of this stage carry: the COMMON fields, and per slot role, f and shapes by key.
 
-    `rows` may lack validators as long as they have not announced theirs; their shape is null.
+    `schedule` is that of steps on shared rows. `rows` may lack members as long as they have not
+    announced theirs; their shape is null.
     """
     if stage == "moments":
         circuit_id, params, resolves = "moments@1", {"features": features}, None
     else:
-        validators = members_with_role(roster, "validator")
-        counts = [rows[key] for key in validators if key in rows]
-        circuit_id, resolves = CLASSES[model_class].round_id, resolution
+
+        def counts(role: str) -> list[int]:
+            return [rows[key] for key in members_with_role(roster, role) if key in rows]
+
+        model, resolves = CLASSES[model_class], resolution
         params = {
             "features": features,
             "strata": strata,
-            "rows": counts,
+            "rows": counts("validator"),
             "min_cell": MIN_CELL,
-            "scoring": scoring,
             **(extras or {}),
         }
+        if schedule:
+            circuit_id = model.sgd_id
+            params |= {"site_rows": counts("custodian"), **schedule}
+        else:
+            circuit_id, params["scoring"] = model.round_id, scoring
     slots: Json = {}
     for name, slot in CIRCUITS[circuit_id].slots.items():
         keys = members_with_role(roster, slot.role)
         slots[name] = {
             "role": slot.role,
             "f": slot.f,
-            "shapes": {key: list(slot.shape(params, place)) for place, key in enumerate(keys)},
+            "shapes": {key: _shape(slot, params, place) for place, key in enumerate(keys)},
         }
     return {
         "scope": f"{stage}:{round_id}",
@@ -108,6 +116,13 @@ def stage_ticket(
         "price_micro": None,
         "slots": slots,
     }
+
+
+def _shape(slot: Slot, params: Json, place: int) -> list[int] | None:
+    try:
+        return list(slot.shape(params, place))
+    except IndexError:
+        return None
 
 
 def _plain(value: Any) -> Any:

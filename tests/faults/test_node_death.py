@@ -7,7 +7,9 @@ import httpx
 import numpy as np
 import pytest
 
-from tests.support.nodes import Buyer, NodeSet, Round, trained_model
+from apps.protocol.circuits import CIRCUITS
+from tests.support.nodes import Buyer, NodeSet, Round, RowsRound, fixed, trained_model
+from workers.mpc.engines.plain import run_plain
 from workers.node.errors import Unavailable
 from workers.node.store import Store
 
@@ -74,6 +76,38 @@ def test_a_node_killed_while_computing_leaves_no_result_anywhere(nodes):
     again = nodes.ask(job | {"attempt": 2})
     assert [a.status_code for a in again] == [200] * 3
     assert len({str(a.json()["openings"]) for a in again}) == 1
+    assert [c.json()["committed"] for c in nodes.commit(again)] == [True] * 3
+
+
+def test_a_node_killed_while_it_trains_on_rows_changes_nothing_of_what_comes_of_them(nodes):
+    r = RowsRound(nodes)
+    r.params["epochs"], r.params["steps"] = 8, 10
+    r.uploads = {"rows": [], "holdout": []}
+    for slot, keys, blocks in (
+        ("rows", r.custodians, r.rows),
+        ("holdout", r.validators, [r.holdout]),
+    ):
+        for key, block in zip(keys, blocks):
+            r.uploads[slot].append(nodes.upload(key, fixed(block), **r.fields(slot)))
+    r.put()
+    job = r.job()
+    pending = waiting_job(nodes, job, (0, 1, 2))
+    nodes.kill(2)
+    assert all(p.result().json()["code"] in ("peer_lost", "peer_refused") for p in pending[:2])
+    with pytest.raises(httpx.TransportError):
+        pending[2].result()
+    nodes.start(2)
+    again = nodes.ask(job | {"attempt": 2})
+    assert [a.status_code for a in again] == [200] * 3, [a.text for a in again]
+    found = again[0].json()["openings"]
+    assert len({str(a.json()["openings"]) for a in again}) == 1
+    wanted = run_plain(
+        CIRCUITS[r.circuit],
+        {"rows": [fixed(x) for x in r.rows], "holdout": [fixed(r.holdout)]},
+        r.params,
+    ).openings
+    assert found["improved"] == wanted["improved"]
+    assert np.max(np.abs(np.subtract(found["phi_milli"], wanted["phi_milli"]))) <= 2
     assert [c.json()["committed"] for c in nodes.commit(again)] == [True] * 3
 
 

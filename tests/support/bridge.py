@@ -76,6 +76,7 @@ class Bridge:
             "id": self.round_id,
             "number": 1,
             "phase": self.phase,
+            "training": "fedavg",
             "roster": self.roster,
             "roster_hash": tickets.check_roster(self.roster),
             "nodes": self.nodes.descriptors,
@@ -100,7 +101,7 @@ class Bridge:
                 return httpx.Response(200, json={"results": [found], "next": None})
             case "GET", ["rounds", _]:
                 return httpx.Response(200, json=self.round())
-            case "POST", ["rounds", _, "holdout-rows"]:
+            case "POST", ["rounds", _, "rows"]:
                 key = request.headers["Authorization"].removeprefix("Bearer ")
                 self.rows[key] = body["rows"]
                 return httpx.Response(200, json={})

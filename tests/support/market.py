@@ -240,11 +240,12 @@ class Market:
         x = np.random.default_rng(seed).normal(0, 1, (50, 2))
         return np.concatenate([[50.0], x.sum(0), (x**2).sum(0)])
 
-    def normalise(self, held: Round) -> None:
+    def normalise_validators(self, held: Round) -> None:
         for validator in self.validators:
-            submissions.holdout_rows_announce(
-                round_id=held.id, party=validator.party, rows=ROWS, now=now()
-            )
+            submissions.rows_announce(round_id=held.id, party=validator.party, rows=ROWS, now=now())
+
+    def normalise(self, held: Round) -> None:
+        self.normalise_validators(held)
         for i, site in enumerate(self.custodians):
             self.submit(held, site, self.upload(held, site, "sums", self.sums(i)))
         drain()
@@ -341,6 +342,9 @@ def _step() -> int:
     count = handlers.dispatch_due(clock=lambda: at)
     for submission_id in training.shares_due(now=at):
         submissions.share_deliver(submission_id=submission_id)
+        count += 1
+    for submission_id in training.withdrawals_due(now=at):
+        submissions.share_forget(submission_id=submission_id)
         count += 1
     due = [job.pk for job in compute.jobs_due(now=at)]
     for round_id in training.rounds_of_jobs(due):

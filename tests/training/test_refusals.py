@@ -104,9 +104,7 @@ def test_only_validators_announce_rows_and_only_until_updates_are_asked_for(mark
     held = market.whitelist()
 
     def announce(who, rows):
-        return submissions.holdout_rows_announce(
-            round_id=held.id, party=who.party, rows=rows, now=now()
-        )
+        return submissions.rows_announce(round_id=held.id, party=who.party, rows=rows, now=now())
 
     with pytest.raises(DomainError, match="not_a_validator"):
         announce(market.custodians[0], 40)

@@ -59,9 +59,7 @@ def _announce_and_share(market: Market, held: Round) -> None:
     from apps.training import submissions
 
     for validator in market.validators:
-        submissions.holdout_rows_announce(
-            round_id=held.id, party=validator.party, rows=40, now=now()
-        )
+        submissions.rows_announce(round_id=held.id, party=validator.party, rows=40, now=now())
     for i, site in enumerate(market.custodians):
         market.submit(held, site, market.upload(held, site, "sums", market.sums(i)))
 

@@ -11,13 +11,17 @@ from __future__ import annotations
 
 import json
 import secrets
+import time
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 import numpy as np
 
 from apps.protocol import wire
 from apps.protocol.circuits import ModelClass
+from apps.protocol.jobs import fingerprint
+from apps.protocol.sharing import CONSENT_DOMAIN, consent_to
 from apps.protocol.targets import class_of, extras_of
 from workers.client import data, sources, training
 from workers.client.api import Api, ClientError, wait_for
@@ -28,13 +32,15 @@ from workers.client.joining import (
     MIN_CELL,
     MOMENTS,
     ROUND,
+    SECURE_SGD,
     VALIDATOR,
     Joined,
     Print,
     check_normalisation,
+    circuit_of,
     join,
 )
-from workers.client.nodes import NotTrusted
+from workers.client.nodes import NotTrusted, trusted_nodes
 from workers.client.outbox import Outbox
 
 ATTESTATION_DOMAIN = "flai/attestation/v1"
@@ -48,6 +54,7 @@ class Agent:
 
     `accept_roster`: take part although the roster has lost members since the last time.
     `dry_run`: check everything and show what would leave, send nothing and write nothing down.
+    `share_rows`: the organisation agrees that its rows, not an update, go to the nodes in shares.
     """
 
     def __init__(
@@ -59,8 +66,10 @@ class Agent:
         api: Api | None = None,
         accept_roster: bool = False,
         dry_run: bool = False,
+        share_rows: bool = False,
     ) -> None:
         self.dry_run = dry_run
+        self.share_rows = share_rows
         self.home = home
         self.role = role
         self.say = say
@@ -182,7 +191,8 @@ class Agent:
         return self.api.get(f"rounds/{round_id}/")
 
     def normalise(self, *, subdao: str, round_id: str | None = None) -> dict[str, Any] | None:
-        """Custodian: share [n, Σx, Σx²]. Validator: declare the number of holdout rows."""
+        """Custodian: share [n, Σx, Σx²], and consent where the round shares rows. Validator:
+        declare the number of holdout rows."""
         current = self.round_of(subdao=subdao, round_id=round_id)
         dao = self.api.get(f"subdaos/{subdao}/")
         table = self.table(dao["params"])
@@ -191,14 +201,17 @@ class Agent:
             if self.dry_run:
                 self.say(f"A dry run: the number {table.rows} would leave this site, sent nothing.")
                 return None
-            self.api.post(f"rounds/{current['id']}/holdout-rows/", body)
+            self.api.post(f"rounds/{current['id']}/rows/", body)
             self.home.journal.write("rows_declared", round=current["id"], rows=table.rows)
             self.say(f"Declared {table.rows} holdout rows; the rows themselves come later, sealed.")
             return None
+        model = class_of(dao["params"])
+        if current["training"] == SECURE_SGD:
+            self._consent(current, table, model, extras_of(model, dao["params"]["label"]))
         again = None if self.dry_run else self._outbox().resumed(current, MOMENTS)
         if again:
             return again
-        joined = self._join(current, MOMENTS, table, subdao, class_of(dao["params"]))
+        joined = self._join(current, MOMENTS, table, subdao, model)
         f = joined.slot.f
         sums = training.moments(table, f=f, sites=joined.custodians)
         what = f"{len(sums)} sums over {table.rows} rows (count, Σx, Σx² of each column)"
@@ -233,7 +246,11 @@ class Agent:
         )
         mean, std = training.constants(current["normalisation"])
         features = training.standardise(table.features, mean, std)
-        if self.role == CUSTODIAN:
+        if joined.name == "rows":
+            self._must_agree()
+            values = self._rows(table, features, dao["params"])
+            what = f"{len(values)} rows of {values.shape[1]} values"
+        elif self.role == CUSTODIAN:
             values = self._update(table, features, dao["params"])
             what = f"an update of {len(values)} numbers, trained on {table.rows} rows"
         else:
@@ -295,7 +312,64 @@ class Agent:
     def _outbox(self) -> Outbox:
         return Outbox(self.home, self.role, api=self.api, say=self.say, dry_run=self.dry_run)
 
+    # -- rows
+
+    def withdraw(self, *, subdao: str, round_id: str | None = None) -> dict[str, Any]:
+        """Take this site's share in the round's training back; the nodes delete it."""
+        return self._outbox().withdraw(self.round_of(subdao=subdao, round_id=round_id))
+
+    def _must_agree(self) -> None:
+        """Raises: ClientError("no_consent") unless this site has said that it shares rows."""
+        if not self.share_rows:
+            raise ClientError(
+                "This round trains on ROWS. Each custodian's rows go to the nodes in shares: one "
+                "node reads nothing of them, but two that put their words together read all. If "
+                "your organisation consents, run the same command with --share-rows. "
+                "Nothing was sent.",
+                code="no_consent",
+            )
+
+    def _consent(
+        self,
+        current: Mapping[str, Any],
+        table: data.Table,
+        model: ModelClass,
+        extras: Mapping[str, int],
+    ) -> None:
+        """Sign, journal and file the organisation's consent to this round, once."""
+        self._must_agree()
+        nodes = trusted_nodes(self.home, current["nodes"])
+        consent = consent_to(
+            round_id=current["id"],
+            circuit=circuit_of(current, ROUND, model).id,
+            nodes=[fingerprint(node) for node in nodes],
+            rows=table.rows,
+            columns=len(table.columns) + model.targets(extras),
+            expires_at=int(datetime.fromisoformat(current["expires_at"]).timestamp()),
+        )
+        until = time.strftime("%Y-%m-%d %H:%M", time.gmtime(consent["expires_at"]))
+        self.say(
+            f"Consent to share {table.rows} rows of {consent['columns']} values in this round, "
+            f"until {until} UTC, for {consent['circuit']} on "
+            f"{', '.join(node['name'] for node in nodes)}."
+        )
+        if self.dry_run or self.home.journal.last("rows_declared", round=current["id"]):
+            return
+        signature = wire.sign(self.home.identity(), CONSENT_DOMAIN, consent)
+        self.home.journal.write("consenting", consent=consent, signature=signature)
+        body = {"rows": table.rows, "consent": consent, "signature": signature}
+        self.api.post(f"rounds/{current['id']}/rows/", body)
+        self.home.journal.write("rows_declared", round=current["id"], rows=table.rows)
+
     # -- what is shared
+
+    def _rows(
+        self, table: data.Table, features: np.ndarray, params: Mapping[str, Any]
+    ) -> np.ndarray:
+        """[n, d + t] in an order in which each step's rows are alike."""
+        target = training.target_columns(table.labels, class_of(params), params["label"])
+        order = data.row_order(table.labels, None)
+        return np.concatenate([features, target], axis=1)[order]
 
     def _update(
         self, table: data.Table, features: np.ndarray, params: Mapping[str, Any]

@@ -122,12 +122,25 @@ def _agent(commands: argparse._SubParsersAction, role: str, text: str) -> None:
                 action="store_true",
                 help="take part although the roster has lost members since the last time",
             )
+        if name != "attest" and role == "custodian":
+            step.add_argument(
+                "--share-rows",
+                action="store_true",
+                help="your organisation consents that rows go to the nodes in shares",
+            )
         if name in ("normalise", "train"):
             step.add_argument(
                 "--dry-run",
                 action="store_true",
                 help="check everything and show what would leave this site; send nothing",
             )
+        step.set_defaults(run=_step, role=role)
+    if role == "custodian":
+        step = steps.add_parser(
+            "withdraw", help="take back what was sent to a round and is not computed yet"
+        )
+        step.add_argument("--subdao", required=True, help="the SubDAO's short name")
+        step.add_argument("--round", help="the round's id (default: the current one)")
         step.set_defaults(run=_step, role=role)
     serve = steps.add_parser(
         "serve", help="a service: take part in every round that agent.toml allows"
@@ -281,11 +294,14 @@ def _step(options: argparse.Namespace) -> int:
         say=_say,
         accept_roster=accept,
         dry_run=getattr(options, "dry_run", False),
+        share_rows=getattr(options, "share_rows", False),
     )
     if options.step == "attest":
         agent.attest(options.rfm)
     elif options.step == "normalise":
         agent.normalise(subdao=options.subdao, round_id=options.round)
+    elif options.step == "withdraw":
+        agent.withdraw(subdao=options.subdao, round_id=options.round)
     elif options.step == "train":
         agent.train(subdao=options.subdao, round_id=options.round)
     else:

@@ -33,7 +33,7 @@ ROSTERS_MAX = 2  # that a site signs in one stage: the first, and one without wh
 CUSTODIAN, VALIDATOR = "custodian", "validator"
 MOMENTS, ROUND = "moments", "round"
 MOMENTS_CIRCUIT = "moments@1"
-SLOT = {(CUSTODIAN, MOMENTS): "sums", (CUSTODIAN, ROUND): "update", (VALIDATOR, ROUND): "holdout"}
+SECURE_SGD = "secure_sgd"
 ENDED = frozenset({"done", "void", "failed"})
 
 
@@ -45,10 +45,15 @@ class Joined:
     release: str
     custodians: int
     circuit: Circuit
-    slot: Slot
+    name: str
     params: dict[str, Any]
     scope: str
     resolution: Any
+    expires_at: int | None = None
+
+    @property
+    def slot(self) -> Slot:
+        return self.circuit.slots[self.name]
 
 
 def join(
@@ -78,7 +83,8 @@ def join(
     _check_only_left(current, stage, home)
     if stage == MOMENTS and not accept_roster:
         _check_continuity(current["roster"], current["id"], subdao, home)
-    circuit = CIRCUITS[MOMENTS_CIRCUIT if stage == MOMENTS else model.round_id]
+    shares_rows = stage == ROUND and current["training"] == SECURE_SGD
+    circuit = circuit_of(current, stage, model)
     _check_allowed(circuit, home)
     asked = current["ticket"]
     if asked is None:
@@ -98,7 +104,12 @@ def join(
     except ValueError as error:
         raise NotTrusted(f"The round's parameters: {error}.", "bad_params") from None
     _check_params(params, current, table, stage, home=home, role=role)
-    if stage == ROUND:
+    if shares_rows:
+        say(
+            f"Training on shared rows: at most {params['epochs']} × {params['steps']} steps; sites "
+            "that do not help the validators' holdouts are left out, and nobody sees who."
+        )
+    elif stage == ROUND:
         say(f"Contributions are scored by: {params['scoring']}.")
     if note:
         _note_roster(current, stage, subdao, home)
@@ -107,11 +118,23 @@ def join(
         release=release,
         custodians=custodians,
         circuit=circuit,
-        slot=circuit.slots[SLOT[role, stage]],
+        name=next(name for name, slot in circuit.slots.items() if slot.role == role),
         params=params,
         scope=scope,
         resolution=asked.get("resolution"),
+        # rows lie with the nodes no longer than their round
+        expires_at=asked["expires_at"] if shares_rows and role == CUSTODIAN else None,
     )
+
+
+def circuit_of(current: Mapping[str, Any], stage: str, model: ModelClass) -> Circuit:
+    """What this stage of a round computes. Raises: NotTrusted for what this class can't."""
+    if stage == MOMENTS:
+        return CIRCUITS[MOMENTS_CIRCUIT]
+    name = model.sgd_id if current["training"] == SECURE_SGD else model.round_id
+    if name not in CIRCUITS:
+        raise NotTrusted(f"This release has no circuit {name}.", "wrong_stage")
+    return CIRCUITS[name]
 
 
 def _check_roster(current: Mapping[str, Any], *, home: Home, role: str, say: Print) -> int:
@@ -236,10 +259,11 @@ def _check_params(
     wrong = params.get("features") != len(table.columns)
     if stage == ROUND:
         wrong = wrong or params.get("min_cell", 0) < MIN_CELL
-        if role == VALIDATOR:
-            order = tickets.members_with_role(current["roster"], VALIDATOR)
+        counts = "rows" if role == VALIDATOR else "site_rows"
+        if counts in params:
+            order = tickets.members_with_role(current["roster"], role)
             place = order.index(home.identity_hex())
-            wrong = wrong or params["rows"][place] != table.rows
+            wrong = wrong or params[counts][place] != table.rows
     if wrong:
         raise NotTrusted("The round's parameters do not fit this site's rows.", "bad_params")
 

@@ -92,7 +92,11 @@ def check_release(announced: str, nodes: Sequence[Mapping[str, Any]]) -> str:
 
 
 def delivered(
-    acks: Sequence[Mapping[str, Any]], *, ticket_id: str, nodes: Sequence[Mapping[str, Any]]
+    acks: Sequence[Mapping[str, Any]],
+    *,
+    ticket_id: str,
+    nodes: Sequence[Mapping[str, Any]],
+    domain: str = ACK_DOMAIN,
 ) -> bool:
     """Have all three nodes, or three of more, signed that they hold this ticket's share? Another
     one gets it with the job.
@@ -109,7 +113,7 @@ def delivered(
                 "A receipt is for another share or from another node.", code="bad_ack"
             )
         try:
-            verify(node["sign_key"], ACK_DOMAIN, ack, signed["signature"])
+            verify(node["sign_key"], domain, ack, signed["signature"])
         except BadSignature:
             raise ClientError(
                 f"A receipt is said to be from {node['name']}, but that node did not sign it.",

@@ -18,9 +18,10 @@ from typing import Any
 import numpy as np
 
 from apps.protocol import tickets, uploads, wire
+from apps.protocol.sharing import WITHDRAWAL_DOMAIN, WITHDRAWN_DOMAIN, withdrawal_of
 from workers.client.api import RETRY_STATUS, Api, ClientError, wait_for
 from workers.client.home import Home, write_private
-from workers.client.joining import CUSTODIAN, ROUND, SLOT, Joined, Print
+from workers.client.joining import ROUND, Joined, Print
 from workers.client.nodes import delivered, trusted_nodes
 from workers.mpc import sealing
 
@@ -86,7 +87,7 @@ class Outbox:
             words,
             {
                 "scope": joined.scope,
-                "slot": SLOT[self.role, stage],
+                "slot": joined.name,
                 "circuits": [joined.circuit.id],
                 "circuits_hash": joined.release,
                 "params": dict(joined.params),
@@ -94,19 +95,19 @@ class Outbox:
                 "roster": current["roster_hash"],
                 "resolution": joined.resolution,
                 "issued_at": now,
-                "expires_at": now + TICKET_LIFETIME_S,
+                "expires_at": joined.expires_at or now + TICKET_LIFETIME_S,
             },
             self.home.identity(),
             joined.nodes,
             binary=True,
         )
-        self._show_leaving(upload, joined.nodes, what)
+        self._show_leaving(upload, joined, what)
         if self.dry_run:
             self.say("A dry run: nothing was sent, and nothing was written down.")
             return {"dry_run": True}
         share = self._keep(upload)
         local: dict[str, Any] = {}
-        if self.role == CUSTODIAN and stage == ROUND:
+        if joined.name == "update":
             own = share.path.with_suffix(".own")
             write_private(own, words.astype("<i8", copy=False).data.cast("B"))
             local = {"own": own.name, "f": joined.slot.f}
@@ -134,7 +135,8 @@ class Outbox:
         node refused is never taken again, so another is made."""
         about = {"round": current["id"], "stage": stage, "roster": current["roster_hash"]}
         begun = self.home.journal.last("leaving", **about)
-        if begun and self.home.journal.last("refused", share_id=begun["share_id"]):
+        over = ("refused", "withdrawn")
+        if begun and any(self.home.journal.last(e, share_id=begun["share_id"]) for e in over):
             return None
         return begun
 
@@ -159,9 +161,46 @@ class Outbox:
             self.say(error.text)
             return None
 
-    def _show_leaving(
-        self, upload: Mapping[str, Any], nodes: Sequence[Mapping[str, Any]], what: str
-    ) -> None:
+    def withdraw(self, current: Mapping[str, Any]) -> dict[str, Any]:
+        """Take back what was sent to this round's training, if it is not computed yet.
+
+        The nodes themselves check this site's signature, delete their words and sign that they did.
+        Raises: ClientError("nothing_sent"), and where the server does not pass it on in time.
+        """
+        begun = self.home.journal.last("leaving", round=current["id"], stage=ROUND)
+        if begun is None:
+            raise ClientError("This site has sent nothing to that round.", code="nothing_sent")
+        share_id, ticket_id = begun["share_id"], begun["ticket_id"]
+        done = self.home.journal.last("withdrawn", share_id=share_id)
+        if done:
+            self.say("The nodes have signed already that they deleted it.")
+            return done
+        word = withdrawal_of(share_id=share_id, ticket_id=ticket_id, at=int(time.time()))
+        body = {
+            "withdrawal": word,
+            "signature": wire.sign(self.home.identity(), WITHDRAWAL_DOMAIN, word),
+        }
+        self.home.journal.write("withdrawing", round=current["id"], share_id=share_id, **body)
+        path = f"rounds/{current['id']}/shares/{share_id}/"
+        self.api.post(f"{path}withdraw/", body)
+        nodes = trusted_nodes(self.home, current["nodes"])
+
+        def deleted() -> dict[str, Any] | None:
+            answer = self.api.get(path)
+            if answer["state"] != "withdrawn":
+                return None
+            acks = answer["acks"]
+            done = delivered(acks, ticket_id=ticket_id, nodes=nodes, domain=WITHDRAWN_DOMAIN)
+            return answer if done and len(acks) == len(nodes) else None
+
+        wait_for(deleted, deadline_s=DELIVERY_DEADLINE_S, what="the nodes' word that it is deleted")
+        self.say(f"Withdrawn: {len(nodes)} nodes signed that they hold nothing of it.")
+        return self.home.journal.write(
+            "withdrawn", round=current["id"], stage=ROUND, share_id=share_id, ticket_id=ticket_id
+        )
+
+    def _show_leaving(self, upload: Mapping[str, Any], joined: Joined, what: str) -> None:
+        nodes = joined.nodes
         leaves = "would leave" if self.dry_run else "leaves"
         self.say(f"What {leaves} this site: {what}, split in three.")
         for node, envelope in zip(nodes, upload["envelopes"], strict=True):
@@ -170,6 +209,9 @@ class Outbox:
         size = len(upload["correction"])
         self.say(f"  {size:7} bytes encrypted once for the two nodes that may hold that word")
         self.say("  One node alone, or the server with one node, reads nothing of it.")
+        if joined.name == "rows":
+            self.say("  THESE ARE ROWS: two nodes that put their words together read every one.")
+            self.say("  The nodes delete them when the round is computed, or when you withdraw.")
 
     def _keep(self, upload: Mapping[str, Any]) -> Kept:
         folder = self.home.path / "uploads"
@@ -201,6 +243,8 @@ class Outbox:
 
         def taken() -> dict[str, Any] | None:
             answer = self.api.get(path)
+            if answer["state"] in ("withdrawing", "withdrawn"):
+                raise ClientError("This site has withdrawn the share.", code="withdrawn")
             if answer["state"] in ("refused", "replaced"):
                 self.home.journal.write("refused", share_id=share_id, reason=answer["reason"])
                 why = {"refused": "A node refused the share", "replaced": "The share was given up"}

@@ -16,6 +16,7 @@ Body = Mapping[str, Any]
 VOTED = {
     "price_micro": ("subdaos.set_price", "sdt"),
     "scoring": ("subdaos.set_scoring", "sbgt"),
+    "training": ("subdaos.set_training", "sbgt"),
     "emission": ("subdaos.set_emission", "sdt"),
     "split": ("subdaos.set_split", "sdt"),
     "unlocks": ("subdaos.set_unlocks", "sdt"),

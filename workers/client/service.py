@@ -7,6 +7,7 @@ agent.toml:  subdaos = ["…"]     rounds of these only; "any" for all that name
              circuits = ["…"]    only these computations (default: those of this release)
              min_sites = 3       only rosters with so many custodians
              every_s = 15        how often to look
+             share_rows = true   consent to rounds that train on shared rows (default: held back)
              [subdao.NAME]       data, label, strata, train … for that SubDAO
 
 Its whole memory is the home's journal. Killed at any moment and started again, it goes on with the
@@ -101,13 +102,22 @@ class Service:
             return
         home = self.home.for_subdao(brief["dao"])
         self.say(f"{brief['dao']}, round {brief['number']}, {brief['phase']}:")
-        agent = Agent(home, self.role, say=self.say, api=self._api, dry_run=self.dry_run)
+        agent = Agent(
+            home,
+            self.role,
+            say=self.say,
+            api=self._api,
+            dry_run=self.dry_run,
+            share_rows=home.config.get("share_rows") is True,
+        )
         getattr(agent, step)(subdao=brief["dao"], round_id=brief["id"])
 
     def _due(self, current: Mapping[str, Any]) -> str | None:
         """The agent's step that this round waits for, or None."""
         phase = current["phase"]
         if phase == "updates":
+            if self.home.journal.last("withdrawing", round=current["id"]):
+                return None  # a person took it back; only a person shares again
             return None if self._outbox.done(current, ROUND) else "train"
         if self.role == CUSTODIAN and phase == "moments":
             return None if self._outbox.done(current, MOMENTS) else "normalise"

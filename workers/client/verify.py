@@ -35,6 +35,7 @@ PAGE = 1000
 HEADS_KEPT = 256
 TRADED = re.compile(r"\b(pool|vault|unstaking|slashing)\b")
 COSIGNED_WITHIN_MS = 3_600_000
+SCORED = ("update", "rows")  # what a custodian shares to be scored
 
 
 @dataclass(frozen=True)
@@ -360,7 +361,7 @@ def not_receipted(
             return "the nodes opened other evidence"
         order = [keys[key] for key in members_with_role(roster, "custodian")]
         known = [committed[ticket] for ticket in receipt["inputs"]]
-        when = {party: place for place, slot, party in known if slot == "update"}
+        when = {party: place for place, slot, party in known if slot in SCORED}
         pairs = done["evidence"].get("copies", [])
         phi = without_copies(done["evidence"]["phi_milli"], pairs, [when[pid] for pid in order])
         if dict(zip(order, phi, strict=True)) != done["phi_milli"]:

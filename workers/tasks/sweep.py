@@ -59,6 +59,8 @@ def dispatch_events(now: datetime) -> None:
 def deliver_shares(now: datetime) -> None:
     for submission_id in training.shares_due(now=now):
         current_app.send_task("flai.deliver_share", [str(submission_id)])
+    for submission_id in training.withdrawals_due(now=now):
+        current_app.send_task("flai.withdraw_share", [str(submission_id)])
 
 
 def deliver_webhooks(now: datetime) -> None:

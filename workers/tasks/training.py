@@ -12,6 +12,11 @@ def deliver_share(submission_id: str) -> None:
     submissions.share_deliver(submission_id=submission_id)
 
 
+@shared_task(name="flai.withdraw_share")
+def withdraw_share(submission_id: str) -> None:
+    submissions.share_forget(submission_id=submission_id)
+
+
 @shared_task(name="flai.run_round")
 def run_round(round_id: str) -> None:
     running.round_run(round_id=round_id)

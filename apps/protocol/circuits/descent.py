@@ -4,7 +4,7 @@ Inputs: each custodian's rows [n_k, d + t], standardised features and target; ea
 holdout as in the federated round; for NAME_sgd_on the model that its makers share. An epoch has
 `steps` of them; step s takes the rows s, s + steps, s + 2·steps … of each site (public, fixed), so
 that each site gives its share to every step. Before each epoch, at p = ¼·w, all sites' whole
-gradients are compared with the validators' on the scoring half of their holdouts (docs/adr/0014):
+gradients are compared with the validators' on the scoring half of their holdouts (docs/adr/0015):
 
     φ_k ← φ_k + ⟨g_k(p), −∇L_val(p)⟩            a_k = [φ_k > 0], never opened
 
@@ -85,7 +85,7 @@ DEFAULTS = {
     "curve": 0,
 }
 
-# Where sites are compared: 2^−2 of the way (docs/adr/0014).
+# Where sites are compared: 2^−2 of the way (docs/adr/0015).
 SCORING_HALVINGS = 2
 # |Σ x (y − ŷ)| ≤ 16 · 10, of a batch that may be twice the mean one.
 GRADIENT_MAX = 320

@@ -1,0 +1,120 @@
+"""Custodians' own agents in a round on shared rows, through the API: consent, share, withdraw."""
+
+from __future__ import annotations
+
+import uuid
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from django.test import Client
+
+from apps.accounts.models import User
+from apps.accounts.services import api_key_create
+from apps.training.models import Round, Submission
+from tests.support.market import Market, Person, _seed, drain
+from tests.training.test_shared_rows import CHOSEN, choose, rows_of
+from workers.client.agent import Agent
+from workers.client.api import Api, ClientError
+from workers.client.home import Home
+from workers.client.service import Service
+
+
+def api_of(person: Person) -> Api:
+    """The API as this party's key sees it; what is due for the nodes is done after each request."""
+    user = User.objects.create_user(f"{uuid.uuid4().hex}@example.org", "x")
+    _, key = api_key_create(user=user, party=person.party, label="agent")
+    site = Client()
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        headers = {
+            f"HTTP_{name.upper().replace('-', '_')}": value
+            for name, value in request.headers.items()
+            if name.lower() not in ("content-type", "content-length", "host")
+        }
+        reply = site.generic(
+            request.method,
+            request.url.raw_path.decode(),
+            request.content,
+            content_type=request.headers.get("content-type", "application/json"),
+            **headers,
+        )
+        drain()
+        return httpx.Response(reply.status_code, content=reply.content)
+
+    return Api("http://testserver", key, transport=httpx.MockTransport(answer))
+
+
+def agent_of(market: Market, place: int, folder: Path, lines: list[str], **options: Any) -> Agent:
+    person = market.custodians[place]
+    home = folder / f"site-{place}"
+    if not home.exists():
+        home.mkdir(mode=0o700)
+        (home / "identity.key").touch(mode=0o600)
+        (home / "identity.key").write_text(_seed(person.key).hex())
+        lines_of = ('data = "rows.csv"', 'label = "response"', 'peers = "any"', 'subdaos = "any"')
+        (home / "agent.toml").write_text("\n".join(lines_of))
+        rows = [f"{a:.6f},{b:.6f},{int(y)}" for a, b, y in rows_of(place)]
+        (home / "rows.csv").write_text("\n".join(["a,b,response", *rows]) + "\n")
+        Home(home).pin_nodes(market.nodes.fingerprints)
+    return Agent(Home(home), "custodian", say=lines.append, api=api_of(person), **options)
+
+
+def test_agents_share_rows_only_by_consent_and_take_them_back(market, tmp_path) -> None:
+    choose(market, CHOSEN)
+    held = market.whitelist()
+    about: dict[str, str] = {"subdao": market.dao.slug, "round_id": str(held.id)}
+    lines: list[str] = []
+
+    silent = agent_of(market, 0, tmp_path, lines)
+    with pytest.raises(ClientError, match="two that put their words together") as refused:
+        silent.normalise(**about)
+    assert refused.value.code == "no_consent"
+    assert not Submission.objects.exists() and Round.objects.get().rows == {}
+
+    agents = [agent_of(market, i, tmp_path, lines, share_rows=True) for i in range(4)]
+    for agent in agents:
+        agent.normalise(**about)
+    assert any(line.startswith("Consent to share 40 rows of 3 values") for line in lines)
+    held.refresh_from_db()
+    assert held.phase == "normalising"
+    market.normalise_validators(held)
+    held.refresh_from_db()
+    assert held.phase == "updates", held.progress
+
+    # consent was given for the number of rows; what leaves now needs the word again
+    with pytest.raises(ClientError, match="--share-rows"):
+        agent_of(market, 0, tmp_path, lines).train(**about)
+    trial = agent_of(market, 0, tmp_path, lines, share_rows=True, dry_run=True)
+    assert trial.train(**about) == {"dry_run": True}
+    assert not Submission.objects.filter(stage="round").exists()
+
+    first = agents[0].train(**about)
+    assert any("THESE ARE ROWS" in line for line in lines)
+    gone = agents[0].withdraw(**about)
+    assert gone["event"] == "withdrawn" and gone["share_id"] == first["share_id"]
+    assert agents[0].withdraw(**about)["share_id"] == first["share_id"]
+    assert Submission.objects.get(share_id=first["share_id"]).state == "withdrawn"
+    # a service that may share rows leaves it to a person to share what a person took back
+    service = Service(agents[0].home, "custodian", say=lines.append, api=agents[0].api)
+    assert service._due(agents[0].api.get(f"rounds/{held.id}/")) is None
+    again = agents[0].train(**about)
+    assert again["share_id"] != first["share_id"]
+    assert agents[0].train(**about)["share_id"] == again["share_id"]
+    for agent in agents[1:]:
+        agent.train(**about)
+    for validator in market.validators:
+        market.submit(held, validator, market.upload(held, validator, "holdout", validator.holdout))
+    drain()
+    held.refresh_from_db()
+    assert held.phase == "done", held.progress
+    phi = {score.party_id: score.phi_milli for score in held.scores.all()}
+    assert phi[market.custodians[3].party.id] == 0 and max(phi.values()) == 1000
+    events = [entry["event"] for entry in agents[0].home.journal]
+    assert [e for e in events if e in ("consenting", "rows_declared", "withdrawn")] == [
+        "consenting", "rows_declared", "withdrawn",
+    ]  # fmt: skip
+    # no row stands in the journal
+    journal = (agents[0].home.path / "journal.jsonl").read_text()
+    assert not any(f"{value:.6f}" in journal for value in rows_of(0)[:, :2].ravel())
