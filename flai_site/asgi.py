@@ -2,19 +2,23 @@
 
 import os
 
+import django
 from channels.auth import AuthMiddlewareStack
 from channels.routing import ProtocolTypeRouter, URLRouter
 from channels.security.websocket import AllowedHostsOriginValidator
-from django.core.asgi import get_asgi_application
 from django.urls import path
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "flai_site.settings")
-pages = get_asgi_application()
+django.setup(set_prefix=False)
 
 import flai_site.celery  # noqa: E402, F401 - makes it the default application for wake-ups
 from apps.explorer.live import LiveConsumer  # noqa: E402 - needs Django set up
+from flai_site.threads import ThreadedHandler  # noqa: E402
 
 sockets = URLRouter([path("live/", LiveConsumer.as_asgi())])
 application = ProtocolTypeRouter(
-    {"http": pages, "websocket": AllowedHostsOriginValidator(AuthMiddlewareStack(sockets))}
+    {
+        "http": ThreadedHandler(),
+        "websocket": AllowedHostsOriginValidator(AuthMiddlewareStack(sockets)),
+    }
 )
