@@ -9,9 +9,10 @@ from rest_framework.authentication import BaseAuthentication, get_authorization_
 from rest_framework.exceptions import AuthenticationFailed
 from rest_framework.request import Request
 
-from apps.accounts.models import ApiKey, User
+from apps.accounts.models import ApiKey, Party, User
 from apps.accounts.services import KEY_PREFIX, api_key_hash, api_key_used
 from apps.core.clock import now as clock_now
+from apps.core.joined import Joined
 
 
 class ApiKeyAuthentication(BaseAuthentication):
@@ -39,16 +40,27 @@ class ApiKeyAuthentication(BaseAuthentication):
         return 'Bearer realm="flai"'
 
 
+_KEYS = Joined(
+    """
+    FROM accounts_apikey k
+    JOIN accounts_user u ON u.id = k.user_id JOIN accounts_party p ON p.id = k.party_id
+    WHERE (k.sha256 = %s OR k.previous_sha256 = %s AND k.previous_until > %s)
+        AND k.revoked_at IS NULL AND u.is_active
+    """,
+    k=ApiKey,
+    u=User,
+    p=Party,
+)
+
+
 def _key(text: str, now: datetime) -> ApiKey | None:
     """The key of this secret, or of the one before it while that is still good."""
     hashed = api_key_hash(text)
-    keys = ApiKey.objects.select_related("user", "party").filter(
-        revoked_at=None, user__is_active=True
-    )
-    return (
-        keys.filter(sha256=hashed).first()
-        or keys.filter(previous_sha256=hashed, previous_until__gt=now).first()
-    )
+    found = _KEYS.first(hashed, hashed, now)
+    if found is None:
+        return None
+    key, key.user, key.party = found
+    return key
 
 
 class ApiKeyScheme(OpenApiAuthenticationExtension):

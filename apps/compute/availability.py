@@ -7,6 +7,7 @@ computation has the nodes asked first. Without a cache nothing is refused: the j
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Sequence
 
 from django.core.cache import cache
@@ -20,6 +21,7 @@ logger = logging.getLogger(__name__)
 NOTE = "nodes_missed"
 NOTE_S = 10
 RETRY_AFTER_S = 2
+LOOK_EVERY_S = 1.0
 
 
 class NodesShort(DomainError):
@@ -30,8 +32,13 @@ class NodesShort(DomainError):
     text = "{names} does not answer, and every inference needs three nodes. Nothing was charged."
 
 
+# When this process looks for the note again, and what it found; a note of its own it knows.
+_looked = {"again_at": 0.0, "missed": False}
+
+
 def nodes_missed() -> None:
     """A node did not answer."""
+    _looked["again_at"] = 0.0
     try:
         cache.set(NOTE, True, NOTE_S)
     except (RedisError, OSError):
@@ -39,11 +46,14 @@ def nodes_missed() -> None:
 
 
 def missed() -> bool:
-    """Whether a node was missed lately."""
-    try:
-        return bool(cache.get(NOTE))
-    except (RedisError, OSError):
-        return False
+    """Whether a node was missed lately, as of a second ago at most."""
+    if time.monotonic() >= _looked["again_at"]:
+        try:
+            _looked["missed"] = bool(cache.get(NOTE))
+        except (RedisError, OSError):
+            _looked["missed"] = False
+        _looked["again_at"] = time.monotonic() + LOOK_EVERY_S
+    return bool(_looked["missed"])
 
 
 def nodes_ensure(fingerprints: Sequence[str]) -> None:
@@ -54,3 +64,4 @@ def nodes_ensure(fingerprints: Sequence[str]) -> None:
     if not groups.enough(found):
         raise NodesShort(names=", ".join(away), retry_after_s=RETRY_AFTER_S)
     cache.delete(NOTE)
+    _looked["again_at"] = 0.0

@@ -11,6 +11,7 @@ from django.db.models import BooleanField, Count, ExpressionWrapper, Max, Q
 from apps.compute.control import Member
 from apps.compute.models import Job, JobState, Node, Receipt
 from apps.core.errors import DomainError, NotFound
+from apps.core.joined import Joined
 from apps.protocol.tickets import NODE_COUNTS
 
 
@@ -58,10 +59,22 @@ def jobs_due(*, now: datetime, limit: int = 100) -> list[Job]:
     return list(Job.objects.filter(waiting | abandoned).order_by("due_at")[:limit])
 
 
+_RECEIPTS = Joined(
+    """
+    FROM compute_receipt r JOIN compute_node n ON n.id = r.node_id
+    WHERE r.job_id = %s ORDER BY n.index
+    """,
+    r=Receipt,
+    n=Node,
+)
+
+
 def receipts_json(job: Job) -> list[dict[str, Any]]:
     """The nodes' signed receipts, by node index."""
-    rows = Receipt.objects.filter(job=job).select_related("node").order_by("node__index")
-    return [{"node": r.node.name, "receipt": r.body, "signature": r.signature} for r in rows]
+    return [
+        {"node": node.name, "receipt": receipt.body, "signature": receipt.signature}
+        for receipt, node in _RECEIPTS.all(job.pk)
+    ]
 
 
 Signed = dict[tuple[UUID, str], tuple[int, datetime]]

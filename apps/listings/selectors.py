@@ -10,13 +10,15 @@ from django.conf import settings
 from django.db.models import QuerySet
 
 from apps.accounts.models import Party
-from apps.compute.models import Node
+from apps.compute.models import Job, Node
 from apps.compute.selectors import job_json
 from apps.core.errors import NotFound
+from apps.core.joined import Joined
 from apps.listings.models import Listing, Query
 from apps.listings.pricing import CURRENCY, price_micro
 from apps.listings.services import infer_of
 from apps.subdaos.models import Dao
+from apps.training.models import ModelVersion
 
 Json = dict[str, Any]
 ENDED = (Query.State.SETTLED, Query.State.RELEASED)
@@ -96,12 +98,29 @@ def queries_of(party: Party, *, listing: str = "", state: str = "") -> QuerySet[
     )
 
 
+_QUERIES = Joined(
+    """
+    FROM listings_query q
+    JOIN listings_listing l ON l.id = q.listing_id JOIN training_modelversion v
+        ON v.id = q.version_id JOIN compute_job j ON j.id = q.job_id
+    WHERE q.id = %s AND q.buyer_id = %s
+    """,
+    q=Query,
+    l=Listing,
+    v=ModelVersion,
+    j=Job,
+)
+
+
 def query_get(party: Party, query_id: UUID) -> Query:
     """The buyer's own query; others' do not exist. Raises NotFound."""
-    found = queries_of(party).filter(pk=query_id).first()
+    found = _QUERIES.first(query_id, party.id)
     if found is None:
         raise NotFound("query_not_found", "You have no such query.")
-    return found
+    query: Query
+    query, query.listing, query.version, query.job = found
+    query.buyer = party
+    return query
 
 
 def waiting_of(party: Party) -> int:
