@@ -14,6 +14,7 @@ from apps.accounts.selectors import system_party
 from apps.core.clock import now as clock_now
 from apps.core.errors import BadInput, Forbidden, Unprocessable
 from apps.core.ids import effect_of
+from apps.core.joined import Joined
 from apps.core.transactions import durable, require_transaction
 from apps.protocol import consent as rules
 from apps.wallets import keys, ledger, log
@@ -26,18 +27,24 @@ FAUCET_MAX_MICRO = 100_000 * 1_000_000
 PAYEES = (Party.Kind.PERSON, Party.Kind.ORGANISATION)
 
 
+_ACCOUNTS = Joined(
+    """
+    FROM wallets_asset s JOIN wallets_account a ON a.asset_id = s.id
+    WHERE a.owner_id = ANY(%s) AND s.code = %s AND a.purpose = %s
+    """,
+    a=Account,
+    s=Asset,
+)
+
+
 def account(owner: Party, asset: Asset | str, purpose: str = "main") -> Account:
     """The account of `owner` in `asset` (or its code) for `purpose`, made if missing."""
     if purpose not in PURPOSES:
         raise ValueError(f"{purpose!r} is no purpose of an account")
-    wanted = {"asset__code": asset} if isinstance(asset, str) else {"asset": asset}
-    found = (
-        Account.objects.select_related("asset")
-        .filter(owner=owner, purpose=purpose, **wanted)
-        .first()
-    )
-    if found is not None:
-        asset = found.asset
+    code = asset if isinstance(asset, str) else asset.code
+    row = _ACCOUNTS.first([owner.id], code, purpose)
+    if row is not None:
+        found, asset = row
     else:
         asset = asset_by_code(asset) if isinstance(asset, str) else asset
         floor_micro = -asset.cap_micro if purpose == "issuance" else 0
@@ -205,10 +212,11 @@ def give_back(
 
 def _mains(asset: str, *owners: Party) -> list[Account]:
     """The main accounts of `owners`, by one query where they exist already."""
-    rows = Account.objects.filter(owner__in=owners, asset__code=asset, purpose="main")
-    found = {row.owner_id: row for row in rows.select_related("asset")}
-    for row in found.values():
-        row.owner = next(owner for owner in owners if owner.id == row.owner_id)
+    by_id = {owner.id: owner for owner in owners}
+    found = {}
+    for row, held in _ACCOUNTS.all(list(by_id), asset, "main"):
+        row.owner, row.asset = by_id[row.owner_id], held
+        found[row.owner_id] = row
     return [found.get(owner.id) or account(owner, asset) for owner in owners]
 
 
