@@ -22,6 +22,7 @@ from apps.core.broker import outage
 
 logger = logging.getLogger(__name__)
 WAITING_MAX = 10_000
+GATHER_S = 0.05  # one message for what changes again and again in such a while
 SEND_S_MAX = 5.0
 
 
@@ -39,6 +40,7 @@ class _Publisher:
     def __init__(self) -> None:
         self.pid = os.getpid()
         self.waiting: queue.Queue[str] = queue.Queue(WAITING_MAX)
+        self._pause = threading.Event()
         threading.Thread(target=self._run, name="live", daemon=True).start()
 
     def put(self, topics: tuple[str, ...]) -> None:
@@ -52,6 +54,7 @@ class _Publisher:
         loop = asyncio.new_event_loop()
         while True:
             topics = {self.waiting.get()}
+            self._pause.wait(GATHER_S)
             while not self.waiting.empty():
                 topics.add(self.waiting.get())
             try:
