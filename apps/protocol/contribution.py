@@ -75,6 +75,16 @@ def coalition_scores(
     return scores
 
 
+def upper_median(utilities: npt.ArrayLike, weights: Sequence[int]) -> Real:
+    """m_k: the largest u_vk such that validators with at least half of the weight say as much or
+    more. utilities [V, K] -> [K]; circuits/judges.py does the same on shares."""
+    said = np.asarray(utilities, dtype=np.float64)
+    heavy = np.asarray(weights, dtype=np.float64)
+    support = np.einsum("w,wvk->vk", heavy, said[:, None, :] >= said[None, :, :])
+    best: Real = np.where(2 * support >= heavy.sum(), said, -np.inf).max(axis=0)
+    return best
+
+
 def phi_from_utilities(utilities: npt.ArrayLike, *, noise: float = 0.0) -> Real:
     """φ_k = max(u_k, 0) / max_j max(u_j, 0) ∈ [0, 1]; all 0 when no utility exceeds `noise`.
 

@@ -53,7 +53,8 @@ class Round(BaseModel):
     (`Member.left_phase`), and nobody joins. `due_at` is until when this phase waits for members;
     None while it waits for nodes only. With `secure_sgd` custodians share rows instead of updates,
     and the job makes steps on them by `schedule`. `rows` maps each validator's key to the
-    holdout rows it announced, and each custodian's to the rows that it will share; `extras` are the
+    holdout rows it announced, and each custodian's to the rows that it will share,
+    `stakes` each validator's to the FLAI it had staked when the round opened; `extras` are the
     parameters that only circuits of its model class have; `normalisation` holds the public mean
     and standard deviation of each feature as integers with 20 fractional bits.
     """
@@ -74,6 +75,7 @@ class Round(BaseModel):
     schedule = models.JSONField(default=dict)
     extras = models.JSONField(default=dict)
     rows = models.JSONField(default=dict)
+    stakes = models.JSONField(default=dict)
     normalisation = models.JSONField(null=True)
     moments_job = models.OneToOneField(
         "compute.Job", models.PROTECT, null=True, related_name="moments_round"

@@ -38,6 +38,7 @@ from apps.training.models import (
 )
 from apps.training.tickets import stage_ticket
 from apps.wallets import log
+from apps.wallets.selectors import balance_at
 
 ROUND_S = 3600
 OVER = "The round is over."
@@ -102,6 +103,11 @@ def round_open(*, dao: Dao, now: datetime) -> Round:
     )
     opened.roster_hash = tickets.check_roster(opened.roster)
     awaits_members(opened, now)
+    opened.stakes = {
+        p.public_key: balance_at(p.party, "FLAI", ("staked",), now)
+        for p in people
+        if p.role == "validator"
+    }
     counts = {role: sum(p.role == role for p in people) for role in tickets.ROLES}
     note(
         opened,
@@ -181,6 +187,7 @@ def round_ticket(held: Round, *, stage: str | None = None) -> dict[str, Any]:
         model_class=held.model_class,
         extras=held.extras,
         schedule=held.schedule,
+        stakes=held.stakes,
     )
     return {**ticket, "expires_at": unix_ms(held.expires_at) // 1000}
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from apps.protocol import wire
 from apps.protocol.circuits import CIRCUITS, CLASSES, Slot
+from apps.protocol.judging import judge_weights
 from apps.protocol.tickets import Ticket, members_with_role
 
 Json = dict[str, Any]
@@ -71,11 +72,13 @@ def stage_ticket(
     model_class: str = "logistic",
     extras: Mapping[str, int] | None = None,
     schedule: Mapping[str, int] | None = None,
+    stakes: Mapping[str, int] | None = None,
 ) -> Json:
     """What tickets of this stage carry: the COMMON fields, and per slot role, f and shapes by key.
 
-    `schedule` is that of steps on shared rows. `rows` may lack members as long as they have not
-    announced theirs; their shape is null.
+    `schedule` is that of steps on shared rows; `stakes` are the validators' by key, in micro-units:
+    how much each one's scores weigh. `rows` may lack members as long as they have not announced
+    theirs; their shape is null.
     """
     if stage == "moments":
         circuit_id, params, resolves = "moments@1", {"features": features}, None
@@ -97,6 +100,8 @@ def stage_ticket(
             params |= {"site_rows": counts("custodian"), **schedule}
         else:
             circuit_id, params["scoring"] = model.round_id, scoring
+            judges = [key for key in members_with_role(roster, "validator") if key in rows]
+            params["weights"] = judge_weights([(stakes or {}).get(key, 0) for key in judges])
     slots: Json = {}
     for name, slot in CIRCUITS[circuit_id].slots.items():
         keys = members_with_role(roster, slot.role)

@@ -21,6 +21,7 @@ from apps.protocol.contribution import (
     phi_from_utilities,
     phi_milli,
     taylor_scores,
+    upper_median,
     without_copies,
 )
 
@@ -46,16 +47,36 @@ class Federation:
     def train(self, part: np.ndarray, labels: np.ndarray) -> np.ndarray:
         return CLASSES["logistic"].train(self.x[part], labels, 1, C).reshape(-1)
 
+    def judged(self, updates: np.ndarray, scoring: str, lie: str) -> np.ndarray:
+        """φ by three validators with a third of the scoring rows each, the first of whom lies."""
+        clipped = clip_to_median_norm(updates)
+        said = []
+        for judge in range(3):
+            rows = self.x[self.half[judge::3]]
+            labels = self.y[self.half[judge::3]].astype(float)
+            if judge == 0 and lie == "low":
+                labels = 1 - labels
+            elif judge == 0 and lie == "high":  # what the first site's model would predict
+                labels = (rows @ clipped[0, :-1] + clipped[0, -1] > 0).astype(float)
+            elif judge == 0 and lie == "huge":
+                rows, labels = 16 * np.sign(rows), 1 - labels
+            said.append(utilities(clipped, rows, labels, scoring))
+        return phi_from_utilities(upper_median(said, [1, 1, 1]))
+
     def phi(self, updates: np.ndarray, scoring: str) -> np.ndarray:
         """The first site commits last: a copy is its own."""
         clipped, rows, labels = clip_to_median_norm(updates), self.x[self.half], self.y[self.half]
-        if scoring == "taylor":
-            utilities = taylor_scores(clipped, rows, labels)
-        else:
-            utilities = coalition_scores(clipped, rows, labels, scoring)
-        phi = phi_milli(phi_from_utilities(utilities))
+        phi = phi_milli(phi_from_utilities(utilities(clipped, rows, labels, scoring)))
         order = [len(updates), *range(1, len(updates))]
         return np.array(without_copies(phi, copies(updates), order)) / 1000
+
+
+def utilities(
+    clipped: np.ndarray, rows: np.ndarray, labels: np.ndarray, scoring: str
+) -> np.ndarray:
+    if scoring == "taylor":
+        return taylor_scores(clipped, rows, labels)
+    return coalition_scores(clipped, rows, labels, scoring)
 
 
 def flip(share: float) -> Attack:
@@ -135,6 +156,24 @@ def test_who_copies_scores_nothing_and_who_was_copied_what_it_did(federations, a
     for seed, fed in enumerate(federations):
         phi = scored(seed, attack, "taylor", fed)
         assert phi[0] == 0 and phi[1] > 0
+
+
+@pytest.mark.parametrize("lie", ["low", "high", "huge"])
+@pytest.mark.parametrize("scoring", ["taylor", "shapley"])
+def test_one_validator_of_three_that_lies_changes_who_is_found_by_nothing(
+    federations, scoring, lie
+) -> None:
+    for seed, fed in enumerate(federations):
+        assert (fed.judged(fed.updates, scoring, lie) > 0).sum() >= 3
+        updates = fed.updates.copy()
+        updates[0] = ATTACKS["80 % of labels flipped"](fed, np.random.default_rng(1000 + seed))
+        assert found(fed.judged(updates, scoring, lie))
+
+
+def test_two_validators_of_three_that_lie_alike_decide(federations) -> None:
+    """The bound: they have more than half of the weight."""
+    honest, lying = np.array([[1.0, 2.0]]), np.array([[-3.0, 9.0]] * 2)
+    assert upper_median(np.concatenate([honest, lying]), [1, 1, 1]).tolist() == [-3.0, 9.0]
 
 
 def test_honest_sites_are_nobodys_copies(federations) -> None:

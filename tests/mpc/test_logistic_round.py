@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import spearmanr
 
 from apps.protocol import aggregation, contribution, metrics
-from apps.protocol.circuits import CIRCUITS, BadParams
+from apps.protocol.circuits import CIRCUITS, BadParams, judges
 from apps.protocol.circuits.evidence import CALIBRATION_EDGES, METRICS, evidence
 from tests.support.ring import joined, plain_function, ring_function, three_processes
 from workers.mpc import bench
@@ -53,15 +53,17 @@ def encoded(updates, blocks):
 def equations(updates, blocks, params, phi_opened):
     """The same round in real numbers, with the φ that was opened."""
     d = params["features"]
-    scoring = np.concatenate([block[0::2] for block in blocks])
     proving = np.concatenate([block[1::2] for block in blocks])
     clipped = contribution.clip_to_median_norm(updates)
-    if params["scoring"] == "taylor":
-        scores = contribution.taylor_scores(clipped, scoring[:, :d], scoring[:, d])
-    else:
-        scores = contribution.coalition_scores(
-            clipped, scoring[:, :d], scoring[:, d], params["scoring"]
-        )
+    scores = contribution.upper_median(
+        [
+            contribution.taylor_scores(clipped, rows[:, :d], rows[:, d])
+            if params["scoring"] == "taylor"
+            else contribution.coalition_scores(clipped, rows[:, :d], rows[:, d], params["scoring"])
+            for rows in (block[0::2] for block in blocks)
+        ],
+        params.get("weights") or [1] * len(blocks),
+    )
     phi = contribution.phi_from_utilities(scores)
     model = aggregation.aggregate(clipped, phi_opened)
     logits = proving[:, :d] @ model[:-1] + model[-1]
@@ -107,7 +109,7 @@ def test_round_on_three_processes_agrees_with_plain_and_with_the_equations():
 
     phi, model, found, support = equations(updates, blocks, params, openings["phi_milli"])
     check_openings(openings, phi, found, support)
-    assert openings["phi_milli"][1] <= 100
+    assert openings["phi_milli"][1] < min(openings["phi_milli"][k] for k in (0, 2, 3, 5))
     assert openings["phi_milli"][4] == 0
     secret = joined(outcomes, "result")
     assert outcomes[0].result_f == ROUND.result_f == INFER.slots["model"].f
@@ -133,8 +135,8 @@ def test_games_on_shares_rank_like_the_same_games_in_the_clear(scoring):
         phi, *_ = equations(updates, blocks, params, opened)
         agreement.append(spearmanr(phi, opened).statistic)
         apart.append(np.max(np.abs(np.array(opened) - 1000 * phi)))
-    assert np.mean(agreement) >= 0.99
-    assert np.median(apart) <= 20
+    assert np.mean(agreement) >= 0.98
+    assert np.median(apart) <= 25
 
 
 @pytest.mark.parametrize(
@@ -221,6 +223,38 @@ def test_two_sites_and_a_copy_of_one_make_no_model():
     opened = run_plain(ROUND, encoded(updates, blocks), params).openings
     assert sum(value > 0 for value in opened["phi_milli"]) == 3
     assert opened["copies"] == [[1, 2]] and opened["void"] == 1
+
+
+@pytest.mark.parametrize("weights", [(1, 1, 1), (5, 4, 3), (10, 1, 10)])
+def test_validators_are_combined_by_their_weights(weights):
+    updates, blocks, params = federation(7)
+    params["weights"] = list(weights)
+    values = encoded(updates, blocks)
+    opened = [outcome.openings for outcome in three_processes(ROUND, values, params)]
+    phi, *_ = equations(updates, blocks, params, opened[0]["phi_milli"])
+    assert opened[0] == opened[1] == opened[2]
+    assert np.max(np.abs(np.array(opened[0]["phi_milli"]) - 1000 * phi)) <= 2
+
+
+def test_validators_of_very_different_size_judge_alike():
+    """The small one's scores count per row as the large one's: it is the median here."""
+    updates, blocks, params = federation(3, rows=(400, 20, 380), bad=False)
+    opened = run_plain(ROUND, encoded(updates, blocks), params).openings
+    phi, *_ = equations(updates, blocks, params, opened["phi_milli"])
+    assert np.max(np.abs(np.array(opened["phi_milli"]) - 1000 * phi)) <= 4
+
+
+@pytest.mark.parametrize("weights", [[1], [0, 1, 1], [1, 1, True], [2, 1, 1], [1, 1, 10**6 + 1]])
+def test_weights_that_let_one_decide_are_no_parameters(weights):
+    params = federation(7)[2] | {"weights": weights}
+    with pytest.raises(BadParams, match="weight"):
+        ROUND.validate(params)
+
+
+def test_equal_utilities_and_one_validator_have_a_median():
+    said = (np.array([[5, -3], [5, 1], [5, 1]]), 0)
+    median = plain_function(lambda ops, x: judges.weighted_median(ops, x, [1, 2, 2]), said)
+    assert median.tolist() == [5, 1]
 
 
 class Watching:

@@ -26,7 +26,7 @@ def loss(name, z, y):
     return np.mean(np.exp(z[..., 0, :]) - y * z[..., 0, :], -1)
 
 
-def federation(name, scoring, *, seed=3, rows=(40, 36)):
+def federation(name, scoring, *, seed=3, rows=(40, 36, 44)):
     """Updates near a true model, the last one turned round; holdouts drawn from it."""
     rng = np.random.default_rng(seed)
     model = CLASSES[name]
@@ -61,9 +61,17 @@ def federation(name, scoring, *, seed=3, rows=(40, 36)):
     return updates, x, y, groups, halves, values, params
 
 
-def equations(name, updates, x, y, half, scoring):
-    """φ of the same game in real numbers."""
+def equations(name, updates, x, y, half, rows, scoring):
+    """φ of the same game in real numbers, the validators combined by their median."""
     flat = contribution.clip_to_median_norm(updates.reshape(SITES, -1))
+    judge = np.repeat(np.arange(len(rows)), rows)
+    said = [
+        utilities(name, flat, x, y, half & (judge == place), scoring) for place in range(len(rows))
+    ]
+    return flat, contribution.phi_from_utilities(contribution.upper_median(said, [1] * len(rows)))
+
+
+def utilities(name, flat, x, y, half, scoring):
     inputs = np.column_stack([x, np.ones(len(x))])[half]
 
     def loss_of(weights):
@@ -73,12 +81,10 @@ def equations(name, updates, x, y, half, scoring):
     if scoring == "taylor":
         point, step = contribution.SCORING_POINT * flat.mean(0), 1e-5
         way = step * (flat - point)
-        scores = (loss_of(point - way) - loss_of(point + way)) / 2 / step
-    else:
-        members, shares = coalitions(scoring, SITES)
-        means = members / members.sum(1)[:, None] @ flat
-        scores = (loss_of(np.zeros_like(flat[:1])) - loss_of(means)) @ shares
-    return flat, contribution.phi_from_utilities(scores)
+        return (loss_of(point - way) - loss_of(point + way)) / 2 / step
+    members, shares = coalitions(scoring, SITES)
+    means = members / members.sum(1)[:, None] @ flat
+    return (loss_of(np.zeros_like(flat[:1])) - loss_of(means)) @ shares
 
 
 CASES = [(name, scoring) for name in NEW for scoring in CLASSES[name].scorings]
@@ -89,7 +95,7 @@ def test_a_round_follows_the_equations_and_its_evidence_is_true(name, scoring):
     updates, x, y, groups, halves, values, params = federation(name, scoring)
     outcome = run_plain(CIRCUITS[CLASSES[name].round_id], values, params)
     opened = outcome.openings
-    flat, phi = equations(name, updates, x, y, halves[0], scoring)
+    flat, phi = equations(name, updates, x, y, halves[0], params["rows"], scoring)
     assert opened["phi_milli"] == pytest.approx(1000 * phi, abs=3)
     assert opened["phi_milli"][-1] == 0
     model = aggregation.aggregate(flat, opened["phi_milli"])

@@ -111,6 +111,8 @@ def join(
         )
     elif stage == ROUND:
         say(f"Contributions are scored by: {params['scoring']}.")
+        if len(params["rows"]) > 1:
+            say(f"  Weights of the validators, in the roster's order: {params.get('weights')}.")
     if note:
         _note_roster(current, stage, subdao, home)
     return Joined(

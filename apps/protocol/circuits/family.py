@@ -13,7 +13,9 @@ updates, the odd ones make the evidence: the two never meet.
    but for their length. They count once for "three", and share one weight in w*.
 1. w_k clipped to the median norm: w_k · min(1, median‖w‖ / ‖w_k‖).
 2. φ_k = relu(u_k) / max_j relu(u_j), u_k the utility on the class's loss that `scoring` names
-   (paper eq. 7; circuits/scoring.py). φ is opened in thousandths; fewer than three > 0: no model.
+   (paper eq. 7; circuits/scoring.py). Each validator judges by its own rows; of several the upper
+   weighted median counts (circuits/judges.py). φ is opened in thousandths; fewer than three > 0: no
+   model.
 3. w* = Σ (a_k / S)·w_k, a_k the opened φ_k, shared among copies (paper eq. 1 and 6). It stays
    secret.
 4. Evidence: metrics divided and rounded in secret, of cells that are large enough and give no
@@ -46,6 +48,7 @@ from apps.protocol.circuits.declare import (
     whole,
 )
 from apps.protocol.circuits.games import SHAPLEY_MAX
+from apps.protocol.circuits.judges import check_weights, equalised, weighted_median
 from apps.protocol.circuits.layout import (
     FEATURE_LIMIT,
     FEATURES_MAX,
@@ -156,10 +159,12 @@ def round_circuit(model: ModelClass) -> Circuit:
 
         Raises: BadParams.
         """
-        only(params, "features", "strata", "rows", "min_cell", "scoring", *model.extras)
+        given = {"weights"} & set(params)
+        only(params, "features", "strata", "rows", "min_cell", "scoring", *model.extras, *given)
         if params["scoring"] not in model.scorings:
             raise BadParams(f"parameter 'scoring' must be one of: {', '.join(model.scorings)}")
         check_holdouts(model, params)
+        check_weights(params)
 
     def update_shape(params: Params, index: int) -> Shape:
         """Raises: BadParams for a site too many, so that no node takes part in such a job."""
@@ -294,27 +299,38 @@ def prove(
     return model.evidence(ops, scores, targets, strata, params["min_cell"])
 
 
+def _judged(model: ModelClass, ops: Any, weights: Any, held: Holdouts, params: Params) -> list[int]:
+    """φ in thousandths of what the validators' scoring halves say, each judging by itself."""
+    scoring, outputs, spared = params["scoring"], model.outputs(params), model.spare_bits
+    counts = [(rows + 1) // 2 for rows in params["rows"]]
+    each = []
+    for places in np.split(held.scoring, np.cumsum(counts)[:-1]):
+        on, judged = ops.index(held.inputs, places), ops.index(held.targets, places)
+        if scoring == "taylor":
+            utility = taylor_utilities(ops, weights, on, judged, model.residuals, outputs, spared)
+        else:
+            utility = coalition_utilities(
+                ops, weights, on, judged, model.gains, outputs, spared, scoring
+            )
+        each.append(utility)
+    if len(each) == 1:
+        return phi_milli(ops, each[0], spared)
+    votes = params.get("weights") or [1] * len(each)
+    utility = weighted_median(ops, equalised(ops, each, counts), votes)
+    return phi_milli(ops, utility, spared + 1)
+
+
 def _run_round(
     model: ModelClass, ops: Any, secrets: Mapping[str, Sequence[Any]], params: Params
 ) -> Outcome:
-    scoring, limit = params["scoring"], WEIGHT_LIMIT << INPUT_F
+    limit = WEIGHT_LIMIT << INPUT_F
     updates = ops.clamp(ops.stack(secrets["update"]), -limit, limit)
     held = read_holdouts(model, ops, secrets["holdout"], params)
 
     squared, inverse = lengths(ops, updates)
     pairs = copies(ops, updates, inverse)
     weights = clip_to_median_norm(ops, updates, squared, inverse)
-    judged, outputs = ops.index(held.targets, held.scoring), model.outputs(params)
-    on = ops.index(held.inputs, held.scoring)
-    if scoring == "taylor":
-        utility = taylor_utilities(
-            ops, weights, on, judged, model.residuals, outputs, model.spare_bits
-        )
-    else:
-        utility = coalition_utilities(
-            ops, weights, on, judged, model.gains, outputs, model.spare_bits, scoring
-        )
-    phi = phi_milli(ops, utility, model.spare_bits)
+    phi = _judged(model, ops, weights, held, params)
     found = {"phi_milli": phi, "copies": pairs}
     if distinct(phi, pairs) < PHI_MIN_POSITIVE:
         return Outcome(openings={**found, "void": 1})
