@@ -15,11 +15,11 @@ from django.urls import reverse
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 # Pages with a fixed address, and where the first example of each further page is linked from.
 FIXED = (
-    "home sign-up sign-in models rfms rfm-new subdaos proposals wallet account log nodes "
-    "downloads design tokens"
+    "home dashboard sign-up sign-in models compare rfms rfm-new subdaos proposals wallet "
+    "wallet-key usage account webhooks log nodes downloads design tokens reference"
 )
 EXAMPLES = {
-    "model": ("models", r"/models/[^/]+/$"),
+    "model": ("models", r"/models/(?!compare/)[^/]+/$"),
     "rfm": ("rfms", r"/rfms/(?!new/)[^/]+/$"),
     "subdao": ("subdaos", r"/subdaos/(?!superdao/)[^/]+/$"),
     "superdao": ("subdaos", r"/subdaos/superdao/$"),
@@ -29,8 +29,16 @@ EXAMPLES = {
     "token": ("tokens", r"/tokens/[^/]+/$"),
     "query": ("wallet", r"/queries/[0-9a-f-]{36}/$"),
 }
+# The same of pages that only another example links to.
+FURTHER = {
+    "round": ("subdao", r"/rounds/[0-9a-f-]{36}/$"),
+    "epoch": ("subdao", r"/epochs/[0-9a-f-]{36}/$"),
+    "propose": ("subdao", r"/propose/"),
+    "pool": ("token", r"/pools/[^/]+/$"),
+    "vault": ("token", r"/vaults/[^/]+/$"),
+    "convert": ("token", r"/convert/$"),
+}
 TOO_WIDE = "(e => e.scrollWidth - e.clientWidth)(document.documentElement)"
-ROUND = r"/rounds/[0-9a-f-]{36}/$"
 
 
 class Command(BaseCommand):
@@ -97,9 +105,11 @@ class Command(BaseCommand):
         for name, (listing, pattern) in EXAMPLES.items():
             if path := self._link(page, reverse(f"explorer:{listing}"), pattern):
                 found.append((name, path))
-        subdao = dict(found).get("subdao")
-        if subdao and (path := self._link(page, subdao, ROUND)):
-            found.append(("round", path))
+        examples = dict(found)
+        for name, (example, pattern) in FURTHER.items():
+            start = examples.get(example)
+            if start and (path := self._link(page, start, pattern)):
+                found.append((name, path))
         found.append(("search", f"{reverse('explorer:search')}?q=re"))
         found.append(("not-found", "/there-is-nothing-here/"))
         return [pair for pair in found if not only or pair[0] in only]
