@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from django.conf import settings
-from django.db.models import OuterRef, Subquery
+from django.db import connection
 
 from apps.accounts.models import Party
 from apps.compute import control, groups
@@ -111,7 +111,16 @@ def node_claim(*, fingerprint: str, party: Party, signature: str, now: datetime)
     return node
 
 
-def job_create(
+def job_create(**facts: Any) -> Job:
+    """A queued job, as `job_new` makes it. Inner writer: call it inside a transaction."""
+    require_transaction("compute.job_create")
+    job = job_new(**facts)
+    job.save(force_insert=True)
+    changed("nodes")
+    return job
+
+
+def job_new(
     *,
     kind: str,
     circuit: str,
@@ -125,8 +134,7 @@ def job_create(
     expires_at: datetime,
     now: datetime,
 ) -> Job:
-    """A queued job for these nodes. Inner writer: call it inside a transaction."""
-    require_transaction("compute.job_create")
+    """A queued job for these nodes, not written yet."""
     job_id = secrets.token_hex(16)
     descriptor = {
         "v": 1,
@@ -142,8 +150,8 @@ def job_create(
         "deadline_s": deadline_s,
     }
     jobs.check_job({**descriptor, **groups.group_any(descriptor["nodes"]), "attempt": 1})
-    changed("nodes")
-    return Job.objects.create(
+    return Job(
+        created_at=now,
         job_id=job_id,
         kind=kind,
         circuit=circuit,
@@ -258,59 +266,58 @@ def job_answered(job: Job, outcome: Outcome, *, commits: bool, now: datetime) ->
     Returns False when another worker recorded this job meanwhile: the caller changes nothing then.
     Inner writer.
     """
-    recorded = jobs_answered([(job, outcome)], commits=commits, now=now)
-    for row in recorded:
-        _copy(row, job)
-    return bool(recorded)
+    if not jobs_answered([(job, outcome)], commits=commits, now=now):
+        return False
+    job.state = JobState.COMMITTING if commits else JobState.DONE
+    job.openings, job.model = outcome.openings, outcome.model or ""
+    if not commits:
+        job.done_at, job.lease_until = now, None
+    return True
 
 
 def jobs_answered(
     answered: Sequence[tuple[Job, Outcome]], *, commits: bool, now: datetime
-) -> list[Job]:
-    """`job_answered` for many, by a constant number of statements; those that were recorded.
+) -> set[Any]:
+    """`job_answered` for many, by one statement; the keys of those that were recorded.
 
     The jobs in hand stay as they are: what is written here may still be rolled back.
     """
     require_transaction("compute: recording jobs")
-    rows = Job.objects.select_for_update().filter(pk__in=[job.pk for job, _ in answered])
-    held = {row.pk: row for row in rows.order_by("id")}
-    mine = [
-        (held[job.pk], outcome)
+    state = JobState.COMMITTING if commits else JobState.DONE
+    for job, _ in answered:
+        _check_step(job, state)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT compute_answered(%s::jsonb, %s, %s::timestamptz)",
+            [json.dumps(answers_json(answered)), str(state), now],
+        )
+        recorded = set(cursor.fetchone()[0])
+    if recorded:
+        changed("nodes")
+    return recorded
+
+
+def answers_json(answered: Sequence[tuple[Job, Outcome]]) -> list[dict[str, Any]]:
+    """What the SQL function `compute_answered` takes (migration 0008), job by job."""
+    return [
+        {
+            "job": str(job.pk),
+            "state": str(job.state),
+            "attempt": job.attempt,
+            "descriptor": job.descriptor,
+            "openings": outcome.openings,
+            "model": outcome.model or "",
+            "receipts": [
+                {
+                    "node": answer.member.fingerprint,
+                    "body": answer.receipt,
+                    "signature": answer.signature,
+                }
+                for answer in outcome.answers
+            ],
+        }
         for job, outcome in answered
-        if (held[job.pk].state, held[job.pk].attempt) == (job.state, job.attempt)
     ]
-    if not mine:
-        return []
-    prints = {fp for row, _ in mine for fp in row.descriptor["nodes"]}
-    nodes = {node.fingerprint: node for node in Node.objects.filter(fingerprint__in=prints)}
-    Receipt.objects.bulk_create(
-        [
-            Receipt(
-                job=row,
-                node=nodes[answer.member.fingerprint],
-                body=answer.receipt,
-                signature=answer.signature,
-            )
-            for row, outcome in mine
-            for answer in outcome.answers
-        ]
-    )
-    # Now that the receipts hold their nodes against a claim, so that the order of leaves is also
-    # the order of claims and work.
-    runs = Node.objects.filter(pk=OuterRef("node")).values("operator")
-    Receipt.objects.filter(job__in=[row for row, _ in mine]).update(operator=Subquery(runs))
-    sent = {job.pk: job.descriptor for job, _ in answered}
-    for row, outcome in mine:
-        _to(row, JobState.COMMITTING if commits else JobState.DONE)
-        row.openings, row.model = outcome.openings, outcome.model or ""
-        row.descriptor = sent[row.pk]
-        if not commits:
-            row.done_at, row.lease_until = now, None
-    Job.objects.bulk_update(
-        [row for row, _ in mine],
-        ["state", "openings", "model", "descriptor", "done_at", "lease_until"],
-    )
-    return [row for row, _ in mine]
 
 
 def job_commit(job: Job) -> None:
@@ -427,10 +434,14 @@ def _relock(job: Job) -> Job | None:
 
 
 def _to(job: Job, state: JobState) -> None:
-    if state not in TRANSITIONS[job.state]:
-        raise DomainError("wrong_state", f"A {job.state} job cannot become {state}.", status=409)
+    _check_step(job, state)
     job.state = state
     changed("nodes")
+
+
+def _check_step(job: Job, state: JobState) -> None:
+    if state not in TRANSITIONS[job.state]:
+        raise DomainError("wrong_state", f"A {job.state} job cannot become {state}.", status=409)
 
 
 def _copy(held: Job, job: Job) -> None:

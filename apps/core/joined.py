@@ -6,11 +6,18 @@ takes longer than PostgreSQL needs for the answer, and PostgreSQL plans it anew.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import psycopg
 from django.db import connection, models
+
+
+def prepared(statement: str, values: Sequence[Any] | Mapping[str, Any]) -> list[tuple[Any, ...]]:
+    """The rows of a statement that each connection plans once; JSON as text."""
+    connection.ensure_connection()
+    with connection.wrap_database_errors, psycopg.Cursor(connection.connection) as cursor:
+        return cursor.execute(statement, values, prepare=True).fetchall()
 
 
 class Joined:
@@ -30,10 +37,7 @@ class Joined:
 
     def all(self, *values: Any) -> list[Sequence[Any]]:
         """The instances of each row, in the order of the aliases."""
-        connection.ensure_connection()
-        with connection.wrap_database_errors, psycopg.Cursor(connection.connection) as cursor:
-            cursor.execute(self._sql, values, prepare=True)
-            return [self._instances(row) for row in cursor.fetchall()]
+        return [self._instances(row) for row in prepared(self._sql, values)]
 
     def first(self, *values: Any) -> Sequence[Any] | None:
         return next(iter(self.all(*values)), None)

@@ -1,14 +1,13 @@
 """Revenue epochs of a SubDAO: paid into by queries, divided by equations 10 and 11 at their end.
 
 The first epoch begins when the listing opens, a later one with the first payment after the one
-before was ended. Payments and the end both lock the epoch's row, so a payment belongs to exactly
-one epoch. What follows the end is `closing`.
+before was ended. Payments (`listings_settle`) and the end both lock the epoch's row, so a payment
+belongs to exactly one epoch. What follows the end is `closing`.
 """
 
 from __future__ import annotations
 
 import logging
-import uuid
 from datetime import datetime
 from typing import Any
 
@@ -17,11 +16,11 @@ from django.db.models import Count, F, Q, Sum
 from apps.accounts.models import Party
 from apps.compute.models import Receipt
 from apps.core.sweeping import each
-from apps.core.transactions import durable, require_transaction
+from apps.core.transactions import durable
 from apps.core.wake import wake
 from apps.listings import closing
 from apps.listings.closing import CURRENCY
-from apps.listings.models import Closing, Entitlement, Listing, Query
+from apps.listings.models import Closing, Entitlement, Query
 from apps.protocol.entitlements import entitlements
 from apps.protocol.money import BPS, mul_div_floor
 from apps.protocol.revenue import Served, policy_of, split
@@ -40,30 +39,6 @@ def epoch_begin(*, dao: Dao, now: datetime) -> Epoch:
     epoch = epoch_open(dao=dao, now=now)
     wake("flai.settle_epoch", epoch.id, eta=epoch.ends_at)
     return epoch
-
-
-class EpochOver(Exception):
-    """The open epoch is over: it is ended before anything more is paid."""
-
-    def __init__(self, epoch_id: uuid.UUID) -> None:
-        super().__init__(str(epoch_id))
-        self.epoch_id = epoch_id
-
-
-def epoch_for_payment(listing: Listing, *, now: datetime) -> Epoch:
-    """The open epoch, locked, that a payment of `now` belongs to. Inner writer.
-
-    There never are two open ones. Raises EpochOver; the caller rolls back, has that epoch ended in
-    a transaction of its own and comes again.
-    """
-    require_transaction("listings.epoch_for_payment")
-    while True:
-        epoch = epoch_begin(dao=listing.dao, now=now)
-        held = Epoch.objects.select_for_update().get(pk=epoch.pk)
-        if held.closed_at is None and held.ends_at <= now:
-            raise EpochOver(held.id)
-        if held.closed_at is None:
-            return held
 
 
 def epoch_end(*, epoch_id: Any, now: datetime) -> bool:

@@ -99,7 +99,6 @@ class Query(BaseModel):
     reason = models.TextField(blank=True)
     timeline = models.JSONField(default=list)
     expires_at = models.DateTimeField()
-    nodes_ms: float | None = None  # how long the nodes took, while its worker has it in hand
     ended_at = models.DateTimeField(null=True)
 
     class Meta:

@@ -10,38 +10,86 @@ from __future__ import annotations
 import json
 import logging
 import time
+import uuid
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from django.db.models import Q
+from django.db import connection
 
 from apps.compute import control
 from apps.compute import services as compute
 from apps.compute.availability import nodes_missed
-from apps.compute.models import JobState
+from apps.compute.models import Job, JobState
 from apps.core.clock import now as clock_now
 from apps.core.errors import Conflict
-from apps.core.events import emit, emit_all
+from apps.core.events import DISPATCH, emit
+from apps.core.joined import prepared
 from apps.core.live import changed
+from apps.core.notes import Listener, announce
+from apps.core.subscriptions import handlers_for
 from apps.core.sweeping import each
 from apps.core.transactions import durable
-from apps.core.wake import wake
+from apps.core.wake import wake, wake_once
 from apps.listings import serving
-from apps.listings.epochs import EpochOver, epoch_end, epoch_for_payment
+from apps.listings.channels import ENDED_CHANNEL, HELD_CHANNEL
+from apps.listings.epochs import epoch_begin, epoch_end
 from apps.listings.events import QueryReleased, QuerySettled
 from apps.listings.models import Query
-from apps.listings.waiting import announce
-from apps.notify.services import tell
+from apps.listings.pricing import CURRENCY
+from apps.notify.services import DELIVER, call_body, tell
+from apps.subdaos.models import Dao, Epoch
 from apps.wallets import ledger, log
-from apps.wallets.errors import HoldExpired, HoldResolved
+from apps.wallets.models import Transfer
 
 logger = logging.getLogger(__name__)
 AWAY = ("node_down", "peer_lost")
 SEEN_MAX = 500
+THREADS = 8  # of all versions; two of each at most work, the others only leave word
+SETTLED = "inference.settled"
 
+
+@dataclass
+class Claimed:
+    """A query that this worker has in hand, and its listing, as `listings_claim` gives them."""
+
+    id: uuid.UUID
+    buyer_id: uuid.UUID
+    buyer_pid: str
+    rows: int
+    price_micro: int
+    hold_id: uuid.UUID
+    ticket_id: str
+    upload: bytes
+    listing_id: uuid.UUID
+    slug: str
+    dao_id: uuid.UUID
+    payee_id: uuid.UUID
+    payee_pid: str
+    job: Job
+    nodes_ms: float = 0.0
+
+
+Answered = Sequence[tuple[Claimed, compute.Outcome]]
 
 _lanes = serving.Lanes()
+_threads = ThreadPoolExecutor(THREADS, thread_name_prefix="queries")
+
+
+def listen() -> None:
+    """Serve queries in this process as soon as they are held; the sweep finds what was missed."""
+    Listener(HELD_CHANNEL, lambda version_id: _threads.submit(_serve, version_id)).listen()
+
+
+def _serve(version_id: str) -> None:
+    try:
+        queries_run(version_id=version_id)
+    except Exception:  # the sweep comes round again
+        logger.exception("queries of version %s", version_id)
+    finally:
+        connection.close()
 
 
 def queries_run(*, version_id: Any) -> int:
@@ -60,26 +108,26 @@ def query_run(*, query_id: Any) -> bool:
     return query.ended_at is not None and not ended_before
 
 
+_DUE = """
+SELECT q.id, q.buyer_id, q.rows, q.created_at, j.id, j.attempt
+FROM listings_query q JOIN compute_job j ON j.id = q.job_id
+WHERE q.version_id = %(version)s AND q.ended_at IS NULL AND q.expires_at > %(now)s
+    AND (j.state = 'queued' AND j.due_at <= %(now)s
+        OR j.state = 'running' AND j.lease_until <= %(now)s)
+ORDER BY q.created_at LIMIT %(limit)s
+"""
+
+
 def _next_bundle(version_id: Any) -> list[Any]:
     """Ids of the queries to be served next. Those that failed before only if all nodes answer."""
     now = clock_now()
-    due = (
-        Query.objects.filter(version_id=version_id, ended_at=None, expires_at__gt=now)
-        .filter(
-            Q(job__state=JobState.QUEUED, job__due_at__lte=now)
-            | Q(job__state=JobState.RUNNING, job__lease_until__lte=now)
-        )
-        .order_by("created_at")
-        .select_related("job")
-        .only("id", "buyer_id", "rows", "created_at", "job__attempt", "job__descriptor")
-    )
-    seen = list(due[:SEEN_MAX])
-    again = [query for query in seen if query.job.attempt]
-    if again and not compute.job_answers(again[0].job):
-        for query in again:
+    seen = prepared(_DUE, {"version": version_id, "now": now, "limit": SEEN_MAX})
+    again = [row for row in seen if row[-1]]
+    if again and not compute.job_answers(Job.objects.get(pk=again[0][-2])):
+        for query in Query.objects.select_related("job").filter(pk__in=[row[0] for row in again]):
             _look_again(query)
-        seen = [query for query in seen if not query.job.attempt]
-    waiting = [serving.Waiting(q.id, q.buyer_id, q.rows, q.created_at) for q in seen]
+        seen = [row for row in seen if not row[-1]]
+    waiting = [serving.Waiting(*row[:4]) for row in seen]
     return [query.query_id for query in serving.pick(waiting, now=now)]
 
 
@@ -91,9 +139,7 @@ def _run(query_ids: Sequence[Any]) -> int:
     began = time.monotonic()
     said: list[compute.Outcome | control.ControlError]
     try:
-        said = compute.jobs_dispatch(
-            [(q.job, q.ticket_id, json.loads(bytes(q.upload or b"{}"))) for q in claimed]
-        )
+        said = compute.jobs_dispatch([(q.job, q.ticket_id, json.loads(q.upload)) for q in claimed])
     except control.ControlError as error:
         said = [error] * len(claimed)
     nodes_ms = round(1000 * (time.monotonic() - began), 1)
@@ -165,112 +211,161 @@ CANCELLED = "You cancelled it."
 EXPIRED = "The nodes could not compute this before the ticket expired."
 
 
-def _claim_all(query_ids: Sequence[Any]) -> list[Query]:
-    """Those of these queries that are due and that no other worker has."""
+def _claim_all(query_ids: Sequence[Any]) -> list[Claimed]:
+    """Those of these queries that are due and that no other worker has: one round trip."""
     if not query_ids:
         return []
-    now = clock_now()
-    with durable():
-        open_ = {
-            query.job_id: query
-            for query in _locked(query_ids, skip_locked=True)
-            if query.ended_at is None and query.expires_at > now
-        }
-        jobs = compute.jobs_claim(list(open_), now=now)
-        claimed = [open_[job.pk] for job in jobs]
-        for query, job in zip(claimed, jobs):
-            query.job = job
-            query.state = Query.State.RUNNING
-            _mark(query, now, attempt=job.attempt, together=len(jobs))
-        if claimed:
-            Query.objects.bulk_update(claimed, ["state", "timeline"])
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT * FROM listings_claim(%s::uuid[], %s::timestamptz, %s)",
+            [list(query_ids), clock_now(), int(compute.LEASE_MARGIN_S)],
+        )
+        claimed = [_claimed(*row) for row in cursor.fetchall()]
+    if claimed:
+        changed("nodes", *{f"wallet:{query.buyer_id}" for query in claimed})
     return claimed
 
 
-def _settle(answered: Sequence[tuple[Query, compute.Outcome]]) -> None:
-    """Charge in the epoch of now; one that is over is ended before, in its own transaction."""
-    while True:
-        now = clock_now()
-        try:
-            return _charge(answered, now)
-        except EpochOver as over:
-            epoch_end(epoch_id=over.epoch_id, now=now)
-        except (HoldExpired, HoldResolved):
-            for one in answered:  # the others' payments don't wait for this one's reason
-                _settle([one])
-            return
+def _claimed(*row: Any) -> Claimed:
+    *facts, job_pk, job_id, attempt, descriptor = row
+    job = Job(
+        pk=job_pk,
+        job_id=job_id,
+        kind="query",
+        attempt=attempt,
+        descriptor=json.loads(descriptor),
+        state=JobState.RUNNING,
+    )
+    job._state.adding, job._state.db = False, connection.alias
+    return Claimed(*facts, job=job)
 
 
-def _charge(answered: Sequence[tuple[Query, compute.Outcome]], now: datetime) -> None:
-    """Post the holds, store receipts and sealed outputs: all in one transaction.
+def _settle(answered: Answered) -> None:
+    """Charge in the epoch of now; one that is over is ended before, in its own transaction.
 
-    Raises EpochOver; HoldExpired and HoldResolved when there are several, of which one has ended.
+    What another worker has taken is left to it.
     """
+    dao_id = answered[0][0].dao_id
+    while answered:
+        now = clock_now()
+        epoch = _epoch(dao_id, now)
+        code, facts = _charge(answered, epoch, now)
+        match code:
+            case "settled":
+                return _tell_settled(answered, int(facts["calls"]))
+            case "taken":
+                answered = [one for one in answered if str(one[0].id) not in facts]
+            case "epoch_changed":
+                _epochs.pop(dao_id, None)
+            case "epoch_over":
+                _epochs.pop(dao_id, None)
+                epoch_end(epoch_id=epoch.id, now=now)
+            case "hold_expired" | "hold_resolved" if len(answered) > 1:
+                for one in answered:  # the others' payments don't wait for this one's reason
+                    _settle([one])
+                return
+            case "hold_expired" | "hold_resolved":
+                return _too_late(*answered[0], now)
+            case _:
+                raise ledger.refusal(code, Transfer(id=answered[0][0].hold_id))
+
+
+# The open epoch by SubDAO, as this process last read it; `listings_settle` confirms it.
+_epochs: dict[uuid.UUID, Epoch] = {}
+
+
+def _epoch(dao_id: uuid.UUID, now: datetime) -> Epoch:
+    if dao_id not in _epochs:
+        with durable():
+            _epochs[dao_id] = epoch_begin(dao=Dao.objects.get(pk=dao_id), now=now)
+    return _epochs[dao_id]
+
+
+def _charge(answered: Answered, epoch: Epoch, now: datetime) -> tuple[str, Any]:
+    """Post the holds, store receipts and sealed outputs: what `listings_settle` answers."""
+    settled = [
+        _settlement(query, outcome, answer, epoch, now)
+        for (query, outcome), answer in zip(answered, compute.answers_json(
+            [(query.job, outcome) for query, outcome in answered]
+        ))
+    ]  # fmt: skip
+    event = QuerySettled.event_name()
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT * FROM listings_settle(%s, %s, %s::jsonb, %s, %s, %s, %s, %s::timestamptz)",
+            [
+                *(answered[0][0].dao_id, epoch.id, json.dumps(settled)),
+                *(event, bool(handlers_for(event)), SETTLED, ENDED_CHANNEL, now),
+            ],
+        )
+        code, facts = cursor.fetchone()
+    return code, json.loads(facts) if facts else None
+
+
+def _settlement(
+    query: Claimed, outcome: compute.Outcome, answer: dict[str, Any], epoch: Epoch, now: datetime
+) -> dict[str, Any]:
+    """One query's part of what `listings_settle` is handed."""
+    post = ledger.posted(
+        query.hold_id,
+        debit=f"{query.buyer_pid}/main/{CURRENCY}",
+        credit=f"{query.payee_pid}/revenue/{CURRENCY}",
+        amount_micro=query.price_micro,
+        kind="listings.query",
+        ref=("listings.query", query.id),
+    )
+    leaf = {
+        "query": str(query.id),
+        "hold": str(query.hold_id),
+        "epoch": epoch.number,
+        "job": query.job.job_id,
+        "receipts": [answer.signature for answer in outcome.answers],
+        **_who_computed(query, outcome),
+    }
+    outputs = [
+        {"node": a.member.name, "fingerprint": a.member.fingerprint, "blob": a.sealed}
+        for a in outcome.answers
+    ]
+    state = Query.State.SETTLED
+    mark = {"state": str(state), "at": now.isoformat(), "nodes_ms": query.nodes_ms}
+    return answer | {
+        "query": str(query.id),
+        "post": str(post.id),
+        "tail": post.tail,
+        "leaf": log.leaf_bytes("listings.query_settled", leaf, now=now).decode(),
+        "outputs": outputs,
+        "mark": mark,
+        "told": call_body(SETTLED, _told(query, query.slug, state), now),
+    }
+
+
+def _tell_settled(answered: Answered, calls: int) -> None:
+    first = answered[0][0]
+    buyers = {f"wallet:{query.buyer_id}" for query, _ in answered}
+    changed("nodes", f"wallet:{first.payee_id}", *buyers)
+    if handlers_for(QuerySettled.event_name()):
+        wake_once(DISPATCH)
+    if calls:
+        wake_once(DELIVER)
+
+
+def _too_late(query: Claimed, outcome: compute.Outcome, now: datetime) -> None:
+    """The nodes have answered, but the hold is gone: what they did is kept, nothing is charged."""
     with durable():
-        held = {query.pk: query for query in _locked([query.pk for query, _ in answered])}
-        mine = [
-            (held[query.pk], query, outcome)
-            for query, outcome in answered
-            if held[query.pk].state == Query.State.RUNNING
-        ]
-        if not mine:
-            return
-        epoch = epoch_for_payment(mine[0][0].listing, now=now)
-        pairs = [(query.job, outcome) for _, query, outcome in mine]
-        recorded = {job.pk for job in compute.jobs_answered(pairs, commits=False, now=now)}
-        paid = [entry for entry in mine if entry[0].job_id in recorded]
-        if not paid:
-            return
-        try:
-            ledger.post_pendings([row.hold_id for row, _, _ in paid], now=now)
-        except (HoldExpired, HoldResolved):
-            if len(answered) > 1:
-                raise
-            _release(paid[0][0], "The hold expired before the answer was there.", now)
-            return
-        for row, query, outcome in paid:
-            row.outputs = [
-                {
-                    "node": answer.member.name,
-                    "fingerprint": answer.member.fingerprint,
-                    "blob": answer.sealed,
-                }
-                for answer in outcome.answers
-            ]
-            row.state, row.epoch, row.ended_at = Query.State.SETTLED, epoch, now
-            row.upload, row.reason = None, ""
-            _mark(row, now, nodes_ms=query.nodes_ms)
-        rows = [row for row, _, _ in paid]
-        fields = ["outputs", "state", "epoch", "ended_at", "upload", "reason", "timeline"]
-        Query.objects.bulk_update(rows, fields)
-        leaves = [
-            (
-                "listings.query_settled",
-                {
-                    "query": str(row.id),
-                    "hold": str(row.hold_id),
-                    "epoch": epoch.number,
-                    "job": query.job.job_id,
-                    "receipts": [answer.signature for answer in outcome.answers],
-                    **_who_computed(query, outcome),
-                },
-                row.id,
-            )
-            for row, query, outcome in paid
-        ]
-        log.append_all(leaves, now=now)
-        emit_all([QuerySettled(str(row.id), str(row.listing_id)) for row in rows], now=now)
-        tell([(row.buyer_id, "inference.settled", _told(row)) for row in rows], now=now)
-        announce(*(row.id for row in rows))
+        held = _lock(query.id)
+        if held.state == Query.State.RUNNING and compute.jobs_answered(
+            [(query.job, outcome)], commits=False, now=now
+        ):
+            _release(held, "The hold expired before the answer was there.", now)
 
 
-def _who_computed(query: Query, outcome: compute.Outcome) -> dict[str, Any]:
+def _who_computed(query: Claimed, outcome: compute.Outcome) -> dict[str, Any]:
     """Where not all nodes of the set did: they alone are paid for it."""
     signers = [answer.member.fingerprint for answer in outcome.answers]
     return {} if signers == query.job.descriptor["nodes"] else {"nodes": signers}
 
 
-def _not_now(query: Query, error: control.ControlError) -> bool:
+def _not_now(query: Claimed, error: control.ControlError) -> bool:
     """Try again while the hold lives; a refusal releases it at once."""
     if error.code in AWAY:
         nodes_missed()
@@ -308,34 +403,30 @@ def _release(query: Query, reason: str, now: datetime) -> None:
         now=now,
     )
     emit(QueryReleased(query_id=str(query.id), listing_id=str(query.listing_id)), now=now)
-    tell([(query.buyer_id, "inference.released", _told(query))], now=now)
-    announce(query.id)
+    told = _told(query, query.listing.slug, query.state, reason)
+    tell([(query.buyer_id, "inference.released", told)], now=now)
+    announce(ENDED_CHANNEL, query.id)
 
 
-def _told(query: Query) -> dict[str, Any]:
+def _told(
+    query: Query | Claimed, slug: str, state: str, reason: str | None = None
+) -> dict[str, Any]:
     """What a buyer's own program is told: ids and amounts; it fetches the sealed answer itself."""
     return {
         "id": str(query.id),
-        "state": str(query.state),
-        "listing": query.listing.slug,
+        "state": str(state),
+        "listing": slug,
         "rows": query.rows,
         "price_micro": str(query.price_micro),
-        "reason": query.reason or None,
+        "reason": reason or None,
     }
 
 
 def _lock(query_id: Any) -> Query:
-    (query,) = _locked([query_id])
-    return query
-
-
-def _locked(query_ids: Sequence[Any], *, skip_locked: bool = False) -> list[Query]:
-    """The rows, locked in the order of their ids."""
-    return list(
-        Query.objects.select_for_update(of=("self",), skip_locked=skip_locked)
-        .filter(pk__in=query_ids)
+    return (
+        Query.objects.select_for_update(of=("self",))
         .select_related("job", "listing__dao__party", "version")
-        .order_by("id")
+        .get(pk=query_id)
     )
 
 

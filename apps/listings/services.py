@@ -15,10 +15,11 @@ from apps.compute.services import job_create
 from apps.core.clock import unix_ms
 from apps.core.errors import Conflict, DomainError, NotFound, Unprocessable
 from apps.core.events import emit
+from apps.core.notes import announce
 from apps.core.permissions import ensure
 from apps.core.transactions import durable
-from apps.core.wake import wake
 from apps.listings import mandates, pricing
+from apps.listings.channels import HELD_CHANNEL
 from apps.listings.epochs import epoch_begin
 from apps.listings.events import ListingOpened
 from apps.listings.models import Listing, Query
@@ -208,7 +209,7 @@ def query_create(
             },
             now=now,
         )
-        wake("flai.run_queries", listing.version_id)
+        announce(HELD_CHANNEL, listing.version_id)
     return query
 
 

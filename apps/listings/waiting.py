@@ -1,61 +1,39 @@
 """Wait for a query to end without asking the database again and again.
 
-Whoever ends a query notifies PostgreSQL in the same transaction; one thread a process listens and
-wakes whoever waits here. A lost connection costs a waiter its timeout, nothing else.
+Whoever ends a query notifies PostgreSQL in the same transaction; a lost connection costs a waiter
+its timeout, nothing else.
 """
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections import defaultdict
 from typing import Any
 from uuid import UUID
 
-import psycopg
 from django.db import connection
 
 from apps.accounts.models import Party
+from apps.core.notes import Listener
+from apps.listings.channels import ENDED_CHANNEL
 from apps.listings.models import Query
 from apps.listings.selectors import ENDED, query_ended, query_get
 
-logger = logging.getLogger(__name__)
-CHANNEL = "flai_query"
-RECONNECT_S = 1.0
-
-
-def announce(*query_ids: Any) -> None:
-    """Wake the waiters of these queries when the present transaction commits."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT pg_notify(%s, id) FROM unnest(%s::text[]) AS id",
-            [CHANNEL, [str(query_id) for query_id in query_ids]],
-        )
-
 
 class Waiters:
-    """One listening thread for all waiting requests of this process."""
+    """Whoever waits in this process, by query."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._waiting: dict[str, set[threading.Event]] = defaultdict(set)
-        self._thread: threading.Thread | None = None
-        self._listening = threading.Event()
-        self._stop = threading.Event()
+        self._listener = Listener(ENDED_CHANNEL, self._wake)
 
     def register(self, query_id: Any) -> threading.Event:
         """An event that is set when the query ends; register first, then read the row."""
         event = threading.Event()
         with self._lock:
             self._waiting[str(query_id)].add(event)
-            if self._thread is None or not self._thread.is_alive():
-                self._listening.clear()
-                parameters = connection.get_connection_params()
-                self._thread = threading.Thread(
-                    target=self._listen, args=(parameters,), name="query-waiters", daemon=True
-                )
-                self._thread.start()
-        self._listening.wait(RECONNECT_S)
+        self._listener.listen()
         return event
 
     def forget(self, query_id: Any, event: threading.Event) -> None:
@@ -67,30 +45,8 @@ class Waiters:
                     del self._waiting[str(query_id)]
 
     def close(self) -> None:
-        """Stop listening and give the connection back; for whoever takes the database away."""
-        self._stop.set()
-        thread, self._thread = self._thread, None
-        if thread is not None:
-            announce("")  # so that it sees that it is to stop
-            thread.join()
-        self._stop.clear()
-
-    def _listen(self, parameters: dict[str, Any]) -> None:
-        known = {k: v for k, v in parameters.items() if k not in ("cursor_factory", "context")}
-        known.pop("prepare_threshold", None)
-        while not self._stop.is_set():
-            try:
-                with psycopg.connect(**known, autocommit=True) as link:
-                    link.execute(f"LISTEN {CHANNEL}")
-                    self._listening.set()
-                    for note in link.notifies():
-                        self._wake(note.payload)
-                        if self._stop.is_set():
-                            return
-            except psycopg.Error as error:
-                logger.warning("waiting for queries: %s", type(error).__name__)
-            self._listening.clear()
-            self._stop.wait(RECONNECT_S)
+        """Stop listening; for whoever takes the database away."""
+        self._listener.close()
 
     def _wake(self, query_id: str) -> None:
         with self._lock:

@@ -207,9 +207,14 @@ def _record(call: Delivery, delivered: bool, answer: str, now: datetime) -> None
     ).update(**facts)
 
 
-def _call(endpoint: Endpoint, event: str, data: dict[str, Any], now: datetime) -> Delivery:
+def call_body(event: str, data: dict[str, Any], now: datetime) -> str:
+    """What a call says; the same to every endpoint of a party."""
     content = {"type": event, "timestamp": now.isoformat(), "data": data}
-    body = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return json.dumps(content, sort_keys=True, separators=(",", ":"))
+
+
+def _call(endpoint: Endpoint, event: str, data: dict[str, Any], now: datetime) -> Delivery:
+    body = call_body(event, data, now)
     return Delivery(endpoint=endpoint, event=event, body=body, due_at=now, created_at=now)
 
 

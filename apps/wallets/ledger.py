@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import logging
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
@@ -92,10 +92,15 @@ def pend_all(legs: Sequence[Leg], *, expires_at: datetime, now: datetime) -> lis
     """As `pend`, all legs or none."""
     if expires_at <= now:
         raise ValueError("a hold must expire in the future")
-    transfers = [_single(leg) for leg in legs]
-    for transfer in transfers:
-        transfer.phase, transfer.expires_at = Phase.PEND, expires_at
-    return _write(transfers, now=now)
+    return _write([hold(leg, expires_at=expires_at) for leg in legs], now=now)
+
+
+def hold(leg: Leg, *, expires_at: datetime) -> Transfer:
+    """The pending transfer, for a statement that has the SQL function write it: its `leaf_tail`
+    goes with it, and `refusal` says what the function's answer means."""
+    transfer = _single(leg)
+    transfer.phase, transfer.expires_at = Phase.PEND, expires_at
+    return transfer
 
 
 def post_pending(
@@ -108,19 +113,6 @@ def post_pending(
     pending = _pending(pending_id)
     amount_micro = pending.amount_micro if amount_micro is None else amount_micro
     return _write([_resolution(pending, Phase.POST, amount_micro)], now=now)[0]
-
-
-def post_pendings(pending_ids: Sequence[uuid.UUID], *, now: datetime) -> list[Transfer]:
-    """Resolve many holds by paying all that they hold: all or none, in order.
-
-    Raises: as `post_pending`, for the first that cannot be posted; nothing is written then.
-    """
-    found = _named().filter(id__in=pending_ids, phase=Phase.PEND).in_bulk()
-    for id_ in pending_ids:
-        if id_ not in found:
-            raise HoldNotFound(id=str(id_))
-    pendings = [found[id_] for id_ in pending_ids]
-    return _write([_resolution(p, Phase.POST, p.amount_micro) for p in pendings], now=now)
 
 
 def void_pending(pending_id: uuid.UUID, *, now: datetime) -> Transfer:
@@ -229,8 +221,48 @@ def leaf_tail(transfer: Transfer) -> str:
 
     Sorted, "at" comes first: `{"at":<ms>` and this are `log.leaf_bytes`.
     """
-    rest = {"v": 1, "type": LEAF_TYPE, "body": leaf_body(transfer)}
+    return _tail(leaf_body(transfer))
+
+
+def _tail(body: dict[str, Any]) -> str:
+    rest = {"v": 1, "type": LEAF_TYPE, "body": body}
     return "," + wire.canonical(rest).decode()[1:]
+
+
+class Posted(NamedTuple):
+    """The transfer that posts a hold in full: its id, and the tail of its leaf."""
+
+    id: uuid.UUID
+    tail: str
+
+
+def posted(
+    hold_id: uuid.UUID,
+    *,
+    debit: str,
+    credit: str,
+    amount_micro: int,
+    kind: str,
+    ref: tuple[str, Any],
+) -> Posted:
+    """For a statement that has the SQL function post this hold; the accounts by their codes."""
+    id_ = resolution_id(hold_id)
+    body = {
+        "id": str(id_),
+        "debit": debit,
+        "credit": credit,
+        "amount_micro": str(amount_micro),
+        "phase": str(Phase.POST),
+        "kind": kind,
+        "ref": f"{ref[0]}:{ref[1]}",
+        "pending": str(hold_id),
+    }
+    return Posted(id_, _tail(body))
+
+
+def resolution_id(hold_id: uuid.UUID) -> uuid.UUID:
+    """A hold is resolved once, by the transfer of this id."""
+    return uuid.uuid5(hold_id, "resolution")
 
 
 def _single(leg: Leg) -> Transfer:
@@ -266,7 +298,7 @@ def _named() -> Any:
 
 def _resolution(pending: Transfer, phase: Phase, amount_micro: int) -> Transfer:
     return Transfer(
-        id=uuid.uuid5(pending.id, "resolution"),
+        id=resolution_id(pending.id),
         debit=pending.debit,
         credit=pending.credit,
         amount_micro=amount_micro,
@@ -296,7 +328,8 @@ def _write(
     if not transfers:
         return []
     outcome = _call(transfers, now, events)
-    if outcome.code == "insufficient_balance" and _free_expired(transfers, now=now):
+    debits = {t.debit_id for t in transfers}
+    if outcome.code == "insufficient_balance" and free_expired(debits, now=now):
         outcome = _call(transfers, now, events)
     if outcome.code == "exists":
         found = _named().in_bulk([t.id for t in transfers])
@@ -351,19 +384,30 @@ def _call(transfers: list[Transfer], now: datetime, events: Sequence[Event]) -> 
 def _error(outcome: _Outcome, transfers: list[Transfer]) -> Exception:
     assert outcome.place is not None
     transfer = transfers[outcome.place - 1]
-    match outcome.code:
+    return refusal(outcome.code, transfer, short_micro=outcome.short_micro, detail=outcome.detail)
+
+
+def refusal(
+    code: str,
+    transfer: Transfer,
+    *,
+    short_micro: Decimal | int | None = None,
+    detail: str | None = None,
+) -> Exception:
+    """What the SQL function says of a transfer that it did not write."""
+    match code:
         case "transfer_conflict":
             return TransferConflict(id=str(transfer.id))
         case "hold_not_found":
             return HoldNotFound(id=str(transfer.pending_id))
         case "hold_resolved":
-            done = "posted" if outcome.detail == Phase.POST else "voided"
+            done = "posted" if detail == Phase.POST else "voided"
             return HoldResolved(id=str(transfer.pending_id), phase=done)
         case "hold_expired":
             return HoldExpired(id=str(transfer.pending_id))
         case "insufficient_balance":
-            return _short(transfer.debit, int(outcome.short_micro or 0))
-    return rule_error(outcome.code)
+            return _short(transfer.debit, int(short_micro or 0))
+    return rule_error(code)
 
 
 def _short(account: Account, short_micro: int) -> Exception:
@@ -378,11 +422,13 @@ def _short(account: Account, short_micro: int) -> Exception:
     )
 
 
-def _free_expired(transfers: list[Transfer], *, now: datetime) -> bool:
-    """Void the expired holds on the accounts that `transfers` lock: such a hold is free at read
-    time. Only these can be short, and a void changes the debit side alone."""
-    debits = {t.debit_id for t in transfers}
-    expired = _named().filter(hold__account__in=debits, hold__expires_at__lte=now)
+def free_expired(account_ids: Collection[uuid.UUID], *, now: datetime) -> bool:
+    """Void the expired holds on these accounts: such a hold is free at read time. Inner writer.
+
+    Only debit sides can be short, and a void changes nothing else. Returns whether there were any.
+    """
+    require_transaction("ledger.free_expired")
+    expired = _named().filter(hold__account__in=account_ids, hold__expires_at__lte=now)
     voids = [_resolution(p, Phase.VOID, p.amount_micro) for p in expired]
     if voids and (outcome := _call(voids, now, ())).code != "written":
         raise _error(outcome, voids)

@@ -7,8 +7,6 @@ import uuid
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
-from django.db import connection
-from django.test.utils import CaptureQueriesContext
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -152,16 +150,3 @@ def test_a_hold_that_is_gone_costs_its_own_query_only(sale, monkeypatch) -> None
     states = [Query.objects.get(pk=q.pk).state for q in queries]
     assert states == ["released", "settled"]
     assert balance(sale) == (10_000_000 - PRICE, 0)
-
-
-def test_a_bundle_costs_the_database_as_much_as_one(sale) -> None:
-    sale.fund()
-    asked = []
-    for count in (1, 8):
-        for _ in range(count):
-            sale.ask(sale.listing, sale.row(sale.listing, ROWS[:1]))
-        with CaptureQueriesContext(connection) as statements:
-            running.queries_run(version_id=sale.listing.version_id)
-        asked.append(len(statements))
-    assert asked[0] == asked[1]
-    assert Query.objects.filter(state="settled").count() == 9

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from celery import shared_task
+from celery.signals import worker_ready
 
 from apps.core.clock import now
 from apps.listings import catalogue, epochs, running
@@ -23,3 +26,9 @@ def count_use() -> None:
 @shared_task(name="flai.settle_epoch")
 def settle_epoch(epoch_id: str) -> None:
     epochs.epoch_settle(epoch_id=epoch_id, now=now())
+
+
+@worker_ready.connect
+def at_start(**kwargs: Any) -> None:
+    """A worker hears of new queries from the database; a message would come later and cost more."""
+    running.listen()

@@ -1,0 +1,101 @@
+"""`listings_claim` and `listings_settle` on a model without nodes: all or none, once, by name."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+from django.db import connection, transaction
+from django.test.utils import CaptureQueriesContext
+
+from apps.compute.models import Job, Receipt
+from apps.core.clock import now
+from apps.listings import running
+from apps.listings.models import Query
+from apps.listings.services import query_create
+from apps.subdaos.models import Epoch
+from apps.wallets import ledger
+from apps.wallets.invariants import violations
+from apps.wallets.models import Account
+from tests.support.shelf import PRICE, Shelf
+
+FUNDS = 20 * PRICE
+
+
+@pytest.fixture
+def shelf(transactional_db):
+    yield Shelf()
+    assert {k: v for k, v in violations().items() if v} == {}
+
+
+def balance_of(party, purpose: str = "main") -> tuple[int, int]:
+    row = Account.objects.get(owner=party, asset__code="USDC", purpose=purpose)
+    return row.posted_micro, row.held_micro
+
+
+def test_a_bundle_costs_the_database_as_much_as_one(shelf, monkeypatch) -> None:
+    claimed: dict[str, running.Claimed] = {}
+    claim = running._claim_all
+
+    def claimed_too(ids):
+        found = claim(ids)
+        claimed.update({query.job.job_id: query for query in found})
+        return found
+
+    def answer(asked):
+        return [shelf.outcome(claimed[job.job_id]) for job, _, _ in asked]
+
+    monkeypatch.setattr(running, "_claim_all", claimed_too)
+    monkeypatch.setattr(running.compute, "jobs_dispatch", answer)
+    asked, buyer, version_id = [], shelf.buyer(FUNDS), shelf.listing.version_id
+    for count in (1, 1, 8):  # the first reads the epoch
+        for _ in range(count):
+            query_create(slug=shelf.dao.slug, buyer=buyer, upload=shelf.upload(), now=now())
+        with CaptureQueriesContext(connection) as statements:
+            assert running.queries_run(version_id=version_id) == count
+        asked.append(len(statements))
+    assert asked[1] == asked[2] == 2
+    assert Query.objects.filter(state="settled").count() == 10
+
+
+def test_an_epoch_that_is_over_is_ended_before_the_next_payment(shelf) -> None:
+    buyer, answered = shelf.buyer(FUNDS), []
+    for _ in range(2):
+        held = query_create(slug=shelf.dao.slug, buyer=buyer, upload=shelf.upload(), now=now())
+        (claimed,) = running._claim_all([held.id])
+        answered.append((claimed, shelf.outcome(claimed)))
+    running._settle(answered[:1])
+    ended = now() - timedelta(seconds=1)
+    Epoch.objects.update(starts_at=ended - timedelta(hours=1), ends_at=ended)
+    running._settle(answered[1:])
+    first, second = (Query.objects.get(pk=query.id).epoch for query, _ in answered)
+    assert (first.number, second.number) == (1, 2)
+    assert first.closed_at is not None and second.closed_at is None
+
+
+def test_what_another_worker_took_meanwhile_is_left_to_it(shelf) -> None:
+    buyer = shelf.buyer(FUNDS)
+    ids = [
+        query_create(slug=shelf.dao.slug, buyer=buyer, upload=shelf.upload(), now=now()).id
+        for _ in range(2)
+    ]
+    mine = running._claim_all(ids)
+    Job.objects.filter(pk=mine[0].job.pk).update(lease_until=now())
+    (theirs,) = running._claim_all(ids)
+    assert theirs.job.attempt == 2
+    running._settle([(query, shelf.outcome(query)) for query in mine])
+    assert [Query.objects.get(pk=query.id).state for query in mine] == ["running", "settled"]
+    assert Receipt.objects.count() == 3
+    running._settle([(theirs, shelf.outcome(theirs))])
+    assert balance_of(buyer) == (FUNDS - 2 * PRICE, 0)
+
+
+def test_a_hold_that_was_voided_meanwhile_is_not_charged(shelf) -> None:
+    buyer = shelf.buyer(FUNDS)
+    held = query_create(slug=shelf.dao.slug, buyer=buyer, upload=shelf.upload(), now=now())
+    (claimed,) = running._claim_all([held.id])
+    with transaction.atomic():
+        ledger.void_pending(claimed.hold_id, now=now())
+    running._settle([(claimed, shelf.outcome(claimed))])
+    assert Query.objects.get().state == "released"
+    assert balance_of(buyer) == (FUNDS, 0)
