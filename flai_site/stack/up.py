@@ -98,7 +98,7 @@ class Stack:
     def _site(
         self, name: str, command: Callable[[], Sequence[str]], needs: tuple[str, ...], ready: str
     ) -> Service:
-        return Service(name, command, needs, ready, environment=self.environment(pool_max=8))
+        return Service(name, command, needs, ready, environment=self.environment(pool_max=16))
 
     def _celery_worker(self) -> list[str]:
         return python(
