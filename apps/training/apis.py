@@ -50,7 +50,7 @@ class RowsSerializer(serializers.Serializer[Any]):
     signature = serializers.CharField(required=False, max_length=128)
 
 
-class WithdrawalSerializer(serializers.Serializer[Any]):
+class RowsWithdrawalSerializer(serializers.Serializer[Any]):
     """The owner's signed word: {"v", "type", "share_id", "ticket_id", "at"}."""
 
     withdrawal = serializers.DictField()
@@ -154,14 +154,14 @@ class ShareView(APIView):
 class WithdrawView(APIView):
     """Take back a share that is not computed yet: the nodes delete it, and sign that they did."""
 
-    @extend_schema(request=WithdrawalSerializer, responses={202: OpenApiTypes.OBJECT})
+    @extend_schema(request=RowsWithdrawalSerializer, responses={202: OpenApiTypes.OBJECT})
     def post(self, request: Request, round_id: Any, share_id: str) -> Response:
         submission = submissions.share_withdraw(
             round_id=round_id,
             party=acting_party(request),
             share_id=share_id,
             now=now(),
-            **checked(WithdrawalSerializer, request),
+            **checked(RowsWithdrawalSerializer, request),
         )
         return Response(_share_json(submission), status=202)
 

@@ -172,11 +172,15 @@ def validate_every_transfer_has_its_leaf() -> Breaches:
         yield f"{total - seen} of {total} transfers have no leaf"
 
 
+# What a leaf says of its owner's consent, and of what was offered or mandated.
+_SAID = ("auth", "signed", "lock_s", "asked_micro", "mandate")
+
+
 def _consent(data: bytes) -> dict[str, Any]:
-    """What a leaf says of its owner's consent: only the log has it, only a replay checks it."""
+    """What only the log has of a transfer, so that only a replay checks it."""
     try:
         body = json.loads(data)["body"]
-        return {name: body[name] for name in ("auth", "signed", "lock_s") if name in body}
+        return {name: body[name] for name in _SAID if name in body}
     except (ValueError, TypeError, KeyError):
         return {}
 

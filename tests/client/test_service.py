@@ -246,13 +246,13 @@ def test_killed_while_it_sends_it_sends_the_same_share_again_and_stops_when_told
     gate.set()
     second = start(home)
     try:
-        third = start(home)
-        said, _ = third.communicate(timeout=60)
-        assert third.returncode == 1 and "runs already" in said
         end = time.monotonic() + 60
         while home.journal.last("delivered") is None:
             assert time.monotonic() < end and second.poll() is None
             threading.Event().wait(0.1)
+        third = start(home)  # while the second serves
+        said, _ = third.communicate(timeout=60)
+        assert third.returncode == 1 and "runs already" in said
         second.send_signal(signal.SIGTERM)
         said, _ = second.communicate(timeout=30)
     finally:

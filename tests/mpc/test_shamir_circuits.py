@@ -73,7 +73,11 @@ def test_fewer_than_three_contributions_make_no_model():
     updates, blocks, params = federation(5, bad=False, features=3, rows=(30,), strata=1)
     opposed = np.stack([updates[0], updates[0], -updates[0], -updates[0]])
     outcomes = run_threads(circuit, encoded(opposed, blocks), params)
-    assert outcomes[0].openings == {"phi_milli": [1000, 1000, 0, 0], "void": 1}
+    assert outcomes[0].openings == {
+        "copies": [[0, 1], [2, 3]],
+        "phi_milli": [1000, 1000, 0, 0],
+        "void": 1,
+    }
     assert all(outcome.result is None for outcome in outcomes)
 
 

@@ -41,7 +41,7 @@ def api_of(person: Person) -> Api:
             **headers,
         )
         drain()
-        return httpx.Response(reply.status_code, content=reply.content)
+        return httpx.Response(reply.status_code, headers=dict(reply.items()), content=reply.content)
 
     return Api("http://testserver", key, transport=httpx.MockTransport(answer))
 

@@ -87,7 +87,9 @@ def test_bad_rows_keep_no_other_money_and_no_other_round_waiting(market, monkeyp
         )
     odd, late = market._found(), market._found()
     with durable():
-        Round.objects.filter(pk=_copied_round(odd).pk).update(roster={}, expires_at=now())
+        Round.objects.filter(pk=_copied_round(odd).pk).update(
+            due_at=now(), expires_at=now() + timedelta(days=1)
+        )
         waiting = _copied_round(late)
         epoch_open(dao=odd, now=now() - timedelta(seconds=60))
         ripe = epoch_open(dao=late, now=now())

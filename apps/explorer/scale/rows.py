@@ -28,7 +28,11 @@ def fill(model: type[models.Model], rows: Iterable[Mapping[str, Any]]) -> None:
     Constraints and triggers of the table hold as for any other insert. A value of a JSON field may
     be its text already: a specification that ten thousand rows share is written out once.
     """
-    fields = [f for f in model._meta.concrete_fields if not isinstance(f, models.BigAutoField)]
+    fields = [
+        field
+        for field in model._meta.concrete_fields
+        if not (isinstance(field, models.BigAutoField) or field.generated)
+    ]
     names = [field.attname for field in fields]
     usual = {field.attname: field.get_default() for field in fields}
     jsons = {f.attname for f in fields if isinstance(f, models.JSONField)}
