@@ -9,6 +9,7 @@ import pytest
 
 from apps.protocol import tickets, wire
 from apps.protocol.aggregation import aggregate
+from apps.protocol.circuits.copies import shared_out
 from apps.protocol.contribution import clip_to_median_norm
 from tests.support.corpora import everything_in
 from tests.support.nodes import Buyer, NodeSet, Round, fixed
@@ -153,8 +154,10 @@ def test_any_two_stores_hold_the_model_and_no_single_one_does(played):
     for s in stores:
         s.close()
     f = models[0].ticket["f"]
+    opened = played["openings"]
     expected = aggregate(
-        clip_to_median_norm(np.array(played["round"].weights)), played["openings"]["phi_milli"]
+        clip_to_median_norm(np.array(played["round"].weights)),
+        shared_out(opened["phi_milli"], opened["copies"]),
     )
     assert len(expected) == 3
     for i in range(3):
