@@ -329,7 +329,7 @@ def _write(
         return []
     outcome = _call(transfers, now, events)
     debits = {t.debit_id for t in transfers}
-    if outcome.code == "insufficient_balance" and free_expired(debits, now=now):
+    if outcome.code == "insufficient_balance" and _free_expired(debits, now=now):
         outcome = _call(transfers, now, events)
     if outcome.code == "exists":
         found = _named().in_bulk([t.id for t in transfers])
@@ -422,12 +422,11 @@ def _short(account: Account, short_micro: int) -> Exception:
     )
 
 
-def free_expired(account_ids: Collection[uuid.UUID], *, now: datetime) -> bool:
-    """Void the expired holds on these accounts: such a hold is free at read time. Inner writer.
+def _free_expired(account_ids: Collection[uuid.UUID], *, now: datetime) -> bool:
+    """Void the expired holds on these accounts: such a hold is free at read time.
 
     Only debit sides can be short, and a void changes nothing else. Returns whether there were any.
     """
-    require_transaction("ledger.free_expired")
     expired = _named().filter(hold__account__in=account_ids, hold__expires_at__lte=now)
     voids = [_resolution(p, Phase.VOID, p.amount_micro) for p in expired]
     if voids and (outcome := _call(voids, now, ())).code != "written":
