@@ -101,6 +101,19 @@ class DurationField(forms.CharField):
         return seconds
 
 
+class TiersField(forms.CharField):
+    """`1000: 10 %, 10000: 25 %`: rows a month, and what they take off. Empty: none."""
+
+    def clean(self, value: Any) -> list[dict[str, int]]:  # type: ignore[override]
+        entries = [part for part in super().clean(value).split(",") if part.strip()]
+        return [self._tier(*part.partition(":")[::2]) for part in entries]
+
+    def _tier(self, rows: str, off: str) -> dict[str, int]:
+        if not rows.strip().isdecimal() or not off.strip():
+            raise ValidationError("Write it like 1000: 10 %, 10000: 25 %.", code="tiers")
+        return {"from_rows": int(rows), "off_bps": PercentField().clean(off) or 0}
+
+
 class ListField(forms.CharField):
     """Comma-separated names, as a list without empty entries."""
 

@@ -37,6 +37,7 @@ KINDS = {
     "training.accept_version": "Accept a model version",
     "training.open_round": "Open a training round",
     "subdaos.set_price": "Change the price",
+    "subdaos.set_tiers": "Change what large buyers pay",
     "subdaos.set_scoring": "Change how contributions are scored",
     "subdaos.set_training": "Change how rounds train",
     "subdaos.set_emission": "Change what the reserve releases",

@@ -94,6 +94,8 @@ def model(request: HttpRequest, slug: str) -> HttpResponse:
     }
     members = roster(dao)
     price_micro = pricing.price_micro(listing)
+    volume = pricing.volume(party, listing, now=clock.now()) if party else 0
+    next_micro = pricing.price_of(listing, rows=1, before=volume)
     to_spend_micro = _to_spend_micro(party)
     return show(
         request,
@@ -109,7 +111,10 @@ def model(request: HttpRequest, slug: str) -> HttpResponse:
         price_micro=price_micro,
         rows_per_query=settings.ROWS_PER_QUERY,
         to_spend_micro=to_spend_micro,
-        short_micro=max(price_micro - to_spend_micro, 0),
+        short_micro=max(next_micro - to_spend_micro, 0),
+        next_micro=next_micro,
+        volume=volume,
+        tiers=pricing.tiers_json(listing),
         inputs=inputs(features, normalisation.get("mean") or []),
         validators=sum(m.role == "validator" for m in members),
         sites=sum(m.role == "custodian" for m in members),

@@ -19,7 +19,7 @@ from django.urls import reverse
 from apps.accounts.selectors import party_found
 from apps.core import clock
 from apps.core.errors import DomainError
-from apps.explorer.fields import AmountField, DurationField, PercentField
+from apps.explorer.fields import AmountField, DurationField, PercentField, TiersField
 from apps.explorer.formatting import SCORING_NAMES, TRAINING_NAMES, short
 from apps.explorer.governance import KINDS, changes_in_words
 from apps.explorer.page import explain, party_of, show
@@ -58,6 +58,24 @@ class PriceForm(KindForm):
     @property
     def payload(self) -> dict[str, Any]:
         return {"price_micro": str(self.cleaned_data["price"])}
+
+
+class TiersForm(KindForm):
+    kind = "subdaos.set_tiers"
+    tiers = TiersField(
+        label="Rows in a month, and what a row costs less after them",
+        required=False,
+        max_length=200,
+        help_text="Like 1000: 10 %, 10000: 25 %. Empty: every row costs the same.",
+    )
+
+    def __init__(self, *args: Any, dao: Dao, **kwargs: Any) -> None:
+        now = [f"{t['from_rows']}: {percent(t['off_bps'])} %" for t in dao.params["tiers"]]
+        super().__init__(*args, dao=dao, initial={"tiers": ", ".join(now)}, **kwargs)
+
+    @property
+    def payload(self) -> dict[str, Any]:
+        return {"tiers": self.cleaned_data["tiers"]}
 
 
 class ScoringForm(KindForm):
@@ -188,6 +206,7 @@ FORMS: dict[str, type[KindForm]] = {
     form.kind: form
     for form in (
         PriceForm,
+        TiersForm,
         SplitForm,
         EmissionForm,
         UnlocksForm,

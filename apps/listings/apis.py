@@ -117,8 +117,11 @@ class QuoteSerializer(serializers.Serializer[Any]):
     listing = serializers.SlugField()
     version = serializers.IntegerField()
     rows = serializers.IntegerField()
+    volume_rows = serializers.IntegerField(
+        help_text="your rows before these this month, where there are tiers; else 0"
+    )
     price_micro = MicroField(help_text="what the ticket must say")
-    row_price_micro = MicroField(allow_zero=True)
+    row_price_micro = MicroField(allow_zero=True, help_text="of one row, on average")
     currency = serializers.CharField()
     available_micro = MicroField(allow_zero=True, help_text="your balance less what is held")
     short_micro = MicroField(allow_zero=True)

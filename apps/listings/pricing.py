@@ -1,22 +1,28 @@
-"""What an inference costs."""
+"""What an inference costs: the rule is `apps.protocol.tariff`."""
 
 from __future__ import annotations
 
-from django.conf import settings
+from datetime import UTC, datetime
+from typing import Any
 
+from django.conf import settings
+from django.db.models import Sum
+
+from apps.accounts.models import Party
 from apps.core.errors import Unprocessable
-from apps.listings.models import Listing
+from apps.listings.models import Listing, Query
+from apps.protocol import tariff
 
 CURRENCY = "USDC"
 
 
 def price_micro(listing: Listing) -> int:
-    """Price of one row, set by the SubDAO."""
+    """Price of one row before any tier, set by the SubDAO."""
     return int(listing.dao.params["price_micro"])
 
 
-def price_of(listing: Listing, *, rows: int) -> int:
-    """Price of so many rows in one inference.
+def price_of(listing: Listing, *, rows: int, before: int = 0) -> int:
+    """Price of so many rows in one inference, after so many others this month.
 
     Raises Unprocessable("too_many_rows") for more than nodes answer (their `policy.json` decides,
     settings.ROWS_PER_QUERY says it here): nobody shall be quoted what is then refused.
@@ -26,4 +32,38 @@ def price_of(listing: Listing, *, rows: int) -> int:
         raise Unprocessable(
             "too_many_rows", f"The nodes answer {most} rows a query at most.", field="rows"
         )
-    return rows * price_micro(listing)
+    tiers = tariff.tiers_of(listing.dao.params["tiers"])
+    return tariff.charge(rows, before=before, price_micro=price_micro(listing), tiers=tiers)
+
+
+def volume(buyer: Party, listing: Listing, *, now: datetime) -> int:
+    """Rows asked this month (UTC) that were answered; 0 where it makes no difference.
+
+    What only waits doesn't count, so that nobody orders much for the tier and cancels.
+    """
+    if not listing.dao.params["tiers"]:
+        return 0
+    asked = Query.objects.filter(
+        buyer=buyer, listing=listing, state="settled", created_at__gte=month_of(now)[0]
+    )
+    return int(asked.aggregate(sum=Sum("rows"))["sum"] or 0)
+
+
+def tiers_json(listing: Listing) -> list[dict[str, Any]]:
+    """The tiers with what a row costs in each."""
+    price = price_micro(listing)
+    return [
+        {
+            "from_rows": tier.from_rows,
+            "off_bps": tier.off_bps,
+            "price_micro": str(tariff.row_price(price, tier.off_bps)),
+        }
+        for tier in tariff.tiers_of(listing.dao.params["tiers"])
+    ]
+
+
+def month_of(now: datetime) -> tuple[datetime, datetime]:
+    """The calendar month (UTC) of a time: [start, end)."""
+    start = now.astimezone(UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+    later = (start.year + 1, 1) if start.month == 12 else (start.year, start.month + 1)
+    return start, start.replace(year=later[0], month=later[1])

@@ -14,7 +14,7 @@ from apps.accounts.models import Party
 from apps.core.clock import unix_ms
 from apps.core.errors import Conflict, Unprocessable
 from apps.listings.models import Listing
-from apps.listings.pricing import CURRENCY, price_of
+from apps.listings.pricing import CURRENCY, price_of, volume
 from apps.wallets.selectors import available_micro
 from apps.wallets.services import account
 
@@ -26,7 +26,8 @@ def quote_json(*, listing: Listing, buyer: Party, rows: int, now: datetime) -> d
     """A quote as the API gives it. Raises Conflict for a listing that is closed."""
     if listing.status != Listing.Status.OPEN:
         raise Conflict("listing_closed", "This listing is closed.")
-    price_micro = price_of(listing, rows=rows)
+    before = volume(buyer, listing, now=now)
+    price_micro = price_of(listing, rows=rows, before=before)
     available = available_micro(account(buyer, CURRENCY), now=now)
     ends_at = now + QUOTE_LIFE
     facts = [str(buyer.id), str(listing.id), listing.version.number, rows, price_micro]
@@ -34,6 +35,7 @@ def quote_json(*, listing: Listing, buyer: Party, rows: int, now: datetime) -> d
         "listing": listing.slug,
         "version": listing.version.number,
         "rows": rows,
+        "volume_rows": before,
         "price_micro": str(price_micro),
         "row_price_micro": str(price_micro // rows),
         "currency": CURRENCY,

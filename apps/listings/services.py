@@ -129,7 +129,7 @@ def query_create(
         ensure(can_ask(buyer, listing, now))
         rows = ticket.shape[0]
         price = (
-            price_of(listing, rows=rows)
+            price_of(listing, rows=rows, before=pricing.volume(buyer, listing, now=now))
             if quote is None
             else quoted_micro(quote, buyer=buyer, listing=listing, rows=rows, now=now)
         )

@@ -14,6 +14,7 @@ from apps.accounts.models import ApiKey, Party
 from apps.core.errors import PaymentRequired
 from apps.core.transactions import require_transaction
 from apps.listings.models import Query
+from apps.listings.pricing import month_of
 
 COLUMNS = ("day", "listing", "key", "inferences", "rows", "price_micro")
 
@@ -21,13 +22,6 @@ COLUMNS = ("day", "listing", "key", "inferences", "rows", "price_micro")
 class SpendLimitReached(PaymentRequired):
     code = "spend_limit_reached"
     text = "This key may spend {left_micro} more micro-units this month. Nothing was charged."
-
-
-def month_of(now: datetime) -> tuple[datetime, datetime]:
-    """The calendar month (UTC) of a time: [start, end)."""
-    start = now.astimezone(UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
-    later = (start.year + 1, 1) if start.month == 12 else (start.year, start.month + 1)
-    return start, start.replace(year=later[0], month=later[1])
 
 
 def spent_micro(key: ApiKey, *, now: datetime) -> int:

@@ -118,6 +118,7 @@ def subdao_params(spec: Mapping[str, Any]) -> Spec:
         "model_class": spec["model_class"],
         "interpretable": spec["interpretable"],
         "price_micro": spec["price_micro"],
+        "tiers": [],
         "resolution": terms["resolution"],
         "engine": "ring",
         "scoring": SCORINGS[0],

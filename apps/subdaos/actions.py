@@ -9,7 +9,7 @@ from uuid import UUID
 
 from apps.core.actions import Payload, action
 from apps.core.errors import BadInput
-from apps.protocol import decay, emission, unlocks
+from apps.protocol import decay, emission, tariff, unlocks
 from apps.protocol.circuits import BadParams
 from apps.protocol.circuits.descent import DEFAULTS, check_schedule
 from apps.protocol.ledger import AMOUNT_MAX
@@ -55,6 +55,35 @@ class SetPrice:
             value=payload["price_micro"],
             proposal_id=proposal_id,
             now=now,
+        )
+
+
+@action("subdaos.set_tiers", house="sdt")
+class SetTiers:
+    """{"tiers": [{"from_rows": 1000, "off_bps": 1000}, …]}: after so many rows in a month a row
+    costs so much less. An empty list: every row costs the same."""
+
+    def validate(self, payload: Payload, dao: Dao) -> Payload:
+        if set(payload) != {"tiers"}:
+            raise BadInput("bad_payload", "Give tiers, a list, and nothing else.")
+        try:
+            tiers = [asdict(tier) for tier in tariff.tiers_of(payload["tiers"])]
+        except ValueError as error:
+            raise BadInput("bad_tiers", f"tiers: {error}.") from None
+        if tiers == dao.params["tiers"]:
+            raise BadInput("no_change", "These are the tiers already.")
+        return {"tiers": tiers}
+
+    def describe(self, payload: Payload, dao: Dao) -> list[dict[str, Any]]:
+        sides = [
+            {t.from_rows: _percent(t.off_bps) for t in tariff.tiers_of(raw)}
+            for raw in (dao.params["tiers"], payload["tiers"])
+        ]
+        return _sides_changed("Off the price, after {} rows in a month", *sides)
+
+    def execute(self, payload: Payload, *, dao: Dao, proposal_id: UUID, now: datetime) -> None:
+        services.param_set(
+            dao=dao, key="tiers", value=payload["tiers"], proposal_id=proposal_id, now=now
         )
 
 
@@ -272,6 +301,17 @@ def _shares_changed(
         {"label": label, "before": _percent(before[name]), "after": _percent(after[name])}
         for name, label in labels.items()
         if before[name] != after[name]
+    ]
+
+
+def _sides_changed(
+    label: str, before: dict[Any, str], after: dict[Any, str]
+) -> list[dict[str, Any]]:
+    """What a page shows of a change of named entries: those that come, go or change."""
+    return [
+        {"label": label.format(name), "before": before.get(name, ""), "after": after.get(name, "")}
+        for name in sorted(before.keys() | after.keys())
+        if before.get(name) != after.get(name)
     ]
 
 

@@ -54,17 +54,26 @@ export const api = (form, names) => {
     return listing;
   };
 
-  const send = ({ upload, key }) =>
-    call(`listings/${slug}/inferences/`, {
+  const post = (path, body, headers = {}) =>
+    call(path, {
       method: "POST",
-      headers: {
-        "Content-Type": "application/json",
-        "Idempotency-Key": key,
-        Prefer: `wait=${WAIT_S}`,
-        "X-CSRFToken": form.elements.csrfmiddlewaretoken.value,
-      },
-      body: JSON.stringify({ input: upload, max_price_micro: upload.ticket.price_micro }),
+      headers: { "Content-Type": "application/json", "X-CSRFToken": form.elements.csrfmiddlewaretoken.value, ...headers },
+      body: JSON.stringify(body),
     });
+
+  // What so many rows cost: the listing's price each or, where it depends on the buyer, what a quote says.
+  const priced = async (listing, rows) => {
+    if (!listing.tiers.length) return { price: String(BigInt(listing.price_micro) * BigInt(rows)) };
+    const { price_micro, quote } = await post(`listings/${slug}/quote/`, { rows });
+    return { price: price_micro, quote };
+  };
+
+  const send = ({ upload, key, quote }) =>
+    post(
+      `listings/${slug}/inferences/`,
+      { input: upload, max_price_micro: upload.ticket.price_micro, quote },
+      { "Idempotency-Key": key, Prefer: `wait=${WAIT_S}` },
+    );
 
   // The query once it has ended; what goes wrong on the way is tried again until the time is up.
   const ended = async (id, show = () => {}) => {
@@ -82,5 +91,5 @@ export const api = (form, names) => {
     }
   };
 
-  return { listed, send, ended };
+  return { listed, priced, send, ended };
 };

@@ -14,7 +14,7 @@ const part = (name) => document.getElementById(`try-${name}`);
 const pay = part("pay");
 const inputs = Array.from(form.querySelectorAll("input[data-feature]"));
 const offer = pay.innerHTML;
-const { listed, send, ended } = api(
+const { listed, priced, send, ended } = api(
   form,
   inputs.map((input) => input.dataset.feature),
 );
@@ -99,8 +99,9 @@ const predict = async () => {
     say("");
     part("answer").hidden = part("payment").hidden = true;
     busy(true);
-    const query = await makeQuery(await listed(), row);
-    open = { ...query, key: hex(crypto.getRandomValues(new Uint8Array(16))), id: null };
+    const listing = await listed();
+    const { price, quote } = await priced(listing, 1);
+    open = { ...(await makeQuery(listing, row, price)), quote, key: hex(crypto.getRandomValues(new Uint8Array(16))), id: null };
     show("sealed");
   }
   say("");

@@ -16,7 +16,7 @@ export const manyRows = (form) => {
     min: dataset.min,
     max: dataset.max,
   }));
-  const { listed, send, ended } = api(form, features.map(({ name }) => name));
+  const { listed, priced, send, ended } = api(form, features.map(({ name }) => name));
   const priceMicro = BigInt(form.dataset.priceMicro);
   const most = Number(form.dataset.rowsMax);
 
@@ -40,7 +40,8 @@ export const manyRows = (form) => {
   const left = () => table.values.length - table.answers.length;
 
   const offer = () => {
-    const price = dollars(priceMicro * BigInt(left()));
+    const most = dollars(priceMicro * BigInt(left()));
+    const price = form.dataset.falling ? `at most ${most}` : most; // it falls with the rows of the month
     const rows = `${left()} row${left() === 1 ? "" : "s"}`;
     part("pay").textContent = table.answers.length ? `Pay ${price} and go on with ${rows}` : `Pay ${price} and predict ${rows}`;
     part("pay").hidden = left() === 0;
@@ -125,7 +126,8 @@ export const manyRows = (form) => {
     if (open === null) {
       const listing = await listed();
       const rows = table.values.slice(table.answers.length, table.answers.length + most);
-      open = { ...(await makeBatch(listing, rows)), key: hex(crypto.getRandomValues(new Uint8Array(16))), id: null };
+      const { price, quote } = await priced(listing, rows.length);
+      open = { ...(await makeBatch(listing, rows, price)), quote, key: hex(crypto.getRandomValues(new Uint8Array(16))), id: null };
     }
     let query = null;
     if (open.id === null) {

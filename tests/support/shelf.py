@@ -43,6 +43,9 @@ PARAMS = {
     "stake_boost_bps": 10_000,
     "emission": asdict(Schedule()),
     "unlocks": asdict(Unlocks()),
+    "tiers": [],
+    "schema": {"standard": "tabular-csv", "features": [{"name": n} for n in "abc"]},
+    "label": {"name": "response", "positive": "1"},
 }
 
 

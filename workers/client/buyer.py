@@ -37,6 +37,7 @@ TICKET_LIFETIME_S = 600
 QUERY_DEADLINE_S = 90.0
 WAIT_S = 10
 ENDED = ("settled", "released")
+EXPIRED = ("expired", "quote_expired")
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class Buyer:
     """Buys predictions of one listing from the balance of the home's party.
 
     `predict(rows)` takes rows of features in the listing's order and units, k ≤ 1000 of them, and
-    pays the listing's price for each of them.
+    pays the listing's price for each of them, or where large buyers pay less what a quote says.
     """
 
     def __init__(self, home: Home, listing: str, *, api: Api | None = None) -> None:
@@ -88,26 +89,37 @@ class Buyer:
         query: paid once, and its answer can still be opened.
         """
         key = idempotency_key or str(uuid.uuid4())
-        if idempotency_key is None:
-            upload, reply_private = self.make_query(rows)
-        else:
-            upload, reply_private = self._kept_query(rows, key)
+        make = self._quoted_query if idempotency_key is None else self._kept_query
+        body, reply_private = make(rows, key)
         try:
-            query = self._post(upload, key)
+            query = self._post(body, key)
         except ClientError as error:
-            if idempotency_key is None or error.code != "expired":
+            if idempotency_key is None or error.code not in EXPIRED:
                 raise
             # The server knows no query by this key, else it had repeated its answer: the kept one
             # never arrived, and is too old now. Nothing was charged.
             self.home.forget_query(_kept_name(key))
-            upload, reply_private = self._kept_query(rows, key)
-            query = self._post(upload, key)
-        return self._open(self._ended(query), upload["ticket"], reply_private)
+            body, reply_private = self._kept_query(rows, key)
+            query = self._post(body, key)
+        return self._open(self._ended(query), body["input"]["ticket"], reply_private)
 
-    def _post(self, upload: Mapping[str, Any], key: str) -> dict[str, Any]:
-        body = {"input": upload, "max_price_micro": upload["ticket"]["price_micro"]}
+    def quote(self, rows: int) -> dict[str, Any]:
+        """What so many rows cost now; the price holds for ten minutes. Raises: ClientError."""
+        return dict(self.api.post(f"listings/{self.slug}/quote/", {"rows": rows}))
+
+    def _post(self, body: Mapping[str, Any], key: str) -> dict[str, Any]:
         path = f"listings/{self.slug}/inferences/"
-        return dict(self.api.post(path, body, idempotency_key=key, wait_s=WAIT_S))
+        return dict(self.api.post(path, dict(body), idempotency_key=key, wait_s=WAIT_S))
+
+    def _quoted_query(
+        self, rows: Sequence[Sequence[float]], key: str
+    ) -> tuple[dict[str, Any], Any]:
+        """The body of the request, and what opens its answer. Where the price depends on the buyer
+        it is asked for first."""
+        quote = self.quote(len(rows)) if self.listing.get("tiers") and len(rows) else None
+        price_micro = int(quote["price_micro"]) if quote else None
+        upload, reply_private = self.make_query(rows, price_micro=price_micro)
+        return _body(upload, quote["quote"] if quote else None), reply_private
 
     def _kept_query(self, rows: Sequence[Sequence[float]], key: str) -> tuple[dict[str, Any], Any]:
         question = json.dumps([self.slug, [[float(value) for value in row] for row in rows]])
@@ -115,9 +127,10 @@ class Buyer:
         name = _kept_name(key)
         kept = self.home.kept_query(name)
         if kept is None:
-            upload, reply_private = self.make_query(rows)
+            body, reply_private = self._quoted_query(rows, key)
             secret = reply_private.private_bytes_raw().hex()
-            kept = {"asked": asked, "upload": upload, "reply_key": secret}
+            kept = {"asked": asked, "upload": body["input"], "reply_key": secret}
+            kept["quote"] = body.get("quote")
             self.home.keep_query(name, kept)
         if kept["asked"] != asked:
             raise ClientError(
@@ -125,10 +138,16 @@ class Buyer:
                 code="idempotency_conflict",
             )
         trusted_nodes(self.home, self.listing["nodes"])  # before it is sent
-        return kept["upload"], keys.hpke_key(bytes.fromhex(kept["reply_key"]))
+        body = _body(kept["upload"], kept.get("quote"))
+        return body, keys.hpke_key(bytes.fromhex(kept["reply_key"]))
 
-    def make_query(self, rows: Sequence[Sequence[float]]) -> tuple[dict[str, Any], Any]:
-        """The upload of one query and the private key that opens its answer."""
+    def make_query(
+        self, rows: Sequence[Sequence[float]], *, price_micro: int | None = None
+    ) -> tuple[dict[str, Any], Any]:
+        """The upload of one query and the private key that opens its answer.
+
+        price_micro: as quoted; without it the listing's price of each row.
+        """
         values = self._standardised(rows)
         nodes = trusted_nodes(self.home, self.listing["nodes"])
         release = check_release(self.listing["circuits_hash"], nodes)
@@ -158,7 +177,7 @@ class Buyer:
             "f": f,
             "model": self.listing["model"],
             "reply_key": keys.hpke_public_hex(reply_private),
-            "price_micro": str(self.price_micro * len(values)),
+            "price_micro": str(price_micro or self.price_micro * len(values)),
             "resolution": self.listing["resolution"],
             "issued_at": now,
             "expires_at": now + TICKET_LIFETIME_S,
@@ -234,6 +253,11 @@ class Buyer:
 def rows_from_csv(path: Path | str, columns: Sequence[str]) -> list[list[float]]:
     """The rows of a file with a header; further columns are ignored and stay here."""
     return data.read_features(Path(path), columns).tolist()
+
+
+def _body(upload: Mapping[str, Any], quote: str | None) -> dict[str, Any]:
+    body = {"input": upload, "max_price_micro": upload["ticket"]["price_micro"]}
+    return body | {"quote": quote} if quote else body
 
 
 def _kept_name(key: str) -> str:

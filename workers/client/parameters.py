@@ -15,6 +15,7 @@ Body = Mapping[str, Any]
 # parameter → (the kind of proposal that changes it, the house that decides)
 VOTED = {
     "price_micro": ("subdaos.set_price", "sdt"),
+    "tiers": ("subdaos.set_tiers", "sdt"),
     "scoring": ("subdaos.set_scoring", "sbgt"),
     "training": ("subdaos.set_training", "sbgt"),
     "emission": ("subdaos.set_emission", "sdt"),

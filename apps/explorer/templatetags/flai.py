@@ -272,6 +272,12 @@ def exact(micro: object) -> str:
 
 
 @register.filter
+def grouped(count: object) -> str:
+    """`10000` -> "10,000"."""
+    return f"{int(str(count or 0)):,}"
+
+
+@register.filter
 def bps(value: object) -> str:
     return formatting.bps(int(str(value or 0)))
 

@@ -33,8 +33,8 @@ export const fixed = (values, f) =>
 export const sigmoid = (z) => (z >= 0 ? 1 / (1 + Math.exp(-z)) : Math.exp(z) / (1 + Math.exp(z)));
 
 // Everything of one query for one or many rows: the upload to send, and what opens and checks its
-// answer. Throws Refused.
-export const makeBatch = async (listing, rows) => {
+// answer. `price`: what they cost together, in micro-units. Throws Refused.
+export const makeBatch = async (listing, rows, price) => {
   const { features, normalisation } = listing;
   const wide = (row) => row.length === features.length;
   const fits = rows.length > 0 && [normalisation.mean, normalisation.std, ...rows].every(wide);
@@ -54,7 +54,7 @@ export const makeBatch = async (listing, rows) => {
     f: ROW_F,
     model: listing.model,
     reply_key: reply.publicHex,
-    price_micro: String(BigInt(listing.price_micro) * BigInt(rows.length)),
+    price_micro: price,
     resolution: listing.resolution,
     issued_at: now,
     expires_at: now + TICKET_LIFETIME_S,
@@ -64,7 +64,7 @@ export const makeBatch = async (listing, rows) => {
   return { upload, nodes, replyPair: reply.pair };
 };
 
-export const makeQuery = (listing, row) => makeBatch(listing, [row]);
+export const makeQuery = (listing, row, price = listing.price_micro) => makeBatch(listing, [row], price);
 
 // {logit, probability} of each row of a settled query, checked against the nodes it was sealed to.
 // Throws Refused.
