@@ -27,7 +27,7 @@ from apps.listings.models import Query
 from apps.listings.pricing import price_micro
 from apps.rfms.models import Pledge, Rfm
 from apps.training.models import UNSENT, Member, Phase, Submission
-from apps.wallets.models import Account, Transfer
+from apps.wallets.models import Account, PaymentSettings, Transfer
 
 SHOWN = 8
 NEAR = timedelta(days=3)
@@ -58,7 +58,7 @@ def dashboard(request: HttpRequest) -> HttpResponse:
     since = visit(request.user, now=now, count="X-Live" not in request.headers)
     if party is None:
         return show(request, "dashboard_none.html", "home")
-    money = _money(party)
+    money, low_micro = _money(party)
     requests, queries = _requests(party, now, since), _queries(party)
     rounds = _rounds(party, since)
     earned = _earned(party, now, since)
@@ -67,7 +67,7 @@ def dashboard(request: HttpRequest) -> HttpResponse:
         *_rounds_waiting(rounds),
         *_claims(party),
         *_requests_waiting(requests, party, now),
-        *_balance_low(queries, money),
+        *_balance_low(queries, money, low_micro),
     ]
     changed = [
         *_requests_changed(requests, since),
@@ -96,10 +96,12 @@ def dashboard(request: HttpRequest) -> HttpResponse:
     )
 
 
-def _money(party: Party) -> Money:
-    """{(asset, purpose): available micro-units}."""
-    rows = Account.objects.filter(owner=party).select_related("asset")
-    return {(row.asset.code, row.purpose): row.available_micro for row in rows}
+def _money(party: Party) -> tuple[Money, int | None]:
+    """{(asset, purpose): available micro-units}, and below how much USDC to warn."""
+    low = PaymentSettings.objects.filter(party=OuterRef("owner")).values("low_micro")
+    rows = list(Account.objects.filter(owner=party).select_related("asset").annotate(low=low[:1]))
+    money = {(row.asset.code, row.purpose): row.available_micro for row in rows}
+    return money, rows[0].low if rows else None
 
 
 # ---------- what needs them ----------
@@ -208,20 +210,17 @@ def _queries(party: Party) -> list[Any]:
     return list(rows.defer("upload", "outputs").order_by("-created_at")[: 5 * SHOWN])
 
 
-def _balance_low(queries: list[Any], money: Money) -> Iterator[Item]:
-    """Too little for one more row of the model that was asked last."""
-    if not queries:
+def _balance_low(queries: list[Any], money: Money, low_micro: int | None) -> Iterator[Item]:
+    """Less than the party's own threshold, or than one more row of the model asked last costs."""
+    left = money.get(("USDC", "main"), 0)
+    if low_micro is not None and left < low_micro:
+        why = f"You want to be warned below {said(low_micro)}"
+    elif queries and left < (price := price_micro(queries[0].listing)):
+        why = f"One row of {queries[0].listing.dao.name} costs {said(price)}"
+    else:
         return
-    listing, left = queries[0].listing, money.get(("USDC", "main"), 0)
-    price = price_micro(listing)
-    if left < price:
-        yield Item(
-            f"You have {said(left)} to spend",
-            reverse("explorer:wallet"),
-            f"One row of {listing.dao.name} costs {said(price)}",
-            None,
-            "Add money",
-        )
+    title = f"You have {said(left)} to spend"
+    yield Item(title, reverse("explorer:wallet"), why, None, "Add money")
 
 
 # ---------- what changed ----------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from django.urls import path
 
+import apps.core.months  # noqa: F401 - <month:…> in addresses
 from apps.explorer import (
     catalogue,
     dashboard,
@@ -74,6 +75,8 @@ urlpatterns = [
     path("wallet/mandates/<uuid:mandate_id>/end/", wallet.mandate_end, name="mandate-end"),
     path("wallet/send/", wallet.send, name="send"),
     path("wallet/usage/", usage.page, name="usage"),
+    path("wallet/invoices/<month:month>/", usage.invoice, name="invoice"),
+    path("wallet/low-balance/", wallet.low_balance, name="low-balance"),
     path("wallet/stake/", wallet.stake, name="stake"),
     path("wallet/unstake/", wallet.unstake, name="unstake"),
     path("wallet/faucet/", wallet.faucet, name="faucet"),

@@ -8,13 +8,18 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from django import forms
 from django.contrib.auth.decorators import login_required
 from django.http import Http404, HttpRequest, HttpResponse
+from django.urls import reverse
 
 from apps.core import clock
-from apps.explorer.page import party_of, show
+from apps.core.months import month_of
+from apps.explorer.page import act, party_of, show
+from apps.listings.invoicing import invoice_of, number_of
 from apps.listings.models import Listing
-from apps.listings.spending import month_of, usage
+from apps.listings.spending import usage
+from apps.wallets.low_balance import BILLING_MAX, settings_of, settings_set
 
 _MONTH = re.compile(r"(20[0-9]{2})-(0[1-9]|1[0-2])")
 IN_BROWSER = "in the browser"
@@ -29,6 +34,38 @@ class Line:
     rows: int = 0
     price_micro: int = 0
     slug: str = ""
+
+
+class BillingForm(forms.Form):
+    billing = forms.CharField(
+        label="Invoices are for",
+        required=False,
+        max_length=BILLING_MAX,
+        help_text="Name, address, tax number. Only you see it; it is not in the log.",
+        widget=forms.Textarea(attrs={"rows": 4}),
+    )
+
+
+@login_required
+def invoice(request: HttpRequest, month: datetime) -> HttpResponse:
+    """The invoice of a month that is over, made to be printed; POST says for whom it is."""
+    party, now = party_of(request), clock.now()
+    start, end = month_of(month)
+    if party is None or end > now:
+        raise Http404
+    found = settings_of(party)
+    form = BillingForm(request.POST or None, initial={"billing": found.billing})
+    if request.method == "POST" and form.is_valid():
+        billing = form.cleaned_data["billing"]
+        return act(
+            request,
+            reverse("explorer:invoice", args=[start]),
+            "Your invoices give these details now.",
+            lambda: settings_set(party=party, low_micro=found.low_micro, billing=billing, now=now),
+        )
+    made = invoice_of(party, start=start, end=end, now=now)
+    last_day = end - timedelta(days=1)
+    return show(request, "invoice.html", "wallet", invoice=made, last_day=last_day, form=form)
 
 
 @login_required
@@ -63,7 +100,7 @@ def page(request: HttpRequest) -> HttpResponse:
         earlier=f"{start - timedelta(days=1):%Y-%m}",
         later=f"{end:%Y-%m}" if end <= now else "",
         csv=f"?since={start:%Y-%m-%dT%H:%M:%SZ}&until={end:%Y-%m-%dT%H:%M:%SZ}",
-        number=f"{party.pid[:8]}-{start:%Y%m}".upper(),
+        number=number_of(party, start),
     )
 
 

@@ -22,12 +22,14 @@ from apps.core.clock import unix_ms
 from apps.exchange import vaults
 from apps.explorer.fields import AmountField
 from apps.explorer.formatting import amount as amount_parts
+from apps.explorer.formatting import short
 from apps.explorer.page import act, paged, party_of, show
 from apps.listings import mandates
 from apps.listings.claims import claimable
 from apps.listings.models import Query
 from apps.protocol.consent import ANY_LISTING
 from apps.wallets import keys, selectors, services
+from apps.wallets import low_balance as warnings
 from apps.wallets.consenting import consent_of_form
 
 SHOWN = 10
@@ -136,6 +138,12 @@ class MandateForm(forms.Form):
         return text
 
 
+class LowBalanceForm(forms.Form):
+    low = AmountField(
+        label="Warn me below", required=False, help_text="In USDC. Empty: no warning."
+    )
+
+
 class SendForm(OnceForm):
     to = forms.CharField(
         label="To",
@@ -204,6 +212,7 @@ def wallet(request: HttpRequest) -> HttpResponse:
     history = paged(request, selectors.transfers_of(party, **chosen))
     stakeable = sorted({x.asset for x in lines if _stakeable(x.asset)} | {"FLAI"})
     queries = _queries(party)
+    low_micro = warnings.settings_of(party).low_micro
     return show(
         request,
         "wallet.html",
@@ -232,9 +241,15 @@ def wallet(request: HttpRequest) -> HttpResponse:
         claimable=claimable(party)[:SHOWN],
         send_form=SendForm(assets=_spendable(lines), auto_id="send_%s"),
         history_form=wanted,
+        low_form=LowBalanceForm(initial={"low": _plain(low_micro)}, auto_id="low_%s"),
+        low_micro=low_micro,
         filtered=bool(chosen),
         query=urlencode({k: str(v) for k, v in chosen.items()}),
     )
+
+
+def _plain(micro: int | None) -> str:
+    return short(micro, decimals_min=2) if micro else ""
 
 
 def _spendable(lines: list[Any]) -> list[str]:
@@ -329,6 +344,31 @@ def send(request: HttpRequest) -> HttpResponse:
             memo=data["memo"],
             idempotency=data["once"],
             consent=consent_of_form(request),
+        ),
+    )
+
+
+@login_required
+@require_POST
+def low_balance(request: HttpRequest) -> HttpResponse:
+    """The balance to be warned below; nothing: no warning."""
+    party, back = party_of(request), reverse("explorer:wallet")
+    form = LowBalanceForm(request.POST)
+    if not form.is_valid():
+        messages.error(request, f"Nothing was changed. {' '.join(form.errors.get('low', []))}")
+        return redirect(back)
+    low_micro = form.cleaned_data["low"]
+    return act(
+        request,
+        back,
+        "You are warned once each time your balance falls below it."
+        if low_micro
+        else "You are not warned of a low balance any more.",
+        lambda: warnings.settings_set(
+            party=party,
+            low_micro=low_micro,
+            billing=warnings.settings_of(party).billing,
+            now=clock.now(),
         ),
     )
 

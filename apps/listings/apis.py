@@ -31,6 +31,7 @@ from apps.listings import (
     catalogue_apis,
     epoch_apis,
     examples,
+    invoice_apis,
     mandate_apis,
     quoting,
     running,
@@ -370,5 +371,6 @@ urlpatterns = [
     path("usage/", UsageView.as_view()),
     path("usage.csv", UsageCsvView.as_view()),
     *epoch_apis.urlpatterns,
+    *invoice_apis.urlpatterns,
     *mandate_apis.urlpatterns,
 ]

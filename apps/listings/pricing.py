@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from django.conf import settings
@@ -10,6 +10,7 @@ from django.db.models import Sum
 
 from apps.accounts.models import Party
 from apps.core.errors import Unprocessable
+from apps.core.months import month_of
 from apps.listings.models import Listing, Query
 from apps.protocol import tariff
 
@@ -60,10 +61,3 @@ def tiers_json(listing: Listing) -> list[dict[str, Any]]:
         }
         for tier in tariff.tiers_of(listing.dao.params["tiers"])
     ]
-
-
-def month_of(now: datetime) -> tuple[datetime, datetime]:
-    """The calendar month (UTC) of a time: [start, end)."""
-    start = now.astimezone(UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
-    later = (start.year + 1, 1) if start.month == 12 else (start.year, start.month + 1)
-    return start, start.replace(year=later[0], month=later[1])

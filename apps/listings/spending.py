@@ -12,9 +12,9 @@ from django.db.models.functions import TruncDate
 
 from apps.accounts.models import ApiKey, Party
 from apps.core.errors import PaymentRequired
+from apps.core.months import month_of
 from apps.core.transactions import require_transaction
 from apps.listings.models import Query
-from apps.listings.pricing import month_of
 
 COLUMNS = ("day", "listing", "key", "inferences", "rows", "price_micro")
 

@@ -7,7 +7,8 @@ from django.db.models import Q
 
 from apps.core.models import BaseModel
 
-EVENTS = ("inference.settled", "inference.released", "webhook.ping")
+BALANCE_LOW = "balance.low"
+EVENTS = ("inference.settled", "inference.released", BALANCE_LOW, "webhook.ping")
 
 
 class Endpoint(BaseModel):

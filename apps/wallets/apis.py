@@ -23,7 +23,7 @@ from apps.core.idempotency import effect_id, idempotent
 from apps.core.pagination import paged
 from apps.core.serial import MicroField, asked, checked
 from apps.protocol import consent as rules
-from apps.wallets import keys, log, proofs, selectors, services
+from apps.wallets import keys, log, low_balance, proofs, selectors, services
 from apps.wallets.consenting import ConsentSerializer, SignedSerializer, consent_of
 from apps.wallets.models import Account, Transfer, TreeHead
 from apps.wallets.statement import statement_csv
@@ -41,6 +41,19 @@ class WalletLineSerializer(serializers.Serializer[Any]):
 
 class WalletSerializer(serializers.Serializer[Any]):
     accounts = WalletLineSerializer(many=True)
+
+
+class SettingsSerializer(serializers.Serializer[Any]):
+    low_micro = MicroField(allow_null=True, help_text="USDC micro-units; null: you are not warned.")
+    billing = serializers.CharField(
+        max_length=low_balance.BILLING_MAX,
+        allow_blank=True,
+        default="",
+        help_text="Name, address and tax number, as your invoices shall give them.",
+    )
+    low_since = serializers.DateTimeField(
+        read_only=True, allow_null=True, help_text="since when the balance is lower"
+    )
 
 
 class PartyRefSerializer(serializers.ModelSerializer[Party]):
@@ -194,6 +207,32 @@ class WalletView(APIView):
     def get(self, request: Request) -> Response:
         lines = selectors.wallet(acting_party(request), now=now())
         return Response({"accounts": WalletLineSerializer(lines, many=True).data})
+
+
+class SettingsView(APIView):
+    """Below which balance you want to be warned, once each time it falls below: on your dashboard
+    and by the webhook event "balance.low". And what your invoices say of you.
+    """
+
+    @extend_schema(operation_id="wallet_settings", responses=SettingsSerializer)
+    def get(self, request: Request) -> Response:
+        found = low_balance.settings_of(acting_party(request))
+        return Response(SettingsSerializer(found).data)
+
+    @extend_schema(
+        operation_id="wallet_settings_set",
+        request=SettingsSerializer,
+        responses=SettingsSerializer,
+    )
+    def put(self, request: Request) -> Response:
+        data = checked(SettingsSerializer, request)
+        found = low_balance.settings_set(
+            party=acting_party(request),
+            low_micro=data["low_micro"],
+            billing=data["billing"],
+            now=now(),
+        )
+        return Response(SettingsSerializer(found).data)
 
 
 class TransfersView(APIView):
@@ -380,6 +419,7 @@ urlpatterns = [
     path("wallet/keys/bind/", KeyBindingView.as_view()),
     path("wallet/keys/revoke/", KeyRevocationView.as_view()),
     path("wallet/", WalletView.as_view()),
+    path("wallet/settings/", SettingsView.as_view()),
     path("wallet/transfers/", TransfersView.as_view()),
     path("wallet/transfers/<uuid:transfer_id>/reversal/", ReversalView.as_view()),
     path("wallet/statement.csv", StatementView.as_view()),

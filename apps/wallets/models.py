@@ -108,6 +108,29 @@ class Account(BaseModel):
         return self.posted_micro - self.held_micro
 
 
+class PaymentSettings(models.Model):
+    """Below which balance of USDC a party wants to be warned, and what its invoices say of it."""
+
+    party = models.OneToOneField(Party, models.PROTECT, primary_key=True, related_name="+")
+    low_micro = models.BigIntegerField(null=True)
+    low_since = models.DateTimeField(null=True)
+    billing = models.TextField(blank=True)
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(
+                name="low_balance_positive", condition=Q(low_micro=None) | Q(low_micro__gt=0)
+            ),
+            models.CheckConstraint(
+                name="low_since_with_threshold",
+                condition=Q(low_since=None) | Q(low_micro__isnull=False),
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.party_id}: below {self.low_micro}"
+
+
 class Transfer(models.Model):
     """`amount_micro` from debit to credit; never changed, never deleted.
 

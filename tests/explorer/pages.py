@@ -73,6 +73,7 @@ def own(world: World) -> dict[str, str]:
         "wallet": reverse("explorer:wallet"),
         "usage": reverse("explorer:usage"),
         "usage of a month without any": f"{reverse('explorer:usage')}?month=2020-02",
+        "invoice": reverse("explorer:invoice", args=["2026-10"]),
         "wallet key": reverse("explorer:wallet-key"),
         "account": reverse("explorer:account"),
         "webhooks": reverse("explorer:webhooks"),

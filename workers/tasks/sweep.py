@@ -28,7 +28,7 @@ from apps.rfms import services as rfms
 from apps.training import deadlines, submissions
 from apps.training import running as training_jobs
 from apps.training import selectors as training
-from apps.wallets import ledger
+from apps.wallets import ledger, low_balance
 
 logger = logging.getLogger(__name__)
 _published: float | None = None
@@ -116,6 +116,10 @@ def settle_epochs(now: datetime) -> None:
     epochs.epochs_settle(now=now)
 
 
+def watch_balances(now: datetime) -> None:
+    low_balance.balances_watch(now=now)
+
+
 PARTS: list[Callable[[datetime], None]] = [
     sync_nodes,
     dispatch_events,
@@ -130,6 +134,7 @@ PARTS: list[Callable[[datetime], None]] = [
     expire_uploads,
     go_on_with_rounds,
     expire_holds,
+    watch_balances,
     release_unstaked,
     settle_epochs,
 ]

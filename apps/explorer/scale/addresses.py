@@ -66,6 +66,7 @@ API_OWN = (
     "wallet/",
     "wallet/transfers/",
     "wallet/keys/",
+    "wallet/settings/",
     "me/",
     "me/rounds/",
     "keys/",
@@ -158,6 +159,8 @@ def api_own(plan: Plan) -> dict[str, str]:
         "webhook deliveries": f"webhooks/{plan.id('endpoint')}/deliveries/",
         "position": "vaults/SDT-m0/position/",
         "usage.csv": f"usage.csv?{day}",
+        "invoice": f"invoices/{plan.at(0):%Y-%m}/",
+        "invoice.csv": f"invoices/{plan.at(0):%Y-%m}.csv",
         "statement.csv": f"wallet/statement.csv?{day}",
     }
     found = {path: path for path in API_OWN} | things
@@ -201,5 +204,6 @@ def _examples(plan: Plan) -> dict[str, dict[str, object]]:
             "closed": plan.id("epoch", last, 1),
             "open": plan.id("epoch", 0, plan.half + 1),
         },
+        "invoice": {"": f"{plan.at(0):%Y-%m}"},
         "log-entry": {"first": 0, "later": plan.objects},
     }
