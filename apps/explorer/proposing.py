@@ -28,7 +28,13 @@ from apps.protocol import emission
 from apps.protocol.circuits.descent import DEFAULTS, SCHEDULE
 from apps.protocol.revenue import SPLIT
 from apps.protocol.targets import class_of
-from apps.subdaos.actions import EMISSION_LABELS, SCHEDULE_LABELS, SPLIT_LABELS
+from apps.subdaos.actions import (
+    EMISSION_LABELS,
+    SCHEDULE_LABELS,
+    SPLIT_LABELS,
+    START_LABEL,
+    START_NAMES,
+)
 from apps.subdaos.models import Dao
 from apps.wallets.consenting import consent_of_form
 
@@ -105,6 +111,11 @@ class TrainingForm(KindForm):
         self.fields["training"].choices = known if descends else known[:1]  # type: ignore[attr-defined]
         if not descends:
             return
+        self.fields["start"] = forms.ChoiceField(
+            label=START_LABEL,
+            choices=list(START_NAMES.items()),
+            initial=now.get("start", "serving"),
+        )
         for name, value in {**DEFAULTS, **now.get("schedule", {})}.items():
             least, most = SCHEDULE[name]
             self.fields[name] = forms.IntegerField(
@@ -117,7 +128,7 @@ class TrainingForm(KindForm):
         if data["training"] == "fedavg":
             return {"training": {"kind": "fedavg"}}
         schedule = {name: data[name] for name in DEFAULTS}
-        return {"training": {"kind": "secure_sgd", "schedule": schedule}}
+        return {"training": {"kind": "secure_sgd", "schedule": schedule, "start": data["start"]}}
 
 
 class SharesForm(KindForm):

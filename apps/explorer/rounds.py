@@ -38,6 +38,11 @@ ON_ROWS = {
     "updates": ("Share", "Each site shares its rows, sealed, by consent that it has signed."),
     "computing": ("Train", "Nodes make steps on the rows and test, without reading one."),
 }
+# And where it goes on from a version, or did when it was opened.
+ON_KEPT = ON_ROWS | {
+    "moments": ("Sums kept", "Mean and variance are those of the serving version."),
+    "normalising": ("Announce", "Each site says how many rows it will share."),
+}
 ROWS_SCORING = (
     "Steps on shared rows",
     "Before each epoch the nodes ask, on the validators' private data, whether the direction in "
@@ -49,7 +54,9 @@ STAGES = {"moments": "Sums", "round": "Update or holdout"}
 
 def round_page(request: HttpRequest, round_id: UUID) -> HttpResponse:
     held = (
-        Round.objects.select_related("dao", "moments_job", "round_job").filter(id=round_id).first()
+        Round.objects.select_related("dao", "moments_job", "round_job", "start", "summed")
+        .filter(id=round_id)
+        .first()
     )
     if held is None:
         raise Http404
@@ -64,7 +71,7 @@ def round_page(request: HttpRequest, round_id: UUID) -> HttpResponse:
         "round.html",
         "subdaos",
         round=held,
-        phases=_strip(held.phase, ON_ROWS if held.shares_rows else {}),
+        phases=_strip(held.phase, _otherwise(held)),
         sites=_sites(held, scores),
         has_scores=bool(scores),
         waits_for=[member.party.name for member in awaited(held)],
@@ -76,6 +83,12 @@ def round_page(request: HttpRequest, round_id: UUID) -> HttpResponse:
         jobs=[{"job": job, "receipts": receipts[job.id]} for job in jobs],
         live=held.closed_at is None,
     )
+
+
+def _otherwise(held: Round) -> dict[str, tuple[str, str]]:
+    if not held.shares_rows:
+        return {}
+    return ON_KEPT if held.summed_id else ON_ROWS
 
 
 def _epochs(training: dict[str, Any] | None) -> list[dict[str, Any]]:

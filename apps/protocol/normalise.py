@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
+from apps.protocol.wire import digest
+
+CONSTANTS_DOMAIN = "flai/normalisation/v1"
 SUMS_F = 20
 # Each site rounds its sums to half a unit at f = 20; so many sites may round the same way. A
 # variance that rounding alone could make says nothing, and dividing by it would amplify noise.
@@ -48,3 +51,8 @@ def public_constants(sums: Sequence[int | str], features: int) -> dict[str, Any]
         "mean": [round(value * 2**SUMS_F) for value in mean],
         "std": [max(1, round(value * 2**SUMS_F)) for value in std],
     }
+
+
+def constants_digest(constants: Mapping[str, Any]) -> str:
+    """Hex name of public constants: what the tickets of all who encode by them carry."""
+    return digest(CONSTANTS_DOMAIN, {name: constants[name] for name in ("f", "mean", "std")})

@@ -4,8 +4,9 @@ Rows that are shared lie word by word in the nodes' stores: t + 1 nodes that put
 together read them. So a custodian signs its consent to one round beforehand, and may withdraw a
 share until the round is computed; the nodes themselves obey the owner's signature.
 
-consent = {"v", "type": "rows_consent", "round", "circuit", "nodes", "rows", "columns",
-"expires_at"}, under domain "flai/rows-consent/v1"; whom the rows meet is in the share's ticket.
+consent = {"v", "type": "rows_consent", "round", "circuits", "nodes", "rows", "columns",
+"expires_at"}, under domain "flai/rows-consent/v1"; which of the circuits, whom the rows meet there,
+the model that training goes on from and the normalisation are in the share's ticket.
 withdrawal = {"v", "type": "withdrawal", "share_id", "ticket_id", "at"}, "flai/withdrawal/v1".
 """
 
@@ -27,7 +28,7 @@ Json = dict[str, Any]
 def consent_to(
     *,
     round_id: str,
-    circuit: str,
+    circuits: Sequence[str],
     nodes: Sequence[str],
     rows: int,
     columns: int,
@@ -38,7 +39,7 @@ def consent_to(
         "v": 1,
         "type": "rows_consent",
         "round": round_id,
-        "circuit": circuit,
+        "circuits": list(circuits),
         "nodes": list(nodes),
         "rows": rows,
         "columns": columns,

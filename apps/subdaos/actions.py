@@ -116,8 +116,10 @@ class SetScoring:
 
 @action("subdaos.set_training", house="sbgt")
 class SetTraining:
-    """{"training": {"kind": "fedavg"}}, or of kind "secure_sgd" with a schedule: how rounds train,
-    from the next one on. What a schedule leaves out is as in `circuits.descent.DEFAULTS`."""
+    """{"training": {"kind": "fedavg"}}, or of kind "secure_sgd" with a schedule and a start: how
+    rounds train, from the next one on. What a schedule leaves out is as in
+    `circuits.descent.DEFAULTS`; start is "serving" (go on from the serving version where nodes
+    allow it) unless it is "zero" (with the normalisation taken anew)."""
 
     def validate(self, payload: Payload, dao: Dao) -> Payload:
         asked = payload.get("training")
@@ -130,8 +132,14 @@ class SetTraining:
     def describe(self, payload: Payload, dao: Dao) -> list[dict[str, Any]]:
         before, after = dao.params["training"], payload["training"]
         was = before.get("schedule", {})
+        starts = [START_NAMES[t.get("start", "serving")] for t in (before, after)]
         return [
             {"label": "Rounds train by", "before": before["kind"], "after": after["kind"]},
+            *(
+                [{"label": START_LABEL, "before": starts[0], "after": starts[1]}]
+                if starts[0] != starts[1]
+                else []
+            ),
             *(
                 {
                     "label": SCHEDULE_LABELS[name],
@@ -160,17 +168,26 @@ SCHEDULE_LABELS = {
 }
 
 
+START_LABEL = "Steps begin at"
+START_NAMES = {
+    "serving": "The serving version, where all its makers take part",
+    "zero": "Zero, with mean and variance taken anew",
+}
+
+
 def _training(asked: dict[str, Any], dao: Dao) -> dict[str, Any]:
     """The parameter in full. Raises: BadInput."""
     if asked == {"kind": "fedavg"}:
         return asked
     schedule = asked.get("schedule", {})
-    formed = set(asked) <= {"kind", "schedule"} and isinstance(schedule, dict)
+    start = asked.get("start", "serving")
+    formed = set(asked) <= {"kind", "schedule", "start"} and isinstance(schedule, dict)
+    formed = formed and start in list(START_NAMES)
     if asked.get("kind") != "secure_sgd" or not formed or not set(schedule) <= set(DEFAULTS):
         raise BadInput(
             "bad_training",
             "Give training with kind, fedavg or secure_sgd, and for secure_sgd perhaps schedule, "
-            f"of: {', '.join(DEFAULTS)}.",
+            f"of: {', '.join(DEFAULTS)}, and start, serving or zero.",
         )
     model = class_of(dao.params)
     if not model.descends:
@@ -180,7 +197,7 @@ def _training(asked: dict[str, Any], dao: Dao) -> dict[str, Any]:
         check_schedule(full)
     except BadParams as error:
         raise BadInput("bad_training", f"The {error}.") from None
-    return {"kind": "secure_sgd", "schedule": full}
+    return {"kind": "secure_sgd", "schedule": full, "start": start}
 
 
 @action("subdaos.set_emission", house="sdt")

@@ -25,6 +25,7 @@ from apps.training.services import (
     minima,
     note,
     round_fail,
+    start_if_makers_stay,
     updates_if_ready,
 )
 from apps.wallets import log
@@ -115,4 +116,5 @@ def _leave_out(held: Round, late: list[Member], now: datetime) -> None:
     )
     names = ", ".join(member.party.name for member in late)
     note(held, f"Going on without {names}: late. Those present sign the smaller roster.", now)
+    start_if_makers_stay(held, now)
     updates_if_ready(held, now)

@@ -56,7 +56,10 @@ class Round(BaseModel):
     holdout rows it announced, and each custodian's to the rows that it will share,
     `stakes` each validator's to the FLAI it had staked when the round opened; `extras` are the
     parameters that only circuits of its model class have; `normalisation` holds the public mean
-    and standard deviation of each feature as integers with 20 fractional bits.
+    and standard deviation of each feature as integers with 20 fractional bits. `start` is the
+    version whose model the steps go on from (training/starting.py), `summed` the earlier round
+    whose sums gave the normalisation that is kept for it; None where steps begin at zero, and
+    where this round takes sums itself.
     """
 
     dao = models.ForeignKey("subdaos.Dao", models.PROTECT, related_name="rounds")
@@ -77,6 +80,8 @@ class Round(BaseModel):
     rows = models.JSONField(default=dict)
     stakes = models.JSONField(default=dict)
     normalisation = models.JSONField(null=True)
+    start = models.ForeignKey("ModelVersion", models.PROTECT, null=True, related_name="continued")
+    summed = models.ForeignKey("self", models.PROTECT, null=True, related_name="+")
     moments_job = models.OneToOneField(
         "compute.Job", models.PROTECT, null=True, related_name="moments_round"
     )

@@ -41,7 +41,11 @@ def rounds_of(party: Party) -> QuerySet[Round]:
 def round_get(round_id: Any) -> Round:
     """Raises NotFound."""
     found = (
-        Round.objects.select_related("dao", "moments_job", "round_job").filter(pk=round_id).first()
+        Round.objects.select_related(
+            "dao", "moments_job", "round_job", "start__round", "summed__moments_job"
+        )
+        .filter(pk=round_id)
+        .first()
     )
     if found is None:
         raise NotFound("round_not_found", "There is no such round.")
@@ -150,7 +154,9 @@ def round_json(held: Round) -> Json:
         "model_class": held.model_class,
         "training": held.training,
         "schedule": held.schedule,
+        "start": _start(held),
         "normalisation": held.normalisation if known else None,
+        "summed": _summed(held),
         "submissions": [
             {
                 "party": party_json(row.party),
@@ -176,6 +182,18 @@ def round_json(held: Round) -> Json:
         "progress": held.progress,
         "job": job_json(job),
     }
+
+
+def _start(held: Round) -> Json | None:
+    """The version that the steps go on from."""
+    return held.start and {"version": held.start.number, "model": held.start.model}
+
+
+def _summed(held: Round) -> Json | None:
+    """The earlier round whose sums gave the normalisation that this one keeps, and its job."""
+    if held.summed is None:
+        return None
+    return {"round": str(held.summed_id), "job": job_json(held.summed.moments_job)}
 
 
 def version_json(version: ModelVersion) -> Json:

@@ -36,6 +36,7 @@ from apps.training.models import (
     Submission,
     Training,
 )
+from apps.training.starting import makers_missing, start_of
 from apps.training.tickets import stage_ticket
 from apps.wallets import log
 from apps.wallets.selectors import balance_at
@@ -102,6 +103,12 @@ def round_open(*, dao: Dao, now: datetime) -> Round:
         members=[{"key": p.public_key, "role": p.role, "name": p.party.name} for p in people],
     )
     opened.roster_hash = tickets.check_roster(opened.roster)
+    if opened.shares_rows:
+        begin = start_of(opened, people, zero=training.get("start") == "zero")
+        opened.start, opened.summed = begin.version, begin.summed
+        if begin.version is not None:
+            opened.phase = Phase.NORMALISING
+            opened.normalisation = begin.version.round.normalisation
     awaits_members(opened, now)
     opened.stakes = {
         p.public_key: balance_at(p.party, "FLAI", ("staked",), now)
@@ -117,6 +124,7 @@ def round_open(*, dao: Dao, now: datetime) -> Round:
     )
     if opened.shares_rows:
         note(opened, "Custodians share rows to train on, by consent that each signs.", now)
+        note(opened, begin.why, now)
     opened.save(force_insert=True)
     Member.objects.bulk_create(
         [Member(round=opened, party=p.party, role=p.role, key=p.public_key) for p in people]
@@ -132,6 +140,7 @@ def round_open(*, dao: Dao, now: datetime) -> Round:
             "nodes": opened.nodes,
             "circuits_hash": opened.circuits_hash,
             "training": opened.training,
+            "start": opened.start.model if opened.start else None,
         },
         now=now,
     )
@@ -188,6 +197,8 @@ def round_ticket(held: Round, *, stage: str | None = None) -> dict[str, Any]:
         extras=held.extras,
         schedule=held.schedule,
         stakes=held.stakes,
+        model=held.start.model if held.start else None,
+        normalisation=held.normalisation,
     )
     return {**ticket, "expires_at": unix_ms(held.expires_at) // 1000}
 
@@ -210,12 +221,24 @@ def updates_if_ready(held: Round, now: datetime) -> None:
     note(held, f"Mean and variance are known; custodians {do}, validators share holdouts.", now)
 
 
+def start_if_makers_stay(held: Round, now: datetime) -> None:
+    """A maker that has left takes its model out of reach: the steps begin at zero instead, still
+    under the normalisation that was kept. Inner writer, under the round's lock."""
+    if held.start is None:
+        return
+    missing = makers_missing(held.start.round, {m["key"] for m in held.roster["members"]})
+    if missing:
+        version, held.start = held.start.number, None
+        names = ", ".join(missing)
+        note(held, f"Training starts from zero: {names} helped to make version {version}.", now)
+
+
 def rows_consent(held: Round, rows: int) -> dict[str, Any]:
     """What a custodian of this round signs before it shares so many rows."""
     model = CLASSES[held.model_class]
     return consent_to(
         round_id=str(held.id),
-        circuit=model.sgd_id,
+        circuits=model.steps_ids,
         nodes=held.nodes,
         rows=rows,
         columns=held.features + model.targets(held.extras),
@@ -267,7 +290,7 @@ def phase_to(held: Round, phase: Phase) -> None:
 def lock_round(round_id: Any) -> Round:
     held = (
         Round.objects.select_for_update(of=("self",))
-        .select_related("dao__party")
+        .select_related("dao__party", "start__round")
         .filter(pk=round_id)
         .first()
     )

@@ -437,7 +437,7 @@ def _advance(held: Round, now: datetime) -> None:
             slot: [delivered[slot, key].share_id for key in spec["shapes"]]
             for slot, spec in wanted["slots"].items()
         },
-        model=None,
+        model=wanted["model"],
         deadline_s=_deadline_s(held),
         expires_at=held.expires_at,
         now=now,

@@ -12,6 +12,7 @@ from typing import Any
 from apps.protocol import wire
 from apps.protocol.circuits import CIRCUITS, CLASSES, Slot
 from apps.protocol.judging import judge_weights
+from apps.protocol.normalise import constants_digest
 from apps.protocol.tickets import Ticket, members_with_role
 
 Json = dict[str, Any]
@@ -73,21 +74,25 @@ def stage_ticket(
     extras: Mapping[str, int] | None = None,
     schedule: Mapping[str, int] | None = None,
     stakes: Mapping[str, int] | None = None,
+    model: str | None = None,
+    normalisation: Mapping[str, Any] | None = None,
 ) -> Json:
     """What tickets of this stage carry: the COMMON fields, and per slot role, f and shapes by key.
 
     `schedule` is that of steps on shared rows; `stakes` are the validators' by key, in micro-units:
-    how much each one's scores weigh. `rows` may lack members as long as they have not announced
-    theirs; their shape is null.
+    how much each one's scores weigh; `model` is the one that steps go on from; `normalisation` are
+    the public constants, once they are known. `rows` may lack members as long as they have not
+    announced theirs; their shape is null.
     """
     if stage == "moments":
         circuit_id, params, resolves = "moments@1", {"features": features}, None
+        model = None
     else:
 
         def counts(role: str) -> list[int]:
             return [rows[key] for key in members_with_role(roster, role) if key in rows]
 
-        model, resolves = CLASSES[model_class], resolution
+        made, resolves = CLASSES[model_class], resolution
         params = {
             "features": features,
             "strata": strata,
@@ -95,11 +100,13 @@ def stage_ticket(
             "min_cell": MIN_CELL,
             **(extras or {}),
         }
+        if normalisation is not None:
+            params["normalisation"] = constants_digest(normalisation)
         if schedule:
-            circuit_id = model.sgd_id
+            circuit_id = made.sgd_on_id if model else made.sgd_id
             params |= {"site_rows": counts("custodian"), **schedule}
         else:
-            circuit_id, params["scoring"] = model.round_id, scoring
+            circuit_id, params["scoring"] = made.round_id, scoring
             judges = [key for key in members_with_role(roster, "validator") if key in rows]
             params["weights"] = judge_weights([(stakes or {}).get(key, 0) for key in judges])
     slots: Json = {}
@@ -117,7 +124,7 @@ def stage_ticket(
         "engine": "ring",
         "nodes": list(nodes),
         "roster": roster_hash,
-        "model": None,
+        "model": model,
         "params": params,
         "resolution": resolves,
         "reply_key": None,

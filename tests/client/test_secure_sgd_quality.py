@@ -136,6 +136,32 @@ def test_digits_lose_nothing_where_sites_see_two_digits_each() -> None:
     assert pooled > 0.94 and words >= pooled - 0.01
 
 
+def test_a_round_that_goes_on_needs_fewer_steps_than_one_from_zero() -> None:
+    """Two sites join three; rows are standardised as those three's were (docs/learning.md)."""
+    found, few = [], {**DEFAULTS, "epochs": 4}
+    for seed in range(20):
+        x, y, test, hold, rest = cancer(seed)
+        parts = np.array_split(rest, 5)
+        known = np.concatenate(parts[:3])
+        x = (x - x[known].mean(0)) / x[known].std(0)
+        sites = [site(x[part], y[part]) for part in parts]
+        holdout = half(site(x[hold], y[hold]))
+        first = descend(sites[:3], holdout, DEFAULTS, kind="logistic").weights
+        models = [
+            first,
+            descend(sites, holdout, few, kind="logistic", start=first).weights,
+            descend(sites, holdout, few, kind="logistic").weights,
+            descend(sites, holdout, DEFAULTS, kind="logistic").weights,
+        ]
+        found.append([log_loss(y[test], scores(w, x[test])[:, 0]) for w in models])
+    first, on, zero, long = np.mean(found, axis=0)
+    assert on < first and on < zero - 0.02 and on < long + 0.003
+
+
+def log_loss(y: np.ndarray, z: np.ndarray) -> float:
+    return float(np.mean(np.logaddexp(0, z) - y * z))
+
+
 @pytest.mark.parametrize("goes_on", [False, True])
 def test_steps_find_bad_sites_and_take_no_honest_one_for_bad(goes_on: bool) -> None:
     """Six sites, then with two bad ones in their midst: 20 seeds each (docs/learning.md)."""

@@ -158,9 +158,15 @@ def going_on(stored=TRAINABLE, circuit="logistic_sgd_on@1", model="55" * 32, **c
     return case_of({"rows": rows, "holdout": held}, stored=stored, circuit=circuit, model=model)
 
 
+def made_under(byte):
+    """The model of rows that were standardised by the constants of this name."""
+    return TRAINABLE | {"params": PARAMS | {"normalisation": byte * 32}}
+
+
 def test_the_good_cases_are_admitted():
     policy.admit(going_on())
     policy.admit(going_on(stored=None, circuit="logistic_sgd@1", model=None))
+    policy.admit(going_on(stored=made_under("ab"), params=SGD | {"normalisation": "ab" * 32}))
     policy.admit(round_case())
     policy.admit(query_case())
     bound = Binding(jobs.scope_digest(round_case().job), None)
@@ -308,6 +314,9 @@ REFUSED = {
         lambda: spoilt("holdout", 0, shape=(7, 4)),
         lambda: query_case(stored=MODEL | {"params": {"features": 3}}),
         lambda: going_on(stored=TRAINABLE | {"params": {"features": 3}}),
+        lambda: going_on(stored=made_under("ab"), params=SGD | {"normalisation": "cd" * 32}),
+        lambda: going_on(stored=made_under("ab")),
+        lambda: going_on(params=SGD | {"normalisation": "cd" * 32}),
     ],
     "wrong_query": [two_rows],
     "too_many_attempts": [lambda: tried(10, attempt=11), lambda: tried(11)],

@@ -71,6 +71,7 @@ class Bridge:
             rows=self.rows,
             resolution="logit",
             scoring="taylor",
+            normalisation=self.normalisation,
         )
         shown = {
             "id": self.round_id,
@@ -82,6 +83,8 @@ class Bridge:
             "nodes": self.nodes.descriptors,
             "circuits_hash": circuits_hash(),
             "ticket": ticket,
+            "start": None,
+            "summed": None,
             "normalisation": self.normalisation,
             "job": self.jobs.get("moments@1"),
         }

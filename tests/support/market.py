@@ -175,30 +175,39 @@ class Market:
             at = now()
             call = call_open(slug=self.dao.slug, schema=schema_of(spec), rows_min=5, now=at)
             call_bind(call=call, dao=self.dao)
-            rows = [
-                Application.objects.create(
-                    call=call,
-                    party=m.party,
-                    role="custodian" if m in self.custodians else "validator",
-                    public_key=m.public,
-                    attestation={"rows": 100},
-                    signature="00" * 64,
-                    filed_at=at,
-                    verified_at=at,
-                )
-                for m in self.members
-            ]
-            for row in rows:
-                facts = {"party": row.party.pid, "role": row.role, "key": row.public_key}
-                log.append("participants.application", {"id": str(row.id), **facts}, now=at)
-            whitelist(
-                dao=self.dao,
-                application_ids=[str(r.id) for r in rows],
-                proposal_id=uuid.uuid4(),
-                now=at,
-            )
+            self._admit(call, self.members)
         drain()
         return Round.objects.get(dao=self.dao)
+
+    def join(self, name: str) -> Round:
+        """One more custodian is admitted; the round that opens by itself."""
+        site = self.person(name)
+        self.custodians.append(site)
+        with durable():
+            self._admit(self.dao.call, [site])
+        drain()
+        return Round.objects.filter(dao=self.dao).latest("number")
+
+    def _admit(self, call: Any, people: list[Person]) -> None:
+        at = now()
+        rows = [
+            Application.objects.create(
+                call=call,
+                party=m.party,
+                role="custodian" if m in self.custodians else "validator",
+                public_key=m.public,
+                attestation={"rows": 100},
+                signature="00" * 64,
+                filed_at=at,
+                verified_at=at,
+            )
+            for m in people
+        ]
+        for row in rows:
+            facts = {"party": row.party.pid, "role": row.role, "key": row.public_key}
+            log.append("participants.application", {"id": str(row.id), **facts}, now=at)
+        ids = [str(row.id) for row in rows]
+        whitelist(dao=self.dao, application_ids=ids, proposal_id=uuid.uuid4(), now=at)
 
     # ---- a round ------------------------------------------------------------------------------
 
@@ -206,7 +215,7 @@ class Market:
         wanted = round_ticket(Round.objects.get(pk=held.pk))
         f = wanted["slots"][slot]["f"]
         at = int(time.time())
-        names = ("scope", "circuits", "circuits_hash", "params", "roster", "resolution")
+        names = ("scope", "circuits", "circuits_hash", "params", "roster", "model", "resolution")
         fields = {name: wanted[name] for name in names}
         fields |= {"slot": slot, "f": f, "issued_at": at, "expires_at": at + 7200}
         return sealing.make_upload(

@@ -12,12 +12,14 @@ from django.test import Client
 
 from apps.accounts.models import User
 from apps.accounts.services import api_key_create
+from apps.protocol.normalise import constants_digest
 from apps.training.models import Round, Submission
 from tests.support.market import Market, Person, _seed, drain
 from tests.training.test_shared_rows import CHOSEN, choose, rows_of
 from workers.client.agent import Agent
 from workers.client.api import Api, ClientError
 from workers.client.home import Home
+from workers.client.nodes import NotTrusted
 from workers.client.service import Service
 
 
@@ -61,7 +63,7 @@ def agent_of(market: Market, place: int, folder: Path, lines: list[str], **optio
     return Agent(Home(home), "custodian", say=lines.append, api=api_of(person), **options)
 
 
-def test_agents_share_rows_only_by_consent_and_take_them_back(market, tmp_path) -> None:
+def test_agents_share_rows_by_consent_take_them_back_and_go_on_later(market, tmp_path) -> None:
     choose(market, CHOSEN)
     held = market.whitelist()
     about: dict[str, str] = {"subdao": market.dao.slug, "round_id": str(held.id)}
@@ -118,3 +120,66 @@ def test_agents_share_rows_only_by_consent_and_take_them_back(market, tmp_path) 
     # no row stands in the journal
     journal = (agents[0].home.path / "journal.jsonl").read_text()
     assert not any(f"{value:.6f}" in journal for value in rows_of(0)[:, :2].ravel())
+    goes_on_from_the_version(market, tmp_path, held)
+
+
+def goes_on_from_the_version(market: Market, folder: Path, first: Round) -> None:
+    """The next round: one node has crashed in between, and a fifth site has joined."""
+    market.accept(first)
+    market.nodes.kill(1)
+    market.nodes.start(1)
+    held = market.join("Site 4")
+    assert held.phase == "normalising" and held.start == first.version and held.summed == first
+    assert held.progress[-1]["text"].startswith("Training goes on from version 1")
+    about: dict[str, str] = {"subdao": market.dao.slug, "round_id": str(held.id)}
+    lines: list[str] = []
+    agents = [agent_of(market, i, folder, lines, share_rows=True) for i in range(5)]
+    newcomer = agents[4]
+    service = Service(newcomer.home, "custodian", say=lines.append, api=newcomer.api)
+    assert service._due(newcomer.api.get(f"rounds/{held.id}/")) == "normalise"
+    for agent in agents:
+        assert agent.normalise(**about) is None
+    assert any("no sums are asked for" in line for line in lines)
+    assert service._due(newcomer.api.get(f"rounds/{held.id}/")) is None
+    market.normalise_validators(held)
+    held.refresh_from_db()
+    assert held.phase == "updates" and held.moments_job is None, held.progress
+    believes_no_other_constants(newcomer, held, about)
+    for place in range(5):
+        agent_of(market, place, folder, lines, share_rows=True).train(**about)
+    assert any(line.startswith("Training goes on from version 1") for line in lines)
+    for validator in market.validators:
+        market.submit(held, validator, market.upload(held, validator, "holdout", validator.holdout))
+    drain()
+    held.refresh_from_db()
+    assert held.phase == "done", held.progress
+    assert held.round_job.circuit == "logistic_sgd_on@1"
+    assert held.round_job.descriptor["model"] == first.version.model
+    before, after = first.version.evidence, held.version.evidence
+    assert after["log_loss_milli"] < before["log_loss_milli"]
+    # by how much the loss is under that of score 0: the second round began where the first ended
+    assert after["training"]["curve_milli"][0] > before["training"]["curve_milli"][-1]
+    page = Client().get(f"/rounds/{held.id}/").content.decode()
+    assert "Training goes on from version 1" in page and f"/rounds/{first.id}/" in page
+
+
+def believes_no_other_constants(agent: Agent, held: Round, about: dict[str, str]) -> None:
+    """Those of the server's own in one place or in all, or another model than the ticket's."""
+    real = agent.api.get
+    shown = real(f"rounds/{held.id}/")
+    own = {**shown["normalisation"], "mean": [0, 0]}
+    named = shown["ticket"]["params"] | {"normalisation": constants_digest(own)}
+    other = {"ticket": shown["ticket"] | {"params": named}}
+    for code, changes in (
+        ("wrong_normalisation", {"normalisation": own}),
+        ("wrong_normalisation", {"normalisation": own} | other),
+        ("wrong_normalisation", other),
+        ("not_receipted", {"summed": None}),
+        ("wrong_model", {"start": {"version": 1, "model": "00" * 32}}),
+    ):
+        lie = shown | changes
+        agent.api.get = lambda path, lie=lie: lie if path.startswith("rounds/") else real(path)  # type: ignore[method-assign]
+        with pytest.raises(NotTrusted) as refused:
+            agent.train(**about)
+        assert refused.value.code == code
+    agent.api.get = real  # type: ignore[method-assign]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -14,14 +15,19 @@ from django.urls import reverse
 
 from apps.core.clock import now
 from apps.core.errors import BadInput, DomainError, Forbidden, Unprocessable
+from apps.core.transactions import durable
 from apps.governance.executing import execute
 from apps.governance.models import Proposal
 from apps.governance.services import propose, vote
+from apps.participants.selectors import roster
 from apps.protocol import sharing, tickets, wire
 from apps.subdaos.models import Dao
+from apps.subdaos.services import dao_lock
 from apps.training import running, selectors, submissions
+from apps.training.deadlines import rounds_go_on
 from apps.training.models import Round
-from apps.training.services import rows_consent
+from apps.training.services import round_open, round_ticket, rows_consent
+from apps.training.starting import start_of
 from apps.wallets.models import LogLeaf
 from tests.support.market import TRUE, drain
 
@@ -122,6 +128,40 @@ def test_a_round_on_shared_rows_ends_in_a_version_that_is_voted_on(market) -> No
     drain()
     query.refresh_from_db()
     assert query.state == "settled" and market.open(query, upload)[0] > 0
+    starts_from_zero_where_a_maker_is_late(market, held)
+
+
+def starts_from_zero_where_a_maker_is_late(market, first: Round) -> None:
+    """A round that would go on from the version, whose fourth maker does not come."""
+    Dao.objects.filter(pk=market.dao.pk).update(params=market.dao.params | {"min_custodians": 3})
+    with durable():
+        held = round_open(dao=dao_lock(market.dao), now=now())
+    assert round_ticket(held, stage="round")["circuits"] == ["logistic_sgd_on@1"]
+    people, lost = roster(market.dao), market.custodians[0].public
+    without = [p for p in people if p.public_key != lost]
+    rekeyed = [replace(p, public_key="00" * 32) if p.public_key == lost else p for p in people]
+    for present in (without, rekeyed):
+        why = start_of(held, present, zero=False).why
+        assert "not from version 1: Site 0 helped to make it" in why
+    assert "as the members voted" in start_of(held, people, zero=True).why
+    market.normalise_validators(held)
+    for site in market.custodians[:3]:
+        announce(held, site)
+    held.refresh_from_db()
+    assert rounds_go_on(now=held.due_at)
+    held.refresh_from_db()
+    wanted = round_ticket(held)
+    assert held.phase == "updates" and wanted["circuits"] == ["logistic_sgd@1"]
+    assert wanted["model"] is None and held.normalisation == first.normalisation
+    assert "starts from zero: Site 3 helped to make version 1" in held.progress[-2]["text"]
+    late = market.custodians.pop()
+    share(market, held)
+    market.custodians.append(late)
+    drain()
+    held.refresh_from_db()
+    assert held.phase == "done" and held.round_job.circuit == "logistic_sgd@1", held.progress
+    page = Client().get(reverse("explorer:round", args=[held.id])).content.decode()
+    assert "Training starts from zero" in page
 
 
 def test_rows_come_only_with_the_consent_of_their_owners_key(market) -> None:
@@ -131,7 +171,7 @@ def test_rows_come_only_with_the_consent_of_their_owners_key(market) -> None:
     for spoil in (
         {"key": other.key},
         {"round": "another"},
-        {"circuit": "logistic_round@1"},
+        {"circuits": ["logistic_round@1"]},
         {"rows": SITE_ROWS - 1},
         {"columns": 2},
         {"expires_at": 2_000_000_000},
@@ -226,6 +266,8 @@ def test_a_round_is_not_computed_with_rows_that_were_taken_back_in_time(market) 
         {"kind": "secure_sgd", "schedule": {"epochs": 0}},
         {"kind": "secure_sgd", "schedule": {"speed": 1}},
         {"kind": "secure_sgd", "schedule": []},
+        {"kind": "secure_sgd", "start": "here"},
+        {"kind": "fedavg", "start": "zero"},
         {"kind": "fedavg"},
     ],
 )

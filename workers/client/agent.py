@@ -37,7 +37,6 @@ from workers.client.joining import (
     Joined,
     Print,
     check_normalisation,
-    circuit_of,
     join,
 )
 from workers.client.nodes import NotTrusted, trusted_nodes
@@ -208,6 +207,9 @@ class Agent:
         model = class_of(dao["params"])
         if current["training"] == SECURE_SGD:
             self._consent(current, table, model, extras_of(model, dao["params"]["label"]))
+        if current["summed"]:
+            self.say("The serving version's mean and variance are kept: no sums are asked for.")
+            return None
         again = None if self.dry_run else self._outbox().resumed(current, MOMENTS)
         if again:
             return again
@@ -341,7 +343,7 @@ class Agent:
         nodes = trusted_nodes(self.home, current["nodes"])
         consent = consent_to(
             round_id=current["id"],
-            circuit=circuit_of(current, ROUND, model).id,
+            circuits=model.steps_ids,
             nodes=[fingerprint(node) for node in nodes],
             rows=table.rows,
             columns=len(table.columns) + model.targets(extras),
@@ -350,7 +352,7 @@ class Agent:
         until = time.strftime("%Y-%m-%d %H:%M", time.gmtime(consent["expires_at"]))
         self.say(
             f"Consent to share {table.rows} rows of {consent['columns']} values in this round, "
-            f"until {until} UTC, for {consent['circuit']} on "
+            f"until {until} UTC, for {' or '.join(consent['circuits'])} on "
             f"{', '.join(node['name'] for node in nodes)}."
         )
         if self.dry_run or self.home.journal.last("rows_declared", round=current["id"]):

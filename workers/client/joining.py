@@ -18,7 +18,8 @@ from typing import Any
 
 from apps.protocol import tickets
 from apps.protocol.circuits import CIRCUITS, Circuit, ModelClass, Slot
-from apps.protocol.normalise import public_constants
+from apps.protocol.circuits.family import NORMALISATION
+from apps.protocol.normalise import constants_digest, public_constants
 from workers.client.api import ClientError
 from workers.client.data import Table
 from workers.client.home import Home
@@ -49,6 +50,7 @@ class Joined:
     params: dict[str, Any]
     scope: str
     resolution: Any
+    model: str | None = None
     expires_at: int | None = None
 
     @property
@@ -104,6 +106,15 @@ def join(
     except ValueError as error:
         raise NotTrusted(f"The round's parameters: {error}.", "bad_params") from None
     _check_params(params, current, table, stage, home=home, role=role)
+    start = current["start"] if stage == ROUND else None
+    if asked["model"] != (start and start["model"]):
+        raise NotTrusted("The round asks for tickets that name another model.", "wrong_model")
+    if start:
+        say(
+            f"Training goes on from version {start['version']} (model {start['model'][:8]}…), and "
+            "rows are standardised as they were for it. Nodes refuse unless all its makers take "
+            "part, and all tickets name this normalisation."
+        )
     if shares_rows:
         say(
             f"Training on shared rows: at most {params['epochs']} × {params['steps']} steps; sites "
@@ -124,6 +135,7 @@ def join(
         params=params,
         scope=scope,
         resolution=asked.get("resolution"),
+        model=asked["model"],
         # rows lie with the nodes no longer than their round
         expires_at=asked["expires_at"] if shares_rows and role == CUSTODIAN else None,
     )
@@ -133,7 +145,8 @@ def circuit_of(current: Mapping[str, Any], stage: str, model: ModelClass) -> Cir
     """What this stage of a round computes. Raises: NotTrusted for what this class can't."""
     if stage == MOMENTS:
         return CIRCUITS[MOMENTS_CIRCUIT]
-    name = model.sgd_id if current["training"] == SECURE_SGD else model.round_id
+    steps = model.sgd_on_id if current["start"] else model.sgd_id
+    name = steps if current["training"] == SECURE_SGD else model.round_id
     if name not in CIRCUITS:
         raise NotTrusted(f"This release has no circuit {name}.", "wrong_stage")
     return CIRCUITS[name]
@@ -231,7 +244,7 @@ def _summed_before(round_id: str, subdao: str, home: Home) -> dict[str, str]:
     for entry in home.journal:
         if entry.get("subdao") != subdao or entry.get("round") == round_id:
             continue
-        if entry["event"] == "roster":
+        if entry["event"] == "roster" and entry.get("stage") != ROUND:
             rounds.setdefault(entry["round"], entry["members"])
         elif entry["event"] == "summed":
             rounds[entry["round"]] = entry["members"]
@@ -279,28 +292,34 @@ def check_normalisation(
     accept_roster: bool = False,
     note: bool = True,
 ) -> None:
-    """The constants are those of sums that the nodes signed for, over this round's members.
+    """The constants are those of sums that the nodes signed for, over this round's members; where
+    they are kept, of an earlier round's sums, over members who are all pinned.
 
     Who was late may have left since: the sums' roster has all members of the present one, and
     perhaps more, all pinned. With constants of its own choice for each site, a server could make φ
-    and the metrics, which are opened, tell of single columns. Raises: NotTrusted.
+    and the metrics, which are opened, tell of single columns; so every ticket names them too, and
+    nodes compare. Raises: NotTrusted.
     """
+    kept = current["summed"]
     openings, summed = receipted(
-        current.get("job"),
+        kept["job"] if kept else current.get("job"),
         circuit=MOMENTS_CIRCUIT,
-        scope=f"{MOMENTS}:{current['id']}",
+        scope=f"{MOMENTS}:{kept['round'] if kept else current['id']}",
         nodes=joined.nodes,
     )
     before = _names(summed)
-    if not set(_names(current["roster"])) <= set(before):
+    if not kept and not set(_names(current["roster"])) <= set(before):
         raise NotTrusted("The sums are of other members than this round's.", "wrong_normalisation")
     _check_peers(summed, home)
-    if not accept_roster:
+    if not accept_roster and not kept:
         _check_continuity(summed, current["id"], subdao, home)
-    if current["normalisation"] != public_constants(openings["sums"], joined.params["features"]):
+    constants = current["normalisation"]
+    if constants != public_constants(
+        openings["sums"], joined.params["features"]
+    ) or joined.params.get(NORMALISATION) != constants_digest(constants):
         raise NotTrusted(
             "The normalisation is not that of the sums which the nodes opened.",
             "wrong_normalisation",
         )
-    if note and home.journal.last("summed", round=current["id"]) is None:
+    if note and not kept and home.journal.last("summed", round=current["id"]) is None:
         home.journal.write("summed", subdao=subdao, round=current["id"], members=before)

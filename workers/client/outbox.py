@@ -93,6 +93,7 @@ class Outbox:
                 "params": dict(joined.params),
                 "f": joined.slot.f,
                 "roster": current["roster_hash"],
+                "model": joined.model,
                 "resolution": joined.resolution,
                 "issued_at": now,
                 "expires_at": joined.expires_at or now + TICKET_LIFETIME_S,

@@ -121,7 +121,9 @@ class Service:
             return None if self._outbox.done(current, ROUND) else "train"
         if self.role == CUSTODIAN and phase == "moments":
             return None if self._outbox.done(current, MOMENTS) else "normalise"
-        if self.role == VALIDATOR and phase in ("moments", "normalising"):
+        # where the normalisation is kept, custodians too only say how many rows they bring
+        says_rows = self.role == VALIDATOR or current["summed"]
+        if says_rows and phase in ("moments", "normalising"):
             said = self.home.journal.last("rows_declared", round=current["id"])
             return None if said else "normalise"
         return None

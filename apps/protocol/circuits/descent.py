@@ -40,6 +40,7 @@ from apps.protocol.circuits.declare import (
 )
 from apps.protocol.circuits.family import (
     MEMBERS_MAX,
+    NORMALISATION,
     OPENS,
     PHI_MIN_POSITIVE,
     Holdouts,
@@ -112,6 +113,7 @@ def sgd_circuit(model: ModelClass, *, goes_on: bool) -> Circuit:
             *("features", "strata", "rows", "min_cell", "site_rows"),
             *SCHEDULE,
             *model.extras,
+            *({NORMALISATION} & set(params)),
         )
         check_holdouts(model, params)
         check_schedule(params)
@@ -157,7 +159,7 @@ def sgd_circuit(model: ModelClass, *, goes_on: bool) -> Circuit:
         ),
         result_allows=model.made_for,
         result_f=MODEL_F,
-        of_model=("features", *model.extras) if goes_on else (),
+        of_model=("features", NORMALISATION, *model.extras) if goes_on else (),
         min_members={"custodian": 3, "validator": 1},
     )
 

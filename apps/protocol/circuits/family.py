@@ -65,6 +65,7 @@ from apps.protocol.circuits.scoring import (
     phi_milli,
     taylor_utilities,
 )
+from apps.protocol.wire import is_hex
 
 Real = npt.NDArray[np.float64]
 
@@ -73,6 +74,9 @@ ROWS_MAX = 4000
 QUERY_ROWS_MAX = 1000
 MEMBERS_MAX = 64
 PHI_MIN_POSITIVE = 3
+# Digest of the constants by which rows are standardised (`normalise.constants_digest`): all owners
+# sign the same one, and a model is trained on under its own alone.
+NORMALISATION = "normalisation"
 LABELS = ("binary", "classes", "number", "count")
 OPENS = (
     Opening("phi_milli", "contribution of each custodian, 0 to 1000, in roster order"),
@@ -142,6 +146,11 @@ class ModelClass:
         return f"{self.name}_sgd_on@1"
 
     @property
+    def steps_ids(self) -> tuple[str, str]:
+        """What rows that are shared for steps may enter."""
+        return (self.sgd_id, self.sgd_on_id)
+
+    @property
     def made_for(self) -> tuple[str, ...]:
         """The circuits that a model of this class may enter."""
         return (self.infer_id, self.sgd_on_id) if self.descends else (self.infer_id,)
@@ -159,7 +168,7 @@ def round_circuit(model: ModelClass) -> Circuit:
 
         Raises: BadParams.
         """
-        given = {"weights"} & set(params)
+        given = {"weights", NORMALISATION} & set(params)
         only(params, "features", "strata", "rows", "min_cell", "scoring", *model.extras, *given)
         if params["scoring"] not in model.scorings:
             raise BadParams(f"parameter 'scoring' must be one of: {', '.join(model.scorings)}")
@@ -231,8 +240,11 @@ def _sizes(model: ModelClass, params: Params) -> None:
 
 
 def check_holdouts(model: ModelClass, params: Params) -> None:
-    """Sizes, strata, min_cell and the validators' row counts. Raises: BadParams."""
+    """Sizes, strata, min_cell, the validators' row counts, and the name of the normalisation where
+    there is one. Raises: BadParams."""
     _sizes(model, params)
+    if not is_hex(params.get(NORMALISATION, 64 * "0"), 32):
+        raise BadParams(f"parameter '{NORMALISATION}' must be a digest in hex")
     whole(params, "strata", 0, STRATA_MAX)
     whole(params, "min_cell", 3, ROWS_MAX)
     rows = params["rows"]
