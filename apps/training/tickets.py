@@ -111,6 +111,8 @@ def stage_ticket(
             params["weights"] = judge_weights([(stakes or {}).get(key, 0) for key in judges])
     slots: Json = {}
     for name, slot in CIRCUITS[circuit_id].slots.items():
+        if slot.role == "model":  # it lies with the nodes; nobody shares it
+            continue
         keys = members_with_role(roster, slot.role)
         slots[name] = {
             "role": slot.role,

@@ -110,7 +110,7 @@ def test_agents_share_rows_by_consent_take_them_back_and_go_on_later(market, tmp
         market.submit(held, validator, market.upload(held, validator, "holdout", validator.holdout))
     drain()
     held.refresh_from_db()
-    assert held.phase == "done", held.progress
+    assert held.phase == "done", held.progress[-3:]
     phi = {score.party_id: score.phi_milli for score in held.scores.all()}
     assert phi[market.custodians[3].party.id] == 0 and max(phi.values()) == 1000
     events = [entry["event"] for entry in agents[0].home.journal]
@@ -152,7 +152,7 @@ def goes_on_from_the_version(market: Market, folder: Path, first: Round) -> None
         market.submit(held, validator, market.upload(held, validator, "holdout", validator.holdout))
     drain()
     held.refresh_from_db()
-    assert held.phase == "done", held.progress
+    assert held.phase == "done", held.progress[-3:]
     assert held.round_job.circuit == "logistic_sgd_on@1"
     assert held.round_job.descriptor["model"] == first.version.model
     before, after = first.version.evidence, held.version.evidence
