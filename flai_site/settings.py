@@ -215,8 +215,10 @@ SPECTACULAR_SETTINGS = {
     "SERVE_INCLUDE_SCHEMA": False,
 }
 
-# A query's sealed rows are about eleven bytes a value in JSON; shares of rounds come in parts.
-DATA_UPLOAD_MAX_MEMORY_SIZE = 32 * 1024 * 1024
+# A query's sealed rows are about eleven bytes a value in JSON, 2^21 values at most; shares of
+# rounds come in parts of 2 MiB. More is refused before Django reads it (flai_site/bodies.py).
+BODY_BYTES_MAX = 32 * 1024 * 1024
+DATA_UPLOAD_MAX_MEMORY_SIZE = BODY_BYTES_MAX
 
 # scrypt is memory-hard and on this class of machine five times quicker than a million of PBKDF2.
 PASSWORD_HASHERS = [
