@@ -11,17 +11,18 @@ import hashlib
 import json
 import uuid
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import wraps
 from typing import Any
 
 from django.db import connection
-from rest_framework.exceptions import NotAuthenticated
+from rest_framework.exceptions import APIException, NotAuthenticated
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.utils.encoders import JSONEncoder
 
 from apps.core.clock import now
-from apps.core.errors import BadInput, Conflict, Forbidden
+from apps.core.errors import BadInput, Conflict, DomainError, Forbidden
 from apps.core.models import IdempotentCall
 from apps.core.transactions import joinable
 
@@ -32,6 +33,10 @@ KEY_MAX = 200
 class IdempotencyConflict(Conflict):
     code = "idempotency_conflict"
     text = "This Idempotency-Key was used for another request already."
+
+
+class CallTaken(IdempotencyConflict):
+    """The key was used, whatever for: `first_answer` looks what the answer was."""
 
 
 def key_of(request: Request, *, required: bool = True) -> str | None:
@@ -46,6 +51,49 @@ def key_of(request: Request, *, required: bool = True) -> str | None:
     if len(key) > KEY_MAX or not key.isascii() or not key.isprintable():
         raise BadInput("idempotency_key_shape", f"The {HEADER} is too long or not printable ASCII.")
     return key
+
+
+@dataclass(frozen=True)
+class Call:
+    """A request that may come again: who asks, under which key, for what (`digest_of`)."""
+
+    actor_id: uuid.UUID
+    key: str
+    digest: str
+
+
+def call_of(request: Request) -> Call:
+    """Raises BadInput without a key, or as `key_of`."""
+    return Call(_actor_id(request), key_of(request) or "", digest_of(request))
+
+
+def answered(call: Call) -> Response | None:
+    """The answer that this call got already. Raises IdempotencyConflict where its key was used for
+    another request."""
+    held = IdempotentCall.objects.filter(actor_id=call.actor_id, key=call.key).first()
+    if held is None:
+        return None
+    if held.digest != call.digest:
+        raise IdempotencyConflict()
+    return Response(
+        json.loads(held.response), status=held.status, headers={"Idempotency-Replayed": "true"}
+    )
+
+
+def first_answer(call: Call, make: Callable[[], Response]) -> Response:
+    """What `make` gives; where it refuses a call that was answered already, that answer. A retry is
+    not refused for what has changed since.
+
+    For a view whose effect stores its answer by itself, in one statement that refuses a key which
+    was used (CallTaken). Raises IdempotencyConflict, or what `make` raises.
+    """
+    try:
+        return make()
+    except (DomainError, APIException):
+        first = answered(call)
+        if first is None:
+            raise
+        return first
 
 
 def effect_id(request: Request, *, required: bool = True) -> uuid.UUID | None:
@@ -82,22 +130,16 @@ def idempotent(
 
     @wraps(view)
     def once(self: Any, request: Request, *args: Any, **kwargs: Any) -> Response:
-        actor_id = _actor_id(request)
-        key = key_of(request, required=required)
-        if key is None:
+        _actor_id(request)  # who is nobody is told so first
+        if key_of(request, required=required) is None:
             return view(self, request, *args, **kwargs)
-        digest = digest_of(request)
+        call = call_of(request)
         with joinable():
-            call_id = _begun(actor_id, key, digest)
+            call_id = _begun(call)
             if call_id is None:
-                held = IdempotentCall.objects.get(actor_id=actor_id, key=key)
-                if held.digest != digest:
-                    raise IdempotencyConflict()
-                return Response(
-                    json.loads(held.response),
-                    status=held.status,
-                    headers={"Idempotency-Replayed": "true"},
-                )
+                first = answered(call)
+                assert first is not None
+                return first
             response = view(self, request, *args, **kwargs)
             IdempotentCall.objects.filter(pk=call_id).update(
                 status=response.status_code, response=json.dumps(response.data, cls=JSONEncoder)
@@ -108,7 +150,7 @@ def idempotent(
     return once
 
 
-def _begun(actor_id: uuid.UUID, key: str, digest: str) -> int | None:
+def _begun(call: Call) -> int | None:
     """The id of a new call, or None when the key was used; waits for another transaction that is
     inserting the same key."""
     with connection.cursor() as cursor:
@@ -116,7 +158,7 @@ def _begun(actor_id: uuid.UUID, key: str, digest: str) -> int | None:
             f"INSERT INTO {IdempotentCall._meta.db_table} "
             "(actor_id, key, digest, response, created_at) VALUES (%s, %s, %s, '', %s) "
             "ON CONFLICT (actor_id, key) DO NOTHING RETURNING id",
-            [actor_id, key, digest, now()],
+            [call.actor_id, call.key, call.digest, now()],
         )
         row = cursor.fetchone()
     return None if row is None else int(row[0])

@@ -1,4 +1,4 @@
-"""Rows of several models by one statement that is written once.
+"""Statements that are written once: rows of several models, rows for a SQL function.
 
 For the few reads that nearly every request makes: the ORM composes its SQL anew each time, which
 takes longer than PostgreSQL needs for the answer, and PostgreSQL plans it anew.
@@ -6,7 +6,8 @@ takes longer than PostgreSQL needs for the answer, and PostgreSQL plans it anew.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import psycopg
@@ -18,6 +19,12 @@ def prepared(statement: str, values: Sequence[Any] | Mapping[str, Any]) -> list[
     connection.ensure_connection()
     with connection.wrap_database_errors, psycopg.Cursor(connection.connection) as cursor:
         return cursor.execute(statement, values, prepare=True).fetchall()
+
+
+def row_json(row: models.Model, *, but: Collection[str] = ()) -> str:
+    """A row that is to be written, but for some columns, as `jsonb_populate_record` takes it."""
+    columns = ((field.column, field.attname) for field in row._meta.concrete_fields)
+    return json.dumps({c: getattr(row, name) for c, name in columns if c not in but}, default=str)
 
 
 class Joined:

@@ -21,7 +21,7 @@ from apps.accounts.permissions import acting_party, key_of_request
 from apps.accounts.throttling import WINDOW_S, used_now
 from apps.compute import availability
 from apps.core.clock import now
-from apps.core.idempotency import idempotent
+from apps.core.idempotency import Call, call_of, first_answer
 from apps.core.pagination import paged
 from apps.core.prefer import WAIT_S_MAX, preferred_wait_s
 from apps.core.problems import CONTENT_TYPE
@@ -40,7 +40,7 @@ from apps.listings import (
     spending,
 )
 from apps.listings.models import Query
-from apps.listings.waiting import ended_within
+from apps.listings.waiting import ended_within, made_and_ended_within
 from apps.protocol.circuits.family import QUERY_ROWS_MAX
 from apps.wallets.apis import CsvRenderer
 
@@ -227,29 +227,35 @@ class ListingInferencesView(APIView):
         party, wait_s = acting_party(request), preferred_wait_s(request)
         if availability.missed():
             availability.nodes_ensure(services.listing_get(slug).version.round.nodes)
-        held = self._hold(request, slug)
-        query_id = UUID(held.data["id"])
-        query, waited_s = ended_within(party, query_id, wait_s, new=True)
-        response = _inference(query, waited_s)
+        call, kept = call_of(request), {}
+
+        def make(query_id: UUID) -> UUID:
+            held = first_answer(call, lambda: self._hold(request, slug, call, query_id))
+            kept.update(held.headers)
+            return UUID(held.data["id"])
+
+        query = made_and_ended_within(party, make, wait_s)
+        response = _inference(query, wait_s)
         response.status_code = 200 if query.state in selectors.ENDED else 202
-        response.headers["Location"] = f"/api/v1/inferences/{query_id}/"
-        for name, value in held.headers.items():
+        response.headers["Location"] = f"/api/v1/inferences/{query.id}/"
+        for name, value in kept.items():
             response.headers.setdefault(name, value)
         return response
 
-    @idempotent
-    def _hold(self, request: Request, slug: str) -> Response:
+    def _hold(self, request: Request, slug: str, call: Call, query_id: UUID) -> Response:
         data = checked(InferenceRequestSerializer, request)
-        query = services.query_create(
+        services.query_create(
+            query_id=query_id,
             slug=slug,
             buyer=acting_party(request),
             upload=request.data["input"],
             max_price_micro=data.get("max_price_micro"),
             quote=data.get("quote"),
             key=key_of_request(request),
+            call=call,
             now=now(),
         )
-        return Response({"id": str(query.id)}, status=202)
+        return Response({"id": str(query_id)}, status=202)
 
 
 class InferencesView(APIView):
@@ -278,7 +284,8 @@ class InferenceView(APIView):
     )
     def get(self, request: Request, query_id: UUID) -> Response:
         party = acting_party(request)
-        return _inference(*ended_within(party, query_id, preferred_wait_s(request)))
+        wait_s = preferred_wait_s(request)
+        return _inference(ended_within(party, query_id, wait_s), wait_s)
 
 
 class CancelView(APIView):

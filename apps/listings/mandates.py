@@ -2,8 +2,9 @@
 
 A signature for each prediction would need the key where programs run, and a nonce that makes them
 wait for one another. So the key signs once: which listing, how much in all, until when, for which
-API key. Each hold then names its mandate in the log, and the verifier adds them up
-(`workers.client.keyring`). A mandate ends with the key that signed it, or when its owner says so.
+API key. Each hold then names its mandate in the log (`listings_hold` chooses the one that ends
+first), and the verifier adds them up (`workers.client.keyring`). A mandate ends with the key that
+signed it, or when its owner says so.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from django.db.models.functions import Coalesce
 from apps.accounts.models import ApiKey, Party, PartyKey
 from apps.core.clock import from_unix_ms, unix_ms
 from apps.core.errors import BadInput, Forbidden, NotFound
-from apps.core.transactions import durable, require_transaction
+from apps.core.transactions import durable
 from apps.listings.models import Listing, Mandate, Query
 from apps.protocol import consent as rules
 from apps.wallets import keys, log
@@ -96,25 +97,6 @@ def mandate_end(*, party: Party, mandate_id: UUID, now: datetime) -> Mandate:
             body = {"id": str(mandate.id), "pid": party.pid}
             log.append("listings.mandate_ended", body, now=now)
     return mandate
-
-
-def mandate_for(
-    party: Party, *, listing: str, key: ApiKey | None, price_micro: int, now: datetime
-) -> Mandate | None:
-    """Inner writer: the mandate that a hold of this price falls under, locked; None for a party
-    without a wallet key. The one that ends first is used first. Raises MandateNeeded."""
-    require_transaction("listings.mandate_for")
-    if not keys.keyed(party):
-        return None
-    rows = (
-        in_force(party, now=now)
-        .filter(listing__in=[rules.ANY_LISTING, listing], api_key=key)
-        .select_for_update(of=("self",), no_key=True)
-    )
-    for mandate in rows.order_by("until", "id"):
-        if spent_micro(mandate) + price_micro <= mandate.limit_micro:
-            return mandate
-    raise MandateNeeded(price_micro=str(price_micro))
 
 
 def in_force(party: Party, *, now: datetime) -> QuerySet[Mandate]:

@@ -124,6 +124,9 @@ class Query(BaseModel):
                 condition=Q(state__in=["held", "running"]),
                 name="listings_query_open",
             ),
+            models.Index(
+                fields=["buyer"], condition=Q(ended_at=None), name="listings_query_waiting"
+            ),
             models.Index(fields=["epoch", "version"], name="listings_query_epoch"),
             models.Index(fields=["buyer", "-created_at", "-id"], name="listings_query_newest"),
             models.Index(fields=["listing", "state"], name="listings_query_count"),

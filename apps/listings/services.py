@@ -3,35 +3,40 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
-from django.db import IntegrityError, transaction
-from django.db.models import Q
+from django.db import connection
 
 from apps.accounts.models import ApiKey, Party
-from apps.compute.services import job_create
+from apps.compute.services import job_new
 from apps.core.clock import unix_ms
 from apps.core.errors import Conflict, DomainError, NotFound, Unprocessable
 from apps.core.events import emit
-from apps.core.notes import announce
+from apps.core.idempotency import Call, CallTaken
+from apps.core.joined import prepared, row_json
+from apps.core.live import changed
+from apps.core.months import month_of
 from apps.core.permissions import ensure
 from apps.core.transactions import durable
-from apps.listings import mandates, pricing
+from apps.listings import pricing
 from apps.listings.channels import HELD_CHANNEL
 from apps.listings.epochs import epoch_begin
 from apps.listings.events import ListingOpened
+from apps.listings.mandates import MandateNeeded
 from apps.listings.models import Listing, Query
 from apps.listings.pricing import CURRENCY, price_of
 from apps.listings.quoting import quoted_micro
-from apps.listings.spending import spend_within
+from apps.listings.spending import spent_up
 from apps.listings.unlocks import can_ask
 from apps.protocol import tickets
 from apps.protocol.circuits import CIRCUITS, CLASSES, BadParams
 from apps.training.models import ModelVersion
 from apps.training.tickets import Mismatch, compare
 from apps.wallets import ledger, log
+from apps.wallets.models import Transfer
 from apps.wallets.services import account
 
 SLOT = "row"
@@ -108,109 +113,224 @@ def query_create(
     max_price_micro: int | None = None,
     quote: str | None = None,
     key: ApiKey | None = None,
+    call: Call | None = None,
+    query_id: UUID | None = None,
     now: datetime,
 ) -> Query:
-    """Hold the price, keep the sealed row, wake the nodes. Nothing is charged yet.
+    """Hold the price, keep the sealed row, wake the nodes: one round trip. Nothing is charged yet.
 
     The hold lives as long as the ticket, one day at most; then the buyer is free of it. With a
     quote its price holds; more than `max_price_micro`, or than the `key` may spend, is refused.
+    The `call` is answered with the query's id, in the same transaction.
     Raises Unprocessable naming the wrong field, InsufficientBalance, Conflict, NotFound, TooMany,
     SpendLimitReached, MandateNeeded (the buyer's wallet key has not allowed it), Forbidden
-    in the time of early access.
+    in the time of early access, CallTaken.
     """
     try:
         ticket = tickets.check_upload(upload, now=unix_ms(now) // 1000)
     except tickets.TicketError as error:
         raise Unprocessable(error.code, error.text) from None
-    with durable():
-        listing = listing_get(slug)
-        if listing.status != Listing.Status.OPEN:
-            raise Conflict("listing_closed", "This listing is closed.")
-        ensure(can_ask(buyer, listing, now))
-        rows = ticket.shape[0]
-        price = (
-            price_of(listing, rows=rows, before=pricing.volume(buyer, listing, now=now))
-            if quote is None
-            else quoted_micro(quote, buyer=buyer, listing=listing, rows=rows, now=now)
-        )
-        if max_price_micro is not None and price > max_price_micro:
-            raise Conflict(
-                "price_changed",
-                f"This costs {price} micro-units now, more than the {max_price_micro} allowed.",
-                price_micro=str(price),
-            )
-        _compare(ticket, listing, price)
-        _room_for(buyer)
-        spend_within(key, price, now=now)
-        mandate = mandates.mandate_for(
-            buyer, listing=listing.slug, key=key, price_micro=price, now=now
-        )
-        expires_at = min(
-            datetime.fromtimestamp(ticket.expires_at, UTC), now + timedelta(seconds=HOLD_S_MAX)
-        )
-        query = Query(
-            buyer=buyer,
-            api_key=key,
-            mandate=mandate,
-            listing=listing,
-            version=listing.version,
-            rows=rows,
-            price_micro=price,
-            share_id=ticket.share_id,
-            scope=ticket.scope,
-            ticket_id=ticket.id,
-            upload=json.dumps(upload, separators=(",", ":")).encode(),
-            timeline=[{"state": "held", "at": now.isoformat()}],
-            expires_at=expires_at,
-            created_at=now,
-        )
-        query.hold = ledger.pend(
-            ledger.Leg(
-                debit_account=account(buyer, CURRENCY),
-                credit_account=account(listing.dao.party, CURRENCY, "revenue"),
-                amount_micro=price,
-                kind="listings.query",
-                ref=("listings.query", query.id),
-                said={"mandate": str(mandate.id)} if mandate else None,
-            ),
-            expires_at=expires_at,
-            now=now,
-        )
-        query.job = job_create(
-            kind="query",
-            circuit=infer_of(listing),
-            circuits_hash=ticket.circuits_hash,
-            nodes=ticket.nodes,
-            scope=ticket.scope,
-            roster=None,
-            inputs={SLOT: [ticket.share_id]},
-            model=listing.version.model,
-            deadline_s=JOB_DEADLINE_S,
-            expires_at=expires_at,
-            now=now,
-        )
+    offer, fresh = _offers.get(slug), False
+    while True:
+        if offer is None:
+            offer, fresh = _offer(slug), True
         try:
-            with transaction.atomic():
-                query.save(force_insert=True)
-        except IntegrityError:  # the same share, now or before
-            _not_taken(ticket)
-            raise
-        log.append(
-            "listings.query_held",
-            {
-                "query": str(query.id),
-                "buyer": buyer.pid,
-                "listing": listing.slug,
-                "version": listing.version.number,
-                "ticket": ticket.id,
-                "commitment": list(ticket.commitment),
-                "hold": str(query.hold_id),
-                "price_micro": str(price),
-            },
-            now=now,
+            price = _price(offer.listing, ticket, buyer, quote, max_price_micro, now)
+        except DomainError:
+            if fresh:
+                raise
+            offer = None  # what is refused, is by what the listing says now
+            continue
+        query = _query(query_id or uuid4(), buyer, key, offer.listing, ticket, price, now)
+        code, facts = _hold(query, offer, upload, ticket, call, now)
+        match code:
+            case "held":
+                for row in (query.job, query):
+                    row._state.adding, row._state.db = False, connection.alias
+                changed("nodes", f"wallet:{buyer.id}", f"wallet:{offer.listing.dao.party_id}")
+                return query
+            case "changed":
+                offer = None
+            case "insufficient_balance" if _free_expired(buyer, now):
+                pass
+            case _:
+                raise _refusal(code, facts, query, now)
+
+
+@dataclass(frozen=True)
+class Offer:
+    """A listing, its SubDAO's parameters as JSON, and the account that is paid."""
+
+    listing: Listing
+    params: str
+    payee_id: UUID
+
+
+# As this process last read them; `listings_hold` confirms what a price was made from.
+_offers: dict[str, Offer] = {}
+OFFERS_MAX = 1000
+
+
+def _offer(slug: str) -> Offer:
+    listing = listing_get(slug)
+    payee = account(listing.dao.party, CURRENCY, "revenue")
+    if len(_offers) >= OFFERS_MAX:
+        _offers.clear()
+    _offers[slug] = Offer(listing, json.dumps(listing.dao.params), payee.id)
+    return _offers[slug]
+
+
+def _price(
+    listing: Listing,
+    ticket: tickets.Ticket,
+    buyer: Party,
+    quote: str | None,
+    max_price_micro: int | None,
+    now: datetime,
+) -> int:
+    """What this ticket's rows cost this buyer, who may ask this listing for them."""
+    if listing.status != Listing.Status.OPEN:
+        raise Conflict("listing_closed", "This listing is closed.")
+    ensure(can_ask(buyer, listing, now))
+    rows = ticket.shape[0]
+    price = (
+        price_of(listing, rows=rows, before=pricing.volume(buyer, listing, now=now))
+        if quote is None
+        else quoted_micro(quote, buyer=buyer, listing=listing, rows=rows, now=now)
+    )
+    if max_price_micro is not None and price > max_price_micro:
+        raise Conflict(
+            "price_changed",
+            f"This costs {price} micro-units now, more than the {max_price_micro} allowed.",
+            price_micro=str(price),
         )
-        announce(HELD_CHANNEL, listing.version_id)
-    return query
+    _compare(ticket, listing, price)
+    return price
+
+
+def _query(
+    query_id: UUID,
+    buyer: Party,
+    key: ApiKey | None,
+    listing: Listing,
+    ticket: tickets.Ticket,
+    price_micro: int,
+    now: datetime,
+) -> Query:
+    """The query with its job, not written yet."""
+    expires_at = min(
+        datetime.fromtimestamp(ticket.expires_at, UTC), now + timedelta(seconds=HOLD_S_MAX)
+    )
+    job = job_new(
+        kind="query",
+        circuit=infer_of(listing),
+        circuits_hash=ticket.circuits_hash,
+        nodes=ticket.nodes,
+        scope=ticket.scope,
+        roster=None,
+        inputs={SLOT: [ticket.share_id]},
+        model=listing.version.model,
+        deadline_s=JOB_DEADLINE_S,
+        expires_at=expires_at,
+        now=now,
+    )
+    return Query(
+        id=query_id,
+        buyer=buyer,
+        api_key=key,
+        listing=listing,
+        version=listing.version,
+        job=job,
+        hold_id=uuid4(),
+        rows=ticket.shape[0],
+        price_micro=price_micro,
+        share_id=ticket.share_id,
+        scope=ticket.scope,
+        ticket_id=ticket.id,
+        timeline=[{"state": "held", "at": now.isoformat()}],
+        expires_at=expires_at,
+        created_at=now,
+    )
+
+
+def _hold(
+    query: Query,
+    offer: Offer,
+    upload: dict[str, Any],
+    ticket: tickets.Ticket,
+    call: Call | None,
+    now: datetime,
+) -> tuple[str, Any]:
+    """What `listings_hold` answers."""
+    seller = offer.listing.dao.party
+    tail = ledger.pended(
+        query.hold_id,
+        debit=f"{query.buyer.pid}/main/{CURRENCY}",
+        credit=f"{seller.pid}/revenue/{CURRENCY}",
+        amount_micro=query.price_micro,
+        kind="listings.query",
+        ref=("listings.query", query.id),
+        said={"mandate": str(UUID(int=0))},
+    )
+    leaf = {
+        "query": str(query.id),
+        "buyer": query.buyer.pid,
+        "listing": offer.listing.slug,
+        "version": offer.listing.version.number,
+        "ticket": ticket.id,
+        "commitment": list(ticket.commitment),
+        "hold": str(query.hold_id),
+        "price_micro": str(query.price_micro),
+    }
+    answer = {"status": 202, "response": json.dumps({"id": str(query.id)})}
+    values = [
+        row_json(query, but=("upload",)),
+        json.dumps(upload, separators=(",", ":")).encode(),
+        row_json(query.job),
+        tail,
+        log.leaf_bytes("listings.query_held", leaf, now=now).decode(),
+        offer.params,
+        offer.payee_id,
+        CURRENCY,
+        json.dumps(asdict(call) | answer, default=str) if call else None,
+        month_of(now)[0],
+        WAITING_MAX,
+        HELD_CHANNEL,
+        now,
+    ]
+    [(code, facts)] = prepared(_HOLD, values)
+    return code, None if facts is None else json.loads(facts)
+
+
+_HOLD = """
+SELECT * FROM listings_hold(%s::jsonb, %s, %s::jsonb, %s, %s, %s::jsonb, %s, %s, %s::jsonb, %s,
+    %s, %s, %s::timestamptz)
+"""
+
+
+def _free_expired(buyer: Party, now: datetime) -> bool:
+    with durable():
+        return ledger.free_expired([account(buyer, CURRENCY).id], now=now)
+
+
+def _refusal(code: str, facts: Any, query: Query, now: datetime) -> Exception:
+    """What `listings_hold` says of a query that it did not write."""
+    price = query.price_micro
+    match code:
+        case "call_taken":
+            return CallTaken()
+        case "too_many_waiting":
+            return TooMany(waiting=facts, retry_after_s=1)
+        case "spend_limit_reached":
+            return spent_up(price, limit_micro=facts["limit"], left_micro=facts["left"], now=now)
+        case "mandate_needed":
+            return MandateNeeded(price_micro=str(price))
+        case "share_id_taken":
+            return Conflict(code, "A query with this share_id exists; share anew.")
+        case "scope_taken":
+            return Conflict(code, "A query with this scope exists; choose another.")
+    hold = Transfer(id=query.hold_id, debit=account(query.buyer, CURRENCY))
+    return ledger.refusal(code, hold, short_micro=facts)
 
 
 def listing_get(slug: str) -> Listing:
@@ -223,24 +343,6 @@ def listing_get(slug: str) -> Listing:
     if listing is None:
         raise NotFound("listing_not_found", "There is no listing with this name.")
     return listing
-
-
-def _not_taken(ticket: tickets.Ticket) -> None:
-    """Raises Conflict where a query has this share or scope."""
-    # one look, so that a query which comes between two of them is not half seen
-    same = Q(share_id=ticket.share_id) | Q(scope=ticket.scope)
-    taken = set(Query.objects.filter(same).values_list("share_id", flat=True))
-    if ticket.share_id in taken:
-        raise Conflict("share_id_taken", "A query with this share_id exists; share anew.")
-    if taken:
-        raise Conflict("scope_taken", "A query with this scope exists; choose another.")
-
-
-def _room_for(buyer: Party) -> None:
-    """Raises TooMany while too many of a buyer's queries wait: others have a turn too."""
-    waiting = Query.objects.filter(buyer=buyer, ended_at=None).count()
-    if waiting >= WAITING_MAX:
-        raise TooMany(waiting=waiting, retry_after_s=1)
 
 
 def _compare(ticket: tickets.Ticket, listing: Listing, price_micro: int) -> None:

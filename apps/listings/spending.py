@@ -13,7 +13,6 @@ from django.db.models.functions import TruncDate
 from apps.accounts.models import ApiKey, Party
 from apps.core.errors import PaymentRequired
 from apps.core.months import month_of
-from apps.core.transactions import require_transaction
 from apps.listings.models import Query
 
 COLUMNS = ("day", "listing", "key", "inferences", "rows", "price_micro")
@@ -33,25 +32,16 @@ def spent_micro(key: ApiKey, *, now: datetime) -> int:
     return int(spent.aggregate(sum=Sum("price_micro"))["sum"] or 0)
 
 
-def spend_within(key: ApiKey | None, price_micro: int, *, now: datetime) -> None:
-    """Inner writer: locks a key that has a limit, so that its requests are counted one by one.
-
-    Raises SpendLimitReached.
-    """
-    require_transaction("listings.spend_within")
-    if key is None or key.spend_limit_micro is None:
-        return
-    held = ApiKey.objects.select_for_update(no_key=True).get(pk=key.pk)
-    if held.spend_limit_micro is None:
-        return
-    left = held.spend_limit_micro - spent_micro(held, now=now)
-    if price_micro > left:
-        raise SpendLimitReached(
-            left_micro=str(max(left, 0)),
-            limit_micro=str(held.spend_limit_micro),
-            short_micro=str(price_micro - left),
-            resets_at=month_of(now)[1].isoformat(),
-        )
+def spent_up(
+    price_micro: int, *, limit_micro: int, left_micro: int, now: datetime
+) -> SpendLimitReached:
+    """What is said of a price beyond what a key has left."""
+    return SpendLimitReached(
+        left_micro=str(max(left_micro, 0)),
+        limit_micro=str(limit_micro),
+        short_micro=str(price_micro - left_micro),
+        resets_at=month_of(now)[1].isoformat(),
+    )
 
 
 def spending_json(key: ApiKey | None, *, now: datetime) -> dict[str, Any] | None:

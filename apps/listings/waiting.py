@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict
-from typing import Any
-from uuid import UUID
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from uuid import UUID, uuid4
 
 from django.db import connection
 
@@ -28,21 +29,20 @@ class Waiters:
         self._waiting: dict[str, set[threading.Event]] = defaultdict(set)
         self._listener = Listener(ENDED_CHANNEL, self._wake)
 
-    def register(self, query_id: Any) -> threading.Event:
-        """An event that is set when the query ends; register first, then read the row."""
-        event = threading.Event()
+    @contextmanager
+    def registered(self, query_id: UUID) -> Iterator[threading.Event]:
+        """An event that is set when the query ends; register first, then look, or make it."""
+        event, name = threading.Event(), str(query_id)
         with self._lock:
-            self._waiting[str(query_id)].add(event)
-        self._listener.listen()
-        return event
-
-    def forget(self, query_id: Any, event: threading.Event) -> None:
-        with self._lock:
-            waiting = self._waiting.get(str(query_id))
-            if waiting is not None:
-                waiting.discard(event)
-                if not waiting:
-                    del self._waiting[str(query_id)]
+            self._waiting[name].add(event)
+        try:
+            self._listener.listen()
+            yield event
+        finally:
+            with self._lock:
+                self._waiting[name].discard(event)
+                if not self._waiting[name]:
+                    del self._waiting[name]
 
     def close(self) -> None:
         """Stop listening; for whoever takes the database away."""
@@ -57,24 +57,35 @@ class Waiters:
 waiters = Waiters()
 
 
-def ended_within(
-    party: Party, query_id: UUID, wait_s: int, *, new: bool = False
-) -> tuple[Query, int]:
-    """The buyer's query once it has ended or `wait_s` have passed, and what was waited at most.
+def ended_within(party: Party, query_id: UUID, wait_s: int) -> Query:
+    """The buyer's query once it has ended or `wait_s` have passed. Raises NotFound.
 
-    Holds no database connection meanwhile. `new`: it was made just now, is the buyer's, and will
-    hardly have ended. Raises NotFound.
+    Holds no database connection meanwhile.
     """
-    if not new or not wait_s:
-        query = query_get(party, query_id)
-        if not wait_s or query.state in ENDED:
-            return query, wait_s
-    ended = waiters.register(query_id)
-    try:
+    query = query_get(party, query_id)
+    if not wait_s or query.state in ENDED:
+        return query
+    with waiters.registered(query_id) as ended:
         # It may have ended before we were listening.
         if not query_ended(query_id):
-            connection.close()
-            ended.wait(wait_s)
-    finally:
-        waiters.forget(query_id, ended)
-    return query_get(party, query_id), wait_s
+            _wait(ended, wait_s)
+    return query_get(party, query_id)
+
+
+def made_and_ended_within(party: Party, make: Callable[[UUID], UUID], wait_s: int) -> Query:
+    """The same of a query that `make` makes under the id that it is handed, or made earlier, when
+    it returns that one's: who listens before need not look whether it has ended since."""
+    new_id = uuid4()
+    if not wait_s:
+        return query_get(party, make(new_id))
+    with waiters.registered(new_id) as ended:
+        query_id = make(new_id)
+        if query_id == new_id:
+            _wait(ended, wait_s)
+            return query_get(party, new_id)
+    return ended_within(party, query_id, wait_s)
+
+
+def _wait(ended: threading.Event, wait_s: int) -> None:
+    connection.close()
+    ended.wait(wait_s)

@@ -92,15 +92,10 @@ def pend_all(legs: Sequence[Leg], *, expires_at: datetime, now: datetime) -> lis
     """As `pend`, all legs or none."""
     if expires_at <= now:
         raise ValueError("a hold must expire in the future")
-    return _write([hold(leg, expires_at=expires_at) for leg in legs], now=now)
-
-
-def hold(leg: Leg, *, expires_at: datetime) -> Transfer:
-    """The pending transfer, for a statement that has the SQL function write it: its `leaf_tail`
-    goes with it, and `refusal` says what the function's answer means."""
-    transfer = _single(leg)
-    transfer.phase, transfer.expires_at = Phase.PEND, expires_at
-    return transfer
+    transfers = [_single(leg) for leg in legs]
+    for transfer in transfers:
+        transfer.phase, transfer.expires_at = Phase.PEND, expires_at
+    return _write(transfers, now=now)
 
 
 def post_pending(
@@ -202,18 +197,39 @@ def _void_expired(pending_id: uuid.UUID, now: datetime) -> bool:
 
 def leaf_body(transfer: Transfer) -> dict[str, Any]:
     """What the log says of a transfer: accounts as pid/purpose/asset; no memo."""
+    return _body(
+        transfer.id,
+        transfer.phase,
+        debit=transfer.debit.code,
+        credit=transfer.credit.code,
+        amount_micro=transfer.amount_micro,
+        kind=transfer.kind,
+        ref=(transfer.ref_type, transfer.ref_id) if transfer.ref_type else None,
+        pending=transfer.pending_id,
+    ) | dict(transfer.said or {})
+
+
+def _body(
+    id_: uuid.UUID,
+    phase: str,
+    *,
+    debit: str,
+    credit: str,
+    amount_micro: int,
+    kind: str,
+    ref: tuple[str, Any] | None,
+    pending: uuid.UUID | None = None,
+) -> dict[str, Any]:
     body: dict[str, Any] = {
-        "id": str(transfer.id),
-        "debit": transfer.debit.code,
-        "credit": transfer.credit.code,
-        "amount_micro": str(transfer.amount_micro),
-        "phase": str(transfer.phase),
-        "kind": transfer.kind,
-        "ref": f"{transfer.ref_type}:{transfer.ref_id}" if transfer.ref_type else None,
+        "id": str(id_),
+        "debit": debit,
+        "credit": credit,
+        "amount_micro": str(amount_micro),
+        "phase": str(phase),
+        "kind": kind,
+        "ref": f"{ref[0]}:{ref[1]}" if ref else None,
     }
-    if transfer.pending_id:
-        body["pending"] = str(transfer.pending_id)
-    return body | dict(transfer.said or {})
+    return body | ({"pending": str(pending)} if pending else {})
 
 
 def leaf_tail(transfer: Transfer) -> str:
@@ -229,6 +245,12 @@ def _tail(body: dict[str, Any]) -> str:
     return "," + wire.canonical(rest).decode()[1:]
 
 
+def pended(hold_id: uuid.UUID, *, said: Mapping[str, Any], **leg: Any) -> str:
+    """The tail of a hold's leaf, for a statement that has the SQL function write it: `debit` and
+    `credit` by their accounts' codes, `amount_micro`, `kind` and `ref` as a Leg has them."""
+    return _tail(_body(hold_id, Phase.PEND, **leg) | dict(said))
+
+
 class Posted(NamedTuple):
     """The transfer that posts a hold in full: its id, and the tail of its leaf."""
 
@@ -236,28 +258,10 @@ class Posted(NamedTuple):
     tail: str
 
 
-def posted(
-    hold_id: uuid.UUID,
-    *,
-    debit: str,
-    credit: str,
-    amount_micro: int,
-    kind: str,
-    ref: tuple[str, Any],
-) -> Posted:
-    """For a statement that has the SQL function post this hold; the accounts by their codes."""
+def posted(hold_id: uuid.UUID, **leg: Any) -> Posted:
+    """For a statement that has the SQL function post this hold; as `pended`."""
     id_ = resolution_id(hold_id)
-    body = {
-        "id": str(id_),
-        "debit": debit,
-        "credit": credit,
-        "amount_micro": str(amount_micro),
-        "phase": str(Phase.POST),
-        "kind": kind,
-        "ref": f"{ref[0]}:{ref[1]}",
-        "pending": str(hold_id),
-    }
-    return Posted(id_, _tail(body))
+    return Posted(id_, _tail(_body(id_, Phase.POST, pending=hold_id, **leg)))
 
 
 def resolution_id(hold_id: uuid.UUID) -> uuid.UUID:
@@ -329,7 +333,7 @@ def _write(
         return []
     outcome = _call(transfers, now, events)
     debits = {t.debit_id for t in transfers}
-    if outcome.code == "insufficient_balance" and _free_expired(debits, now=now):
+    if outcome.code == "insufficient_balance" and free_expired(debits, now=now):
         outcome = _call(transfers, now, events)
     if outcome.code == "exists":
         found = _named().in_bulk([t.id for t in transfers])
@@ -422,8 +426,9 @@ def _short(account: Account, short_micro: int) -> Exception:
     )
 
 
-def _free_expired(account_ids: Collection[uuid.UUID], *, now: datetime) -> bool:
-    """Void the expired holds on these accounts: such a hold is free at read time.
+def free_expired(account_ids: Collection[uuid.UUID], *, now: datetime) -> bool:
+    """Void the expired holds on these accounts: such a hold is free at read time. For the writers
+    here, and for who calls the SQL function in a statement of its own.
 
     Only debit sides can be short, and a void changes nothing else. Returns whether there were any.
     """

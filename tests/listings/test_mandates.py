@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import json
 import uuid
-from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -16,17 +15,18 @@ from apps.accounts.services import api_key_create, sign_up
 from apps.core import clock
 from apps.core.clock import unix_ms
 from apps.core.errors import DomainError
-from apps.core.transactions import durable
 from apps.listings import mandates
-from apps.listings.models import Mandate
+from apps.listings.models import Mandate, Query
+from apps.listings.running import query_cancel
+from apps.listings.services import query_create
 from apps.protocol import consent
 from apps.rfms import services as rfms
-from apps.wallets import ledger, log
 from apps.wallets.keys import Consent
 from apps.wallets.models import LogLeaf
-from apps.wallets.services import account, faucet
+from apps.wallets.services import faucet
 from tests.governance.helpers import MICRO, approved, at, party
 from tests.support.consents import bind, signed
+from tests.support.shelf import Shelf
 from workers.client.replay import replay
 
 pytestmark = pytest.mark.django_db
@@ -34,7 +34,7 @@ LIMIT = 100
 
 
 class Buyer:
-    """A party with a bound key, and the seller's account that holds are for."""
+    """A party with a bound key, and a model that costs one micro-unit a row."""
 
     def __init__(self) -> None:
         self.user, self.party = sign_up(
@@ -43,7 +43,8 @@ class Buyer:
         faucet(party=self.party, asset="USDC", amount_micro=10 * MICRO, now=at(0))
         self.key, self.nonce = Ed25519PrivateKey.generate(), 0
         bind(self.party, self.key, now=at(1))
-        self.seller = party("Seller")
+        self.shelf = Shelf(opened_at=at(0))
+        self.shelf.reprice(1)
 
     def word(self, kind: str, payload: Any, now: Any = None) -> Consent:
         self.nonce += 1
@@ -60,25 +61,15 @@ class Buyer:
         word = self.word(consent.MANDATE, consent.mandate_payload(**asked))
         return mandates.mandate_give(party=self.party, consent=word, now=at(2), **asked)
 
-    def hold(self, micro: int, *, seconds: float = 3, listing: str = "m", **more: Any) -> uuid.UUID:
-        """As `query_create` holds: under the mandate that covers it, with the query's leaf."""
+    def hold(self, micro: int, *, seconds: float = 3, buyer: Any = None, key: Any = None) -> Query:
         now = at(seconds)
-        with durable():
-            mandate = mandates.mandate_for(
-                self.party, listing=listing, key=more.get("key"), price_micro=micro, now=now
-            )
-            said = {"mandate": str(mandate.id)} if mandate else None
-            leg = ledger.Leg(
-                debit_account=account(self.party, "USDC"),
-                credit_account=account(self.seller, "USDC", "revenue"),
-                amount_micro=micro,
-                kind=consent.QUERY,
-                said=said,
-            )
-            ledger.pend(leg, expires_at=now + timedelta(hours=1), now=now)
-            body = {"query": str(leg.id), "hold": str(leg.id), "listing": listing}
-            log.append("listings.query_held", body, now=now)
-        return leg.id
+        return query_create(
+            slug=self.shelf.dao.slug,
+            buyer=buyer or self.party,
+            upload=self.shelf.upload(micro, now=now),
+            key=key,
+            now=now,
+        )
 
 
 @pytest.fixture
@@ -95,10 +86,8 @@ def unsigned(said: Any = None) -> list[str]:
 
 
 def test_without_a_key_nothing_is_needed_and_with_one_a_mandate_is(ada: Buyer) -> None:
-    stranger = party("No key")
-    with durable():
-        asked = {"listing": "m", "key": None, "price_micro": 1, "now": at(3)}
-        assert mandates.mandate_for(stranger, **asked) is None
+    stranger = party("No key", usdc=1)
+    ada.hold(1, buyer=stranger)
     with pytest.raises(mandates.MandateNeeded):
         ada.hold(1)
     with pytest.raises(DomainError, match="no_wallet_key"):
@@ -141,7 +130,7 @@ def test_a_mandate_counts_until_its_end_for_its_key_only(ada: Buyer) -> None:
     with pytest.raises(mandates.MandateNeeded):
         ada.hold(1, key=key, seconds=7)
     with pytest.raises(DomainError, match="mandate_not_found"):
-        mandates.mandate_end(party=ada.seller, mandate_id=mandate.id, now=at(8))
+        mandates.mandate_end(party=ada.shelf.dao.party, mandate_id=mandate.id, now=at(8))
     assert unsigned() == []
 
 
@@ -180,9 +169,7 @@ def end_early(said: Any) -> None:
 def test_a_server_that_spends_beyond_a_mandate_is_found(ada: Buyer) -> None:
     ada.give()
     ada.hold(40)
-    freed = ada.hold(50)
-    with durable():
-        ledger.void_pending(freed, now=at(4))
+    query_cancel(query_id=ada.hold(50).id, now=at(4))
     ada.hold(60, seconds=5)
     honest = leaves()
     assert unsigned(honest) == []
@@ -209,16 +196,16 @@ def test_a_server_that_spends_beyond_a_mandate_is_found(ada: Buyer) -> None:
 def test_a_mandate_for_one_listing_pays_for_no_other(ada: Buyer) -> None:
     mandate = ada.give()
     ada.hold(40)
-    said = leaves()
+    said, sold, seller_pid = leaves(), ada.shelf.dao.slug, ada.shelf.dao.party.pid
     for listing, seller, found in (
-        ("other", ada.seller.pid, True),
-        ("m", "ee" * 16, True),
-        ("m", ada.seller.pid, False),
+        ("other", seller_pid, True),
+        (sold, "ee" * 16, True),
+        (sold, seller_pid, False),
     ):
         # What a mandate is for can't be bent, since it is signed; here it is for one listing.
         state = replay(said[:-2])
         state.keyring.mandates[str(mandate.id)].listing = listing
-        state.sales["m"] = (seller, 0)
+        state.sales[sold] = (seller, 0)
         for index, row in enumerate(said[-2:]):
             state.leaf(index, row)
         assert found == any("pays for another listing" in e for e in state.findings.errors)

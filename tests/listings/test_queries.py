@@ -14,14 +14,13 @@ from rest_framework.test import APIClient
 
 from apps.accounts.models import User
 from apps.accounts.services import api_key_create
-from apps.compute.models import Job, JobState, Receipt
+from apps.compute.models import JobState, Receipt
 from apps.core.clock import now
 from apps.core.errors import DomainError
-from apps.listings import running, services
+from apps.listings import running
 from apps.listings.models import Query
 from apps.protocol import tickets, wire
 from apps.wallets.models import Account, Transfer
-from apps.wallets.services import account, faucet
 from tests.support.market import PRICE, drain, drain_until
 
 ROWS = [[0.5, -1.0], [2.0, 0.25]]
@@ -173,37 +172,6 @@ def test_one_share_posted_at_once_under_many_keys_is_one_query(sale) -> None:
         thread.join()
     assert sorted(answers, key=str) == [(202, None), *[(409, "share_id_taken")] * 3]
     assert Query.objects.count() == 1 and balance(sale) == (10_000_000, PRICE)
-
-
-def test_a_share_that_comes_between_the_look_and_the_write_is_a_conflict(sale, monkeypatch) -> None:
-    """Another buyer posts the same upload, whose money is not waited for."""
-    sale.fund()
-    faucet(party=sale.backer.party, asset="USDC", amount_micro=PRICE)
-    upload = sale.row(sale.listing, ROWS[:1])
-    account(sale.dao.party, "USDC", "revenue")
-    job_create = services.job_create
-
-    def other() -> None:
-        try:
-            services.query_create(
-                slug=sale.listing.slug, buyer=sale.backer.party, upload=upload, now=now()
-            )
-        finally:
-            close_old_connections()
-
-    def late(**fields: object) -> Job:
-        monkeypatch.setattr(services, "job_create", job_create)
-        worker = threading.Thread(target=other)
-        worker.start()
-        worker.join()
-        return job_create(**fields)
-
-    monkeypatch.setattr(services, "job_create", late)
-    with pytest.raises(DomainError) as refused:
-        sale.ask(sale.listing, upload)
-    assert refused.value.code == "share_id_taken"
-    assert Query.objects.get().buyer == sale.backer.party
-    assert balance(sale) == (10_000_000, 0)
 
 
 def test_two_workers_run_one_query_once(sale) -> None:

@@ -10,6 +10,7 @@ import secrets
 import time
 import uuid
 from dataclasses import asdict, dataclass, field
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -55,9 +56,10 @@ class Shelf:
 
     fingerprints: list[str] = field(default_factory=lambda: [secrets.token_hex(32) for _ in "012"])
     key: Ed25519PrivateKey = field(default_factory=Ed25519PrivateKey.generate)
+    opened_at: datetime = field(default_factory=now)
 
     def __post_init__(self) -> None:
-        at, slug = now(), f"model-{secrets.token_hex(4)}"
+        at, slug = self.opened_at, f"model-{secrets.token_hex(4)}"
         for index, fingerprint in enumerate(self.fingerprints):
             Node.objects.create(
                 fingerprint=fingerprint,
@@ -96,8 +98,14 @@ class Shelf:
             faucet(party=party, asset="USDC", amount_micro=micro)
         return party
 
-    def upload(self, rows: int = 1, **changes: Any) -> dict[str, Any]:
-        at = int(time.time())
+    def reprice(self, row_micro: int) -> None:
+        self.dao.params["price_micro"] = str(row_micro)
+        Dao.objects.filter(pk=self.dao.pk).update(params=self.dao.params)
+
+    def upload(
+        self, rows: int = 1, *, now: datetime | None = None, **changes: Any
+    ) -> dict[str, Any]:
+        at = int(time.time() if now is None else now.timestamp())
         ticket = {
             "v": 1,
             "type": "share",
