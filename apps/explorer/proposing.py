@@ -17,7 +17,7 @@ from django.shortcuts import redirect
 from django.urls import reverse
 
 from apps.accounts.selectors import party_found
-from apps.core import clock
+from apps.core import actions, clock
 from apps.core.errors import DomainError
 from apps.explorer.fields import AmountField, DurationField, PercentField, TiersField
 from apps.explorer.formatting import SCORING_NAMES, TRAINING_NAMES, short
@@ -40,9 +40,13 @@ from apps.wallets.consenting import consent_of_form
 
 
 class KindForm(forms.Form):
-    """Fields of one kind of proposal, filled with what is in force; `payload` is what is voted."""
+    """Fields of one kind of proposal, filled with what is in force; `payload` is what is voted.
+
+    `about` is the sentence by which members choose the kind.
+    """
 
     kind: ClassVar[str]
+    about: ClassVar[str]
 
     def __init__(self, *args: Any, dao: Dao, **kwargs: Any) -> None:
         self.dao = dao
@@ -55,6 +59,7 @@ class KindForm(forms.Form):
 
 class PriceForm(KindForm):
     kind = "subdaos.set_price"
+    about = "What a buyer pays for one row, from the moment it carries."
     price = AmountField(label="Price of one row, in USDC")
 
     def __init__(self, *args: Any, dao: Dao, **kwargs: Any) -> None:
@@ -86,6 +91,7 @@ class TiersForm(KindForm):
 
 class ScoringForm(KindForm):
     kind = "subdaos.set_scoring"
+    about = "The method that says what each site's part in a round was worth."
     scoring = forms.ChoiceField(label="Contributions are scored by")
 
     def __init__(self, *args: Any, dao: Dao, **kwargs: Any) -> None:
@@ -102,6 +108,7 @@ class TrainingForm(KindForm):
     """How rounds train; the schedule counts for steps on shared rows only."""
 
     kind = "subdaos.set_training"
+    about = "Averages of what sites trained, or steps on rows that they share."
     training = forms.ChoiceField(label="Rounds train by")
 
     def __init__(self, *args: Any, dao: Dao, **kwargs: Any) -> None:
@@ -150,16 +157,19 @@ class SharesForm(KindForm):
 
 class EmissionForm(SharesForm):
     kind, parameter = "subdaos.set_emission", "emission"
+    about = "How much of the reserve goes out each epoch, and to whom."
     labels = {name: EMISSION_LABELS[name] for name in emission.FIELDS}
 
 
 class SplitForm(SharesForm):
     kind, parameter = "subdaos.set_split", "split"
+    about = "What contributors, validators, operators and holders get of each sale."
     labels = {name: SPLIT_LABELS[name] for name in SPLIT}
 
 
 class UnlocksForm(KindForm):
     kind = "subdaos.set_unlocks"
+    about = "Early access to a new model for those who stake the SubDAO's token."
     early = DurationField(label="Early access after the first sale", help_text="Like 3 d; 0: none.")
     stake = PercentField(label="Stake that unlocks it, in % of the supply")
 
@@ -189,6 +199,7 @@ class PartyForm(KindForm):
 
 class PayForm(PartyForm):
     kind = "subdaos.pay"
+    about = "Money or tokens of the SubDAO to one party."
     amount = AmountField(label="Amount")
     asset = forms.ChoiceField(label="Token")
 
@@ -205,6 +216,7 @@ class PayForm(PartyForm):
 
 class RevokeForm(PartyForm):
     kind = "subdaos.revoke"
+    about = "Points of a member who harmed the model."
     points = AmountField(label="Points to take")
 
     @property
@@ -255,7 +267,15 @@ def propose(request: HttpRequest, slug: str) -> HttpResponse:
     context: dict[str, Any] = {
         "dao": dao,
         "party": party,
-        "kinds": [(kind, KINDS[kind], form.kind == asked) for kind, form in FORMS.items()],
+        "kinds": [
+            {
+                "name": kind,
+                "label": KINDS[kind],
+                "about": form.about,
+                "house": actions.get(kind).house,
+            }
+            for kind, form in FORMS.items()
+        ],
         "kind": asked if form_class else "",
     }
     if form_class is None:

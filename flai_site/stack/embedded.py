@@ -108,9 +108,7 @@ class Postgres:
 
     def prepare(self) -> None:
         """Directories, a cluster if there is none yet, and no remains of a killed server."""
-        _parents(self.data)
-        self.run_as.own(self.data)
-        self.run_as.own(self.sockets)
+        self.prepare_directories()
         binaries = postgres_binaries(self.run_as)
         if not (self.cluster / "flai-ready").exists():
             if self.cluster.exists():
@@ -124,6 +122,11 @@ class Postgres:
             ready = self.cluster / "flai-ready"
             ready.touch()
         self._clear_stale_pid()
+
+    def prepare_directories(self) -> None:
+        _parents(self.data)
+        self.run_as.own(self.data)
+        self.run_as.own(self.sockets)
 
     def command(self) -> list[str]:
         settings = {

@@ -51,7 +51,8 @@ def run_tests(arguments: list[str]) -> int:
             return done.returncode
         print(f"{name}: in order ({time.monotonic() - started:.1f} s)", flush=True)
     workers = os.environ.get("FLAI_TEST_WORKERS", "2")
-    return _run(python("-m", "pytest", "-n", workers, "--dist", "loadfile"), environment)
+    spread = ["-n", workers, "--dist", "loadfile", "--no-loadscope-reorder"]
+    return _run(python("-m", "pytest", *spread), environment)
 
 
 def find_chromium() -> str | None:

@@ -1,6 +1,6 @@
 """A worker that closes an epoch, to be killed.
 
-prepare     migrate; a SubDAO of HOLDERS holders and its frozen epoch; prints the epoch's id
+prepare     a SubDAO of HOLDERS holders and its frozen epoch; prints the epoch's id
 close ID    carry its closing on, a few rows at a time; a line after every chunk
 verify ID   carry it to its end, then print what is there and what is broken
 """
@@ -17,7 +17,6 @@ import django
 
 django.setup()
 
-from django.core.management import call_command  # noqa: E402
 from django.db.models import Sum  # noqa: E402
 
 from apps.accounts.services import party_create  # noqa: E402
@@ -37,7 +36,6 @@ REVENUE_MICRO = 1_234_567
 
 
 def prepare() -> None:
-    call_command("migrate", verbosity=0)
     dao = subdao(at(0))
     assert dao.asset is not None
     with durable():

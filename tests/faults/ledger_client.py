@@ -1,9 +1,9 @@
 """A client of the ledger's services, to be killed.
 
-    prepare             migrate; a payer with money, a payee, a shop
-    burst SEED NOTES    payment 0, 1, 2 … for ever; each answer is noted and synced
-    again SEED COUNT    payments 0 … COUNT − 1 once more; prints {payment: transfer}
-    verify              prints what is there and what is broken
+    prepare              a payer with money, a payee, a shop
+    burst SEED NOTES     payment 0, 1, 2 … for ever; each answer is noted and synced
+    again SEED:COUNT …   payments 0 … COUNT − 1 of each once more; prints {payment: transfer} as
+                         answers, and what was there and broken before and after
 
 Every third payment is a hold that is then posted. The ids follow from SEED and the number.
 """
@@ -17,14 +17,13 @@ import uuid
 from datetime import timedelta
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import django
 
 django.setup()
-
-from django.core.management import call_command  # noqa: E402
 
 from apps.accounts.models import Party  # noqa: E402
 from apps.accounts.services import party_create  # noqa: E402
@@ -38,7 +37,6 @@ LIFE = timedelta(minutes=10)
 
 
 def prepare() -> None:
-    call_command("migrate", verbosity=0)
     with durable():
         payer, _ = (party_create(kind="person", name=name, now=now()) for name in ("payer", "shop"))
     services.faucet(party=payer, asset="USDC", amount_micro=services.FAUCET_MAX_MICRO)
@@ -71,15 +69,21 @@ def burst(seed: uuid.UUID, notes: Path) -> None:
             os.fsync(file.fileno())
 
 
-def verify() -> None:
+def found() -> dict[str, Any]:
     paid = Transfer.objects.filter(phase__in=["single", "post"], credit__owner__name="shop")
-    found = {
+    return {
         "violations": {k: v for k, v in violations().items() if v},
         "transfers": [str(i) for i in Transfer.objects.values_list("id", flat=True)],
         "holds": Hold.objects.count(),
         "paid_micro": sum(paid.values_list("amount_micro", flat=True)),
     }
-    print(json.dumps(found))
+
+
+def again(*sent: str) -> None:
+    before = found()
+    pairs = [one.split(":") for one in sent]
+    answers = dict(pay(uuid.UUID(seed), i) for seed, count in pairs for i in range(int(count)))
+    print(json.dumps({"before": before, "answers": answers, "after": found()}))
 
 
 match sys.argv[1:]:
@@ -87,7 +91,5 @@ match sys.argv[1:]:
         prepare()
     case ["burst", seed, notes]:
         burst(uuid.UUID(seed), Path(notes))
-    case ["again", seed, sent]:
-        print(json.dumps(dict(pay(uuid.UUID(seed), i) for i in range(int(sent)))))
-    case ["verify"]:
-        verify()
+    case ["again", *sent]:
+        again(*sent)
