@@ -46,7 +46,7 @@ class KindForm(forms.Form):
     """
 
     kind: ClassVar[str]
-    about: ClassVar[str]
+    about: ClassVar[str] = ""
 
     def __init__(self, *args: Any, dao: Dao, **kwargs: Any) -> None:
         self.dao = dao
@@ -73,6 +73,7 @@ class PriceForm(KindForm):
 
 class TiersForm(KindForm):
     kind = "subdaos.set_tiers"
+    about = "A lower price for buyers of many rows in a month."
     tiers = TiersField(
         label="Rows in a month, and what a row costs less after them",
         required=False,

@@ -60,8 +60,9 @@ def hidden(shown: str) -> dict[str, str]:
 
 def test_every_kind_has_its_form_filled_with_what_is_in_force(ada: Any) -> None:
     _, page, dao = ada
-    assert "Choose what should change" in page.get(here(dao)).content.decode()
-    for kind in FORMS:
+    choices = page.get(here(dao)).content.decode()
+    for kind, form in FORMS.items():
+        assert f"?kind={kind}" in choices and form.about and html.escape(form.about) in choices
         shown = page.get(here(dao), {"kind": kind})
         assert shown.status_code == 200 and "Preview the proposal" in shown.content.decode(), kind
     assert page.get(here(dao), {"kind": "rfms.approve"}).status_code == 200
