@@ -69,7 +69,7 @@ def paged(
     columns = [name.removeprefix("-") for name in names]
     falling = {name.startswith("-") for name in names}
     if len(names) < len(rows.query.order_by) or len(falling) != 1:
-        return _numbered(request, rows, size)
+        return numbered(request, lambda start, end: rows[start:end], size)
     down = falling == {True}
     words = words or (("Newer", "Older") if down else ("Earlier", "Later"))
     for name, back in (("after", False), ("before", True)):
@@ -132,12 +132,16 @@ def _to(name: str, columns: list[str], row: Any) -> str:
     return urlencode({name: "~".join(texts)})
 
 
-def _numbered(request: HttpRequest, rows: Any, size: int) -> Page:
+def numbered(
+    request: HttpRequest, read: Callable[[int, int], Sequence[Any]], size: int = PAGE_SIZE
+) -> Page:
+    """The page that `?page=` counts, up to NUMBER_MAX, of rows that `read` gives from the start-th
+    to before the end-th."""
     raw = request.GET.get("page", "1")
     number = int(raw) if raw.isascii() and raw.isdigit() and len(raw) < 6 else 1
     number = min(max(number, 1), NUMBER_MAX)
     start = (number - 1) * size
-    found = list(rows[start : start + size + 1])
+    found = list(read(start, start + size + 1))
     more = len(found) > size and number < NUMBER_MAX
     return Page(
         found[:size],

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 from django import forms
 from django.contrib.auth.decorators import login_required
@@ -15,25 +12,14 @@ from django.urls import reverse
 
 from apps.core import clock
 from apps.core.months import month_of
-from apps.explorer.page import act, party_of, show
+from apps.explorer.page import act, numbered, party_of, show
 from apps.listings.invoicing import invoice_of, number_of
-from apps.listings.models import Listing
-from apps.listings.spending import usage
+from apps.listings.spending import Line, usage_by_day_and_key, usage_by_model
 from apps.wallets.low_balance import BILLING_MAX, settings_of, settings_set
 
 _MONTH = re.compile(r"(20[0-9]{2})-(0[1-9]|1[0-2])")
 IN_BROWSER = "in the browser"
-
-
-@dataclass
-class Line:
-    """What one day, model or key came to."""
-
-    name: str
-    inferences: int = 0
-    rows: int = 0
-    price_micro: int = 0
-    slug: str = ""
+PAGE_SIZE = 50
 
 
 class BillingForm(forms.Form):
@@ -75,15 +61,14 @@ def page(request: HttpRequest) -> HttpResponse:
     if party is None:
         raise Http404
     start, end = month_of(_asked(request.GET.get("month"), now))
-    rows = usage(party, since=start, until=end)
-    slugs = {row["listing"] for row in rows}
-    names = dict(Listing.objects.filter(slug__in=slugs).values_list("slug", "dao__name"))
-    by_model = _by(rows, lambda row: row["listing"])
-    for line in by_model:
-        line.slug, line.name = line.name, names.get(line.name, line.name)
-    by_key = _by(rows, lambda row: f"{row['key']}…" if row["key"] else IN_BROWSER)
-    total = _by(rows, lambda row: "total")
-    days = sorted(_by(rows, lambda row: row["day"]), key=lambda line: line.name)
+    days, by_key = usage_by_day_and_key(party, since=start, until=end)
+    for line in by_key:
+        line.name = f"{line.name}…" if line.name else IN_BROWSER
+    by_model = numbered(
+        request,
+        lambda first, past: usage_by_model(party, since=start, until=end, start=first, end=past),
+        PAGE_SIZE,
+    )
     return show(
         request,
         "usage.html",
@@ -92,7 +77,12 @@ def page(request: HttpRequest) -> HttpResponse:
         start=start,
         over=end <= now,
         last_day=end - timedelta(days=1),
-        total=total[0] if total else Line("total"),
+        total=Line(
+            "total",
+            sum(line.inferences for line in days),
+            sum(line.rows for line in days),
+            sum(line.price_micro for line in days),
+        ),
         days=days,
         most_micro=max((line.price_micro for line in days), default=0),
         by_model=by_model,
@@ -112,14 +102,3 @@ def _asked(text: str | None, now: datetime) -> datetime:
     if found is None:
         raise Http404
     return datetime(int(found[1]), int(found[2]), 1, tzinfo=UTC)
-
-
-def _by(rows: Iterable[dict[str, Any]], name: Callable[[dict[str, Any]], str]) -> list[Line]:
-    """The rows' sums under each name, dearest first."""
-    lines: dict[str, Line] = {}
-    for row in rows:
-        line = lines.setdefault(name(row), Line(name(row)))
-        line.inferences += row["inferences"]
-        line.rows += row["rows"]
-        line.price_micro += int(row["price_micro"])
-    return sorted(lines.values(), key=lambda line: (-line.price_micro, line.name))

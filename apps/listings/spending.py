@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from django.db.models import Count, Sum
+from django.db import connection
+from django.db.models import Count, QuerySet, Sum
 from django.db.models.functions import TruncDate
 
 from apps.accounts.models import ApiKey, Party
@@ -16,6 +18,20 @@ from apps.core.months import month_of
 from apps.listings.models import Query
 
 COLUMNS = ("day", "listing", "key", "inferences", "rows", "price_micro")
+# Names are looked up for the models of the page alone.
+_BY_MODEL = """
+SELECT l.slug, d.name, found.inferences, found.row_count, found.sum_micro FROM (
+    SELECT listing_id, count(*) AS inferences, sum(rows) AS row_count,
+        sum(price_micro)::bigint AS sum_micro
+    FROM listings_query
+    WHERE buyer_id = %(buyer)s AND state = 'settled'
+        AND ended_at >= %(since)s AND ended_at < %(until)s
+    GROUP BY listing_id ORDER BY sum_micro DESC, listing_id
+    OFFSET %(start)s LIMIT %(count)s
+) AS found
+JOIN listings_listing l ON l.id = found.listing_id JOIN subdaos_dao d ON d.id = l.dao_id
+ORDER BY found.sum_micro DESC, l.id
+"""
 
 
 class SpendLimitReached(PaymentRequired):
@@ -55,17 +71,19 @@ def spending_json(key: ApiKey | None, *, now: datetime) -> dict[str, Any] | None
     }
 
 
+@dataclass
+class Line:
+    """What one day, model or key came to."""
+
+    name: str
+    inferences: int = 0
+    rows: int = 0
+    price_micro: int = 0
+    slug: str = ""
+
+
 def usage(party: Party, *, since: datetime, until: datetime) -> list[dict[str, Any]]:
     """What was paid in [since, until), by UTC day, listing and key; the sum is what was charged."""
-    paid = Query.objects.filter(
-        buyer=party, state=Query.State.SETTLED, ended_at__gte=since, ended_at__lt=until
-    )
-    rows = (
-        paid.annotate(day=TruncDate("ended_at", tzinfo=UTC))
-        .values("day", "listing__slug", "api_key__prefix")
-        .annotate(inferences=Count("id"), row_count=Sum("rows"), sum_micro=Sum("price_micro"))
-        .order_by("day", "listing__slug", "api_key__prefix")
-    )
     return [
         {
             "day": row["day"].isoformat(),
@@ -75,8 +93,50 @@ def usage(party: Party, *, since: datetime, until: datetime) -> list[dict[str, A
             "rows": row["row_count"],
             "price_micro": str(row["sum_micro"]),
         }
-        for row in rows
+        for row in _sums(party, since, until, "day", "listing__slug", "api_key__prefix")
     ]
+
+
+def usage_by_day_and_key(
+    party: Party, *, since: datetime, until: datetime
+) -> tuple[list[Line], list[Line]]:
+    """The same by day, in their order, and by how the key begins (""; in a browser), dearest
+    first: each makes the whole sum."""
+    days: dict[str, Line] = {}
+    keys: dict[str, Line] = {}
+    for row in _sums(party, since, until, "day", "api_key__prefix"):
+        for lines, name in ((days, row["day"].isoformat()), (keys, row["api_key__prefix"] or "")):
+            line = lines.setdefault(name, Line(name))
+            line.inferences += row["inferences"]
+            line.rows += row["row_count"]
+            line.price_micro += int(row["sum_micro"])
+    by_key = sorted(keys.values(), key=lambda line: (-line.price_micro, line.name))
+    return list(days.values()), by_key
+
+
+def usage_by_model(
+    party: Party, *, since: datetime, until: datetime, start: int, end: int
+) -> list[Line]:
+    """The same by model, dearest first: the lines from the start-th to before the end-th."""
+    values = {"buyer": party.id, "since": since, "until": until}
+    with connection.cursor() as cursor:
+        cursor.execute(_BY_MODEL, values | {"start": start, "count": end - start})
+        rows = cursor.fetchall()
+    return [Line(name, *sums, slug=slug) for slug, name, *sums in rows]
+
+
+def _sums(
+    party: Party, since: datetime, until: datetime, *names: str
+) -> QuerySet[Query, dict[str, Any]]:
+    paid = Query.objects.filter(
+        buyer=party, state=Query.State.SETTLED, ended_at__gte=since, ended_at__lt=until
+    )
+    return (
+        paid.annotate(day=TruncDate("ended_at", tzinfo=UTC))
+        .values(*names)
+        .annotate(inferences=Count("id"), row_count=Sum("rows"), sum_micro=Sum("price_micro"))
+        .order_by(*names)
+    )
 
 
 def usage_csv(rows: list[dict[str, Any]]) -> str:

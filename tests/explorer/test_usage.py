@@ -11,7 +11,7 @@ from django.urls import reverse
 from apps.accounts.selectors import keys_of
 from apps.accounts.services import api_key_create
 from apps.core import clock
-from apps.listings.models import Query
+from apps.listings.models import Listing, Query
 from apps.listings.spending import month_of
 from tests.explorer import world as worlds
 
@@ -68,3 +68,27 @@ def test_the_present_month_goes_to_today_and_nonsense_is_no_month(built: worlds.
         assert client.get(f"{address}?month={odd}").status_code == 404
     assert client.get(f"{address}?month=2099-12").status_code == 200
     assert Client().get(address).status_code == 302
+
+
+def test_models_stand_on_pages_dearest_first_under_the_sum_of_all(
+    built: worlds.World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("apps.explorer.usage.PAGE_SIZE", 1)
+    worlds.grow(built, 1)
+    dear, cheap = Listing.objects.order_by("-created_at")
+    for listing, rows in ((dear, 3), (cheap, 1)):
+        query = worlds.query_of(listing, built.party, clock.now())
+        Query.objects.filter(pk=query.pk).update(rows=rows, price_micro=rows * 500_000)
+    client = Client()
+    client.force_login(built.buyer)
+    address, seen = reverse("explorer:usage"), []
+    first = client.get(address).context
+    assert not first["by_model"].newer
+    for context in (first, client.get(f"{address}?{first['by_model'].older}").context):
+        seen += [line.slug for line in context["by_model"]]
+        assert context["total"].price_micro == sum(
+            Query.objects.filter(buyer=built.party, state="settled").values_list(
+                "price_micro", flat=True
+            )
+        )
+    assert seen == [dear.slug, cheap.slug] and not context["by_model"].older
