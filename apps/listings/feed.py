@@ -7,13 +7,27 @@ from typing import Any
 
 from apps.core.clock import unix_ms
 from apps.listings.models import Listing
-from apps.listings.pricing import CURRENCY, price_micro
+from apps.listings.pricing import CURRENCY
 from apps.protocol import wire
 from apps.protocol.feed import FEED_DOMAIN, PAGE_MAX
 from apps.training.evidence import METRIC_NAMES
 from apps.wallets import log, proofs
 
 Json = dict[str, Any]
+# The parameters of a SubDAO, its schema with them, are left in the database.
+FIELDS = (
+    "slug",
+    "dao__name",
+    "domain",
+    "model_class",
+    "licence",
+    "version__number",
+    "version__model",
+    "row_price_micro",
+    "dao__asset__code",
+    "version__evidence",
+    "opened_at",
+)
 
 
 def feed_page(*, after: str = "", now: datetime) -> Json:
@@ -21,11 +35,9 @@ def feed_page(*, after: str = "", now: datetime) -> Json:
 
     Raises NotFound while the log has no head.
     """
-    rows = Listing.objects.filter(status=Listing.Status.OPEN, slug__gt=after).select_related(
-        "dao__asset", "version"
-    )
-    found = list(rows.order_by("slug")[: PAGE_MAX + 1])
-    models = [_model(listing) for listing in found[:PAGE_MAX]]
+    rows = Listing.objects.filter(status=Listing.Status.OPEN, slug__gt=after).order_by("slug")
+    found = list(rows.values(*FIELDS)[: PAGE_MAX + 1])
+    models = [_model(row) for row in found[:PAGE_MAX]]
     page = {
         "v": 1,
         "at": unix_ms(now),
@@ -38,20 +50,19 @@ def feed_page(*, after: str = "", now: datetime) -> Json:
     return {"page": page, "signature": wire.sign(log.log_key(), FEED_DOMAIN, page)}
 
 
-def _model(listing: Listing) -> Json:
-    dao, version = listing.dao, listing.version
-    evidence = version.evidence or {}
+def _model(row: Json) -> Json:
+    evidence = row["version__evidence"] or {}
     return {
-        "slug": listing.slug,
-        "title": dao.name,
-        "domain": dao.domain,
-        "model_class": dao.model_class,
-        "licence": dao.licence,
-        "version": version.number,
-        "model": version.model,
-        "price_micro": str(price_micro(listing)),
+        "slug": row["slug"],
+        "title": row["dao__name"],
+        "domain": row["domain"],
+        "model_class": row["model_class"],
+        "licence": row["licence"],
+        "version": row["version__number"],
+        "model": row["version__model"],
+        "price_micro": str(row["row_price_micro"]),
         "currency": CURRENCY,
-        "sdt": dao.asset.code if dao.asset else None,
+        "sdt": row["dao__asset__code"],
         "metrics": {
             name: {
                 "milli": evidence[f"{name}_milli"],
@@ -61,5 +72,5 @@ def _model(listing: Listing) -> Json:
             if f"{name}_milli" in evidence
         },
         "gates_met": all(gate["met"] for gate in evidence.get("gates") or []),
-        "opened_at": unix_ms(listing.opened_at),
+        "opened_at": unix_ms(row["opened_at"]),
     }

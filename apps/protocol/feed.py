@@ -18,7 +18,7 @@ from apps.protocol.heads import Head, HeadRefused, check_head
 from apps.protocol.wire import SAFE_INT, BadSignature, verify
 
 FEED_DOMAIN = "flai/feed/v1"
-PAGE_MAX = 500
+PAGE_MAX = 100
 AGE_MS_MAX = 300_000
 _FIELDS = {"v", "at", "log", "head", "after", "next", "models"}
 
