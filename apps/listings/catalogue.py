@@ -5,49 +5,35 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import reduce
+from operator import or_
 from types import MappingProxyType
-from typing import Any
 
 from django.db import connection
-from django.db.models import Count, F, Q, QuerySet, Value
-from django.db.models.functions import Coalesce
+from django.db.models import Q, QuerySet
 
 from apps.core.search import matching
-from apps.listings.models import Listing
+from apps.listings.models import METRIC_NONE, Listing
 from apps.protocol.rfm_spec import DOMAINS, LICENCES, MODEL_CLASSES, STANDARDS
 from apps.subdaos.models import Dao
 
 USE_DAYS = 30
-METRIC_NONE = -1_000_000  # sorts a version without a leading metric behind all others
 CENT = 10_000
 
 Chosen = Mapping[str, Iterable[str]]
 NOTHING: Chosen = MappingProxyType({})
-
-
-def _equal(field: str, values: Iterable[str]) -> dict[str, Q]:
-    return {value: Q(**{field: value}) for value in values}
-
-
-def _bands(field: str, edges: Mapping[str, tuple[int | None, int | None]]) -> dict[str, Q]:
-    """[low, high) each."""
-    bands = {}
-    for name, (low, high) in edges.items():
-        bands[name] = Q(**{f"{field}__isnull": False})
-        if low is not None:
-            bands[name] &= Q(**{f"{field}__gte": low})
-        if high is not None:
-            bands[name] &= Q(**{f"{field}__lt": high})
-    return bands
-
-
-# {facet: {value: which listings}}. Price: USDC a row. Metric: the leading one of the model's class.
-FACETS: dict[str, dict[str, Q]] = {
-    "domain": _equal("dao__domain", DOMAINS),
-    "model_class": _equal("dao__model_class", MODEL_CLASSES),
-    "standard": _equal("dao__standard", STANDARDS),
-    "price": _bands(
-        "dao__row_price_micro",
+Band = tuple[int | None, int | None]  # [low, high)
+# {facet: its values}, each of which is what the listing's column of that name says.
+_EQUAL: dict[str, Iterable[str]] = {
+    "domain": DOMAINS,
+    "model_class": MODEL_CLASSES,
+    "standard": STANDARDS,
+    "licence": LICENCES,
+}
+# {facet: (column, its values)}. Price: USDC a row. Metric: the leading one of the model's class.
+_BANDS: dict[str, tuple[str, dict[str, Band]]] = {
+    "price": (
+        "row_price_micro",
         {
             "under-0.10": (None, 10 * CENT),
             "0.10-0.50": (10 * CENT, 50 * CENT),
@@ -55,25 +41,59 @@ FACETS: dict[str, dict[str, Q]] = {
             "from-2": (200 * CENT, None),
         },
     ),
-    "metric": _bands(
-        "version__lead_milli",
+    "metric": (
+        "lead_milli",
         {
             "from-0.95": (950, None),
             "0.90-0.95": (900, 950),
             "0.80-0.90": (800, 900),
-            "under-0.80": (None, 800),
+            "under-0.80": (METRIC_NONE + 1, 800),
         },
     ),
-    "licence": _equal("dao__licence", LICENCES),
 }
+# {facet: its values}, in the order in which they are shown.
+FACETS: dict[str, tuple[str, ...]] = {
+    name: tuple(_EQUAL[name] if name in _EQUAL else _BANDS[name][1])
+    for name in ("domain", "model_class", "standard", "price", "metric", "licence")
+}
+
+
+def _value(name: str) -> str:
+    """SQL for a listing's value in a facet."""
+    if name in _EQUAL:
+        return name
+    column, bands = _BANDS[name]
+    whens = []
+    for value, band in bands.items():
+        ends = [f"{column} {sign} {end}" for sign, end in zip((">=", "<"), band) if end is not None]
+        whens.append(f"WHEN {' AND '.join(ends)} THEN '{value}'")
+    return f"CASE {' '.join(whens)} END"
+
+
+_COLUMNS = ", ".join(f"{_value(name)} AS {name}" for name in FACETS)
+_BIT = {name: 1 << place for place, name in enumerate(reversed(FACETS))}
+_NONE = (1 << len(FACETS)) - 1
+# Rows are counted by kind, kinds by facet. GROUPING has a bit for each facet that a count is not
+# by, the first facet's the highest.
+_COUNTS = f"""
+SELECT missed, GROUPING({", ".join(FACETS)}), COALESCE({", ".join(FACETS)}), sum(listed)::bigint
+FROM (
+    SELECT *, {{missed}} AS missed FROM (
+        SELECT {_COLUMNS}, count(*) AS listed FROM listings_listing {{where}}
+        GROUP BY {", ".join(str(place + 1) for place in range(len(FACETS)))}
+    ) AS kinds
+) AS kinds
+WHERE missed IN (0, {", ".join(map(str, _BIT.values()))})
+GROUP BY GROUPING SETS ((missed), {", ".join(f"(missed, {name})" for name in FACETS)})
+"""
 # What each order goes by; unique in the end.
 SORTS: dict[str, tuple[str, ...]] = {
     "newest": ("-created_at", "-id"),
     "oldest": ("created_at", "id"),
     "use": ("-answers_recent", "-id"),
-    "metric": ("-metric", "-id"),
-    "cheapest": ("price", "id"),
-    "dearest": ("-price", "-id"),
+    "metric": ("-lead_milli", "-id"),
+    "cheapest": ("row_price_micro", "id"),
+    "dearest": ("-row_price_micro", "-id"),
 }
 NEWEST, BEST = "newest", "best"
 
@@ -95,30 +115,47 @@ def search(
     In the order of `sort`; without one the best match first, or the newest where no words are
     asked for. Unknown facets, values and orders are ignored.
     """
-    rows = _narrowed(rows, words, chosen).annotate(
-        price=F("dao__row_price_micro"),
-        metric=Coalesce(F("version__lead_milli"), Value(METRIC_NONE)),
-    )
+    for name, values in _known(chosen).items():
+        rows = rows.filter(_any_of(name, values))
+    if words:
+        rows = _with(words, rows)
     if words and sort not in SORTS:
         return rows
     return rows.order_by(*SORTS.get(sort, SORTS[NEWEST]))
 
 
 def facets(*, words: str = "", chosen: Chosen = NOTHING) -> tuple[int, dict[str, list[Choice]]]:
-    """(how many listings are found, {facet: its choices with their counts}), by one statement."""
-    narrowed = {name: _of_facet(name, chosen.get(name, ())) for name in FACETS}
-    counts: dict[str, Any] = {"found": Count("pk", filter=_all(narrowed.values()) or None)}
-    for name, values in FACETS.items():
-        others = _all(q for other, q in narrowed.items() if other != name)
-        for value, q in values.items():
-            counts[f"{name}:{value}"] = Count("pk", filter=others & q)
-    found = _narrowed(Listing.objects.all(), words, NOTHING).order_by().aggregate(**counts)
-    return found["found"], {
-        name: [
-            Choice(value, found[f"{name}:{value}"], value in set(chosen.get(name, ())))
-            for value in values
-        ]
-        for name, values in FACETS.items()
+    """(how many listings are found, {facet: its choices with their counts}), by one statement.
+
+    A listing counts for a value when it has all that was chosen, or lacks it in the value's own
+    facet alone. So each is counted under its value in each facet and the facet that it misses.
+    """
+    wanted = _known(chosen)
+    values: list[object] = list(wanted.values())
+    where = ""
+    if words:
+        ids = _with(words, Listing.objects.all()).order_by().values("pk")
+        sql, rest = ids.query.sql_with_params()
+        where, values = f"WHERE id IN ({sql})", [*values, *rest]
+    statement = _COUNTS.format(
+        missed=" + ".join(f"CASE WHEN {n} = ANY(%s) THEN 0 ELSE {_BIT[n]} END" for n in wanted)
+        or "0",
+        where=where,
+    )
+    with connection.cursor() as cursor:
+        cursor.execute(statement, values)
+        rows = cursor.fetchall()
+    found = 0
+    counts: dict[str, dict[str, int]] = {name: dict.fromkeys(FACETS[name], 0) for name in FACETS}
+    for missed, left, value, count in rows:
+        if left == _NONE and not missed:
+            found = count
+        for name, bit in _BIT.items():
+            if left == _NONE - bit and missed in (0, bit) and value in counts[name]:
+                counts[name][value] += count
+    return found, {
+        name: [Choice(value, n, value in wanted.get(name, ())) for value, n in of.items()]
+        for name, of in counts.items()
     }
 
 
@@ -141,23 +178,23 @@ def count_use(*, now: datetime) -> int:
         return int(cursor.rowcount)
 
 
-def _narrowed(rows: QuerySet[Listing], words: str, chosen: Chosen) -> QuerySet[Listing]:
-    wanted = _all(_of_facet(name, values) for name, values in chosen.items())
-    rows = rows.filter(wanted)
-    return matching(rows.filter(dao__kind=Dao.Kind.SUB), words, of=Dao) if words else rows
+def _known(chosen: Chosen) -> dict[str, list[str]]:
+    """Of each facet what is chosen and exists; facets of which nothing is are left out."""
+    known = {name: [v for v in chosen.get(name, ()) if v in FACETS[name]] for name in FACETS}
+    return {name: values for name, values in known.items() if values}
 
 
-def _of_facet(name: str, values: Iterable[str]) -> Q:
-    """Any of the chosen values; everything where none is chosen."""
-    known, wanted = FACETS.get(name, {}), Q()
-    for value in values:
-        if value in known:
-            wanted |= known[value]
-    return wanted
+def _with(words: str, rows: QuerySet[Listing]) -> QuerySet[Listing]:
+    return matching(rows.filter(dao__kind=Dao.Kind.SUB), words, of=Dao)
 
 
-def _all(parts: Iterable[Q]) -> Q:
-    wanted = Q()
-    for part in parts:
-        wanted &= part
-    return wanted
+def _any_of(name: str, values: Iterable[str]) -> Q:
+    if name in _EQUAL:
+        return Q(**{f"{name}__in": values})
+    column, bands = _BANDS[name]
+    return reduce(or_, (_within(column, bands[value]) for value in values))
+
+
+def _within(column: str, band: Band) -> Q:
+    ends = zip(("gte", "lt"), band, strict=True)
+    return Q(**{f"{column}__{sign}": end for sign, end in ends if end is not None})

@@ -7,9 +7,16 @@ from django.db.models import Q
 
 from apps.core.models import BaseModel
 
+METRIC_NONE = -1_000_000  # of a version without a leading metric: behind all others
+
 
 class Listing(BaseModel):
-    """What a SubDAO offers: its accepted version, at its price."""
+    """What a SubDAO offers: its accepted version, at its price.
+
+    domain … lead_milli, which listings are found, counted and sorted by, are the SubDAO's and the
+    version's own: triggers copy them (migration 0011), so that an index can have them. What is
+    written to them is not kept.
+    """
 
     class Status(models.TextChoices):
         OPEN = "open"
@@ -22,6 +29,12 @@ class Listing(BaseModel):
     opened_at = models.DateTimeField()
     # Answers of the last days, as counted last: apps.listings.catalogue.count_use.
     answers_recent = models.PositiveIntegerField(default=0)
+    domain = models.TextField(default="", editable=False)
+    licence = models.TextField(default="", editable=False)
+    model_class = models.TextField(default="", editable=False)
+    standard = models.TextField(default="", editable=False)
+    row_price_micro = models.BigIntegerField(default=0, editable=False)
+    lead_milli = models.IntegerField(default=METRIC_NONE, editable=False)
 
     class Meta:
         constraints = [
@@ -34,6 +47,8 @@ class Listing(BaseModel):
             models.Index(fields=["status", "-opened_at", "-id"], name="listings_newest_open"),
             models.Index(fields=["-created_at", "-id"], name="listings_made"),
             models.Index(fields=["-answers_recent", "-id"], name="listings_most_used"),
+            models.Index(fields=["row_price_micro", "id"], name="listings_cheapest"),
+            models.Index(fields=["-lead_milli", "-id"], name="listings_best"),
         ]
 
     def __str__(self) -> str:

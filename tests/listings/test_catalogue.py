@@ -116,6 +116,15 @@ def test_each_count_is_what_choosing_it_leaves(market: worlds.World) -> None:
                 assert choice.chosen == (choice.value in chosen.get(name, []))
 
 
+def test_what_listings_are_found_by_is_the_daos_and_the_versions_own(market: worlds.World) -> None:
+    listing = market.listing
+    listing.domain, listing.row_price_micro, listing.lead_milli = "nowhere", 1, 1
+    listing.save()
+    row = Listing.objects.select_related("dao", "version").get(pk=listing.pk)
+    assert (row.domain, row.row_price_micro) == (row.dao.domain, row.dao.row_price_micro)
+    assert row.lead_milli == (row.version.lead_milli or catalogue.METRIC_NONE)
+
+
 def test_every_order_holds_over_all_pages_of_the_page_and_of_the_api(market: worlds.World) -> None:
     rows = list(Listing.objects.select_related("dao", "version"))
     keys: dict[str, Any] = {
@@ -145,7 +154,7 @@ def test_the_page_goes_on_in_the_order_of_a_price(
     seen, query = [], "?sort=cheapest"
     while query:
         page = Client().get(reverse("explorer:models") + query).context["page"]
-        seen += [row.price for row in page]
+        seen += [row.row_price_micro for row in page]
         query = f"?sort=cheapest&{page.older}" if page.older else ""
     assert len(seen) == Listing.objects.count() and seen == sorted(seen)
     for odd in ("after=x~y", "after=1~2", "before=~", "sort=none", "domain=nowhere", "page=%2d1"):
