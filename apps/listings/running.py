@@ -11,7 +11,7 @@ import json
 import logging
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
@@ -78,23 +78,37 @@ _lanes = serving.Lanes()
 _threads = ThreadPoolExecutor(THREADS, thread_name_prefix="queries")
 
 
-def listen() -> None:
+def listen() -> Listener:
     """Serve queries in this process as soon as they are held; the sweep finds what was missed."""
-    Listener(HELD_CHANNEL, lambda version_id: _threads.submit(_serve, version_id)).listen()
+    listener = Listener(HELD_CHANNEL, lambda note: _threads.submit(_serve, *note.split()))
+    listener.listen()
+    return listener
 
 
-def _serve(version_id: str) -> None:
+def _serve(version_id: str, query_id: str = "") -> None:
     try:
-        queries_run(version_id=version_id)
+        queries_run(version_id=version_id, first=query_id)
     except Exception:  # the sweep comes round again
         logger.exception("queries of version %s", version_id)
     finally:
         connection.close()
 
 
-def queries_run(*, version_id: Any) -> int:
-    """Serve a version's waiting queries, bundle by bundle, until none is due. Returns how many."""
-    return _lanes.serve(str(version_id), lambda: _run(_next_bundle(version_id)))
+def queries_run(*, version_id: Any, first: str = "") -> int:
+    """Serve a version's waiting queries, bundle by bundle, until none is due. Returns how many.
+
+    first: the query that was held just now. While a lane is free nothing else waits, so it is
+    claimed without a look at what does.
+    """
+    bundles = _bundles(version_id, first)
+    return _lanes.serve(str(version_id), lambda: _run(next(bundles)))
+
+
+def _bundles(version_id: Any, first: str) -> Iterator[list[Any]]:
+    if first:
+        yield [first]
+    while True:
+        yield _next_bundle(version_id)
 
 
 def query_run(*, query_id: Any) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from datetime import timedelta
 
 import pytest
@@ -56,6 +57,35 @@ def test_a_bundle_costs_the_database_as_much_as_one(shelf, monkeypatch) -> None:
         asked.append(len(statements))
     assert asked[1] == asked[2] == 2
     assert Query.objects.filter(state="settled").count() == 10
+
+
+def test_a_worker_that_is_free_claims_what_was_held_just_now_and_then_whatever_waits(
+    shelf, monkeypatch
+) -> None:
+    bundles, served = [], threading.Event()
+    run = running._run
+
+    def run_too(ids):
+        bundles.append([str(id_) for id_ in ids])
+        count = run(ids)
+        if len(bundles) == 3:
+            served.set()
+        return count
+
+    def away(asked):
+        raise running.control.Final("bad_answer", "made up")
+
+    monkeypatch.setattr(running, "_run", run_too)
+    monkeypatch.setattr(running.compute, "jobs_dispatch", away)
+    buyer = shelf.buyer(FUNDS)
+    waits = query_create(slug=shelf.dao.slug, buyer=buyer, upload=shelf.upload(), now=now())
+    listener = running.listen()
+    try:
+        fresh = query_create(slug=shelf.dao.slug, buyer=buyer, upload=shelf.upload(), now=now())
+        assert served.wait(20)
+    finally:
+        listener.close()
+    assert bundles == [[str(fresh.id)], [str(waits.id)], []]
 
 
 def test_an_epoch_that_is_over_is_ended_before_the_next_payment(shelf) -> None:

@@ -101,7 +101,7 @@ BEGIN
     INSERT INTO wallets_logleaf (type, ref_id, data, hash)
     SELECT 'listings.query_held', '', v.data, sha256('\x00'::bytea || v.data)
     FROM (SELECT convert_to(leaf, 'UTF8') AS data) v;
-    PERFORM pg_notify(channel, q.version_id::text);
+    PERFORM pg_notify(channel, q.version_id || ' ' || q.id);
     code := 'held';
 EXCEPTION
     WHEN SQLSTATE 'FLAI0' THEN NULL;  -- refused, as `code` says; whatever was written is undone
