@@ -114,6 +114,21 @@ class TiersField(forms.CharField):
         return {"from_rows": int(rows), "off_bps": PercentField().clean(off) or 0}
 
 
+class PlansField(forms.CharField):
+    """`basic 1000 30 10, pro 10000 30 25`: name, rows, days, per cent off. Empty: none."""
+
+    def clean(self, value: Any) -> list[dict[str, Any]]:  # type: ignore[override]
+        entries = [part.split() for part in super().clean(value).split(",") if part.strip()]
+        return [self._plan(*entry) for entry in entries]
+
+    def _plan(self, *parts: str) -> dict[str, Any]:
+        if len(parts) != 4 or not (parts[1].isdecimal() and parts[2].isdecimal()):
+            raise ValidationError("Write it like basic 1000 30 10, pro 10000 30 25.", code="plans")
+        name, rows, days, off = parts
+        off_bps = PercentField().clean(off) or 0
+        return {"name": name, "rows": int(rows), "days": int(days), "off_bps": off_bps}
+
+
 class ListField(forms.CharField):
     """Comma-separated names, as a list without empty entries."""
 

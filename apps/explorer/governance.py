@@ -38,6 +38,7 @@ KINDS = {
     "training.open_round": "Open a training round",
     "subdaos.set_price": "Change the price",
     "subdaos.set_tiers": "Change what large buyers pay",
+    "subdaos.set_plans": "Change the plans that are paid ahead",
     "subdaos.set_scoring": "Change how contributions are scored",
     "subdaos.set_training": "Change how rounds train",
     "subdaos.set_emission": "Change what the reserve releases",

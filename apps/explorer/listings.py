@@ -18,7 +18,8 @@ from apps.core.errors import NotFound
 from apps.exchange.selectors import price_mean_micro
 from apps.explorer.page import party_of, show
 from apps.explorer.pictures import price_flow
-from apps.listings import pricing, services
+from apps.explorer.plans import line as plan_line
+from apps.listings import plans, pricing, services
 from apps.listings.models import Listing, Query
 from apps.listings.unlocks import early_until
 from apps.participants.selectors import roster
@@ -96,6 +97,8 @@ def model(request: HttpRequest, slug: str) -> HttpResponse:
     price_micro = pricing.price_micro(listing)
     volume = pricing.volume(party, listing, now=clock.now()) if party else 0
     next_micro = pricing.price_of(listing, rows=1, before=volume)
+    offered = plans.plans_json(listing)
+    running = plans.running(party, listing, now=clock.now()) if party and offered else None
     to_spend_micro = _to_spend_micro(party)
     return show(
         request,
@@ -115,6 +118,8 @@ def model(request: HttpRequest, slug: str) -> HttpResponse:
         next_micro=next_micro,
         volume=volume,
         tiers=pricing.tiers_json(listing),
+        plans=offered,
+        own_plan=plan_line(running, clock.now()) if running else None,
         inputs=inputs(features, normalisation.get("mean") or []),
         validators=sum(m.role == "validator" for m in members),
         sites=sum(m.role == "custodian" for m in members),

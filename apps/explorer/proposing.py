@@ -19,7 +19,13 @@ from django.urls import reverse
 from apps.accounts.selectors import party_found
 from apps.core import actions, clock
 from apps.core.errors import DomainError
-from apps.explorer.fields import AmountField, DurationField, PercentField, TiersField
+from apps.explorer.fields import (
+    AmountField,
+    DurationField,
+    PercentField,
+    PlansField,
+    TiersField,
+)
 from apps.explorer.formatting import SCORING_NAMES, TRAINING_NAMES, short
 from apps.explorer.governance import KINDS, changes_in_words
 from apps.explorer.page import explain, party_of, show
@@ -88,6 +94,28 @@ class TiersForm(KindForm):
     @property
     def payload(self) -> dict[str, Any]:
         return {"tiers": self.cleaned_data["tiers"]}
+
+
+class PlansForm(KindForm):
+    kind = "subdaos.set_plans"
+    about = "Rows that buyers pay ahead, for less each. Plans that run go on as they were bought."
+    plans = PlansField(
+        label="Plans: name, rows, days, % off",
+        required=False,
+        max_length=300,
+        help_text="Like basic 1000 30 10, pro 10000 30 25. Empty: none.",
+    )
+
+    def __init__(self, *args: Any, dao: Dao, **kwargs: Any) -> None:
+        now = [
+            f"{p['name']} {p['rows']} {p['days']} {percent(p['off_bps'])}"
+            for p in dao.params["plans"]
+        ]
+        super().__init__(*args, dao=dao, initial={"plans": ", ".join(now)}, **kwargs)
+
+    @property
+    def payload(self) -> dict[str, Any]:
+        return {"plans": self.cleaned_data["plans"]}
 
 
 class ScoringForm(KindForm):
@@ -231,6 +259,7 @@ FORMS: dict[str, type[KindForm]] = {
     for form in (
         PriceForm,
         TiersForm,
+        PlansForm,
         SplitForm,
         EmissionForm,
         UnlocksForm,

@@ -75,6 +75,9 @@ KINDS = {
     "listings.query": "Prediction",
     "listings.payout": "Payout of an epoch",
     "listings.treasury": "Left over of an epoch",
+    "listings.plan": "Plan, paid ahead",
+    "listings.plan_refund": "Plan, paid back",
+    "listings.plan_lapsed": "Plan, what nobody used",
 }
 PHASES = {"pend": "held", "post": "paid", "void": "released", "single": ""}
 

@@ -33,6 +33,7 @@ from apps.listings import (
     examples,
     invoice_apis,
     mandate_apis,
+    plan_apis,
     quoting,
     running,
     selectors,
@@ -123,6 +124,10 @@ class QuoteSerializer(serializers.Serializer[Any]):
     )
     price_micro = MicroField(help_text="what the ticket must say")
     row_price_micro = MicroField(allow_zero=True, help_text="of one row, on average")
+    paid_from = serializers.ChoiceField(choices=["plan", "balance"])
+    plan_left_rows = serializers.IntegerField(
+        allow_null=True, help_text="of your plan's quota; null: you have none"
+    )
     currency = serializers.CharField()
     available_micro = MicroField(allow_zero=True, help_text="your balance less what is held")
     short_micro = MicroField(allow_zero=True)
@@ -153,7 +158,8 @@ class UsageRowSerializer(serializers.Serializer[Any]):
     key = serializers.CharField(allow_null=True, help_text="how the key begins; null: in a browser")
     inferences = serializers.IntegerField()
     rows = serializers.IntegerField()
-    price_micro = MicroField()
+    plan_rows = serializers.IntegerField(help_text="of them, those that a plan had paid ahead")
+    price_micro = MicroField(allow_zero=True, help_text="what the balance paid")
 
 
 class UsageSerializer(serializers.Serializer[Any]):
@@ -380,4 +386,5 @@ urlpatterns = [
     *epoch_apis.urlpatterns,
     *invoice_apis.urlpatterns,
     *mandate_apis.urlpatterns,
+    *plan_apis.urlpatterns,
 ]

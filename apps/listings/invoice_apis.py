@@ -36,7 +36,6 @@ class LineSerializer(serializers.Serializer[Any]):
     seller_pid = serializers.CharField()
     listing = serializers.SlugField()
     what = serializers.CharField()
-    inferences = serializers.IntegerField()
     rows = serializers.IntegerField()
     amount_micro = SignedMicroField()
 

@@ -8,16 +8,22 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
+from uuid import UUID
+
+from django.db.models import Q
 
 from apps.accounts.models import Party
 from apps.core.errors import NotFound
-from apps.listings.models import Listing
+from apps.listings.models import Listing, Subscription
+from apps.listings.plans import LEAF_TYPE
 from apps.listings.pricing import CURRENCY
 from apps.listings.spending import usage
 from apps.wallets.low_balance import settings_of
+from apps.wallets.models import Transfer
 
 
 @dataclass(frozen=True)
@@ -28,7 +34,6 @@ class Line:
     seller_pid: str
     listing: str
     what: str
-    inferences: int
     rows: int
     amount_micro: int
 
@@ -57,23 +62,45 @@ def invoice_of(party: Party, *, start: datetime, end: datetime, now: datetime) -
     """Raises NotFound for a month that is not over: its sum is not known yet."""
     if end > now:
         raise NotFound("month_not_over", "This month is not over; its usage so far is your usage.")
-    sums: dict[str, list[int]] = {}
-    for row in usage(party, since=start, until=end):
-        counts = (row["inferences"], row["rows"], int(row["price_micro"]))
-        sums[row["listing"]] = [a + b for a, b in zip(sums.get(row["listing"], (0, 0, 0)), counts)]
-    sellers = Listing.objects.select_related("dao__party").in_bulk(list(sums), field_name="slug")
+    found = [*_plans(party, start, end), *_predictions(party, start, end)]
+    slugs = {slug for slug, *_ in found}
+    sellers = Listing.objects.select_related("dao__party").in_bulk(list(slugs), field_name="slug")
     lines = [
-        Line(
-            sellers[slug].dao.name,
-            sellers[slug].dao.party.pid,
-            slug,
-            "Predictions",
-            *counts,
-        )
-        for slug, counts in sorted(sums.items())
+        Line(sellers[slug].dao.name, sellers[slug].dao.party.pid, slug, *rest)
+        for slug, *rest in sorted(found)
     ]
     billing = settings_of(party).billing
     return Invoice(number_of(party, start), start, end, party, billing, lines)
+
+
+def _predictions(party: Party, start: datetime, end: datetime) -> Iterator[Any]:
+    """(listing, what, rows, micro-units): what was paid one by one, and ahead."""
+    sums: dict[tuple[str, bool], list[int]] = {}
+    for row in usage(party, since=start, until=end):
+        ahead = row["plan_rows"]
+        parts = ((False, row["rows"] - ahead, int(row["price_micro"])), (True, ahead, 0))
+        for planned, rows, micro in parts:
+            if rows:
+                total = sums.setdefault((row["listing"], planned), [0, 0])
+                total[0], total[1] = total[0] + rows, total[1] + micro
+    for (slug, planned), (rows, micro) in sums.items():
+        yield slug, "Predictions, of a plan" if planned else "Predictions", rows, micro
+
+
+def _plans(party: Party, start: datetime, end: datetime) -> Iterator[Any]:
+    """The same of what was paid ahead and paid back for plans, by day."""
+    rows = Transfer.objects.filter(
+        Q(kind=LEAF_TYPE, debit__owner=party) | Q(kind=f"{LEAF_TYPE}_refund", credit__owner=party),
+        created_at__gte=start,
+        created_at__lt=end,
+    )
+    moved = list(rows.order_by("created_at"))
+    plans = Subscription.objects.select_related("listing").in_bulk([row.ref_id for row in moved])
+    for row in moved:
+        back = row.kind != LEAF_TYPE
+        what = f"Plan, paid {'back' if back else 'ahead'} on {row.created_at:%Y-%m-%d}"
+        slug = plans[UUID(row.ref_id)].listing.slug
+        yield slug, what, 0, -row.amount_micro if back else row.amount_micro
 
 
 def invoice_json(invoice: Invoice) -> dict[str, Any]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from django.db import models
-from django.db.models import Q
+from django.db.models import F, Q
 
+from apps.core.clock import unix_ms
 from apps.core.models import BaseModel
+from apps.protocol.plans import Term
 
 METRIC_NONE = -1_000_000  # of a version without a leading metric: behind all others
 
@@ -81,6 +83,55 @@ class Mandate(BaseModel):
         return f"{self.party_id}: {self.limit_micro} until {self.until}"
 
 
+class Subscription(BaseModel):
+    """A buyer's plan at a listing: `rows` at `row_micro` each, paid ahead on `account`, from
+    `starts_at` to `ends_at`. A change of plan begins a new term within the period that began at
+    `began_at`. `price_micro`: what a row cost without a plan then.
+    """
+
+    buyer = models.ForeignKey("accounts.Party", models.PROTECT, related_name="subscriptions")
+    listing = models.ForeignKey(Listing, models.PROTECT, related_name="subscriptions")
+    account = models.ForeignKey("wallets.Account", models.PROTECT, related_name="+")
+    plan = models.CharField(max_length=20)
+    rows = models.BigIntegerField()
+    row_micro = models.BigIntegerField()
+    price_micro = models.BigIntegerField()
+    began_at = models.DateTimeField()
+    starts_at = models.DateTimeField()
+    ends_at = models.DateTimeField()
+    ended_at = models.DateTimeField(null=True)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["buyer", "listing"],
+                condition=Q(ended_at=None),
+                name="listings_one_plan_at_a_time",
+            ),
+            models.CheckConstraint(
+                condition=Q(rows__gt=0, row_micro__gt=0, ends_at__gt=F("starts_at")),
+                name="listings_plan_is_something",
+            ),
+        ]
+        indexes = [
+            models.Index(fields=["ends_at"], condition=Q(ended_at=None), name="listings_plan_runs"),
+            models.Index(fields=["buyer", "-began_at", "-id"], name="listings_plan_newest"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.buyer_id} at {self.listing_id}: {self.plan}"
+
+    @property
+    def term(self) -> Term:
+        return Term(
+            self.rows,
+            self.row_micro,
+            self.price_micro,
+            unix_ms(self.starts_at),
+            unix_ms(self.ends_at),
+        )
+
+
 class Query(BaseModel):
     """One paid query: hold → run → settle, or release. It is charged once or not at all.
 
@@ -102,6 +153,10 @@ class Query(BaseModel):
     mandate = models.ForeignKey(Mandate, models.PROTECT, null=True, related_name="queries")
     api_key = models.ForeignKey(
         "accounts.ApiKey", models.PROTECT, null=True, related_name="queries"
+    )
+    # The plan whose quota it is paid from; null: from the balance.
+    subscription = models.ForeignKey(
+        Subscription, models.PROTECT, null=True, related_name="queries", db_index=False
     )
     rows = models.PositiveIntegerField()
     price_micro = models.BigIntegerField()
@@ -141,6 +196,11 @@ class Query(BaseModel):
             ),
             models.Index(
                 fields=["buyer"], condition=Q(ended_at=None), name="listings_query_waiting"
+            ),
+            models.Index(
+                fields=["subscription", "state"],
+                condition=Q(subscription__isnull=False),
+                name="listings_query_of_plan",
             ),
             models.Index(fields=["epoch", "version"], name="listings_query_epoch"),
             models.Index(fields=["buyer", "-created_at", "-id"], name="listings_query_newest"),

@@ -38,15 +38,16 @@ def price_of(listing: Listing, *, rows: int, before: int = 0) -> int:
 
 
 def volume(buyer: Party, listing: Listing, *, now: datetime) -> int:
-    """Rows asked this month (UTC) that were answered; 0 where it makes no difference.
+    """Rows asked this month (UTC), answered and paid from the balance; 0 where there are no tiers.
 
     What only waits doesn't count, so that nobody orders much for the tier and cancels.
     """
     if not listing.dao.params["tiers"]:
         return 0
     asked = Query.objects.filter(
-        buyer=buyer, listing=listing, state="settled", created_at__gte=month_of(now)[0]
-    )
+        buyer=buyer, listing=listing, state="settled", subscription=None,
+        created_at__gte=month_of(now)[0],
+    )  # fmt: skip
     return int(asked.aggregate(sum=Sum("rows"))["sum"] or 0)
 
 

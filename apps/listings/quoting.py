@@ -5,21 +5,37 @@ Nothing is stored: the token names buyer, listing, version, rows, price and end.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 from django.core import signing
 
 from apps.accounts.models import Party
 from apps.core.clock import unix_ms
 from apps.core.errors import Conflict, Unprocessable
-from apps.listings.models import Listing
+from apps.listings.models import Listing, Subscription
+from apps.listings.plans import PURPOSE, left_rows, running
 from apps.listings.pricing import CURRENCY, price_of, volume
 from apps.wallets.selectors import available_micro
 from apps.wallets.services import account
 
 QUOTE_LIFE = timedelta(minutes=10)
-SALT = "flai.quote.v1"
+SALT = "flai.quote.v2"
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What rows cost, and what pays for them: the balance, or a plan's account, "pid/purpose"."""
+
+    price_micro: int
+    subscription_id: UUID | None = None
+    payer: str = ""
+
+
+def of_plan(plan: Subscription, rows: int) -> Terms:
+    return Terms(rows * plan.row_micro, plan.id, f"{plan.account.owner.pid}/{PURPOSE}")
 
 
 def quote_json(*, listing: Listing, buyer: Party, rows: int, now: datetime) -> dict[str, Any]:
@@ -27,10 +43,16 @@ def quote_json(*, listing: Listing, buyer: Party, rows: int, now: datetime) -> d
     if listing.status != Listing.Status.OPEN:
         raise Conflict("listing_closed", "This listing is closed.")
     before = volume(buyer, listing, now=now)
-    price_micro = price_of(listing, rows=rows, before=before)
+    terms = Terms(price_of(listing, rows=rows, before=before))
+    plan = running(buyer, listing, now=now)
+    left = left_rows(plan, now=now) if plan else 0
+    if plan and left >= rows:
+        terms = of_plan(plan, rows)
+    price_micro, planned = terms.price_micro, terms.subscription_id is not None
     available = available_micro(account(buyer, CURRENCY), now=now)
     ends_at = now + QUOTE_LIFE
-    facts = [str(buyer.id), str(listing.id), listing.version.number, rows, price_micro]
+    facts = [str(buyer.id), str(listing.id), listing.version.number, rows]
+    said = [str(terms.subscription_id or ""), terms.payer, price_micro, unix_ms(ends_at)]
     return {
         "listing": listing.slug,
         "version": listing.version.number,
@@ -38,18 +60,20 @@ def quote_json(*, listing: Listing, buyer: Party, rows: int, now: datetime) -> d
         "volume_rows": before,
         "price_micro": str(price_micro),
         "row_price_micro": str(price_micro // rows),
+        "paid_from": "plan" if planned else "balance",
+        "plan_left_rows": left if plan else None,
         "currency": CURRENCY,
         "available_micro": str(available),
-        "short_micro": str(max(price_micro - available, 0)),
-        "quote": signing.dumps([*facts, unix_ms(ends_at)], salt=SALT, compress=True),
+        "short_micro": "0" if planned else str(max(price_micro - available, 0)),
+        "quote": signing.dumps([*facts, *said], salt=SALT, compress=True),
         "expires_at": ends_at.isoformat(),
     }
 
 
-def quoted_micro(token: str, *, buyer: Party, listing: Listing, rows: int, now: datetime) -> int:
-    """The price that a quote promised for exactly this. Raises Unprocessable, Conflict."""
+def quoted(token: str, *, buyer: Party, listing: Listing, rows: int, now: datetime) -> Terms:
+    """The terms that a quote promised for exactly this. Raises Unprocessable, Conflict."""
     try:
-        *facts, price_micro, ends_at = signing.loads(token, salt=SALT)
+        *facts, plan, payer, price_micro, ends_at = signing.loads(token, salt=SALT)
     except (signing.BadSignature, ValueError):
         raise Unprocessable("bad_quote", "This quote is not one of ours.", field="quote") from None
     if ends_at <= unix_ms(now):
@@ -58,4 +82,14 @@ def quoted_micro(token: str, *, buyer: Party, listing: Listing, rows: int, now: 
         raise Unprocessable(
             "bad_quote", "The quote is for another buyer, version or number of rows.", field="quote"
         )
-    return int(price_micro)
+    return Terms(int(price_micro), UUID(plan) if plan else None, payer)
+
+
+def offered(price_micro: int, *, buyer: Party, listing: Listing, rows: int, now: datetime) -> Terms:
+    """The terms of now for a ticket of this price: the list price from the balance or, where the
+    ticket says that of the buyer's plan, its quota."""
+    price = price_of(listing, rows=rows, before=volume(buyer, listing, now=now))
+    plan = running(buyer, listing, now=now) if price_micro != price else None
+    if plan is not None and price_micro == rows * plan.row_micro:
+        return of_plan(plan, rows)
+    return Terms(price)

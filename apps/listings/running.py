@@ -53,11 +53,15 @@ SETTLED = "inference.settled"
 
 @dataclass
 class Claimed:
-    """A query that this worker has in hand, and its listing, as `listings_claim` gives them."""
+    """A query that this worker has in hand, and its listing, as `listings_claim` gives them.
+
+    payer: "pid/purpose" of the account that it is held on.
+    """
 
     id: uuid.UUID
     buyer_id: uuid.UUID
     buyer_pid: str
+    payer: str
     rows: int
     price_micro: int
     hold_id: uuid.UUID
@@ -322,7 +326,7 @@ def _settlement(
     """One query's part of what `listings_settle` is handed."""
     post = ledger.posted(
         query.hold_id,
-        debit=f"{query.buyer_pid}/main/{CURRENCY}",
+        debit=f"{query.payer}/{CURRENCY}",
         credit=f"{query.payee_pid}/revenue/{CURRENCY}",
         amount_micro=query.price_micro,
         kind="listings.query",

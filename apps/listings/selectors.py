@@ -15,6 +15,7 @@ from apps.compute.selectors import job_json
 from apps.core.errors import NotFound
 from apps.core.joined import Joined
 from apps.listings.models import Listing, Query
+from apps.listings.plans import plans_json
 from apps.listings.pricing import CURRENCY, price_micro, tiers_json
 from apps.listings.services import infer_of
 from apps.subdaos.models import Dao
@@ -71,6 +72,7 @@ def listing_json(listing: Listing, nodes: Sequence[Node] | None = None) -> Json:
         "licence": dao.licence,
         "price_micro": str(price_micro(listing)),
         "tiers": tiers_json(listing),
+        "plans": plans_json(listing),
         "currency": CURRENCY,
         "resolution": held.resolution,
         "rows_per_query": settings.ROWS_PER_QUERY,

@@ -28,7 +28,7 @@ from apps.listings.events import ListingOpened
 from apps.listings.mandates import MandateNeeded
 from apps.listings.models import Listing, Query
 from apps.listings.pricing import CURRENCY, price_of
-from apps.listings.quoting import quoted_micro
+from apps.listings.quoting import Terms, offered, quoted
 from apps.listings.spending import spent_up
 from apps.listings.unlocks import can_ask
 from apps.protocol import tickets
@@ -44,6 +44,7 @@ JOB_DEADLINE_S = 15
 LIFETIME_S_MIN = 5
 HOLD_S_MAX = 24 * 3600
 WAITING_MAX = 1000
+NOTHING = "Nothing was charged."
 
 
 class TooMany(DomainError):
@@ -135,14 +136,14 @@ def query_create(
         if offer is None:
             offer, fresh = _offer(slug), True
         try:
-            price = _price(offer.listing, ticket, buyer, quote, max_price_micro, now)
+            terms = _terms(offer.listing, ticket, buyer, quote, max_price_micro, now)
         except DomainError:
             if fresh:
                 raise
             offer = None  # what is refused, is by what the listing says now
             continue
-        query = _query(query_id or uuid4(), buyer, key, offer.listing, ticket, price, now)
-        code, facts = _hold(query, offer, upload, ticket, call, now)
+        query = _query(query_id or uuid4(), buyer, key, offer.listing, ticket, terms, now)
+        code, facts = _hold(query, offer, upload, ticket, terms, quote is not None, call, now)
         match code:
             case "held":
                 for row in (query.job, query):
@@ -151,7 +152,7 @@ def query_create(
                 return query
             case "changed":
                 offer = None
-            case "insufficient_balance" if _free_expired(buyer, now):
+            case "insufficient_balance" if _free_expired(query, now):
                 pass
             case _:
                 raise _refusal(code, facts, query, now)
@@ -180,24 +181,24 @@ def _offer(slug: str) -> Offer:
     return _offers[slug]
 
 
-def _price(
+def _terms(
     listing: Listing,
     ticket: tickets.Ticket,
     buyer: Party,
     quote: str | None,
     max_price_micro: int | None,
     now: datetime,
-) -> int:
-    """What this ticket's rows cost this buyer, who may ask this listing for them."""
+) -> Terms:
+    """What this ticket's rows cost this buyer, who may ask this listing for them, and what pays."""
     if listing.status != Listing.Status.OPEN:
         raise Conflict("listing_closed", "This listing is closed.")
     ensure(can_ask(buyer, listing, now))
     rows = ticket.shape[0]
-    price = (
-        price_of(listing, rows=rows, before=pricing.volume(buyer, listing, now=now))
-        if quote is None
-        else quoted_micro(quote, buyer=buyer, listing=listing, rows=rows, now=now)
+    asked = {"buyer": buyer, "listing": listing, "rows": rows, "now": now}
+    terms = (
+        offered(int(ticket.price_micro or 0), **asked) if quote is None else quoted(quote, **asked)
     )
+    price = terms.price_micro
     if max_price_micro is not None and price > max_price_micro:
         raise Conflict(
             "price_changed",
@@ -205,7 +206,7 @@ def _price(
             price_micro=str(price),
         )
     _compare(ticket, listing, price)
-    return price
+    return terms
 
 
 def _query(
@@ -214,7 +215,7 @@ def _query(
     key: ApiKey | None,
     listing: Listing,
     ticket: tickets.Ticket,
-    price_micro: int,
+    terms: Terms,
     now: datetime,
 ) -> Query:
     """The query with its job, not written yet."""
@@ -243,7 +244,8 @@ def _query(
         job=job,
         hold_id=uuid4(),
         rows=ticket.shape[0],
-        price_micro=price_micro,
+        price_micro=terms.price_micro,
+        subscription_id=terms.subscription_id,
         share_id=ticket.share_id,
         scope=ticket.scope,
         ticket_id=ticket.id,
@@ -258,6 +260,8 @@ def _hold(
     offer: Offer,
     upload: dict[str, Any],
     ticket: tickets.Ticket,
+    terms: Terms,
+    has_quote: bool,
     call: Call | None,
     now: datetime,
 ) -> tuple[str, Any]:
@@ -265,7 +269,7 @@ def _hold(
     seller = offer.listing.dao.party
     tail = ledger.pended(
         query.hold_id,
-        debit=f"{query.buyer.pid}/main/{CURRENCY}",
+        debit=f"{terms.payer or f'{query.buyer.pid}/main'}/{CURRENCY}",
         credit=f"{seller.pid}/revenue/{CURRENCY}",
         amount_micro=query.price_micro,
         kind="listings.query",
@@ -282,6 +286,8 @@ def _hold(
         "hold": str(query.hold_id),
         "price_micro": str(query.price_micro),
     }
+    if query.subscription_id:
+        leaf["plan"] = str(query.subscription_id)
     answer = {"status": 202, "response": json.dumps({"id": str(query.id)})}
     values = [
         row_json(query, but=("upload",)),
@@ -292,6 +298,7 @@ def _hold(
         offer.params,
         offer.payee_id,
         CURRENCY,
+        has_quote,
         json.dumps(asdict(call) | answer, default=str) if call else None,
         month_of(now)[0],
         WAITING_MAX,
@@ -303,14 +310,16 @@ def _hold(
 
 
 _HOLD = """
-SELECT * FROM listings_hold(%s::jsonb, %s, %s::jsonb, %s, %s, %s::jsonb, %s, %s, %s::jsonb, %s,
-    %s, %s, %s::timestamptz)
+SELECT * FROM listings_hold(%s::jsonb, %s, %s::jsonb, %s, %s, %s::jsonb, %s, %s, %s, %s::jsonb,
+    %s, %s, %s, %s::timestamptz)
 """
 
 
-def _free_expired(buyer: Party, now: datetime) -> bool:
+def _free_expired(query: Query, now: datetime) -> bool:
+    plan = query.subscription
+    payer = account(query.buyer, CURRENCY).id if plan is None else plan.account_id
     with durable():
-        return ledger.free_expired([account(buyer, CURRENCY).id], now=now)
+        return ledger.free_expired([payer], now=now)
 
 
 def _refusal(code: str, facts: Any, query: Query, now: datetime) -> Exception:
@@ -329,6 +338,12 @@ def _refusal(code: str, facts: Any, query: Query, now: datetime) -> Exception:
             return Conflict(code, "A query with this share_id exists; share anew.")
         case "scope_taken":
             return Conflict(code, "A query with this scope exists; choose another.")
+        case "plan_covers":
+            return Conflict(code, "Your plan pays for these rows: ask for a quote. " + NOTHING)
+        case "plan_changed":
+            return Conflict(code, "Your plan is over, or was changed: ask for a quote. " + NOTHING)
+        case "insufficient_balance" if query.subscription_id:
+            return Conflict("quota_used_up", "Too few rows are left of your plan. " + NOTHING)
     hold = Transfer(id=query.hold_id, debit=account(query.buyer, CURRENCY))
     return ledger.refusal(code, hold, short_micro=facts)
 

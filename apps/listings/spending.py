@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from django.db import connection
-from django.db.models import Count, QuerySet, Sum
+from django.db.models import Count, Q, QuerySet, Sum
 from django.db.models.functions import TruncDate
 
 from apps.accounts.models import ApiKey, Party
@@ -17,12 +17,12 @@ from apps.core.errors import PaymentRequired
 from apps.core.months import month_of
 from apps.listings.models import Query
 
-COLUMNS = ("day", "listing", "key", "inferences", "rows", "price_micro")
+COLUMNS = ("day", "listing", "key", "inferences", "rows", "plan_rows", "price_micro")
 # Names are looked up for the models of the page alone.
 _BY_MODEL = """
 SELECT l.slug, d.name, found.inferences, found.row_count, found.sum_micro FROM (
     SELECT listing_id, count(*) AS inferences, sum(rows) AS row_count,
-        sum(price_micro)::bigint AS sum_micro
+        coalesce(sum(price_micro) FILTER (WHERE subscription_id IS NULL), 0)::bigint AS sum_micro
     FROM listings_query
     WHERE buyer_id = %(buyer)s AND state = 'settled'
         AND ended_at >= %(since)s AND ended_at < %(until)s
@@ -83,7 +83,8 @@ class Line:
 
 
 def usage(party: Party, *, since: datetime, until: datetime) -> list[dict[str, Any]]:
-    """What was paid in [since, until), by UTC day, listing and key; the sum is what was charged."""
+    """What was paid in [since, until), by UTC day, listing and key; the sum is what the balance was
+    charged. `plan_rows` of the rows were paid ahead, by a plan."""
     return [
         {
             "day": row["day"].isoformat(),
@@ -91,6 +92,7 @@ def usage(party: Party, *, since: datetime, until: datetime) -> list[dict[str, A
             "key": row["api_key__prefix"],
             "inferences": row["inferences"],
             "rows": row["row_count"],
+            "plan_rows": row["plan_count"],
             "price_micro": str(row["sum_micro"]),
         }
         for row in _sums(party, since, until, "day", "listing__slug", "api_key__prefix")
@@ -134,7 +136,12 @@ def _sums(
     return (
         paid.annotate(day=TruncDate("ended_at", tzinfo=UTC))
         .values(*names)
-        .annotate(inferences=Count("id"), row_count=Sum("rows"), sum_micro=Sum("price_micro"))
+        .annotate(
+            inferences=Count("id"),
+            row_count=Sum("rows"),
+            plan_count=Sum("rows", filter=Q(subscription__isnull=False), default=0),
+            sum_micro=Sum("price_micro", filter=Q(subscription=None), default=0),
+        )
         .order_by(*names)
     )
 

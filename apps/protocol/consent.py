@@ -36,14 +36,15 @@ CONVERT = "subdaos.convert"
 BIND, REVOKE = "keys.bind", "keys.revoke"
 PLEDGE = "rfms.pledge"
 MANDATE = "listings.mandate"
+PLAN = "listings.plan"
 # A prediction is paid by programs, many a second: a mandate that the key signed once stands for its
 # signature, up to a limit and a time. Here its phase, and the accounts that it moves between.
 QUERY, QUERY_MOVE = "listings.query", ("pend", "main", "revenue")
 ANY_LISTING = "*"
 MANDATE_MS_MAX = 366 * 24 * 3600 * 1000
-# Transfers that are part of something larger: its leaf has the signature (a swap), or the vote (a
-# slashing), and the replay compares the transfers with it.
-LEAF_KINDS = (SWAP, ADD, REMOVE, "exchange.earned", "exchange.slash")
+# Transfers that are part of something larger: its leaf has the signature (a swap, a plan), or the
+# vote (a slashing), and the replay compares the transfers with it.
+LEAF_KINDS = (SWAP, ADD, REMOVE, PLAN, "exchange.earned", "exchange.slash")
 # Proposals that follow from an event may name a party which has not signed them.
 SYSTEM_PROPOSALS = ("rfms.approve",)
 WALLET_PURPOSES = ("main", "staked")
@@ -227,6 +228,21 @@ def mandate_payload(
         "limit_micro": str(limit_micro),
         "until_ms": str(until_ms),
         "api_key": api_key,
+    }
+
+
+def plan_payload(
+    *, listing: str, plan: str, at_ms: int, rows: int, due_micro: int, refund_micro: int
+) -> dict[str, str]:
+    """To have `plan` of a listing ("": none) with so many rows left, as of a time, for what is then
+    paid or paid back."""
+    return {
+        "listing": listing,
+        "plan": plan,
+        "at_ms": str(at_ms),
+        "rows": str(rows),
+        "due_micro": str(due_micro),
+        "refund_micro": str(refund_micro),
     }
 
 

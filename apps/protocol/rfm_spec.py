@@ -119,6 +119,7 @@ def subdao_params(spec: Mapping[str, Any]) -> Spec:
         "interpretable": spec["interpretable"],
         "price_micro": spec["price_micro"],
         "tiers": [],
+        "plans": [],
         "resolution": terms["resolution"],
         "engine": "ring",
         "scoring": SCORINGS[0],

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from apps.core.actions import Payload, action
 from apps.core.errors import BadInput
-from apps.protocol import decay, emission, tariff, unlocks
+from apps.protocol import decay, emission, plans, tariff, unlocks
 from apps.protocol.circuits import BadParams
 from apps.protocol.circuits.descent import DEFAULTS, check_schedule
 from apps.protocol.ledger import AMOUNT_MAX
@@ -84,6 +84,38 @@ class SetTiers:
     def execute(self, payload: Payload, *, dao: Dao, proposal_id: UUID, now: datetime) -> None:
         services.param_set(
             dao=dao, key="tiers", value=payload["tiers"], proposal_id=proposal_id, now=now
+        )
+
+
+@action("subdaos.set_plans", house="sdt")
+class SetPlans:
+    """{"plans": [{"name": "pro", "rows": 10000, "days": 30, "off_bps": 2500}, …]}: rows that are
+    paid ahead, for so much less each. Plans that run go on as they were bought."""
+
+    def validate(self, payload: Payload, dao: Dao) -> Payload:
+        if set(payload) != {"plans"}:
+            raise BadInput("bad_payload", "Give plans, a list, and nothing else.")
+        try:
+            found = [asdict(plan) for plan in plans.plans_of(payload["plans"])]
+        except ValueError as error:
+            raise BadInput("bad_plans", f"plans: {error}.") from None
+        if found == dao.params["plans"]:
+            raise BadInput("no_change", "These are the plans already.")
+        return {"plans": found}
+
+    def describe(self, payload: Payload, dao: Dao) -> list[dict[str, Any]]:
+        sides = [
+            {
+                p.name: f"{p.rows:,} rows for {p.days} days, {_percent(p.off_bps)} off each"
+                for p in plans.plans_of(raw)
+            }
+            for raw in (dao.params["plans"], payload["plans"])
+        ]
+        return _sides_changed("Plan “{}”", *sides)
+
+    def execute(self, payload: Payload, *, dao: Dao, proposal_id: UUID, now: datetime) -> None:
+        services.param_set(
+            dao=dao, key="plans", value=payload["plans"], proposal_id=proposal_id, now=now
         )
 
 

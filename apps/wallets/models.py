@@ -51,6 +51,7 @@ PURPOSES = (
     "sponsors",
     "pool",
     "vault",
+    "prepaid",
 )
 
 

@@ -66,6 +66,11 @@ const PAYLOADS = {
     until_ms: form.elements.until_ms.value,
     api_key: form.elements.api_key.value,
   }),
+  "listings.plan": (form) => {
+    const field = (name) => form.elements[name].value;
+    const names = ["plan", "at_ms", "rows", "due_micro", "refund_micro"];
+    return { listing: form.dataset.listing, ...Object.fromEntries(names.map((name) => [name, field(name)])) };
+  },
   "subdaos.convert": (form) => ({
     dao: form.dataset.dao,
     points_micro: form.elements.points_micro.value,
@@ -94,6 +99,12 @@ const WORDS = {
   "rfms.pledge": (x) => `Pledge ${tokens(x.amount_micro)} USDC to the request ${short(x.rfm)}`,
   "listings.mandate": (x) =>
     `Let predictions of ${x.listing === "*" ? "every model" : x.listing} take up to ${tokens(x.limit_micro)} USDC in all until ${new Date(Number(x.until_ms)).toISOString().slice(0, 10)}, asked for by ${x.api_key ? `the API key ${x.api_key}` : "this site's pages"}`,
+  "listings.plan": (x) => {
+    const moves = x.due_micro !== "0" ? `pay ${tokens(x.due_micro)} USDC` : `get ${tokens(x.refund_micro)} USDC back`;
+    return x.plan
+      ? `Have the plan “${x.plan}” of ${x.listing} with ${Number(x.rows).toLocaleString("en-US")} rows, and ${moves}`
+      : `Cancel your plan of ${x.listing}, and ${moves}`;
+  },
   "subdaos.convert": (x) =>
     `Give up ${tokens(x.points_micro)} points of the SubDAO ${short(x.dao)} for at least ${tokens(x.tokens_min_micro)} of its tokens`,
   "governance.propose": (x) => `Propose ${x.kind} to the SubDAO ${short(x.dao)}, with the payload ${short(x.payload_hash)}`,

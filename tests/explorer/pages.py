@@ -74,6 +74,8 @@ def own(world: World) -> dict[str, str]:
         "usage": reverse("explorer:usage"),
         "usage of a month without any": f"{reverse('explorer:usage')}?month=2020-02",
         "invoice": reverse("explorer:invoice", args=["2026-10"]),
+        "plans": reverse("explorer:plans"),
+        "plans of a model": reverse("explorer:plan", args=[world.listing.slug]),
         "wallet key": reverse("explorer:wallet-key"),
         "account": reverse("explorer:account"),
         "webhooks": reverse("explorer:webhooks"),

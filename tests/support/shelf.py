@@ -47,6 +47,7 @@ PARAMS = {
     "tiers": [],
     "schema": {"standard": "tabular-csv", "features": [{"name": n} for n in "abc"]},
     "label": {"name": "response", "positive": "1"},
+    "plans": [],
 }
 
 

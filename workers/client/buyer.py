@@ -69,6 +69,7 @@ class Buyer:
         self.api = api or home.api()
         self.listing = self.api.get(f"listings/{listing}/")
         self.slug = listing
+        self._has_plan = False
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -94,12 +95,15 @@ class Buyer:
         try:
             query = self._post(body, key)
         except ClientError as error:
-            if idempotency_key is None or error.code not in EXPIRED:
+            if error.code == "plan_covers":
+                self._has_plan = True
+            elif idempotency_key is None or error.code not in EXPIRED:
                 raise
             # The server knows no query by this key, else it had repeated its answer: the kept one
-            # never arrived, and is too old now. Nothing was charged.
-            self.home.forget_query(_kept_name(key))
-            body, reply_private = self._kept_query(rows, key)
+            # never arrived, and is too old now; or a plan shall pay. Nothing was charged.
+            if idempotency_key is not None:
+                self.home.forget_query(_kept_name(key))
+            body, reply_private = make(rows, key)
             query = self._post(body, key)
         return self._open(self._ended(query), body["input"]["ticket"], reply_private)
 
@@ -116,7 +120,8 @@ class Buyer:
     ) -> tuple[dict[str, Any], Any]:
         """The body of the request, and what opens its answer. Where the price depends on the buyer
         it is asked for first."""
-        quote = self.quote(len(rows)) if self.listing.get("tiers") and len(rows) else None
+        asks = self.listing.get("tiers") or self.listing.get("plans") or self._has_plan
+        quote = self.quote(len(rows)) if asks and len(rows) else None
         price_micro = int(quote["price_micro"]) if quote else None
         upload, reply_private = self.make_query(rows, price_micro=price_micro)
         return _body(upload, quote["quote"] if quote else None), reply_private

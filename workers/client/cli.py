@@ -179,6 +179,11 @@ def _wallet(commands: argparse._SubParsersAction) -> None:
         steps.choices[name].add_argument("--asset", required=True, help="FLAI, USDC, SDT-…")
         steps.choices[name].add_argument("--amount", required=True, help="tokens, like 12.50")
         steps.choices[name].add_argument("--idempotency-key", help="the same one never pays twice")
+    plan = step("plan", "a listing's plan: rows paid ahead; begin, change or cancel it")
+    plan.add_argument("--listing", required=True)
+    plan.add_argument("--to", help="the plan's name (default: show what would cost what)")
+    plan.add_argument("--cancel", action="store_true", help="have no plan any more")
+    plan.add_argument("--yes", action="store_true", help="do it, and don't only show it")
     mandate = step("mandate", "let predictions be paid up to a limit, signed once")
     mandate.add_argument("--limit", required=True, help="USDC in all, like 25")
     mandate.add_argument("--days", type=int, default=30, help="how long (default: 30)")
@@ -207,6 +212,8 @@ def _wallet_step(options: argparse.Namespace) -> int:
         else:
             made = wallet.stake(back=options.step == "unstake", **moved)
         print(f"Done: transfer {made['id']}.")
+    elif options.step == "plan":
+        _plan(wallet, options)
     elif options.step == "mandate":
         made = wallet.mandate(
             limit_micro=_micro(options.limit),
@@ -329,6 +336,30 @@ def _predict(options: argparse.Namespace) -> int:
     paid = f"{answer.price_micro / 1_000_000:.2f}"
     print(f"Paid {paid} USDC, query {answer.query_id}. Only you have read this.", file=sys.stderr)
     return 0
+
+
+def _plan(wallet: Any, options: argparse.Namespace) -> None:
+    if not options.to and not options.cancel:
+        for plan in wallet.api.get(f"listings/{options.listing}/")["plans"]:
+            price, row = (int(plan[name]) / 1e6 for name in ("price_micro", "row_micro"))
+            print(
+                f"{plan['name']:20}  {plan['rows']:>10,} rows for {plan['days']} days: "
+                f"{price:,.6f} USDC, {row:.6f} a row"
+            )
+        return
+    seen = wallet.plan_preview(listing=options.listing, plan=options.to or "")
+    due, back, lapsed = (int(seen[f"{name}_micro"]) for name in ("due", "refund", "lapsed"))
+    print(
+        f"{seen['plan'] or 'No plan'}: {seen['rows']:,} rows. You pay {due / 1e6:,.6f} USDC and "
+        f"get {back / 1e6:,.6f} back; {lapsed / 1e6:,.6f} of what you paid lapses."
+    )
+    if not options.yes:
+        print("Nothing has moved. Do it with --yes.")
+        return
+    made = wallet.plan_set(seen)
+    print(
+        "Cancelled." if made["ended_at"] else f"Done: {made['plan']}, until {made['ends_at'][:10]}."
+    )
 
 
 def _claim(options: argparse.Namespace) -> int:

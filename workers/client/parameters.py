@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from apps.protocol import tally
+from apps.protocol.plans import Plan, plans_of
 from workers.client.earnings import Finding
 
 Body = Mapping[str, Any]
@@ -16,6 +17,7 @@ Body = Mapping[str, Any]
 VOTED = {
     "price_micro": ("subdaos.set_price", "sdt"),
     "tiers": ("subdaos.set_tiers", "sdt"),
+    "plans": ("subdaos.set_plans", "sdt"),
     "scoring": ("subdaos.set_scoring", "sbgt"),
     "training": ("subdaos.set_training", "sbgt"),
     "emission": ("subdaos.set_emission", "sdt"),
@@ -25,12 +27,15 @@ VOTED = {
 
 
 class Parameters:
-    """`policy`, `schedule` and `unlocks` of each SubDAO, as they are in force here in the log."""
+    """`policy`, `schedule`, `unlocks`, `price` and `plans` of each SubDAO, as they are in force
+    here in the log. A price is known from the first sale on."""
 
     def __init__(self) -> None:
         self.policy: dict[str, dict[str, int]] = {}
         self.schedule: dict[str, dict[str, int]] = {}
         self.unlocks: dict[str, dict[str, int]] = {}
+        self.price: dict[str, int] = {}
+        self.plans: dict[str, tuple[Plan, ...]] = {}
 
     def founded(self, body: Body) -> None:
         self.policy[body["dao"]] = dict(body["policy"])
@@ -50,5 +55,9 @@ class Parameters:
             self.schedule[dao] = dict(value)
         if key == "unlocks":
             self.unlocks[dao] = dict(value)
+        if key == "price_micro":
+            self.price[dao] = int(value)
+        if key == "plans":
+            self.plans[dao] = plans_of(value)
         if key == "split":
             self.policy[dao] = self.policy[dao] | dict(value)

@@ -3,9 +3,9 @@
 Balances follow from transfers by the ledger's rules, outcomes of votes from the ballots by the
 tally's, payouts of an epoch from φ by eq. 10 and 11 (`earnings`), pools and vaults by their own
 (`exchange`), escrows and minted tokens by pledges (`crowdfund`), what a reserve releases by its
-schedule (`emission`); whoever has bound a wallet key has signed what was done in its name
-(`keyring`). A leaf that breaks a rule is a finding with its index. Leaves name parties by pid and
-amounts as strings; nothing here needs the server.
+schedule (`emission`), what plans cost and pay for (`plans`); whoever has bound a wallet key has
+signed what was done in its name (`keyring`). A leaf that breaks a rule is a finding with its index.
+Leaves name parties by pid and amounts as strings; nothing here needs the server.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from workers.client.emission import Reserves
 from workers.client.exchange import Exchange
 from workers.client.keyring import Keyring, Unsigned
 from workers.client.parameters import Parameters
+from workers.client.plans import Plans
 from workers.client.points import Points
 
 NO_FLOOR = -(2**63)
@@ -72,6 +73,7 @@ class Replay:
         self.crowdfunds, self.parameters = Crowdfunds(), Parameters()
         self.reserves = Reserves(self.balances, self.crowdfunds, self.parameters, self.points)
         self.earnings.policies = self.reserves.policies
+        self.plans = Plans(self.balances, self.parameters)
         self.keyring = Keyring()
         self.keys: dict[str, str] = {}
         self.proposals: dict[str, Ballots] = {}
@@ -110,6 +112,7 @@ class Replay:
         ]
         self.findings.errors += self.earnings.end() + self.points.end()
         self.findings.errors += self.exchange.end() + self.crowdfunds.end() + self.reserves.end()
+        self.findings.errors += self.plans.end()
         self.findings.signatures = self.keyring.checked
         self.findings.errors += [f"transfer {id_} spends a treasury unvoted" for id_ in self.spent]
         self.findings.errors += [
@@ -154,6 +157,7 @@ class Replay:
             self.holds[body["id"]] = (debit, amount)
         self.findings.transfers += 1
         self.keyring.transfer(body, at)
+        self.plans.transfer(body, at, amount)
         if body["kind"] == consent.GIVE_BACK:
             self._reversal(body, debit, credit, amount)
         elif body["kind"] == consent.SEND:
@@ -281,13 +285,21 @@ class Replay:
 
     def _on_sale(self, body: Mapping[str, Any], at: int) -> None:
         self.sales.setdefault(body["listing"], (body["dao"], at))
+        self.parameters.price[body["dao"]] = int(body["price_micro"])
 
     def _query_held(self, body: Mapping[str, Any], at: int) -> None:
         self.earnings.query_held(body, at)
         dao, opened = self.sales.get(body["listing"], ("", 0))
         self.keyring.query_held(body, dao)
+        self.plans.query_held(body)
         if dao in self.parameters.unlocks:
             self._early(dao, opened, body, at)
+
+    def _plan(self, body: Mapping[str, Any], at: int) -> None:
+        dao, _ = self.sales.get(body["listing"], ("", 0))
+        self.plans.told(body, at, dao)
+        if body["step"] != "ended":
+            self.keyring.action(body["buyer"], consent.PLAN, body["asked"], body, at)
 
     def _early(self, dao: str, opened: int, body: Mapping[str, Any], at: int) -> None:
         """Early access is for those who have staked enough, and for the request's author."""
@@ -447,6 +459,7 @@ _HANDLERS: dict[str, Handler] = {
     "listings.mandate_ended": _keys(Keyring.mandate_ended),
     "listings.query_held": Replay._query_held,
     "listings.opened": Replay._on_sale,
+    "listings.plan": Replay._plan,
     "listings.query_settled": _earned(Earnings.query_settled),
     "listings.epoch_settled": Replay._epoch,
 }

@@ -99,6 +99,24 @@ class Wallet:
         body = payload | {"until_ms": int(payload["until_ms"])}
         return self._act("mandates/", body, consent.MANDATE, payload, None)
 
+    def plan_preview(self, *, listing: str, plan: str) -> dict[str, Any]:
+        """What having this plan of a listing ("": none) would cost or give back now."""
+        return dict(self.api.post(f"listings/{listing}/plan/preview/", {"plan": plan}))
+
+    def plan_set(self, seen: Mapping[str, Any], *, key: str | None = None) -> dict[str, Any]:
+        """Do what a preview of the last five minutes said, or nothing."""
+        names = ("plan", "at_ms", "rows", "due_micro", "refund_micro")
+        body = {name: seen[name] for name in names}
+        payload = consent.plan_payload(
+            listing=seen["listing"],
+            plan=seen["plan"],
+            at_ms=int(seen["at_ms"]),
+            rows=int(seen["rows"]),
+            due_micro=int(seen["due_micro"]),
+            refund_micro=int(seen["refund_micro"]),
+        )
+        return self._act(f"listings/{seen['listing']}/plan/", body, consent.PLAN, payload, key)
+
     def vote(self, *, proposal: str, support: str) -> dict[str, Any]:
         payload = consent.vote_payload(proposal=proposal, support=support)
         path = f"proposals/{proposal}/votes/"

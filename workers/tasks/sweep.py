@@ -20,7 +20,7 @@ from apps.core import handlers
 from apps.core.clock import now as clock_now
 from apps.exchange import vaults
 from apps.governance import executing
-from apps.listings import epochs
+from apps.listings import epochs, plans
 from apps.listings import running as queries
 from apps.listings import selectors as listings
 from apps.notify import services as webhooks
@@ -116,6 +116,10 @@ def settle_epochs(now: datetime) -> None:
     epochs.epochs_settle(now=now)
 
 
+def end_plans(now: datetime) -> None:
+    plans.subscriptions_end(now=now)
+
+
 def watch_balances(now: datetime) -> None:
     low_balance.balances_watch(now=now)
 
@@ -134,6 +138,7 @@ PARTS: list[Callable[[datetime], None]] = [
     expire_uploads,
     go_on_with_rounds,
     expire_holds,
+    end_plans,
     watch_balances,
     release_unstaked,
     settle_epochs,

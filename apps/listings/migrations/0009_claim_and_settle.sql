@@ -1,3 +1,5 @@
+-- listings_claim is replaced in 0012_plans.sql: what changes, changes there.
+--
 -- listings_claim: those of these queries that are due and that no other worker has, from now on
 -- this worker's; with what it needs to have them computed and to settle them.
 CREATE FUNCTION listings_claim(ids uuid[], now timestamptz, lease_margin_s int)

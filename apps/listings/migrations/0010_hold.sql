@@ -1,3 +1,5 @@
+-- Replaced in 0012_plans.sql: what changes, changes there.
+--
 -- listings_hold: a query is held, or refused by name; what is refused has written nothing.
 --
 -- A buyer's queries are held one after the other: balance, the month of a key, mandates and how many

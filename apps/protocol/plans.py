@@ -1,0 +1,140 @@
+"""Plans: rows for a period, paid ahead (paper §7.2).
+
+A period of R rows at p = ⌈price · (10 000 − off) / 10 000⌉ each is paid with R · p, and every row
+asked takes p of it: the quota is the money that is left. At time t of a term [s, e), with `used`
+rows asked since the period began, that cost `spent`, a change to another plan (R′ rows in a period
+of d′ at p′, which is q at the price of now) gives
+
+    fair   = ⌊R · p · (e − t) / (e − s)⌋                    what was paid for the time to come
+    anew   = min(used, R′) · p′ + max(used − R′, 0) · price  the used rows as the new plan has them
+    credit = max(0, min(left, fair) − max(0, anew − spent))
+    rows   = ⌊R′ · (e − t) / d′⌋,  cost = rows · q
+    due    = max(0, cost − credit),  refund = max(0, credit − cost),  lapsed = left − credit
+
+so that left + due = cost + refund + lapsed, to the micro-unit. Cancelling is the change to no plan,
+R′ = 0: whoever cancels has paid no less than its rows cost without one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+from apps.protocol.tariff import OFF_BPS_MAX, ROWS_MAX, row_price, rows_of, within
+
+PLANS_MAX = 5
+NAME_MAX = 20
+DAYS_MAX = 366
+DAY_MS = 86_400_000
+
+
+@dataclass(frozen=True)
+class Plan:
+    """`rows` for `days`, each `off_bps` below the price. Raises ValueError."""
+
+    name: str
+    rows: int
+    days: int
+    off_bps: int
+
+    def __post_init__(self) -> None:
+        name = self.name
+        formed = isinstance(name, str) and 0 < len(name) <= NAME_MAX
+        if not formed or not name.isascii() or not name.isalnum() or name != name.lower():
+            raise ValueError(f"a name has up to {NAME_MAX} letters and digits, in lower case")
+        within(self, "rows", 1, ROWS_MAX)
+        within(self, "days", 1, DAYS_MAX)
+        within(self, "off_bps", 1, OFF_BPS_MAX)
+
+    @property
+    def period_ms(self) -> int:
+        return self.days * DAY_MS
+
+
+def plans_of(raw: Any) -> tuple[Plan, ...]:
+    """From untrusted data: a list of plans, each with more rows and more off than the one before.
+
+    Raises ValueError.
+    """
+    plans = tuple(Plan(**row) for row in rows_of(raw, Plan, most=PLANS_MAX))
+    if len({plan.name for plan in plans}) < len(plans):
+        raise ValueError("each plan has its own name")
+    for before, after in pairwise(plans):
+        if before.rows >= after.rows or before.off_bps >= after.off_bps:
+            raise ValueError("each plan has more rows than the one before, and takes more off")
+    return plans
+
+
+@dataclass(frozen=True)
+class Term:
+    """What was paid ahead: `rows` at `row_micro` from start to end; `price_micro` is the price
+    without a plan, as it was then."""
+
+    rows: int
+    row_micro: int
+    price_micro: int
+    starts_ms: int
+    ends_ms: int
+
+    @property
+    def cost_micro(self) -> int:
+        return self.rows * self.row_micro
+
+
+@dataclass(frozen=True)
+class Change:
+    """What a change does: the term after it (None: no plan) and what moves, in micro-units."""
+
+    term: Term | None
+    credit_micro: int
+    lapsed_micro: int
+    due_micro: int
+    refund_micro: int
+
+
+def begin(plan: Plan, *, price_micro: int, at_ms: int) -> Term:
+    """A whole period, from now on."""
+    row = row_price(price_micro, plan.off_bps)
+    return Term(plan.rows, row, price_micro, at_ms, at_ms + plan.period_ms)
+
+
+def change(
+    term: Term,
+    to: Plan | None,
+    *,
+    price_micro: int,
+    left_micro: int,
+    used_rows: int,
+    spent_micro: int,
+    at_ms: int,
+) -> Change:
+    """`price_micro`: a row's price without a plan, now. `used_rows` and `spent_micro`: since the
+    period began, in earlier terms too. Raises ValueError outside of the term, and for more left
+    than was paid.
+    """
+    if not term.starts_ms <= at_ms < term.ends_ms or not 0 <= left_micro <= term.cost_micro:
+        raise ValueError("a change lies within its term, and no more is left than was paid")
+    remaining, whole = term.ends_ms - at_ms, term.ends_ms - term.starts_ms
+    fair = term.cost_micro * remaining // whole
+    rows, off = (to.rows, to.off_bps) if to else (0, 0)
+    anew = min(used_rows, rows) * row_price(term.price_micro, off)
+    anew += max(used_rows - rows, 0) * term.price_micro
+    credit = max(0, min(left_micro, fair) - max(0, anew - spent_micro))
+    after = None
+    if to is not None:
+        after = Term(
+            to.rows * remaining // to.period_ms,
+            row_price(price_micro, to.off_bps),
+            price_micro,
+            at_ms,
+            term.ends_ms,
+        )
+    cost = after.cost_micro if after else 0
+    return Change(
+        term=after,
+        credit_micro=credit,
+        lapsed_micro=left_micro - credit,
+        due_micro=max(cost - credit, 0),
+        refund_micro=max(credit - cost, 0),
+    )

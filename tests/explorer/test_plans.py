@@ -1,0 +1,66 @@
+"""A plan in the browser: compared, previewed, paid, seen with its quota, cancelled."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from apps.core import clock
+from apps.listings import plans
+from apps.subdaos.models import Dao
+from tests.support.browser import axe_violations
+
+OFFER = [
+    {"name": "basic", "rows": 10, "days": 30, "off_bps": 1_000},
+    {"name": "pro", "rows": 40, "days": 30, "off_bps": 2_000},
+]
+WIDE = """() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => {
+  const { scrollWidth, clientWidth } = document.documentElement;
+  done(scrollWidth - clientWidth);
+})))"""
+TIERS = [{"from_rows": 1_000, "off_bps": 1_000}]
+
+
+def test_from_the_models_page_to_a_plan_and_back(
+    site: str, world: Any, visit: Any, sign_in: Any
+) -> None:
+    dao = Dao.objects.get(pk=world.dao.pk)
+    Dao.objects.filter(pk=dao.pk).update(params={**dao.params, "plans": OFFER, "tiers": TIERS})
+    visitor = visit()
+    sign_in(visitor)
+    page, found = visitor.page, {}
+
+    def look(name: str) -> None:
+        for width in (1280, 360):
+            page.set_viewport_size({"width": width, "height": 900})
+            problems = axe_violations(page)
+            if page.evaluate(WIDE) > 0:
+                problems.append("too wide")
+            if problems:
+                found[name, width] = problems
+        page.set_viewport_size({"width": 1280, "height": 900})
+
+    page.goto(f"/models/{world.listing.slug}/")
+    assert "after 1,000 rows a month" in page.locator("aside").inner_text()
+    look("model")
+    page.get_by_role("link", name="Choose basic").click()
+    assert page.get_by_role("heading", name="You pay $4.50").is_visible()
+    look("preview")
+    page.get_by_role("button", name="Pay $4.50").click()
+    assert "You have the plan “basic”." in page.get_by_role("status").first.inner_text()
+    assert page.get_by_text("0 of 10 rows").is_visible()
+    look("offers")
+    assert plans.running(world.party, world.listing, now=clock.now()) is not None
+    page.get_by_role("link", name="Change to pro").click()
+    assert page.get_by_text("Still counts").is_visible()
+    look("change")
+    page.goto("/wallet/plans/")
+    assert page.get_by_text("0 of 10 rows").is_visible()
+    look("own")
+    page.get_by_role("link", name="Change or cancel").click()
+    page.get_by_role("link", name="Cancel it").click()
+    page.get_by_role("button", name="Cancel the plan").click()
+    assert "You have no plan here any more." in page.get_by_role("status").first.inner_text()
+    page.goto("/wallet/plans/")
+    assert page.get_by_text("It is over.").is_visible()
+    assert found == {}
+    assert visitor.complaints == []

@@ -1,0 +1,190 @@
+"""Plans that are paid ahead, replayed: what they cost, what they pay for, where the rest goes.
+
+A plan's money lies on an account of the purpose "prepaid". It comes there from its buyer, by a leaf
+"listings.plan" with the plan that the SubDAO then offered; it leaves by the holds of predictions at
+the plan's price of a row, to that SubDAO and for that buyer, and by such leaves again: changed,
+cancelled or ended as `apps.protocol.plans` says. Any other transfer on it is a finding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from apps.protocol import consent, ledger
+from apps.protocol.plans import Change, Plan, Term, begin, change
+from workers.client.earnings import CURRENCY, QUERY, Body, Finding
+from workers.client.parameters import Parameters
+
+PURPOSE = "prepaid"
+PREVIEW_MS = 5 * 60_000
+KINDS = {
+    "due": consent.PLAN,
+    "refund": f"{consent.PLAN}_refund",
+    "lapsed": f"{consent.PLAN}_lapsed",
+}
+
+
+@dataclass
+class Running:
+    """A plan as its leaves tell it; used and spent since its period began."""
+
+    id: str
+    buyer: str
+    dao: str
+    listing: str
+    plan: str
+    term: Term
+    used_rows: int = 0
+    spent_micro: int = 0
+
+
+class Plans:
+    """Fed with leaves by `Replay`; each method raises Finding for what does not fit."""
+
+    def __init__(self, balances: Mapping[str, ledger.Balance], parameters: Parameters) -> None:
+        self.balances, self.parameters = balances, parameters
+        self.running: dict[str, Running] = {}
+        self.seen: set[str] = set()
+        self.holds: dict[str, tuple[str, int]] = {}
+        self.unsaid: dict[str, tuple[str, str, str, int]] = {}
+
+    def transfer(self, body: Body, at: int, amount: int) -> None:
+        """Any transfer that broke no rule of the ledger."""
+        debit, credit, phase = body["debit"], body["credit"], body["phase"]
+        if PURPOSE not in (debit.split("/")[1], credit.split("/")[1]):
+            return
+        if phase == "single":
+            self.unsaid[body["id"]] = (body["kind"], debit, credit, amount)
+        elif phase == "pend":
+            self._draw(body, debit, credit, amount, at)
+        else:
+            account, rows = self.holds.pop(body["pending"])
+            plan = self.running.get(account)
+            if phase == "post" and plan is not None:
+                plan.used_rows += rows
+                plan.spent_micro += amount
+
+    def _draw(self, body: Body, debit: str, credit: str, amount: int, at: int) -> None:
+        plan, name = self.running.get(debit), f"hold {body['id']}"
+        if plan is None or body["kind"] != QUERY or credit != f"{plan.dao}/revenue/{CURRENCY}":
+            raise Finding(f"{name} takes from what was paid ahead for no prediction of its plan")
+        rows, rest = divmod(amount, plan.term.row_micro)
+        if rest or at > plan.term.ends_ms + consent.SKEW_MS:
+            raise Finding(f"{name} takes another price than its plan's, or comes after its end")
+        self.holds[body["id"]] = (debit, rows)
+
+    def query_held(self, body: Body) -> None:
+        """A prediction that a plan pays for is of its buyer and listing."""
+        account, _ = self.holds.get(body["hold"], ("", 0))
+        plan = self.running.get(account)
+        named = (plan.id, plan.buyer, plan.listing) if plan else (None, body["buyer"], "")
+        told = (body.get("plan"), body["buyer"], body["listing"] if plan else "")
+        if named != told:
+            raise Finding(f"query {body['query']} is not of the plan that pays for it")
+
+    def told(self, body: Body, at: int, seller: str) -> None:
+        """A leaf "listings.plan"; `seller`: the SubDAO of its listing, as the log knows it."""
+        account = f"{body['account']}/{PURPOSE}/{CURRENCY}"
+        plan, step, name = self.running.get(account), body["step"], f"plan {body['id']}"
+        balance = self.balances.get(account)
+        if balance is not None and balance.held_micro:
+            raise Finding(f"{name} changed while predictions under it waited")
+        if (step == "begun") is (plan is not None) or seller != body["dao"]:
+            raise Finding(f"{name}: {step} without a plan, or beside one, or at no listing")
+        if plan is None and body["id"] in self.seen:
+            raise Finding(f"{name} began twice")
+        if plan is not None:
+            facts = (plan.id, plan.buyer, plan.dao, plan.listing)
+            if facts != tuple(body[key] for key in ("id", "buyer", "dao", "listing")):
+                raise Finding(f"{name}: {step} on the account of another one")
+        self.seen.add(body["id"])
+        moved = self._moved(body, account, name)
+        left = (balance.posted_micro if balance else 0) - moved["due"]
+        left += moved["refund"] + moved["lapsed"]
+        if step == "ended":
+            made, to_name = self._ended(plan, left, at, name), ""
+        else:
+            made, to_name = self._asked(body, plan, left, at, name)
+        if (made.due_micro, made.refund_micro, made.lapsed_micro) != tuple(moved.values()):
+            raise Finding(f"{name}: {step} moves other sums than follow from its terms")
+        term = {key: str(value) for key, value in vars(made.term).items()} if made.term else None
+        steps = ("begun", "changed") if made.term else ("cancelled", "ended")
+        if (body["term"], body["plan"]) != (term, to_name) or step not in steps:
+            raise Finding(f"{name}: {step} has other terms than the SubDAO offered")
+        if made.term is None:
+            del self.running[account]
+        elif plan is None:
+            self.running[account] = Running(
+                body["id"], body["buyer"], body["dao"], body["listing"], to_name, made.term
+            )
+        else:
+            plan.term, plan.plan = made.term, to_name
+
+    def _moved(self, body: Body, account: str, name: str) -> dict[str, int]:
+        """{"due", "refund", "lapsed": micro-units}, of the transfers that the leaf names."""
+        main, sums = f"{body['buyer']}/main/{CURRENCY}", dict.fromkeys(KINDS, 0)
+        sides = {
+            "due": (main, account),
+            "refund": (account, main),
+            "lapsed": (account, f"{body['dao']}/treasury/{CURRENCY}"),
+        }
+        for part, id_ in body["moved"].items():
+            kind, debit, credit, amount = self.unsaid.pop(id_, ("", "", "", 0))
+            if (kind, (debit, credit)) != (KINDS[part], sides[part]):
+                raise Finding(f"{name}: the transfer {id_} is another than it says")
+            sums[part] = amount
+        return sums
+
+    def _ended(self, plan: Running | None, left: int, at: int, name: str) -> Change:
+        if plan is None or at < plan.term.ends_ms:
+            raise Finding(f"{name} ended before its time")
+        return Change(None, 0, left, 0, 0)
+
+    def _asked(
+        self, body: Body, plan: Running | None, left: int, at: int, name: str
+    ) -> tuple[Change, str]:
+        """What follows from what the buyer asked for."""
+        asked, dao = body["asked"], body["dao"]
+        at_ms, wanted = int(asked["at_ms"]), asked["plan"]
+        if not at - PREVIEW_MS - consent.SKEW_MS <= at_ms <= at + consent.SKEW_MS:
+            raise Finding(f"{name} was done as of another time")
+        to = self._offered(dao, wanted, name)
+        price = self.parameters.price[dao]
+        if plan is None:
+            if to is None or left:
+                raise Finding(f"{name} began as no plan, or with money of another one")
+            term = begin(to, price_micro=price, at_ms=at_ms)
+            made = Change(term, 0, 0, term.cost_micro, 0)
+        else:
+            made = change(
+                plan.term,
+                to,
+                price_micro=price,
+                left_micro=left,
+                used_rows=plan.used_rows,
+                spent_micro=plan.spent_micro,
+                at_ms=at_ms,
+            )
+        said = consent.plan_payload(
+            listing=body["listing"],
+            plan=wanted,
+            at_ms=at_ms,
+            rows=made.term.rows if made.term else 0,
+            due_micro=made.due_micro,
+            refund_micro=made.refund_micro,
+        )
+        if asked != said:
+            raise Finding(f"{name} did something else than its buyer asked for")
+        return made, wanted
+
+    def _offered(self, dao: str, wanted: str, name: str) -> Plan | None:
+        if not wanted:
+            return None
+        for plan in self.parameters.plans.get(dao, ()):
+            if plan.name == wanted:
+                return plan
+        raise Finding(f"{name}: the SubDAO offers no plan {wanted}")
+
+    def end(self) -> list[str]:
+        return [f"transfer {id_} moves what is paid ahead by no plan" for id_ in self.unsaid]
