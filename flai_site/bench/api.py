@@ -134,11 +134,12 @@ def _measure(url: str, slug: str, folder: Path) -> Iterator[dict[str, Any]]:
 def ask(buyer: Buyer, rows: list[list[float]]) -> dict[str, Any]:
     """One paid query, and where its time went (ms): seal, hold and reply, queue, nodes, settle."""
     began = time.perf_counter()
-    upload, reply_private = buyer.make_query(rows)
+    key = secrets.token_hex(16)
+    body, reply_private = buyer._quoted_query(rows, key)
     sealed = time.perf_counter()
-    query = buyer._ended(buyer._post(upload, secrets.token_hex(16)))
+    query = buyer._ended(buyer._post(body, key))
     ended = time.perf_counter()
-    buyer._open(query, upload["ticket"], reply_private)
+    buyer._open(query, body["input"]["ticket"], reply_private)
     opened = time.perf_counter()
     at = {m["state"]: datetime.fromisoformat(m["at"]).timestamp() for m in query["timeline"]}
     marks = {m["state"]: m for m in query["timeline"]}
