@@ -96,7 +96,7 @@ def model(request: HttpRequest, slug: str) -> HttpResponse:
     members = roster(dao)
     price_micro = pricing.price_micro(listing)
     volume = pricing.volume(party, listing, now=clock.now()) if party else 0
-    next_micro = pricing.price_of(listing, rows=1, before=volume)
+    next_micro = pricing.price_of(listing, rows=1, before=volume, buyer=party)
     offered = plans.plans_json(listing)
     running = plans.running(party, listing, now=clock.now()) if party and offered else None
     to_spend_micro = _to_spend_micro(party)

@@ -13,6 +13,7 @@ from apps.core.errors import Unprocessable
 from apps.core.months import month_of
 from apps.listings.models import Listing, Query
 from apps.protocol import tariff
+from apps.rfms.models import Rfm
 
 CURRENCY = "USDC"
 
@@ -22,8 +23,22 @@ def price_micro(listing: Listing) -> int:
     return int(listing.dao.params["price_micro"])
 
 
-def price_of(listing: Listing, *, rows: int, before: int = 0) -> int:
-    """Price of so many rows in one inference, after so many others this month.
+def rebate_bps(listing: Listing) -> int:
+    """What the author of the model's request pays less, of each row, by its terms."""
+    return int(listing.dao.params.get("rebate_bps", 0))
+
+
+def price_to(buyer: Party | None, listing: Listing) -> int:
+    """Price of one row to this buyer, before any tier."""
+    price, off_bps = price_micro(listing), rebate_bps(listing)
+    if not off_bps or not Rfm.objects.filter(subdao=listing.dao, submitter=buyer).exists():
+        return price
+    return tariff.row_price(price, off_bps)
+
+
+def price_of(listing: Listing, *, rows: int, before: int = 0, buyer: Party | None = None) -> int:
+    """Price of so many rows in one inference, after so many others this month; for nobody in
+    particular without a buyer.
 
     Raises Unprocessable("too_many_rows") for more than nodes answer (their `policy.json` decides,
     settings.ROWS_PER_QUERY says it here): nobody shall be quoted what is then refused.
@@ -34,7 +49,7 @@ def price_of(listing: Listing, *, rows: int, before: int = 0) -> int:
             "too_many_rows", f"The nodes answer {most} rows a query at most.", field="rows"
         )
     tiers = tariff.tiers_of(listing.dao.params["tiers"])
-    return tariff.charge(rows, before=before, price_micro=price_micro(listing), tiers=tiers)
+    return tariff.charge(rows, before=before, price_micro=price_to(buyer, listing), tiers=tiers)
 
 
 def volume(buyer: Party, listing: Listing, *, now: datetime) -> int:

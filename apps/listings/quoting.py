@@ -43,7 +43,7 @@ def quote_json(*, listing: Listing, buyer: Party, rows: int, now: datetime) -> d
     if listing.status != Listing.Status.OPEN:
         raise Conflict("listing_closed", "This listing is closed.")
     before = volume(buyer, listing, now=now)
-    terms = Terms(price_of(listing, rows=rows, before=before))
+    terms = Terms(price_of(listing, rows=rows, before=before, buyer=buyer))
     plan = running(buyer, listing, now=now)
     left = left_rows(plan, now=now) if plan else 0
     if plan and left >= rows:
@@ -88,7 +88,8 @@ def quoted(token: str, *, buyer: Party, listing: Listing, rows: int, now: dateti
 def offered(price_micro: int, *, buyer: Party, listing: Listing, rows: int, now: datetime) -> Terms:
     """The terms of now for a ticket of this price: the list price from the balance or, where the
     ticket says that of the buyer's plan, its quota."""
-    price = price_of(listing, rows=rows, before=volume(buyer, listing, now=now))
+    before = volume(buyer, listing, now=now)
+    price = price_of(listing, rows=rows, before=before, buyer=buyer)
     plan = running(buyer, listing, now=now) if price_micro != price else None
     if plan is not None and price_micro == rows * plan.row_micro:
         return of_plan(plan, rows)

@@ -16,7 +16,7 @@ from apps.core.errors import NotFound
 from apps.core.joined import Joined
 from apps.listings.models import Listing, Query
 from apps.listings.plans import plans_json
-from apps.listings.pricing import CURRENCY, price_micro, tiers_json
+from apps.listings.pricing import CURRENCY, price_micro, rebate_bps, tiers_json
 from apps.listings.services import infer_of
 from apps.subdaos.models import Dao
 from apps.training.models import ModelVersion
@@ -73,6 +73,7 @@ def listing_json(listing: Listing, nodes: Sequence[Node] | None = None) -> Json:
         "price_micro": str(price_micro(listing)),
         "tiers": tiers_json(listing),
         "plans": plans_json(listing),
+        "rebate_bps": rebate_bps(listing),
         "currency": CURRENCY,
         "resolution": held.resolution,
         "rows_per_query": settings.ROWS_PER_QUERY,

@@ -19,6 +19,8 @@ from apps.protocol.circuits.multinomial import CLASSES_MAX
 from apps.protocol.circuits.poisson import COUNT_MAX
 from apps.protocol.emission import Schedule
 from apps.protocol.money import BPS
+from apps.protocol.plans import plans_of
+from apps.protocol.tariff import tiers_of
 from apps.protocol.unlocks import Unlocks
 
 Spec = dict[str, Any]
@@ -48,6 +50,7 @@ MODEL_CLASSES = tuple(CLASSES)
 GATELESS = ("log_loss",)
 METRICS = tuple(dict.fromkeys(m for c in CLASSES.values() for m in c.metrics if m not in GATELESS))
 RESOLUTIONS = ("logit",)
+REBATE_BPS_MAX = 5_000
 FEATURES_MAX = 200
 STRATA_MAX = 16
 DAY_S = 86_400
@@ -118,8 +121,9 @@ def subdao_params(spec: Mapping[str, Any]) -> Spec:
         "model_class": spec["model_class"],
         "interpretable": spec["interpretable"],
         "price_micro": spec["price_micro"],
-        "tiers": [],
-        "plans": [],
+        "tiers": terms.get("tiers", []),
+        "plans": terms.get("plans", []),
+        "rebate_bps": terms.get("rebate_bps", 0),
         "resolution": terms["resolution"],
         "engine": "ring",
         "scoring": SCORINGS[0],
@@ -307,7 +311,8 @@ def _terms(raw: object) -> Spec:
         "reserve_sdt_bps": 1_500,
         "submitter_sdt_bps": 500,
     }
-    row = _table(raw, "terms", " ".join(defaults) + " resolution decay_ppm stake_boost_bps")
+    others = " resolution decay_ppm stake_boost_bps rebate_bps tiers plans"
+    row = _table(raw, "terms", " ".join(defaults) + others)
     terms: Spec = {
         key: _whole(row.get(key, default), f"terms.{key}", 0, BPS)
         for key, default in defaults.items()
@@ -326,6 +331,12 @@ def _terms(raw: object) -> Spec:
     terms["stake_boost_bps"] = _whole(
         row.get("stake_boost_bps", 15_000), "terms.stake_boost_bps", BPS, 10 * BPS
     )
+    terms["rebate_bps"] = _whole(row.get("rebate_bps", 0), "terms.rebate_bps", 0, REBATE_BPS_MAX)
+    for name, made_of in (("tiers", tiers_of), ("plans", plans_of)):
+        try:
+            terms[name] = [asdict(one) for one in made_of(row.get(name, []))]
+        except ValueError as error:
+            raise SpecError(f"terms.{name}", f"{error}.") from None
     return terms
 
 

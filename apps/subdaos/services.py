@@ -83,6 +83,7 @@ def found(
             "policy": vars(policy_of(params)),
             "emission": asdict(schedule_of(params["emission"])),
             "unlocks": asdict(unlocks_of(params["unlocks"])),
+            "plans": params["plans"],
             "shares": asdict(shares),
             "submitter": submitter.pid,
         },

@@ -63,7 +63,7 @@ export const api = (form, names) => {
 
   // What so many rows cost: the listing's price each or, where it depends on the buyer, what a quote says.
   const priced = async (listing, rows) => {
-    if (!listing.tiers.length && !listing.plans.length) return { price: String(BigInt(listing.price_micro) * BigInt(rows)) };
+    if (!listing.tiers.length && !listing.plans.length && !listing.rebate_bps) return { price: String(BigInt(listing.price_micro) * BigInt(rows)) };
     const { price_micro, quote } = await post(`listings/${slug}/quote/`, { rows });
     return { price: price_micro, quote };
   };

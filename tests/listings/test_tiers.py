@@ -18,6 +18,7 @@ from apps.listings.quoting import quote_json
 from apps.listings.running import query_cancel
 from apps.listings.selectors import listing_json
 from apps.listings.services import query_create
+from apps.rfms.models import Rfm
 from apps.subdaos.actions import SetTiers
 from apps.subdaos.models import Dao
 from tests.support.shelf import PRICE, Shelf
@@ -84,6 +85,18 @@ def test_the_api_says_the_tiers_and_the_volume(shelf) -> None:
     client = APIClient(headers={"Authorization": f"Bearer {key}"})
     quote = client.post(f"/api/v1/listings/{shelf.dao.slug}/quote/", {"rows": 2}).json()
     assert (quote["volume_rows"], quote["price_micro"]) == (4, str(2 * PRICE * 9 // 10))
+
+
+def test_the_author_of_the_request_pays_less_of_each_row(shelf) -> None:
+    dao, author = Dao.objects.get(pk=shelf.dao.pk), shelf.buyer(100 * PRICE)
+    Dao.objects.filter(pk=dao.pk).update(params={**dao.params, "rebate_bps": 2_000})
+    Rfm.objects.create(slug="asked", title="Asked", submitter=author, subdao=dao, spec={})
+    own = PRICE * 8 // 10
+    assert quoted(shelf, author, 4) == 3 * own + own * 9 // 10
+    assert quoted(shelf, shelf.buyer(), 1) == PRICE
+    settle(shelf, ask(shelf, author, 4))
+    assert quoted(shelf, author, 1) == own * 9 // 10
+    assert listing_json(shelf.listing)["rebate_bps"] == 2_000
 
 
 def test_a_vote_checks_and_shows_the_tiers(shelf) -> None:

@@ -112,6 +112,9 @@ def test_the_schema_and_the_parameters_are_taken_from_the_spec() -> None:
         ("funding/target_micro", 10**16, "funding.target_micro"),
         ("terms/treasury_bps", 1_500, "terms.sbgt_bps"),
         ("terms/decay_ppm", 1_000_000, "terms.decay_ppm"),
+        ("terms/rebate_bps", 5_001, "terms.rebate_bps"),
+        ("terms/tiers", [{"from_rows": 0, "off_bps": 1}], "terms.tiers"),
+        ("terms/plans", {}, "terms.plans"),
     ],
 )
 def test_a_wrong_field_is_named(path: str, value: Any, field: str) -> None:
@@ -195,3 +198,15 @@ def test_a_field_of_any_content_is_checked_or_refused_in_words(key: str, value: 
     except SpecError:
         return
     assert check_spec(once) == once
+
+
+def test_its_subdao_begins_with_the_prices_of_its_terms() -> None:
+    terms = {
+        "tiers": [{"from_rows": 1_000, "off_bps": 1_000}],
+        "plans": [{"name": "basic", "rows": 100, "days": 30, "off_bps": 500}],
+        "rebate_bps": 2_000,
+    }
+    params = subdao_params(check_spec({**GOOD, "terms": terms}))
+    assert {name: params[name] for name in terms} == terms
+    plain = subdao_params(check_spec(GOOD))
+    assert (plain["tiers"], plain["plans"], plain["rebate_bps"]) == ([], [], 0)

@@ -120,7 +120,8 @@ class Buyer:
     ) -> tuple[dict[str, Any], Any]:
         """The body of the request, and what opens its answer. Where the price depends on the buyer
         it is asked for first."""
-        asks = self.listing.get("tiers") or self.listing.get("plans") or self._has_plan
+        depends = any(self.listing.get(name) for name in ("tiers", "plans", "rebate_bps"))
+        asks = depends or self._has_plan
         quote = self.quote(len(rows)) if asks and len(rows) else None
         price_micro = int(quote["price_micro"]) if quote else None
         upload, reply_private = self.make_query(rows, price_micro=price_micro)

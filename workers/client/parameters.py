@@ -41,6 +41,7 @@ class Parameters:
         self.policy[body["dao"]] = dict(body["policy"])
         self.schedule[body["dao"]] = dict(body["emission"])
         self.unlocks[body["dao"]] = dict(body["unlocks"])
+        self.plans[body["dao"]] = plans_of(body.get("plans", []))  # founded before there were any
 
     def changed(self, body: Body, voted: Body) -> None:
         """By exactly the proposal that was voted on. Raises Finding."""
