@@ -16,9 +16,13 @@ from apps.explorer.scale.plan import Plan
 from apps.explorer.scale.rows import digest
 
 # For strangers only, or what no page is behind; the health of nodes is the nodes' own time; and the
-# data set has released no tokens that points could be converted into.
+# data set has released no tokens that points could be converted into, and sold no plans.
 LEFT_OUT = {"sign-in", "sign-up", "sign-out", "download", "nodes-health"}
-API_LEFT_OUT = {"api/v1/nodes/", "api/v1/subdaos/<slug:slug>/conversions/preview/"}
+API_LEFT_OUT = {
+    "api/v1/nodes/",
+    "api/v1/subdaos/<slug:slug>/conversions/preview/",
+    "api/v1/listings/<slug:slug>/plan/",
+}
 # Filters and questions.
 VARIANTS = {
     "rfms": ["?status=funding", "?status=failed"],
