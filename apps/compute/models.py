@@ -6,6 +6,7 @@ from django.db import models
 from django.db.models import Q
 
 from apps.core.models import BaseModel
+from apps.protocol.jobs import members_of
 
 
 class Node(BaseModel):
@@ -123,6 +124,13 @@ class Job(BaseModel):
 
     def __str__(self) -> str:
         return f"{self.circuit} {self.job_id}"
+
+    @property
+    def signers(self) -> int:
+        """How many receipts it takes: of all who take part in its attempt. Before it is decided who
+        does, three for a query, all for what makes a model."""
+        decided = self.kind == "query" or "computing" in self.descriptor
+        return len(members_of(self.descriptor) if decided else self.descriptor["nodes"])
 
 
 class Receipt(BaseModel):

@@ -10,6 +10,7 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
+from apps.compute.models import Job
 from apps.explorer.templatetags.flai import with_places
 from apps.wallets.models import LogLeaf
 from tests.explorer import pages
@@ -88,6 +89,25 @@ def test_a_node_that_is_away_says_so(built: worlds.World) -> None:
     assert "no answer" not in page and reverse("explorer:nodes-health") in page
     health = Client().get(reverse("explorer:nodes-health")).content.decode()
     assert health.count("no answer") == 3
+
+
+@pytest.mark.parametrize(
+    ("kind", "group", "signers"),
+    [
+        ("round", {"computing": [0, 2, 4], "holding": [1]}, 4),
+        ("round", {}, 5),
+        ("query", {"computing": [1, 2, 3], "holding": []}, 3),
+        ("query", {}, 3),
+    ],
+)
+def test_a_job_on_five_nodes_says_how_many_sign(
+    built: worlds.World, kind: str, group: dict[str, list[int]], signers: int
+) -> None:
+    job = Job.objects.latest("created_at")
+    job.kind, job.descriptor = kind, {"nodes": [f"{i}" * 64 for i in range(5)], **group}
+    job.save()
+    page = Client().get(reverse("explorer:nodes")).content.decode()
+    assert f"3 of {signers}<" in page.partition(f'id="job-{job.pk}"')[2].partition("</tr>")[0]
 
 
 def test_errors_have_ways_out(built: worlds.World) -> None:

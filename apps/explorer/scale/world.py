@@ -457,7 +457,9 @@ class World:
             "kind": kind,
             "circuit": circuit,
             "scope": f"{kind}:{job_id}",
-            "descriptor": json.dumps({"circuit": circuit, "nodes": []}),
+            "descriptor": json.dumps(
+                {"circuit": circuit, "nodes": [node.fingerprint for node in self.nodes]}
+            ),
             "attempt": 1,
             "state": "done",
             "openings": json.dumps(OPENINGS) if kind == "round" else None,
