@@ -131,17 +131,11 @@ def run_bundle(
 
     Raises: Retryable, Final, for all of them.
     """
-    key = coordinator_key()
+    bundle = jobs.bundle_of([jobs.job_digest(query.descriptor) for query in asked])
     body = _encode(
         {
-            "jobs": [
-                {
-                    "descriptor": query.descriptor,
-                    "signature": wire.sign(key, jobs.JOB_DOMAIN, query.descriptor),
-                    "upload": query.upload,
-                }
-                for query in asked
-            ]
+            "jobs": [{"descriptor": one.descriptor, "upload": one.upload} for one in asked],
+            "signature": wire.sign(coordinator_key(), jobs.BUNDLE_DOMAIN, bundle),
         }
     )
     patience = max(query.descriptor["deadline_s"] for query in asked) + ANSWER_MARGIN_S
@@ -173,10 +167,7 @@ def _told(
                 raise Final("bad_answer", f"{member.name} sent a malformed answer.")
             answers.append(_answer(member, content))
         _check_answers(answers, asked.descriptor, [asked.ticket_id])
-    except Final as error:
-        drop_share(members, asked.upload["ticket"])
-        return error
-    except Retryable as error:
+    except ControlError as error:
         return error
     return answers
 
@@ -464,16 +455,16 @@ def _error(member: Member, content: dict[str, Any]) -> ControlError:
 
 
 def _answer(member: Member, content: dict[str, Any]) -> Answer:
+    """Of the right form, and this node's own by what it says; `_check_answers` sees who signed."""
+    receipt, signature = content.get("receipt"), content.get("signature")
     openings, sealed = content.get("openings"), content.get("sealed")
     if not isinstance(openings, dict) or not (sealed is None or isinstance(sealed, str)):
         raise Final("bad_answer", f"{member.name} sent a malformed answer.")
-    try:
-        receipt = jobs.check_receipt(
-            {k: content.get(k) for k in ("receipt", "signature")}, sign_key=member.sign_key
-        )
-    except jobs.JobError as error:
-        raise Final(error.code, f"{member.name}: {error.text}") from None
-    return Answer(member, receipt, content["signature"], openings, sealed)
+    if not isinstance(receipt, dict) or not isinstance(signature, str):
+        raise Final("bad_receipt", f"{member.name} sent no signed receipt.")
+    if receipt.get("node") != member.fingerprint:
+        raise Final("bad_receipt", f"{member.name} sent another node's receipt.")
+    return Answer(member, receipt, signature, openings, sealed)
 
 
 def _check_answers(

@@ -34,6 +34,7 @@ NODE_CLAIM_DOMAIN = "flai/node-claim/v1"
 ACK_DOMAIN = "flai/ack/v1"
 DROP_DOMAIN = "flai/drop/v1"
 JOB_DOMAIN = "flai/job/v1"
+BUNDLE_DOMAIN = "flai/bundle/v1"
 MODEL_DOMAIN = "flai/model/v1"
 SCOPE_DOMAIN = "flai/scope/v1"
 RECEIPT_DOMAIN = "flai/receipt/v1"
@@ -167,6 +168,11 @@ def members_of(job: dict[str, Any]) -> tuple[int, ...]:
 def job_digest(job: dict[str, Any]) -> str:
     """What the members compare before they compute: the whole descriptor with its attempt."""
     return digest(JOB_DOMAIN, job)
+
+
+def bundle_of(digests: Sequence[str]) -> dict[str, Any]:
+    """What the coordinator signs to have jobs of these digests computed together, in this order."""
+    return {"v": 1, "jobs": list(digests)}
 
 
 def scope_digest(job: dict[str, Any]) -> str:

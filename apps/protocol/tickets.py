@@ -111,12 +111,20 @@ def check_ticket(ticket: Any, *, now: int) -> Ticket:
 
     `now` in Unix seconds. Says nothing about signatures. Raises: TicketError.
     """
+    return _checked(ticket, now)[0]
+
+
+def _checked(ticket: Any, now: int) -> tuple[Ticket, bytes]:
+    """`check_ticket`'s, and the canonical bytes: what its id and its signature are made of."""
     _require(isinstance(ticket, dict), "malformed", "The ticket is not an object.")
-    missing = sorted(set(TICKET_FIELDS) ^ set(map(str, ticket)))
-    _require(not missing, "malformed", f"The ticket lacks or adds fields: {', '.join(missing)}.")
+    missing = ticket.keys() ^ _FORMS.keys()
+    if missing:
+        names = ", ".join(sorted(map(str, missing)))
+        raise TicketError("malformed", f"The ticket lacks or adds fields: {names}.")
     for name, good in _FORMS.items():
-        _require(good(ticket[name]), "malformed", f"The ticket's field {name} has a wrong form.")
-    _check_params(ticket["params"])
+        if not good(ticket[name]):
+            raise TicketError("malformed", f"The ticket's field {name} has a wrong form.")
+    data = _canonical(ticket)
     _require(
         len(ticket["commitment"]) == len(ticket["nodes"]),
         "malformed",
@@ -130,7 +138,7 @@ def check_ticket(ticket: Any, *, now: int) -> Ticket:
     _check_kind(ticket)
     _check_time(ticket, now)
     plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in ticket.items()}
-    return Ticket(**plain, id=ticket_id(ticket))
+    return Ticket(**plain, id=digest(TICKET_DOMAIN, data)), data
 
 
 def check_upload(upload: Any, *, now: int) -> Ticket:
@@ -165,9 +173,9 @@ def check_head(head: Any, *, now: int) -> Ticket:
         "malformed",
         "The head of an upload consists of ticket, signature and envelopes.",
     )
-    ticket = check_ticket(head["ticket"], now=now)
+    ticket, data = _checked(head["ticket"], now)
     try:
-        verify(ticket.sender, TICKET_DOMAIN, head["ticket"], head["signature"])
+        verify(ticket.sender, TICKET_DOMAIN, data, head["signature"])
     except BadSignature:
         raise TicketError("bad_signature", "The ticket is not signed by its sender.") from None
     envelopes = head["envelopes"]
@@ -276,14 +284,18 @@ _FORMS: dict[str, Any] = {
 }
 
 
-def _check_params(params: dict[str, Any]) -> None:
+def _canonical(ticket: dict[str, Any]) -> bytes:
+    """A ticket whose fields have the right form is canonical if its parameters are."""
     try:
-        size = len(canonical(params))
+        data = canonical(ticket)
     except ValueError:
         raise TicketError(
             "malformed", "The parameters may hold integers, strings and lists."
         ) from None
-    _require(size <= MAX_PARAMS_BYTES, "too_large", "The parameters are too large.")
+    if len(data) > MAX_PARAMS_BYTES:  # else they are shorter anyway
+        size = len(canonical(ticket["params"]))
+        _require(size <= MAX_PARAMS_BYTES, "too_large", "The parameters are too large.")
+    return data
 
 
 def _check_kind(ticket: dict[str, Any]) -> None:

@@ -27,7 +27,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import (
 SAFE_INT = 2**53
 MAX_DEPTH = 32
 
-_HEX = re.compile(r"(?:[0-9a-f]{2})*")
+_HEX = re.compile(r"[0-9a-f]*")
+# One for all: `json.dumps` makes an encoder for each call that asks for other than its defaults.
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
 class BadSignature(Exception):
@@ -41,30 +43,30 @@ def canonical(obj: Any) -> bytes:
     any other type.
     """
     _check(obj, 0)
-    text = json.dumps(obj, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     try:
-        return text.encode("utf-8")
+        return _ENCODER.encode(obj).encode("utf-8")
     except UnicodeEncodeError:
         raise ValueError("a string holds an unpaired surrogate") from None
 
 
 def _check(obj: Any, depth: int) -> None:
-    if depth > MAX_DEPTH:
-        raise ValueError(f"nested deeper than {MAX_DEPTH}")
-    if obj is None or isinstance(obj, (bool, str)):
-        return
-    if isinstance(obj, int):
+    """Most values are strings: those are not called for, each signed thing is checked here."""
+    if isinstance(obj, (dict, list, tuple)):
+        if depth >= MAX_DEPTH and obj:
+            raise ValueError(f"nested deeper than {MAX_DEPTH}")
+        if isinstance(obj, dict):
+            for key in obj:
+                if type(key) is not str and not isinstance(key, str):
+                    raise ValueError("keys must be strings")
+            obj = obj.values()
+        depth += 1
+        for value in obj:
+            if type(value) is not str:
+                _check(value, depth)
+    elif isinstance(obj, int):
         if not -SAFE_INT <= obj <= SAFE_INT:
             raise ValueError("an integer beyond ±2^53 must be written as a string")
-    elif isinstance(obj, dict):
-        for key, value in obj.items():
-            if not isinstance(key, str):
-                raise ValueError("keys must be strings")
-            _check(value, depth + 1)
-    elif isinstance(obj, (list, tuple)):
-        for value in obj:
-            _check(value, depth + 1)
-    else:
+    elif obj is not None and not isinstance(obj, str):
         raise ValueError(f"{type(obj).__name__} has no canonical form")
 
 
@@ -79,11 +81,15 @@ def sign(key: Ed25519PrivateKey, domain: str, obj: Any) -> str:
     return key.sign(domain.encode() + b"\0" + canonical(obj)).hex()
 
 
-def verify(public_hex: str, domain: str, obj: Any, signature_hex: str) -> None:
-    """Raises BadSignature unless `signature_hex` is the signature of that key over that content."""
+def verify(public_hex: str, domain: str, content: Any, signature_hex: str) -> None:
+    """Raises BadSignature unless `signature_hex` is the signature of that key over that content.
+
+    As in `digest`, content may be the canonical bytes themselves, where they are at hand.
+    """
     try:
         key = Ed25519PublicKey.from_public_bytes(unhex(public_hex, 32))
-        message = domain.encode() + b"\0" + canonical(obj)
+        data = content if isinstance(content, bytes) else canonical(content)
+        message = domain.encode() + b"\0" + data
         key.verify(unhex(signature_hex, 64), message)
     except (InvalidSignature, ValueError):
         raise BadSignature(f"signature over {domain} does not verify") from None
@@ -96,7 +102,7 @@ def public_hex(key: Ed25519PrivateKey) -> str:
 
 def unhex(text: Any, size: int | None = None) -> bytes:
     """Lower-case hex to bytes. Raises: ValueError for anything else or another size."""
-    if not isinstance(text, str) or not _HEX.fullmatch(text):
+    if not isinstance(text, str) or len(text) % 2 or not _HEX.fullmatch(text):
         raise ValueError("not lower-case hex")
     data = bytes.fromhex(text)
     if size is not None and len(data) != size:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import sqlite3
+import time
+from contextlib import closing
+
 import numpy as np
 
-from apps.protocol import jobs, tickets
+from apps.protocol import jobs, sharing, tickets, wire
 from tests.support.nodes import Buyer
 
 ROWS = [[[0.1, 0.2]], [[0.5, -1.0], [2.0, 0.25]], [[-0.3, 0.4]]]
@@ -12,9 +16,7 @@ ROWS = [[[0.1, 0.2]], [[0.5, -1.0], [2.0, 0.25]], [[-0.3, 0.4]]]
 
 def bundle(nodes, asked, only=(0, 1, 2)):
     """The nodes' replies, query by query: [[node 0's, node 1's, node 2's], …]."""
-    body = {
-        "jobs": [nodes.signed(job) | {"upload": upload} for job, upload in asked],
-    }
+    body = nodes.signed_bundle(asked)
     answers = nodes.post_all("/bundles", body, nodes=only)
     assert [a.status_code for a in answers] == [200] * len(only), [a.text for a in answers]
     return list(zip(*(a.json()["answers"] for a in answers)))
@@ -87,18 +89,73 @@ def test_a_lost_member_leaves_every_query_for_another_attempt(three_nodes, model
         opened(buyer, upload, replies)
 
 
+def test_what_comes_with_its_query_is_never_on_disk_and_still_its_jobs(three_nodes, model) -> None:
+    """One member is asked: it binds the share to the job, keeps no word, and forgets nothing."""
+    buyer = Buyer(three_nodes, model)
+    upload = buyer.query(ROWS[0])
+    job = buyer.job(upload, deadline_s=1)
+    (lonely,) = bundle(three_nodes, [(job, upload)], only=(0,))
+    assert set(outcomes(lonely)) <= {"deadline", "peer_lost"}
+    share_id = upload["ticket"]["share_id"]
+    with closing(sqlite3.connect(three_nodes.homes[0] / "store.sqlite")) as db:
+        found = db.execute("SELECT used_by, words FROM shares WHERE share_id = ?", (share_id,))
+        assert found.fetchone() == (job["job_id"], None)
+    (other,) = bundle(three_nodes, [(buyer.job(upload), upload)], only=(0,))
+    assert outcomes(other) == ["share_used"]
+
+
+def test_a_query_that_its_owner_withdraws_after_a_failed_attempt_is_over(
+    three_nodes, model
+) -> None:
+    buyer = Buyer(three_nodes, model)
+    uploads = [buyer.query(rows) for rows in ROWS[:2]]
+    asked = [(buyer.job(u, deadline_s=1), u) for u in uploads]
+    bundle(three_nodes, asked, only=(0, 1))
+    ticket = uploads[0]["ticket"]
+    word = sharing.withdrawal_of(
+        share_id=ticket["share_id"], ticket_id=tickets.ticket_id(ticket), at=int(time.time())
+    )
+    signature = wire.sign(buyer.key, sharing.WITHDRAWAL_DOMAIN, word)
+    body = {"ticket": ticket, "withdrawal": word, "signature": signature}
+    said = three_nodes.post_all(f"/shares/{ticket['share_id']}/withdraw", body)
+    assert [a.status_code for a in said] == [200] * 3
+    again = [(job | {"attempt": 2, "deadline_s": 15}, u) for job, u in asked]
+    withdrawn, other = bundle(three_nodes, again)
+    assert outcomes(withdrawn) == ["withdrawn"] * 3
+    opened(buyer, uploads[1], other)
+
+
 def test_what_is_no_bundle_is_refused_as_a_whole(three_nodes, model) -> None:
     buyer = Buyer(three_nodes, model)
     one, two = buyer.query(ROWS[0]), buyer.query(ROWS[2])
-    signed = three_nodes.signed(buyer.job(one)) | {"upload": one}
-    other = three_nodes.signed(buyer.job(two) | {"model": "ab" * 32}) | {"upload": two}
+    first, second = (buyer.job(one), one), (buyer.job(two), two)
+    other = (second[0] | {"model": "ab" * 32}, two)
+    good = three_nodes.signed_bundle([first, second])
+    more = {"jobs": [item | {"more": 1} for item in good["jobs"]]}
     for body, code in (
-        ({"jobs": []}, "malformed"),
-        ({"jobs": signed}, "malformed"),
-        ({"jobs": [signed, signed]}, "malformed"),
-        ({"jobs": [signed, other]}, "malformed"),
-        ({"jobs": [{**signed, "more": 1}]}, "malformed"),
-        ({"jobs": [signed | {"signature": "00" * 64}]}, "bad_signature"),
+        (three_nodes.signed_bundle([]), "malformed"),
+        (good | {"jobs": good["jobs"][0]}, "malformed"),
+        (three_nodes.signed_bundle([first, first]), "malformed"),
+        (three_nodes.signed_bundle([first, other]), "malformed"),
+        (good | more, "malformed"),
+        (good | {"jobs": [good["jobs"][0] | {"descriptor": {"deadline_s": 0.5}}]}, "malformed_job"),
+        (good | {"signature": "00" * 64}, "bad_signature"),
+        (three_nodes.signed(first[0]) | {"jobs": good["jobs"][:1]}, "malformed"),
     ):
         answer = three_nodes.post(0, "/bundles", body)
         assert answer.json()["code"] == code, answer.text
+
+
+def test_the_signature_is_over_these_jobs_in_this_order(three_nodes, model) -> None:
+    """None can be added, left out or moved; a signature over one job by itself is another's."""
+    buyer = Buyer(three_nodes, model)
+    asked = [(buyer.job(u), u) for u in (buyer.query(rows) for rows in ROWS)]
+    whole = three_nodes.signed_bundle(asked)
+    for spoilt in (
+        whole | {"jobs": whole["jobs"][:2]},
+        whole | {"jobs": whole["jobs"][::-1]},
+        three_nodes.signed_bundle(asked[:2]) | {"jobs": whole["jobs"]},
+        {"jobs": whole["jobs"][:1], "signature": three_nodes.signed(asked[0][0])["signature"]},
+    ):
+        answer = three_nodes.post(0, "/bundles", spoilt)
+        assert answer.json()["code"] == "bad_signature", answer.text

@@ -69,7 +69,7 @@ def test_fresh_keys_get_no_more_rows_of_a_model_than_its_nodes_allow_a_day(nodes
         assert answered(nodes, 0) == [{"model": model, "day": day, "rows": 8}]
 
 
-def test_another_attempt_of_a_counted_query_is_not_counted_again(nodes):
+def test_a_query_is_counted_once_whatever_its_attempts_and_its_company(nodes):
     model = trained_model(nodes)
     for _ in range(2):
         query, job = unpaid(nodes, model, 3)
@@ -77,3 +77,10 @@ def test_another_attempt_of_a_counted_query_is_not_counted_again(nodes):
             answers = nodes.ask(job | {"attempt": attempt}, uploads=[query])
             assert codes(answers) == [200] * 3, [a.text for a in answers]
     assert sum(line["rows"] for line in answered(nodes, 2)) == 6
+    # within a bundle each query counts for itself: two rows are left
+    asked = [unpaid(nodes, model, rows) for rows in (1, 4, 1, 1)]
+    body = nodes.signed_bundle([(job, query) for query, job in asked])
+    for answer in nodes.post_all("/bundles", body):
+        said = [each.get("error", {}).get("code") for each in answer.json()["answers"]]
+        assert said == [None, "too_many_rows", None, "row_budget_spent"]
+    assert sum(line["rows"] for line in answered(nodes, 2)) == 8

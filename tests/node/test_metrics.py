@@ -43,7 +43,11 @@ def test_jobs_phases_rounds_and_refusals_are_counted(three_nodes, model):
     assert (more(phase("admit")), more(phase("compute")), more(phase("keep"))) == (2, 1, 1)
     assert more('flai_node_rounds_total{circuit="logistic_infer@1"}') == 16
     assert more('flai_node_sent_bytes_total{circuit="logistic_infer@1"}') > 100
-    assert more("flai_node_shares_total") == 1
+    assert more("flai_node_shares_total") == 0  # a query's share comes with it
+    three_nodes.put(buyer.query([[0.1, 0.2]]))
+    assert value(three_nodes.metrics(1), "flai_node_shares_total") == 1 + value(
+        before, "flai_node_shares_total"
+    )
     assert value(after, "flai_node_peers_up") == 2 and value(after, "flai_node_running") == 0
     assert value(after, "flai_node_store_bytes") > 10_000
     assert value(after, "process_resident_memory_bytes") > 1e6

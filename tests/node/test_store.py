@@ -2,14 +2,24 @@
 
 import secrets
 import sqlite3
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from workers.node.errors import StartError
-from workers.node.store import STAGED_FOR_S, Binding, CorruptStore, Rows, Store, StoredJob
+from workers.node.store import (
+    STAGED_FOR_S,
+    WITHDRAWN,
+    Binding,
+    CorruptStore,
+    Rows,
+    Store,
+    StoredJob,
+)
 
 KEY = bytes(range(32))
+ROW = Rows("m", 1, 1)
 
 
 @pytest.fixture
@@ -194,6 +204,54 @@ def test_a_failing_step_leaves_nothing_behind(store):
     with pytest.raises(sqlite3.IntegrityError):
         store.stage(job("j9", "round:9"), model="m", result={"shape": [3]}, words=words())
     assert store.job("j9") is None
+
+
+def test_what_is_written_together_is_there_whole_or_not_at_all(store, tmp_path):
+    with pytest.raises(ZeroDivisionError), store.together():
+        share_id = put(store)
+        with store.together():
+            store.bind(scope="a", digest="d", share_ids=[share_id], job_id="j", expires_at=9)
+        raise ZeroDivisionError
+    assert store.binding("a") is None and store.share(share_id) is None
+    with sqlite3.connect(tmp_path / "s") as other, store.together():
+        put(store)
+        store.bind(scope="b", digest="d", share_ids=[], job_id="j", expires_at=9, rows=ROW)
+        assert other.execute("SELECT count(*) FROM shares").fetchone() == (0,)
+    other.close()
+
+
+def came_with_its_job(share_id="ab" * 16):
+    return SimpleNamespace(share_id=share_id, id="t" + share_id, expires_at=100)
+
+
+def test_of_a_share_that_came_with_its_job_only_a_mark_is_kept(store):
+    ticket = came_with_its_job()
+    for _attempt in range(2):
+        store.use_share(ticket=ticket, job_id="j1")
+    assert store.share_mark(ticket.share_id) == (ticket.id, "j1")
+    assert store.share(ticket.share_id) is None and store.share_mark("cd" * 16) is None
+    signed = {"share_id": ticket.share_id, "expires_at": 100}
+    store.withdraw_share(ticket=signed, ticket_id=ticket.id)
+    assert store.share_mark(ticket.share_id) == (ticket.id, WITHDRAWN)
+    store.purge(now=100)
+    assert store.share_mark(ticket.share_id) is None
+
+
+def test_a_share_that_came_before_its_job_keeps_its_words_until_it_is_done(store):
+    share_id = put(store)
+    store.use_share(ticket=came_with_its_job(share_id), job_id="j1")
+    share = store.share(share_id)
+    assert share.used_by == "j1" and share.words is not None and share.ack == {"at": 1}
+
+
+def test_what_a_completed_job_has_used_stays_its_own(store):
+    share_id = put(store)
+    store.bind(scope="query:1", digest="d", share_ids=[share_id], job_id="j1", expires_at=9)
+    store.finish(job("j1", "query:1", "done"), share_ids=[share_id])
+    ticket = {"share_id": share_id, "expires_at": 100, "shape": [3]}
+    store.withdraw_share(ticket=ticket, ticket_id="t" + share_id)
+    assert store.share_mark(share_id) == ("t" + share_id, "j1")
+    assert store.binding("query:1") == Binding("d", "j1")
 
 
 def test_what_has_expired_is_forgotten_but_completed_rounds_are_not(store):

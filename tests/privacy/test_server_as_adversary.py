@@ -231,9 +231,10 @@ def test_dropping_a_share_is_refusing_service_and_no_more(nodes, model, nothing_
 def test_a_dropped_query_still_belongs_to_its_job(nodes, model):
     buyer = Buyer(nodes, model)
     query = buyer.query([[0.5, -1.0]])
+    nodes.put(query)
     job = buyer.job(query, deadline_s=1)
-    assert nodes.ask(job, nodes=(0,), uploads=[query])[0].status_code == 503
-    assert [a.json()["dropped"] for a in drop(nodes, query)] == [True, False, False]
+    assert nodes.ask(job, nodes=(0,))[0].status_code == 503
+    assert [a.json()["dropped"] for a in drop(nodes, query)] == [True] * 3
     other = nodes.ask(buyer.job(query), nodes=(0,), uploads=[query])
     assert other[0].json()["code"] == "share_used"
     answers = nodes.ask(job | {"attempt": 2, "deadline_s": 20}, uploads=[query])

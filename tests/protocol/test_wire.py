@@ -34,11 +34,13 @@ def test_what_has_no_canonical_form_is_refused(bad):
 
 
 def test_nesting_is_bounded():
-    deep = []
-    for _ in range(100):
+    deep = 1
+    for _ in range(wire.MAX_DEPTH):
         deep = [deep]
+    wire.canonical(deep)
+    wire.canonical({"a": []} | {"b": deep[0]})
     with pytest.raises(ValueError):
-        wire.canonical(deep)
+        wire.canonical([deep])
 
 
 def test_a_digest_is_sha256_over_domain_zero_and_bytes():
@@ -51,6 +53,7 @@ def test_a_signature_holds_for_its_key_domain_and_content_only(value):
     key, other = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
     signature = wire.sign(key, "d/v1", value)
     wire.verify(wire.public_hex(key), "d/v1", value, signature)
+    wire.verify(wire.public_hex(key), "d/v1", wire.canonical(value), signature)
     for public, domain, content in (
         (wire.public_hex(other), "d/v1", value),
         (wire.public_hex(key), "d/v2", value),

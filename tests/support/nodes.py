@@ -147,6 +147,14 @@ class NodeSet:
         signature = wire.sign(self.coordinator, jobs.JOB_DOMAIN, job)
         return {"descriptor": job, "signature": signature, **extra}
 
+    def signed_bundle(self, asked: Sequence[tuple[dict[str, Any], Any]]) -> dict[str, Any]:
+        """Jobs with their uploads, signed for as a whole."""
+        bundle = jobs.bundle_of([jobs.job_digest(job) for job, _upload in asked])
+        return {
+            "jobs": [{"descriptor": job, "upload": upload} for job, upload in asked],
+            "signature": wire.sign(self.coordinator, jobs.BUNDLE_DOMAIN, bundle),
+        }
+
     def ask(
         self, job: dict[str, Any], nodes: Sequence[int] | None = None, **extra: Any
     ) -> list[Any]:

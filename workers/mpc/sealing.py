@@ -15,6 +15,7 @@ three role words from each node that computed.
 from __future__ import annotations
 
 import json
+import math
 import secrets
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -109,19 +110,24 @@ def make_upload(
 
 
 def open_upload(
-    upload: Mapping[str, Any], index: int, hpke_private: X25519PrivateKey
+    upload: Mapping[str, Any],
+    index: int,
+    hpke_private: X25519PrivateKey,
+    *,
+    known_id: str | None = None,
 ) -> tuple[Words, ...]:
     """Node `index`'s words of an upload as `held_by` orders them, checked against the commitments.
 
-    The upload has passed check_upload; each array has the ticket's shape.
+    The upload has passed check_upload, which gave the ticket's id; each array has the ticket's
+    shape.
     Raises: SealError("sealed_elsewhere") if the envelope is not for this node and ticket,
     SealError("bad_commitment") if a word is not what the ticket commits to.
     """
     ticket = upload["ticket"]
-    id_bytes = bytes.fromhex(ticket_id(ticket))
+    id_bytes = bytes.fromhex(known_id or ticket_id(ticket))
     info = SEAL_CONTEXT + id_bytes + bytes.fromhex(ticket["nodes"][index])
     content = _unseal(wire.unb64(upload["envelopes"][index]), hpke_private, info)
-    count = int(np.prod(ticket["shape"]))
+    count = math.prod(ticket["shape"])
     last = len(ticket["nodes"]) - 1
     held = []
     for j in held_by(index, last + 1):

@@ -39,10 +39,12 @@ ROWWISE = {model.infer_id: "row" for model in CLASSES.values()}
 
 @dataclass(frozen=True, kw_only=True)
 class Admitted:
-    """A job that may run: its circuit, its inputs' tickets and words, and of which sharing of its
-    model these are."""
+    """A job that may run: its digests, its circuit, its inputs' tickets and words, and of which
+    sharing of its model these are."""
 
     job: dict[str, Any]
+    digest: str
+    scope_digest: str
     circuit: Circuit
     tickets: list[Ticket]
     params: dict[str, Any]
@@ -87,18 +89,17 @@ class Computation:
             cases = [case for case, yes in zip(wanted, agreed) if case is not None and yes]
             if not cases:
                 return [None] * len(wanted)
-            digests = "".join(jobs.job_digest(case.job) for case in cases)
+            digests = "".join(case.digest for case in cases)
             shares, params = _one_below_the_other(cases)
             together = replace(cases[0], shares=shares, params=params)
             context = hashlib.sha256(digests.encode()).digest()
             outcome = self._ring(together, session, group, context)
-            with self._store.together():
-                kept = iter(
-                    [
-                        self._keep(case, _facts(case, part), None, self._seal(case, part, group))
-                        for case, part in zip(cases, _by_query(outcome, cases))
-                    ]
-                )
+            sealed = [
+                (case, _facts(case, part), self._seal(case, part, group))
+                for case, part in zip(cases, _by_query(outcome, cases))
+            ]
+            with metrics.phase(together.circuit.id, "keep"), self._store.together():
+                kept = iter([self._keep(case, facts, None, blob) for case, facts, blob in sealed])
         return [
             next(kept) if case is not None and yes else None for case, yes in zip(wanted, agreed)
         ]
@@ -142,12 +143,13 @@ class Computation:
             session.close()
 
     def _compute(self, admitted: Admitted, session: Session, group: Group) -> dict[str, Any]:
-        context = bytes.fromhex(jobs.job_digest(admitted.job))
+        context = bytes.fromhex(admitted.digest)
         outcome = self._ring(admitted, session, group, context)
         facts = _facts(admitted, outcome)
         held = keep(session, group, outcome.result, facts)
         sealed = None if outcome.sealed is None else self._seal(admitted, outcome, group)
-        return self._keep(admitted, facts, held, sealed)
+        with metrics.phase(admitted.circuit.id, "keep"):
+            return self._keep(admitted, facts, held, sealed)
 
     def _ring(self, admitted: Admitted, session: Session, group: Group, context: bytes) -> Any:
         """The three that compute run the circuit on their folded words."""
@@ -180,9 +182,10 @@ class Computation:
         from workers.mpc.engines.ring import Disagreement
 
         facts, held = receive(session, group)
-        if facts.get("job") != jobs.job_digest(admitted.job):
+        if facts.get("job") != admitted.digest:
             raise Disagreement("the members hold different descriptors of this job")
-        return self._keep(admitted, facts, held, None)
+        with metrics.phase(admitted.circuit.id, "keep"):
+            return self._keep(admitted, facts, held, None)
 
     def _keep(
         self,
@@ -199,7 +202,7 @@ class Computation:
             "v": 1,
             "job_id": job["job_id"],
             "attempt": job["attempt"],
-            "descriptor": jobs.job_digest(job),
+            "descriptor": admitted.digest,
             "circuit": circuit.id,
             "circuits_hash": self._node.circuits_hash,
             "scope": job["scope"],
@@ -221,7 +224,7 @@ class Computation:
             job_id=job["job_id"],
             scope=job["scope"],
             attempt=job["attempt"],
-            digest=jobs.scope_digest(job),
+            digest=admitted.scope_digest,
             state="done" if is_query(job) else "staged",
             record={
                 "answer": answer,
@@ -230,15 +233,14 @@ class Computation:
                 "members": list(jobs.members_of(job)),
             },
         )
-        with metrics.phase(circuit.id, "keep"):
-            if is_query(job):
-                self._store.finish(stored, share_ids=admitted.share_ids)
-            elif held is None:
-                self._store.stage(stored)
-            else:
-                words = tuple(held.words[j] for j in held_by(self._node.index, len(job["nodes"])))
-                ticket = self._result_ticket(admitted, facts, held)
-                self._store.stage(stored, model=model, result=ticket, words=words)
+        if is_query(job):
+            self._store.finish(stored, share_ids=admitted.share_ids)
+        elif held is None:
+            self._store.stage(stored)
+        else:
+            words = tuple(held.words[j] for j in held_by(self._node.index, len(job["nodes"])))
+            ticket = self._result_ticket(admitted, facts, held)
+            self._store.stage(stored, model=model, result=ticket, words=words)
         return answer
 
     def _result_ticket(
@@ -291,7 +293,7 @@ def bundle_session_id(descriptors: Sequence[dict[str, Any]]) -> bytes:
 def _facts(admitted: Admitted, outcome: Any) -> dict[str, Any]:
     """What all members know of an outcome."""
     return {
-        "job": jobs.job_digest(admitted.job),
+        "job": admitted.digest,
         "openings": outcome.openings,
         "shape": None if outcome.result_shape is None else list(outcome.result_shape),
         "f": outcome.result_f,

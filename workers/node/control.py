@@ -159,16 +159,17 @@ class Control:
     async def run_bundle(self, request: Request) -> Response:
         body = await _body(request, JOB_BYTES_MAX)
 
-        def asked() -> list[dict[str, Any]]:
-            listed = _fields(_parse(body), "jobs")["jobs"]
-            if not isinstance(listed, list):
+        def asked() -> tuple[list[dict[str, Any]], Any]:
+            content = _fields(_parse(body), "jobs", "signature")
+            if not isinstance(content["jobs"], list):
                 raise Malformed("malformed", "jobs is not a list.")
-            return [_fields(item, "descriptor", "signature", "upload") for item in listed]
+            listed = [_fields(item, "descriptor", "upload") for item in content["jobs"]]
+            return listed, content["signature"]
 
         try:
-            answers = await self.job_pool.run(lambda: self._jobs.run_bundle(asked()))
+            answers = await self.job_pool.run(lambda: self._jobs.run_bundle(*asked()))
         except Full:
-            await self.refusal_pool.run(lambda: self._jobs.turn_away_bundle(asked()))
+            await self.refusal_pool.run(lambda: self._jobs.turn_away_bundle(*asked()))
             raise
         return JSONResponse({"answers": answers})
 

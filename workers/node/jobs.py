@@ -33,7 +33,7 @@ from workers.node.computation import (
 from workers.node.copies import Copies
 from workers.node.errors import Conflict, Malformed, NodeError, Refused, Unavailable
 from workers.node.home import Limits, Node, Peers
-from workers.node.shares import Shares
+from workers.node.shares import Opened, Shares
 from workers.node.store import Rows, Store, StoredJob
 
 if TYPE_CHECKING:
@@ -60,7 +60,9 @@ class Entry:
     """One query of a bundle on its way through this node: an answer, or why there is none."""
 
     job: dict[str, Any]
+    digest: str
     upload: Any
+    opened: Opened | None = None
     running: Running | None = None
     admitted: Admitted | None = None
     answer: dict[str, Any] | None = None
@@ -123,12 +125,12 @@ class Jobs:
         The same answer for a completed job, and for whoever asks while it runs.
         Raises: Malformed, Refused, Conflict, Unavailable.
         """
-        self._check(descriptor, signature)
+        digest = self._check(descriptor, signature)
         try:
             known = self._known_answer(descriptor)
             if known is not None:
                 return known
-            running, mine = self._enter(descriptor)
+            running, mine = self._enter(descriptor, digest)
         except NodeError as error:
             self._tell(descriptor, error.code)
             raise
@@ -138,7 +140,7 @@ class Jobs:
             except TimeoutError:
                 raise Unavailable("deadline", "The job is still running.") from None
         try:
-            answer = self._run(descriptor, uploads)
+            answer = self._run(descriptor, digest, uploads)
         except BaseException as error:
             self._leave(descriptor, getattr(error, "code", "failed"))
             running.future.set_exception(error)
@@ -148,22 +150,25 @@ class Jobs:
         running.future.set_result(answer)
         return answer
 
-    def run_bundle(self, asked: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    def run_bundle(self, asked: Sequence[dict[str, Any]], signature: Any) -> list[dict[str, Any]]:
         """Queries of one model, computed together: for each {"answer"} or {"error"}.
 
-        asked: [{"descriptor", "signature", "upload"}, …]. Each stands by itself: its own ticket,
-        descriptor, receipt and output. One that a member refuses is left out; the others go on.
-        Raises: Malformed, Refused, Unavailable, for all of them.
+        asked: [{"descriptor", "upload"}, …], signed for as a whole. Each stands by itself: its own
+        ticket, descriptor, receipt and output. One that a member refuses is left out; the others
+        go on. Raises: Malformed, Refused, Unavailable, for all of them.
         """
-        entries = self._entries(asked)
+        entries = self._entries(asked, signature)
         session = bundle_session_id([entry.job for entry in entries])
         group = group_of(entries[0].job)
         for entry in entries:
             self._begin(entry)
         try:
-            with self._shares.lock, self._binding, self._store.together():
+            with metrics.phase(entries[0].job["circuit"], "admit"):
                 for entry in entries:
-                    self._admit_entry(entry)
+                    self._open_entry(entry)
+                with self._shares.lock, self._binding, self._store.together():
+                    for entry in entries:
+                        self._admit_entry(entry)
             deadline_s = min(entry.job["deadline_s"] for entry in entries)
             wanted = [entry.admitted for entry in entries]
             answers = self._computation.run_bundle(
@@ -187,19 +192,27 @@ class Jobs:
                 self._end(entry)
         return [entry.reply() for entry in entries]
 
-    def turn_away_bundle(self, asked: Sequence[dict[str, Any]]) -> None:
+    def turn_away_bundle(self, asked: Sequence[dict[str, Any]], signature: Any) -> None:
         """There is no room for this bundle: tell its members. Raises: Malformed, Refused."""
-        jobs_ = [entry.job for entry in self._entries(asked)]
+        jobs_ = [entry.job for entry in self._entries(asked, signature)]
         members = jobs.members_of(jobs_[0])
         self._mesh.refuse(bundle_session_id(jobs_), "busy", members=members)
 
-    def _entries(self, asked: Sequence[dict[str, Any]]) -> list[Entry]:
-        """The signed descriptors of a bundle: queries of one circuit and one model, each once."""
+    def _entries(self, asked: Sequence[dict[str, Any]], signature: Any) -> list[Entry]:
+        """A bundle that the coordinator signed: queries of one circuit and one model, each once."""
         if not 0 < len(asked) <= BUNDLE_MAX:
             raise Malformed("malformed", f"A bundle has 1 to {BUNDLE_MAX} queries.")
+        try:
+            digests = [jobs.job_digest(item["descriptor"]) for item in asked]
+        except ValueError:
+            raise Malformed("malformed_job", "A job has no canonical form.") from None
+        self._signed(jobs.bundle_of(digests), signature, jobs.BUNDLE_DOMAIN)
         for item in asked:
-            self._check(item["descriptor"], item["signature"])
-        entries = [Entry(item["descriptor"], item["upload"]) for item in asked]
+            self._check_form(item["descriptor"])
+        entries = [
+            Entry(item["descriptor"], digest, item["upload"])
+            for item, digest in zip(asked, digests)
+        ]
         first = entries[0].job
         kinds = {(e.job["circuit"], e.job["model"], group_of(e.job)) for e in entries}
         names = {entry.job["job_id"] for entry in entries}
@@ -212,19 +225,28 @@ class Jobs:
         try:
             entry.answer = self._known_answer(entry.job)
             if entry.answer is None:
-                running, mine = self._enter(entry.job)
+                running, mine = self._enter(entry.job, entry.digest)
                 if not mine:
                     raise Conflict("busy", "This attempt is running.", retryable=True)
                 entry.running = running
         except NodeError as error:
             entry.fail(error)
 
-    def _admit_entry(self, entry: Entry) -> None:
+    def _open_entry(self, entry: Entry) -> None:
+        """The slow part of admission, before anything is locked."""
         if entry.running is None:
             return
         try:
-            with self._store.together():
-                entry.admitted = self._admit(entry.job, [entry.upload])
+            (entry.opened,) = self._take_in(entry.job, [entry.upload])
+        except NodeError as error:
+            _say("refused", entry.job, "admission", code=error.code)
+            entry.fail(error)
+
+    def _admit_entry(self, entry: Entry) -> None:
+        if entry.opened is None:
+            return
+        try:
+            entry.admitted = self._admit(entry.job, entry.digest, [entry.opened])
         except NodeError as error:
             _say("refused", entry.job, "admission", code=error.code)
             entry.fail(error)
@@ -358,8 +380,18 @@ class Jobs:
         if mine != stored.record["answer"]["receipt"]:
             raise Refused("receipts_disagree", "The receipts are not of the result staged here.")
 
-    def _check(self, descriptor: Any, signature: Any) -> None:
-        policy.coordinator_signed_it(descriptor, signature, coordinator=self._peers.coordinator)
+    def _check(self, descriptor: Any, signature: Any) -> str:
+        """The digest of a job that the coordinator signed, of the right form and for this node."""
+        self._signed(descriptor, signature, jobs.JOB_DOMAIN)
+        self._check_form(descriptor)
+        return jobs.job_digest(descriptor)
+
+    def _signed(self, body: Any, signature: Any, domain: str) -> None:
+        policy.coordinator_signed_it(
+            body, signature, coordinator=self._peers.coordinator, domain=domain
+        )
+
+    def _check_form(self, descriptor: Any) -> None:
         try:
             jobs.check_job(descriptor)
         except jobs.JobError as error:
@@ -397,8 +429,7 @@ class Jobs:
             return answer
         return None
 
-    def _enter(self, job: dict[str, Any]) -> tuple[Running, bool]:
-        digest = jobs.job_digest(job)
+    def _enter(self, job: dict[str, Any], digest: str) -> tuple[Running, bool]:
         with self._lock:
             other = self._running.get(job["job_id"])
             if other is not None and other.digest == digest:
@@ -424,10 +455,13 @@ class Jobs:
 
     # ---- admission ----------------------------------------------------------------------------
 
-    def _run(self, job: dict[str, Any], uploads: Any) -> dict[str, Any]:
+    def _run(self, job: dict[str, Any], digest: str, uploads: Any) -> dict[str, Any]:
         began = time.monotonic()
         try:
-            admitted = self._admit(job, uploads)
+            with metrics.phase(job["circuit"], "admit"):
+                opened = self._take_in(job, uploads)
+                with self._shares.lock, self._binding, self._store.together():
+                    admitted = self._admit(job, digest, opened)
         except NodeError as error:
             self._mesh.refuse(session_id(job), error.code, members=jobs.members_of(job))
             _say("refused", job, "admission", code=error.code)
@@ -446,32 +480,30 @@ class Jobs:
         metrics.ended(job["circuit"], "computed")
         return answer
 
-    def _admit(self, job: dict[str, Any], uploads: Any) -> Admitted:
-        with metrics.phase(job["circuit"], "admit"):
-            return self._admitted(job, uploads)
+    def _admit(self, job: dict[str, Any], digest: str, opened: Sequence[Opened]) -> Admitted:
+        """Fetch the inputs, apply every rule, and bind the scope before anything is computed.
 
-    def _admitted(self, job: dict[str, Any], uploads: Any) -> Admitted:
-        """Fetch the inputs, apply every rule, and bind the scope before anything is computed."""
+        Between the rules and the binding no other job may bind, use or count: both locks are held,
+        and what is written is on disk when the transaction around this ends. A refusal comes before
+        anything is written, so that the others in this transaction go on.
+        """
         circuit = CIRCUITS.get(job["circuit"])
         if circuit is None:
             raise Refused("unknown_circuit", "This node has no such circuit.")
-        reopened = self._take_in(job, uploads)
-        inputs: dict[str, list[Ticket]] = {}
+        brought = {one.ticket.share_id: one for one in opened}
         used_by: dict[str, str | None] = {}
+        inputs: dict[str, list[Ticket]] = {}
         shares: dict[str, list[tuple[Words, ...]]] = {}
         missing = False
         for slot, share_ids in job["inputs"].items():
             inputs[slot], shares[slot] = [], []
             for share_id in share_ids:
-                share = self._store.share(share_id)
-                if share is None:
-                    raise Conflict(
-                        "unknown_share", f"Share {share_id} is not here.", retryable=True
-                    )
-                # expiry is a rule of the policy; what is stored was in time when it came
-                inputs[slot].append(check_ticket(share.ticket, now=share.ticket["issued_at"]))
-                used_by[share_id] = share.used_by
-                words = share.words or reopened.get(share_id)
+                if share_id in brought:
+                    ticket, words = brought[share_id].ticket, brought[share_id].words
+                    used_by[share_id] = self._shares.used_by(ticket)
+                else:
+                    ticket, used_by[share_id], words = self._stored(share_id)
+                inputs[slot].append(ticket)
                 if words is None:
                     missing = True
                 else:
@@ -479,39 +511,39 @@ class Jobs:
         model = self._store.model(job["model"]) if job["model"] is not None else None
         if model is not None:
             shares["model"] = [model.words]
-        # between the rules and the binding no other job may bind or count
-        with self._binding:
-            now = int(time.time())
-            day = policy.day_of(now)
-            case = policy.Case(
-                job=job,
-                circuit=circuit,
-                inputs=inputs,
-                used_by=used_by,
-                model=model.ticket if model else None,
-                binding=self._store.binding(job["scope"]),
-                rows_answered=self._store.rows_answered(job["model"] or "", day),
-                limits=self._limits,
-                circuits_hash=self._node.circuits_hash,
-                nodes=self._peers.fingerprints,
-                now=now,
-            )
-            policy.admit(case)
-            if missing:
-                raise Conflict("unknown_share", "An input has been deleted.", retryable=True)
-            query = case.is_query
-            tickets = case.tickets
-            expires_at = max(t.expires_at for t in tickets)
-            self._store.bind(
-                scope=job["scope"],
-                digest=jobs.scope_digest(job),
-                share_ids=[t.share_id for t in tickets],
-                job_id=job["job_id"] if query else None,
-                expires_at=expires_at,
-                rows=Rows(job["model"], day, policy.rows_asked(case)) if query else None,
-            )
+        now = int(time.time())
+        day = policy.day_of(now)
+        case = policy.Case(
+            job=job,
+            circuit=circuit,
+            inputs=inputs,
+            used_by=used_by,
+            model=model.ticket if model else None,
+            binding=self._store.binding(job["scope"]),
+            rows_answered=self._store.rows_answered(job["model"] or "", day),
+            limits=self._limits,
+            circuits_hash=self._node.circuits_hash,
+            nodes=self._peers.fingerprints,
+            now=now,
+        )
+        policy.admit(case)
+        if missing:
+            raise Conflict("unknown_share", "An input has been deleted.", retryable=True)
+        tickets, scope_digest = case.tickets, jobs.scope_digest(job)
+        for one in opened:
+            self._store.use_share(ticket=one.ticket, job_id=job["job_id"])
+        self._store.bind(
+            scope=job["scope"],
+            digest=scope_digest,
+            share_ids=[t.share_id for t in tickets if t.share_id not in brought],
+            job_id=job["job_id"] if case.is_query else None,
+            expires_at=max(t.expires_at for t in tickets),
+            rows=Rows(job["model"], day, policy.rows_asked(case)) if case.is_query else None,
+        )
         return Admitted(
             job=job,
+            digest=digest,
+            scope_digest=scope_digest,
             circuit=circuit,
             tickets=tickets,
             params=tickets[0].params,
@@ -519,20 +551,30 @@ class Jobs:
             sharing=model.ticket.get("sharing") if model else None,
         )
 
-    def _take_in(self, job: dict[str, Any], uploads: Any) -> dict[str, tuple[Words, ...]]:
-        """Store the uploads that came with the job; the words of those used up before, by id."""
+    def _stored(self, share_id: str) -> tuple[Ticket, str | None, tuple[Words, ...] | None]:
+        """A share's ticket, the job that uses it, and its words if they are still here."""
+        share = self._store.share(share_id)
+        if share is None:
+            raise Conflict("unknown_share", f"Share {share_id} is not here.", retryable=True)
+        # expiry is a rule of the policy; what is stored was in time when it came
+        ticket = check_ticket(share.ticket, now=share.ticket["issued_at"])
+        return ticket, share.used_by, share.words
+
+    def _take_in(self, job: dict[str, Any], uploads: Any) -> list[Opened]:
+        """The uploads that came with the job: a query's opened, a round's stored."""
         if not isinstance(uploads, (list, tuple)):
             raise Malformed("malformed", "uploads is not a list.")
         wanted = {share_id for listed in job["inputs"].values() for share_id in listed}
-        reopened = {}
+        opened = []
         for upload in uploads:
             ticket = upload.get("ticket") if isinstance(upload, dict) else None
             if not isinstance(ticket, dict) or ticket.get("share_id") not in wanted:
                 raise Malformed("malformed", "An upload is not an input of this job.")
-            words = self._shares.reopen(upload)
-            if words is not None:
-                reopened[ticket["share_id"]] = words
-        return reopened
+            if is_query(job):
+                opened.append(self._shares.open(upload))
+            else:
+                self._shares.accept(upload)
+        return opened
 
 
 def _say(event: str, job: dict[str, Any], phase: str, **facts: Any) -> None:

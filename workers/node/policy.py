@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import Any
 
 from apps.protocol import jobs, wire
@@ -42,11 +43,11 @@ class Case:
     nodes: Sequence[str]
     now: int
 
-    @property
+    @cached_property
     def tickets(self) -> list[Ticket]:
         return [t for listed in self.inputs.values() for t in listed]
 
-    @property
+    @cached_property
     def is_query(self) -> bool:
         return str(self.job["scope"]).startswith("query:")
 
@@ -128,9 +129,10 @@ def shares_enter_one_job_only(case: Case) -> None:
 
 def owners_agree_on_the_parameters(case: Case) -> None:
     """Public inputs are what all owners signed, never what the dispatcher says."""
-    if len({wire.canonical(t.params) for t in case.tickets}) != 1:
+    first, *others = case.tickets
+    if others and len({wire.canonical(t.params) for t in case.tickets}) != 1:
         raise Refused("params_differ", "The owners signed different parameters.")
-    _check_params(case.circuit, case.tickets[0])
+    _check_params(case.circuit, first)
 
 
 def owners_agree_on_the_resolution(case: Case) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from dataclasses import dataclass
 from typing import Any
 
 from apps.protocol import jobs, wire
@@ -19,6 +20,14 @@ from workers.node.store import WITHDRAWN, Store
 _MALFORMED = ("malformed", "too_large")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Opened:
+    """A query's upload, checked and opened: it came with its job, and its words stay in memory."""
+
+    ticket: Ticket
+    words: tuple[Words, ...]
+
+
 class Shares:
     """One node's intake of uploads."""
 
@@ -30,24 +39,20 @@ class Shares:
         self.lock = threading.RLock()
 
     def accept(self, upload: Any) -> dict[str, Any]:
-        """The signed acknowledgement of a stored share; the same one for the same upload.
+        """The signed acknowledgement of a stored share; the same one for the same upload, unless it
+        came with its job before: that asks for none.
 
         Raises: Malformed, Refused, Conflict("share_conflict").
         """
         now = int(time.time())
         ticket = self.check(upload, now=now)
         with self.lock:
-            known = self._store.share(ticket.share_id)
-            if known is not None:
-                if known.ticket_id != ticket.id:
-                    raise Conflict("share_conflict", "Another share is stored under this id.")
-                if known.used_by == WITHDRAWN:
-                    raise Refused("withdrawn", "Its owner has withdrawn this share.")
-                return known.ack
-            words = self._open(upload)
-            body = {"v": 1, "ticket_id": ticket.id, "node": self._fingerprint, "at": now}
-            signature = wire.sign(self._node.sign_key, jobs.ACK_DOMAIN, body)
-            ack = {"ack": body, "signature": signature}
+            if self._store.share_mark(ticket.share_id) is not None:
+                self.used_by(ticket)
+                known = self._store.share(ticket.share_id)
+                return known.ack if known is not None else self._ack(ticket, now)
+            words = self._open(upload, ticket)
+            ack = self._ack(ticket, now)
             self._store.put_share(
                 ticket=upload["ticket"], ticket_id=ticket.id, ack=ack, words=words
             )
@@ -64,16 +69,23 @@ class Shares:
             raise Conflict("unknown_share", f"Share {share_id} is not here.", retryable=True)
         return known.ack
 
-    def reopen(self, upload: Any) -> tuple[Words, ...] | None:
-        """The words of a stored share that was used up, for another attempt; they stay in memory.
+    def open(self, upload: Any) -> Opened:
+        """A query's upload that came with its job; nothing is stored.
 
-        The policy decides whether the job that asks is the one that used it.
+        Raises: Malformed, Refused.
         """
-        self.accept(upload)
-        known = self._store.share(upload["ticket"]["share_id"])
-        if known is None or known.words is not None:
-            return None
-        return self._open(upload)
+        ticket = self.check(upload, now=int(time.time()))
+        words = self._open(upload, ticket)
+        return Opened(ticket=ticket, words=words)
+
+    def used_by(self, ticket: Ticket) -> str | None:
+        """The job that uses this share. Raises: Conflict if another one has its id, Refused."""
+        ticket_id, job_id = self._store.share_mark(ticket.share_id) or (ticket.id, None)
+        if ticket_id != ticket.id:
+            raise Conflict("share_conflict", "Another share is stored under this id.")
+        if job_id == WITHDRAWN:
+            raise Refused("withdrawn", "Its owner has withdrawn this share.")
+        return job_id
 
     def drop(self, share_id: str, body: Any, signature: Any) -> bool:
         """Forget a share that another node refused, so that none keeps a part; whether it did.
@@ -119,8 +131,8 @@ class Shares:
         if checked.share_id != share_id:
             raise Malformed("malformed", "This is not about withdrawing that share.")
         with self.lock:
-            known = self._store.share(share_id)
-            if known is not None and known.ticket_id != checked.id:
+            known = self._store.share_mark(share_id)
+            if known is not None and known[0] != checked.id:
                 raise Conflict("share_conflict", "Another share is stored under this id.")
             self._store.withdraw_share(ticket=ticket, ticket_id=checked.id)
         said = {"v": 1, "ticket_id": checked.id, "node": self._fingerprint, "at": now}
@@ -162,8 +174,13 @@ class Shares:
                 reasons.append(refused)
         raise reasons[0]
 
-    def _open(self, upload: Any) -> tuple[Words, ...]:
+    def _open(self, upload: Any, ticket: Ticket) -> tuple[Words, ...]:
+        node = self._node
         try:
-            return open_upload(upload, self._node.index, self._node.hpke_key)
+            return open_upload(upload, node.index, node.hpke_key, known_id=ticket.id)
         except SealError as error:
             raise Refused(error.code, error.text) from None
+
+    def _ack(self, ticket: Ticket, now: int) -> dict[str, Any]:
+        body = {"v": 1, "ticket_id": ticket.id, "node": self._fingerprint, "at": now}
+        return {"ack": body, "signature": wire.sign(self._node.sign_key, jobs.ACK_DOMAIN, body)}

@@ -25,8 +25,8 @@ import numpy as np
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from apps.protocol import wire
 from apps.protocol.jobs import STAGED_FOR_S
+from apps.protocol.tickets import Ticket
 from workers.mpc.sealing import Words
 from workers.node.errors import NodeError, StartError, Unavailable
 
@@ -40,7 +40,7 @@ CREATE TABLE IF NOT EXISTS shares (
     ticket_id TEXT NOT NULL,
     expires_at INTEGER NOT NULL,
     used_by TEXT,                -- the one job that this share may enter, or has entered
-    body BLOB NOT NULL,          -- ticket and acknowledgement
+    body BLOB NOT NULL,          -- ticket and acknowledgement; empty if it came with its job
     words BLOB                   -- all but one; NULL once used up
 ) STRICT;
 CREATE TABLE IF NOT EXISTS scopes (
@@ -162,9 +162,21 @@ class Store:
                 (share_id, ticket_id, ticket["expires_at"], body, sealed),
             )
 
+    def use_share(self, *, ticket: Ticket, job_id: str) -> None:
+        """From now on this share is that job's. If it only came with it, no more is kept of it:
+        every attempt brings it again."""
+        with self._transaction() as db:
+            db.execute(
+                "INSERT INTO shares VALUES (?, ?, ?, ?, x'', NULL) "
+                "ON CONFLICT DO UPDATE SET used_by = excluded.used_by",
+                (ticket.share_id, ticket.id, ticket.expires_at, job_id),
+            )
+
     def share(self, share_id: str) -> StoredShare | None:
+        """A share that came before its job; of others there is but a mark."""
         row = self._one(
-            "SELECT ticket_id, used_by, body, words FROM shares WHERE share_id = ?", share_id
+            "SELECT ticket_id, used_by, body, words FROM shares WHERE share_id = ? AND body <> x''",
+            share_id,
         )
         if row is None:
             return None
@@ -182,6 +194,11 @@ class Store:
             words=held,
         )
 
+    def share_mark(self, share_id: str) -> tuple[str, str | None] | None:
+        """(ticket id, the job that uses it) of any share that has come, without deciphering it."""
+        row = self._one("SELECT ticket_id, used_by FROM shares WHERE share_id = ?", share_id)
+        return (row[0], row[1]) if row else None
+
     def forget_share(self, share_id: str, *, keep_ticket: bool) -> None:
         """Delete a share, or only its words: what is kept still says which job it is for."""
         with self._transaction() as db:
@@ -194,14 +211,15 @@ class Store:
     def withdraw_share(self, *, ticket: dict[str, Any], ticket_id: str) -> None:
         """Delete a share's words, or never take them: until its ticket expires no job may use it.
 
-        What a completed job has used has no words any more, and stays that job's.
+        What a completed job has used stays that job's.
         """
         share_id = ticket["share_id"]
         body = self._seal("shares", share_id, "body", _json({"ticket": ticket, "ack": {}}))
         with self._transaction() as db:
             db.execute(
                 "INSERT INTO shares VALUES (?, ?, ?, ?, ?, NULL) ON CONFLICT (share_id) "
-                "DO UPDATE SET words = NULL, used_by = excluded.used_by WHERE words IS NOT NULL",
+                "DO UPDATE SET words = NULL, used_by = excluded.used_by WHERE words IS NOT NULL "
+                "OR NOT EXISTS (SELECT 1 FROM jobs WHERE job_id = shares.used_by)",
                 (share_id, ticket_id, ticket["expires_at"], WITHDRAWN, body),
             )
         self._empty_log()
@@ -225,15 +243,13 @@ class Store:
         """From now on this scope is for that descriptor only; with `job_id`, its shares for that
         job only. Each call is an attempt; `rows` are counted at the first."""
         with self._transaction() as db:
-            again = db.execute(
-                "UPDATE scopes SET attempts = attempts + 1 WHERE scope = ?", (scope,)
+            first = db.execute(
+                "INSERT OR IGNORE INTO scopes (scope, digest, expires_at) VALUES (?, ?, ?)",
+                (scope, digest, expires_at),
             ).rowcount
-            if not again:
-                db.execute(
-                    "INSERT INTO scopes (scope, digest, expires_at) VALUES (?, ?, ?)",
-                    (scope, digest, expires_at),
-                )
-            if rows is not None and not again:
+            if not first:
+                db.execute("UPDATE scopes SET attempts = attempts + 1 WHERE scope = ?", (scope,))
+            if rows is not None and first:
                 db.execute(
                     "INSERT INTO answered VALUES (?, ?, ?) "
                     "ON CONFLICT DO UPDATE SET rows = rows + excluded.rows",
@@ -328,10 +344,15 @@ class Store:
         self._empty_log()
 
     def finish(self, job: StoredJob, *, share_ids: list[str]) -> None:
-        """Keep the answer of a job that leaves nothing behind, and use its inputs up."""
+        """Keep the answer of a job that leaves nothing behind; its inputs, bound to it before, are
+        used up."""
         with self._transaction() as db:
             self._put_job(db, job)
-            self._complete(db, job.job_id, share_ids)
+            db.execute("UPDATE scopes SET job_id = ? WHERE scope = ?", (job.job_id, job.scope))
+            db.executemany(
+                "UPDATE shares SET words = NULL WHERE share_id = ? AND words IS NOT NULL",
+                [(share_id,) for share_id in share_ids],
+            )
 
     def model(self, model: str) -> StoredModel | None:
         """A committed model; a staged one does not exist yet. The latest ones stay in memory."""
@@ -505,24 +526,10 @@ class Store:
             yield
 
     @contextmanager
-    def _part(self) -> Iterator[sqlite3.Connection]:
-        """A part of what is written together, which may fail without the rest."""
-        self._db.execute("SAVEPOINT part")
-        try:
-            yield self._db
-        except BaseException:
-            if self._db.in_transaction:
-                self._db.execute("ROLLBACK TO part")
-                self._db.execute("RELEASE part")
-            raise
-        self._db.execute("RELEASE part")
-
-    @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
         with self._lock:
             if self._db.in_transaction:  # this thread's own: it has the lock
-                with self._part() as db:
-                    yield db
+                yield self._db
                 return
             try:
                 self._db.execute("BEGIN IMMEDIATE")
@@ -567,7 +574,8 @@ class Store:
 
 
 def _json(content: Any) -> bytes:
-    return wire.canonical(content)
+    """Nobody signs or hashes what is stored: it needs no canonical form."""
+    return json.dumps(content).encode()
 
 
 def _pack(words: Any) -> bytes:
