@@ -19,6 +19,7 @@ from statistics import median
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+from flai_site.bench import bundles
 from flai_site.stack.layout import Home, Ports, StackError
 from flai_site.stack.supervisor import Service
 from flai_site.stack.up import Stack, free_ports, python, run_stack
@@ -129,6 +130,7 @@ def _measure(url: str, slug: str, folder: Path) -> Iterator[dict[str, Any]]:
     spent_s, wide = crowd(url, home, slug, rows, clients=WIDE_CLIENTS, each=WIDE_EACH)
     yield from _lines(f"paid_query_{ROWS}_rows", wide)
     yield _line(f"paid_query_{ROWS}_rows", "rate", ROWS * len(wide) / spent_s, "rows/s")
+    yield from bundles.run(lambda: buyer.make_query(row)[0])
 
 
 def ask(buyer: Buyer, rows: list[list[float]]) -> dict[str, Any]:

@@ -1,0 +1,135 @@
+"""What queries cost that the nodes compute together: one alone, against SIZE of them in a bundle.
+
+The coordinator's own code asks the nodes of the stack that runs here; nothing is paid. Processor
+time is that of the node processes, and of this one, which signs the bundle and checks the receipts:
+unlike the time on the clock it hardly changes with what else the machine does. One and SIZE take
+turns.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from datetime import timedelta
+from pathlib import Path
+from statistics import mean, median
+from typing import Any
+
+from flai_site.stack.layout import Home, StackError
+
+SIZE = 32
+TURNS = 20
+ALONE = 3  # in each turn, for a mean as good as the bundle's
+WARM_UP = 3
+SETTLE_S = 0.05
+TICKS_S = os.sysconf("SC_CLK_TCK")
+
+Upload = dict[str, Any]
+
+
+def run(make_upload: Callable[[], Upload]) -> Iterator[dict[str, Any]]:
+    """Measurements of the running stack. `make_upload` seals one query of a model that is there."""
+    home = Home.from_environment()
+    running = home.running()
+    if running is None:
+        raise StackError("No stack runs here.")
+    os.environ |= running["environment"]
+    import django
+
+    django.setup()
+    ask = _asker(home)
+    pids = [_pid(home.node(i)) for i in range(len(running["ports"]["control"]))]
+    for _ in range(WARM_UP):
+        for size in (1, SIZE):
+            ask([make_upload() for _ in range(size)])
+    took: dict[int, list[tuple[float, float, float]]] = defaultdict(list)
+    for _ in range(TURNS):
+        for size in (*[1] * ALONE, SIZE):
+            uploads = [make_upload() for _ in range(size)]
+            before = (time.perf_counter(), time.process_time(), _processor_s(pids))
+            ask(uploads)
+            clock_s, site_s = time.perf_counter() - before[0], time.process_time() - before[1]
+            time.sleep(SETTLE_S)  # until the nodes, too, have put everything away
+            took[size].append((clock_s, site_s, _processor_s(pids) - before[2]))
+    for size, runs in took.items():
+        clocks, site, nodes = zip(*runs)
+        yield _line(f"bundle_of_{size}", "p50", 1000 * median(clocks), "ms")
+        yield _line(f"bundle_of_{size}", "nodes_processor", 1000 * mean(nodes), "ms")
+        yield _line(f"bundle_of_{size}", "site_processor", 1000 * mean(site), "ms")
+    ratio = mean(n for *_, n in took[SIZE]) / mean(n for *_, n in took[1])
+    yield _line(f"bundle_of_{SIZE}", "nodes_processor_of_one", ratio, "times")
+
+
+def _asker(home: Home) -> Callable[[Sequence[Upload]], None]:
+    """What has the nodes answer a bundle of these uploads. Raises: StackError if they do not."""
+    from apps.compute import control, groups
+    from apps.compute.services import job_new
+    from apps.core.clock import now
+    from apps.protocol import jobs, tickets
+
+    published = json.loads(home.nodes_file.read_text())
+    members = [
+        control.Member(
+            name=node["name"],
+            fingerprint=jobs.fingerprint(node),
+            sign_key=node["sign_key"],
+            certificate=node["tls_cert"],
+            url=url,
+        )
+        for node, url in zip(published["nodes"], published["control_urls"])
+    ]
+    group = groups.group_any([member.fingerprint for member in members])
+
+    def asked(upload: Upload) -> control.Asked:
+        ticket = upload["ticket"]
+        job = job_new(
+            kind="query",
+            circuit=ticket["circuits"][0],
+            circuits_hash=ticket["circuits_hash"],
+            nodes=ticket["nodes"],
+            scope=ticket["scope"],
+            roster=None,
+            inputs={ticket["slot"]: [ticket["share_id"]]},
+            model=ticket["model"],
+            deadline_s=30,
+            expires_at=now() + timedelta(minutes=5),
+            now=now(),
+        )
+        descriptor = {**job.descriptor, **group, "attempt": 1}
+        return control.Asked(descriptor, tickets.ticket_id(ticket), upload)
+
+    def ask(uploads: Sequence[Upload]) -> None:
+        for said in control.run_bundle(members[: tickets.TRIO], [asked(one) for one in uploads]):
+            if isinstance(said, control.ControlError):
+                raise StackError(f"The nodes did not answer: {said.text}")
+
+    return ask
+
+
+def _pid(node: Path) -> int:
+    """The process that serves this node's home."""
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            arguments = (process / "cmdline").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if b"workers.node" in arguments and str(node).encode() in arguments:
+            return int(process.name)
+    raise StackError(f"No process serves {node}.")
+
+
+def _processor_s(pids: Sequence[int]) -> float:
+    """Processor time that these processes have used, in user and kernel."""
+    total = 0
+    for pid in pids:
+        after_name = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        total += int(after_name[11]) + int(after_name[12])
+    return total / TICKS_S
+
+
+def _line(workload: str, metric: str, value: float, unit: str) -> dict[str, Any]:
+    facts = {"workload": workload, "engine": "ring", "metric": metric}
+    return facts | {"value": round(value, 2), "unit": unit}
