@@ -31,7 +31,7 @@ from apps.explorer.governance import KINDS, changes_in_words
 from apps.explorer.page import explain, party_of, show
 from apps.governance import services
 from apps.protocol import emission
-from apps.protocol.circuits.descent import DEFAULTS, SCHEDULE
+from apps.protocol.circuits.descent import DEFAULTS, SCHEDULE, defaults_of
 from apps.protocol.revenue import SPLIT
 from apps.protocol.targets import class_of
 from apps.subdaos.actions import (
@@ -143,16 +143,18 @@ class TrainingForm(KindForm):
     def __init__(self, *args: Any, dao: Dao, **kwargs: Any) -> None:
         now = dao.params["training"]
         super().__init__(*args, dao=dao, initial={"training": now["kind"]}, **kwargs)
-        known, descends = list(TRAINING_NAMES.items()), class_of(dao.params).descends
-        self.fields["training"].choices = known if descends else known[:1]  # type: ignore[attr-defined]
-        if not descends:
+        model = class_of(dao.params)
+        can = {"fedavg": model.averages, "secure_sgd": model.descends}
+        choices = [(name, text) for name, text in TRAINING_NAMES.items() if can[name]]
+        self.fields["training"].choices = choices  # type: ignore[attr-defined]
+        if not model.descends:
             return
         self.fields["start"] = forms.ChoiceField(
             label=START_LABEL,
             choices=list(START_NAMES.items()),
             initial=now.get("start", "serving"),
         )
-        for name, value in {**DEFAULTS, **now.get("schedule", {})}.items():
+        for name, value in {**defaults_of(model), **now.get("schedule", {})}.items():
             least, most = SCHEDULE[name]
             self.fields[name] = forms.IntegerField(
                 label=SCHEDULE_LABELS[name], initial=value, min_value=least, max_value=most

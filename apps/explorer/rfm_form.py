@@ -102,7 +102,12 @@ class RfmForm(forms.Form):
     )
     model_class = forms.ChoiceField(
         label="Model class",
-        choices=[(name, CLASSES[name].title) for name in MODEL_CLASSES],
+        choices=[
+            (name, CLASSES[name].title + " (on shared rows only)" * (not CLASSES[name].averages))
+            for name in MODEL_CLASSES
+        ],
+        help_text="Networks are trained only on rows that every custodian shares with the nodes, "
+        "by consent that it signs: two nodes that put their words together would read them.",
     )
     interpretable = forms.BooleanField(
         label="It must be interpretable",
@@ -142,7 +147,8 @@ class RfmForm(forms.Form):
     label_classes = ListField(
         label="Its classes",
         required=False,
-        help_text="For multinomial regression, separated by commas: benign, unsure, malignant.",
+        help_text="For multinomial regression and networks, separated by commas: benign, unsure, "
+        "malignant.",
     )
     label_min = forms.CharField(
         label="Least plausible value",

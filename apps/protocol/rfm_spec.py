@@ -14,6 +14,7 @@ from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from apps.protocol.circuits import CLASSES, ModelClass
+from apps.protocol.circuits.descent import defaults_of
 from apps.protocol.circuits.games import SCORINGS, SHAPLEY_MAX
 from apps.protocol.circuits.multinomial import CLASSES_MAX
 from apps.protocol.circuits.poisson import COUNT_MAX
@@ -85,7 +86,7 @@ def check_spec(spec: object) -> Spec:
         "kind": _choice(raw.get("kind", KINDS[0]), "kind", KINDS),
         "domain": _choice(raw.get("domain", DOMAIN), "domain", DOMAINS),
         "model_class": model_class,
-        "interpretable": _flag(raw.get("interpretable", True), "interpretable"),
+        "interpretable": _interpretable(raw.get("interpretable"), model),
         "standard": _choice(raw.get("standard", "tabular-csv"), "standard", STANDARDS),
         "features": features,
         "label": label,
@@ -97,6 +98,21 @@ def check_spec(spec: object) -> Spec:
         "licence": _choice(raw.get("licence", LICENCE), "licence", tuple(LICENCES)),
         "terms": _terms(raw.get("terms", {})),
     }
+
+
+def _interpretable(raw: object, model: ModelClass) -> bool:
+    """As the request says; a network's features have no effect each by itself."""
+    wanted = _flag(not model.hidden if raw is None else raw, "interpretable")
+    if wanted and model.hidden:
+        raise SpecError("interpretable", f"{model.title}: its answers can't be explained so.")
+    return wanted
+
+
+def training_of(model: ModelClass) -> Spec:
+    """How rounds of a new SubDAO train, until its members vote for another way."""
+    if model.averages:
+        return {"kind": "fedavg"}
+    return {"kind": "secure_sgd", "schedule": defaults_of(model), "start": "serving"}
 
 
 def schema_of(spec: Mapping[str, Any]) -> Spec:
@@ -127,7 +143,7 @@ def subdao_params(spec: Mapping[str, Any]) -> Spec:
         "resolution": terms["resolution"],
         "engine": "ring",
         "scoring": SCORINGS[0],
-        "training": {"kind": "fedavg"},
+        "training": training_of(CLASSES[spec["model_class"]]),
         **governance,
         "proposal_threshold_bps": 100,
         "split": {

@@ -11,7 +11,7 @@ from apps.core.actions import Payload, action
 from apps.core.errors import BadInput
 from apps.protocol import decay, emission, plans, tariff, unlocks
 from apps.protocol.circuits import BadParams
-from apps.protocol.circuits.descent import DEFAULTS, check_schedule
+from apps.protocol.circuits.descent import DEFAULTS, check_schedule, defaults_of
 from apps.protocol.ledger import AMOUNT_MAX
 from apps.protocol.money import BPS
 from apps.protocol.revenue import SPLIT
@@ -150,7 +150,7 @@ class SetScoring:
 class SetTraining:
     """{"training": {"kind": "fedavg"}}, or of kind "secure_sgd" with a schedule and a start: how
     rounds train, from the next one on. What a schedule leaves out is as in
-    `circuits.descent.DEFAULTS`; start is "serving" (go on from the serving version where nodes
+    `circuits.descent.defaults_of`; start is "serving" (go on from the serving version where nodes
     allow it) unless it is "zero" (with the normalisation taken anew)."""
 
     def validate(self, payload: Payload, dao: Dao) -> Payload:
@@ -209,7 +209,12 @@ START_NAMES = {
 
 def _training(asked: dict[str, Any], dao: Dao) -> dict[str, Any]:
     """The parameter in full. Raises: BadInput."""
+    model = class_of(dao.params)
     if asked == {"kind": "fedavg"}:
+        if not model.averages:
+            raise BadInput(
+                "bad_training", f"{model.title} is trained by steps on shared rows only."
+            )
         return asked
     schedule = asked.get("schedule", {})
     start = asked.get("start", "serving")
@@ -221,10 +226,9 @@ def _training(asked: dict[str, Any], dao: Dao) -> dict[str, Any]:
             "Give training with kind, fedavg or secure_sgd, and for secure_sgd perhaps schedule, "
             f"of: {', '.join(DEFAULTS)}, and start, serving or zero.",
         )
-    model = class_of(dao.params)
     if not model.descends:
         raise BadInput("bad_training", f"{model.title} is trained by fedavg only.")
-    full = {**DEFAULTS, **schedule}
+    full = {**defaults_of(model), **schedule}
     try:
         check_schedule(full)
     except BadParams as error:

@@ -11,11 +11,12 @@ import pytest
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
+from sklearn.neural_network import MLPClassifier
 
 from apps.protocol.circuits import CIRCUITS, CLASSES
-from apps.protocol.circuits.descent import DEFAULTS
+from apps.protocol.circuits.descent import DEFAULTS, defaults_of
 from apps.protocol.contribution import phi_from_utilities
-from apps.protocol.descent import descend
+from apps.protocol.descent import descend, scores_of
 from workers.mpc.engines.plain import run_plain
 from workers.mpc.fixed import decode, encode
 
@@ -32,7 +33,7 @@ def scores(weights: np.ndarray, x: np.ndarray) -> np.ndarray:
 
 def site(x: np.ndarray, y: np.ndarray) -> Site:
     """A site's rows, alike in every step: by target, as the agent orders them."""
-    order = np.argsort(y, kind="stable") if y.ndim == 1 else np.argsort(y @ np.arange(y.shape[1]))
+    order = np.argsort(y if y.ndim == 1 else y @ np.arange(y.shape[1]), kind="stable")
     return x[order], (y[:, None] if y.ndim == 1 else y)[order]
 
 
@@ -120,12 +121,7 @@ def test_digits_lose_nothing_where_sites_see_two_digits_each() -> None:
     for seed in range(2):
         order = np.random.default_rng(seed).permutation(len(x))
         test, hold, rest = order[:500], order[500:700], order[700:]
-        own = [rest[np.isin(y[rest], (d, d + 1))] for d in range(0, 10, 2)]
-        spare = np.concatenate([rows[int(0.9 * len(rows)) :] for rows in own])
-        spare = np.array_split(np.random.default_rng(seed).permutation(spare), 5)
-        parts = [
-            np.concatenate([rows[: int(0.9 * len(rows))], more]) for rows, more in zip(own, spare)
-        ]
+        parts = two_digits_each(y, rest, seed)
         one = np.eye(10)[y]
         models = (
             on_words("multinomial", [site(x[p], one[p]) for p in parts], site(x[hold], one[hold])),
@@ -134,6 +130,41 @@ def test_digits_lose_nothing_where_sites_see_two_digits_each() -> None:
         found.append([np.mean(np.argmax(scores(w, x[test]), axis=1) == y[test]) for w in models])
     words, pooled = np.mean(found, axis=0)
     assert pooled > 0.94 and words >= pooled - 0.01
+
+
+@pytest.mark.parametrize("name", ["mlp", "mlp2"])
+def test_networks_lose_nothing_where_sites_see_two_digits_each(name: str) -> None:
+    """In real numbers; words differ from them by rounding (tests/mpc/test_descent.py)."""
+    data, found = load_digits(), []
+    x, y, one = np.clip(standard(data.data), -16, 16), data.target, np.eye(10)[data.target]
+    for seed in range(2):
+        order = np.random.default_rng(seed).permutation(len(x))
+        test, hold, rest = order[:500], order[500:700], order[700:]
+        sites = [site(x[part], one[part]) for part in two_digits_each(y, rest, seed)]
+        hidden = CLASSES[name].hidden
+        done = descend(
+            sites,
+            half(site(x[hold], one[hold])),
+            defaults_of(CLASSES[name]),
+            kind=name,
+            hidden=hidden,
+        )
+        pooled = MLPClassifier(hidden, max_iter=300, random_state=seed).fit(x[rest], y[rest])
+        right = np.mean(np.argmax(scores_of(done.layers, x[test]), axis=1) == y[test])
+        found.append([right, pooled.score(x[test], y[test])])
+    steps, pooled_found = np.mean(found, axis=0)
+    assert pooled_found > 0.94 and steps >= pooled_found - 0.01
+
+
+def two_digits_each(y: np.ndarray, rest: np.ndarray, seed: int) -> list[np.ndarray]:
+    """Rows of five sites: nine in ten of each are of two digits."""
+    own = [rest[np.isin(y[rest], (d, d + 1))] for d in range(0, 10, 2)]
+    spare = np.concatenate([rows[int(0.9 * len(rows)) :] for rows in own])
+    parts = np.array_split(np.random.default_rng(seed).permutation(spare), 5)
+    return [
+        np.concatenate([rows[: int(0.9 * len(rows))], more])
+        for rows, more in zip(own, parts, strict=True)
+    ]
 
 
 def test_a_round_that_goes_on_needs_fewer_steps_than_one_from_zero() -> None:
@@ -149,7 +180,7 @@ def test_a_round_that_goes_on_needs_fewer_steps_than_one_from_zero() -> None:
         first = descend(sites[:3], holdout, DEFAULTS, kind="logistic").weights
         models = [
             first,
-            descend(sites, holdout, few, kind="logistic", start=first).weights,
+            descend(sites, holdout, few, kind="logistic", start=[first]).weights,
             descend(sites, holdout, few, kind="logistic").weights,
             descend(sites, holdout, DEFAULTS, kind="logistic").weights,
         ]
@@ -188,5 +219,6 @@ def test_steps_find_bad_sites_and_take_no_honest_one_for_bad(goes_on: bool) -> N
 
 
 def _phi(sites: Sequence[Site], holdout: Site, start: np.ndarray | None) -> np.ndarray:
-    done = descend(sites, holdout, DEFAULTS, kind="logistic", start=start)
+    begin = None if start is None else [start]
+    done = descend(sites, holdout, DEFAULTS, kind="logistic", start=begin)
     return phi_from_utilities(done.utilities)

@@ -1,18 +1,23 @@
 """Gradient steps on secret rows: in the clear, on three processes, and on Shamir shares."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from apps.protocol.circuits import CIRCUITS, CLASSES, BadParams
+from apps.protocol.circuits.descent import sgd_circuit
+from apps.protocol.circuits.network import size_of, start_of
 from apps.protocol.contribution import phi_from_utilities
-from apps.protocol.descent import descend
+from apps.protocol.descent import descend, scores_of
 from tests.support.ring import joined, three_processes
 from tests.support.shamir import run_threads
-from workers.mpc.engines.plain import run_plain
+from workers.mpc.engines.plain import Plain, run_plain
 from workers.mpc.fixed import decode, encode
 
 FEATURES, CLASS_COUNT = 3, 3
-NAMES = ["logistic", "multinomial", "linear"]
+LINEAR = ["logistic", "multinomial", "linear"]
+NAMES = [*LINEAR, "mlp", "mlp2"]
 SCHEDULE = {
     "epochs": 4,
     "steps": 5,
@@ -27,7 +32,7 @@ SCHEDULE = {
 def targets_of(name, z, rng):
     if name == "logistic":
         return (z + rng.logistic(size=z.shape) > 0).astype(float)
-    if name == "multinomial":
+    if CLASSES[name].label == "classes":
         return np.eye(CLASS_COUNT)[np.argmax(z + rng.gumbel(size=z.shape), axis=1)]
     return np.clip(z + 0.3 * rng.normal(size=z.shape), -2, 2)
 
@@ -70,8 +75,26 @@ def words(values, f=16):
     return encode(values, f).astype(np.int64)
 
 
-def weights_of(outcome, name, params):
-    return decode(outcome.result.words[0], 24).reshape(CLASSES[name].outputs(params), -1)
+def weights_of(outcome):
+    return decode(outcome.result.words[0], 24)
+
+
+def in_the_clear(name, sites, holdout, params, **more):
+    return descend(sites, holdout, params, kind=name, hidden=CLASSES[name].hidden, **more)
+
+
+def flat(layers):
+    return np.concatenate([each.reshape(-1) for each in layers])
+
+
+def layers_of(weights, name, params):
+    """[out, in + 1] of each layer."""
+    found = []
+    for into, out in CLASSES[name].layers(params):
+        size = out * (into + 1)
+        found.append(weights[:size].reshape(out, -1))
+        weights = weights[size:]
+    return found
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -79,8 +102,10 @@ def test_steps_follow_the_equations_and_a_bad_site_drops_out(name):
     sites, holdout, values, params = federation(name, patience=2, curve=1)
     outcome = run_plain(CIRCUITS[CLASSES[name].sgd_id], values, params)
     opened = outcome.openings
-    clear = descend(sites, holdout, params, kind=name)
-    assert np.max(np.abs(weights_of(outcome, name, params) - clear.weights)) < 1e-3
+    clear = in_the_clear(name, sites, holdout, params)
+    # a hidden unit within rounding of 0 may be alive in one of the two
+    least = 5e-3 if CLASSES[name].hidden else 1e-3
+    assert np.max(np.abs(weights_of(outcome) - flat(clear.layers))) < least
     assert opened["phi_milli"] == pytest.approx(1000 * phi_from_utilities(clear.utilities), abs=3)
     assert opened["phi_milli"][-1] == 0 and min(opened["phi_milli"][:-1]) > 100
     assert opened["improved"] == clear.improved
@@ -91,10 +116,10 @@ def test_steps_follow_the_equations_and_a_bad_site_drops_out(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_a_site_that_does_not_help_has_no_part_in_the_steps(name):
     sites, holdout, _, params = federation(name)
-    whole = descend(sites, holdout, params, kind=name)
+    whole = in_the_clear(name, sites, holdout, params)
     assert whole.utilities[-1] < 0 < min(whole.utilities[:-1])
-    rest = descend(sites[:-1], holdout, params, kind=name)
-    np.testing.assert_allclose(whole.weights, rest.weights, atol=1e-9)
+    rest = in_the_clear(name, sites[:-1], holdout, params)
+    np.testing.assert_allclose(flat(whole.layers), flat(rest.layers), atol=1e-9)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -107,7 +132,8 @@ def test_three_processes_agree_with_plain(name):
     agree(outcomes[0].openings, plain.openings)
     assert outcomes[0].result_f == circuit.result_f
     found = decode(joined(outcomes, "result").astype(np.uint64), 24)
-    assert np.max(np.abs(found - decode(plain.result.words[0], 24))) < 1e-4
+    least = 5e-3 if CLASSES[name].hidden else 1e-4
+    assert np.max(np.abs(found - decode(plain.result.words[0], 24))) < least
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -115,7 +141,10 @@ def test_shamir_shares_agree_with_plain(name):
     _, _, values, params = federation(
         name, site_rows=(12, 10, 11), rows=(24,), bad=False, epochs=2, steps=2, patience=1
     )
-    circuit = CIRCUITS[CLASSES[name].sgd_id]
+    model = CLASSES[name]
+    # comparisons are slow here: a few units show as much as many
+    narrow = replace(model, hidden=tuple(3 for _ in model.hidden))
+    circuit = sgd_circuit(narrow, goes_on=False)
     agree(
         run_threads(circuit, values, params)[0].openings,
         run_plain(circuit, values, params).openings,
@@ -127,14 +156,16 @@ def test_training_goes_on_from_a_shared_model(name):
     sites, holdout, values, params = federation(name, bad=False)
     first = run_plain(CIRCUITS[CLASSES[name].sgd_id], values, params)
     model = CLASSES[name].sgd_on_id
-    assert model in CIRCUITS[CLASSES[name].round_id].result_allows
+    if CLASSES[name].averages:
+        assert model in CIRCUITS[CLASSES[name].round_id].result_allows
     assert model in CIRCUITS[model].result_allows
     values["model"] = [first.result.words[0].astype(np.int64)]
     outcome = run_plain(CIRCUITS[model], values, params | {"patience": 1})
-    start = weights_of(first, name, params)
-    clear = descend(sites, holdout, params | {"patience": 1}, kind=name, start=start)
+    start = layers_of(weights_of(first), name, params)
+    clear = in_the_clear(name, sites, holdout, params | {"patience": 1}, start=start)
     assert outcome.openings["improved"] == clear.improved
-    assert np.max(np.abs(weights_of(outcome, name, params) - clear.weights)) < 1e-3
+    least = 5e-3 if CLASSES[name].hidden else 1e-3
+    assert np.max(np.abs(weights_of(outcome) - flat(clear.layers))) < least
 
 
 def test_from_a_model_of_zeros_the_steps_are_those_from_zero():
@@ -160,8 +191,8 @@ def test_training_stops_when_the_validators_loss_falls_no_more_and_the_best_epoc
     assert 3 < len(told) < 40 and told[-2:] == [0, 0]
     assert outcome.openings["curve_milli"] == []
     best = max(at for at, bit in enumerate(told) if bit) + 1
-    clear = descend(sites, holdout, params | {"epochs": best, "patience": 0}, kind="logistic")
-    assert np.max(np.abs(weights_of(outcome, "logistic", params) - clear.weights)) < 2e-3
+    clear = in_the_clear("logistic", sites, holdout, params | {"epochs": best, "patience": 0})
+    assert np.max(np.abs(weights_of(outcome) - flat(clear.layers))) < 2e-3
     silent = run_plain(CIRCUITS["logistic_sgd@1"], values, params | {"patience": 0}).openings
     assert silent["improved"] == silent["curve_milli"] == []
 
@@ -183,7 +214,7 @@ def test_garbage_of_a_site_and_a_validator_leaves_everything_sane(name):
     outcome = run_plain(CIRCUITS[CLASSES[name].sgd_id], values, params)
     assert all(0 <= phi <= 1000 for phi in outcome.openings["phi_milli"])
     if outcome.result is not None:
-        assert np.max(np.abs(weights_of(outcome, name, params))) <= 64
+        assert np.max(np.abs(weights_of(outcome))) <= 64
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -225,6 +256,49 @@ def test_schedules_out_of_bounds_are_refused(change, says):
     *_, params = federation("logistic")
     with pytest.raises(BadParams, match=says):
         CIRCUITS["logistic_sgd@1"].validate({**params, **change})
+
+
+@pytest.mark.parametrize("name", ["mlp", "mlp2"])
+def test_a_network_answers_what_its_layers_say(name):
+    rng = np.random.default_rng(1)
+    sizes = {"features": FEATURES, "classes": CLASS_COUNT}
+    weights = start_of(CLASSES[name].layers(sizes)) + rng.integers(-(2**20), 2**20, 1)
+    rows = rng.normal(0, 3, (20, FEATURES))
+    rows[0] = 1000  # clamped to 16
+    values = {"model": [weights.astype(np.int64)], "row": [words(rows)]}
+    outcomes = three_processes(CIRCUITS[CLASSES[name].infer_id], values, sizes | {"rows": 20})
+    found = decode(joined(outcomes, "sealed").astype(np.uint64), 16).reshape(20, -1)
+    layers = layers_of(weights / 2.0**24, name, sizes)
+    np.testing.assert_allclose(found, scores_of(layers, np.clip(rows, -16, 16)), atol=2e-3)
+
+
+def test_a_networks_scores_may_be_large_and_its_residuals_stay_true():
+    """A softmax of scores that are cut to ±8 each would take 18 and 10 for equals."""
+    z = np.random.default_rng(2).normal(0, 15, (200, 5))
+    z[0] = [18, 10, 0, -20, 4]
+    ops, model = Plain(), CLASSES["mlp"]
+    scores = model.settle(ops, ops.public(words(z, 20), 20))
+    found = model.residuals(ops, scores, ops.public(np.zeros(z.shape, np.int64), 0))
+    each = np.exp(z - z.max(axis=1, keepdims=True))
+    truth = -each / each.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(decode(ops.open(found).astype(np.uint64), 20), truth, atol=1e-4)
+
+
+def test_networks_are_trained_by_steps_alone():
+    for name in ("mlp", "mlp2"):
+        assert f"{name}_round@1" not in CIRCUITS and not CLASSES[name].averages
+        assert CIRCUITS[f"{name}_sgd@1"].result_allows == (f"{name}_infer@1", f"{name}_sgd_on@1")
+
+
+def test_a_networks_start_is_public_and_spread():
+    layers = CLASSES["mlp2"].layers({"features": 9, "classes": 3})
+    first = start_of(layers)
+    assert np.array_equal(first, start_of(layers)) and first.shape == (size_of(layers),)
+    into, out = layers[0]
+    drawn = first[: out * (into + 1)].reshape(out, -1) / 2**24
+    bound = np.sqrt(6 / (into + out))
+    assert np.all(drawn[:, -1] == 0) and 0.9 * bound < np.abs(drawn).max() <= bound
+    assert abs(drawn[:, :-1].mean()) < 0.1 * bound
 
 
 def test_counts_have_no_steps_whose_words_would_overflow():

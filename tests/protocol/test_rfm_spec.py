@@ -170,6 +170,23 @@ def test_a_label_that_is_not_its_classs_is_named(model_class, label, field) -> N
     assert caught.value.field == field
 
 
+@pytest.mark.parametrize("model_class", ["mlp", "mlp2"])
+def test_networks_train_on_shared_rows_and_are_not_interpretable(model_class) -> None:
+    raw = GOOD | {
+        "model_class": model_class,
+        "label": {"name": "outcome", "classes": ["a", "b"]},
+        "gates": [],
+    }
+    with pytest.raises(SpecError) as caught:
+        check_spec(raw)
+    assert caught.value.field == "interpretable"
+    spec = check_spec({k: v for k, v in raw.items() if k != "interpretable"})
+    assert spec["interpretable"] is False
+    training = subdao_params(spec)["training"]
+    assert training["kind"] == "secure_sgd" and training["schedule"]["momentum_ppm"] == 900_000
+    assert subdao_params(check_spec(GOOD))["training"] == {"kind": "fedavg"}
+
+
 def test_poisson_is_not_scored_by_shapley() -> None:
     raw = GOOD | {"model_class": "poisson", "label": {"name": "n"}, "gates": []}
     with pytest.raises(SpecError) as caught:

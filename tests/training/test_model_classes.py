@@ -7,11 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from apps.core.errors import BadInput
 from apps.listings.selectors import listing_json
 from apps.protocol.circuits import CLASSES
+from apps.protocol.circuits.descent import defaults_of
 from apps.wallets.invariants import violations
 from tests.support.market import SPEC, Market, drain
 from tests.support.nodes import three_nodes  # noqa: F401
+from tests.training.test_shared_rows import SITE_ROWS, announce, choose
 
 WEIGHTS = {
     "multinomial": np.array([1.5, -1.0, 0.25, -1.0, 1.0, 0.0, -0.5, 0.0, -0.25]),
@@ -30,11 +33,11 @@ class Classes(Market):
     """The market with a model of another class."""
 
     def truth(self) -> np.ndarray:
-        return WEIGHTS[self.spec["model_class"]]
+        return WEIGHTS.get(self.spec["model_class"], WEIGHTS["multinomial"])
 
     def targets(self, x: np.ndarray, rng: Any) -> np.ndarray:
         z = np.column_stack([x, np.ones(len(x))]) @ self.truth().reshape(-1, 3).T
-        if self.spec["model_class"] == "multinomial":
+        if CLASSES[self.spec["model_class"]].label == "classes":
             return np.eye(3)[np.argmax(z + rng.gumbel(0, 0.5, z.shape), axis=1)]
         if self.spec["model_class"] == "linear":
             return np.clip(z[:, 0] + rng.normal(0, 0.2, len(x)), -2, 2)
@@ -82,3 +85,53 @@ def test_a_class_goes_from_the_request_to_the_paid_answer(
         assert np.max(np.abs(scores - market.oracle(held, rows))) < 1e-3
         assert len(scores) == len(rows) * (3 if name == "multinomial" else 1)
     assert {k: v for k, v in violations().items() if v} == {}
+
+
+def test_a_network_is_trained_on_shared_rows_from_its_first_round_on(
+    transactional_db,
+    settings,
+    tmp_path,
+    three_nodes,  # noqa: F811
+) -> None:
+    market = type("OfNetwork", (Classes,), {
+        "spec": SPEC | {
+            "model_class": "mlp", "label": LABELS["multinomial"],
+            "gates": [{"metric": "accuracy", "min_milli": 500, "per_stratum": False}],
+        },
+        "circuit": "mlp_infer@1",
+        "extras": {"classes": 3},
+    })(three_nodes, settings, tmp_path)  # fmt: skip
+    schedule = market.dao.params["training"]["schedule"]
+    assert schedule == defaults_of(CLASSES["mlp"]) and schedule["momentum_ppm"] == 900_000
+    with pytest.raises(BadInput, match="shared rows only"):
+        choose(market, {"kind": "fedavg"})
+    choose(market, {"kind": "secure_sgd", "schedule": {"epochs": 5, "steps": 5}})
+    held = market.whitelist()
+    assert held.training == "secure_sgd"
+    market.normalise(held)
+    rng = np.random.default_rng(3)
+    for place, site in enumerate(market.custodians):
+        announce(held, site)
+        x = rng.normal(0, 1, (SITE_ROWS, 2))
+        y = market.targets(x, rng)
+        rows = np.column_stack([x, np.roll(y, 1, axis=1) if place == 3 else y])
+        site.holdout = rows
+    held.refresh_from_db()
+    for slot, people in (("rows", market.custodians), ("holdout", market.validators)):
+        for one in people:
+            market.submit(held, one, market.upload(held, one, slot, one.holdout))
+    drain()
+    held.refresh_from_db()
+    assert held.phase == "done" and held.round_job.circuit == "mlp_sgd@1", held.progress[-1]
+    phi = {s.party_id: s.phi_milli for s in held.scores.all()}
+    assert phi[market.custodians[3].party.id] == 0 and max(phi.values()) == 1000
+    listing = market.accept(held)
+    market.fund()
+    clear = [[4.0, -3.0], [-3.0, 4.0]]  # surely of the first class, and of the second
+    upload = market.row(listing, clear)
+    query = market.ask(listing, upload)
+    drain()
+    query.refresh_from_db()
+    assert query.state == "settled", query.reason
+    scores = market.open(query, upload).reshape(2, 3)
+    assert list(CLASSES["mlp"].answer(scores).argmax(axis=1)) == [0, 1]

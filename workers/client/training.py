@@ -71,6 +71,8 @@ def train(
     """
     about = label or {}
     outputs = model.outputs(extras_of(model, about))
+    if model.train is None:
+        raise DataError(f"{model.title} is trained on shared rows only; there is no local update.")
     return bounded(model.train(features, targets(labels, model, about), outputs, c).reshape(-1))
 
 

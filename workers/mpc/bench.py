@@ -25,8 +25,9 @@ import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from apps.protocol import identity, wire
-from apps.protocol.circuits import CIRCUITS
+from apps.protocol.circuits import CIRCUITS, CLASSES
 from apps.protocol.circuits.declare import Outcome
+from apps.protocol.circuits.descent import defaults_of
 from apps.protocol.circuits.games import SCORINGS
 from workers.mpc import replicated, shamir_shares
 from workers.mpc.delaying import DelayingProxy
@@ -339,6 +340,30 @@ def secure_sgd(sites: int = 5, rows: int = 400, features: int = 30) -> Workload:
     return Workload(CIRCUITS["logistic_sgd@1"], values, params)
 
 
+def network_sgd(sites: int = 5, rows: int = 200, features: int = 64, classes: int = 10) -> Workload:
+    """The same for a network 64-32-10: one epoch of its 20 steps."""
+
+    def labelled(start: int) -> Any:
+        block = wave((start + 1) * rows, features)[-rows:]
+        return np.column_stack([block, np.eye(classes)[np.arange(rows) * classes // rows]])
+
+    values = {
+        "rows": [encode(labelled(site)) for site in range(sites)],
+        "holdout": [encode(labelled(sites))],
+    }
+    params = {
+        "features": features,
+        "strata": 0,
+        "rows": [rows],
+        "min_cell": 5,
+        "site_rows": [rows] * sites,
+        "classes": classes,
+        **defaults_of(CLASSES["mlp"]),
+        "epochs": 1,
+    }
+    return Workload(CIRCUITS["mlp_sgd@1"], values, params)
+
+
 def scoring_rounds() -> Iterator[tuple[str, Workload]]:
     """Rounds on 1 000 holdout rows by each scoring, and how exact Shapley values grow.
 
@@ -361,6 +386,7 @@ def run() -> Iterator[dict[str, Any]]:
         ("logistic_round/30/6x3x333", federated_round(6, 3, 333, 3)),
         *scoring_rounds(),
         ("secure_sgd/2000x30/50", secure_sgd()),
+        ("secure_sgd/mlp/1000x64/20", network_sgd()),
     ):
         yield from _measured(name, workload, "ring")
     for engine in ("ring/4", "ring/5"):

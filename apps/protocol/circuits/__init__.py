@@ -10,7 +10,7 @@ import hashlib
 from functools import cache
 from pathlib import Path
 
-from apps.protocol.circuits import linear, logistic, moments, multinomial, poisson
+from apps.protocol.circuits import linear, logistic, mlp, moments, multinomial, poisson
 from apps.protocol.circuits.declare import BadParams, Circuit, Opening, Outcome, Slot
 from apps.protocol.circuits.descent import sgd_circuit
 from apps.protocol.circuits.family import ModelClass, infer_circuit, round_circuit
@@ -29,14 +29,18 @@ __all__ = [
 
 # The model classes, by name: one file each.
 CLASSES: dict[str, ModelClass] = {
-    model.name: model for model in (logistic.CLASS, multinomial.CLASS, linear.CLASS, poisson.CLASS)
+    model.name: model
+    for model in (
+        *(logistic.CLASS, multinomial.CLASS, linear.CLASS, poisson.CLASS),
+        *(mlp.ONE, mlp.TWO),
+    )
 }
 
 CIRCUITS: dict[str, Circuit] = {
     circuit.id: circuit
     for circuit in (
         moments.CIRCUIT,
-        *(round_circuit(model) for model in CLASSES.values()),
+        *(round_circuit(model) for model in CLASSES.values() if model.averages),
         *(infer_circuit(model) for model in CLASSES.values()),
         *(
             sgd_circuit(model, goes_on=goes_on)

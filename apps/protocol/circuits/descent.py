@@ -13,6 +13,10 @@ and in each step of the epoch
     g = Σ_k a_k g_k / Σ_k a_k n_k · steps      g_k = Σ_i x_i (y_i − ŷ_i) over the site's rows
     v ← μ·v + g − λ·w (no penalty on intercepts)      w ← w + η·v, cut to ±64
 
+Where a class has hidden layers, each layer takes this step with its own inputs in place of x and
+what flows back to it in place of y − ŷ (circuits/network.py), from public weights in place of zero.
+Sites are compared by the last layer's gradient, ¼ of that layer's weights taken.
+
 With `patience`, whether the validators' loss fell is opened after each epoch:
 training ends when it has not for so many, and the model of the best epoch counts. With `curve`, by
 how much it fell is opened too. In the end φ, void and the evidence as in the federated round.
@@ -26,6 +30,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from apps.protocol.circuits.declare import (
     BadParams,
@@ -46,13 +51,26 @@ from apps.protocol.circuits.family import (
     Holdouts,
     ModelClass,
     check_holdouts,
-    columns_of,
     holdout_slot,
     prove,
     read_holdouts,
     read_rows,
 )
-from apps.protocol.circuits.layout import FEATURE_LIMIT, INPUT_F, MODEL_F, WEIGHT_LIMIT
+from apps.protocol.circuits.layout import (
+    FEATURE_LIMIT,
+    INPUT_F,
+    MODEL_F,
+    SCORE_F,
+    WEIGHT_LIMIT,
+)
+from apps.protocol.circuits.network import (
+    Layers,
+    backward,
+    columns_of,
+    flat_of,
+    forward,
+    start_of,
+)
 from apps.protocol.circuits.scoring import (
     GAIN_F,
     SCORE_LIMIT_BITS,
@@ -89,7 +107,7 @@ DEFAULTS = {
 # Where sites are compared: 2^−2 of the way (docs/adr/0015).
 SCORING_HALVINGS = 2
 # |Σ x (y − ŷ)| ≤ 16 · 10, of a batch that may be twice the mean one.
-GRADIENT_MAX = 320
+RESIDUAL_MAX, GRADIENT_MAX = 10, 320
 # Fractional bits of η, μ and λ: |v| < 320 / (1 − 0.95) < 2^13 keeps 2^(13 + 24 + 22) in the word.
 FACTOR_F = 22
 # 1 / Σ a_k n_k, and a residual times it
@@ -164,6 +182,11 @@ def sgd_circuit(model: ModelClass, *, goes_on: bool) -> Circuit:
     )
 
 
+def defaults_of(model: ModelClass) -> dict[str, int]:
+    """The schedule of this class where the members of a SubDAO have voted for no other."""
+    return {**DEFAULTS, **model.schedule}
+
+
 def check_schedule(params: Params) -> None:
     """Raises: BadParams."""
     for name, (least, most) in SCHEDULE.items():
@@ -183,26 +206,28 @@ def _run(
         for at in (np.flatnonzero(place % steps == step) for step in range(steps))
     ]
 
-    size = (params["features"] + 1, model.outputs(params))
-    speed = weights = ops.public(np.zeros(size, np.int64), MODEL_F)
+    layers = model.layers(params)
+    speed = ops.public(np.zeros(model.weights(params), np.int64), MODEL_F)
+    weights = ops.public(start_of(layers), MODEL_F)
     if "model" in secrets:
-        weights = columns_of(model, ops, secrets["model"][0], params)
-    reach, limit = _reach(params), WEIGHT_LIMIT << MODEL_F
+        (weights,) = secrets["model"]
+    every = ops.concat([inputs, ops.index(held.inputs, held.scoring)])
+    reach, limit = _reach(params, layers), WEIGHT_LIMIT << MODEL_F
     best, missed = weights, 0
-    scores = _scores(ops, inputs, held, weights)
+    seen, scores = _scores(model, ops, every, weights, layers)
     # over score 0: nothing from zero, or what the shared model gains
     least = _gain(model, ops, held, scores) if patience else None
     utility = ops.public(np.zeros(len(sites), np.int64), UTILITY_F)
     improved: list[int] = []
     curve: list[int] = []
     for _ in range(params["epochs"]):
-        utility = ops.add(utility, _alignment(model, ops, inputs, targets, held, scores, params))
+        utility = ops.add(utility, _alignment(model, ops, seen, scores, targets, held, params))
         share = _shares(model, ops, utility, params)
         for step, batch in enumerate(batches, start=1):
             weights, speed = _step(model, ops, weights, speed, batch, share, params)
             if step % reach == 0 or step == steps:
                 weights = ops.clamp(weights, -limit, limit)
-        scores = _scores(ops, inputs, held, weights)
+        seen, scores = _scores(model, ops, every, weights, layers)
         if params["curve"] or patience:
             gain = _gain(model, ops, held, scores)
         if params["curve"]:
@@ -222,8 +247,7 @@ def _run(
     if sum(value > 0 for value in phi) < PHI_MIN_POSITIVE:
         return Outcome(openings={**told, "void": 1})
     evidence = prove(model, ops, held, weights, params)
-    result = ops.reshape(ops.transpose(weights), (-1,))
-    return Outcome(openings={**told, "void": 0, **evidence}, result=result)
+    return Outcome(openings={**told, "void": 0, **evidence}, result=weights)
 
 
 def _step(
@@ -235,14 +259,20 @@ def _step(
     share: Any,
     params: Params,
 ) -> tuple[Any, Any]:
-    """One step on one batch: (w, v), [d+1, o] at f = 24. |x| ≤ 16, |residual| ≤ 10."""
+    """One step on one batch: (w, v), flat at f = 24. Of each layer |x| ≤ 16, |residual| ≤ 10."""
     inputs, targets, owner = batch
-    errors = model.residuals(ops, ops.matmul(inputs, weights, f=20), targets)
+    layers = model.layers(params)
+    columns = columns_of(ops, weights, layers)
+    taken, alive = forward(ops, inputs, columns)
+    scores = model.settle(ops, ops.matmul(taken[-1], columns[-1], f=SCORE_F))
+    errors = model.residuals(ops, scores, targets)
     own = ops.reshape(ops.index(share, owner), (-1, 1))
-    pulls = ops.mul(errors, ops.broadcast(own, errors.shape), f=PULL_F)
-    gradient = ops.matmul(ops.transpose(inputs), pulls, f=MODEL_F)
-    shrink = np.full((weights.shape[0], 1), _factor(params["l2_ppm"]))
-    shrink[-1] = 0
+    gradients = []
+    for x, each in zip(taken, backward(ops, errors, columns, alive), strict=True):
+        pulls = ops.mul(each, ops.broadcast(own, each.shape), f=PULL_F)
+        gradients.append(ops.matmul(ops.transpose(x), pulls, f=MODEL_F))
+    gradient = flat_of(ops, gradients)
+    shrink = _factor(params["l2_ppm"]) * _penalised(layers)
     kept = ops.scale(speed, _factor(params["momentum_ppm"]), f=FACTOR_F)
     change = ops.sub(
         ops.add(kept, ops.lift(gradient, MODEL_F + FACTOR_F)),
@@ -253,10 +283,20 @@ def _step(
     return ops.add(weights, moved), speed
 
 
-def _reach(params: Params) -> int:
-    """How many steps weights may take from ±64 before a score could leave the word: then they are
-    cut to ±64 again, as at the end of an epoch."""
-    most = 2 ** (62 - INPUT_F - MODEL_F) / (FEATURE_LIMIT * (params["features"] + 1))
+def _penalised(layers: Layers) -> npt.NDArray[np.int64]:
+    """1 for each weight, 0 for intercepts; flat."""
+    each = [np.ones((out, into + 1), np.int64) for into, out in layers]
+    for one in each:
+        one[:, -1] = 0
+    return np.concatenate([one.reshape(-1) for one in each])
+
+
+def _reach(params: Params, layers: Layers) -> int:
+    """How many steps weights may take from ±64 before a score, or what flows back, could leave the
+    word: then they are cut to ±64 again, as at the end of an epoch."""
+    most = min(2 ** (62 - INPUT_F - MODEL_F) / (FEATURE_LIMIT * (into + 1)) for into, _ in layers)
+    for _, out in layers[1:]:
+        most = min(most, 2 ** (62 - SCORE_F - MODEL_F) / (RESIDUAL_MAX * out))
     pulled = GRADIENT_MAX + most * params["l2_ppm"] / ONE_PPM
     moved = params["rate_ppm"] / (ONE_PPM - params["momentum_ppm"]) * pulled
     return max(1, int((most - WEIGHT_LIMIT) / moved))
@@ -266,33 +306,39 @@ def _factor(ppm: int) -> int:
     return ((ppm << (FACTOR_F + 1)) + ONE_PPM) // (2 * ONE_PPM)
 
 
-def _scores(ops: Any, inputs: Any, held: Holdouts, weights: Any) -> Any:
-    """Of all training rows, then of the scoring half, [N + m, o] at f = 20."""
-    return ops.matmul(ops.concat([inputs, ops.index(held.inputs, held.scoring)]), weights, f=20)
+def _scores(
+    model: ModelClass, ops: Any, rows: Any, weights: Any, layers: Layers
+) -> tuple[Any, Any]:
+    """(what the last layer takes [N + m, ·], its scores [N + m, o] at f = 20), of all rows: those
+    to train on, then the scoring half."""
+    columns = columns_of(ops, weights, layers)
+    taken, _ = forward(ops, rows, columns)
+    return taken[-1], model.settle(ops, ops.matmul(taken[-1], columns[-1], f=SCORE_F))
 
 
 def _alignment(
     model: ModelClass,
     ops: Any,
-    inputs: Any,
+    seen: Any,
+    scores: Any,
     targets: Any,
     held: Holdouts,
-    scores: Any,
     params: Params,
 ) -> Any:
-    """⟨g_k, −∇L_val⟩ at ¼·w of each site, [K] at f = 40, times a public constant."""
-    rows, judged = inputs.shape[0], len(held.scoring)
+    """⟨g_k, −∇L_val⟩ at ¼·w of each site, in the last layer's weights, [K] at f = 40, times a
+    public constant."""
+    rows, judged = targets.shape[0], len(held.scoring)
     every = ops.concat([targets, ops.index(held.targets, held.scoring)])
-    # scores are linear in the weights: those of ¼·w are ¼ of these
+    # scores are linear in the last layer's weights: those of ¼·w are ¼ of these
     errors = model.residuals(ops, ops.halve(scores, SCORING_HALVINGS), every)
-    on = ops.transpose(ops.index(held.inputs, held.scoring))
+    on = ops.transpose(ops.index(seen, np.s_[rows:]))
     wanted = ops.matmul(on, ops.index(errors, np.s_[rows:]), f=INPUT_F + errors.f)
     spared = _spared(model, params)
     wanted = ops.trunc(ops.halve(wanted, (judged - 1).bit_length() + spared), HOLDOUT_F)
     own = []
     for end, count in zip(np.cumsum(params["site_rows"]), params["site_rows"], strict=True):
         mine = np.s_[end - count : end]
-        across = ops.transpose(ops.index(inputs, mine))
+        across = ops.transpose(ops.index(seen, mine))
         own.append(ops.matmul(across, ops.index(errors, mine), f=INPUT_F + errors.f))
     given = ops.trunc(ops.halve(ops.stack(own), (rows - 1).bit_length()), SITE_F)
     flat = ops.reshape(given, (len(own), -1))

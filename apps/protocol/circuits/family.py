@@ -1,8 +1,10 @@
 """What a model class is, and the two circuits that every class gets: NAME_round and NAME_infer.
 
-A class is linear in its weights: W [o, d + 1], intercept last, makes o scores of a row, X·Wᵀ. What
-it brings is one file: how targets are read, the gradient and the loss of scores on shares, its
-evidence, a local trainer, and what scores mean to a buyer. `CLASSES` in this package lists them.
+A class is linear in its weights: W [o, d + 1], intercept last, makes o scores of a row, X·Wᵀ; or it
+has hidden layers before that (circuits/network.py). What it brings is one file: how targets are
+read, the gradient and the loss of scores on shares, its evidence, a local trainer, and what scores
+mean to a buyer. `CLASSES` in this package lists them. One with hidden layers has no NAME_round: the
+mean of networks means nothing.
 
 NAME_round@1: clip, score, aggregate and evaluate one federated round, as one job. Inputs: each
 custodian's weights [o·(d+1)], each validator's holdout rows [m, d + t + R]: standardised features,
@@ -29,7 +31,8 @@ into one answer.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -57,6 +60,7 @@ from apps.protocol.circuits.layout import (
     WEIGHT_LIMIT,
     with_intercept,
 )
+from apps.protocol.circuits.network import columns_of, forward, size_of
 from apps.protocol.circuits.scoring import (
     aggregate,
     clip_to_median_norm,
@@ -105,8 +109,12 @@ class ModelClass:
         loss of the coalition's mean score], over the next power of two ≥ m; [C] at f = 26.
     evidence(ops, scores [m, o] f = 40, targets, strata [m, R] bits, min_cell): the openings.
     descends: residuals are within ±10, so that `secure_sgd` keeps its steps in the word.
-    train(features [n, d], labels, outputs, c): weights [o, d + 1], c as scikit-learn's C.
+    hidden: units of each hidden layer.
+    settle(ops, scores [m, o]): scores of the same loss and evidence, where a cut takes nothing.
+    train(features [n, d], labels, outputs, c): weights [o, d + 1], c as scikit-learn's C; None for
+        a class that only steps train.
     answer(scores [k, o]): what they mean, per row.
+    schedule: of its steps, what is not as in `descent.DEFAULTS`.
     """
 
     name: str
@@ -119,13 +127,16 @@ class ModelClass:
     residuals: Callable[[Any, Any, Any], Any]
     gains: Callable[[Any, Any, Any, Any], Any]
     evidence: Callable[[Any, Any, Any, Any, int], dict[str, Any]]
-    train: Callable[[Real, Any, int, float], Real]
+    train: Callable[[Real, Any, int, float], Real] | None
     answer: Callable[[Real], Real]
     extras: Mapping[str, tuple[int, int]]
     outputs: Callable[[Params], int] = lambda params: 1
     targets: Callable[[Params], int] = lambda params: 1
     spare_bits: int = 0
     descends: bool = True
+    hidden: tuple[int, ...] = ()
+    settle: Callable[[Any, Any], Any] = lambda ops, scores: scores
+    schedule: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def round_id(self) -> str:
@@ -155,9 +166,19 @@ class ModelClass:
         """The circuits that a model of this class may enter."""
         return (self.infer_id, self.sgd_on_id) if self.descends else (self.infer_id,)
 
+    @property
+    def averages(self) -> bool:
+        """Is there a federated round of updates?"""
+        return self.train is not None
+
+    def layers(self, params: Params) -> list[tuple[int, int]]:
+        """(in, out) of each layer."""
+        widths = [int(params["features"]), *self.hidden, self.outputs(params)]
+        return list(pairwise(widths))
+
     def weights(self, params: Params) -> int:
-        """How many numbers an update has."""
-        return self.outputs(params) * (int(params["features"]) + 1)
+        """How many numbers an update, or a model, has."""
+        return size_of(self.layers(params))
 
 
 def round_circuit(model: ModelClass) -> Circuit:
@@ -216,7 +237,9 @@ def infer_circuit(model: ModelClass) -> Circuit:
         (weights,), (rows,) = secrets["model"], secrets["row"]
         limit = FEATURE_LIMIT << INPUT_F
         inputs = with_intercept(ops, ops.clamp(rows, -limit, limit))
-        scores = ops.matmul(inputs, columns_of(model, ops, weights, params), f=INPUT_F)
+        columns = columns_of(ops, weights, model.layers(params))
+        taken, _ = forward(ops, inputs, columns)
+        scores = ops.matmul(taken[-1], columns[-1], f=INPUT_F)
         return Outcome(sealed=ops.reshape(scores, (-1,)))
 
     return Circuit(
@@ -264,11 +287,6 @@ def holdout_slot(model: ModelClass) -> Slot:
     return Slot("validator", shape, f=INPUT_F)
 
 
-def columns_of(model: ModelClass, ops: Any, weights: Any, params: Params) -> Any:
-    """[o·(d+1)] -> [d+1, o]."""
-    return ops.transpose(ops.reshape(weights, (model.outputs(params), -1)))
-
-
 def read_rows(model: ModelClass, ops: Any, rows: Any, params: Params) -> tuple[Any, Any]:
     """(inputs [m, d+1] within ±16, the last one 1; targets [m, t]) of whatever words came."""
     features, bound = params["features"], FEATURE_LIMIT << INPUT_F
@@ -302,11 +320,12 @@ def read_holdouts(model: ModelClass, ops: Any, blocks: Sequence[Any], params: Pa
 
 
 def prove(
-    model: ModelClass, ops: Any, held: Holdouts, columns: Any, params: Params
+    model: ModelClass, ops: Any, held: Holdouts, weights: Any, params: Params
 ) -> dict[str, Any]:
-    """Open the evidence of a model, weights [d+1, o] at f = 24, on the proving half."""
-    at = held.proving
-    scores = ops.matmul(ops.index(held.inputs, at), columns, f=INPUT_F + MODEL_F)
+    """Open the evidence of a model, flat weights at f = 24, on the proving half."""
+    at, columns = held.proving, columns_of(ops, weights, model.layers(params))
+    taken, _ = forward(ops, ops.index(held.inputs, at), columns)
+    scores = model.settle(ops, ops.matmul(taken[-1], columns[-1], f=INPUT_F + MODEL_F))
     targets, strata = ops.index(held.targets, at), ops.index(held.strata, at)
     return model.evidence(ops, scores, targets, strata, params["min_cell"])
 
@@ -348,5 +367,5 @@ def _run_round(
         return Outcome(openings={**found, "void": 1})
 
     result = aggregate(ops, weights, shared_out(phi, pairs))
-    openings = prove(model, ops, held, columns_of(model, ops, result, params), params)
+    openings = prove(model, ops, held, result, params)
     return Outcome(openings={**found, "void": 0, **openings}, result=result)

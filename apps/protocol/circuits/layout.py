@@ -11,6 +11,7 @@ FEATURE_LIMIT = 16
 WEIGHT_LIMIT = 64
 MODEL_F = 24
 INPUT_F = 16
+SCORE_F = 20
 
 
 def with_intercept(ops: Any, rows: Any) -> Any:

@@ -10,15 +10,24 @@ from __future__ import annotations
 from dataclasses import replace
 
 from apps.protocol.circuits import multinomial
+from apps.protocol.circuits.network import under_the_highest
 
 ONE = replace(
     multinomial.CLASS,
     name="mlp",
     title="Neural network, one hidden layer",
     hidden=(32,),
+    settle=under_the_highest,
     scorings=("taylor",),  # what steps compare sites by
     train=None,
-    schedule={"rate_ppm": 100_000, "momentum_ppm": 900_000},
+    # patience: the loss of a network on few holdout rows goes up before it goes on down
+    schedule={
+        "steps": 20,
+        "rate_ppm": 50_000,
+        "momentum_ppm": 900_000,
+        "l2_ppm": 5_000,
+        "patience": 8,
+    },
 )
 TWO = replace(
     ONE,
