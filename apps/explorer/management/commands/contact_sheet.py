@@ -16,7 +16,7 @@ NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"
 # Pages with a fixed address, and where the first example of each further page is linked from.
 FIXED = (
     "home dashboard sign-up sign-in models compare rfms rfm-new subdaos proposals wallet "
-    "wallet-key usage account webhooks log nodes downloads design tokens reference"
+    "wallet-key usage plans account webhooks log nodes downloads design tokens reference"
 )
 EXAMPLES = {
     "model": ("models", r"/models/(?!compare/)[^/]+/$"),
@@ -33,7 +33,10 @@ EXAMPLES = {
 FURTHER = {
     "round": ("subdao", r"/rounds/[0-9a-f-]{36}/$"),
     "epoch": ("subdao", r"/epochs/[0-9a-f-]{36}/$"),
-    "propose": ("subdao", r"/propose/"),
+    "propose": ("subdao", r"/propose/$"),
+    "plan": ("model", r"/models/[^/]+/plan/$"),
+    "propose-one": ("propose", r"\?kind=subdaos.set_split$"),
+    "invoice": ("usage", r"/wallet/invoices/[\d-]+/$"),
     "pool": ("token", r"/pools/[^/]+/$"),
     "vault": ("token", r"/vaults/[^/]+/$"),
     "convert": ("token", r"/convert/$"),
@@ -117,6 +120,6 @@ class Command(BaseCommand):
     def _link(self, page: Any, start: str, pattern: str) -> str | None:
         page.goto(start)
         links = page.eval_on_selector_all(
-            "main a[href]", "all => all.map(a => a.getAttribute('href'))"
+            "main a[href]", "all => all.map(a => a.pathname + a.search)"
         )
         return next((link for link in links if re.search(pattern, link)), None)
