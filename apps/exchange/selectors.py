@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import pairwise
-from typing import Any
 from uuid import UUID
 
 from django.db import connection
-from django.db.models import Count, OuterRef, Q, QuerySet, Subquery, Sum
+from django.db.models import OuterRef, Q, QuerySet, Subquery, Sum
 from django.db.models.functions import Coalesce
 
 from apps.accounts.models import Party
@@ -33,6 +32,11 @@ LEFT JOIN LATERAL (
     ORDER BY x.at_ms DESC, x.number DESC LIMIT 1
 ) e ON true
 ORDER BY g.place
+"""
+_HOLDERS = """
+SELECT owner_id, sum(posted_micro) AS micro, count(*) OVER () FROM wallets_account
+WHERE asset_id = %(asset)s AND purpose <> 'issuance'
+GROUP BY owner_id HAVING sum(posted_micro) > 0 ORDER BY micro DESC, owner_id LIMIT %(most)s
 """
 
 
@@ -215,38 +219,30 @@ def liquidity_of(pool: Pool, party: Party) -> dict[str, int]:
     }
 
 
-def holders(asset: Asset, limit: int = 20) -> list[dict[str, Any]]:
-    """Who has how much, heaviest first: one row an owner, all of their accounts together."""
-    rows = (
-        Account.objects.filter(asset=asset)
-        .exclude(purpose="issuance")
-        .values("owner")
-        .annotate(micro=Sum("posted_micro"))
-        .filter(micro__gt=0)
-        .order_by("-micro", "owner")[:limit]
-    )
-    parties = Party.objects.in_bulk([row["owner"] for row in rows])
-    return [{"party": parties[row["owner"]], "micro": row["micro"]} for row in rows]
+def holders(asset: Asset, *, most: int) -> tuple[int, list[tuple[Party, int]]]:
+    """(how many parties have some, the heaviest with how much): all accounts of each together."""
+    with connection.cursor() as cursor:
+        cursor.execute(_HOLDERS, {"asset": asset.id, "most": most})
+        found = cursor.fetchall()
+    parties = Party.objects.in_bulk([owner for owner, _, _ in found])
+    return found[0][2] if found else 0, [(parties[owner], int(micro)) for owner, micro, _ in found]
 
 
 @dataclass(frozen=True)
 class Spread:
-    """How an asset is spread over its accounts."""
+    """What of an asset is issued, and what of that is staked."""
 
     supply_micro: int
     staked_micro: int
-    holders: int
 
 
 def spread(asset: Asset) -> Spread:
     """By one query."""
-    issued = Q(purpose="issuance")
-    found = Account.objects.filter(asset=asset).aggregate(
-        supply=Sum("posted_micro", filter=issued),
+    found = Account.objects.filter(asset=asset, purpose__in=("issuance", "staked")).aggregate(
+        supply=Sum("posted_micro", filter=Q(purpose="issuance")),
         staked=Sum("posted_micro", filter=Q(purpose="staked")),
-        holders=Count("owner", filter=~issued & Q(posted_micro__gt=0), distinct=True),
     )
-    return Spread(-(found["supply"] or 0), found["staked"] or 0, found["holders"])
+    return Spread(-(found["supply"] or 0), found["staked"] or 0)
 
 
 def vault_of(asset: Asset) -> Vault | None:

@@ -38,6 +38,7 @@ from apps.wallets.selectors import asset_by_code
 DAY = timedelta(days=1)
 CHART_DAYS = 30
 EVENTS_SHOWN = 10
+HOLDERS_SHOWN = 8  # the page says eight
 # A preview is a price with an end; whoever takes longer looks again.
 QUOTE_LIFE = timedelta(minutes=3)
 LOCKS = (("0", "No lock"), ("2592000", "30 days"), ("7776000", "90 days"), ("15552000", "180 days"))
@@ -130,7 +131,7 @@ def token(request: HttpRequest, code: str) -> HttpResponse:
     asset, dao = _asset(code)
     pool, now = _pool(asset), clock.now()
     spread = selectors.spread(asset)
-    found = selectors.holders(asset, limit=8)
+    holders, largest = selectors.holders(asset, most=HOLDERS_SHOWN)
     return show(
         request,
         "token.html",
@@ -142,13 +143,13 @@ def token(request: HttpRequest, code: str) -> HttpResponse:
         staked_micro=spread.staked_micro,
         holders=[
             {
-                "micro": row["micro"],
-                "who": _who(row["party"], dao),
-                "bps": row["micro"] * BPS // max(spread.supply_micro, 1),
+                "micro": micro,
+                "who": _who(party, dao),
+                "bps": micro * BPS // max(spread.supply_micro, 1),
             }
-            for row in found
+            for party, micro in largest
         ],
-        holders_count=spread.holders,
+        holders_count=holders,
         pool=pool,
         **(_market(pool, now) if pool else {}),
         **(course(dao, now) if dao else {}),
