@@ -24,7 +24,6 @@ from apps.explorer.pictures import Timeline, said, summed, timeline
 from apps.governance.models import Proposal
 from apps.listings.claims import claimable
 from apps.listings.models import Query
-from apps.listings.pricing import price_micro
 from apps.rfms.models import Pledge, Rfm
 from apps.training.models import UNSENT, Member, Phase, Submission
 from apps.wallets.models import Account, PaymentSettings, Transfer
@@ -207,7 +206,8 @@ def _requests_waiting(rows: list[Any], party: Party, now: datetime) -> Iterator[
 
 def _queries(party: Party) -> list[Any]:
     rows = Query.objects.filter(buyer=party).select_related("listing__dao")
-    return list(rows.defer("upload", "outputs").order_by("-created_at")[: 5 * SHOWN])
+    unread = ("upload", "outputs", "timeline", "listing__dao__params")
+    return list(rows.defer(*unread).order_by("-created_at")[: 5 * SHOWN])
 
 
 def _balance_low(queries: list[Any], money: Money, low_micro: int | None) -> Iterator[Item]:
@@ -215,7 +215,7 @@ def _balance_low(queries: list[Any], money: Money, low_micro: int | None) -> Ite
     left = money.get(("USDC", "main"), 0)
     if low_micro is not None and left < low_micro:
         why = f"You want to be warned below {said(low_micro)}"
-    elif queries and left < (price := price_micro(queries[0].listing)):
+    elif queries and left < (price := queries[0].listing.row_price_micro):
         why = f"One row of {queries[0].listing.dao.name} costs {said(price)}"
     else:
         return

@@ -470,4 +470,5 @@ def _move(party: Any, transfer: Any) -> dict[str, Any]:
 
 def _queries(party: Any) -> list[Any]:
     rows = Query.objects.filter(buyer=party).select_related("listing__dao")
-    return list(rows.defer("upload", "outputs").order_by("-created_at")[:5])
+    unread = ("upload", "outputs", "timeline", "listing__dao__params")
+    return list(rows.defer(*unread).order_by("-created_at")[:5])

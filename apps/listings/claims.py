@@ -100,6 +100,7 @@ def claimable(party: Party) -> QuerySet[Entitlement]:
             epoch__settlement__isnull=False,
         )
         .select_related("epoch__dao")
+        .defer("epoch__settlement", "epoch__dao__params")
         .order_by("-epoch__ends_at", "asset", "role")
     )
 

@@ -112,7 +112,14 @@ class Epoch(BaseModel):
                 condition=Q(revenue_micro__gte=0), name="subdaos_epoch_revenue_not_neg"
             ),
         ]
-        indexes = [models.Index(fields=["ends_at"], name="subdaos_epoch_due")]
+        indexes = [
+            models.Index(fields=["ends_at"], name="subdaos_epoch_due"),
+            models.Index(
+                fields=["-ends_at"],
+                condition=Q(settlement__isnull=False),
+                name="subdaos_epoch_divided",
+            ),
+        ]
 
     def __str__(self) -> str:
         return f"{self.dao_id} #{self.number}"
