@@ -83,8 +83,9 @@ def listing_open(*, version_id: str | UUID, now: datetime) -> Listing:
 
 
 def infer_of(listing: Listing) -> str:
-    """The circuit that answers queries of this listing: that of its model's class."""
-    return CLASSES[listing.version.round.model_class].infer_id
+    """The circuit that answers queries of this listing: of its model's class and resolution."""
+    held = listing.version.round
+    return CLASSES[held.model_class].infer_id(held.resolution)
 
 
 def query_ticket(listing: Listing, *, rows: int, price_micro: int | None = None) -> dict[str, Any]:

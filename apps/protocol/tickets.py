@@ -27,7 +27,7 @@ ROSTER_DOMAIN = "flai/roster/v1"
 NODE_COUNTS = (3, 4, 5)
 TRIO = 3  # nodes that compute one job on the ring, whichever of the n they are
 ENGINES = ("ring",)
-RESOLUTIONS = ("logit",)
+RESOLUTIONS = ("label", "band", "rounded", "logit")  # coarse to fine
 ROLES = ("custodian", "validator")
 MIN_CUSTODIANS = 3  # with two, each learns the other's by subtraction
 

@@ -171,7 +171,7 @@ def test_a_query_answers_all_scores_of_a_row(name):
         "model": [encode(weights.reshape(-1), 24).astype(np.int64)],
         "row": [encode(x).astype(np.int64)],
     }
-    outcomes = three_processes(CIRCUITS[model.infer_id], values, params)
+    outcomes = three_processes(CIRCUITS[model.infer_id("logit")], values, params)
     scores = decode(joined(outcomes, "sealed").astype(np.uint64), 16).reshape(6, outputs)
     expected = x @ weights[:, :-1].T + weights[:, -1]
     assert np.max(np.abs(scores - expected)) < 1e-3

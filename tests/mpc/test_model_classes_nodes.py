@@ -51,7 +51,7 @@ def test_a_query_agrees_with_plain_at_the_bounds(name, n, computing):
         "model": [encode(weights.reshape(-1), 24).astype(np.int64)],
         "row": [row.reshape(3, FEATURES)],
     }
-    circuit = CIRCUITS[model.infer_id]
+    circuit = CIRCUITS[model.infer_id("logit")]
     answers = group_threads(circuit, values, params, Group(n, computing), LocalMesh(n).transports)
     roles = {}
     for role, node in enumerate(computing):

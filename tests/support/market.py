@@ -34,7 +34,7 @@ from apps.governance.services import vote
 from apps.listings import running as queries
 from apps.listings import selectors as listings
 from apps.listings.models import Listing, Query
-from apps.listings.services import query_create
+from apps.listings.services import infer_of, query_create
 from apps.participants.models import Application
 from apps.participants.services import call_bind, call_open, whitelist
 from apps.protocol import uploads, wire
@@ -95,7 +95,6 @@ class Market:
     """One SubDAO with 4 custodians (the last one's labels are flipped) and 3 validators."""
 
     spec: dict[str, Any] = SPEC
-    circuit = "logistic_infer@1"
     extras: dict[str, int] = {}
 
     def __init__(self, nodes: NodeSet, settings: Any, directory: Path) -> None:
@@ -299,14 +298,14 @@ class Market:
         fields = {
             "scope": f"query:{uuid.uuid4().hex}",
             "slot": "row",
-            "circuits": [self.circuit],
+            "circuits": [infer_of(listing)],
             "circuits_hash": listing.version.round.circuits_hash,
             "params": {"features": values.shape[1], "rows": values.shape[0], **self.extras},
             "f": 16,
             "model": listing.version.model,
             "reply_key": keys.hpke_public_hex(self.buyer.reply),
             "price_micro": str(PRICE * len(values)),
-            "resolution": "logit",
+            "resolution": listing.version.round.resolution,
             "issued_at": at,
             "expires_at": at + 600,
         }

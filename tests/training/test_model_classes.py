@@ -59,7 +59,6 @@ def test_a_class_goes_from_the_request_to_the_paid_answer(
         "spec": SPEC | {
             "model_class": name, "label": LABELS[name], "gates": [gate], "governance": governance,
         },
-        "circuit": CLASSES[name].infer_id,
         "extras": {"classes": 3} if name == "multinomial" else {},
     })(three_nodes, settings, tmp_path)  # fmt: skip
     held = market.train()
@@ -71,7 +70,7 @@ def test_a_class_goes_from_the_request_to_the_paid_answer(
     assert evidence["support"]["all"] == {"rows": 60}
 
     listing = market.accept(held)
-    assert listing_json(listing)["circuit"] == CLASSES[name].infer_id
+    assert listing_json(listing)["circuit"] == CLASSES[name].infer_id("logit")
     market.fund()
     # two that wait are computed together, and each gets its own rows' scores
     asked = [[[0.5, -1.0], [2.0, 0.25]], [[-1.5, 0.75]]]

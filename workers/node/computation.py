@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from apps.protocol import jobs, wire
-from apps.protocol.circuits import CLASSES, BadParams, Circuit
+from apps.protocol.circuits import INFERS, BadParams, Circuit
 from apps.protocol.tickets import TRIO, Ticket, members_with_role
 from workers.mpc.keeping import Group, Held, keep, receive
 from workers.mpc.replicated import fold, held_by
@@ -32,9 +32,9 @@ if TYPE_CHECKING:
     from workers.mpc.mesh import Mesh
 
 AGREE_SEQ = 0xFFFE0000  # far above what an engine counts to
-# Circuits whose scores of row k depend on row k of this slot alone: rows of several askers may be
+# Circuits whose answer to row k depends on row k of this slot alone: rows of several askers may be
 # computed one below the other.
-ROWWISE = {model.infer_id: "row" for model in CLASSES.values()}
+ROWWISE = dict.fromkeys(INFERS, "row")
 
 
 @dataclass(frozen=True, kw_only=True)

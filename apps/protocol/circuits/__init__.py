@@ -18,6 +18,7 @@ from apps.protocol.circuits.family import ModelClass, infer_circuit, round_circu
 __all__ = [
     "CIRCUITS",
     "CLASSES",
+    "INFERS",
     "BadParams",
     "Circuit",
     "ModelClass",
@@ -41,7 +42,7 @@ CIRCUITS: dict[str, Circuit] = {
     for circuit in (
         moments.CIRCUIT,
         *(round_circuit(model) for model in CLASSES.values() if model.averages),
-        *(infer_circuit(model) for model in CLASSES.values()),
+        *(infer_circuit(model, of) for model in CLASSES.values() for of in model.resolutions),
         *(
             sgd_circuit(model, goes_on=goes_on)
             for model in CLASSES.values()
@@ -49,6 +50,11 @@ CIRCUITS: dict[str, Circuit] = {
             for goes_on in (False, True)
         ),
     )
+}
+
+# Which class and resolution a circuit of paid queries answers.
+INFERS: dict[str, tuple[ModelClass, str]] = {
+    model.infer_id(of): (model, of) for model in CLASSES.values() for of in model.resolutions
 }
 
 

@@ -56,6 +56,8 @@ class Outcome:
 class Circuit:
     """Declaration of one circuit; `id` is how tickets and jobs name it.
 
+    resolution: how finely a sealed output shows what the model says, one of
+        circuits.resolution.RESOLUTIONS.
     of_model: parameters that must be those by which the model that enters was made.
     """
 
@@ -68,6 +70,7 @@ class Circuit:
     result_allows: tuple[str, ...] = ()
     result_f: int | None = None
     sealed: bool = False
+    resolution: str | None = None
     of_model: tuple[str, ...] = ()
     min_members: Mapping[str, int] = field(default_factory=dict)
 

@@ -1,4 +1,4 @@
-"""What a model class is, and the two circuits that every class gets: NAME_round and NAME_infer.
+"""What a model class is, and the circuits that every class gets: NAME_round and NAME_infer….
 
 A class is linear in its weights: W [o, d + 1], intercept last, makes o scores of a row, X·Wᵀ; or it
 has hidden layers before that (circuits/network.py). What it brings is one file: how targets are
@@ -23,9 +23,10 @@ updates, the odd ones make the evidence: the two never meet.
 4. Evidence: metrics divided and rounded in secret, of cells that are large enough and give no
    smaller one away (circuits/cells.py).
 
-NAME_infer@1: scores of secret rows under the secret model (paper eq. 2 and 8), sealed to the asker.
-Features are clamped to ±16 first: without it one row with huge entries could pack several weights
-into one answer.
+NAME_infer@1: scores of secret rows under the secret model (paper eq. 2 and 8), sealed to the asker;
+NAME_infer_label@1, _band@1 and _rounded@1: what coarser the makers may allow instead
+(circuits/resolution.py). Features are clamped to ±16 first: without it one row with huge entries
+could pack several weights into one answer.
 """
 
 from __future__ import annotations
@@ -61,6 +62,7 @@ from apps.protocol.circuits.layout import (
     with_intercept,
 )
 from apps.protocol.circuits.network import columns_of, forward, size_of
+from apps.protocol.circuits.resolution import LABEL, LOGIT, RESOLUTIONS, Scale, reached
 from apps.protocol.circuits.scoring import (
     aggregate,
     clip_to_median_norm,
@@ -115,6 +117,9 @@ class ModelClass:
         a class that only steps train.
     answer(scores [k, o]): what they mean, per row.
     schedule: of its steps, what is not as in `descent.DEFAULTS`.
+    scale: what answers are cut to where the makers allow no scores.
+    cut(ops, scores [k, o] f = 40, resolution, scale): the steps, [k·o'] at f = 0; by default every
+        score by itself.
     """
 
     name: str
@@ -129,7 +134,11 @@ class ModelClass:
     evidence: Callable[[Any, Any, Any, Any, int], dict[str, Any]]
     train: Callable[[Real, Any, int, float], Real] | None
     answer: Callable[[Real], Real]
+    scale: Scale
     extras: Mapping[str, tuple[int, int]]
+    cut: Callable[[Any, Any, str, Scale], Any] = lambda ops, scores, resolution, scale: reached(
+        ops, scores, scale.edges(resolution)
+    )
     outputs: Callable[[Params], int] = lambda params: 1
     targets: Callable[[Params], int] = lambda params: 1
     spare_bits: int = 0
@@ -143,8 +152,13 @@ class ModelClass:
         return f"{self.name}_round@1"
 
     @property
-    def infer_id(self) -> str:
-        return f"{self.name}_infer@1"
+    def resolutions(self) -> tuple[str, ...]:
+        """How finely its answers may be opened; only what has labels is answered by one."""
+        return tuple(r for r in RESOLUTIONS if r != LABEL or self.label in ("binary", "classes"))
+
+    def infer_id(self, resolution: str) -> str:
+        """The circuit that answers queries at this resolution."""
+        return f"{self.name}_infer{'' if resolution == LOGIT else '_' + resolution}@1"
 
     @property
     def sgd_id(self) -> str:
@@ -163,8 +177,10 @@ class ModelClass:
 
     @property
     def made_for(self) -> tuple[str, ...]:
-        """The circuits that a model of this class may enter."""
-        return (self.infer_id, self.sgd_on_id) if self.descends else (self.infer_id,)
+        """The circuits that a model of this class may enter: of those that answer queries, the
+        one of its makers' resolution."""
+        infers = tuple(map(self.infer_id, self.resolutions))
+        return (*infers, self.sgd_on_id) if self.descends else infers
 
     @property
     def averages(self) -> bool:
@@ -223,8 +239,8 @@ def round_circuit(model: ModelClass) -> Circuit:
     )
 
 
-def infer_circuit(model: ModelClass) -> Circuit:
-    """The circuit of a class's paid query."""
+def infer_circuit(model: ModelClass, resolution: str) -> Circuit:
+    """The circuit of a class's paid query, answered at this resolution."""
 
     def validate(params: Params) -> None:
         """{"features", "rows": k} and the class's extras. Raises: BadParams."""
@@ -233,18 +249,23 @@ def infer_circuit(model: ModelClass) -> Circuit:
         whole(params, "rows", 1, QUERY_ROWS_MAX)
 
     def run(ops: Any, secrets: Mapping[str, Sequence[Any]], params: Params) -> Outcome:
-        """Scores [k·o] at f = 16, row by row. Bound: 16·64·1001 · 2^40 < 2^60."""
+        """Scores [k·o] at f = 16, row by row, or steps. Bound: 16·64·1001 · 2^40 < 2^60."""
         (weights,), (rows,) = secrets["model"], secrets["row"]
         limit = FEATURE_LIMIT << INPUT_F
         inputs = with_intercept(ops, ops.clamp(rows, -limit, limit))
         columns = columns_of(ops, weights, model.layers(params))
         taken, _ = forward(ops, inputs, columns)
-        scores = ops.matmul(taken[-1], columns[-1], f=INPUT_F)
-        return Outcome(sealed=ops.reshape(scores, (-1,)))
+        if resolution == LOGIT:
+            scores = ops.matmul(taken[-1], columns[-1], f=INPUT_F)
+            return Outcome(sealed=ops.reshape(scores, (-1,)))
+        # not truncated: the steps are those of the exact scores
+        scores = model.settle(ops, ops.matmul(taken[-1], columns[-1], f=INPUT_F + MODEL_F))
+        return Outcome(sealed=ops.reshape(model.cut(ops, scores, resolution, model.scale), (-1,)))
 
+    name, _, version = model.infer_id(resolution).partition("@")
     return Circuit(
-        name=f"{model.name}_infer",
-        version=1,
+        name=name,
+        version=int(version),
         slots={
             "model": Slot("model", lambda params, index: (model.weights(params),), f=MODEL_F),
             "row": Slot("buyer", lambda params, index: (params["rows"], params["features"])),
@@ -252,6 +273,7 @@ def infer_circuit(model: ModelClass) -> Circuit:
         validate=validate,
         run=run,
         sealed=True,
+        resolution=resolution,
         of_model=("features", *model.extras),
     )
 

@@ -14,6 +14,7 @@ from apps.protocol.circuits.family import ModelClass, Real
 from apps.protocol.circuits.games import SCORINGS
 from apps.protocol.circuits.layout import INPUT_F
 from apps.protocol.circuits.regression import OPENS, r_squared
+from apps.protocol.circuits.resolution import Scale, fifths, hundredths
 from apps.protocol.circuits.scoring import GAIN_F
 
 TARGET_LIMIT = 2
@@ -90,5 +91,8 @@ CLASS = ModelClass(
     evidence=opened,
     train=train,
     answer=answer,
+    scale=Scale(
+        fifths(-TARGET_LIMIT, TARGET_LIMIT), hundredths(-TARGET_LIMIT, TARGET_LIMIT), lambda t: t
+    ),
     opens=OPENS,
 )

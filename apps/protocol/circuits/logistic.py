@@ -11,6 +11,7 @@ from apps.protocol.circuits.evidence import METRICS, evidence
 from apps.protocol.circuits.family import ModelClass, Real
 from apps.protocol.circuits.games import SCORINGS
 from apps.protocol.circuits.layout import INPUT_F
+from apps.protocol.circuits.resolution import Scale, fifths, hundredths
 from apps.protocol.circuits.scoring import GAIN_F, SCORE_LIMIT_BITS
 
 MAX_ITERATIONS = 2000
@@ -101,6 +102,7 @@ CLASS = ModelClass(
     evidence=opened,
     train=train,
     answer=answer,
+    scale=Scale(fifths(0, 1), hundredths(0, 1), lambda p: np.log(p / (1 - p))),
     opens=(
         Opening(
             "support",

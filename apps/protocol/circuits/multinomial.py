@@ -10,6 +10,15 @@ from apps.protocol.circuits.cells import MEAN_F, cells_shown, open_cells, quotie
 from apps.protocol.circuits.declare import Opening
 from apps.protocol.circuits.family import ModelClass, Real
 from apps.protocol.circuits.regression import members, open_rows
+from apps.protocol.circuits.resolution import (
+    BAND,
+    LABEL,
+    Scale,
+    fifths,
+    highest,
+    hundredths,
+    reached,
+)
 from apps.protocol.circuits.scoring import GAIN_F
 
 CLASSES_MAX = 16
@@ -36,12 +45,17 @@ def log_sum(ops: Any, total: Any) -> Any:
     return ops.log(total, f=LOSS_F, bits=LOSS_F + 16)
 
 
-def residuals(ops: Any, scores: Any, targets: Any) -> Any:
-    """[label is c] − p_c at LOSS_F; targets are bits [m, C]."""
+def chances(ops: Any, scores: Any) -> Any:
+    """p_c = e^(z_c) / Σ e^(z_j) at LOSS_F, scores within ±SCORE_LIMIT first; [m, C]."""
     each, total = grown(ops, tamed(ops, scores))
     inverse = ops.reciprocal(total, f=28, bits=LOSS_F + 16, low_bits=LOSS_F - 10)
     wide = ops.broadcast(ops.reshape(inverse, (-1, 1)), each.shape)
-    return ops.sub(ops.lift(targets, LOSS_F), ops.mul(each, wide, f=LOSS_F))
+    return ops.mul(each, wide, f=LOSS_F)
+
+
+def residuals(ops: Any, scores: Any, targets: Any) -> Any:
+    """[label is c] − p_c at LOSS_F; targets are bits [m, C]."""
+    return ops.sub(ops.lift(targets, LOSS_F), chances(ops, scores))
 
 
 def gains(ops: Any, scores: Any, targets: Any, members: Any) -> Any:
@@ -148,6 +162,21 @@ def train(features: Real, labels: Any, outputs: int, c: float) -> Real:
     return np.asarray(done.x.reshape(outputs, -1))
 
 
+def cut(ops: Any, scores: Any, resolution: str, scale: Scale) -> Any:
+    """Steps of the exact scores for a label, of each class's probability for the others.
+
+    For these a score counts as ±SCORE_LIMIT at most, as in the evidence.
+    """
+    if resolution == LABEL:
+        return highest(ops, scores)
+    chance = chances(ops, scores)
+    if resolution == BAND:
+        return reached(ops, chance, scale.edges(BAND))
+    # of a hundred equal steps the whole part, instead of a hundred comparisons for each class
+    half = 1 << (LOSS_F - 1)
+    return ops.floor(ops.add_public(ops.scale(chance, 100), half), bits=7)
+
+
 def answer(scores: Real) -> Real:
     """Probability of each class, [k, C]."""
     each = np.exp(scores - scores.max(axis=1, keepdims=True))
@@ -170,6 +199,8 @@ CLASS = ModelClass(
     evidence=opened,
     train=train,
     answer=answer,
+    scale=Scale(fifths(0, 1), hundredths(0, 1), lambda p: p),
+    cut=cut,
     opens=(
         Opening(
             "support",

@@ -9,10 +9,14 @@ import numpy as np
 from apps.protocol.circuits.family import ModelClass, Real
 from apps.protocol.circuits.layout import INPUT_F
 from apps.protocol.circuits.regression import OPENS, r_squared
+from apps.protocol.circuits.resolution import Scale
 from apps.protocol.circuits.scoring import GAIN_F
 
 COUNT_MAX = 1000
 SCORE_LIMIT = 6
+BANDS = (0, 1, 2, 5, 10, 20, 50, 100, 200, 500, COUNT_MAX)
+# Whole counts, above a hundred whole tens.
+GRID = (*range(100), *range(100, COUNT_MAX + 1, 10))
 SPREAD_BITS, SPREAD_LOW = 52, 20
 # Coalitions × rows at once: bounds memory at some 60 MB per node.
 VALUES_MAX = 1 << 14
@@ -87,5 +91,6 @@ CLASS = ModelClass(
     evidence=opened,
     train=train,
     answer=answer,
+    scale=Scale(BANDS, GRID, np.log),
     opens=OPENS,
 )

@@ -233,6 +233,12 @@ class Engine(ABC):
         """1 where a ≥ ½ else 0; exactly a bit for every word."""
         return self.negate_bit(self.ltz(self.add_public(a, -(1 << a.f) // 2)))
 
+    def floor(self, a: Shared, *, bits: int) -> Shared:
+        """⌊a⌋ exactly, f = 0; 0 ≤ a < 2^bits."""
+        each = Shared(self._bits(a, a.f, a.f + bits), 0)
+        whole = self.combine(each, [[1 << j] for j in range(bits)], 0)
+        return self.reshape(whole, a.shape)
+
     def negate_bit(self, bit: Shared) -> Shared:
         return self.add_public(self.neg(bit), 1)
 
