@@ -33,7 +33,7 @@ WARM_UP = 5
 CLIENTS, EACH = 32, 12
 ROWS, WIDE_CLIENTS, WIDE_EACH = 100, 4, 8
 STAGES = ("seal", "web", "queue", "claim", "nodes", "open")
-LIMITS = {"rows_per_day": 10_000_000, "rows_per_query": 1000}
+LIMITS = {"rows_per_epoch": 10_000_000, "rows_per_query": 1000}
 FAUCET_MICRO = 10_000 * 1_000_000
 
 

@@ -557,6 +557,25 @@ def test_a_scope_of_another_round_is_refused(asked: Any) -> None:
     refused(asked, "wrong_stage")
 
 
+@pytest.mark.parametrize(
+    ("finest", "asked_for", "code"),
+    [
+        ("rounded", "logit", "resolution_too_fine"),
+        ("label", "band", "resolution_too_fine"),
+        ("fine", "logit", "bad_resolution"),
+        ("logit", "weights", "bad_resolution"),
+        ("logit", None, "bad_resolution"),
+    ],
+)
+def test_answers_finer_than_the_site_allows_are_not_signed_for(
+    asked: Any, finest: str, asked_for: str | None, code: str
+) -> None:
+    bridge, agent = asked
+    agent.home.config = {**agent.home.config, "resolution": finest}
+    bridge.changes = {"ticket": bridge.round()["ticket"] | {"resolution": asked_for}}
+    refused(asked, code)
+
+
 def test_constants_of_the_servers_own_are_refused(asked: Any) -> None:
     bridge, _ = asked
     own = json.loads(json.dumps(bridge.normalisation))

@@ -13,7 +13,7 @@ ROW = [[0.5, -1.0]]
 @pytest.fixture(scope="module")
 def nodes(tmp_path_factory, request):
     nodes = NodeSet(
-        tmp_path_factory.mktemp(f"of-{request.param}"), {"rows_per_day": 10**6}, n=request.param
+        tmp_path_factory.mktemp(f"of-{request.param}"), {"rows_per_epoch": 10**6}, n=request.param
     )
     nodes.start()
     yield nodes

@@ -8,7 +8,7 @@ import pytest
 
 from tests.support.nodes import REPOSITORY, Buyer, NodeSet, node_command, trained_model
 
-LIMITS = {"rows_per_day": 8, "rows_per_query": 3, "price_micro_min": 2}
+LIMITS = {"rows_per_epoch": 8, "rows_per_query": 3, "price_micro_min": 2}
 
 
 @pytest.fixture

@@ -4,11 +4,12 @@ import copy
 import inspect
 import re
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
 
 from apps.protocol import jobs, tickets
-from apps.protocol.circuits import CIRCUITS, circuits_hash
+from apps.protocol.circuits import CIRCUITS, CLASSES, circuits_hash
 from apps.protocol.circuits.descent import DEFAULTS
 from workers.node import policy
 from workers.node.errors import Refused
@@ -19,7 +20,7 @@ NOW = 1_800_000_000
 NODES = ["a1" * 32, "a2" * 32, "a3" * 32]
 CUSTODIANS = [f"{n:02x}" * 32 for n in (1, 2, 3)]
 VALIDATORS = ["0f" * 32]
-LIMITS = Limits(rows_per_day=10, rows_per_query=4, price_micro_min=1)
+LIMITS = Limits(rows_per_epoch=10, rows_per_query=4, price_micro_min=1)
 PARAMS = {"features": 2, "strata": 1, "rows": [8], "min_cell": 3, "scoring": "taylor"}
 
 
@@ -150,6 +151,13 @@ def query_case(stored=MODEL, ticket_changes=None, **changes):
     return case_of({"row": [row]}, stored=stored, **(base | changes))
 
 
+def query_at(computed, signed, *, made):
+    """A query of one resolution under a ticket of another, of a model of a third."""
+    circuit = CLASSES["logistic"].infer_id(computed)
+    stored = MODEL | {"allows": list(CLASSES["logistic"].made_for), "resolution": made}
+    return query_case(stored, {"circuits": [circuit], "resolution": signed}, circuit=circuit)
+
+
 def going_on(stored=TRAINABLE, circuit="logistic_sgd_on@1", model="55" * 32, **changes):
     """Custodians' rows and a holdout, to go on from a stored model."""
     shared = {"circuits": [circuit], "params": SGD, "model": model, **changes}
@@ -171,6 +179,8 @@ def test_the_good_cases_are_admitted():
     policy.admit(query_case())
     bound = Binding(jobs.scope_digest(round_case().job), None)
     policy.admit(round_case(binding=bound, attempt=2, deadline_s=99))
+    for of in tickets.RESOLUTIONS:
+        policy.admit(query_at(of, of, made=of))
     policy.admit(tried(9, attempt=200))
     policy.admit(asked(rows=4, answered=6))
     policy.admit(replace(asked(rows=4, answered=10), binding=bound_query(rows=4)))
@@ -290,6 +300,10 @@ REFUSED = {
     "resolution_differs": [
         lambda: spoilt("update", 0, resolution=None),
         lambda: query_case(stored=MODEL | {"resolution": "label"}),
+        lambda: query_at("logit", "label", made="label"),
+        lambda: query_at("label", "logit", made="label"),
+        lambda: query_at("label", "label", made="rounded"),
+        lambda: query_at("rounded", "rounded", made="label"),
     ],
     "resolution_missing": [lambda: case_of(round_inputs(resolution=None))],
     "roster_differs": [
@@ -371,3 +385,15 @@ def test_a_share_listed_twice_is_refused():
     with pytest.raises(jobs.JobError) as error:
         case_of(inputs)
     assert error.value.code == "duplicate_input"
+
+
+def test_an_epoch_is_so_many_whole_days_and_the_refusal_says_when_it_ends():
+    day = policy.day_of(NOW)
+    assert [policy.epoch_day(day + k, 1) for k in range(3)] == [day, day + 1, day + 2]
+    assert {policy.epoch_day(70 + k, 7) for k in range(7)} == {70}
+    assert policy.epoch_day(77, 7) == 77
+    case = replace(asked(rows=1, answered=10), limits=replace(LIMITS, epoch_days=7))
+    with pytest.raises(Refused) as error:
+        policy.admit(case)
+    end = datetime.fromtimestamp((policy.epoch_day(day, 7) + 7) * policy.DAY_S, UTC)
+    assert f"until {end:%Y-%m-%d} 00:00 UTC" in error.value.text

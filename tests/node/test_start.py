@@ -185,8 +185,9 @@ def test_missing_or_broken_peers_are_named(nodes):
     [
         ("{", "cannot be read"),
         ("[]", "may set only"),
-        ('{"rows": 5}', "may set only: price_micro_min, rows_per_day, rows_per_query"),
-        ('{"rows_per_day": "5"}', "rows_per_day must be a whole number"),
+        ('{"rows": 5}', "only: epoch_days, price_micro_min, rows_per_epoch, rows_per_query"),
+        ('{"epoch_days": 0}', "epoch_days must be 1 or more"),
+        ('{"rows_per_epoch": "5"}', "rows_per_epoch must be a whole number"),
         ('{"rows_per_query": -1}', "rows_per_query must be a whole number"),
         ('{"price_micro_min": true}', "price_micro_min must be a whole number"),
     ],
@@ -198,8 +199,8 @@ def test_wrong_limits_are_named(nodes, content, text):
 
 def test_what_the_operator_does_not_limit_is_as_usual(tmp_path):
     assert load_limits(tmp_path) == Limits()
-    (tmp_path / "policy.json").write_text('{"rows_per_day": 7}')
-    assert load_limits(tmp_path) == Limits(rows_per_day=7)
+    (tmp_path / "policy.json").write_text('{"rows_per_epoch": 7}')
+    assert load_limits(tmp_path) == Limits(rows_per_epoch=7)
 
 
 def test_the_store_key_may_come_from_the_environment_and_must_be_the_stores(nodes):

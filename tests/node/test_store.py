@@ -112,7 +112,8 @@ def test_rows_are_counted_once_a_scope_by_model_and_day(store, tmp_path):
         store.bind(scope=scope, digest="d", share_ids=[], job_id="j", expires_at=9, rows=rows)
     store.bind(scope="round:1", digest="d", share_ids=[], job_id=None, expires_at=9)
     store.purge(now=10**9)
-    assert store.rows_answered("m", 1) == 6 and store.rows_answered("n", 1) == 0
+    assert store.rows_answered("m", since=1) == 9 and store.rows_answered("m", since=2) == 3
+    assert store.rows_answered("m", since=3) == 0 and store.rows_answered("n", since=1) == 0
     assert store.answered() == [Rows("m", 1, 6), Rows("m", 2, 3)]
 
 

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from apps.protocol import identity, jobs, tickets, wire
-from tests.support.nodes import Buyer, NodeSet, Round, fixed
+from tests.support.nodes import Buyer, NodeSet, Round, fixed, trained_model
 from workers.mpc import keys, sealing
 from workers.node.store import Store, StoredJob
 
@@ -132,6 +132,30 @@ def test_a_model_enters_only_what_its_makers_allow(nodes, model, nothing_changes
     r = Round(nodes).put()
     job = r.job(model=model)
     nothing_changes(nodes.ask(job), "wrong_model", before=stores(nodes))
+
+
+def test_answers_are_as_coarse_as_the_makers_signed(nodes, nothing_changes):
+    """The server asks as a buyer: under its own key and ticket, in every way that is finer."""
+    model = trained_model(nodes, resolution="label")
+    rows = [[1.0, 0.5], [-1.0, 0.5]]
+    for finer in ("band", "rounded", "logit"):
+        me = Buyer(nodes, model, resolution=finer)
+        query = me.query(rows)
+        nodes.put(query)
+        nothing_changes(nodes.ask(me.job(query)), "resolution_differs", before=stores(nodes))
+    # the makers' resolution in the ticket, a finer circuit in ticket and job
+    me = Buyer(nodes, model, resolution="label")
+    query = me.query(rows, circuits=["logistic_infer@1"])
+    nodes.put(query)
+    job = me.job(query, circuit="logistic_infer@1")
+    nothing_changes(nodes.ask(job), "resolution_differs", before=stores(nodes))
+    # a finer circuit in the job alone
+    query = me.query(rows)
+    nodes.put(query)
+    job = me.job(query, circuit="logistic_infer@1")
+    nothing_changes(nodes.ask(job), "circuit_not_allowed", before=stores(nodes))
+    answers = nodes.ask(me.job(query))
+    assert me.open(query, answers).tolist() == [1, 0]
 
 
 # ---- someone else's query -------------------------------------------------------------------

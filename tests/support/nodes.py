@@ -30,7 +30,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from apps.protocol import identity, jobs, tickets, uploads, wire
-from apps.protocol.circuits import circuits_hash
+from apps.protocol.circuits import CLASSES, circuits_hash
 from apps.protocol.circuits.descent import DEFAULTS
 from flai_site.stack.up import free_ports
 from workers.mpc import keys, sealing
@@ -248,9 +248,16 @@ class Round:
     TRUE = np.array([1.5, -1.0, 0.25])
 
     def __init__(
-        self, nodes: NodeSet, *, custodians: int = 5, rows: int = 24, seed: int = 1
+        self,
+        nodes: NodeSet,
+        *,
+        custodians: int = 5,
+        rows: int = 24,
+        seed: int = 1,
+        resolution: str = "logit",
     ) -> None:
         self.nodes = nodes
+        self.resolution = resolution
         self.id = str(uuid.uuid4())
         self.scope = f"round:{self.id}"
         self.custodians = _sorted_keys(custodians)
@@ -287,7 +294,7 @@ class Round:
             "params": self.params,
             "f": 16,
             "roster": tickets.check_roster(self.roster),
-            "resolution": "logit",
+            "resolution": self.resolution,
         }
         return base | changes
 
@@ -372,9 +379,11 @@ class RowsRound(Round):
 class Buyer:
     """Someone who asks a committed model about rows."""
 
-    def __init__(self, nodes: NodeSet, model: str) -> None:
+    def __init__(self, nodes: NodeSet, model: str, *, resolution: str = "logit") -> None:
         self.nodes = nodes
         self.model = model
+        self.resolution = resolution
+        self.circuit = CLASSES["logistic"].infer_id(resolution)
         self.key = Ed25519PrivateKey.generate()
         self.reply = X25519PrivateKey.generate()
 
@@ -383,13 +392,13 @@ class Buyer:
         base = {
             "scope": f"query:{uuid.uuid4().hex}",
             "slot": "row",
-            "circuits": ["logistic_infer@1"],
+            "circuits": [self.circuit],
             "params": {"features": values.shape[1], "rows": values.shape[0]},
             "f": 16,
             "model": self.model,
             "reply_key": keys.hpke_public_hex(self.reply),
             "price_micro": "500000",
-            "resolution": "logit",
+            "resolution": self.resolution,
         }
         return self.nodes.upload(self.key, values, **(base | changes))
 
@@ -397,7 +406,8 @@ class Buyer:
         ticket = upload["ticket"]
         inputs = {"row": [ticket["share_id"]]}
         base = {"model": ticket["model"], "inputs": inputs}
-        return self.nodes.job("logistic_infer@1", ticket["scope"], **(base | changes))
+        circuit = changes.pop("circuit", self.circuit)
+        return self.nodes.job(circuit, ticket["scope"], **(base | changes))
 
     def open(
         self, upload: dict[str, Any], answers: list[Any], computing: Sequence[int] = (0, 1, 2)
@@ -411,9 +421,9 @@ class Buyer:
         return values / 2**f
 
 
-def trained_model(nodes: NodeSet) -> str:
+def trained_model(nodes: NodeSet, *, resolution: str = "logit") -> str:
     """The id of a model that the nodes have made and committed."""
-    answers = nodes.ask(Round(nodes).put().job())
+    answers = nodes.ask(Round(nodes, resolution=resolution).put().job())
     assert all(a.status_code == 200 for a in answers), [a.text for a in answers]
     committed = nodes.commit(answers)
     assert all(c.status_code == 200 for c in committed), [c.text for c in committed]
@@ -429,7 +439,7 @@ def _sorted_keys(count: int) -> list[Ed25519PrivateKey]:
 def three_nodes(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Three nodes that run for the whole session."""
     assert not os.environ.get("FLAI_STORE_KEY")
-    limits = {"rows_per_day": 1_000_000, "rows_per_query": 1000}
+    limits = {"rows_per_epoch": 1_000_000, "rows_per_query": 1000}
     nodes = NodeSet(tmp_path_factory.mktemp("nodes"), limits)
     nodes.start()
     yield nodes

@@ -19,6 +19,7 @@ from typing import Any
 from apps.protocol import tickets
 from apps.protocol.circuits import CIRCUITS, Circuit, ModelClass, Slot
 from apps.protocol.circuits.family import NORMALISATION
+from apps.protocol.circuits.resolution import LOGIT, RESOLUTIONS
 from apps.protocol.normalise import constants_digest, public_constants
 from workers.client.api import ClientError
 from workers.client.data import Table
@@ -106,6 +107,8 @@ def join(
     except ValueError as error:
         raise NotTrusted(f"The round's parameters: {error}.", "bad_params") from None
     _check_params(params, current, table, stage, home=home, role=role)
+    if stage == ROUND:
+        _check_resolution(asked.get("resolution"), model, home=home, say=say)
     start = current["start"] if stage == ROUND else None
     if asked["model"] != (start and start["model"]):
         raise NotTrusted("The round asks for tickets that name another model.", "wrong_model")
@@ -150,6 +153,24 @@ def circuit_of(current: Mapping[str, Any], stage: str, model: ModelClass) -> Cir
     if name not in CIRCUITS:
         raise NotTrusted(f"This release has no circuit {name}.", "wrong_stage")
     return CIRCUITS[name]
+
+
+def _check_resolution(resolution: Any, model: ModelClass, *, home: Home, say: Print) -> None:
+    """How finely buyers will see answers is signed here, for as long as the model lives; the nodes
+    hold everybody to it. `resolution` in agent.toml is the finest that this site signs."""
+    if resolution not in model.resolutions:
+        raise NotTrusted(f"A {model.name} model is not answered by {resolution}.", "bad_resolution")
+    finest = home.config.get("resolution", LOGIT)
+    if finest not in RESOLUTIONS:
+        raise NotTrusted(
+            f"agent.toml: resolution must be one of: {', '.join(RESOLUTIONS)}.", "bad_resolution"
+        )
+    if RESOLUTIONS.index(resolution) > RESOLUTIONS.index(finest):
+        raise NotTrusted(
+            f"The model would be answered by {resolution}; agent.toml allows {finest} at most.",
+            "resolution_too_fine",
+        )
+    say(f"Buyers will be answered by: {resolution}.")
 
 
 def _check_roster(current: Mapping[str, Any], *, home: Home, role: str, say: Print) -> int:

@@ -91,12 +91,14 @@ class Peers:
 class Limits:
     """How much this node answers, by its operator's own `policy.json`; what it omits is as here.
 
-    Rows are counted per model and UTC day, whoever asks: keys cost nothing, so a count per sender
-    would bound nobody. A model of d features is read out by d + 1 rows; these limits bound wide
-    models only, and leave a trace of the others.
+    Rows are counted per model and epoch, which is this node's own: so many whole UTC days, counted
+    from 1970. Whoever asks: keys cost nothing, so a count per sender would bound nobody. How much
+    that protects depends on the resolution of the answers (apps/protocol/extraction.py); beyond
+    that it leaves a trace.
     """
 
-    rows_per_day: int = 2000
+    rows_per_epoch: int = 2000
+    epoch_days: int = 1
     rows_per_query: int = 100
     price_micro_min: int = 0
 
@@ -208,6 +210,8 @@ def load_limits(home: Path) -> Limits:
     for name, value in content.items():
         if type(value) is not int or value < 0:
             raise StartError(f"{path}: {name} must be a whole number, 0 or more")
+    if content.get("epoch_days") == 0:
+        raise StartError(f"{path}: epoch_days must be 1 or more")
     return Limits(**content)
 
 

@@ -520,7 +520,9 @@ class Jobs:
             used_by=used_by,
             model=model.ticket if model else None,
             binding=self._store.binding(job["scope"]),
-            rows_answered=self._store.rows_answered(job["model"] or "", day),
+            rows_answered=self._store.rows_answered(
+                job["model"] or "", since=policy.epoch_day(day, self._limits.epoch_days)
+            ),
             limits=self._limits,
             circuits_hash=self._node.circuits_hash,
             nodes=self._peers.fingerprints,

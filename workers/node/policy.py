@@ -136,12 +136,16 @@ def owners_agree_on_the_parameters(case: Case) -> None:
 
 
 def owners_agree_on_the_resolution(case: Case) -> None:
-    """How finely a model's outputs may be seen is signed by those who make it."""
+    """How finely a model's outputs may be seen is signed by those who make it; a query's circuit
+    computes what its ticket says, and `the_model_was_made_here_and_goes_where_it_may` holds that
+    against what the makers signed."""
     resolutions = {t.resolution for t in case.tickets}
     if len(resolutions) != 1:
         raise Refused("resolution_differs", "The owners signed different resolutions.")
     if case.circuit.result_allows and None in resolutions:
         raise Refused("resolution_missing", "The tickets of a model must state its resolution.")
+    if case.is_query and resolutions != {case.circuit.resolution}:
+        raise Refused("resolution_differs", "The circuit answers at another resolution.")
 
 
 def shapes_fit_the_circuit(case: Case) -> None:
@@ -325,13 +329,14 @@ def a_query_is_small(case: Case) -> None:
         )
 
 
-def a_model_answers_so_many_rows_a_day(case: Case) -> None:
+def a_model_answers_so_many_rows_an_epoch(case: Case) -> None:
     """Whoever asks, under however many keys. An attempt of a query that is counted is free."""
     if not case.is_query or case.binding is not None:
         return
-    left = max(0, case.limits.rows_per_day - case.rows_answered)
+    left = max(0, case.limits.rows_per_epoch - case.rows_answered)
     if rows_asked(case) > left:
-        end = datetime.fromtimestamp((day_of(case.now) + 1) * DAY_S, UTC)
+        days = case.limits.epoch_days
+        end = datetime.fromtimestamp((epoch_day(day_of(case.now), days) + days) * DAY_S, UTC)
         raise Refused(
             "row_budget_spent",
             f"This node answers {left} more rows of this model until {end:%Y-%m-%d %H:%M} UTC.",
@@ -346,6 +351,11 @@ def rows_asked(case: Case) -> int:
 def day_of(now: int) -> int:
     """The UTC day of a Unix time, counted from 1970."""
     return now // DAY_S
+
+
+def epoch_day(day: int, epoch_days: int) -> int:
+    """The first day of the epoch of so many days that this day is in."""
+    return day - day % epoch_days
 
 
 RULES = (
@@ -371,5 +381,5 @@ RULES = (
     a_model_is_trained_on_by_its_makers,
     a_query_costs_what_this_node_asks,
     a_query_is_small,
-    a_model_answers_so_many_rows_a_day,
+    a_model_answers_so_many_rows_an_epoch,
 )

@@ -264,13 +264,14 @@ class Store:
         with self._transaction() as db:
             db.execute("UPDATE scopes SET attempts = attempts - 1 WHERE scope = ?", (scope,))
 
-    def rows_answered(self, model: str, day: int) -> int:
-        """How many rows this model was asked about on that UTC day."""
+    def rows_answered(self, model: str, *, since: int) -> int:
+        """How many rows this model was asked about from that UTC day on."""
         with self._lock:
-            row = self._db.execute(
-                "SELECT rows FROM answered WHERE model = ? AND day = ?", (model, day)
+            (rows,) = self._db.execute(
+                "SELECT coalesce(sum(rows), 0) FROM answered WHERE model = ? AND day >= ?",
+                (model, since),
             ).fetchone()
-        return row[0] if row else 0
+        return int(rows)
 
     def answered(self) -> list[Rows]:
         """Every model's rows by day, oldest first."""
