@@ -11,6 +11,7 @@ from django.http import HttpRequest, HttpResponse, QueryDict
 from django.urls import reverse
 
 from apps.core import clock
+from apps.explorer.formatting import RESOLUTION_NAMES
 from apps.explorer.listings import card
 from apps.explorer.page import paged, show
 from apps.explorer.rfm_form import DOMAIN_NAMES, LICENCE_NAMES, STANDARD_NAMES
@@ -196,7 +197,7 @@ def _column(listing: Listing, how: Served) -> dict[str, Any]:
         "standard": STANDARD_NAMES.get(dao.standard, dao.standard),
         "interpretable": dao.params.get("interpretable", False),
         "features": held.features,
-        "resolution": held.resolution,
+        "resolution": RESOLUTION_NAMES[held.resolution],
         "nodes": len(held.nodes),
         "sites": len(members_with_role(held.roster, "custodian")),
         "validators": len(members_with_role(held.roster, "validator")),

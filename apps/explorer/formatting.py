@@ -18,6 +18,12 @@ SCORING_NAMES = {
     "shapley": "Exact Shapley value",
     "leave_one_out": "Leaving each site out",
 }
+RESOLUTION_NAMES = {
+    "label": "The likelier label alone",
+    "band": "A band, like a fifth of the scale",
+    "rounded": "A rounded value, like whole per cent",
+    "logit": "The exact score (logit)",
+}
 
 
 def exact(micro: int) -> str:

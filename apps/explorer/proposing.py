@@ -26,7 +26,12 @@ from apps.explorer.fields import (
     PlansField,
     TiersField,
 )
-from apps.explorer.formatting import SCORING_NAMES, TRAINING_NAMES, short
+from apps.explorer.formatting import (
+    RESOLUTION_NAMES,
+    SCORING_NAMES,
+    TRAINING_NAMES,
+    short,
+)
 from apps.explorer.governance import KINDS, changes_in_words
 from apps.explorer.page import explain, party_of, show
 from apps.governance import services
@@ -131,6 +136,24 @@ class ScoringForm(KindForm):
     @property
     def payload(self) -> dict[str, Any]:
         return {"scoring": self.cleaned_data["scoring"]}
+
+
+class ResolutionForm(KindForm):
+    kind = "subdaos.set_resolution"
+    resolution = forms.ChoiceField(
+        label="Buyers are answered by",
+        help_text="Of models made from then on: a model keeps what its makers have signed.",
+    )
+
+    def __init__(self, *args: Any, dao: Dao, **kwargs: Any) -> None:
+        now = {"resolution": dao.params["resolution"]}
+        super().__init__(*args, dao=dao, initial=now, **kwargs)
+        choices = [(name, RESOLUTION_NAMES[name]) for name in class_of(dao.params).resolutions]
+        self.fields["resolution"].choices = choices  # type: ignore[attr-defined]
+
+    @property
+    def payload(self) -> dict[str, Any]:
+        return {"resolution": self.cleaned_data["resolution"]}
 
 
 class TrainingForm(KindForm):
@@ -267,6 +290,7 @@ FORMS: dict[str, type[KindForm]] = {
         UnlocksForm,
         PayForm,
         ScoringForm,
+        ResolutionForm,
         TrainingForm,
         RevokeForm,
     )

@@ -19,7 +19,7 @@ from apps.explorer.fields import (
     MetricField,
     PercentField,
 )
-from apps.explorer.formatting import SCORING_NAMES, duration, short
+from apps.explorer.formatting import RESOLUTION_NAMES, SCORING_NAMES, duration, short
 from apps.protocol.circuits import CLASSES
 from apps.protocol.rfm_spec import (
     DOMAINS,
@@ -66,6 +66,7 @@ PLACES = {
     "price_micro": "price",
     "funding.target_micro": "target",
     "funding.deadline_s": "deadline",
+    "terms.resolution": "resolution",
     "terms.sbgt_bps": "share_sbgt",
     "terms.sdt_bps": "share_sdt",
     "terms.treasury_bps": "share_treasury",
@@ -209,6 +210,14 @@ class RfmForm(forms.Form):
         help_text="What each site's score, and so its pay, is made of. Members can change it by "
         "vote.",
     )
+    resolution = forms.ChoiceField(
+        label="Buyers are answered by",
+        choices=list(RESOLUTION_NAMES.items()),
+        initial="logit",
+        required=False,
+        help_text="The nodes compute nothing finer than this, whoever asks. The coarser, the "
+        "dearer it is to read the model out by asking.",
+    )
     share_sbgt = PercentField(label="Contributors (SBGT)", initial="60")
     share_sdt = PercentField(label="Owners (SDT)", initial="28")
     share_treasury = PercentField(label="Treasury", initial="12")
@@ -243,6 +252,7 @@ class RfmForm(forms.Form):
             "min_rows",
         ]
         scoring = {"scoring": data["scoring"]} if data["scoring"] else {}
+        resolution = {"resolution": data["resolution"]} if data["resolution"] else {}
         chosen = {name: data[name] for name in ("domain", "licence") if data[name]}
         return {
             "objective": data["objective"],
@@ -261,6 +271,7 @@ class RfmForm(forms.Form):
                 "sbgt_bps": data["share_sbgt"],
                 "sdt_bps": data["share_sdt"],
                 "treasury_bps": data["share_treasury"],
+                **resolution,
             },
         }
 
@@ -332,6 +343,7 @@ def initial_from(title: str, spec: dict[str, Any]) -> dict[str, Any]:
             for name in ("min_custodians", "min_validators", "min_rows", "scoring")
             if name in governance
         },
+        "resolution": terms.get("resolution", "logit"),
         "share_sbgt": f"{terms['sbgt_bps'] / 100:g}",
         "share_sdt": f"{terms['sdt_bps'] / 100:g}",
         "share_treasury": f"{terms['treasury_bps'] / 100:g}",

@@ -18,7 +18,15 @@ from django.views.decorators.http import require_POST
 from apps.core import clock
 from apps.core.errors import DomainError
 from apps.explorer.fields import AmountField
-from apps.explorer.formatting import SCORING_NAMES, bps, duration, exact, percent, short
+from apps.explorer.formatting import (
+    RESOLUTION_NAMES,
+    SCORING_NAMES,
+    bps,
+    duration,
+    exact,
+    percent,
+    short,
+)
 from apps.explorer.formatting import amount as amount_parts
 from apps.explorer.page import act, explain, paged, party_of, show
 from apps.explorer.pictures import Timeline, dollars, summed, timeline
@@ -268,6 +276,7 @@ def _rules(spec: dict[str, Any]) -> list[tuple[str, str]]:
         ("Least custodians", str(governance["min_custodians"])),
         ("Least validators", str(governance["min_validators"])),
         ("Contributions are scored by", SCORING_NAMES[governance.get("scoring", "taylor")]),
+        ("Buyers are answered by", RESOLUTION_NAMES[spec["terms"].get("resolution", "logit")]),
         ("Nodes", f"{governance['n']}, of which {governance['t']} may be curious"),
     ]
 

@@ -8,7 +8,13 @@ from django.db.models import OuterRef, Q, Subquery
 from django.http import Http404, HttpRequest, HttpResponse
 
 from apps.core import clock
-from apps.explorer.formatting import SCORING_NAMES, TRAINING_NAMES, bps, duration
+from apps.explorer.formatting import (
+    RESOLUTION_NAMES,
+    SCORING_NAMES,
+    TRAINING_NAMES,
+    bps,
+    duration,
+)
 from apps.explorer.page import paged, show
 from apps.explorer.pictures import epochs_flow, phi_by_round, price_flow
 from apps.governance.models import Proposal
@@ -117,7 +123,7 @@ def parameters(params: dict[str, Any]) -> list[tuple[str, str]]:
         "stake_boost_bps": ("A staked token counts", lambda v: f"{int(v) / 10_000:g} ×"),
         "training": ("Rounds train by", lambda v: TRAINING_NAMES[v["kind"]]),
         "scoring": ("Contributions are scored by", lambda v: SCORING_NAMES.get(v, v)),
-        "resolution": ("Answers are given as", str),
+        "resolution": ("Buyers are answered by", lambda v: RESOLUTION_NAMES.get(v, v)),
         "engine": ("Engine", str),
     }
     rows = [(title, say(params[key])) for key, (title, say) in names.items() if key in params]

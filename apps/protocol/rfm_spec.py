@@ -50,7 +50,6 @@ MODEL_CLASSES = tuple(CLASSES)
 # A gate is a least value: where less is better there is none.
 GATELESS = ("log_loss",)
 METRICS = tuple(dict.fromkeys(m for c in CLASSES.values() for m in c.metrics if m not in GATELESS))
-RESOLUTIONS = ("logit",)
 REBATE_BPS_MAX = 5_000
 FEATURES_MAX = 200
 STRATA_MAX = 16
@@ -96,7 +95,7 @@ def check_spec(spec: object) -> Spec:
         "price_micro": str(_amount(raw.get("price_micro"), "price_micro")),
         "funding": _funding(raw.get("funding")),
         "licence": _choice(raw.get("licence", LICENCE), "licence", tuple(LICENCES)),
-        "terms": _terms(raw.get("terms", {})),
+        "terms": _terms(raw.get("terms", {}), model),
     }
 
 
@@ -314,7 +313,7 @@ def _funding(raw: object) -> Spec:
     }
 
 
-def _terms(raw: object) -> Spec:
+def _terms(raw: object, model: ModelClass) -> Spec:
     defaults = {
         "sbgt_bps": 6_000,
         "sdt_bps": 2_800,
@@ -342,7 +341,9 @@ def _terms(raw: object) -> Spec:
             raise SpecError(
                 f"terms.{group[0]}", f"{', '.join(group)} must add up to {BPS} (the whole)."
             )
-    terms["resolution"] = _choice(row.get("resolution", "logit"), "terms.resolution", RESOLUTIONS)
+    terms["resolution"] = _choice(
+        row.get("resolution", "logit"), "terms.resolution", model.resolutions
+    )
     terms["decay_ppm"] = _whole(row.get("decay_ppm", 900_000), "terms.decay_ppm", 1, 999_999)
     terms["stake_boost_bps"] = _whole(
         row.get("stake_boost_bps", 15_000), "terms.stake_boost_bps", BPS, 10 * BPS

@@ -146,6 +146,37 @@ class SetScoring:
         )
 
 
+@action("subdaos.set_resolution", house="sbgt")
+class SetResolution:
+    """{"resolution": "rounded"}: how finely buyers see answers of models that are made from now on.
+
+    A model keeps the one that its makers signed when it was made: the nodes hold it to that, and no
+    vote reaches them.
+    """
+
+    def validate(self, payload: Payload, dao: Dao) -> Payload:
+        resolutions = class_of(dao.params).resolutions
+        if set(payload) != {"resolution"} or payload["resolution"] not in resolutions:
+            raise BadInput("bad_resolution", f"Give resolution, one of: {', '.join(resolutions)}.")
+        if payload["resolution"] == dao.params["resolution"]:
+            raise BadInput("no_change", "Answers are given like this already.")
+        return dict(payload)
+
+    def describe(self, payload: Payload, dao: Dao) -> list[dict[str, Any]]:
+        return [
+            {
+                "label": "Answers of the next model version are given as",
+                "before": dao.params["resolution"],
+                "after": payload["resolution"],
+            }
+        ]
+
+    def execute(self, payload: Payload, *, dao: Dao, proposal_id: UUID, now: datetime) -> None:
+        services.param_set(
+            dao=dao, key="resolution", value=payload["resolution"], proposal_id=proposal_id, now=now
+        )
+
+
 @action("subdaos.set_training", house="sbgt")
 class SetTraining:
     """{"training": {"kind": "fedavg"}}, or of kind "secure_sgd" with a schedule and a start: how

@@ -6,6 +6,7 @@ import { Refused, demand } from "./mpc/wire.js";
 const DEADLINE_MS = 90_000;
 const WAIT_S = 2; // what the server may hold an answer back, so that we see its state in between
 const PAUSE_MS = 500;
+const DECIMALS = 6;
 const NUMBER = /^[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,3})?$/;
 
 export const NOTHING_PAID = "Nothing was charged.";
@@ -29,11 +30,42 @@ export const complaint = (text, low, high) => {
   return "";
 };
 
+const percent = (p, digits = 0) => `${(100 * p).toFixed(digits)} %`;
+
+// An answer in words: {value, text}, and for the page the part of the scale, low to high, that is filled.
+export const inWords = (answer, positive) => {
+  if ("label" in answer) {
+    const text = answer.label ? positive : `not ${positive}`;
+    return { value: text, text, low: 0, high: 0 };
+  }
+  if ("low" in answer) {
+    const { low, high } = answer;
+    return { value: `${low}..${high}`, text: `${(100 * low).toFixed(0)} to ${percent(high)}`, low, high };
+  }
+  const { probability: high } = answer;
+  return { value: String(high), text: percent(high, "logit" in answer ? 1 : 0), low: 0, high };
+};
+
+// The columns of a file of answers at a resolution, and an answer's cells in them.
+export const COLUMNS = {
+  label: ["label"],
+  band: ["probability_low", "probability_high"],
+  rounded: ["probability"],
+  logit: ["probability", "logit"],
+};
+export const cells = (answer, positive) => {
+  if ("label" in answer) return [inWords(answer, positive).value];
+  if ("low" in answer) return [answer.low, answer.high].map((p) => p.toFixed(1));
+  return "logit" in answer
+    ? [answer.probability, answer.logit].map((x) => x.toFixed(DECIMALS))
+    : [answer.probability.toFixed(2)];
+};
+
 export const over = (state) => state === "settled" || state === "released";
 
 // The API as the form names it. `names` are the features that the page was made for, in order.
 export const api = (form, names) => {
-  const { api: base, listing: slug, priceMicro } = form.dataset;
+  const { api: base, listing: slug, priceMicro, resolution } = form.dataset;
 
   const call = async (path, options = {}) => {
     const answer = await fetch(base + path, { credentials: "same-origin", cache: "no-store", ...options });
@@ -48,7 +80,8 @@ export const api = (form, names) => {
   const listed = async () => {
     const listing = await call(`listings/${slug}/`);
     const now = "The model has changed since this page was made. Nothing was sent. Reload it and look again.";
-    demand(listing.status === "open" && listing.price_micro === priceMicro, "changed", now);
+    const same = listing.price_micro === priceMicro && listing.resolution === resolution;
+    demand(listing.status === "open" && same, "changed", now);
     const asked = listing.features.map((feature) => feature.name);
     demand(asked.length === names.length && asked.every((name, i) => name === names[i]), "changed", now);
     return listing;

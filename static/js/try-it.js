@@ -1,7 +1,7 @@
 // The try-it form of a listing: checks a row, seals it, pays for it, opens the answer. Nothing of the
 // row leaves the page but what makeQuery has sealed; the fields have no names, so no form sends them.
 
-import { NOTHING_PAID, api, complaint, dollars, over, wallet } from "./asking.js";
+import { NOTHING_PAID, api, complaint, dollars, inWords, over, wallet } from "./asking.js";
 import { makeQuery, openAnswer } from "./mpc/buyer.js";
 import { replyKey } from "./mpc/sealing.js";
 import { Refused, hex, signingKey } from "./mpc/wire.js";
@@ -72,14 +72,19 @@ const show = (state) => {
 
 const linkTo = (id) => form.dataset.payment.replace(/[0-]{36}/, id);
 
-const tell = ({ logit, probability }, query) => {
+const tell = (said, query) => {
   const answer = part("answer");
+  const words = inWords(said, form.dataset.positive);
   const value = answer.querySelector("data");
-  value.value = String(probability);
-  value.textContent = `${(100 * probability).toFixed(1)} %`;
-  answer.querySelector(".fill").setAttribute("width", `${100 * probability}%`);
-  answer.querySelector("svg").setAttribute("aria-label", value.textContent);
-  answer.querySelector(".logit").textContent = `Logit ${logit.toFixed(4).replace("-", "−")} · paid ${dollars(query.price_micro)}`;
+  value.value = words.value;
+  value.textContent = words.text;
+  const bar = answer.querySelector(".fill");
+  bar?.setAttribute("x", `${100 * words.low}%`);
+  bar?.setAttribute("width", `${100 * (words.high - words.low)}%`);
+  answer.querySelector("svg")?.setAttribute("aria-label", words.text);
+  const paid = `paid ${dollars(query.price_micro)}`;
+  const logit = said.logit === undefined ? "" : `Logit ${said.logit.toFixed(4).replace("-", "−")} · `;
+  answer.querySelector(".logit").textContent = logit ? logit + paid : `P${paid.slice(1)}`;
   answer.hidden = false;
   answer.focus();
 };

@@ -1,13 +1,12 @@
 // Many rows by a CSV file: read, checked, sealed and, when they are answered, written to a file again,
 // all in this page. Only sealed rows are sent, as so many at a time as the nodes take.
 
-import { NOTHING_PAID, api, complaint, dollars, over, wallet } from "./asking.js";
+import { COLUMNS, NOTHING_PAID, api, cells, complaint, dollars, over, wallet } from "./asking.js";
 import { BadTable, check, parse, textOf, write } from "./csv.js";
 import { makeBatch, openAnswers } from "./mpc/buyer.js";
 import { Refused, hex } from "./mpc/wire.js";
 
 const WRONG_SHOWN = 20;
-const DECIMALS = 6;
 
 export const manyRows = (form) => {
   const part = (name) => document.getElementById(`many-${name}`);
@@ -51,12 +50,9 @@ export const manyRows = (form) => {
 
   const save = () => {
     URL.revokeObjectURL(file);
-    const records = table.answers.map(({ logit, probability }, i) => [
-      ...table.rows[i].cells,
-      probability.toFixed(DECIMALS),
-      logit.toFixed(DECIMALS),
-    ]);
-    const text = write([[...table.header, "probability", "logit"], ...records], table.separator);
+    const { positive, resolution } = form.dataset;
+    const records = table.answers.map((answer, i) => [...table.rows[i].cells, ...cells(answer, positive)]);
+    const text = write([[...table.header, ...COLUMNS[resolution]], ...records], table.separator);
     file = URL.createObjectURL(new Blob([text], { type: "text/csv" }));
     const link = part("save");
     link.href = file;

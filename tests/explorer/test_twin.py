@@ -15,7 +15,9 @@ import numpy as np
 import pytest
 
 from apps.protocol import merkle, tickets, wire
+from apps.protocol.circuits import CLASSES
 from tests.support import vectors
+from workers.client.buyer import meaning
 from workers.mpc import replicated, sealing
 
 VENDOR = Path(__file__).resolve().parents[2] / "static/js/vendor"
@@ -235,7 +237,38 @@ def test_a_whole_query_from_row_to_answer(inside: In) -> None:
         inside(refused, [listing | {"circuits_hash": "c2" * 32}, vectors.ROW]) == "circuits_differ"
     )
     assert inside(refused, [listing | {"nodes": listing["nodes"][:2]}, vectors.ROW]) == "bad_nodes"
-    assert inside(refused, [listing | {"circuit": "x@1"}, vectors.ROW]) == "unknown_circuit"
+    for other in ({"circuit": "x@1"}, {"resolution": "label"}, {"resolution": "toString"}):
+        assert inside(refused, [listing | other, vectors.ROW]) == "unknown_circuit"
+
+
+def test_answers_mean_the_same_in_the_page_at_every_resolution(inside: In) -> None:
+    label = {"name": "malignant", "positive": "M"}
+    asked = {"label": [0, 1], "band": range(5), "rounded": range(101), "logit": [-98304, 0, 98304]}
+    for resolution, words_ in asked.items():
+        made = inside(
+            """const asking = await import("/static/js/asking.js");
+            return v[1].map((word) => {
+              const said = buyer.meaning(v[0], BigInt(word), 16);
+              const { text } = asking.inWords(said, "M");
+              return { ...said, text, cells: asking.cells(said, "M") };
+            })""",
+            [resolution, list(words_)],
+        )
+        circuit = CLASSES["logistic"].infer_id(resolution)
+        said = meaning(circuit, np.array([[word] for word in words_]), 16, label)
+        for k, row in enumerate(made):
+            if resolution == "label":
+                assert row["text"] == said.labels[k] and row["cells"] == [said.labels[k]]
+            elif resolution == "band":
+                assert [row["low"], row["high"]] == pytest.approx(said.answers[k])
+                assert [float(cell) for cell in row["cells"]] == pytest.approx(said.answers[k])
+            else:
+                assert row["probability"] == pytest.approx(said.probabilities[k], abs=1e-12)
+                assert len(row["cells"]) == (2 if resolution == "logit" else 1)
+                assert float(row["cells"][0]) == pytest.approx(row["probability"], abs=1e-6)
+    for wrong in (["label", 2], ["band", 5], ["rounded", 101], ["rounded", -1]):
+        refused = "return code(() => buyer.meaning(v[0], BigInt(v[1]), 0))"
+        assert inside(refused, wrong) == "bad_output"
 
 
 OPEN = """const pair = await key("deriveBits", "X25519", v.reply);

@@ -14,6 +14,7 @@ from apps.core.errors import BadInput, Unprocessable
 from apps.governance.executing import execute
 from apps.governance.models import Proposal
 from apps.governance.services import propose, vote
+from apps.listings.selectors import listing_json
 from apps.protocol.contribution import (
     clip_to_median_norm,
     coalition_scores,
@@ -84,14 +85,14 @@ def test_who_commits_later_to_another_sites_update_scores_nothing(market) -> Non
     assert "φ is given to others" in (not_receipted(job, other, **known) or "")
 
 
-def choose(market, scoring: str) -> None:
-    """The members vote for another scoring; nobody waits for the three seconds to pass."""
+def choose(market, name: str, value: str) -> None:
+    """The members vote for another parameter; nobody waits for the three seconds to pass."""
     proposal = propose(
         actor=market.members[0].party,
         dao=market.dao,
-        kind="subdaos.set_scoring",
-        payload={"scoring": scoring},
-        title="Another scoring",
+        kind=f"subdaos.set_{name}",
+        payload={name: value},
+        title="Otherwise",
         now=now(),
     )
     for member in market.members:
@@ -104,10 +105,10 @@ def choose(market, scoring: str) -> None:
 def test_a_round_scores_by_what_the_members_voted_for(market) -> None:
     scoring = "shapley"
     with pytest.raises(BadInput, match="scored by this already"):
-        choose(market, "taylor")
+        choose(market, "scoring", "taylor")
     with pytest.raises(BadInput, match="one of"):
-        choose(market, "luck")
-    choose(market, scoring)
+        choose(market, "scoring", "luck")
+    choose(market, "scoring", scoring)
     held = market.whitelist()
     market.normalise(held)
     held.refresh_from_db()
@@ -130,6 +131,32 @@ def test_a_round_scores_by_what_the_members_voted_for(market) -> None:
     opened = {s.party_id: s.phi_milli for s in held.scores.all()}
     assert [opened[c.party.id] for c in market.custodians] == pytest.approx(clear, abs=30)
     assert opened[market.custodians[3].party.id] == 0
+
+
+def test_a_model_answers_as_coarsely_as_was_voted_when_it_was_made(market) -> None:
+    with pytest.raises(BadInput, match="like this already"):
+        choose(market, "resolution", "logit")
+    with pytest.raises(BadInput, match="one of: label, band, rounded, logit"):
+        choose(market, "resolution", "weights")
+    choose(market, "resolution", "label")
+    held = market.train()
+    listing = market.accept(held)
+    choose(market, "resolution", "logit")
+    shown = listing_json(listing)
+    assert (shown["resolution"], shown["circuit"]) == ("label", "logistic_infer_label@1")
+    market.fund()
+    rows = [[0.5, -1.0], [2.0, 0.25], [-1.5, 0.75]]
+    finer = {"circuits": ["logistic_infer@1"], "resolution": "logit"}
+    with pytest.raises(Unprocessable, match="circuits"):
+        market.ask(listing, market.row(listing, rows, **finer))
+    upload = market.row(listing, rows)
+    query = market.ask(listing, upload)
+    drain()
+    query.refresh_from_db()
+    assert query.state == "settled", query.reason
+    assert market.open(query, upload).tolist() == (market.oracle(held, rows) >= 0).tolist()
+    state = replay(json.loads(bytes(x.data)) for x in LogLeaf.objects.order_by("id"))
+    assert state.keys
 
 
 def test_exact_shapley_opens_no_round_for_thirteen_sites(market) -> None:

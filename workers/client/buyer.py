@@ -3,9 +3,9 @@
     p = 1 / (1 + exp(−z)),   z the model's logit for (x − mean) / std
 
 and for other model classes what they make of their scores z: probabilities of the classes, a
-number on the label's scale, an expected count. The nodes compute z on shares and seal their parts
-of it to a key made for this one query. Every part comes from two nodes; they must agree, and each
-must have signed for what it sealed.
+number on the label's scale, an expected count. The nodes compute z on shares, or as coarse an
+answer as the model's makers allow, and seal their parts of it to a key made for this one query.
+Every part comes from two nodes; they must agree, and each must have signed for what it sealed.
 """
 
 from __future__ import annotations
@@ -22,8 +22,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from apps.protocol.circuits import CIRCUITS, CLASSES
+from apps.protocol.circuits import CIRCUITS, INFERS
+from apps.protocol.circuits.resolution import BAND, LABEL, LOGIT, ROUNDED
 from apps.protocol.targets import extras_of, scale_of
 from workers.client import data, training
 from workers.client.api import Api, ClientError, wait_for
@@ -31,7 +33,6 @@ from workers.client.home import Home
 from workers.client.nodes import answered, check_release, trusted_nodes
 from workers.mpc import keys, sealing
 
-BY_CIRCUIT = {model.infer_id: model for model in CLASSES.values()}
 SLOT = "row"
 TICKET_LIFETIME_S = 600
 QUERY_DEADLINE_S = 90.0
@@ -41,20 +42,79 @@ EXPIRED = ("expired", "quote_expired")
 
 
 @dataclass(frozen=True)
-class Prediction:
-    """Answers to k rows, and the payment that bought them.
+class Answers:
+    """What a model says of k rows.
 
-    answers: per row what the model says: probability of the positive label, of each class, or the
-    number; scores: the same before the class's link. probabilities and logits [k]: of the positive
-    label; empty for other labels than a binary one.
+    resolution: how finely the nodes show it, as the model's makers decided.
+    answers: rounded and logit: per row the probability of the positive label, of each class, or the
+    number. band: from and to of each of these. label: 1 for the positive label and 0 for the other,
+    or the place of the class. labels: the same in words, of a label only. scores: before the
+    class's link, of a logit only. probabilities [k]: of the positive label, logits [k]: its scores;
+    empty where the label is not binary or the answer too coarse.
     """
 
-    probabilities: tuple[float, ...]
-    logits: tuple[float, ...]
+    resolution: str
     answers: tuple[tuple[float, ...], ...]
-    scores: tuple[tuple[float, ...], ...]
-    query_id: str
-    price_micro: int
+    labels: tuple[str, ...] = ()
+    scores: tuple[tuple[float, ...], ...] = ()
+    probabilities: tuple[float, ...] = ()
+    logits: tuple[float, ...] = ()
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """Each row's answer in a line."""
+        if self.resolution == LABEL:
+            return self.labels
+        if self.resolution == BAND:
+            pairs = (zip(row[::2], row[1::2], strict=True) for row in self.answers)
+            return tuple(" ".join(f"{low:.6g}..{high:.6g}" for low, high in row) for row in pairs)
+        digits = ".6g" if self.resolution == ROUNDED else ".4f"
+        return tuple(" ".join(f"{value:{digits}}" for value in row) for row in self.answers)
+
+
+@dataclass(frozen=True)
+class Prediction(Answers):
+    """Answers, and the payment that bought them."""
+
+    query_id: str = ""
+    price_micro: int = 0
+
+
+def meaning(
+    circuit: str, values: npt.NDArray[np.int64], f: int, label: Mapping[str, Any]
+) -> Answers:
+    """What the opened values [k, …] of a query's circuit say about rows with this label.
+
+    Raises: IndexError for a step of the answer that does not exist.
+    """
+    model, resolution = INFERS[circuit]
+    middle, unit = scale_of(model, label)
+    if resolution == LABEL:
+        steps = values.reshape(len(values), -1)
+        read = model.scale.read(LABEL, steps)
+        positive = label.get("positive", "1")
+        names = label.get("classes") or [f"not {positive}", positive]
+        labels = tuple(str(names[place]) for place in steps[:, 0].tolist())
+        return Answers(LABEL, _rows(read), labels)
+    if resolution != LOGIT:
+        read = middle + unit * model.scale.read(resolution, values.reshape(len(values), -1))
+        binary = model.label == "binary" and resolution == ROUNDED
+        return Answers(
+            resolution, _rows(read), probabilities=tuple(read[:, 0].tolist()) if binary else ()
+        )
+    scores = (values / 2.0**f).reshape(len(values), -1)
+    logits = tuple(scores[:, 0].tolist()) if model.label == "binary" else ()
+    return Answers(
+        LOGIT,
+        _rows(middle + unit * model.answer(scores)),
+        scores=_rows(scores),
+        probabilities=tuple(map(sigmoid, logits)),
+        logits=logits,
+    )
+
+
+def _rows(table: npt.NDArray[np.float64]) -> tuple[tuple[float, ...], ...]:
+    return tuple(map(tuple, table.tolist()))
 
 
 class Buyer:
@@ -157,15 +217,16 @@ class Buyer:
         values = self._standardised(rows)
         nodes = trusted_nodes(self.home, self.listing["nodes"])
         release = check_release(self.listing["circuits_hash"], nodes)
-        model = BY_CIRCUIT.get(self.listing["circuit"])
-        if model is None:
-            raise ClientError(f"This release can't query {self.listing['circuit']}.")
+        name = self.listing["circuit"]
+        if name not in INFERS:
+            raise ClientError(f"This release can't query {name}.")
+        model, resolution = INFERS[name]
         params = {
             "features": len(self.columns),
             "rows": len(values),
             **extras_of(model, self.listing.get("label", {})),
         }
-        circuit = CIRCUITS[model.infer_id]
+        circuit = CIRCUITS[name]
         try:
             circuit.validate(params)
         except ValueError as error:
@@ -177,14 +238,14 @@ class Buyer:
         fields = {
             "scope": f"query:{uuid.uuid4().hex}",
             "slot": SLOT,
-            "circuits": [model.infer_id],
+            "circuits": [name],
             "circuits_hash": release,
             "params": params,
             "f": f,
             "model": self.listing["model"],
             "reply_key": keys.hpke_public_hex(reply_private),
             "price_micro": str(price_micro or self.price_micro * len(values)),
-            "resolution": self.listing["resolution"],
+            "resolution": resolution,
             "issued_at": now,
             "expires_at": now + TICKET_LIFETIME_S,
         }
@@ -224,22 +285,21 @@ class Buyer:
             raise ClientError(
                 f"The answer can't be trusted: {error.text}", code=error.code
             ) from None
-        model = BY_CIRCUIT[ticket["circuits"][0]]
-        scores = (values / 2.0**f).reshape(ticket["params"]["rows"], -1)
-        middle, unit = scale_of(model, self.listing.get("label", {}))
-        answers = middle + unit * model.answer(scores)
-        binary = model.label == "binary"
+        try:
+            said = meaning(
+                ticket["circuits"][0],
+                values.reshape(ticket["params"]["rows"], -1),
+                f,
+                self.listing.get("label", {}),
+            )
+        except IndexError:
+            raise ClientError(
+                "The answer can't be trusted: there is no such step.", code="bad_output"
+            ) from None
         self.home.journal.write(
             "answered", query=query["id"], listing=self.slug, price_micro=str(query["price_micro"])
         )
-        return Prediction(
-            probabilities=tuple(sigmoid(z) for z in scores[:, 0].tolist()) if binary else (),
-            logits=tuple(scores[:, 0].tolist()) if binary else (),
-            answers=tuple(map(tuple, answers.tolist())),
-            scores=tuple(map(tuple, scores.tolist())),
-            query_id=query["id"],
-            price_micro=int(query["price_micro"]),
-        )
+        return Prediction(**vars(said), query_id=query["id"], price_micro=int(query["price_micro"]))
 
     def _standardised(self, rows: Sequence[Sequence[float]]) -> np.ndarray:
         if not len(rows):

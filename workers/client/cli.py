@@ -331,8 +331,8 @@ def _predict(options: argparse.Namespace) -> int:
     buyer = Buyer(Home(options.home), options.listing)
     rows = rows_from_csv(options.row, buyer.columns) if options.row else [options.values]
     answer = buyer.predict(rows, idempotency_key=options.idempotency_key)
-    for row in answer.answers:
-        print(" ".join(f"{value:.4f}" for value in row))
+    for text in answer.texts:
+        print(text)
     paid = f"{answer.price_micro / 1_000_000:.2f}"
     print(f"Paid {paid} USDC, query {answer.query_id}. Only you have read this.", file=sys.stderr)
     return 0

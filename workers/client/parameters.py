@@ -19,6 +19,7 @@ VOTED = {
     "tiers": ("subdaos.set_tiers", "sdt"),
     "plans": ("subdaos.set_plans", "sdt"),
     "scoring": ("subdaos.set_scoring", "sbgt"),
+    "resolution": ("subdaos.set_resolution", "sbgt"),
     "training": ("subdaos.set_training", "sbgt"),
     "emission": ("subdaos.set_emission", "sdt"),
     "split": ("subdaos.set_split", "sdt"),

@@ -2,12 +2,20 @@
 // else. The twin of workers/client/buyer.py.
 //
 //   p = 1 / (1 + exp(−z)),   z the model's logit for (x − mean) / std
+//
+// or as coarse a step of p as the model's makers allow: apps/protocol/circuits/resolution.py.
 
 import { answered, nodeSet } from "./nodes.js";
 import { makeUpload, openOutputs, replyKey } from "./sealing.js";
 import { hex, demand, signingKey } from "./wire.js";
 
-export const INFER = "logistic_infer@1";
+const INFERS = {
+  label: "logistic_infer_label@1",
+  band: "logistic_infer_band@1",
+  rounded: "logistic_infer_rounded@1",
+  logit: "logistic_infer@1",
+};
+const STEPS = { label: 2, band: 5, rounded: 101 };
 const SLOT = "row";
 const ROW_F = 16;
 const CONSTANTS_F = 20;
@@ -40,7 +48,8 @@ export const makeBatch = async (listing, rows, price) => {
   const fits = rows.length > 0 && [normalisation.mean, normalisation.std, ...rows].every(wide);
   demand(fits, "bad_row", `The model takes ${features.length} values.`);
   demand(rows.every((row) => row.every(Number.isFinite)), "bad_row", "A value is missing or is not a finite number.");
-  demand(listing.circuit === INFER, "unknown_circuit", `This page can't query ${listing.circuit}.`);
+  const known = Object.hasOwn(INFERS, listing.resolution) && INFERS[listing.resolution] === listing.circuit;
+  demand(known, "unknown_circuit", `This page can't query ${listing.circuit}.`);
   const nodes = await nodeSet(listing.nodes, listing.circuits_hash);
   // Keys of its own for each query: neither question nor answer can be tied to another one's.
   const [reply, sender] = await Promise.all([replyKey(), signingKey()]);
@@ -48,7 +57,7 @@ export const makeBatch = async (listing, rows, price) => {
   const fields = {
     scope: `query:${hex(crypto.getRandomValues(new Uint8Array(16)))}`,
     slot: SLOT,
-    circuits: [INFER],
+    circuits: [listing.circuit],
     circuits_hash: listing.circuits_hash,
     params: { features: features.length, rows: rows.length },
     f: ROW_F,
@@ -66,16 +75,26 @@ export const makeBatch = async (listing, rows, price) => {
 
 export const makeQuery = (listing, row, price = listing.price_micro) => makeBatch(listing, [row], price);
 
-// {logit, probability} of each row of a settled query, checked against the nodes it was sealed to.
-// Throws Refused.
+// What a word of the answer says: {logit, probability}, {probability}, {low, high} or {label}, 1 for
+// the positive one. Throws Refused for a step that does not exist.
+export const meaning = (resolution, word, f) => {
+  if (resolution === "logit") {
+    const logit = Number(word) / 2 ** f;
+    return { logit, probability: sigmoid(logit) };
+  }
+  const step = Number(word);
+  demand(0 <= step && step < STEPS[resolution], "bad_output", "The answer can't be trusted: there is no such step.");
+  if (resolution === "rounded") return { probability: step / 100 };
+  return resolution === "band" ? { low: step / 5, high: (step + 1) / 5 } : { label: step };
+};
+
+// The meaning of each row of a settled query, checked against the nodes it was sealed to. Throws
+// Refused.
 export const openAnswers = async (query, { upload, nodes, replyPair }) => {
   const { blobs, computing } = await answered(query, upload.ticket, nodes);
   const { values, f } = await openOutputs(blobs, upload.ticket, replyPair, computing);
   demand(values.length === upload.ticket.shape[0], "bad_output", "The nodes answered another number of rows.");
-  return Array.from(values, (value) => {
-    const logit = Number(value) / 2 ** f;
-    return { logit, probability: sigmoid(logit) };
-  });
+  return Array.from(values, (word) => meaning(upload.ticket.resolution, word, f));
 };
 
 export const openAnswer = async (query, asked) => (await openAnswers(query, asked))[0];

@@ -38,7 +38,7 @@ const FORMS = {
   expires_at: (x) => whole(x, 0, 2 ** 40),
   reply_key: (x) => isHex(x, 32),
   price_micro: (x) => matches(x, /^(?:0|[1-9][0-9]{0,17})$/),
-  resolution: (x) => x === "logit",
+  resolution: (x) => ["label", "band", "rounded", "logit"].includes(x),
 };
 
 export const size = (shape) => shape.reduce((product, n) => product * n, 1);
