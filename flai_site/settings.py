@@ -55,6 +55,9 @@ VOTING_PERIOD_MIN_S = _seconds("FLAI_VOTING_PERIOD_MIN_S", 3600)
 RATE_PER_MINUTE = _count("FLAI_RATE_PER_MINUTE", 12_000)
 # What nodes answer at most in one query, unless their operators' policy.json says otherwise.
 ROWS_PER_QUERY = _count("FLAI_ROWS_PER_QUERY", 100)
+# And of one model in one of their epochs of so many UTC days.
+ROWS_PER_EPOCH = _count("FLAI_ROWS_PER_EPOCH", 2000)
+ROWS_EPOCH_DAYS = _count("FLAI_ROWS_EPOCH_DAYS", 1)
 # Webhooks to addresses of this machine's own networks, and without TLS: for trying things out.
 WEBHOOKS_PRIVATE = _flag("FLAI_WEBHOOKS_PRIVATE")
 # Who shows it may read /metrics; where it is not set, this machine alone may.

@@ -23,6 +23,7 @@ from apps.listings import plans, pricing, services
 from apps.listings.models import Listing, Query
 from apps.listings.unlocks import early_until
 from apps.participants.selectors import roster
+from apps.protocol.circuits import CLASSES
 from apps.protocol.revenue import policy_of
 from apps.subdaos import selectors as subdaos
 from apps.subdaos.models import Epoch
@@ -31,6 +32,38 @@ from apps.wallets.log import leaf_for
 from apps.wallets.selectors import spendable_micro
 
 MEANS_F = 20
+# (how finely, what that means by kind of label); "classes" where a kind is not named.
+RESOLUTIONS: dict[str, tuple[str, dict[str, str]]] = {
+    "label": ("as the likelier label", {"classes": "And nothing about how likely it is."}),
+    "band": (
+        "as a band",
+        {
+            "binary": "Which fifth of the probability: 0 to 20 %, 20 to 40 %, and so on.",
+            "classes": "Of each class, which fifth of the probability: 0 to 20 %, and so on.",
+            "number": "Which fifth of its range.",
+            "count": "Under 1, 1 to 2, 2 to 5, 5 to 10, and so on.",
+        },
+    ),
+    "rounded": (
+        "rounded",
+        {
+            "binary": "A probability in whole per cent.",
+            "classes": "Of each class, a probability in whole per cent.",
+            "number": "To a hundredth of its range.",
+            "count": "A whole number; above 100, a whole ten.",
+        },
+    ),
+    "logit": (
+        "as an exact score",
+        {
+            "binary": "A logit, the log of the odds: 0 is even chances, 2 is about 88 %, −2 about "
+            "12 %. The page or your program turns it into a probability.",
+            "classes": "A score of each class, which your program turns into probabilities.",
+            "number": "The number itself.",
+            "count": "The logarithm of the expected count.",
+        },
+    ),
+}
 CURRENCY = pricing.CURRENCY
 CALL_CURL = """curl {url}/api/v1/listings/{slug}/ \\
   -H "Authorization: Bearer $FLAI_API_KEY"
@@ -112,6 +145,10 @@ def model(request: HttpRequest, slug: str) -> HttpResponse:
         version=listing.version,
         early_until=early_until(listing, clock.now()),
         price_micro=price_micro,
+        copied=pricing.copy_cost(listing),
+        rows_per_epoch=settings.ROWS_PER_EPOCH,
+        epoch_days=settings.ROWS_EPOCH_DAYS,
+        **_resolution(listing),
         rows_per_query=settings.ROWS_PER_QUERY,
         to_spend_micro=to_spend_micro,
         short_micro=max(next_micro - to_spend_micro, 0),
@@ -137,6 +174,18 @@ def model(request: HttpRequest, slug: str) -> HttpResponse:
         shell=CALL_SHELL.format(**words),
         python=CALL_PYTHON.format(**words),
     )
+
+
+def _resolution(listing: Listing) -> dict[str, str]:
+    """How finely it answers, and that in words."""
+    held = listing.version.round
+    kind = CLASSES[held.model_class].label
+    what, words = RESOLUTIONS[held.resolution]
+    return {
+        "resolution": held.resolution,
+        "resolution_words": what,
+        "resolution_term": words.get(kind) or words["classes"],
+    }
 
 
 def _token_price(dao: Any) -> dict[str, Any]:

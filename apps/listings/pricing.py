@@ -13,6 +13,7 @@ from apps.core.errors import Unprocessable
 from apps.core.months import month_of
 from apps.listings.models import Listing, Query
 from apps.protocol import tariff
+from apps.protocol.extraction import Extraction, extraction
 from apps.rfms.models import Rfm
 
 CURRENCY = "USDC"
@@ -21,6 +22,20 @@ CURRENCY = "USDC"
 def price_micro(listing: Listing) -> int:
     """Price of one row before any tier, set by the SubDAO."""
     return int(listing.dao.params["price_micro"])
+
+
+def copy_cost(listing: Listing) -> Extraction:
+    """What reading the model out by asking costs now, under the nodes' cap of rows an epoch (their
+    `policy.json` decides it, settings.ROWS_PER_EPOCH says it here)."""
+    held = listing.version.round
+    return extraction(
+        model_class=held.model_class,
+        resolution=held.resolution,
+        features=held.features,
+        price_micro=price_micro(listing),
+        tiers=tariff.tiers_of(listing.dao.params["tiers"]),
+        rows_per_epoch=settings.ROWS_PER_EPOCH,
+    )
 
 
 def rebate_bps(listing: Listing) -> int:

@@ -16,8 +16,9 @@ from apps.core.errors import NotFound
 from apps.core.joined import Joined
 from apps.listings.models import Listing, Query
 from apps.listings.plans import plans_json
-from apps.listings.pricing import CURRENCY, price_micro, rebate_bps, tiers_json
+from apps.listings.pricing import CURRENCY, copy_cost, price_micro, rebate_bps, tiers_json
 from apps.listings.services import infer_of
+from apps.protocol.extraction import AGREEMENT_BPS
 from apps.subdaos.models import Dao
 from apps.training.models import ModelVersion
 
@@ -58,6 +59,7 @@ def listing_json(listing: Listing, nodes: Sequence[Node] | None = None) -> Json:
     """
     dao, version, held = listing.dao, listing.version, listing.version.round
     nodes = nodes_known() if nodes is None else nodes
+    copied = copy_cost(listing)
     return {
         "slug": listing.slug,
         "title": dao.name,
@@ -77,6 +79,15 @@ def listing_json(listing: Listing, nodes: Sequence[Node] | None = None) -> Json:
         "currency": CURRENCY,
         "resolution": held.resolution,
         "rows_per_query": settings.ROWS_PER_QUERY,
+        "extraction": {
+            "agreement_bps": AGREEMENT_BPS,
+            "rows": copied.rows,
+            "measured": copied.measured,
+            "cost_micro": str(copied.cost_micro),
+            "epochs": copied.epochs,
+            "rows_per_epoch": settings.ROWS_PER_EPOCH,
+            "epoch_days": settings.ROWS_EPOCH_DAYS,
+        },
         "features": dao.params["schema"]["features"],
         "label": dao.params["label"],
         "normalisation": held.normalisation,

@@ -395,7 +395,7 @@ def predicts(label: Mapping[str, Any]) -> str:
     """What a model says of its label, as the end of a sentence."""
     name = label["name"]
     if "classes" in label:
-        return f"which {name} it is ({', '.join(label['classes'])}), as a probability of each"
+        return f"which {name} it is ({', '.join(label['classes'])})"
     if "positive" in label:
         return f"whether {name} is {label['positive']}"
     return f"{name} as a number from {label['min']} to {label['max']}"

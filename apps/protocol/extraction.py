@@ -1,0 +1,60 @@
+"""What it costs to read a model out by asking, as measured by a buyer who tries.
+
+Whoever buys answers can make a copy from them. So many rows it takes until the copy agrees on 99 of
+100 rows, for each of the d + 1 weights of a linear score:
+
+    rows = ⌈PER_WEIGHT_MILLI · (d + 1) / 1000⌉,   cost = F(rows),   epochs = ⌈rows / cap⌉
+
+F the price of so many rows in one month (tariff.py).
+
+tests/protocol/test_extraction.py holds the factors against what its buyer needs (tests/support/
+reading_out.py): one method, the best of those tried. Another may need less, so these say what an
+attack costs that is known to work, and promise nothing. Where nothing was measured the rows are
+d + 1, which every class and resolution takes at least.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from apps.protocol.tariff import Tier, charge
+
+AGREEMENT_BPS = 9_900
+# Rows for each weight, in thousandths, by class and resolution. To agree is to say the same label,
+# and of a number to be within a hundredth of its range.
+PER_WEIGHT_MILLI: dict[str, dict[str, int]] = {
+    "logistic": {"label": 6_000, "band": 4_300, "rounded": 1_100, "logit": 1_000},
+    "linear": {"band": 6_200, "rounded": 1_600, "logit": 1_000},
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Extraction:
+    """rows: to be asked; measured: or only the least there can be; cost_micro: of all of them;
+    epochs: of the nodes' own, over which their cap spreads the rows."""
+
+    rows: int
+    measured: bool
+    cost_micro: int
+    epochs: int
+
+
+def extraction(
+    *,
+    model_class: str,
+    resolution: str,
+    features: int,
+    price_micro: int,
+    tiers: Sequence[Tier] = (),
+    rows_per_epoch: int,
+) -> Extraction:
+    """The cost of a copy. rows_per_epoch: what the nodes answer of one model, 1 or more."""
+    factor = PER_WEIGHT_MILLI.get(model_class, {}).get(resolution)
+    rows = -(-(factor or 1_000) * (features + 1) // 1_000)
+    return Extraction(
+        rows=rows,
+        measured=factor is not None,
+        cost_micro=charge(rows, before=0, price_micro=price_micro, tiers=tiers),
+        epochs=-(-rows // rows_per_epoch),
+    )
