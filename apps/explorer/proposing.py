@@ -140,6 +140,7 @@ class ScoringForm(KindForm):
 
 class ResolutionForm(KindForm):
     kind = "subdaos.set_resolution"
+    about = "How finely buyers see the answers of models made from then on."
     resolution = forms.ChoiceField(
         label="Buyers are answered by",
         help_text="Of models made from then on: a model keeps what its makers have signed.",

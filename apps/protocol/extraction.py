@@ -10,7 +10,7 @@ F the price of so many rows in one month (tariff.py).
 tests/protocol/test_extraction.py holds the factors against what its buyer needs (tests/support/
 reading_out.py): one method, the best of those tried. Another may need less, so these say what an
 attack costs that is known to work, and promise nothing. Where nothing was measured the rows are
-d + 1, which every class and resolution takes at least.
+d + 1: fewer answers determine no score of d + 1 weights, however fine they are.
 """
 
 from __future__ import annotations
