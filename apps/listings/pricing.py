@@ -14,6 +14,7 @@ from apps.core.months import month_of
 from apps.listings.models import Listing, Query
 from apps.protocol import tariff
 from apps.protocol.extraction import Extraction, extraction
+from apps.protocol.plans import plans_of
 from apps.rfms.models import Rfm
 
 CURRENCY = "USDC"
@@ -34,6 +35,7 @@ def copy_cost(listing: Listing) -> Extraction:
         features=held.features,
         price_micro=price_micro(listing),
         tiers=tariff.tiers_of(listing.dao.params["tiers"]),
+        plans=plans_of(listing.dao.params["plans"]),
         rows_per_epoch=settings.ROWS_PER_EPOCH,
     )
 

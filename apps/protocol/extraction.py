@@ -5,7 +5,8 @@ Whoever buys answers can make a copy from them. So many rows it takes until the 
 
     rows = ⌈PER_WEIGHT_MILLI · (d + 1) / 1000⌉,   cost = F(rows),   epochs = ⌈rows / cap⌉
 
-F the price of so many rows in one month (tariff.py).
+F the price of so many rows in one month (tariff.py), or of a plan that has them (plans.py) where
+that is less.
 
 tests/protocol/test_extraction.py holds the factors against what its buyer needs (tests/support/
 reading_out.py): one method, the best of those tried. Another may need less, so these say what an
@@ -18,7 +19,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from apps.protocol.tariff import Tier, charge
+from apps.protocol.plans import Plan
+from apps.protocol.tariff import Tier, charge, row_price
 
 AGREEMENT_BPS = 9_900
 # Rows for each weight, in thousandths, by class and resolution. To agree is to say the same label,
@@ -47,14 +49,17 @@ def extraction(
     features: int,
     price_micro: int,
     tiers: Sequence[Tier] = (),
+    plans: Sequence[Plan] = (),
     rows_per_epoch: int,
 ) -> Extraction:
     """The cost of a copy. rows_per_epoch: what the nodes answer of one model, 1 or more."""
     factor = PER_WEIGHT_MILLI.get(model_class, {}).get(resolution)
     rows = -(-(factor or 1_000) * (features + 1) // 1_000)
+    ahead = [p.rows * row_price(price_micro, p.off_bps) for p in plans if p.rows >= rows]
+    asked = charge(rows, before=0, price_micro=price_micro, tiers=tiers)
     return Extraction(
         rows=rows,
         measured=factor is not None,
-        cost_micro=charge(rows, before=0, price_micro=price_micro, tiers=tiers),
+        cost_micro=min([asked, *ahead]),
         epochs=-(-rows // rows_per_epoch),
     )

@@ -7,6 +7,7 @@ import pytest
 
 from apps.protocol.circuits import CLASSES
 from apps.protocol.extraction import AGREEMENT_BPS, PER_WEIGHT_MILLI, extraction
+from apps.protocol.plans import Plan
 from apps.protocol.tariff import Tier
 from tests.support.reading_out import BlackBox, read_out
 
@@ -72,5 +73,8 @@ def test_cost_is_the_price_of_all_rows_and_the_cap_spreads_it_over_epochs():
     tiers = (Tier(from_rows=11, off_bps=5_000),)
     cheaper = extraction(**about, tiers=tiers, resolution="logit", rows_per_epoch=31)
     assert cheaper.cost_micro == 11 * 500_000 + 20 * 250_000
+    plans = (Plan("s", 30, 30, 1_000), Plan("m", 32, 30, 4_000))
+    ahead = extraction(**about, plans=plans, resolution="logit", rows_per_epoch=31)
+    assert ahead.cost_micro == 32 * 300_000
     unknown = extraction(**about | {"model_class": "poisson"}, resolution="band", rows_per_epoch=9)
     assert (unknown.rows, unknown.measured) == (31, False)
