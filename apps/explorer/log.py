@@ -52,6 +52,7 @@ WORDS = {
     "training.version_accepted": "Version accepted",
     "training.version_rejected": "Version rejected",
     "listings.opened": "Model on sale",
+    "listings.plan": "Plan begun, changed or ended",
     "listings.query_held": "Prediction asked",
     "listings.query_settled": "Prediction answered",
     "listings.query_released": "Prediction released",
