@@ -154,7 +154,8 @@ def gradients(
 ) -> list[Real]:
     """−∂(Σ loss)/∂W of each layer, of rows with a 1; what flows back is cut to ±8."""
     taken = forward(weights, inputs)
-    errors, found = residuals(taken[-1] @ weights[-1].T, targets), []
+    errors = residuals(taken[-1] @ weights[-1].T, targets)
+    found: list[Real] = []
     for place in range(len(weights) - 1, -1, -1):
         found.insert(0, errors.T @ taken[place])
         if place:
