@@ -266,7 +266,8 @@ def test_a_network_answers_what_its_layers_say(name):
     rows = rng.normal(0, 3, (20, FEATURES))
     rows[0] = 1000  # clamped to 16
     values = {"model": [weights.astype(np.int64)], "row": [words(rows)]}
-    outcomes = three_processes(CIRCUITS[CLASSES[name].infer_id("logit")], values, sizes | {"rows": 20})
+    circuit = CIRCUITS[CLASSES[name].infer_id("logit")]
+    outcomes = three_processes(circuit, values, sizes | {"rows": 20})
     found = decode(joined(outcomes, "sealed").astype(np.uint64), 16).reshape(20, -1)
     layers = layers_of(weights / 2.0**24, name, sizes)
     np.testing.assert_allclose(found, scores_of(layers, np.clip(rows, -16, 16)), atol=2e-3)
