@@ -367,6 +367,25 @@ def test_every_forgery_of_a_plan_is_found(shelf: Shelf) -> None:
         assert errors(shelf, said[:index] + said[index + 1 :])
 
 
+@pytest.mark.parametrize("phases", [("single",), ("pend", "post")])
+def test_a_plans_kind_takes_nothing_from_a_keyed_wallet_elsewhere(
+    shelf: Shelf, phases: tuple[str, ...]
+) -> None:
+    """Its signature is in the plan's leaf: without a plan's account there is no such leaf."""
+    buyer, thief = shelf.buyer(FUNDS), shelf.buyer()
+    bind(buyer, Ed25519PrivateKey.generate(), now=now())
+    said, before = leaves(), ""
+    for phase in phases:
+        body = {
+            "id": str(uuid.uuid4()), "debit": f"{buyer.pid}/main/USDC",
+            "credit": f"{thief.pid}/main/USDC", "amount_micro": "1", "phase": phase,
+            "kind": consent.PLAN, "ref": None, "pending": before,
+        }  # fmt: skip
+        before = body["id"]
+        said.append({"v": 1, "type": "wallets.transfer", "at": said[-1]["at"], "body": body})
+    assert any("on no plan's account" in error for error in errors(shelf, said))
+
+
 def test_the_api_previews_then_does_it_once(shelf: Shelf) -> None:
     buyer = shelf.buyer(FUNDS)
     user = User.objects.create_user("ada@example.org", "x")

@@ -3,7 +3,8 @@
 A plan's money lies on an account of the purpose "prepaid". It comes there from its buyer, by a leaf
 "listings.plan" with the plan that the SubDAO then offered; it leaves by the holds of predictions at
 the plan's price of a row, to that SubDAO and for that buyer, and by such leaves again: changed,
-cancelled or ended as `apps.protocol.plans` says. Any other transfer on it is a finding.
+cancelled or ended as `apps.protocol.plans` says. Any other transfer on it is a finding, and so is
+one of a plan's kinds elsewhere.
 """
 
 from __future__ import annotations
@@ -53,6 +54,8 @@ class Plans:
         """Any transfer that broke no rule of the ledger."""
         debit, credit, phase = body["debit"], body["credit"], body["phase"]
         if PURPOSE not in (debit.split("/")[1], credit.split("/")[1]):
+            if body["kind"] in KINDS.values():  # for which a wallet's key signs a plan's leaf
+                raise Finding(f"transfer {body['id']} is for a plan, and on no plan's account")
             return
         if phase == "single":
             self.unsaid[body["id"]] = (body["kind"], debit, credit, amount)
