@@ -39,6 +39,7 @@ QUERY_DEADLINE_S = 90.0
 WAIT_S = 10
 ENDED = ("settled", "released")
 EXPIRED = ("expired", "quote_expired")
+PLAN_ASIDE = ("plan_covers", "plan_changed", "quota_used_up")
 
 
 @dataclass(frozen=True)
@@ -122,13 +123,24 @@ class Buyer:
 
     `predict(rows)` takes rows of features in the listing's order and units, k ≤ 1000 of them, and
     pays the listing's price for each of them, or where large buyers pay less what a quote says.
+
+    max_row_micro: the most that a row may cost; without it the listing's price as it is read now,
+    once. No ticket for more is signed, whatever the server quotes.
     """
 
-    def __init__(self, home: Home, listing: str, *, api: Api | None = None) -> None:
+    def __init__(
+        self,
+        home: Home,
+        listing: str,
+        *,
+        api: Api | None = None,
+        max_row_micro: int | None = None,
+    ) -> None:
         self.home = home
         self.api = api or home.api()
         self.listing = self.api.get(f"listings/{listing}/")
         self.slug = listing
+        self.max_row_micro = self.price_micro if max_row_micro is None else max_row_micro
         self._has_plan = False
 
     @property
@@ -155,12 +167,12 @@ class Buyer:
         try:
             query = self._post(body, key)
         except ClientError as error:
-            if error.code == "plan_covers":
-                self._has_plan = True
-            elif idempotency_key is None or error.code not in EXPIRED:
+            if error.code not in EXPIRED + PLAN_ASIDE:
                 raise
+            self._has_plan = self._has_plan or error.code in PLAN_ASIDE
             # The server knows no query by this key, else it had repeated its answer: the kept one
-            # never arrived, and is too old now; or a plan shall pay. Nothing was charged.
+            # never arrived, and is too old now; or what pays is not what the ticket says. Nothing
+            # was charged.
             if idempotency_key is not None:
                 self.home.forget_query(_kept_name(key))
             body, reply_private = make(rows, key)
@@ -183,7 +195,14 @@ class Buyer:
         depends = any(self.listing.get(name) for name in ("tiers", "plans", "rebate_bps"))
         asks = depends or self._has_plan
         quote = self.quote(len(rows)) if asks and len(rows) else None
-        price_micro = int(quote["price_micro"]) if quote else None
+        price_micro = int(quote["price_micro"]) if quote else self.price_micro * len(rows)
+        if price_micro > self.max_row_micro * len(rows):
+            raise ClientError(
+                f"These {len(rows)} rows shall cost {price_micro} micro-units, more than the "
+                f"{self.max_row_micro} a row that you know of. Nothing was sent. Look at the price "
+                "again; to pay it, say max_row_micro.",
+                code="price_changed",
+            )
         upload, reply_private = self.make_query(rows, price_micro=price_micro)
         return _body(upload, quote["quote"] if quote else None), reply_private
 

@@ -58,6 +58,11 @@ def parser() -> argparse.ArgumentParser:
     source.add_argument("--row", type=Path, help="CSV file with a header, one or more rows")
     source.add_argument("--values", type=float, nargs="+", help="one row, in the model's order")
     predict.add_argument("--idempotency-key", help="the same key never pays twice")
+    predict.add_argument(
+        "--max-row-micro",
+        type=int,
+        help="the most that a row may cost, in micro-units (default: the listing's price)",
+    )
     predict.set_defaults(run=_predict)
 
     claim = commands.add_parser("claim", help="be paid what epochs owe you, each part proved")
@@ -328,7 +333,7 @@ def _serve(options: argparse.Namespace) -> int:
 def _predict(options: argparse.Namespace) -> int:
     from workers.client.buyer import Buyer, rows_from_csv
 
-    buyer = Buyer(Home(options.home), options.listing)
+    buyer = Buyer(Home(options.home), options.listing, max_row_micro=options.max_row_micro)
     rows = rows_from_csv(options.row, buyer.columns) if options.row else [options.values]
     answer = buyer.predict(rows, idempotency_key=options.idempotency_key)
     for text in answer.texts:

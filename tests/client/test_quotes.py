@@ -1,0 +1,93 @@
+"""What a buyer signs of what it is quoted, and when it asks for another quote. Nothing is sealed
+here: the query is its price."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
+from workers.client import buyer
+from workers.client.api import Api, ClientError
+from workers.client.buyer import Buyer
+from workers.client.home import Home
+
+PRICE = 1_000
+TIERS = [{"from_rows": 10, "off_bps": 500, "price_micro": "950"}]
+
+
+class Site:
+    """Answers with the quotes and then with the refusals that it is given, one after the other."""
+
+    def __init__(self, *quotes: int, refusals: tuple[str, ...] = (), **listing: Any) -> None:
+        self.quotes, self.refusals = list(quotes), list(refusals)
+        self.listing = {"price_micro": str(PRICE), "nodes": [], **listing}
+        self.asked: list[dict[str, Any]] = []
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        if request.url.path.endswith("/quote/"):
+            price = self.quotes.pop(0)
+            said = {"price_micro": str(price), "quote": f"at {price}", "paid_from": "plan"}
+            return httpx.Response(200, json=said)
+        if request.method == "GET":
+            return httpx.Response(200, json=self.listing)
+        self.asked.append(json.loads(request.content))
+        if self.refusals:
+            refusal = {"code": self.refusals.pop(0), "detail": "No. Nothing was charged."}
+            return httpx.Response(409, json=refusal)
+        return httpx.Response(202, json={"id": "q", "state": "settled"})
+
+
+@pytest.fixture
+def buy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[tuple[str, Any]]]:
+    """`buy(site, rows=…)`: the price of the ticket and the quote of each request that was sent."""
+
+    def make_query(self: Buyer, rows: Any, *, price_micro: int) -> Any:
+        return {"ticket": {"price_micro": str(price_micro)}}, X25519PrivateKey.generate()
+
+    monkeypatch.setattr(Buyer, "make_query", make_query)
+    monkeypatch.setattr(Buyer, "_open", lambda *_: None)
+    monkeypatch.setattr(buyer, "trusted_nodes", lambda *_: [])
+
+    def buy(site: Site, *, rows: int = 3, key: str | None = None, **most: int) -> Any:
+        api = Api("http://flai", transport=httpx.MockTransport(site))
+        made = Buyer(Home(tmp_path), "model", api=api, **most)
+        made.predict([[0.0]] * rows, idempotency_key=key)
+        return [(a["input"]["ticket"]["price_micro"], a.get("quote")) for a in site.asked]
+
+    return buy
+
+
+def test_no_quote_above_the_known_price_is_signed(buy: Any) -> None:
+    assert buy(Site(2_950, tiers=TIERS)) == [("2950", "at 2950")]
+    assert buy(Site(3_000, tiers=TIERS)) == [("3000", "at 3000")]
+    for dear in (3_001, 300_000):
+        site = Site(dear, tiers=TIERS)
+        with pytest.raises(ClientError, match="Nothing was sent") as caught:
+            buy(site)
+        assert caught.value.code == "price_changed" and site.asked == []
+    assert buy(Site(3_300, tiers=TIERS), max_row_micro=1_100) == [("3300", "at 3300")]
+    with pytest.raises(ClientError, match="more than the 999 a row"):
+        buy(Site(), max_row_micro=999)
+
+
+@pytest.mark.parametrize("code", ["plan_covers", "plan_changed", "quota_used_up"])
+@pytest.mark.parametrize("key", [None, "visit-1"])
+def test_when_what_pays_has_changed_a_new_quote_is_asked_for_once(
+    buy: Any, key: str | None, code: str
+) -> None:
+    first, again = ("2700", "at 2700"), ("3000", "at 3000")
+    site = Site(2_700, 3_000, tiers=TIERS, refusals=(code,))
+    assert buy(site, key=key) == [first, again]
+    # A listing without any: its plan runs although its offer is gone.
+    site = Site(2_700, refusals=(code,))
+    assert buy(site, rows=3, key=key and "visit-2") == [("3000", None), first]
+    site = Site(2_700, 3_000, tiers=TIERS, refusals=(code, code))
+    with pytest.raises(ClientError, match="Nothing was charged"):
+        buy(site, key=key and "visit-3")
+    assert len(site.asked) == 2
