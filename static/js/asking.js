@@ -94,11 +94,14 @@ export const api = (form, names) => {
       body: JSON.stringify(body),
     });
 
-  // What so many rows cost: the listing's price each or, where it depends on the buyer, what a quote says.
-  const priced = async (listing, rows) => {
-    if (!listing.tiers.length && !listing.plans.length && !listing.rebate_bps) return { price: String(BigInt(listing.price_micro) * BigInt(rows)) };
-    const { price_micro, quote } = await post(`listings/${slug}/quote/`, { rows });
-    return { price: price_micro, quote };
+  // What so many rows cost this buyer, as a quote says: a tier, a rebate or a plan may make them cheaper than
+  // the page does, also a plan that is offered no more. Throws Refused("changed") for more than the page says; a
+  // running plan's rows are paid already, at the price of when it began.
+  const priced = async (rows) => {
+    const { price_micro: price, paid_from: from, quote } = await post(`listings/${slug}/quote/`, { rows });
+    const known = BigInt(price) <= BigInt(priceMicro) * BigInt(rows) || from === "plan";
+    demand(known, "changed", "This costs more than this page says. Nothing was sent. Reload it and look again.");
+    return { price, quote };
   };
 
   const send = ({ upload, key, quote }) =>

@@ -105,7 +105,7 @@ const predict = async () => {
     part("answer").hidden = part("payment").hidden = true;
     busy(true);
     const listing = await listed();
-    const { price, quote } = await priced(listing, 1);
+    const { price, quote } = await priced(1);
     open = { ...(await makeQuery(listing, row, price)), quote, key: hex(crypto.getRandomValues(new Uint8Array(16))), id: null };
     show("sealed");
   }

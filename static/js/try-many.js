@@ -122,7 +122,7 @@ export const manyRows = (form) => {
     if (open === null) {
       const listing = await listed();
       const rows = table.values.slice(table.answers.length, table.answers.length + most);
-      const { price, quote } = await priced(listing, rows.length);
+      const { price, quote } = await priced(rows.length);
       open = { ...(await makeBatch(listing, rows, price)), quote, key: hex(crypto.getRandomValues(new Uint8Array(16))), id: null };
     }
     let query = null;

@@ -12,9 +12,11 @@ import pytest
 
 from apps.accounts.services import sign_up
 from apps.core import clock
-from apps.listings.models import Query
+from apps.listings import plans
+from apps.listings.models import Listing, Query
 from apps.subdaos.models import Dao
 from apps.wallets.invariants import violations
+from apps.wallets.keys import SESSION
 from apps.wallets.models import Account, Transfer
 from apps.wallets.services import faucet
 from tests.explorer import pages
@@ -233,8 +235,10 @@ def test_a_buyer_predicts_in_the_page_and_pays_once(sale: Any, asker: Any) -> No
 
     found = needles(sale, ROW)
     assert found.found_in(str(ROW).encode()) == {"row"}  # the search finds what it should
+    api = f"{page.url.split('/models/')[0]}/api/v1/listings/{sale.listing.slug}"
     assert [c for c in sent.calls() if c.startswith("POST")] == [
-        f"POST {page.url.split('/models/')[0]}/api/v1/listings/{sale.listing.slug}/inferences/"
+        f"POST {api}/quote/",
+        f"POST {api}/inferences/",
     ]
     assert found.found_in(sent.bytes()) == set()
 
@@ -258,13 +262,33 @@ def test_a_second_row_from_the_same_page_is_a_second_query(sale: Any, asker: Any
     assert Query.objects.values("share_id", "scope").distinct().count() == 2
 
 
+def test_a_plan_that_is_offered_no_more_still_pays(sale: Any, asker: Any) -> None:
+    dao = Dao.objects.get(pk=sale.listing.dao_id)
+    offer = [{"name": "basic", "rows": 2, "days": 30, "off_bps": 1_000}]
+    page = asker(2_000_000).page
+    Dao.objects.filter(pk=dao.pk).update(params={**dao.params, "plans": offer})
+    listing = Listing.objects.select_related("dao__party", "version__round").get(dao=dao)
+    seen = plans.preview(listing=listing, buyer=sale.party, plan="basic", now=clock.now())
+    plans.plan_set(
+        listing=listing, buyer=sale.party, plan="basic", at_ms=seen.at_ms, rows=2,
+        due_micro=seen.change.due_micro, refund_micro=0, consent=SESSION, now=clock.now(),
+    )  # fmt: skip
+    Dao.objects.filter(pk=dao.pk).update(params={**dao.params, "plans": []})
+    fill(page, ROW)
+    page.get_by_role("button", name="Pay $0.50 and predict").click()
+    drain_until(answered)
+    page.locator("#try-answer").wait_for()
+    assert Query.objects.get().subscription_id is not None
+    assert balance(sale) == (2_000_000 - 2 * PRICE * 9 // 10, 0)
+
+
 def test_an_answer_lost_on_the_way_is_asked_again_and_paid_once(sale: Any, asker: Any) -> None:
     visitor = asker(2_000_000)
     page = visitor.page
     lost: list[str] = []
 
     def lose(route: Any) -> None:
-        if route.request.method == "POST" and not lost:
+        if route.request.url.endswith("/inferences/") and not lost:
             lost.append(route.fetch().text())  # the site has it; the page never hears
             route.abort()
         else:
@@ -300,7 +324,7 @@ def test_an_answer_that_the_nodes_did_not_sign_for_is_not_shown(sale: Any, asker
 
     page.route("**/api/v1/**/inferences/**", forge)
     fill(page, ROW)
-    with page.expect_response(lambda answer: answer.request.method == "POST"):
+    with page.expect_response("**/inferences/"):
         page.get_by_role("button", name="Pay $0.50 and predict").click()
     drain_until(answered)
     page.get_by_text("the nodes did not sign for it").wait_for()

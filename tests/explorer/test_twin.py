@@ -271,6 +271,24 @@ def test_answers_mean_the_same_in_the_page_at_every_resolution(inside: In) -> No
         assert inside(refused, wrong) == "bad_output"
 
 
+def test_the_page_signs_no_quote_above_the_price_that_it_shows(inside: In) -> None:
+    quotes = [("1400000", "balance"), ("1500000", "balance"), ("1500001", "balance"), ("9", "plan")]
+    quotes.append(("1800000", "plan"))  # paid ahead, before the price fell
+    made = inside(
+        """const { api } = await import("/static/js/asking.js");
+        const dataset = { api: "/api/v1/", listing: "x", priceMicro: "500000" };
+        const { priced } = api({ dataset, elements: { csrfmiddlewaretoken: { value: "" } } }, []);
+        const said = [];
+        for (const [price_micro, paid_from] of v) {
+          window.fetch = async () => Response.json({ price_micro, paid_from, quote: "token" });
+          said.push(await priced(3).then(({ price }) => price, ({ code }) => code));
+        }
+        return said""",
+        quotes,
+    )
+    assert made == ["1400000", "1500000", "changed", "9", "1800000"]
+
+
 OPEN = """const pair = await key("deriveBits", "X25519", v.reply);
     const { blobs, computing } = await nodes.answered(v.answer, v.ticket, v.nodes);
     const { values, f } = await sealing.openOutputs(blobs, v.ticket, pair, computing);
