@@ -86,7 +86,8 @@ class Mandate(BaseModel):
 class Subscription(BaseModel):
     """A buyer's plan at a listing: `rows` at `row_micro` each, paid ahead on `account`, from
     `starts_at` to `ends_at`. A change of plan begins a new term within the period that began at
-    `began_at`. `price_micro`: what a row cost without a plan then.
+    `began_at`. `price_micro`: what a row costs without a plan, for this term; `earlier`: the rows
+    asked in earlier terms of the period, each with that of its term ([rows, price_micro] in order).
     """
 
     buyer = models.ForeignKey("accounts.Party", models.PROTECT, related_name="subscriptions")
@@ -96,6 +97,7 @@ class Subscription(BaseModel):
     rows = models.BigIntegerField()
     row_micro = models.BigIntegerField()
     price_micro = models.BigIntegerField()
+    earlier = models.JSONField(default=list)
     began_at = models.DateTimeField()
     starts_at = models.DateTimeField()
     ends_at = models.DateTimeField()

@@ -58,13 +58,14 @@ class InUse(Conflict):
 @dataclass(frozen=True)
 class Preview:
     """What setting a plan would do at `at_ms`; amounts in micro-units, `change.term` what runs
-    then. `before`: the plan that it changes, if any."""
+    then. `before`: the plan that it changes, if any; `used`: the rows asked under it so far."""
 
     listing: Listing
     plan: str
     at_ms: int
     before: Subscription | None
     change: rules.Change
+    used: tuple[rules.Used, ...] = ()
 
     @property
     def rows(self) -> int:
@@ -177,7 +178,7 @@ def plan_set(
         if seen.change.term is None:
             made.ended_at = now
         else:
-            _fill(made, plan, seen.change.term, began=row is None)
+            _fill(made, plan, seen.change.term, seen.used, began=row is None)
         made.save(force_insert=row is None)
         step = "begun" if row is None else "changed" if made.ended_at is None else "cancelled"
         _tell(made, step, seen.change, moved, {"asked": asked, **said}, now)
@@ -235,19 +236,21 @@ def _preview(
         raise InUse()
     if at_ms < unix_ms(row.starts_at):
         raise PlanChanged()
-    used = used_of(row)
+    asked = used_of(row)
+    rows = asked.rows - sum(count for count, _ in row.earlier)
+    used = rules.and_used(row.earlier, rows, row.price_micro)
     change = rules.change(
         row.term,
         to,
         price_micro=price,
         left_micro=row.account.posted_micro,
-        used_rows=used.rows,
-        spent_micro=used.micro,
+        used=used,
+        spent_micro=asked.micro,
         at_ms=at_ms,
     )
     if change.term is not None and not change.term.rows:
         raise Conflict("too_late", "The period is nearly over: begin the other plan after it.")
-    return Preview(listing, name, at_ms, row, change)
+    return Preview(listing, name, at_ms, row, change, used)
 
 
 @dataclass(frozen=True)
@@ -290,8 +293,10 @@ def _account(buyer: Party, listing: Listing, now: datetime) -> Account:
     return account(owner, CURRENCY, PURPOSE)
 
 
-def _fill(row: Subscription, plan: str, term: rules.Term, *, began: bool) -> None:
-    row.plan, row.rows = plan, term.rows
+def _fill(
+    row: Subscription, plan: str, term: rules.Term, used: tuple[rules.Used, ...], *, began: bool
+) -> None:
+    row.plan, row.rows, row.earlier = plan, term.rows, list(used)
     row.row_micro, row.price_micro = term.row_micro, term.price_micro
     row.starts_at, row.ends_at = from_unix_ms(term.starts_ms), from_unix_ms(term.ends_ms)
     if began:

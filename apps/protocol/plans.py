@@ -1,22 +1,25 @@
 """Plans: rows for a period, paid ahead (paper §7.2).
 
 A period of R rows at p = ⌈price · (10 000 − off) / 10 000⌉ each is paid with R · p, and every row
-asked takes p of it: the quota is the money that is left. At time t of a term [s, e), with `used`
-rows asked since the period began, that cost `spent`, a change to another plan (R′ rows in a period
-of d′ at p′, which is q at the price of now) gives
+asked takes p of it: the quota is the money that is left. At time t of a term [s, e), with rows
+1 … u asked since the period began, row n in a term with price_n, that cost `spent`, a change to
+another plan (R′ rows in a period of d′ at p′(price), q = p′(max(price, price of now))) gives
 
-    fair   = ⌊R · p · (e − t) / (e − s)⌋                    what was paid for the time to come
-    anew   = min(used, R′) · p′ + max(used − R′, 0) · price  the used rows as the new plan has them
+    fair   = ⌊R · p · (e − t) / (e − s)⌋                   what was paid for the time to come
+    anew   = Σ_{n ≤ R′} p′(price_n) + Σ_{n > R′} price_n   the used rows as the new plan has them
     credit = max(0, min(left, fair) − max(0, anew − spent))
     rows   = ⌊R′ · (e − t) / d′⌋,  cost = rows · q
     due    = max(0, cost − credit),  refund = max(0, credit − cost),  lapsed = left − credit
 
 so that left + due = cost + refund + lapsed, to the micro-unit. Cancelling is the change to no plan,
-R′ = 0: whoever cancels has paid no less than its rows cost without one.
+R′ = 0: whoever cancels has paid no less than its rows cost without one. A vote on the price is for
+the rows to come: those used keep the price of the term that they were asked in. It does not fall
+within a period, or a change to a plan that has become cheap would buy off what the used ones lack.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -68,8 +71,8 @@ def plans_of(raw: Any) -> tuple[Plan, ...]:
 
 @dataclass(frozen=True)
 class Term:
-    """What was paid ahead: `rows` at `row_micro` from start to end; `price_micro` is the price
-    without a plan, as it was then."""
+    """What was paid ahead: `rows` at `row_micro` from start to end; `price_micro` is what a
+    row costs without a plan, for this term."""
 
     rows: int
     row_micro: int
@@ -99,37 +102,47 @@ def begin(plan: Plan, *, price_micro: int, at_ms: int) -> Term:
     return Term(plan.rows, row, price_micro, at_ms, at_ms + plan.period_ms)
 
 
+# So many rows, and what one cost without a plan in the term that they were asked in.
+Used = tuple[int, int]
+
+
+def and_used(used: Sequence[Used], rows: int, price_micro: int) -> tuple[Used, ...]:
+    """The rows used in a period, in order, and these after them."""
+    if used and used[-1][1] == price_micro:
+        rows, used = rows + used[-1][0], used[:-1]
+    return (*used, (rows, price_micro)) if rows else tuple(used)
+
+
 def change(
     term: Term,
     to: Plan | None,
     *,
     price_micro: int,
     left_micro: int,
-    used_rows: int,
+    used: Sequence[Used],
     spent_micro: int,
     at_ms: int,
 ) -> Change:
-    """`price_micro`: a row's price without a plan, now. `used_rows` and `spent_micro`: since the
-    period began, in earlier terms too. Raises ValueError outside of the term, and for more left
-    than was paid.
+    """`price_micro`: a row's price without a plan, now. `used` and `spent_micro`: since the period
+    began, in earlier terms too. Raises ValueError outside of the term, and for more left than was
+    paid.
     """
     if not term.starts_ms <= at_ms < term.ends_ms or not 0 <= left_micro <= term.cost_micro:
         raise ValueError("a change lies within its term, and no more is left than was paid")
     remaining, whole = term.ends_ms - at_ms, term.ends_ms - term.starts_ms
     fair = term.cost_micro * remaining // whole
     rows, off = (to.rows, to.off_bps) if to else (0, 0)
-    anew = min(used_rows, rows) * row_price(term.price_micro, off)
-    anew += max(used_rows - rows, 0) * term.price_micro
+    anew, room = 0, rows
+    for count, list_micro in used:
+        within_quota = min(count, room)
+        room -= within_quota
+        anew += within_quota * row_price(list_micro, off) + (count - within_quota) * list_micro
     credit = max(0, min(left_micro, fair) - max(0, anew - spent_micro))
     after = None
     if to is not None:
-        after = Term(
-            to.rows * remaining // to.period_ms,
-            row_price(price_micro, to.off_bps),
-            price_micro,
-            at_ms,
-            term.ends_ms,
-        )
+        price = max(price_micro, term.price_micro)
+        count = to.rows * remaining // to.period_ms
+        after = Term(count, row_price(price, to.off_bps), price, at_ms, term.ends_ms)
     cost = after.cost_micro if after else 0
     return Change(
         term=after,

@@ -20,6 +20,7 @@ from apps.accounts.models import User
 from apps.accounts.services import api_key_create
 from apps.core.clock import from_unix_ms, now
 from apps.core.errors import DomainError
+from apps.core.transactions import durable
 from apps.listings import plans, running
 from apps.listings.models import Query, Subscription
 from apps.listings.plans import left_rows, plan_set, preview
@@ -31,6 +32,7 @@ from apps.protocol import consent
 from apps.protocol.plans import DAY_MS, plans_of
 from apps.subdaos.actions import SetPlans
 from apps.subdaos.models import Dao
+from apps.subdaos.services import param_set
 from apps.wallets.invariants import violations
 from apps.wallets.keys import SESSION, Consent
 from apps.wallets.models import Account, LogLeaf
@@ -67,11 +69,13 @@ def leaves() -> list[dict[str, Any]]:
 
 
 def errors(shelf: Shelf, said: list[dict[str, Any]]) -> list[str]:
-    """What a replay finds in the leaves about plans; how the SubDAO came to offer them aside."""
+    """What a replay finds in the leaves about plans; how the SubDAO came to its offer aside."""
     state = Replay()
     state.parameters.plans[shelf.dao.party.pid] = plans_of(OFFER)
     for index, leaf in enumerate(said):
-        if leaf["type"] in TOLD:
+        if leaf["type"] == "subdaos.params":
+            state.parameters.price[leaf["body"]["dao"]] = int(leaf["body"]["value"])
+        elif leaf["type"] in TOLD:
             state.leaf(index, leaf)
     return state.findings.errors + state.plans.end()
 
@@ -234,6 +238,26 @@ def test_changes_and_cancelling_move_what_their_preview_said(shelf: Shelf) -> No
     refused("no_plan", lambda: choose(shelf, buyer, ""))
     again = choose(shelf, buyer, "basic")
     assert again.id != begun.id and again.account_id == begun.account_id
+
+
+@pytest.mark.parametrize("voted", [PRICE // 10, PRICE * 10])
+def test_rows_used_before_a_vote_on_the_price_keep_theirs(shelf: Shelf, voted: int) -> None:
+    buyer = shelf.buyer(100 * FUNDS)
+    choose(shelf, buyer, "basic")
+    settle(shelf, ask(shelf, buyer, 4))
+    with durable():
+        param_set(
+            dao=shelf.dao, key="price_micro", value=str(voted), proposal_id=uuid.uuid4(), now=now()
+        )
+    changed = choose(shelf, buyer, "pro")
+    assert changed.price_micro == max(voted, PRICE)
+    settle(shelf, ask(shelf, buyer, 5))
+    choose(shelf, buyer, "basic")
+    told = [[4, PRICE], [5, voted]] if voted > PRICE else [[9, PRICE]]
+    assert Subscription.objects.get().earlier == told
+    choose(shelf, buyer, "")
+    kept = 100 * FUNDS - main_of(buyer)[0]
+    assert kept >= 4 * PRICE + 5 * max(voted, PRICE)
 
 
 def test_what_nobody_used_by_the_end_goes_to_the_treasury(shelf: Shelf) -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from apps.protocol.plans import DAY_MS, Change, Plan, Term, begin, change, plans_of
+from apps.protocol.plans import DAY_MS, Change, Plan, Term, Used, and_used, begin, change, plans_of
 
 PRICE = 500_000
 BASIC = Plan("basic", 1_000, 30, 1_000)
@@ -23,7 +23,7 @@ def moved(term: Term, to: Plan | None, day: int, used: int, price: int = PRICE) 
         to,
         price_micro=price,
         left_micro=left,
-        used_rows=used,
+        used=[(used, term.price_micro)],
         spent_micro=used * term.row_micro,
         at_ms=term.starts_ms + day * DAY_MS,
     )
@@ -73,30 +73,63 @@ def test_another_price_is_for_the_rows_to_come() -> None:
     assert up.credit_micro == 500 * 450_000  # the used ones stay as they were
 
 
+@pytest.mark.parametrize(("first", "then"), [(1_000, 100), (100, 1_000)])
+def test_used_rows_keep_the_price_of_their_term(first: int, then: int) -> None:
+    """400 rows asked at the first price cost it, whatever was voted before they were cancelled."""
+    small, large = Plan("a", 1_000, 30, 5_000), Plan("b", 2_000, 30, 6_000)
+    term = begin(small, price_micro=first, at_ms=0)
+    up = moved(term, large, 0, 400, price=then)
+    assert up.term is not None
+    used, spent = [(400, first)], 400 * term.row_micro
+    down = change(
+        up.term, None, price_micro=then, left_micro=up.term.cost_micro, used=used,
+        spent_micro=spent, at_ms=0,
+    )  # fmt: skip
+    assert term.cost_micro + up.due_micro - down.refund_micro == 400 * first + up.lapsed_micro
+
+
+def test_a_smaller_plan_covers_the_rows_that_were_asked_first() -> None:
+    used = and_used(and_used([(600, 400)], 100, 400), 900, 1_000)
+    assert used == ((700, 400), (900, 1_000))
+    assert and_used(used, 0, 5) == used
+    term = Term(10_000, 375, 500, 0, 30 * DAY_MS)
+    left, spent = 8_000 * 375, 100_000
+    down = change(
+        term, BASIC, price_micro=1, left_micro=left, used=used, spent_micro=spent, at_ms=0
+    )
+    anew = 700 * 360 + 300 * 900 + 600 * 1_000
+    assert down.credit_micro == left - (anew - spent)
+
+
 PLANS = st.lists(
     st.builds(Plan, st.just("x"), st.integers(1, 300), st.integers(1, 40), st.integers(1, 9_900)),
     min_size=1,
     max_size=4,
 )
-STEPS = st.lists(st.tuples(st.integers(0, 300), st.integers(0, 10 * DAY_MS)), max_size=4)
+PRICES = st.integers(1, 10**9)
+STEPS = st.lists(st.tuples(st.integers(0, 300), st.integers(0, 10 * DAY_MS), PRICES), max_size=4)
 
 
-@given(PLANS, STEPS, st.integers(1, 10**9), st.integers(0, 300), st.integers(0, 40 * DAY_MS))
+@given(PLANS, STEPS, PRICES, st.integers(0, 300), st.integers(0, 40 * DAY_MS))
 def test_no_way_through_plans_is_cheaper_and_no_micro_unit_is_lost(
-    plans: list[Plan], steps: list[tuple[int, int]], price: int, last: int, later: int
+    plans: list[Plan], steps: list[tuple[int, int, int]], price: int, last: int, later: int
 ) -> None:
-    """Rows are used and plans changed in any order; then it is cancelled."""
+    """Rows are used, prices voted and plans changed in any order; then it is cancelled."""
     term = begin(plans[0], price_micro=price, at_ms=0)
-    left, paid, used, spent, lapsed, at = term.cost_micro, term.cost_micro, 0, 0, 0, 0
-    turns = [*zip(plans[1:], steps), (None, (last, later))]
-    for to, (rows, wait) in turns:
+    left, paid, spent, lapsed, at = term.cost_micro, term.cost_micro, 0, 0, 0
+    used: tuple[Used, ...] = ()
+    worth = 0  # the used rows without a plan, each at the price of its term
+    for to, (rows, wait, voted) in [*zip(plans[1:], steps), (None, (last, later, 1))]:
         rows = min(rows, left // term.row_micro)
-        left, used, spent = left - rows * term.row_micro, used + rows, spent + rows * term.row_micro
+        left, spent = left - rows * term.row_micro, spent + rows * term.row_micro
+        used, worth = and_used(used, rows, term.price_micro), worth + rows * term.price_micro
         at = min(at + wait, term.ends_ms - 1)
         made = change(
-            term, to, price_micro=price, left_micro=left, used_rows=used, spent_micro=spent,
-            at_ms=at,
-        )  # fmt: skip
+            term, to, price_micro=voted, left_micro=left, used=used, spent_micro=spent, at_ms=at
+        )
+        if to is None:  # neither more nor less is kept of what counts than its rows lack
+            fair = term.cost_micro * (term.ends_ms - at) // (term.ends_ms - term.starts_ms)
+            assert made.credit_micro == max(0, min(left, fair) - max(0, worth - spent))
         cost = made.term.cost_micro if made.term else 0
         assert left + made.due_micro == cost + made.refund_micro + made.lapsed_micro
         assert min(made.due_micro, made.refund_micro) == 0 <= made.lapsed_micro
@@ -106,7 +139,7 @@ def test_no_way_through_plans_is_cheaper_and_no_micro_unit_is_lost(
         left = cost
         if to is None:
             assert paid == spent + lapsed
-            assert made.refund_micro == 0 or paid >= used * price
+            assert made.refund_micro == 0 or paid >= worth
             return
         assert made.term is not None
         term = made.term
@@ -118,8 +151,8 @@ def test_who_cancels_later_gets_no_more(used: int, one: int, two: int) -> None:
         left = TERM.cost_micro - used * TERM.row_micro
         spent = used * TERM.row_micro
         return change(
-            TERM, None, price_micro=PRICE, left_micro=left, used_rows=used, spent_micro=spent,
-            at_ms=at_ms,
+            TERM, None, price_micro=PRICE, left_micro=left, used=[(used, PRICE)],
+            spent_micro=spent, at_ms=at_ms,
         ).refund_micro  # fmt: skip
 
     assert refund(min(one, two)) >= refund(max(one, two))
@@ -128,9 +161,7 @@ def test_who_cancels_later_gets_no_more(used: int, one: int, two: int) -> None:
 def test_nothing_changes_outside_of_a_term() -> None:
     for at_ms, left in ((-1, 0), (TERM.ends_ms, 0), (0, TERM.cost_micro + 1), (0, -1)):
         with pytest.raises(ValueError):
-            change(
-                TERM, None, price_micro=1, left_micro=left, used_rows=0, spent_micro=0, at_ms=at_ms
-            )
+            change(TERM, None, price_micro=1, left_micro=left, used=[], spent_micro=0, at_ms=at_ms)
 
 
 ROW = {"name": "basic", "rows": 10, "days": 30, "off_bps": 100}

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from apps.protocol import consent, ledger
-from apps.protocol.plans import Change, Plan, Term, begin, change
+from apps.protocol.plans import Change, Plan, Term, Used, and_used, begin, change
 from workers.client.earnings import CURRENCY, QUERY, Body, Finding
 from workers.client.parameters import Parameters
 
@@ -36,7 +36,7 @@ class Running:
     listing: str
     plan: str
     term: Term
-    used_rows: int = 0
+    used: tuple[Used, ...] = ()
     spent_micro: int = 0
 
 
@@ -65,7 +65,7 @@ class Plans:
             account, rows = self.holds.pop(body["pending"])
             plan = self.running.get(account)
             if phase == "post" and plan is not None:
-                plan.used_rows += rows
+                plan.used = and_used(plan.used, rows, plan.term.price_micro)
                 plan.spent_micro += amount
 
     def _draw(self, body: Body, debit: str, credit: str, amount: int, at: int) -> None:
@@ -165,7 +165,7 @@ class Plans:
                 to,
                 price_micro=price,
                 left_micro=left,
-                used_rows=plan.used_rows,
+                used=plan.used,
                 spent_micro=plan.spent_micro,
                 at_ms=at_ms,
             )
