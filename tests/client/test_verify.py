@@ -39,6 +39,11 @@ def vote(voter: str, support: str, weight: int, at: int = 1500) -> dict[str, Any
     return leaf("governance.vote", body, at)
 
 
+def on_sale(listing: str, dao: str, price: int) -> dict[str, Any]:
+    body = {"listing": listing, "dao": dao, "version": 1, "model": "m", "price_micro": str(price)}
+    return leaf("listings.opened", body)
+
+
 SNAPSHOT = leaf("governance.snapshot", {"proposal": "p", "at": 1000, "total": "10", "holders": 3})
 EXECUTED = leaf("governance.executed", {"proposal": "p", "payload_hash": "h"}, 2000)
 
@@ -99,6 +104,8 @@ def test_an_honest_log_replays() -> None:
           transfer("4", BOB, ADA, 3, kind="wallets.reversal", ref="wallets.transfer:2"),
           transfer("5", BOB, ADA, 3, kind="wallets.reversal", ref="wallets.transfer:2")],
          "reversed twice"),
+        ([on_sale("l", "d", 5), on_sale("l", "d", 5), on_sale("l", "d", 6)], "nobody voted on"),
+        ([on_sale("l", "d", 5), on_sale("l", "e", 5)], "another SubDAO's"),
     ],
 )  # fmt: skip
 def test_a_broken_rule_is_found(leaves: list[dict[str, Any]], said: str) -> None:

@@ -29,7 +29,7 @@ VOTED = {
 
 class Parameters:
     """`policy`, `schedule`, `unlocks`, `price` and `plans` of each SubDAO, as they are in force
-    here in the log. A price is known from the first sale on."""
+    here in the log. A price is known from the first sale on; then votes alone change it."""
 
     def __init__(self) -> None:
         self.policy: dict[str, dict[str, int]] = {}

@@ -284,8 +284,12 @@ class Replay:
     # -- rounds and epochs
 
     def _on_sale(self, body: Mapping[str, Any], at: int) -> None:
-        self.sales.setdefault(body["listing"], (body["dao"], at))
-        self.parameters.price[body["dao"]] = int(body["price_micro"])
+        """The first one tells the price, unless a vote did; from then on only votes change it."""
+        listing, dao, price = body["listing"], body["dao"], int(body["price_micro"])
+        if self.sales.setdefault(listing, (dao, at))[0] != dao:
+            raise Finding(f"listing {listing} is another SubDAO's")
+        if self.parameters.price.setdefault(dao, price) != price:
+            raise Finding(f"listing {listing} is sold at a price that nobody voted on")
 
     def _query_held(self, body: Mapping[str, Any], at: int) -> None:
         self.earnings.query_held(body, at)
