@@ -33,6 +33,7 @@ from apps.listings.spending import spent_up
 from apps.listings.unlocks import can_ask
 from apps.protocol import tickets
 from apps.protocol.circuits import CIRCUITS, CLASSES, BadParams
+from apps.subdaos.services import dao_lock
 from apps.training.models import ModelVersion
 from apps.training.tickets import Mismatch, compare
 from apps.wallets import ledger, log
@@ -56,8 +57,10 @@ class TooMany(DomainError):
 def listing_open(*, version_id: str | UUID, now: datetime) -> Listing:
     """The accepted version goes on sale, as the SubDAO's one listing. Harmless when repeated."""
     with durable():
-        version = ModelVersion.objects.select_related("dao__party").get(pk=version_id)
-        listing = Listing.objects.select_for_update().filter(dao=version.dao).first()
+        version = ModelVersion.objects.select_related("dao").get(pk=version_id)
+        # The DAO first, as whoever changes its price does: the leaf tells the price of its place.
+        version.dao = dao_lock(version.dao)
+        listing = Listing.objects.select_for_update(no_key=True).filter(dao=version.dao).first()
         if listing is not None and listing.version_id == version.id:
             return listing
         if listing is None:
