@@ -164,7 +164,9 @@ def plan_set(
         own = _account(buyer, listing, now)
         mine = Subscription.objects.filter(buyer=buyer, listing=listing)
         row = _locked(mine, own, buyer, listing)
-        if row is not None and row.ends_at <= from_unix_ms(at_ms):
+        if row is not None and row.ends_at <= now:
+            if from_unix_ms(at_ms) < row.ends_at:
+                raise PlanChanged()
             _end(row, now)
             row = None
         seen = _preview(listing, buyer, plan, at_ms, row)

@@ -279,6 +279,23 @@ def test_what_nobody_used_by_the_end_goes_to_the_treasury(shelf: Shelf) -> None:
     assert main_of(buyer) == (FUNDS - 10 * BASIC, 0)
 
 
+def test_a_change_previewed_before_the_end_is_not_done_after_it(shelf: Shelf) -> None:
+    buyer = shelf.buyer(FUNDS)
+    over = choose(shelf, buyer, "basic").ends_at
+    late = over - timedelta(milliseconds=1)
+    seen = preview(listing=shelf.listing, buyer=buyer, plan="", now=late)
+
+    def cancel() -> Any:
+        return plan_set(
+            listing=shelf.listing, buyer=buyer, plan="", at_ms=seen.at_ms, rows=0, due_micro=0,
+            refund_micro=seen.change.refund_micro, consent=SESSION, now=over,
+        )  # fmt: skip
+
+    refused("plan_changed", cancel)
+    assert plans.subscriptions_end(now=over) == 1
+    assert treasury(shelf) == 10 * BASIC
+
+
 def test_the_ticket_says_what_pays(shelf: Shelf) -> None:
     buyer = shelf.buyer(FUNDS)
     choose(shelf, buyer, "basic")
