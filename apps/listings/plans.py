@@ -24,10 +24,12 @@ from apps.accounts.models import Party
 from apps.accounts.services import party_create
 from apps.core.clock import from_unix_ms, unix_ms
 from apps.core.errors import BadInput, Conflict, NotFound
+from apps.core.permissions import ensure
 from apps.core.sweeping import each
 from apps.core.transactions import durable
 from apps.listings.models import Listing, Query, Subscription
 from apps.listings.pricing import CURRENCY, price_micro
+from apps.listings.unlocks import can_ask
 from apps.protocol import consent as signing
 from apps.protocol import plans as rules
 from apps.protocol.tariff import row_price
@@ -128,7 +130,8 @@ def _described(rows: QuerySet[Subscription]) -> QuerySet[Subscription]:
 def preview(*, listing: Listing, buyer: Party, plan: str, now: datetime) -> Preview:
     """What would happen now. `plan`: its name, "" for none. Moves nothing.
 
-    Raises NotFound for a plan that isn't there, Conflict where nothing would change.
+    Raises NotFound for a plan that isn't there, Conflict where nothing would change, Forbidden to
+    who may not ask this listing yet.
     """
     return _preview(listing, buyer, plan, unix_ms(now))
 
@@ -229,6 +232,8 @@ def _preview(
         raise NotFound("no_plan", "You have no plan here.")
     if row is not None and row.plan == name:
         raise Conflict("no_change", "This is your plan already.")
+    if to is not None:
+        ensure(can_ask(buyer, listing, from_unix_ms(at_ms)))
     price = price_micro(listing)
     if row is None:
         assert to is not None

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+from django.conf import settings
 from django.utils.text import slugify
 
 from apps.accounts.models import Party
@@ -20,6 +21,7 @@ from apps.governance.models import Proposal
 from apps.governance.services import propose_by_system
 from apps.participants.services import call_open
 from apps.protocol import wire
+from apps.protocol.plans import check_answerable, plans_of
 from apps.protocol.rfm_spec import SpecError, check_spec, schema_of
 from apps.rfms import events, selectors
 from apps.rfms.funding import award, award_if_ready, close_due, pledge, pledge_withdraw, sweep_due
@@ -225,11 +227,20 @@ def spec_hash(spec: dict[str, Any]) -> str:
 
 def _checked(spec: object) -> dict[str, Any]:
     try:
-        return check_spec(spec)
+        checked = check_spec(spec)
     except SpecError as error:
         field = error.field
         text = f"{field}: {error.text}" if field else error.text
         raise BadSpec(text=text, field=field) from None
+    try:
+        check_answerable(
+            plans_of(checked["terms"]["plans"]),
+            rows_per_epoch=settings.ROWS_PER_EPOCH,
+            epoch_days=settings.ROWS_EPOCH_DAYS,
+        )
+    except ValueError as error:
+        raise BadSpec(text=f"terms.plans: {error}.", field="terms.plans") from None
+    return checked
 
 
 def _title(title: str) -> str:

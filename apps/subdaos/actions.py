@@ -7,6 +7,8 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from django.conf import settings
+
 from apps.core.actions import Payload, action
 from apps.core.errors import BadInput
 from apps.protocol import decay, emission, plans, tariff, unlocks
@@ -96,9 +98,15 @@ class SetPlans:
         if set(payload) != {"plans"}:
             raise BadInput("bad_payload", "Give plans, a list, and nothing else.")
         try:
-            found = [asdict(plan) for plan in plans.plans_of(payload["plans"])]
+            asked = plans.plans_of(payload["plans"])
+            plans.check_answerable(
+                asked,
+                rows_per_epoch=settings.ROWS_PER_EPOCH,
+                epoch_days=settings.ROWS_EPOCH_DAYS,
+            )
         except ValueError as error:
             raise BadInput("bad_plans", f"plans: {error}.") from None
+        found = [asdict(plan) for plan in asked]
         if found == dao.params["plans"]:
             raise BadInput("no_change", "These are the plans already.")
         return {"plans": found}

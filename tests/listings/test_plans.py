@@ -326,8 +326,10 @@ def test_a_vote_that_takes_plans_away_leaves_those_that_run(shelf: Shelf) -> Non
         ({"plans": OFFER}, "no_change"),
         ({"plans": OFFER[::-1]}, "bad_plans"),
         ({"plans": [], "more": 1}, "bad_payload"),
+        ({"plans": [OFFER[0] | {"rows": 2_000 * 30 + 1}]}, "bad_plans"),  # nodes refuse the last
     ):
         refused(code, lambda raw=raw: action.validate(raw, dao))
+    assert action.validate({"plans": [OFFER[0] | {"rows": 2_000 * 30}]}, dao)
     asked = action.validate({"plans": OFFER[1:]}, dao)
     text = "10 rows for 30 days, 10.00 % off each"
     assert action.describe(asked, dao) == [{"label": "Plan “basic”", "before": text, "after": ""}]
@@ -338,6 +340,18 @@ def test_a_vote_that_takes_plans_away_leaves_those_that_run(shelf: Shelf) -> Non
     choose(shelf, buyer, "")
     assert main_of(buyer)[0] == FUNDS - 3 * PRICE
     assert treasury(shelf) == 3 * (PRICE - BASIC)  # what the plan took off the rows asked
+
+
+def test_who_may_not_ask_yet_can_begin_no_plan_and_end_one(shelf: Shelf) -> None:
+    early, late = shelf.buyer(FUNDS), shelf.buyer(FUNDS)
+    choose(shelf, early, "basic")
+    dao = Dao.objects.get(pk=shelf.dao.pk)
+    unlocks = {"early_access_s": 3_600, "stake_bps": 1_000}
+    Dao.objects.filter(pk=dao.pk).update(params={**dao.params, "unlocks": unlocks})
+    for buyer, name in ((late, "basic"), (early, "pro")):
+        refused("early_access", lambda buyer=buyer, name=name: choose(shelf, buyer, name))
+    assert main_of(late) == (FUNDS, 0)
+    assert choose(shelf, early, "").ended_at is not None
 
 
 def test_a_bound_key_signs_the_plan_and_then_its_rows_need_no_mandate(shelf: Shelf) -> None:

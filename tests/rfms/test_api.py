@@ -201,6 +201,10 @@ def test_a_pledge_needs_an_idempotency_key_and_a_bad_spec_names_its_field() -> N
     answer = who.post("rfms/", body)
     assert answer.data["field"] == "price_micro"
     assert answer.data["detail"].startswith("price_micro: ")
+    plan = {"name": "pro", "rows": 2_000 * 30 + 1, "days": 30, "off_bps": 500}
+    answer = who.post("rfms/", {"title": "x", "spec": {**SPEC, "terms": {"plans": [plan]}}})
+    assert (answer.status_code, answer.data["field"]) == (422, "terms.plans")
+    assert "the nodes answer 60000 of a model in 30 days at most" in answer.data["detail"]
 
 
 def test_a_draft_can_be_written_anew_and_a_title_used_twice() -> None:
