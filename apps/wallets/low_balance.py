@@ -20,11 +20,12 @@ from apps.wallets.models import PaymentSettings
 ASSET = "USDC"
 BILLING_MAX = 400
 
-# Each side of a threshold is written once, by whoever comes first.
+# Each side of a threshold is written once, by whoever comes first. `b` is as of when the statement
+# began: a threshold that was set meanwhile is looked at by the next sweep.
 _CROSSED = """
 UPDATE wallets_paymentsettings s SET low_since = CASE WHEN b.low THEN %(now)s::timestamptz END
 FROM (
-    SELECT p.party_id, COALESCE(a.available, 0) AS available,
+    SELECT p.party_id, p.low_micro, COALESCE(a.available, 0) AS available,
         COALESCE(a.available, 0) < p.low_micro AS low
     FROM wallets_paymentsettings p
     LEFT JOIN (
@@ -34,6 +35,7 @@ FROM (
     WHERE p.low_micro IS NOT NULL
 ) b
 WHERE s.party_id = b.party_id AND (s.low_since IS NULL) = b.low
+    AND s.low_micro IS NOT DISTINCT FROM b.low_micro
 RETURNING s.party_id, s.low_micro, b.available, b.low
 """
 

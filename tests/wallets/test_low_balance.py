@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from django.db import close_old_connections
+from django.db import close_old_connections, connection, transaction
 from django.test import Client
 from django.urls import reverse
 
@@ -17,6 +18,7 @@ from apps.accounts.services import sign_up
 from apps.core import clock
 from apps.notify.models import Delivery, Endpoint
 from apps.wallets.low_balance import balances_watch, settings_of, settings_set
+from apps.wallets.models import PaymentSettings
 from apps.wallets.services import faucet, send
 
 pytestmark = pytest.mark.django_db
@@ -118,6 +120,37 @@ def test_two_sweeps_at_once_tell_once(ada: Any) -> None:
         thread.join()
     assert sorted(told) == [0, 0, 0, 1]
     assert Delivery.objects.count() == 1
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("low", [10 * MICRO, None])
+def test_a_threshold_set_during_a_sweep_is_not_judged_by_the_one_before(
+    ada: Any, low: int | None
+) -> None:
+    party, _ = ada
+    warned(party, 30 * MICRO)
+    told: list[int] = []
+
+    def sweep() -> None:
+        try:
+            told.append(watch())
+        finally:
+            close_old_connections()
+
+    thread = threading.Thread(target=sweep)
+    with transaction.atomic(), connection.cursor() as cursor:
+        PaymentSettings.objects.filter(party=party).update(low_micro=low)
+        thread.start()
+        for _ in range(500):  # until the sweep waits for this very row
+            cursor.execute("SELECT count(*) FROM pg_locks WHERE NOT granted")
+            if cursor.fetchone() != (0,):
+                break
+            time.sleep(0.02)
+        else:
+            pytest.fail("the sweep did not wait")
+    thread.join()
+    assert told == [0] and settings_of(party).low_since is None
+    assert watch() == 0 and not Delivery.objects.exists()
 
 
 def test_it_is_set_in_the_wallet_and_by_the_api_and_shown_on_the_dashboard(ada: Any) -> None:
