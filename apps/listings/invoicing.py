@@ -21,9 +21,9 @@ from apps.core.errors import NotFound
 from apps.listings.models import Listing, Subscription
 from apps.listings.plans import LEAF_TYPE
 from apps.listings.pricing import CURRENCY
-from apps.listings.spending import usage
+from apps.listings.spending import usage_by_listing
 from apps.wallets.low_balance import settings_of
-from apps.wallets.models import Transfer
+from apps.wallets.models import Account, Transfer
 
 
 @dataclass(frozen=True)
@@ -78,22 +78,20 @@ def invoice_of(party: Party, *, start: datetime, end: datetime, now: datetime) -
 
 def _predictions(party: Party, start: datetime, end: datetime) -> Iterator[Any]:
     """(listing, what, rows, micro-units): what was paid one by one, and ahead."""
-    sums: dict[tuple[str, bool], list[int]] = {}
-    for row in usage(party, since=start, until=end):
-        ahead = row["plan_rows"]
-        parts = ((False, row["rows"] - ahead, int(row["price_micro"])), (True, ahead, 0))
-        for planned, rows, micro in parts:
-            if rows:
-                total = sums.setdefault((row["listing"], planned), [0, 0])
-                total[0], total[1] = total[0] + rows, total[1] + micro
-    for (slug, planned), (rows, micro) in sums.items():
-        yield slug, "Predictions, of a plan" if planned else "Predictions", rows, micro
+    for row in usage_by_listing(party, since=start, until=end):
+        slug, ahead = row["listing__slug"], row["plan_count"]
+        if row["row_count"] > ahead:
+            yield slug, "Predictions", row["row_count"] - ahead, int(row["sum_micro"])
+        if ahead:
+            yield slug, "Predictions, of a plan", ahead, 0
 
 
 def _plans(party: Party, start: datetime, end: datetime) -> Iterator[Any]:
     """The same of what was paid ahead and paid back for plans, by day."""
+    # By the account, for the ledger is indexed by it and not by its owner.
+    main = Account.objects.filter(owner=party, asset__code=CURRENCY, purpose="main").first()
     rows = Transfer.objects.filter(
-        Q(kind=LEAF_TYPE, debit__owner=party) | Q(kind=f"{LEAF_TYPE}_refund", credit__owner=party),
+        Q(kind=LEAF_TYPE, debit=main) | Q(kind=f"{LEAF_TYPE}_refund", credit=main),
         created_at__gte=start,
         created_at__lt=end,
     )

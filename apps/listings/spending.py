@@ -127,6 +127,13 @@ def usage_by_model(
     return [Line(name, *sums, slug=slug) for slug, name, *sums in rows]
 
 
+def usage_by_listing(
+    party: Party, *, since: datetime, until: datetime
+) -> QuerySet[Query, dict[str, Any]]:
+    """The same by listing: {"listing__slug", "row_count", "plan_count", "sum_micro", …} of each."""
+    return _sums(party, since, until, "listing__slug")
+
+
 def _sums(
     party: Party, since: datetime, until: datetime, *names: str
 ) -> QuerySet[Query, dict[str, Any]]:

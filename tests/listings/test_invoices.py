@@ -7,12 +7,15 @@ import io
 from datetime import timedelta
 
 import pytest
+from django.db import connection
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
 from apps.accounts.services import sign_up
 from apps.core.clock import now
 from apps.core.months import month_of
+from apps.core.transactions import durable
 from apps.listings import running
 from apps.listings.models import Query
 from apps.listings.services import query_create
@@ -43,7 +46,14 @@ def test_an_invoice_is_what_was_paid_in_its_month(shelf) -> None:
     page.force_login(user)
 
     url = f"/api/v1/invoices/{last:%Y-%m}/"
-    made = page.get(url).json()
+    with CaptureQueriesContext(connection) as queries:
+        made = page.get(url).json()
+    [paid] = [q["sql"] for q in queries if '"wallets_transfer"' in q["sql"]]
+    with durable(), connection.cursor() as cursor:
+        cursor.execute("SET LOCAL enable_seqscan = off")  # there are few rows here
+        cursor.execute(f"EXPLAIN {paid}")
+        way = str(cursor.fetchall())
+    assert "transfer_debit_at" in way and "transfer_credit_at" in way  # no scan of the ledger
     assert made == page.get(url).json()
     assert made["total_micro"] == str(4 * PRICE)
     assert made["number"] == f"{buyer.pid[:8].upper()}-{last:%Y%m}"

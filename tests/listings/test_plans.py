@@ -22,6 +22,7 @@ from apps.core.clock import from_unix_ms, now
 from apps.core.errors import DomainError
 from apps.core.transactions import durable
 from apps.listings import plans, running
+from apps.listings.invoicing import invoice_of
 from apps.listings.models import Query, Subscription
 from apps.listings.plans import left_rows, plan_set, preview
 from apps.listings.quoting import quote_json
@@ -169,6 +170,15 @@ def test_a_plan_is_paid_ahead_and_its_quota_pays_for_rows(shelf: Shelf) -> None:
     start, end = month_of(now())
     [used] = usage(buyer, since=start, until=end)
     assert (used["rows"], used["plan_rows"], used["price_micro"]) == (11, 4, str(7 * PRICE))
+    invoice = invoice_of(buyer, start=start, end=end, now=end)
+    assert [
+        (line.what.split(" on ")[0], line.rows, line.amount_micro) for line in invoice.lines
+    ] == [
+        ("Plan, paid ahead", 0, 10 * BASIC),
+        ("Predictions", 7, 7 * PRICE),
+        ("Predictions, of a plan", 4, 0),
+    ]
+    assert invoice.total_micro == FUNDS - main_of(buyer)[0]
 
 
 def test_a_quota_is_never_overdrawn_by_many_at_once(shelf: Shelf) -> None:
