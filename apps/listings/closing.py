@@ -282,6 +282,7 @@ def _finish(closing: Closing, epoch: Epoch, now: datetime) -> None:
     # After this point it must succeed.
     log.append("listings.epoch_settled", body, now=now)
     epoch_divided(epoch=epoch, settlement=body)
+    legs = []
     if treasury_micro:
         leg = ledger.Leg(
             id=treasury_id(epoch.id),
@@ -291,19 +292,22 @@ def _finish(closing: Closing, epoch: Epoch, now: datetime) -> None:
             kind="listings.treasury",
             ref=("listings.epoch", epoch.id),
         )
-        ledger.post([leg], now=now)
+        legs.append(leg)
     closing.step, closing.cursor = Step.PAY, ""
     if closing.size > AUTO_MAX:
+        ledger.post(legs, now=now)
         with connection.cursor() as cursor:  # many new rows, that the next look-ups plan by
             cursor.execute("ANALYZE listings_entitlement")
-    if closing.size <= AUTO_MAX:  # in the same transaction: who sees the one sees the other
-        _pay(closing, epoch, now, AUTO_MAX)
+    else:  # in the same transaction: who sees the one sees the other
+        _pay(closing, epoch, now, AUTO_MAX, legs)
     wake("flai.sequence_log")
     emit(EpochSettled(epoch_id=str(epoch.id), dao_id=str(dao.id)), now=now)
 
 
-def _pay(closing: Closing, epoch: Epoch, now: datetime, chunk: int) -> None:
-    """One group of those who are paid without asking.
+def _pay(
+    closing: Closing, epoch: Epoch, now: datetime, chunk: int, first: Sequence[ledger.Leg] = ()
+) -> None:
+    """One group of those who are paid without asking; `first` comes before them, in the group.
 
     Who said no is passed by, and in a large epoch so are holders who did not say yes. So is an
     account that was closed meanwhile, which can take nothing.
@@ -325,18 +329,26 @@ def _pay(closing: Closing, epoch: Epoch, now: datetime, chunk: int) -> None:
     batch = min(chunk, PAY_BATCH)
     for some in waiting:
         if rows := list(some.select_for_update(of=("self",))[:batch]):
-            pay(epoch, rows, now=now)
+            pay(epoch, rows, first=first, now=now)
             return
+    ledger.post(first, now=now)
     closing.step = Step.DONE
 
 
-def pay(epoch: Epoch, rows: Sequence[Entitlement], *, now: datetime) -> list[Transfer]:
+def pay(
+    epoch: Epoch,
+    rows: Sequence[Entitlement],
+    *,
+    first: Sequence[ledger.Leg] = (),
+    now: datetime,
+) -> list[Transfer]:
     """Inner writer: pay these locked, unclaimed rows from the epoch's revenue, one group.
 
-    A transfer's id follows from epoch and row, so the ledger itself pays each once.
+    A transfer's id follows from epoch and row, so the ledger itself pays each once. `first` is
+    posted in the same group: all accounts of a transaction are locked at once, in their order.
     """
     require_transaction("listings.pay")
-    legs: list[ledger.Leg] = []
+    legs = list(first)
     for code in sorted({row.asset for row in rows}):
         source = account(epoch.dao.party, code, "revenue")
         mine = [row for row in rows if row.asset == code]

@@ -166,7 +166,8 @@ def plan_set(
         listing.dao = dao_lock(listing.dao)
         own = _account(buyer, listing, now)
         mine = Subscription.objects.filter(buyer=buyer, listing=listing)
-        row = _locked(mine, own, buyer, listing)
+        treasury = account(listing.dao.party, CURRENCY, "treasury")
+        row = _locked(mine, own, treasury, account(buyer, CURRENCY))
         if row is not None and row.ends_at <= now:
             if from_unix_ms(at_ms) < row.ends_at:
                 raise PlanChanged()
@@ -208,7 +209,8 @@ def _expire(id_: Any, now: datetime) -> bool:
         found = Subscription.objects.filter(pk=id_, ends_at__lte=now)
         seen = _described(found).get()
         try:
-            row = _locked(found, seen.account, seen.buyer, seen.listing)
+            treasury = account(seen.listing.dao.party, CURRENCY, "treasury")
+            row = _locked(found, seen.account, treasury)
         except InUse:  # its last answers are on their way
             return False
         if row is None:
@@ -275,13 +277,10 @@ def used_of(row: Subscription) -> Used:
     return Used(int(sums["rows"] or 0), int(sums["micro"] or 0), int(sums["count"]))
 
 
-def _locked(
-    rows: QuerySet[Subscription], own: Account, buyer: Party, listing: Listing
-) -> Subscription | None:
+def _locked(rows: QuerySet[Subscription], own: Account, *others: Account) -> Subscription | None:
     """The one of these that has not ended, locked after all accounts that money may move between,
     as `listings_hold` locks them. Raises InUse while something on its own one is held."""
-    treasury = account(listing.dao.party, CURRENCY, "treasury")
-    locked = ledger.lock([own, treasury, account(buyer, CURRENCY)])
+    locked = ledger.lock([own, *others])
     if locked[own.id].held_micro:
         raise InUse()
     held = rows.select_for_update(of=("self",), no_key=True).filter(ended_at=None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 
@@ -27,6 +28,7 @@ from apps.wallets.models import Account, LogLeaf
 from apps.wallets.services import account, mint, send
 from tests.governance.helpers import together
 from tests.support.epochs import divided, frozen, holdings, subdao
+from tests.support.locks import until_blocked
 from tests.wallets.ledger_helpers import at, party
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -251,6 +253,25 @@ def test_the_database_is_asked_the_same_for_few_and_for_many(people: list[Party]
             closing.carry_on(epoch.id, now=AFTER)
         asked.append(len(queries))
     assert asked[0] == asked[1]
+
+
+def test_dividing_locks_all_accounts_in_the_order_of_their_ids(people: list[Party]) -> None:
+    """The treasury's and those of the payees, as whoever pays between them does."""
+    dao = subdao(at(0))
+    with durable():
+        treasury = account(dao.party, "USDC", "treasury")
+        mains = (account(party(f"worker-{i}"), "USDC") for i in range(40))
+        low = next(row for row in mains if row.id < treasury.id)
+    owed = {("custodian", low.owner.pid): 5}
+    epoch = frozen(dao, starts_at=START, ends_at=END, revenue_micro=50, owed_micro=owed)
+    with ThreadPoolExecutor(1) as pool:
+        with durable():
+            ledger.lock([low])
+            work = pool.submit(together, lambda: closing.carry_on(epoch.id, now=AFTER))
+            assert until_blocked()
+            ledger.lock([treasury])
+        assert work.result(timeout=30) == [True]
+    assert (usdc(low.owner), usdc(dao.party, "treasury")) == (5, 45)
 
 
 def test_two_workers_divide_it_once(people: list[Party]) -> None:

@@ -6,8 +6,11 @@ import time
 
 from django.db import connection
 
+# Not by pg_stat_activity, of which a transaction sees what was there when it first looked.
 BLOCKED_BY_ME = """
-SELECT EXISTS (SELECT FROM pg_stat_activity WHERE pg_backend_pid() = ANY(pg_blocking_pids(pid)))
+SELECT EXISTS (
+    SELECT FROM pg_locks WHERE NOT granted AND pg_backend_pid() = ANY(pg_blocking_pids(pid))
+)
 """
 
 
