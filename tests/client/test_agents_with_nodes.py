@@ -584,6 +584,12 @@ def test_constants_of_the_servers_own_are_refused(asked: Any) -> None:
     refused(asked, "wrong_normalisation")
 
 
+def test_a_round_of_updates_keeps_no_constants_however_good_the_receipts(asked: Any) -> None:
+    bridge, _ = asked
+    bridge.changes = {"summed": {"round": bridge.round_id, "job": bridge.jobs["moments@1"]}}
+    refused(asked, "wrong_normalisation")
+
+
 @pytest.mark.parametrize("what", ["openings", "receipts", "descriptor", "missing"])
 def test_sums_that_the_nodes_did_not_sign_for_are_refused(asked: Any, what: str) -> None:
     bridge, _ = asked

@@ -18,7 +18,7 @@ from tests.support.market import Market, Person, _seed, drain
 from tests.training.test_shared_rows import CHOSEN, choose, rows_of
 from workers.client.agent import Agent
 from workers.client.api import Api, ClientError
-from workers.client.home import Home
+from workers.client.home import Home, Journal
 from workers.client.nodes import NotTrusted
 from workers.client.service import Service
 
@@ -145,6 +145,7 @@ def goes_on_from_the_version(market: Market, folder: Path, first: Round) -> None
     held.refresh_from_db()
     assert held.phase == "updates" and held.moments_job is None, held.progress
     believes_no_other_constants(newcomer, held, about)
+    keeps_what_it_took_part_under(market, folder, held, about)
     for place in range(5):
         agent_of(market, place, folder, lines, share_rows=True).train(**about)
     assert any(line.startswith("Training goes on from version 1") for line in lines)
@@ -176,6 +177,8 @@ def believes_no_other_constants(agent: Agent, held: Round, about: dict[str, str]
         ("wrong_normalisation", other),
         ("not_receipted", {"summed": None}),
         ("wrong_model", {"start": {"version": 1, "model": "00" * 32}}),
+        # from zero nothing ties kept constants to this SubDAO, and this site knows none
+        ("wrong_normalisation", from_zero(shown)),
     ):
         lie = shown | changes
         agent.api.get = lambda path, lie=lie: lie if path.startswith("rounds/") else real(path)  # type: ignore[method-assign]
@@ -183,3 +186,34 @@ def believes_no_other_constants(agent: Agent, held: Round, about: dict[str, str]
             agent.train(**about)
         assert refused.value.code == code
     agent.api.get = real  # type: ignore[method-assign]
+
+
+def from_zero(shown: dict[str, Any]) -> dict[str, Any]:
+    """What changes where a maker of the model is late."""
+    asked = shown["ticket"] | {"circuits": ["logistic_sgd@1"], "model": None}
+    return {"start": None, "ticket": asked}
+
+
+def keeps_what_it_took_part_under(
+    market: Market, folder: Path, held: Round, about: dict[str, str]
+) -> None:
+    """A site that was there before takes kept constants on from the model and from zero, if they
+    are ones that its journal names; others, with good receipts too, only by a person's word."""
+    options = {"share_rows": True, "dry_run": True}
+    for journal, accept_roster, taken in (
+        (None, False, True),
+        ("another", False, False),
+        ("another", True, True),
+    ):
+        agent = agent_of(market, 0, folder, [], accept_roster=accept_roster, **options)
+        if journal:
+            agent.home.journal = Journal(folder / journal)
+            agent.home.journal.write("normalised", subdao=about["subdao"], digest="00" * 32)
+        shown = agent.api.get(f"rounds/{held.id}/")
+        for lie in (shown, shown | from_zero(shown)):
+            agent.round_of = lambda lie=lie, **_: lie  # type: ignore[method-assign]
+            if taken:
+                assert agent.train(**about) == {"dry_run": True}
+            else:
+                with pytest.raises(NotTrusted, match="never took part"):
+                    agent.train(**about)

@@ -51,7 +51,8 @@ WAIT_DEADLINE_S = 3600.0
 class Agent:
     """One site in one role. `say` gets each line that the person at the site should see.
 
-    `accept_roster`: take part although the roster has lost members since the last time.
+    `accept_roster`: take part although the roster has lost members since the last time, or the
+    normalisation that is kept is none that this site knows.
     `dry_run`: check everything and show what would leave, send nothing and write nothing down.
     `share_rows`: the organisation agrees that its rows, not an update, go to the nodes in shares.
     """

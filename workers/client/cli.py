@@ -125,7 +125,8 @@ def _agent(commands: argparse._SubParsersAction, role: str, text: str) -> None:
             step.add_argument(
                 "--accept-roster",
                 action="store_true",
-                help="take part although the roster has lost members since the last time",
+                help="take part although the roster has lost members since the last time, "
+                "or an unknown normalisation is kept",
             )
         if name != "attest" and role == "custodian":
             step.add_argument(

@@ -316,6 +316,11 @@ def check_normalisation(
     """The constants are those of sums that the nodes signed for, over this round's members; where
     they are kept, of an earlier round's sums, over members who are all pinned.
 
+    Which earlier round, only the server says. So they are kept in rounds on shared rows alone, and
+    they are ones that this site took part under in this SubDAO before; a site that never did takes
+    them with the model that was made under them, which the nodes compare. `accept_roster` lifts
+    the rule for a site that missed the round whose sums they are.
+
     Who was late may have left since: the sums' roster has all members of the present one, and
     perhaps more, all pinned. With constants of its own choice for each site, a server could make φ
     and the metrics, which are opened, tell of single columns; so every ticket names them too, and
@@ -342,5 +347,28 @@ def check_normalisation(
             "The normalisation is not that of the sums which the nodes opened.",
             "wrong_normalisation",
         )
+    digest = constants_digest(constants)
+    if kept:
+        _check_kept(digest, current, subdao, home, accept_roster)
+    if note and home.journal.last("normalised", subdao=subdao, digest=digest) is None:
+        home.journal.write("normalised", subdao=subdao, round=current["id"], digest=digest)
     if note and not kept and home.journal.last("summed", round=current["id"]) is None:
         home.journal.write("summed", subdao=subdao, round=current["id"], members=before)
+
+
+def _check_kept(
+    digest: str, current: Mapping[str, Any], subdao: str, home: Home, accept_roster: bool
+) -> None:
+    if current["training"] != SECURE_SGD:
+        raise NotTrusted("Only rounds on shared rows keep a normalisation.", "wrong_normalisation")
+    known = {
+        entry["digest"]
+        for entry in home.journal
+        if (entry["event"], entry.get("subdao")) == ("normalised", subdao)
+    }
+    if not accept_roster and digest not in known and (known or not current["start"]):
+        raise NotTrusted(
+            f"The round keeps a normalisation under which this site never took part in {subdao}. "
+            "Ask whose sums it is of; if that is right, run the same command with --accept-roster.",
+            "wrong_normalisation",
+        )
