@@ -160,7 +160,8 @@ def test_training_goes_on_from_a_shared_model(name):
         assert model in CIRCUITS[CLASSES[name].round_id].result_allows
     assert model in CIRCUITS[model].result_allows
     values["model"] = [first.result.words[0].astype(np.int64)]
-    outcome = run_plain(CIRCUITS[model], values, params | {"patience": 1})
+    named = params | {"patience": 1, "normalisation": "ab" * 32}
+    outcome = run_plain(CIRCUITS[model], values, named)
     start = layers_of(weights_of(first), name, params)
     clear = in_the_clear(name, sites, holdout, params | {"patience": 1}, start=start)
     assert outcome.openings["improved"] == clear.improved
@@ -172,7 +173,8 @@ def test_from_a_model_of_zeros_the_steps_are_those_from_zero():
     _, _, values, params = federation("logistic", patience=1)
     fresh = run_plain(CIRCUITS["logistic_sgd@1"], values, params)
     values["model"] = [np.zeros(FEATURES + 1, np.int64)]
-    agree(run_plain(CIRCUITS["logistic_sgd_on@1"], values, params).openings, fresh.openings)
+    named = params | {"normalisation": "ab" * 32}
+    agree(run_plain(CIRCUITS["logistic_sgd_on@1"], values, named).openings, fresh.openings)
 
 
 def test_training_stops_when_the_validators_loss_falls_no_more_and_the_best_epoch_counts():

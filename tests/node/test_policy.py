@@ -127,7 +127,12 @@ SGD = {
     "site_rows": [20, 20, 20],
     **DEFAULTS,
 }
-TRAINABLE = MODEL | {"allows": ["logistic_infer@1", "logistic_sgd_on@1"], "makers": CUSTODIANS}
+NAMED = SGD | {"normalisation": "ab" * 32}
+TRAINABLE = MODEL | {
+    "allows": ["logistic_infer@1", "logistic_sgd_on@1"],
+    "makers": CUSTODIANS,
+    "params": PARAMS | {"normalisation": "ab" * 32},
+}
 
 
 def query_case(stored=MODEL, ticket_changes=None, **changes):
@@ -160,21 +165,16 @@ def query_at(computed, signed, *, made):
 
 def going_on(stored=TRAINABLE, circuit="logistic_sgd_on@1", model="55" * 32, **changes):
     """Custodians' rows and a holdout, to go on from a stored model."""
-    shared = {"circuits": [circuit], "params": SGD, "model": model, **changes}
+    shared = {"circuits": [circuit], "params": NAMED, "model": model, **changes}
     rows = [ticket(n, k, slot="rows", shape=[20, 3], **shared) for n, k in enumerate(CUSTODIANS)]
     held = [ticket(9, VALIDATORS[0], slot="holdout", shape=[8, 4], **shared)]
     return case_of({"rows": rows, "holdout": held}, stored=stored, circuit=circuit, model=model)
 
 
-def made_under(byte):
-    """The model of rows that were standardised by the constants of this name."""
-    return TRAINABLE | {"params": PARAMS | {"normalisation": byte * 32}}
-
-
 def test_the_good_cases_are_admitted():
     policy.admit(going_on())
+    policy.admit(going_on(stored=None, circuit="logistic_sgd@1", model=None, params=SGD))
     policy.admit(going_on(stored=None, circuit="logistic_sgd@1", model=None))
-    policy.admit(going_on(stored=made_under("ab"), params=SGD | {"normalisation": "ab" * 32}))
     policy.admit(round_case())
     policy.admit(query_case())
     bound = Binding(jobs.scope_digest(round_case().job), None)
@@ -296,7 +296,11 @@ REFUSED = {
     "expired": [lambda: spoilt("update", 0, expires_at=NOW)],
     "share_used": [lambda: renumbered(round_case(), "ee" * 16)],
     "params_differ": [lambda: spoilt("update", 0, params=PARAMS | {"min_cell": 4})],
-    "bad_params": [lambda: case_of(round_inputs(params=PARAMS | {"min_cell": 1}))],
+    "bad_params": [
+        lambda: case_of(round_inputs(params=PARAMS | {"min_cell": 1})),
+        # a model and tickets that name no normalisation do not agree on one
+        lambda: going_on(stored=TRAINABLE | {"params": PARAMS}, params=SGD),
+    ],
     "resolution_differs": [
         lambda: spoilt("update", 0, resolution=None),
         lambda: query_case(stored=MODEL | {"resolution": "label"}),
@@ -328,8 +332,7 @@ REFUSED = {
         lambda: spoilt("holdout", 0, shape=(7, 4)),
         lambda: query_case(stored=MODEL | {"params": {"features": 3}}),
         lambda: going_on(stored=TRAINABLE | {"params": {"features": 3}}),
-        lambda: going_on(stored=made_under("ab"), params=SGD | {"normalisation": "cd" * 32}),
-        lambda: going_on(stored=made_under("ab")),
+        lambda: going_on(stored=TRAINABLE | {"params": PARAMS}),
         lambda: going_on(params=SGD | {"normalisation": "cd" * 32}),
     ],
     "wrong_query": [two_rows],

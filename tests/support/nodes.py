@@ -350,6 +350,7 @@ class RowsRound(Round):
         count = len(self.custodians)
         self.params.pop("scoring", None)
         self.params |= {**DEFAULTS, "epochs": 2, "steps": 5, "site_rows": [self.SITE_ROWS] * count}
+        self.params["normalisation"] = "ab" * 32
         rng = np.random.default_rng(11)
         self.rows = []
         for turned in [1] * (count - 1) + [-1]:

@@ -124,14 +124,15 @@ def sgd_circuit(model: ModelClass, *, goes_on: bool) -> Circuit:
 
     def validate(params: Params) -> None:
         """{"features", "strata", "rows": [m_1, …], "min_cell", "site_rows": [n_1, …]}, SCHEDULE
-        and the class's extras. Raises: BadParams.
+        and the class's extras; the normalisation where there is one, and always with a model, whose
+        weights mean something only under it. Raises: BadParams.
         """
         only(
             params,
             *("features", "strata", "rows", "min_cell", "site_rows"),
             *SCHEDULE,
             *model.extras,
-            *({NORMALISATION} & set(params)),
+            *({NORMALISATION} if goes_on else {NORMALISATION} & set(params)),
         )
         check_holdouts(model, params)
         check_schedule(params)
