@@ -584,6 +584,25 @@ def test_constants_of_the_servers_own_are_refused(asked: Any) -> None:
     refused(asked, "wrong_normalisation")
 
 
+@pytest.mark.parametrize("role", ["custodian", "validator"])
+def test_who_has_left_since_the_sums_must_be_pinned_if_it_added_to_them(
+    asked: Any, role: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bridge, agent = asked
+    monkeypatch.setattr(bridge, "roster", bridge.roster)
+    monkeypatch.setattr(bridge, "rows", dict(bridge.rows))
+    others = set(tickets.members_with_role(bridge.roster, role)) - {agent.home.identity_hex()}
+    left = min(others)
+    bridge.leave_out(left)
+    agent.home.pin_peers([key for key in agent.home.pinned_peers() if key != left])
+    agent.dry_run = True
+    if role == "custodian":
+        refused(asked, "peers_not_pinned")
+    else:
+        where = {"subdao": SUBDAO, "round_id": bridge.round_id}
+        assert agent.train(**where) == {"dry_run": True}
+
+
 def test_a_round_of_updates_keeps_no_constants_however_good_the_receipts(asked: Any) -> None:
     bridge, _ = asked
     bridge.changes = {"summed": {"round": bridge.round_id, "job": bridge.jobs["moments@1"]}}

@@ -12,7 +12,7 @@ members may leave (they were late): nodes compute one of its rosters only, once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -192,14 +192,14 @@ def _check_roster(current: Mapping[str, Any], *, home: Home, role: str, say: Pri
             f"The roster has {len(custodians)} custodians; this site asks for {least}.",
             "too_few_sites",
         )
-    _check_peers(roster, home)
+    _check_peers(roster["members"], home)
     say(f"Roster {computed[:8]}…, signed with what this site sends:")
     for member in roster["members"]:
         say(f"  {member['role']:10} {member['key'][:8]}…  {member['name']}")
     return len(custodians)
 
 
-def _check_peers(roster: Mapping[str, Any], home: Home) -> None:
+def _check_peers(members: Iterable[Mapping[str, Any]], home: Home) -> None:
     """Keys are free: among members whom the server invented, a total is this site's own sum."""
     peers, path = home.pinned_peers(), home.path / "peers.pin.json"
     if peers is None:
@@ -212,7 +212,7 @@ def _check_peers(roster: Mapping[str, Any], home: Home) -> None:
             "peers_not_pinned",
         )
     known = {*peers, home.identity_hex()}
-    strangers = [m["name"] for m in roster["members"] if m["key"] not in known]
+    strangers = [m["name"] for m in members if m["key"] not in known]
     if strangers:
         raise NotTrusted(
             f"The roster names organisations that are not in {path}: {', '.join(strangers)}.",
@@ -314,7 +314,7 @@ def check_normalisation(
     note: bool = True,
 ) -> None:
     """The constants are those of sums that the nodes signed for, over this round's members; where
-    they are kept, of an earlier round's sums, over members who are all pinned.
+    they are kept, of an earlier round's sums, over custodians who are all pinned.
 
     Which earlier round, only the server says. So they are kept in rounds on shared rows alone, and
     they are ones that this site took part under in this SubDAO before; a site that never did takes
@@ -322,9 +322,9 @@ def check_normalisation(
     the rule for a site that missed the round whose sums they are.
 
     Who was late may have left since: the sums' roster has all members of the present one, and
-    perhaps more, all pinned. With constants of its own choice for each site, a server could make φ
-    and the metrics, which are opened, tell of single columns; so every ticket names them too, and
-    nodes compare. Raises: NotTrusted.
+    perhaps more; its custodians are all pinned. With constants of its own choice for each site, a
+    server could make φ and the metrics, which are opened, tell of single columns; so every ticket
+    names them too, and nodes compare. Raises: NotTrusted.
     """
     kept = current["summed"]
     openings, summed = receipted(
@@ -336,7 +336,8 @@ def check_normalisation(
     before = _names(summed)
     if not kept and not set(_names(current["roster"])) <= set(before):
         raise NotTrusted("The sums are of other members than this round's.", "wrong_normalisation")
-    _check_peers(summed, home)
+    # validators add nothing to the sums: one who left long ago keeps no new site out
+    _check_peers([m for m in summed["members"] if m["role"] == CUSTODIAN], home)
     if not accept_roster and not kept:
         _check_continuity(summed, current["id"], subdao, home)
     constants = current["normalisation"]
