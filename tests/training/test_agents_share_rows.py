@@ -75,10 +75,20 @@ def test_agents_share_rows_by_consent_take_them_back_and_go_on_later(market, tmp
     assert refused.value.code == "no_consent"
     assert not Submission.objects.exists() and Round.objects.get().rows == {}
 
+    wary = agent_of(market, 0, tmp_path, lines, share_rows=True)
+    wary.home.config = {**wary.home.config, "curve": False}
+    with pytest.raises(NotTrusted, match="after each epoch") as refused:
+        wary.normalise(**about)
+    assert refused.value.code == "curve_opened" and Round.objects.get().rows == {}
+    assert not any("LOSS CURVE" in line for line in lines)
+
     agents = [agent_of(market, i, tmp_path, lines, share_rows=True) for i in range(4)]
     for agent in agents:
         agent.normalise(**about)
     assert any(line.startswith("Consent to share 40 rows of 3 values") for line in lines)
+    assert any("at most 3 × 5 steps, rate 0.1, momentum 0.5" in line for line in lines)
+    assert any("stops after 3 epochs" in line for line in lines)
+    assert any("LOSS CURVE IS OPENED" in line for line in lines)
     held.refresh_from_db()
     assert held.phase == "normalising"
     market.normalise_validators(held)
@@ -88,6 +98,9 @@ def test_agents_share_rows_by_consent_take_them_back_and_go_on_later(market, tmp
     # consent was given for the number of rows; what leaves now needs the word again
     with pytest.raises(ClientError, match="--share-rows"):
         agent_of(market, 0, tmp_path, lines).train(**about)
+    # nor does a ticket, whatever the consent was shown
+    with pytest.raises(NotTrusted, match="after each epoch"):
+        wary.train(**about)
     trial = agent_of(market, 0, tmp_path, lines, share_rows=True, dry_run=True)
     assert trial.train(**about) == {"dry_run": True}
     assert not Submission.objects.filter(stage="round").exists()

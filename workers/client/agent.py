@@ -37,6 +37,7 @@ from workers.client.joining import (
     Joined,
     Print,
     check_normalisation,
+    check_schedule,
     join,
 )
 from workers.client.nodes import NotTrusted, trusted_nodes
@@ -342,6 +343,7 @@ class Agent:
         """Sign, journal and file the organisation's consent to this round, once."""
         self._must_agree()
         nodes = trusted_nodes(self.home, current["nodes"])
+        check_schedule(current["schedule"], home=self.home, say=self.say)
         consent = consent_to(
             round_id=current["id"],
             circuits=model.steps_ids,

@@ -119,10 +119,7 @@ def join(
             "part, and all tickets name this normalisation."
         )
     if shares_rows:
-        say(
-            f"Training on shared rows: at most {params['epochs']} × {params['steps']} steps; sites "
-            "that do not help the validators' holdouts are left out, and nobody sees who."
-        )
+        check_schedule(params, home=home, say=say)
     elif stage == ROUND:
         say(f"Contributions are scored by: {params['scoring']}.")
         if len(params["rows"]) > 1:
@@ -171,6 +168,31 @@ def _check_resolution(resolution: Any, model: ModelClass, *, home: Home, say: Pr
             "resolution_too_fine",
         )
     say(f"Buyers will be answered by: {resolution}.")
+
+
+def check_schedule(schedule: Mapping[str, Any], *, home: Home, say: Print) -> None:
+    """What steps this site signs for, and what they open on the way, is shown; `curve = false` in
+    agent.toml signs none that open the loss curve. Raises: NotTrusted."""
+    say(
+        f"Training on shared rows: at most {schedule['epochs']} × {schedule['steps']} steps, rate "
+        f"{schedule['rate_ppm'] / 1e6:g}, momentum {schedule['momentum_ppm'] / 1e6:g}, penalty "
+        f"{schedule['l2_ppm'] / 1e6:g}; sites that do not help the validators' holdouts are left "
+        "out, and nobody sees who."
+    )
+    if schedule["patience"]:
+        say(
+            f"  It stops after {schedule['patience']} epochs in which the validators' loss does "
+            "not fall; whether it fell is opened after each."
+        )
+    if not schedule["curve"]:
+        return
+    if home.config.get("curve", True) is not True:
+        raise NotTrusted(
+            "The validators' loss would be opened after each epoch, which agent.toml does not "
+            "allow (curve).",
+            "curve_opened",
+        )
+    say("  THE LOSS CURVE IS OPENED: the validators' loss after each epoch, in thousandths.")
 
 
 def _check_roster(current: Mapping[str, Any], *, home: Home, role: str, say: Print) -> int:

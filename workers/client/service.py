@@ -8,6 +8,7 @@ agent.toml:  subdaos = ["…"]     rounds of these only; "any" for all that name
              min_sites = 3       only rosters with so many custodians
              every_s = 15        how often to look
              share_rows = true   consent to rounds that train on shared rows (default: held back)
+             curve = false       but to none that open the loss after each epoch (default: true)
              [subdao.NAME]       data, label, strata, train … for that SubDAO
 
 Its whole memory is the home's journal. Killed at any moment and started again, it goes on with the
