@@ -100,7 +100,7 @@ def test_what_comes_with_its_query_is_never_on_disk_and_still_its_jobs(three_nod
     with closing(sqlite3.connect(three_nodes.homes[0] / "store.sqlite")) as db:
         found = db.execute("SELECT used_by, words FROM shares WHERE share_id = ?", (share_id,))
         assert found.fetchone() == (job["job_id"], None)
-    (other,) = bundle(three_nodes, [(buyer.job(upload), upload)], only=(0,))
+    (other,) = bundle(three_nodes, [(buyer.job(upload, deadline_s=1), upload)], only=(0,))
     assert outcomes(other) == ["share_used"]
 
 

@@ -80,14 +80,14 @@ def test_spoilt_jobs(three_nodes, model, seed):
     r = Round(three_nodes).put()
     buyer = Buyer(three_nodes, model)
     query = buyer.query([[1.0, 2.0]])
-    three_nodes.put(query)
     for _ in range(80):
-        job = rng.choice([r.job(deadline_s=1), buyer.job(query, deadline_s=1)])
+        asked = [(r.job(deadline_s=1), []), (buyer.job(query, deadline_s=1), [query])]
+        job, uploads = rng.choice(asked)
         bad = spoil(job, rng)
         if bad.get("deadline_s") != 1:
             continue
         try:
-            answers = three_nodes.ask(bad)
+            answers = three_nodes.ask(bad, uploads=uploads)
         except (ValueError, TypeError):
             continue  # has no canonical form: cannot even be signed
         for answer in answers:

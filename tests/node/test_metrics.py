@@ -44,7 +44,7 @@ def test_jobs_phases_rounds_and_refusals_are_counted(three_nodes, model):
     assert more('flai_node_rounds_total{circuit="logistic_infer@1"}') == 16
     assert more('flai_node_sent_bytes_total{circuit="logistic_infer@1"}') > 100
     assert more("flai_node_shares_total") == 0  # a query's share comes with it
-    three_nodes.put(buyer.query([[0.1, 0.2]]))
+    three_nodes.put(Round(three_nodes).uploads["update"][0])
     assert value(three_nodes.metrics(1), "flai_node_shares_total") == 1 + value(
         before, "flai_node_shares_total"
     )

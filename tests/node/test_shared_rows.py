@@ -36,8 +36,7 @@ def ran(nodes, r):
 def answer_of(nodes, model, rows):
     buyer = Buyer(nodes, model)
     upload = buyer.query(rows)
-    nodes.put(upload)
-    return buyer.open(upload, nodes.ask(buyer.job(upload))).reshape(-1)
+    return buyer.open(upload, nodes.ask(buyer.job(upload), uploads=[upload])).reshape(-1)
 
 
 def test_nodes_train_on_rows_and_go_on_from_the_model_they_made(three_nodes):

@@ -108,9 +108,8 @@ def test_an_update_is_not_a_model(nodes, nothing_changes):
     for name in (tickets.ticket_id(ticket), ticket["share_id"] * 2, ticket["commitment"][0]):
         me = Buyer(nodes, name)
         query = me.query([[1.0, 0.0]])
-        nodes.put(query)
         before = stores(nodes)
-        nothing_changes(nodes.ask(me.job(query)), "unknown_model", before=before)
+        nothing_changes(nodes.ask(me.job(query), uploads=[query]), "unknown_model", before=before)
 
 
 def test_a_model_that_is_not_committed_does_not_exist(nodes, nothing_changes):
@@ -119,16 +118,15 @@ def test_a_model_that_is_not_committed_does_not_exist(nodes, nothing_changes):
     staged = answers[0].json()["receipt"]["model"]
     me = Buyer(nodes, staged)
     query = me.query([[1.0, 0.0]])
-    nodes.put(query)
     before = stores(nodes)
-    nothing_changes(nodes.ask(me.job(query)), "unknown_model", before=before)
+    nothing_changes(nodes.ask(me.job(query), uploads=[query]), "unknown_model", before=before)
 
 
 def test_a_model_enters_only_what_its_makers_allow(nodes, model, nothing_changes):
     me = Buyer(nodes, model)
     wide = me.query([[1.0, 0.0, 0.5]])
-    nodes.put(wide)
-    nothing_changes(nodes.ask(me.job(wide)), "wrong_shape", before=stores(nodes))
+    answers = nodes.ask(me.job(wide), uploads=[wide])
+    nothing_changes(answers, "wrong_shape", before=stores(nodes))
     r = Round(nodes).put()
     job = r.job(model=model)
     nothing_changes(nodes.ask(job), "wrong_model", before=stores(nodes))
@@ -141,20 +139,20 @@ def test_answers_are_as_coarse_as_the_makers_signed(nodes, nothing_changes):
     for finer in ("band", "rounded", "logit"):
         me = Buyer(nodes, model, resolution=finer)
         query = me.query(rows)
-        nodes.put(query)
-        nothing_changes(nodes.ask(me.job(query)), "resolution_differs", before=stores(nodes))
+        before = stores(nodes)
+        answers = nodes.ask(me.job(query), uploads=[query])
+        nothing_changes(answers, "resolution_differs", before=before)
     # the makers' resolution in the ticket, a finer circuit in ticket and job
     me = Buyer(nodes, model, resolution="label")
     query = me.query(rows, circuits=["logistic_infer@1"])
-    nodes.put(query)
     job = me.job(query, circuit="logistic_infer@1")
-    nothing_changes(nodes.ask(job), "resolution_differs", before=stores(nodes))
+    before = stores(nodes)
+    nothing_changes(nodes.ask(job, uploads=[query]), "resolution_differs", before=before)
     # a finer circuit in the job alone
     query = me.query(rows)
-    nodes.put(query)
     job = me.job(query, circuit="logistic_infer@1")
-    nothing_changes(nodes.ask(job), "circuit_not_allowed", before=stores(nodes))
-    answers = nodes.ask(me.job(query))
+    nothing_changes(nodes.ask(job, uploads=[query]), "circuit_not_allowed", before=before)
+    answers = nodes.ask(me.job(query), uploads=[query])
     assert me.open(query, answers).tolist() == [1, 0]
 
 
@@ -171,7 +169,18 @@ def test_a_swapped_reply_key_breaks_the_signature_or_the_seal(nodes, model, noth
     job = buyer.job(swapped)
     nothing_changes(nodes.ask(job, uploads=[swapped]), "bad_signature", before=before)
     own = resigned(query, thief, reply_key=mine)
-    nothing_changes(nodes.post_all("/shares", own), "sealed_elsewhere", before=before)
+    answers = nodes.ask(buyer.job(own), uploads=[own])
+    nothing_changes(answers, "sealed_elsewhere", before=before)
+
+
+def test_a_row_lies_on_no_disk_whatever_it_is_handed_over_with(nodes, model, nothing_changes):
+    """Nor would a refusal delete what the write-ahead log holds by then."""
+    query = Buyer(nodes, model).query([[0.5, -1.0]])
+    job = Round(nodes).job()
+    job["inputs"]["update"][0] = query["ticket"]["share_id"]
+    before = stores(nodes)
+    nothing_changes(nodes.post_all("/shares", query), "wrong_scope", before=before)
+    nothing_changes(nodes.ask(job, uploads=[query]), "wrong_scope", before=before)
 
 
 def test_a_foreign_blob_under_an_own_ticket_does_not_open(nodes, nothing_changes):
@@ -185,9 +194,9 @@ def test_a_foreign_blob_under_an_own_ticket_does_not_open(nodes, nothing_changes
 def test_a_row_meets_only_the_model_that_its_owner_named(nodes, model, nothing_changes):
     buyer = Buyer(nodes, "ab" * 32)
     query = buyer.query([[0.5, -1.0]])
-    nodes.put(query)
     job = buyer.job(query, model=model)
-    nothing_changes(nodes.ask(job), "wrong_model", before=stores(nodes))
+    before = stores(nodes)
+    nothing_changes(nodes.ask(job, uploads=[query]), "wrong_model", before=before)
 
 
 def test_a_query_runs_once(nodes, model, nothing_changes):
@@ -212,10 +221,9 @@ def test_a_query_runs_once(nodes, model, nothing_changes):
 def test_a_query_that_has_begun_belongs_to_its_job(nodes, model):
     buyer = Buyer(nodes, model)
     query = buyer.query([[0.5, -1.0]])
-    nodes.put(query)
-    alone = nodes.ask(buyer.job(query, deadline_s=1), nodes=(0,))
+    alone = nodes.ask(buyer.job(query, deadline_s=1), nodes=(0,), uploads=[query])
     assert alone[0].status_code == 503
-    other = nodes.ask(buyer.job(query), nodes=(0,))
+    other = nodes.ask(buyer.job(query), nodes=(0,), uploads=[query])
     assert other[0].json()["code"] == "share_used"
 
 
@@ -255,10 +263,9 @@ def test_dropping_a_share_is_refusing_service_and_no_more(nodes, model, nothing_
 def test_a_dropped_query_still_belongs_to_its_job(nodes, model):
     buyer = Buyer(nodes, model)
     query = buyer.query([[0.5, -1.0]])
-    nodes.put(query)
     job = buyer.job(query, deadline_s=1)
-    assert nodes.ask(job, nodes=(0,))[0].status_code == 503
-    assert [a.json()["dropped"] for a in drop(nodes, query)] == [True] * 3
+    assert nodes.ask(job, nodes=(0,), uploads=[query])[0].status_code == 503
+    assert [a.json()["dropped"] for a in drop(nodes, query)] == [False] * 3
     other = nodes.ask(buyer.job(query), nodes=(0,), uploads=[query])
     assert other[0].json()["code"] == "share_used"
     answers = nodes.ask(job | {"attempt": 2, "deadline_s": 20}, uploads=[query])

@@ -39,13 +39,15 @@ class Shares:
         self.lock = threading.RLock()
 
     def accept(self, upload: Any) -> dict[str, Any]:
-        """The signed acknowledgement of a stored share; the same one for the same upload, unless it
-        came with its job before: that asks for none.
+        """The signed acknowledgement of a round's stored share; the same for the same upload.
 
-        Raises: Malformed, Refused, Conflict("share_conflict").
+        Raises: Malformed, Refused (a query's comes with its job and is not stored),
+        Conflict("share_conflict").
         """
         now = int(time.time())
         ticket = self.check(upload, now=now)
+        if ticket.is_query:
+            raise Refused("wrong_scope", "A query's share comes with its job.")
         with self.lock:
             if self._store.share_mark(ticket.share_id) is not None:
                 self.used_by(ticket)
@@ -91,9 +93,8 @@ class Shares:
         """Forget a share that another node refused, so that none keeps a part; whether it did.
 
         body = {"v": 1, "share_id", "ticket_id"}, signed by the coordinator: it can refuse service,
-        and does no more here. A share that a round is bound to stays. Of a query that has begun
-        the words go; ticket and job stay, so that it still belongs to that job alone.
-        Raises: Malformed, Refused.
+        and does no more here. A share that a round is bound to stays; of a query there is but the
+        mark of the job that it belongs to, which stays too. Raises: Malformed, Refused.
         """
         policy.coordinator_signed_it(
             body, signature, coordinator=self._peers.coordinator, domain=jobs.DROP_DOMAIN
@@ -107,10 +108,9 @@ class Shares:
                 return False
             if known.used_by == WITHDRAWN:
                 return False  # or the same share could come again
-            begun = self._store.binding(known.ticket["scope"]) is not None
-            if begun and (known.used_by is None or known.words is None):
+            if self._store.binding(known.ticket["scope"]) is not None:
                 return False
-            self._store.forget_share(share_id, keep_ticket=begun)
+            self._store.forget_share(share_id)
         return True
 
     def withdraw(self, share_id: str, ticket: Any, body: Any, signature: Any) -> dict[str, Any]:

@@ -199,13 +199,9 @@ class Store:
         row = self._one("SELECT ticket_id, used_by FROM shares WHERE share_id = ?", share_id)
         return (row[0], row[1]) if row else None
 
-    def forget_share(self, share_id: str, *, keep_ticket: bool) -> None:
-        """Delete a share, or only its words: what is kept still says which job it is for."""
+    def forget_share(self, share_id: str) -> None:
         with self._transaction() as db:
-            if keep_ticket:
-                db.execute("UPDATE shares SET words = NULL WHERE share_id = ?", (share_id,))
-            else:
-                db.execute("DELETE FROM shares WHERE share_id = ?", (share_id,))
+            db.execute("DELETE FROM shares WHERE share_id = ?", (share_id,))
         self._empty_log()
 
     def withdraw_share(self, *, ticket: dict[str, Any], ticket_id: str) -> None:
