@@ -315,6 +315,8 @@ def share_withdraw(
 def share_forget(*, submission_id: Any) -> bool:
     """Tell every node its owner's word; True once all have signed that they obeyed.
 
+    Where a node has completed the round, none will: `reason` says so.
+
     An edge: it talks to the nodes, so it reads the clock itself. Harmless when repeated.
     """
     row = Submission.objects.select_related("round").get(pk=submission_id)
@@ -323,11 +325,11 @@ def share_forget(*, submission_id: Any) -> bool:
     members = members_by_fingerprint(row.round.nodes)
     asked = {"ticket": row.ticket, **row.withdrawal}
     acks: list[Any] | None = None
-    reason = row.reason
+    reason, over = row.reason, False
     try:
         acks = control.withdraw_share(members, asked, ticket_id=row.ticket_id)
     except control.ControlError as error:
-        reason = error.text
+        reason, over = error.text, error.code == "already_completed"
     now = clock_now()
     with durable():
         row = Submission.objects.select_for_update().get(pk=submission_id)
@@ -336,8 +338,9 @@ def share_forget(*, submission_id: Any) -> bool:
         row.attempts, row.reason = row.attempts + 1, reason
         if acks is not None:
             row.state, row.acks = Submission.State.WITHDRAWN, acks
-        elif row.ticket["expires_at"] <= unix_ms(now) // 1000:
-            row.state = Submission.State.WITHDRAWN  # nodes have purged it, and refuse it
+        elif over or row.ticket["expires_at"] <= unix_ms(now) // 1000:
+            # the round was faster, and its words went with it; or nodes have purged it
+            row.state = Submission.State.WITHDRAWN
         else:
             row.due_at = _again_at(row.attempts, now)
             wake("flai.withdraw_share", row.id, eta=row.due_at)

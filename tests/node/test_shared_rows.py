@@ -152,6 +152,8 @@ def test_what_is_computed_is_not_undone(three_nodes):
     assert [a.status_code for a in withdrawn] == [200] * 3
     assert words_kept(three_nodes, upload["ticket"]["share_id"]) == [None] * 3
     assert [c.json()["committed"] for c in three_nodes.commit(answers)] == [True] * 3
+    # now no node signs that it took the share back
+    assert [a.json()["code"] for a in withdraw(three_nodes, r)[1]] == ["already_completed"] * 3
 
 
 def test_a_share_of_rows_enters_no_other_circuit(three_nodes):

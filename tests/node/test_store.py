@@ -232,7 +232,8 @@ def test_of_a_share_that_came_with_its_job_only_a_mark_is_kept(store):
     assert store.share_mark(ticket.share_id) == (ticket.id, "j1")
     assert store.share(ticket.share_id) is None and store.share_mark("cd" * 16) is None
     signed = {"share_id": ticket.share_id, "expires_at": 100}
-    store.withdraw_share(ticket=signed, ticket_id=ticket.id)
+    for _again in range(2):
+        assert store.withdraw_share(ticket=signed, ticket_id=ticket.id)
     assert store.share_mark(ticket.share_id) == (ticket.id, WITHDRAWN)
     store.purge(now=100)
     assert store.share_mark(ticket.share_id) is None
@@ -250,7 +251,7 @@ def test_what_a_completed_job_has_used_stays_its_own(store):
     store.bind(scope="query:1", digest="d", share_ids=[share_id], job_id="j1", expires_at=9)
     store.finish(job("j1", "query:1", "done"), share_ids=[share_id])
     ticket = {"share_id": share_id, "expires_at": 100, "shape": [3]}
-    store.withdraw_share(ticket=ticket, ticket_id="t" + share_id)
+    assert not store.withdraw_share(ticket=ticket, ticket_id="t" + share_id)
     assert store.share_mark(share_id) == ("t" + share_id, "j1")
     assert store.binding("query:1") == Binding("d", "j1")
 

@@ -52,7 +52,9 @@ class Shares:
             if self._store.share_mark(ticket.share_id) is not None:
                 self.used_by(ticket)
                 known = self._store.share(ticket.share_id)
-                return known.ack if known is not None else self._ack(ticket, now)
+                if known is None:
+                    raise Conflict("share_conflict", "Of this share only a mark is here.")
+                return known.ack
             words = self._open(upload, ticket)
             ack = self._ack(ticket, now)
             self._store.put_share(
@@ -117,9 +119,10 @@ class Shares:
         """Forget a share because its owner says so, and take it from nobody again; signed for.
 
         body as `protocol.sharing.withdrawal_of`, signed by the ticket's sender. A share that has
-        not come yet is refused when it does. What was computed already, or is just being computed,
-        is not undone: then its words are gone anyway, or go with the round.
-        Raises: Malformed, Refused, Conflict("share_conflict").
+        not come yet is refused when it does. What is just being computed is not undone: then its
+        words go now or with the round.
+        Raises: Malformed, Refused ("already_completed": the job that used it is over, its words
+        are gone), Conflict("share_conflict").
         """
         now = int(time.time())
         try:
@@ -134,7 +137,8 @@ class Shares:
             known = self._store.share_mark(share_id)
             if known is not None and known[0] != checked.id:
                 raise Conflict("share_conflict", "Another share is stored under this id.")
-            self._store.withdraw_share(ticket=ticket, ticket_id=checked.id)
+            if not self._store.withdraw_share(ticket=ticket, ticket_id=checked.id):
+                raise Refused("already_completed", "This share's job is over; its words are gone.")
         said = {"v": 1, "ticket_id": checked.id, "node": self._fingerprint, "at": now}
         return {
             "ack": said,

@@ -204,21 +204,22 @@ class Store:
             db.execute("DELETE FROM shares WHERE share_id = ?", (share_id,))
         self._empty_log()
 
-    def withdraw_share(self, *, ticket: dict[str, Any], ticket_id: str) -> None:
+    def withdraw_share(self, *, ticket: dict[str, Any], ticket_id: str) -> bool:
         """Delete a share's words, or never take them: until its ticket expires no job may use it.
 
-        What a completed job has used stays that job's.
+        What a completed job has used stays that job's: False then, and nothing has changed.
         """
         share_id = ticket["share_id"]
         body = self._seal("shares", share_id, "body", _json({"ticket": ticket, "ack": {}}))
         with self._transaction() as db:
-            db.execute(
+            changed = db.execute(
                 "INSERT INTO shares VALUES (?, ?, ?, ?, ?, NULL) ON CONFLICT (share_id) "
                 "DO UPDATE SET words = NULL, used_by = excluded.used_by WHERE words IS NOT NULL "
                 "OR NOT EXISTS (SELECT 1 FROM jobs WHERE job_id = shares.used_by)",
                 (share_id, ticket_id, ticket["expires_at"], WITHDRAWN, body),
-            )
+            ).rowcount
         self._empty_log()
+        return changed == 1
 
     # ---- scopes and jobs ----------------------------------------------------------------------
 
