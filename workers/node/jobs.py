@@ -160,9 +160,9 @@ class Jobs:
         entries = self._entries(asked, signature)
         session = bundle_session_id([entry.job for entry in entries])
         group = group_of(entries[0].job)
-        for entry in entries:
-            self._begin(entry)
         try:
+            for entry in entries:
+                self._begin(entry)
             with metrics.phase(entries[0].job["circuit"], "admit"):
                 for entry in entries:
                     self._open_entry(entry)
@@ -245,9 +245,12 @@ class Jobs:
     def _admit_entry(self, entry: Entry) -> None:
         if entry.opened is None:
             return
+        before = self._store.changes
         try:
             entry.admitted = self._admit(entry.job, entry.digest, [entry.opened])
         except NodeError as error:
+            if self._store.changes != before:  # none of this transaction may be kept
+                raise RuntimeError("a query was refused when it was half admitted") from error
             _say("refused", entry.job, "admission", code=error.code)
             entry.fail(error)
 
@@ -532,6 +535,9 @@ class Jobs:
         if missing:
             raise Conflict("unknown_share", "An input has been deleted.", retryable=True)
         tickets, scope_digest = case.tickets, jobs.scope_digest(job)
+        expires_at = max(t.expires_at for t in tickets)
+        rows = Rows(job["model"], day, policy.rows_asked(case)) if case.is_query else None
+        # after this point it must succeed
         for one in opened:
             self._store.use_share(ticket=one.ticket, job_id=job["job_id"])
         self._store.bind(
@@ -539,8 +545,8 @@ class Jobs:
             digest=scope_digest,
             share_ids=[t.share_id for t in tickets if t.share_id not in brought],
             job_id=job["job_id"] if case.is_query else None,
-            expires_at=max(t.expires_at for t in tickets),
-            rows=Rows(job["model"], day, policy.rows_asked(case)) if case.is_query else None,
+            expires_at=expires_at,
+            rows=rows,
         )
         return Admitted(
             job=job,

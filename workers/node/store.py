@@ -141,6 +141,8 @@ class Store:
             raise StartError(f"share store {path} cannot be opened: {error.strerror}") from None
         except sqlite3.Error as error:
             raise StartError(f"share store {path} cannot be opened: {error}") from None
+        except Unavailable as error:
+            raise StartError(f"share store {path} cannot be opened: {error.text}") from None
         except CorruptStore:
             raise StartError(f"share store {path} belongs to another store key") from None
 
@@ -540,9 +542,17 @@ class Store:
                     raise Unavailable("store_failed", f"The share store failed: {error}.") from None
                 raise
 
+    @property
+    def changes(self) -> int:
+        """How many rows have been written, kept or not: whether a step has begun to write."""
+        return self._db.total_changes
+
     def _one(self, query: str, argument: str) -> Any:
         with self._lock:
-            return self._db.execute(query, (argument,)).fetchone()
+            try:
+                return self._db.execute(query, (argument,)).fetchone()
+            except sqlite3.Error as error:
+                raise Unavailable("store_failed", f"The share store failed: {error}.") from None
 
     def _seal(self, table: str, row: str, column: str, data: bytes) -> bytes:
         nonce = os.urandom(12)

@@ -1,0 +1,83 @@
+"""What a node admits, in this process: its store's faults leave nothing running or half written."""
+
+import sqlite3
+from types import SimpleNamespace
+
+import pytest
+
+from workers.node import home
+from workers.node.errors import Conflict, Refused, Unavailable
+from workers.node.jobs import Entry, Jobs
+from workers.node.shares import Opened, Shares
+from workers.node.store import Rows, Store
+
+MARKED = SimpleNamespace(share_id="ab" * 16, id="t", expires_at=100, is_query=False)
+
+
+@pytest.fixture
+def store(tmp_path):
+    store = Store(tmp_path / "s", bytes(32))
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def jobs(store, tmp_path):
+    node = home.init(tmp_path / "n", index=0, name="n", control="127.0.0.1:1", mesh="127.0.0.1:2")
+    peers = SimpleNamespace(fingerprints=(node.fingerprint,))
+    mesh = SimpleNamespace(refuse=lambda *_, **__: None)
+    intake = Shares(node=node, peers=peers, store=store)
+    parts = {"limits": None, "store": store, "shares": intake, "mesh": mesh, "copies": None}
+    return Jobs(node=node, peers=peers, **parts)
+
+
+def entry(name):
+    job = {"job_id": name, "attempt": 1, "scope": f"query:{name}", "circuit": "logistic_infer@1"}
+    return Entry(job | {"nodes": ["a", "b", "c"], "deadline_s": 1}, name, None)
+
+
+def test_a_share_of_which_only_a_mark_is_here_is_not_signed_for(store, jobs, monkeypatch):
+    store.use_share(ticket=MARKED, job_id="j")
+    monkeypatch.setattr(Shares, "check", lambda *_, **__: MARKED)
+    with pytest.raises(Conflict):
+        jobs._shares.accept({})
+
+
+def test_a_store_that_cannot_be_read_is_for_later(store):
+    store.close()
+    with pytest.raises(Unavailable) as failed:
+        store.job("j")
+    assert failed.value.code == "store_failed"
+
+
+def test_queries_of_a_bundle_that_could_not_begin_do_not_run_for_ever(jobs, monkeypatch):
+    entries, read = [entry("one"), entry("two")], []
+
+    def job(self, job_id):
+        read.append(job_id)
+        if len(read) == 2:
+            raise sqlite3.OperationalError("disk I/O error")
+
+    monkeypatch.setattr(Jobs, "_entries", lambda *_: entries)
+    monkeypatch.setattr(Store, "job", job)
+    with pytest.raises(sqlite3.OperationalError):
+        jobs.run_bundle([], "")
+    assert jobs.running == 0
+
+
+def test_a_refusal_after_something_was_written_takes_all_of_it_back(store, jobs, monkeypatch):
+    """Otherwise a query that is not computed would be counted, and its share used."""
+
+    def admit(self, job, digest, opened):
+        self._store.bind(
+            **{"scope": job["scope"], "digest": digest, "share_ids": [], "job_id": job["job_id"]},
+            **{"expires_at": 9, "rows": Rows("m", 1, 1)},
+        )
+        raise Refused("too_late", "Refused when it was bound.")
+
+    monkeypatch.setattr(Jobs, "_admit", admit)
+    one = entry("one")
+    one.opened = Opened(ticket=MARKED, words=())
+    with pytest.raises(RuntimeError), store.together():
+        jobs._admit_entry(one)
+    assert store.binding("query:one") is None and store.answered() == []
