@@ -129,7 +129,8 @@ def run_bundle(
 ) -> list[list[Answer] | ControlError]:
     """Run queries of one model on every node, together; for each what `run_job` gives or raises.
 
-    Raises: Retryable, Final, for all of them.
+    A node of another release may not know this form of a bundle: its "malformed" is about none of
+    the queries, which wait until all nodes are of one. Raises: Retryable, Final, for all of them.
     """
     bundle = jobs.bundle_of([jobs.job_digest(query.descriptor) for query in asked])
     body = _encode(
@@ -139,7 +140,12 @@ def run_bundle(
         }
     )
     patience = max(query.descriptor["deadline_s"] for query in asked) + ANSWER_MARGIN_S
-    found = _all(members, lambda member: _post(member, "/bundles", body, timeout_s=patience))
+    try:
+        found = _all(members, lambda member: _post(member, "/bundles", body, timeout_s=patience))
+    except Final as error:
+        if error.code == "malformed":
+            raise Retryable(error.code, error.text) from None
+        raise
     replies = [content.get("answers") for content in found]
     if any(not isinstance(listed, list) or len(listed) != len(asked) for listed in replies):
         raise Final("bad_answer", "A node did not answer for each query.")

@@ -152,6 +152,16 @@ def test_the_words_of_a_query_that_one_node_refuses_stay_at_none(market, model) 
     assert held(market.nodes, bad) == [None, (1, 0), (1, 0)]
 
 
+def test_a_bundle_in_another_releases_form_is_for_later(market, monkeypatch) -> None:
+    """Nodes that are upgraded one by one cost no buyer an answer."""
+    encode = control._encode
+    monkeypatch.setattr(control, "_encode", lambda body: encode(body | {"signatures": []}))
+    asked = control.Asked(NodesRound(market.nodes).job(), "", {})
+    with pytest.raises(control.Retryable) as later:
+        control.run_bundle(members(node_set()), [asked])
+    assert later.value.code == "malformed"
+
+
 def test_a_node_that_is_away_is_retryable(market) -> None:
     reach = members(node_set())
     lost = [replace(m, url="https://127.0.0.1:9") for m in reach]
