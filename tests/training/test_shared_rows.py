@@ -13,6 +13,7 @@ import pytest
 from django.test import Client
 from django.urls import reverse
 
+from apps.compute import control
 from apps.core.clock import now
 from apps.core.errors import BadInput, DomainError, Forbidden, Unprocessable
 from apps.core.transactions import durable
@@ -240,6 +241,24 @@ def test_a_site_takes_its_rows_back_and_may_share_again(market) -> None:
     with pytest.raises(DomainError) as over:
         withdraw(held, other, held.submissions.get(party=other.party, slot="rows"))
     assert over.value.code == "nothing_to_withdraw"
+
+
+def test_a_site_that_takes_its_rows_back_when_the_nodes_have_done_is_told_so(
+    market, monkeypatch
+) -> None:
+    held = asked_for_shares(market)
+    site = market.custodians[0]
+    sent, _ = market.submit(held, site, market.upload(held, site, "rows", rows_of(0)))
+    withdraw(held, site, sent)
+
+    def over(*_, **__):
+        raise control.Final("already_completed", "node-0: This share's job is over.")
+
+    monkeypatch.setattr(control, "withdraw_share", over)
+    assert not submissions.share_forget(submission_id=sent.id)
+    sent.refresh_from_db()
+    assert (sent.state, sent.reason) == ("withdrawn", "node-0: This share's job is over.")
+    assert submissions.share_forget(submission_id=sent.id)
 
 
 def test_a_round_is_not_computed_with_rows_that_were_taken_back_in_time(market) -> None:
