@@ -61,6 +61,34 @@ def test_a_query_that_one_node_refuses_does_not_spoil_the_others(three_nodes, mo
         opened(buyer, upload, reply)
 
 
+def test_rows_of_a_query_that_a_member_refuses_are_given_back_and_counted_when_it_is_computed(
+    three_nodes, model
+) -> None:
+    """Else who sends garbage to one node spends the other nodes' rows, and pays nothing."""
+    buyer = Buyer(three_nodes, model)
+    good, other = buyer.query(ROWS[1]), buyer.query(ROWS[0])
+    bad = good | {"envelopes": [*good["envelopes"][:2], other["envelopes"][2]]}
+    job, before = buyer.job(good), rows_counted(three_nodes)
+    (replies,) = bundle(three_nodes, [(job, bad)])
+    assert outcomes(replies) == ["peer_refused", "peer_refused", "sealed_elsewhere"]
+    assert rows_counted(three_nodes) == before
+    # its share is still that job's; computed, it is counted once
+    (stolen,) = bundle(three_nodes, [(buyer.job(good, deadline_s=1), good)], only=(0,))
+    assert outcomes(stolen) == ["share_used"]
+    for attempt in (2, 3):
+        (replies,) = bundle(three_nodes, [(job | {"attempt": attempt}, good)])
+        opened(buyer, good, replies)
+        assert rows_counted(three_nodes) == [rows + len(ROWS[1]) for rows in before]
+
+
+def rows_counted(nodes) -> list[int]:
+    counted = []
+    for home in nodes.homes:
+        with closing(sqlite3.connect(home / "store.sqlite")) as db:
+            counted += db.execute("SELECT coalesce(sum(rows), 0) FROM answered").fetchone()
+    return counted
+
+
 def test_the_same_share_in_two_jobs_of_one_bundle_is_answered_once(three_nodes, model) -> None:
     buyer = Buyer(three_nodes, model)
     upload = buyer.query(ROWS[0])

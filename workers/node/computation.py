@@ -26,7 +26,7 @@ from workers.mpc.transport import DeadlineExceeded, Roles, TransportError
 from workers.node import metrics
 from workers.node.errors import NodeError, Refused, Unavailable
 from workers.node.home import Node, Peers
-from workers.node.store import Store, StoredJob
+from workers.node.store import Rows, Store, StoredJob
 
 if TYPE_CHECKING:
     from workers.mpc.mesh import Mesh
@@ -40,7 +40,7 @@ ROWWISE = dict.fromkeys(INFERS, "row")
 @dataclass(frozen=True, kw_only=True)
 class Admitted:
     """A job that may run: its digests, its circuit, its inputs' tickets and words, and of which
-    sharing of its model these are."""
+    sharing of its model these are. `counted` are the rows that this attempt is counted by."""
 
     job: dict[str, Any]
     digest: str
@@ -50,6 +50,7 @@ class Admitted:
     params: dict[str, Any]
     shares: dict[str, list[tuple[Words, ...]]]
     sharing: str | None = None
+    counted: Rows | None = None
 
     @property
     def share_ids(self) -> list[str]:
@@ -87,6 +88,9 @@ class Computation:
         with self._session(sid, deadline_s, group) as session:
             agreed = self._agree(session, group, [case is not None for case in wanted])
             cases = [case for case, yes in zip(wanted, agreed) if case is not None and yes]
+            self._give_back(
+                [case for case, yes in zip(wanted, agreed) if case is not None and not yes]
+            )
             if not cases:
                 return [None] * len(wanted)
             digests = "".join(case.digest for case in cases)
@@ -113,6 +117,15 @@ class Computation:
         if any(len(bits) != len(mine) for bits in theirs):
             raise ValueError("the members were asked for different bundles")
         return [bool(yes) and all(bits[at] == 1 for bits in theirs) for at, yes in enumerate(mine)]
+
+    def _give_back(self, refused: Sequence[Admitted]) -> None:
+        """What another member refuses has cost nobody a row: nothing of it has left this node. If
+        it comes again, it is bound and counted again."""
+        first = [(case.job["scope"], case.counted) for case in refused if case.counted is not None]
+        if first:
+            with self._store.together():
+                for scope, rows in first:
+                    self._store.unbind(scope, rows)
 
     @contextmanager
     def _session(self, sid: bytes, deadline_s: int, group: Group) -> Iterator[Session]:

@@ -557,6 +557,7 @@ class Jobs:
             params=tickets[0].params,
             shares=shares,
             sharing=model.ticket.get("sharing") if model else None,
+            counted=rows if case.binding is None else None,
         )
 
     def _stored(self, share_id: str) -> tuple[Ticket, str | None, tuple[Words, ...] | None]:

@@ -263,6 +263,16 @@ class Store:
         with self._transaction() as db:
             db.execute("UPDATE scopes SET attempts = attempts - 1 WHERE scope = ?", (scope,))
 
+    def unbind(self, scope: str, rows: Rows) -> None:
+        """Take a query's first binding back, with the rows that it was counted by: it was not
+        computed. Its share stays its job's."""
+        with self._transaction() as db:
+            db.execute("DELETE FROM scopes WHERE scope = ?", (scope,))
+            db.execute(
+                "UPDATE answered SET rows = rows - ? WHERE model = ? AND day = ?",
+                (rows.rows, rows.model, rows.day),
+            )
+
     def rows_answered(self, model: str, *, since: int) -> int:
         """How many rows this model was asked about from that UTC day on."""
         with self._lock:
