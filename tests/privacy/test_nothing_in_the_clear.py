@@ -66,7 +66,7 @@ def words_held(nodes, i):
     ids = [row[0] for row in store._db.execute("SELECT share_id FROM shares")]
     shares = {share_id: store.share(share_id) for share_id in ids}
     store.close()
-    return {share_id: s.words for share_id, s in shares.items() if s.words is not None}
+    return {id_: s.words for id_, s in shares.items() if s is not None and s.words is not None}
 
 
 def dumps(played, i):
