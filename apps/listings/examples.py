@@ -13,7 +13,7 @@ _TICKET: dict[str, Any] = {
     "scope": "query:5b7f0a1e",
     "slot": "row",
     "circuits": ["logistic_infer@1"],
-    "params": {"features": 30, "rows": 1},
+    "params": {"features": 30, "rows": 1, "normalisation": "b2…64 hex digits"},
     "shape": [1, 30],
     "reply_key": "9f…64 hex digits",
     "price_micro": "500000",

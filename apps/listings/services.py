@@ -33,8 +33,10 @@ from apps.listings.spending import spent_up
 from apps.listings.unlocks import can_ask
 from apps.protocol import tickets
 from apps.protocol.circuits import CIRCUITS, CLASSES, BadParams
+from apps.protocol.circuits.family import NORMALISATION
+from apps.protocol.normalise import constants_digest
 from apps.subdaos.services import dao_lock
-from apps.training.models import ModelVersion
+from apps.training.models import ModelVersion, Round
 from apps.training.tickets import Mismatch, compare
 from apps.wallets import ledger, log
 from apps.wallets.models import Transfer
@@ -102,12 +104,17 @@ def query_ticket(listing: Listing, *, rows: int, price_micro: int | None = None)
         "engine": "ring",
         "nodes": held.nodes,
         "model": listing.version.model,
-        "params": {"features": held.features, "rows": rows, **held.extras},
+        "params": {"features": held.features, "rows": rows, **_named(held), **held.extras},
         "shape": [rows, held.features],
         "f": CIRCUITS[infer_of(listing)].slots[SLOT].f,
         "resolution": held.resolution,
         "price_micro": str(price),
     }
+
+
+def _named(held: Round) -> dict[str, str]:
+    """The name of the normalisation under which the model was made, where there is one."""
+    return {NORMALISATION: constants_digest(held.normalisation)} if held.normalisation else {}
 
 
 def query_create(
@@ -373,11 +380,20 @@ def _compare(ticket: tickets.Ticket, listing: Listing, price_micro: int) -> None
         raise Unprocessable(
             "ticket_mismatch", "The ticket's shape must be [rows, features].", field="shape"
         )
+    wanted = query_ticket(listing, rows=ticket.shape[0], price_micro=price_micro)
     try:
-        compare(ticket, query_ticket(listing, rows=ticket.shape[0], price_micro=price_micro))
+        compare(ticket, wanted)
         CIRCUITS[infer_of(listing)].validate(ticket.params)
     except Mismatch as error:
-        raise Unprocessable("ticket_mismatch", error.text, field=error.field) from None
+        named = ticket.params.get(NORMALISATION) == wanted["params"].get(NORMALISATION)
+        if error.field != "params" or named:
+            raise Unprocessable("ticket_mismatch", error.text, field=error.field) from None
+        raise Unprocessable(
+            "ticket_mismatch",
+            "The ticket's normalisation is not the listing's: fetch the listing anew, standardise "
+            "by its constants, and name them by their digest.",
+            field="params",
+        ) from None
     except BadParams as error:
         raise Unprocessable("ticket_mismatch", str(error), field="params") from None
     if ticket.expires_at - ticket.issued_at < LIFETIME_S_MIN:

@@ -159,6 +159,7 @@ def test_words_commitments_and_fixed_point_agree(inside: In) -> None:
           commitment: await sealing.commit(bytes(salt), bytes(id), j, held),
           halves: Array.from(buyer.fixed(v.halves.map(([x]) => x), 0), Number),
           row: Array.from(buyer.fixed(buyer.standardise(v.row, v.normalisation), 16), String),
+          named: await buyer.constantsDigest(v.normalisation),
           sigmoid: v.sigmoid.map(([z]) => buyer.sigmoid(z)),
         }""",
         kept,
@@ -167,6 +168,7 @@ def test_words_commitments_and_fixed_point_agree(inside: In) -> None:
     assert made["commitment"] == kept["commitment"]
     assert made["halves"] == [expected for _, expected in kept["halves"]]
     assert made["row"] == kept["fixed_row"]
+    assert made["named"] == kept["normalisation_name"]
     assert made["sigmoid"] == pytest.approx([p for _, p in kept["sigmoid"]], rel=1e-14, abs=1e-300)
 
 
@@ -225,7 +227,9 @@ def test_a_whole_query_from_row_to_answer(inside: In) -> None:
         return query.upload"""
     upload = inside(body, given)
     ticket = tickets.check_upload(upload, now=int(time.time()))
-    assert ticket.shape == (1, 5) and ticket.params == {"features": 5, "rows": 1}
+    named = vectors.read()["normalisation_name"]
+    assert ticket.shape == (1, 5)
+    assert ticket.params == {"features": 5, "rows": 1, "normalisation": named}
     assert [[str(v) for v in row] for row in opened_by_nodes(upload)] == [vectors.fixed_row()]
     opened = inside(
         "return buyer.openAnswer(v, globalThis.kept)", vectors.answer(upload["ticket"], [-1.75])

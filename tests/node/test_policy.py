@@ -171,12 +171,23 @@ def going_on(stored=TRAINABLE, circuit="logistic_sgd_on@1", model="55" * 32, **c
     return case_of({"rows": rows, "holdout": held}, stored=stored, circuit=circuit, model=model)
 
 
+def query_under(signed, *, made):
+    """A query whose row was standardised under one name, of a model made under another."""
+    params = {"features": 2, "rows": 1} | named(signed)
+    return query_case(MODEL | {"params": PARAMS | named(made)}, {"params": params})
+
+
+def named(byte):
+    return {"normalisation": byte * 32} if byte else {}
+
+
 def test_the_good_cases_are_admitted():
     policy.admit(going_on())
     policy.admit(going_on(stored=None, circuit="logistic_sgd@1", model=None, params=SGD))
     policy.admit(going_on(stored=None, circuit="logistic_sgd@1", model=None))
     policy.admit(round_case())
     policy.admit(query_case())
+    policy.admit(query_under("ab", made="ab"))
     bound = Binding(jobs.scope_digest(round_case().job), None)
     policy.admit(round_case(binding=bound, attempt=2, deadline_s=99))
     for of in tickets.RESOLUTIONS:
@@ -331,6 +342,9 @@ REFUSED = {
         lambda: spoilt("update", 0, f=20),
         lambda: spoilt("holdout", 0, shape=(7, 4)),
         lambda: query_case(stored=MODEL | {"params": {"features": 3}}),
+        lambda: query_under("cd", made="ab"),
+        lambda: query_under(None, made="ab"),
+        lambda: query_under("ab", made=None),
         lambda: going_on(stored=TRAINABLE | {"params": {"features": 3}}),
         lambda: going_on(stored=TRAINABLE | {"params": PARAMS}),
         lambda: going_on(params=SGD | {"normalisation": "cd" * 32}),

@@ -1,7 +1,8 @@
 """The server as a forger of answers: anybody can seal to a public reply key.
 
 It hands on what the nodes sealed, or parts of its own making. The buyer's client, with the nodes
-pinned, opens only what each of them signed for: for this ticket, its model and nothing else.
+pinned, opens only what each of them signed for: for this ticket, its model and nothing else. Or it
+shows one buyer other constants than the model's, and the nodes refuse the row.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from apps.protocol import jobs, wire
 from apps.protocol.circuits import circuits_hash
+from apps.protocol.circuits.family import NORMALISATION
+from apps.protocol.normalise import constants_digest
 from apps.protocol.tickets import ticket_id
 from tests.support.nodes import NodeSet, trained_model
 from workers.client.api import Api, ClientError
@@ -29,13 +32,14 @@ from workers.mpc.replicated import held_by
 
 ROW = [[0.5, -1.0]]
 FORGED_LOGIT = 9.0
+CONSTANTS = {"f": 20, "mean": [0, 0], "std": [1 << 20, 1 << 20]}
 
 
 class Site:
     """A server with real nodes behind it; `bend(upload, answer)` is what it does to an answer."""
 
     def __init__(self, nodes: NodeSet, model: str) -> None:
-        self.nodes, self.model = nodes, model
+        self.nodes, self.model, self.normalisation = nodes, model, CONSTANTS
         self.bend: Any = lambda upload, answer: answer
         self.asked: dict[str, Any] = {}
 
@@ -58,7 +62,7 @@ class Site:
             "price_micro": "1",
             "resolution": "logit",
             "features": [{"name": "a"}, {"name": "b"}],
-            "normalisation": {"mean": [0, 0], "std": [1 << 16, 1 << 16], "f": 16},
+            "normalisation": self.normalisation,
             "nodes": self.nodes.descriptors,
             "circuit": "logistic_infer@1",
             "circuits_hash": circuits_hash(),
@@ -82,6 +86,12 @@ class Site:
                 "receipts": [{k: a[k] for k in ("receipt", "signature")} for a in answers],
             },
         }
+
+
+@pytest.fixture(scope="module")
+def model(three_nodes: NodeSet) -> str:
+    """As every round's models, it names its normalisation."""
+    return trained_model(three_nodes, params={NORMALISATION: constants_digest(CONSTANTS)})
 
 
 @pytest.fixture
@@ -232,3 +242,26 @@ def test_nodes_that_are_not_pinned_can_sign_what_they_like(buyer: Buyer, site: S
     with pytest.raises(ClientError) as caught:
         buyer.collect(query["id"], upload["ticket"], reply)
     assert caught.value.code == "nodes_not_pinned"
+
+
+@pytest.mark.parametrize("change", [{"mean": [1 << 22, 0]}, {"std": [1, 1 << 20]}, {"f": 16}])
+def test_a_row_standardised_by_other_constants_is_not_answered(
+    buyer: Buyer, site: Site, change: dict[str, Any]
+) -> None:
+    """A shifted mean would turn the answer round, under receipts and seals that all verify. The
+    ticket names the constants, so what the server showed this buyer alone is seen."""
+    site.normalisation = CONSTANTS | change
+    upload, _ = Buyer(buyer.home, "x", api=buyer.api).make_query(ROW)
+    ticket = upload["ticket"]
+    job = site.nodes.job(
+        "logistic_infer@1", ticket["scope"], {"row": [ticket["share_id"]]}, model=site.model
+    )
+    for answer in site.nodes.ask(job, uploads=[upload]):
+        assert answer.status_code >= 400 and answer.json()["code"] == "wrong_shape"
+        assert "normalisation" in answer.text
+
+
+def test_constants_that_have_no_name_are_refused_by_the_client(buyer: Buyer, site: Site) -> None:
+    site.normalisation = CONSTANTS | {"mean": [0.5, 0]}
+    with pytest.raises(ClientError, match="normalisation can't be read"):
+        Buyer(buyer.home, "x", api=buyer.api).make_query(ROW)

@@ -34,7 +34,7 @@ from apps.governance.services import vote
 from apps.listings import running as queries
 from apps.listings import selectors as listings
 from apps.listings.models import Listing, Query
-from apps.listings.services import infer_of, query_create
+from apps.listings.services import infer_of, query_create, query_ticket
 from apps.participants.models import Application
 from apps.participants.services import call_bind, call_open, whitelist
 from apps.protocol import uploads, wire
@@ -300,7 +300,7 @@ class Market:
             "slot": "row",
             "circuits": [infer_of(listing)],
             "circuits_hash": listing.version.round.circuits_hash,
-            "params": {"features": values.shape[1], "rows": values.shape[0], **self.extras},
+            "params": query_ticket(listing, rows=len(values))["params"],
             "f": 16,
             "model": listing.version.model,
             "reply_key": keys.hpke_public_hex(self.buyer.reply),

@@ -18,7 +18,7 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -255,6 +255,7 @@ class Round:
         rows: int = 24,
         seed: int = 1,
         resolution: str = "logit",
+        params: Mapping[str, Any] | None = None,
     ) -> None:
         self.nodes = nodes
         self.resolution = resolution
@@ -276,6 +277,7 @@ class Round:
             "rows": [rows],
             "min_cell": 3,
             "scoring": "taylor",
+            **(params or {}),
         }
         rng = np.random.default_rng(seed)
         # all but one have learnt the same thing: the last one's labels are flipped
@@ -380,8 +382,11 @@ class RowsRound(Round):
 class Buyer:
     """Someone who asks a committed model about rows."""
 
-    def __init__(self, nodes: NodeSet, model: str, *, resolution: str = "logit") -> None:
+    def __init__(
+        self, nodes: NodeSet, model: str, *, resolution: str = "logit", normalisation: str = ""
+    ) -> None:
         self.nodes = nodes
+        self.named = {"normalisation": normalisation} if normalisation else {}
         self.model = model
         self.resolution = resolution
         self.circuit = CLASSES["logistic"].infer_id(resolution)
@@ -394,7 +399,7 @@ class Buyer:
             "scope": f"query:{uuid.uuid4().hex}",
             "slot": "row",
             "circuits": [self.circuit],
-            "params": {"features": values.shape[1], "rows": values.shape[0]},
+            "params": {"features": values.shape[1], "rows": values.shape[0], **self.named},
             "f": 16,
             "model": self.model,
             "reply_key": keys.hpke_public_hex(self.reply),
@@ -422,9 +427,9 @@ class Buyer:
         return values / 2**f
 
 
-def trained_model(nodes: NodeSet, *, resolution: str = "logit") -> str:
-    """The id of a model that the nodes have made and committed."""
-    answers = nodes.ask(Round(nodes, resolution=resolution).put().job())
+def trained_model(nodes: NodeSet, **how: Any) -> str:
+    """The id of a model that the nodes have made and committed in such a `Round`."""
+    answers = nodes.ask(Round(nodes, **how).put().job())
     assert all(a.status_code == 200 for a in answers), [a.text for a in answers]
     committed = nodes.commit(answers)
     assert all(c.status_code == 200 for c in committed), [c.text for c in committed]

@@ -19,6 +19,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from apps.protocol import consent, jobs, tickets, wire
+from apps.protocol.normalise import constants_digest
 from workers.client import training
 from workers.client.buyer import sigmoid
 from workers.mpc import commitments, keys, sealing
@@ -198,6 +199,7 @@ def settled() -> dict[str, Any]:
         "halves": [[v, int(np.round(v))] for v in halves],
         "row": ROW,
         "normalisation": {"f": 20, "mean": MEAN, "std": STD},
+        "normalisation_name": constants_digest({"f": 20, "mean": MEAN, "std": STD}),
         "fixed_row": fixed_row(),
         "sigmoid": [[z, sigmoid(z)] for z in (-800.0, *LOGITS, 800.0)],
         "sender": [seed("sender").hex(), wire.public_hex(SENDER)],

@@ -25,7 +25,9 @@ import numpy as np
 import numpy.typing as npt
 
 from apps.protocol.circuits import CIRCUITS, INFERS
+from apps.protocol.circuits.family import NORMALISATION
 from apps.protocol.circuits.resolution import BAND, LABEL, LOGIT, ROUNDED
+from apps.protocol.normalise import constants_digest
 from apps.protocol.targets import extras_of, scale_of
 from workers.client import data, training
 from workers.client.api import Api, ClientError, wait_for
@@ -243,6 +245,7 @@ class Buyer:
         params = {
             "features": len(self.columns),
             "rows": len(values),
+            NORMALISATION: self._normalisation(),
             **extras_of(model, self.listing.get("label", {})),
         }
         circuit = CIRCUITS[name]
@@ -319,6 +322,14 @@ class Buyer:
             "answered", query=query["id"], listing=self.slug, price_micro=str(query["price_micro"])
         )
         return Prediction(**vars(said), query_id=query["id"], price_micro=int(query["price_micro"]))
+
+    def _normalisation(self) -> str:
+        """The name of the listing's constants. Nodes refuse any but the model's own: other ones,
+        whoever shows them, would shift every row and so what the model says of it."""
+        try:
+            return constants_digest(self.listing["normalisation"])
+        except (KeyError, ValueError) as error:
+            raise ClientError(f"The listing's normalisation can't be read: {error}.") from None
 
     def _standardised(self, rows: Sequence[Sequence[float]]) -> np.ndarray:
         if not len(rows):

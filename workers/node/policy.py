@@ -283,7 +283,8 @@ def the_model_is_the_one_the_buyer_named(case: Case) -> None:
 
 def the_model_was_made_here_and_goes_where_it_may(case: Case) -> None:
     """A result inherits the ticket that its circuit declares: a model enters only what its makers'
-    circuit allows, on the same nodes, at their resolution, with as many features."""
+    circuit allows, on the same nodes, at their resolution, with as many features, and for values
+    that were standardised as the rows it was trained on were."""
     if case.job["model"] is None:
         return
     if case.model is None:
@@ -295,8 +296,9 @@ def the_model_was_made_here_and_goes_where_it_may(case: Case) -> None:
     if case.model["resolution"] != case.tickets[0].resolution:
         raise Refused("resolution_differs", "The model's makers allow another resolution.")
     asked, made = case.tickets[0].params, case.model["params"]
-    if any(asked.get(name) != made.get(name) for name in case.circuit.of_model):
-        raise Refused("wrong_shape", "The model has another number of features or outputs.")
+    others = [name for name in case.circuit.of_model if asked.get(name) != made.get(name)]
+    if others:
+        raise Refused("wrong_shape", f"The model was made with another value of {others[0]}.")
 
 
 def a_model_is_trained_on_by_its_makers(case: Case) -> None:

@@ -81,7 +81,7 @@ QUERY_ROWS_MAX = 1000
 MEMBERS_MAX = 64
 PHI_MIN_POSITIVE = 3
 # Digest of the constants by which rows are standardised (`normalise.constants_digest`): all owners
-# sign the same one, and a model is trained on under its own alone.
+# sign the same one, and a model is trained on and asked under its own alone.
 NORMALISATION = "normalisation"
 LABELS = ("binary", "classes", "number", "count")
 OPENS = (
@@ -243,8 +243,9 @@ def infer_circuit(model: ModelClass, resolution: str) -> Circuit:
     """The circuit of a class's paid query, answered at this resolution."""
 
     def validate(params: Params) -> None:
-        """{"features", "rows": k} and the class's extras. Raises: BadParams."""
-        only(params, "features", "rows", *model.extras)
+        """{"features", "rows": k}, the class's extras, and the name of the normalisation where
+        the model has one. Raises: BadParams."""
+        only(params, "features", "rows", *model.extras, *({NORMALISATION} & set(params)))
         _sizes(model, params)
         whole(params, "rows", 1, QUERY_ROWS_MAX)
 
@@ -274,22 +275,22 @@ def infer_circuit(model: ModelClass, resolution: str) -> Circuit:
         run=run,
         sealed=True,
         resolution=resolution,
-        of_model=("features", *model.extras),
+        of_model=("features", NORMALISATION, *model.extras),
     )
 
 
 def _sizes(model: ModelClass, params: Params) -> None:
+    """Sizes, and the name of the normalisation where there is one. Raises: BadParams."""
     whole(params, "features", 1, FEATURES_MAX)
     for name, (least, most) in model.extras.items():
         whole(params, name, least, most)
+    if not is_hex(params.get(NORMALISATION, 64 * "0"), 32):
+        raise BadParams(f"parameter '{NORMALISATION}' must be a digest in hex")
 
 
 def check_holdouts(model: ModelClass, params: Params) -> None:
-    """Sizes, strata, min_cell, the validators' row counts, and the name of the normalisation where
-    there is one. Raises: BadParams."""
+    """Sizes, strata, min_cell and the validators' row counts. Raises: BadParams."""
     _sizes(model, params)
-    if not is_hex(params.get(NORMALISATION, 64 * "0"), 32):
-        raise BadParams(f"parameter '{NORMALISATION}' must be a digest in hex")
     whole(params, "strata", 0, STRATA_MAX)
     whole(params, "min_cell", 3, ROWS_MAX)
     rows = params["rows"]

@@ -7,7 +7,7 @@
 
 import { answered, nodeSet } from "./nodes.js";
 import { makeUpload, openOutputs, replyKey } from "./sealing.js";
-import { hex, demand, signingKey } from "./wire.js";
+import { digest, hex, demand, signingKey } from "./wire.js";
 
 const INFERS = {
   label: "logistic_infer_label@1",
@@ -19,6 +19,7 @@ const STEPS = { label: 2, band: 5, rounded: 101 };
 const SLOT = "row";
 const ROW_F = 16;
 const CONSTANTS_F = 20;
+const CONSTANTS_DOMAIN = "flai/normalisation/v1";
 const FEATURE_BOUND = 16;
 const TICKET_LIFETIME_S = 600;
 
@@ -27,6 +28,10 @@ export const standardise = (row, { mean, std }) => {
   const real = (constant) => Number(constant) / 2 ** CONSTANTS_F;
   return row.map((x, i) => Math.min(Math.max((x - real(mean[i])) / real(std[i]), -FEATURE_BOUND), FEATURE_BOUND));
 };
+
+// The name of such constants: nodes refuse any but the model's own, since other ones, whoever shows
+// them, would shift every row. The twin of apps/protocol/normalise.py. Throws Refused.
+export const constantsDigest = ({ f, mean, std }) => digest(CONSTANTS_DOMAIN, { f, mean, std });
 
 // round(x · 2^f), halves to even as numpy rounds.
 export const fixed = (values, f) =>
@@ -52,14 +57,14 @@ export const makeBatch = async (listing, rows, price) => {
   demand(known, "unknown_circuit", `This page can't query ${listing.circuit}.`);
   const nodes = await nodeSet(listing.nodes, listing.circuits_hash);
   // Keys of its own for each query: neither question nor answer can be tied to another one's.
-  const [reply, sender] = await Promise.all([replyKey(), signingKey()]);
+  const [reply, sender, named] = await Promise.all([replyKey(), signingKey(), constantsDigest(normalisation)]);
   const now = Math.floor(Date.now() / 1000);
   const fields = {
     scope: `query:${hex(crypto.getRandomValues(new Uint8Array(16)))}`,
     slot: SLOT,
     circuits: [listing.circuit],
     circuits_hash: listing.circuits_hash,
-    params: { features: features.length, rows: rows.length },
+    params: { features: features.length, rows: rows.length, normalisation: named },
     f: ROW_F,
     model: listing.model,
     reply_key: reply.publicHex,
