@@ -300,7 +300,7 @@ class Market:
             "slot": "row",
             "circuits": [infer_of(listing)],
             "circuits_hash": listing.version.round.circuits_hash,
-            "params": query_ticket(listing, rows=len(values))["params"],
+            "params": query_ticket(listing, rows=1)["params"] | {"rows": len(values)},
             "f": 16,
             "model": listing.version.model,
             "reply_key": keys.hpke_public_hex(self.buyer.reply),
