@@ -49,16 +49,20 @@
       active().click();
     } else if (event.key === "Escape") {
       event.preventDefault();
-      if (list.hidden) input.blur();
-      else open(false);
+      if (list.hidden) return input.blur();
+      window.htmx?.trigger(input, "htmx:abort"); // what is on its way would open the list again
+      open(false);
     }
   });
   input.addEventListener("focus", () => { if (options().length) open(true); });
   form.addEventListener("focusout", ({ relatedTarget }) => {
     if (!form.contains(relatedTarget)) open(false);
   });
+  let chosen;
+  list.addEventListener("htmx:beforeSwap", () => { chosen = active()?.href; });
   list.addEventListener("htmx:afterSwap", () => {
     open(document.activeElement === input && list.childElementCount > 0);
+    mark(options().find((option) => option.href === chosen));
     const count = options().length;
     document.getElementById("announce").textContent =
       list.hidden ? "" : count ? `${count} found, arrows choose` : "Nothing found";

@@ -154,6 +154,25 @@ def test_who_gives_up_tells_the_others_even_before_they_begin(net):
         net.sessions(sid(1), members=(2,))[0].recv(0, 1)
 
 
+def test_an_answer_waits_for_the_connection_on_which_it_goes(net):
+    asker, asked = net.meshes[0], net.meshes[1]
+    until(lambda: len(asker.peers_up()) == len(asked.peers_up()) == 2)
+    link = asked._links[0]
+    dialled, link.outgoing = link.outgoing, None  # it has not heard the welcome yet
+
+    def heard():
+        with asked._changed:
+            link.outgoing = dialled
+            asked._changed.notify_all()
+
+    def answer(_asker, question):
+        threading.Timer(0.1, heard).start()
+        return b"to " + question
+
+    asked.answer = answer
+    assert asker.ask(1, b"that", deadline=time.monotonic() + 3) == b"to that"
+
+
 def test_a_deadline_ends_the_wait(net):
     (a,) = net.sessions(sid(1), members=(0,), seconds=0.5)
     with pytest.raises(DeadlineExceeded):

@@ -156,19 +156,25 @@ class Mesh:
             self._return_early(session)
             session.activate(deadline, members)
             self._active.add(sid)
-            until = min(deadline, time.monotonic() + CONNECT_GRACE_S)
-            while missing := others.difference(self.peers_up()):
-                left = until - time.monotonic()
-                if left <= 0:
-                    self.forget(sid)
-                    raise PeerLost(f"member {min(missing)} is not connected")
-                self._changed.wait(left)
+            if missing := self._missing(others, min(deadline, time.monotonic() + CONNECT_GRACE_S)):
+                self.forget(sid)
+                raise PeerLost(f"member {min(missing)} is not connected")
         try:
             session.check()
         except TransportError:
             self.forget(sid)
             raise
         return session
+
+    def _missing(self, others: set[int], until: float) -> set[int]:
+        """Those who are not connected both ways when all are, or then."""
+        with self._changed:
+            while missing := others.difference(self.peers_up()):
+                left = until - time.monotonic()
+                if left <= 0:
+                    break
+                self._changed.wait(left)
+            return missing
 
     def ask(self, to: int, question: bytes, *, deadline: float) -> bytes:
         """Another node's answer to a question outside jobs. Raises: TransportError."""
@@ -349,7 +355,10 @@ class Mesh:
         self, to: int, sid: bytes, question: bytes, answer: Callable[[int, bytes], bytes]
     ) -> None:
         try:
-            self.send_frame(to, sid, 0, answer(to, question))
+            said = answer(to, question)
+            # who asks has welcomed us, but the thread that dialled may not have heard it yet
+            self._missing({to}, time.monotonic() + CONNECT_GRACE_S)
+            self.send_frame(to, sid, 0, said)
         except Exception as error:  # whoever asked nonsense hears nothing, and waits in vain
             log.warning("no answer", extra={"peer": to, "kind": type(error).__name__})
         finally:

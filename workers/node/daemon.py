@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from workers.mpc.mesh import Mesh
 
 PURGE_EVERY_S = 300
-RECOVER_WAIT_S = 5.0
+RECOVER_WAIT_S = 10.0
 STOP_TIMEOUT_S = 3
 KEEP_ALIVE_S = 60
 HANDSHAKE_S = 5.0
