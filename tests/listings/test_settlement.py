@@ -7,15 +7,13 @@ import threading
 import time
 import uuid
 from datetime import timedelta
-from importlib import import_module
 
 import pytest
-from django.apps import apps as django_apps
 from django.db import close_old_connections, connection
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from apps.compute.models import Node, Receipt
+from apps.compute.models import Node
 from apps.core.clock import now
 from apps.core.transactions import durable
 from apps.exchange.vaults import stake
@@ -123,15 +121,6 @@ def test_who_claims_a_node_is_paid_for_its_jobs_from_then_on(sale) -> None:
     epoch_settle(epoch_id=epoch.id, now=epoch.ends_at)
     epoch.refresh_from_db()
     assert epoch.settlement["jobs"] == {sale.backer.party.pid: 1, sale.dao.party.pid: 5}
-
-
-def test_receipts_of_before_count_for_who_ran_their_node_at_the_upgrade(sale) -> None:
-    module = import_module("apps.compute.migrations.0002_receipt_operator")
-    node = Node.objects.get(index=0)
-    Node.objects.filter(pk=node.pk).update(operator=sale.backer.party)
-    module.operators_of_now(django_apps, None)
-    taken = Receipt.objects.filter(operator=sale.backer.party)
-    assert set(taken) == set(node.receipts.all()) and taken.exists()
 
 
 def test_tokens_count_for_the_time_they_were_held(sale) -> None:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import threading
 import uuid
 from datetime import timedelta
 
 import pytest
-from django.db import close_old_connections, connection
-from django.db.migrations.executor import MigrationExecutor
+from django.db import close_old_connections
 from rest_framework.test import APIClient
 
 from apps.accounts.models import User
@@ -197,20 +195,3 @@ def test_the_api_takes_parts_and_says_where_it_is(market, sending) -> None:
         url, b"x", content_type=uploads.MEDIA_TYPE, headers={"Upload-Offset": "0"}
     )
     assert strangers.status_code == 401
-
-
-def test_a_share_that_waited_as_base64_is_taken_over_and_delivered(market, sending) -> None:
-    held, site, upload = sending
-    submission = market.part(held, site, upload, 0, None)
-    assert submission.state == "received"
-    executor = MigrationExecutor(connection)
-    before = executor.migrate([("training", "0005_reduced_rosters")]).apps
-    rows = before.get_model("training", "Submission").objects
-    assert rows.update(upload=json.dumps(upload).encode()) == 1
-    executor = MigrationExecutor(connection)
-    executor.migrate(executor.loader.graph.leaf_nodes())
-    row = share_of(upload)
-    assert row.head == uploads.head_of(upload) and row.offset_bytes == SIZE
-    drain()
-    row.refresh_from_db()
-    assert (row.state, len(row.acks)) == ("delivered", 3)
