@@ -35,6 +35,19 @@ STEPS_MAX = 200
 # Transfers that are income; what merely comes back (refunds, reversals) or was bought is none.
 EARNED = ("listings.payout",)
 Money = dict[tuple[str, str], int]
+# The columns that are read of wide rows, of which many are joined.
+ROUND = (
+    "number",
+    "phase",
+    "training",
+    "opened_at",
+    "due_at",
+    "expires_at",
+    "closed_at",
+    "dao__name",
+)
+STEPS = ("created_at", "submitted_at", "approved_at", "rejected_at", "awarded_at", "failed_at")
+FUND = ("target_micro", "raised_micro", "deadline_at", "filled_at", "failed_at")
 
 
 @dataclass(frozen=True)
@@ -117,6 +130,7 @@ def _votes(party: Party, now: datetime) -> Iterator[Item]:
         )
         .exclude(votes__voter=party)
         .select_related("dao")
+        .only("title", "voting_ends_at", "dao__name")
     )
     for row in rows.order_by("voting_ends_at")[:SHOWN]:
         why = f"{row.dao.name} asks for your vote"
@@ -134,6 +148,7 @@ def _rounds(party: Party, since: datetime) -> list[Any]:
     return list(
         rows.filter(party=party, left_phase="")
         .select_related("round__dao")
+        .only("party", "role", *(f"round__{name}" for name in ROUND))
         .annotate(sent_sums=sent("moments"), sent_update=sent("round"))
         .order_by("-round__opened_at")[:SHOWN]
     )
@@ -173,7 +188,7 @@ def _requests(party: Party, now: datetime, since: datetime) -> list[Any]:
     standing = Pledge.objects.filter(crowdfund__rfm=OuterRef("pk"), party=party)
     backed = standing.filter(withdrawn_at=None)
     events = Q()
-    for moment in ("approved_at", "rejected_at", "awarded_at", "failed_at"):
+    for moment in STEPS[2:]:
         events |= Q(**{f"{moment}__gt": since})
     soon = Q(
         crowdfund__deadline_at__gt=now,
@@ -186,6 +201,7 @@ def _requests(party: Party, now: datetime, since: datetime) -> list[Any]:
         .filter(Q(submitter=party) | Q(backed=True))
         .filter(Q(submitted_at=None) | soon | events)
         .select_related("crowdfund")
+        .only("title", "slug", *STEPS, *(f"crowdfund__{name}" for name in FUND))
         .order_by("-created_at")[: 2 * SHOWN]
     )
 
@@ -206,8 +222,8 @@ def _requests_waiting(rows: list[Any], party: Party, now: datetime) -> Iterator[
 
 def _queries(party: Party) -> list[Any]:
     rows = Query.objects.filter(buyer=party).select_related("listing__dao")
-    unread = ("upload", "outputs", "timeline", "listing__dao__params")
-    return list(rows.defer(*unread).order_by("-created_at")[: 5 * SHOWN])
+    shown = ("state", "ended_at", "listing__row_price_micro", "listing__dao__name")
+    return list(rows.only(*shown).order_by("-created_at")[: 5 * SHOWN])
 
 
 def _balance_low(queries: list[Any], money: Money, low_micro: int | None) -> Iterator[Item]:

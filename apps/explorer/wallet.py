@@ -470,5 +470,5 @@ def _move(party: Any, transfer: Any) -> dict[str, Any]:
 
 def _queries(party: Any) -> list[Any]:
     rows = Query.objects.filter(buyer=party).select_related("listing__dao")
-    unread = ("upload", "outputs", "timeline", "listing__dao__params")
-    return list(rows.defer(*unread).order_by("-created_at")[:5])
+    shown = ("state", "price_micro", "created_at", "listing__dao__name")
+    return list(rows.only(*shown).order_by("-created_at")[:5])

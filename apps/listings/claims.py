@@ -100,7 +100,16 @@ def claimable(party: Party) -> QuerySet[Entitlement]:
             epoch__settlement__isnull=False,
         )
         .select_related("epoch__dao")
-        .defer("epoch__settlement", "epoch__dao__params")
+        .only(
+            "asset",
+            "role",
+            "amount_micro",
+            "pid",
+            "claimed_at",
+            "epoch__number",
+            "epoch__dao__slug",
+            "epoch__dao__name",
+        )
         .order_by("-epoch__ends_at", "asset", "role")
     )
 

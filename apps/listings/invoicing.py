@@ -64,14 +64,11 @@ def invoice_of(party: Party, *, start: datetime, end: datetime, now: datetime) -
         raise NotFound("month_not_over", "This month is not over; its usage so far is your usage.")
     found = [*_plans(party, start, end), *_predictions(party, start, end)]
     slugs = {slug for slug, *_ in found}
-    named = Listing.objects.select_related("dao__party").only(
+    named = Listing.objects.filter(slug__in=slugs).values_list(
         "slug", "dao__name", "dao__party__pid"
     )
-    sellers = named.in_bulk(list(slugs), field_name="slug")
-    lines = [
-        Line(sellers[slug].dao.name, sellers[slug].dao.party.pid, slug, *rest)
-        for slug, *rest in sorted(found)
-    ]
+    sellers = {slug: seller for slug, *seller in named}
+    lines = [Line(*sellers[slug], slug, *rest) for slug, *rest in sorted(found)]
     billing = settings_of(party).billing
     return Invoice(number_of(party, start), start, end, party, billing, lines)
 

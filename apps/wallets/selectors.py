@@ -124,7 +124,9 @@ def transfers_of(
     """
     mine = Account.objects.filter(owner=party, **({"asset__code": asset} if asset else {}))
     ids = list(mine.values_list("id", flat=True))
-    sides = Account.objects.select_related("owner", "asset")
+    sides = Account.objects.select_related("owner", "asset").only(
+        "purpose", "owner__name", "owner__slug", "owner__pid", "asset__code"
+    )
     wanted = {
         "kind": kind,
         "created_at__gte": since and datetime.combine(since, time.min, UTC),
