@@ -20,6 +20,7 @@ from apps.explorer.page import party_of, show
 from apps.explorer.pictures import price_flow
 from apps.explorer.plans import line as plan_line
 from apps.listings import plans, pricing, services
+from apps.listings.asking import obstacle
 from apps.listings.models import Listing, Query
 from apps.listings.unlocks import early_until
 from apps.participants.selectors import roster
@@ -169,6 +170,7 @@ def model(request: HttpRequest, slug: str) -> HttpResponse:
         flow=price_flow(price_micro, policy_of(dao.params)),
         party=party,
         own_key=own,
+        obstacle=obstacle(listing),
         ranged=any(f.get("unit") or f.get("min") is not None for f in features),
         curl=CALL_CURL.format(**words),
         shell=CALL_SHELL.format(**words),

@@ -27,6 +27,7 @@ from apps.core.errors import BadInput, Conflict, NotFound
 from apps.core.permissions import ensure
 from apps.core.sweeping import each
 from apps.core.transactions import durable
+from apps.listings.asking import ensure_on_sale
 from apps.listings.models import Listing, Query, Subscription
 from apps.listings.pricing import CURRENCY, price_micro
 from apps.listings.unlocks import can_ask
@@ -228,8 +229,8 @@ def _preview(
     to = offered.get(name)
     if name and to is None:
         raise NotFound("plan_not_found", "There is no such plan here.")
-    if name and listing.status != Listing.Status.OPEN:
-        raise Conflict("listing_closed", "This listing is closed.")
+    if name:
+        ensure_on_sale(listing)
     if row is None and to is None:
         raise NotFound("no_plan", "You have no plan here.")
     if row is not None and row.plan == name:

@@ -15,6 +15,7 @@ from django.core import signing
 from apps.accounts.models import Party
 from apps.core.clock import unix_ms
 from apps.core.errors import Conflict, Unprocessable
+from apps.listings.asking import ensure_on_sale
 from apps.listings.models import Listing, Subscription
 from apps.listings.plans import PURPOSE, left_rows, running
 from apps.listings.pricing import CURRENCY, price_of, volume
@@ -39,9 +40,8 @@ def of_plan(plan: Subscription, rows: int) -> Terms:
 
 
 def quote_json(*, listing: Listing, buyer: Party, rows: int, now: datetime) -> dict[str, Any]:
-    """A quote as the API gives it. Raises Conflict for a listing that is closed."""
-    if listing.status != Listing.Status.OPEN:
-        raise Conflict("listing_closed", "This listing is closed.")
+    """A quote as the API gives it. Raises Conflict for a listing that nobody can ask now."""
+    ensure_on_sale(listing)
     before = volume(buyer, listing, now=now)
     terms = Terms(price_of(listing, rows=rows, before=before, buyer=buyer))
     plan = running(buyer, listing, now=now)

@@ -14,10 +14,10 @@ from apps.compute.models import Job, Node
 from apps.compute.selectors import job_json
 from apps.core.errors import NotFound
 from apps.core.joined import Joined
+from apps.listings.asking import hash_of, infer_of, obstacle
 from apps.listings.models import Listing, Query
 from apps.listings.plans import plans_json
 from apps.listings.pricing import CURRENCY, copy_cost, price_micro, rebate_bps, tiers_json
-from apps.listings.services import infer_of
 from apps.protocol.extraction import AGREEMENT_BPS
 from apps.subdaos.models import Dao
 from apps.training.models import ModelVersion
@@ -93,7 +93,8 @@ def listing_json(listing: Listing, nodes: Sequence[Node] | None = None) -> Json:
         "normalisation": held.normalisation,
         "nodes": [node.descriptor for node in nodes if node.fingerprint in held.nodes],
         "circuit": infer_of(listing),
-        "circuits_hash": held.circuits_hash,
+        "circuits_hash": hash_of(listing),
+        "obstacle": obstacle(listing),
         "params": {"features": held.features, **held.extras},
         "evidence": version.evidence,
         "roster_size": len(held.roster["members"]),

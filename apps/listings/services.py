@@ -22,6 +22,7 @@ from apps.core.months import month_of
 from apps.core.permissions import ensure
 from apps.core.transactions import durable
 from apps.listings import pricing
+from apps.listings.asking import ensure_on_sale, hash_of, infer_of
 from apps.listings.channels import HELD_CHANNEL
 from apps.listings.epochs import epoch_begin
 from apps.listings.events import ListingOpened
@@ -32,7 +33,7 @@ from apps.listings.quoting import Terms, offered, quoted
 from apps.listings.spending import spent_up
 from apps.listings.unlocks import can_ask
 from apps.protocol import tickets
-from apps.protocol.circuits import CIRCUITS, CLASSES, BadParams
+from apps.protocol.circuits import CIRCUITS, BadParams
 from apps.protocol.circuits.family import NORMALISATION
 from apps.protocol.normalise import constants_digest
 from apps.subdaos.services import dao_lock
@@ -87,12 +88,6 @@ def listing_open(*, version_id: str | UUID, now: datetime) -> Listing:
     return listing
 
 
-def infer_of(listing: Listing) -> str:
-    """The circuit that answers queries of this listing: of its model's class and resolution."""
-    held = listing.version.round
-    return CLASSES[held.model_class].infer_id(held.resolution)
-
-
 def query_ticket(listing: Listing, *, rows: int, price_micro: int | None = None) -> dict[str, Any]:
     """What the ticket of a query of `rows` rows must carry, at a quoted price or the one of now."""
     price = price_of(listing, rows=rows) if price_micro is None else price_micro
@@ -100,7 +95,7 @@ def query_ticket(listing: Listing, *, rows: int, price_micro: int | None = None)
     return {
         "slot": SLOT,
         "circuits": [infer_of(listing)],
-        "circuits_hash": held.circuits_hash,
+        "circuits_hash": hash_of(listing),
         "engine": "ring",
         "nodes": held.nodes,
         "model": listing.version.model,
@@ -201,8 +196,7 @@ def _terms(
     now: datetime,
 ) -> Terms:
     """What this ticket's rows cost this buyer, who may ask this listing for them, and what pays."""
-    if listing.status != Listing.Status.OPEN:
-        raise Conflict("listing_closed", "This listing is closed.")
+    ensure_on_sale(listing)
     ensure(can_ask(buyer, listing, now))
     rows = ticket.shape[0]
     asked = {"buyer": buyer, "listing": listing, "rows": rows, "now": now}

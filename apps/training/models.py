@@ -286,6 +286,9 @@ class ModelVersion(BaseModel):
     number = models.PositiveIntegerField()
     round = models.OneToOneField(Round, models.PROTECT, related_name="version")
     model = models.CharField(max_length=64, unique=True)
+    # By which circuit it is asked, and the hash of what that computed when the model was made.
+    asked_by = models.CharField(max_length=80, blank=True)
+    asked_hash = models.CharField(max_length=64, blank=True)
     evidence = models.JSONField()
     # The leading metric (apps.training.evidence) over all rows, kept up by the database itself.
     lead_milli = models.GeneratedField(

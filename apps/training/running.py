@@ -21,6 +21,7 @@ from apps.core.transactions import durable
 from apps.core.wake import wake
 from apps.governance.services import propose_by_system
 from apps.protocol import decay
+from apps.protocol.circuits import CLASSES, query_hash
 from apps.protocol.contribution import without_copies
 from apps.protocol.jobs import STAGED_FOR_S
 from apps.protocol.normalise import public_constants
@@ -352,11 +353,14 @@ def versions_reject_defeated(*, now: datetime, limit: int = 100) -> int:
 
 def _version(held: Round, job: Job, now: datetime) -> ModelVersion:
     last = ModelVersion.objects.filter(dao=held.dao).order_by("-number").first()
+    circuit = CLASSES[held.model_class].infer_id(held.resolution)
     version = ModelVersion.objects.create(
         dao=held.dao,
         number=1 + (last.number if last else 0),
         round=held,
         model=job.model,
+        asked_by=circuit,
+        asked_hash=query_hash(circuit, {"features": held.features, **held.extras}),
         evidence=evidence_of(job.openings, strata=held.strata, gates=held.dao.params["gates"]),
         created_at=now,
     )

@@ -15,6 +15,7 @@ from apps.core import clock
 from apps.listings import plans
 from apps.listings.models import Listing, Query
 from apps.subdaos.models import Dao
+from apps.training.models import ModelVersion
 from apps.wallets.invariants import violations
 from apps.wallets.keys import SESSION
 from apps.wallets.models import Account, Transfer
@@ -111,6 +112,19 @@ def test_the_privacy_line_says_what_it_does_not_protect_against(model_page: Any)
     assert "not against a server that serves false code" in how.inner_text()
     how.get_by_role("link", name="ask from your program").click()
     assert page.url.endswith("#program")
+
+
+def test_a_model_of_another_release_shows_why_it_cannot_be_asked(
+    model_page: Any, world: Any
+) -> None:
+    version = ModelVersion.objects.get(dao__pk=world.dao.pk, number=1)
+    ModelVersion.objects.filter(pk=version.pk).update(asked_hash="00" * 32)
+    try:
+        model_page.page.reload()
+        assert model_page.page.get_by_text("no longer computes logistic_infer@1").is_visible()
+        assert model_page.page.locator("#try-form").count() == 0
+    finally:
+        version.save()
 
 
 def test_without_javascript_the_page_says_what_needs_it_and_can_send_nothing(

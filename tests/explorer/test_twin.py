@@ -237,9 +237,7 @@ def test_a_whole_query_from_row_to_answer(inside: In) -> None:
     assert opened == {"logit": -1.75, "probability": pytest.approx(0.14804719803)}
     refused = "return code(() => buyer.makeQuery(v[0], v[1]))"
     assert inside(refused, [listing, vectors.ROW[:4]]) == "bad_row"
-    assert (
-        inside(refused, [listing | {"circuits_hash": "c2" * 32}, vectors.ROW]) == "circuits_differ"
-    )
+    assert inside(refused, [listing | {"obstacle": "gone"}, vectors.ROW]) == "circuit_changed"
     assert inside(refused, [listing | {"nodes": listing["nodes"][:2]}, vectors.ROW]) == "bad_nodes"
     for other in ({"circuit": "x@1"}, {"resolution": "label"}, {"resolution": "toString"}):
         assert inside(refused, [listing | other, vectors.ROW]) == "unknown_circuit"

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 import pytest
 
 from apps.protocol import jobs, tickets
-from apps.protocol.circuits import CIRCUITS, CLASSES, circuits_hash
+from apps.protocol.circuits import CIRCUITS, CLASSES, circuits_hash, query_hash
 from apps.protocol.circuits.descent import DEFAULTS
 from workers.node import policy
 from workers.node.errors import Refused
@@ -119,6 +119,8 @@ MODEL = {
     "resolution": "logit",
     "params": PARAMS,
 }
+HASHED = MODEL | {"allows": {"logistic_infer@1": query_hash("logistic_infer@1", PARAMS)}}
+OTHER_HASH = {"circuits_hash": "00" * 32}
 SGD = {
     "features": 2,
     "strata": 1,
@@ -135,7 +137,8 @@ TRAINABLE = MODEL | {
 }
 
 
-def query_case(stored=MODEL, ticket_changes=None, **changes):
+def query_case(stored=MODEL, ticket_changes=None, circuit="logistic_infer@1", **changes):
+    hashed = query_hash(circuit, PARAMS)
     row = ticket(
         1,
         "0e" * 32,
@@ -143,6 +146,7 @@ def query_case(stored=MODEL, ticket_changes=None, **changes):
             "scope": "query:q1",
             "slot": "row",
             "circuits": ["logistic_infer@1"],
+            "circuits_hash": hashed,
             "params": {"features": 2, "rows": 1},
             "shape": [1, 2],
             "roster": None,
@@ -152,7 +156,8 @@ def query_case(stored=MODEL, ticket_changes=None, **changes):
         }
         | (ticket_changes or {}),
     )
-    base = {"circuit": "logistic_infer@1", "scope": "query:q1", "roster": None, "model": "55" * 32}
+    base = {"scope": "query:q1", "roster": None, "model": "55" * 32}
+    base |= {"circuit": circuit, "circuits_hash": hashed}
     return case_of({"row": [row]}, stored=stored, **(base | changes))
 
 
@@ -187,6 +192,7 @@ def test_the_good_cases_are_admitted():
     policy.admit(going_on(stored=None, circuit="logistic_sgd@1", model=None))
     policy.admit(round_case())
     policy.admit(query_case())
+    policy.admit(query_case(HASHED))
     policy.admit(query_under("ab", made="ab"))
     bound = Binding(jobs.scope_digest(round_case().job), None)
     policy.admit(round_case(binding=bound, attempt=2, deadline_s=99))
@@ -239,7 +245,7 @@ def validator_fills():
 
 def sealed_in_a_round():
     (row,) = query_case().inputs["row"]
-    row = replace(row, scope="round:r1")
+    row = replace(row, scope="round:r1", circuits_hash=circuits_hash())
     return case_of({"row": [row]}, stored=MODEL, circuit="logistic_infer@1", model="55" * 32)
 
 
@@ -271,7 +277,17 @@ def replace_job(case, **changes):
 
 
 REFUSED = {
+    "circuit_changed": [
+        lambda: query_case(MODEL | {"allows": {"logistic_infer@1": "00" * 32}}),
+    ],
     "circuits_differ": [
+        # all agree on a hash, but not on what this release computes
+        lambda: query_case(ticket_changes=OTHER_HASH, circuits_hash="00" * 32),
+        lambda: query_case(HASHED, ticket_changes=OTHER_HASH, circuits_hash="00" * 32),
+        # job and ticket differ
+        lambda: query_case(ticket_changes=OTHER_HASH),
+        lambda: query_case(circuits_hash="00" * 32),
+        lambda: query_case(ticket_changes={"circuits_hash": circuits_hash()}),
         lambda: round_case(circuits_hash="00" * 32),
         lambda: spoilt("update", 0, circuits_hash="00" * 32),
     ],

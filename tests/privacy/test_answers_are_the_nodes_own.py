@@ -19,7 +19,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from apps.protocol import jobs, wire
-from apps.protocol.circuits import circuits_hash
+from apps.protocol.circuits import query_hash
 from apps.protocol.circuits.family import NORMALISATION
 from apps.protocol.normalise import constants_digest
 from apps.protocol.tickets import ticket_id
@@ -65,7 +65,7 @@ class Site:
             "normalisation": self.normalisation,
             "nodes": self.nodes.descriptors,
             "circuit": "logistic_infer@1",
-            "circuits_hash": circuits_hash(),
+            "circuits_hash": query_hash("logistic_infer@1", {"features": 2}),
         }
 
     def compute(self, upload: dict[str, Any]) -> dict[str, Any]:

@@ -98,7 +98,13 @@ def test_an_update_does_not_enter_inference(nodes, model, nothing_changes):
     before = stores(nodes)
     share = victim.uploads["update"][0]["ticket"]["share_id"]
     for scope, code in ((victim.scope, "circuit_not_allowed"), ("query:x", "wrong_scope")):
-        job = nodes.job("logistic_infer@1", scope, {"row": [share]}, model=model)
+        job = nodes.job(
+            "logistic_infer@1",
+            scope,
+            {"row": [share]},
+            model=model,
+            circuits_hash=victim.job()["circuits_hash"],
+        )
         nothing_changes(nodes.ask(job), code, before=before)
 
 

@@ -14,7 +14,7 @@ import httpx
 import numpy as np
 
 from apps.protocol import tickets, uploads, wire
-from apps.protocol.circuits import circuits_hash
+from apps.protocol.circuits import circuits_hash, query_hash
 from apps.protocol.jobs import fingerprint
 from apps.protocol.normalise import public_constants
 from apps.training.tickets import stage_ticket
@@ -209,13 +209,16 @@ class Bridge:
             "normalisation": self.normalisation,
             "nodes": self.nodes.descriptors,
             "circuit": "logistic_infer@1",
-            "circuits_hash": circuits_hash(),
+            "circuits_hash": query_hash(
+                "logistic_infer@1", {"features": len(self.spec["features"])}
+            ),
         } | self.changes
 
     def query(self, upload: dict[str, Any]) -> dict[str, Any]:
         ticket = upload["ticket"]
         inputs = {"row": [ticket["share_id"]]}
-        job = self.nodes.job("logistic_infer@1", ticket["scope"], inputs, model=ticket["model"])
+        named = {name: ticket[name] for name in ("model", "circuits_hash")}
+        job = self.nodes.job("logistic_infer@1", ticket["scope"], inputs, **named)
         answers = self.nodes.ask(job, uploads=[upload])
         sealed = [
             {"node": d["name"], "fingerprint": fingerprint(d), "blob": a.json()["sealed"]}

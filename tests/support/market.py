@@ -33,8 +33,9 @@ from apps.governance.models import Proposal
 from apps.governance.services import vote
 from apps.listings import running as queries
 from apps.listings import selectors as listings
+from apps.listings.asking import hash_of, infer_of
 from apps.listings.models import Listing, Query
-from apps.listings.services import infer_of, query_create, query_ticket
+from apps.listings.services import query_create, query_ticket
 from apps.participants.models import Application
 from apps.participants.services import call_bind, call_open, whitelist
 from apps.protocol import uploads, wire
@@ -299,7 +300,7 @@ class Market:
             "scope": f"query:{uuid.uuid4().hex}",
             "slot": "row",
             "circuits": [infer_of(listing)],
-            "circuits_hash": listing.version.round.circuits_hash,
+            "circuits_hash": hash_of(listing),
             "params": query_ticket(listing, rows=1)["params"] | {"rows": len(values)},
             "f": 16,
             "model": listing.version.model,

@@ -30,7 +30,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from apps.protocol import identity, jobs, tickets, uploads, wire
-from apps.protocol.circuits import CLASSES, circuits_hash
+from apps.protocol.circuits import CLASSES, INFERS, circuits_hash, query_hash
 from apps.protocol.circuits.descent import DEFAULTS
 from flai_site.stack.up import free_ports
 from workers.mpc import keys, sealing
@@ -59,6 +59,7 @@ class NodeSet:
         self.coordinator = Ed25519PrivateKey.generate()
         self.homes = [directory / str(i) for i in range(n)]
         self.processes: dict[int, subprocess.Popen[str]] = {}
+        self.releases: dict[int, Path] = {}  # where a node's code is, if not here
         ports = free_ports(3 * n)
         self.metrics_ports = ports[2 * n :]
         self.control = [f"https://127.0.0.1:{p}" for p in ports[:n]]
@@ -96,7 +97,7 @@ class NodeSet:
             with (self.homes[i] / "log").open("a") as log:
                 self.processes[i] = subprocess.Popen(
                     node_command(self.homes[i], "--metrics", str(self.metrics_ports[i])),
-                    cwd=REPOSITORY,
+                    cwd=self.releases.get(i, REPOSITORY),
                     stdout=subprocess.PIPE,
                     stderr=log,
                     text=True,
@@ -200,7 +201,8 @@ class NodeSet:
     def upload(self, key: Ed25519PrivateKey, values: Any, **fields: Any) -> dict[str, Any]:
         """Fixed-point values shared and sealed to these nodes."""
         now = int(time.time())
-        base = {"circuits_hash": circuits_hash(), "issued_at": now, "expires_at": now + 3600}
+        hashed = hash_of(fields["circuits"][0], fields["params"])
+        base = {"circuits_hash": hashed, "issued_at": now, "expires_at": now + 3600}
         return sealing.make_upload(
             np.asarray(values, dtype=np.int64), base | fields, key, self.descriptors
         )
@@ -213,7 +215,7 @@ class NodeSet:
             "job_id": secrets.token_hex(16),
             "attempt": 1,
             "circuit": circuit,
-            "circuits_hash": circuits_hash(),
+            "circuits_hash": hash_of(circuit, {"features": Round.FEATURES}),
             "engine": "ring",
             "nodes": self.fingerprints,
             "scope": scope,
@@ -225,6 +227,11 @@ class NodeSet:
         if self.n > 3:
             base |= {"computing": [0, 1, 2], "holding": []}
         return base | more
+
+
+def hash_of(circuit: str, made: Mapping[str, Any]) -> str:
+    """What tickets and jobs for this circuit name as its hash."""
+    return query_hash(circuit, made) if circuit in INFERS else circuits_hash()
 
 
 def frame_of(upload: Any) -> bytes:

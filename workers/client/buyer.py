@@ -32,7 +32,7 @@ from apps.protocol.targets import extras_of, scale_of
 from workers.client import data, training
 from workers.client.api import Api, ClientError, wait_for
 from workers.client.home import Home
-from workers.client.nodes import answered, check_release, trusted_nodes
+from workers.client.nodes import answered, check_circuit, trusted_nodes
 from workers.mpc import keys, sealing
 
 SLOT = "row"
@@ -237,10 +237,11 @@ class Buyer:
         """
         values = self._standardised(rows)
         nodes = trusted_nodes(self.home, self.listing["nodes"])
-        release = check_release(self.listing["circuits_hash"], nodes)
+        if self.listing.get("obstacle"):
+            raise ClientError(str(self.listing["obstacle"]), code="circuit_changed")
         name = self.listing["circuit"]
         if name not in INFERS:
-            raise ClientError(f"This release can't query {name}.")
+            raise ClientError(f"This release can't query {name}.", code="unknown_circuit")
         model, resolution = INFERS[name]
         params = {
             "features": len(self.columns),
@@ -253,6 +254,7 @@ class Buyer:
             circuit.validate(params)
         except ValueError as error:
             raise data.DataError(f"These rows don't fit one query: {error}.") from None
+        hashed = check_circuit(self.listing["circuits_hash"], name, params)
         f = circuit.slots[SLOT].f
         # A key of its own for each query: an answer can't be tied to another one's.
         reply_private = keys.hpke_key(secrets.token_bytes(32))
@@ -261,7 +263,7 @@ class Buyer:
             "scope": f"query:{uuid.uuid4().hex}",
             "slot": SLOT,
             "circuits": [name],
-            "circuits_hash": release,
+            "circuits_hash": hashed,
             "params": params,
             "f": f,
             "model": self.listing["model"],

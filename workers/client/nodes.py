@@ -10,7 +10,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from apps.protocol.circuits import circuits_hash
+from apps.protocol.circuits import circuits_hash, query_hash
 from apps.protocol.jobs import (
     ACK_DOMAIN,
     OPENINGS_DOMAIN,
@@ -91,6 +91,19 @@ def check_release(announced: str, nodes: Sequence[Mapping[str, Any]]) -> str:
     return ours
 
 
+def check_circuit(announced: str, circuit: str, made: Mapping[str, Any]) -> str:
+    """The hash of a query's circuit as this release computes it, if the model's is the same. The
+    releases of nodes and server may be others. Raises: NotTrusted."""
+    ours = query_hash(circuit, made)
+    if announced != ours:
+        raise NotTrusted(
+            f"The model is asked by another {circuit} than this release knows ({ours[:8]}…). Use a "
+            "release of the model's time, or a newer one that still has that circuit.",
+            "circuits_differ",
+        )
+    return ours
+
+
 def delivered(
     acks: Sequence[Mapping[str, Any]],
     *,
@@ -161,6 +174,7 @@ def answered(
         computing = computing_of(descriptor)
         same = (
             [receipt["circuit"]] == list(ticket["circuits"])
+            and receipt["circuits_hash"] == ticket["circuits_hash"]
             and receipt["scope"] == ticket["scope"]
             and receipt["inputs"] == [ticket_id(dict(ticket))]
             and descriptor["model"] == ticket["model"]

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from apps.protocol import jobs, wire
-from apps.protocol.circuits import INFERS, BadParams, Circuit
+from apps.protocol.circuits import INFERS, BadParams, Circuit, query_hash
 from apps.protocol.tickets import TRIO, Ticket, members_with_role
 from workers.mpc.keeping import Group, Held, keep, receive
 from workers.mpc.replicated import fold, held_by
@@ -217,7 +217,7 @@ class Computation:
             "attempt": job["attempt"],
             "descriptor": admitted.digest,
             "circuit": circuit.id,
-            "circuits_hash": self._node.circuits_hash,
+            "circuits_hash": job["circuits_hash"],
             "scope": job["scope"],
             "inputs": sorted(t.id for t in admitted.tickets),
             "openings": wire.digest(jobs.OPENINGS_DOMAIN, openings),
@@ -263,14 +263,20 @@ class Computation:
 
         `sharing` names the attempt whose words these are: words of two attempts of one job do not
         belong together, and members that hold different ones must not compute. The salts make its
-        hashes in the receipts checkable again.
+        hashes in the receipts checkable again. `allows` gives with a query's circuit the hash of
+        what it computes now, by the release that all makers signed for; other circuits they sign
+        for each time anew.
         """
+        allows = {
+            name: query_hash(name, admitted.params) if name in INFERS else ""
+            for name in admitted.circuit.result_allows
+        }
         return {
-            "v": 1,
+            "v": 2,
             "type": "result",
             "model": jobs.model_id(admitted.job),
             "circuit": admitted.circuit.id,
-            "allows": list(admitted.circuit.result_allows),
+            "allows": allows,
             "resolution": admitted.tickets[0].resolution,
             "roster": admitted.tickets[0].roster,
             "makers": members_with_role(admitted.job["roster"], "custodian"),

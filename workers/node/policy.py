@@ -15,7 +15,7 @@ from functools import cached_property
 from typing import Any
 
 from apps.protocol import jobs, wire
-from apps.protocol.circuits import BadParams, Circuit
+from apps.protocol.circuits import BadParams, Circuit, query_hash
 from apps.protocol.tickets import MIN_CUSTODIANS, Ticket, check_roster, members_with_role
 from workers.node.errors import Refused
 from workers.node.home import Limits
@@ -72,10 +72,14 @@ def coordinator_signed_it(
 
 
 def circuits_are_our_own(case: Case) -> None:
-    """A node runs the circuits of its own release; all tickets were signed for exactly those."""
-    same = all(t.circuits_hash == case.circuits_hash for t in case.tickets)
-    if not same or case.job["circuits_hash"] != case.circuits_hash:
+    """A node runs the circuits of its own release; all tickets of a round were signed for exactly
+    those. What a query's names is held against its model's, further down."""
+    if not case.is_query and _hashes_named(case) != {case.circuits_hash}:
         raise Refused("circuits_differ", "Job or ticket is for another set of circuits.")
+
+
+def _hashes_named(case: Case) -> set[str]:
+    return {case.job["circuits_hash"], *(t.circuits_hash for t in case.tickets)}
 
 
 def nodes_are_this_set(case: Case) -> None:
@@ -301,6 +305,23 @@ def the_model_was_made_here_and_goes_where_it_may(case: Case) -> None:
         raise Refused("wrong_shape", f"The model was made with another value of {others[0]}.")
 
 
+def a_model_is_asked_by_the_circuit_that_its_makers_signed_for(case: Case) -> None:
+    """Whichever release runs here: by the circuit that computes what it computed when the model was
+    made, and that the buyer means. Of models of releases before 2 only its name was kept."""
+    if not case.is_query or case.model is None:
+        return
+    ours = query_hash(case.circuit.id, case.model["params"])
+    allows = case.model["allows"]
+    if isinstance(allows, dict) and allows[case.circuit.id] != ours:
+        raise Refused(
+            "circuit_changed",
+            f"The {case.circuit.id} of this release computes something else than the one that the "
+            "model's makers signed for.",
+        )
+    if _hashes_named(case) != {ours}:
+        raise Refused("circuits_differ", f"The query is for another {case.circuit.id}.")
+
+
 def a_model_is_trained_on_by_its_makers(case: Case) -> None:
     """Evidence on holdouts of one's choice reads a model out. So all custodians whose model it is
     are in the roster, and their tickets name it."""
@@ -380,6 +401,7 @@ RULES = (
     a_query_is_one_buyers,
     the_model_is_the_one_the_buyer_named,
     the_model_was_made_here_and_goes_where_it_may,
+    a_model_is_asked_by_the_circuit_that_its_makers_signed_for,
     a_model_is_trained_on_by_its_makers,
     a_query_costs_what_this_node_asks,
     a_query_is_small,

@@ -1,19 +1,23 @@
-"""Every circuit of this release, by id, and the hash that names the whole set.
+"""Every circuit of this release, by id, and the hashes that name what they compute.
 
 A circuit is part of a node's own release: nodes run what they carry, never what they are sent.
-Two nodes agree to compute together only when their circuits hash is equal.
+Owners sign a hash of it: of a round, which is over in days, the hash of all source files here; of a
+query, whose model outlives many releases, that of its circuit's graph alone.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from apps.protocol.circuits import linear, logistic, mlp, moments, multinomial, poisson
 from apps.protocol.circuits.declare import BadParams, Circuit, Opening, Outcome, Slot
 from apps.protocol.circuits.descent import sgd_circuit
 from apps.protocol.circuits.family import ModelClass, infer_circuit, round_circuit
+from apps.protocol.circuits.graph import circuit_hash
 
 __all__ = [
     "CIRCUITS",
@@ -26,6 +30,7 @@ __all__ = [
     "Outcome",
     "Slot",
     "circuits_hash",
+    "query_hash",
 ]
 
 # The model classes, by name: one file each.
@@ -67,3 +72,12 @@ def circuits_hash() -> str:
         total.update(f"{path.name}\0{len(content)}\0".encode())
         total.update(content)
     return total.hexdigest()
+
+
+def query_hash(circuit_id: str, made: Mapping[str, Any]) -> str:
+    """What a query's ticket names as its circuits hash: that of the graph of this one circuit, for
+    a model made with these parameters (circuits/graph.py).
+
+    Raises: KeyError for a circuit that this release does not have, BadParams.
+    """
+    return circuit_hash(CIRCUITS[circuit_id], made)

@@ -53,9 +53,10 @@ export const makeBatch = async (listing, rows, price) => {
   const fits = rows.length > 0 && [normalisation.mean, normalisation.std, ...rows].every(wide);
   demand(fits, "bad_row", `The model takes ${features.length} values.`);
   demand(rows.every((row) => row.every(Number.isFinite)), "bad_row", "A value is missing or is not a finite number.");
+  demand(!listing.obstacle, "circuit_changed", listing.obstacle);
   const known = Object.hasOwn(INFERS, listing.resolution) && INFERS[listing.resolution] === listing.circuit;
   demand(known, "unknown_circuit", `This page can't query ${listing.circuit}.`);
-  const nodes = await nodeSet(listing.nodes, listing.circuits_hash);
+  const nodes = await nodeSet(listing.nodes);
   // Keys of its own for each query: neither question nor answer can be tied to another one's.
   const [reply, sender, named] = await Promise.all([replyKey(), signingKey(), constantsDigest(normalisation)]);
   const now = Math.floor(Date.now() / 1000);

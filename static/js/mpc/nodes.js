@@ -34,15 +34,13 @@ export const checkNode = async (node) => {
   return fingerprint(node);
 };
 
-// The descriptors in index order, each checked, all with these circuits. Throws Refused.
-export const nodeSet = async (descriptors, circuitsHash) => {
+// The descriptors in index order, each checked. Throws Refused.
+export const nodeSet = async (descriptors) => {
   demand(Array.isArray(descriptors), "bad_nodes", "The server names no nodes.");
   const nodes = [...descriptors].sort((a, b) => a.index - b.index);
   const prints = await Promise.all(nodes.map(checkNode));
   const complete = isNodeSet(prints) && nodes.every((node, i) => node.index === i);
   demand(complete, "bad_nodes", `The server names ${nodes.length} nodes where ${NODE_COUNTS.join(" or ")} belong.`);
-  const alike = nodes.every((node) => node.circuits_hash === circuitsHash);
-  demand(alike, "circuits_differ", "A node would compute with other circuits than the model was made with.");
   return nodes;
 };
 
@@ -73,6 +71,7 @@ export const answered = async (query, ticket, nodes) => {
     const blobs = new Map(query.sealed.map((entry) => [entry.fingerprint, unb64(entry.blob)]));
     const about =
       same([receipt.circuit], ticket.circuits) &&
+      receipt.circuits_hash === ticket.circuits_hash &&
       receipt.scope === ticket.scope &&
       same(receipt.inputs, [await ticketId(ticket)]) &&
       descriptor.model === ticket.model &&
