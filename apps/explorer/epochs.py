@@ -24,7 +24,8 @@ LEAF = "listings.epoch_settled"
 STEPS = {
     "quiet": "Waiting for the last transfers of the epoch to be written.",
     "weigh": "Weighing what each holder had, and for how long.",
-    "divide": "Dividing, and hashing what is owed to whom.",
+    "divide": "Dividing what it earned among them.",
+    "prove": "Hashing what is owed to whom.",
 }
 
 
@@ -50,7 +51,7 @@ def epoch(request: HttpRequest, epoch_id: UUID) -> HttpResponse:
         claimed_micro=claims.claimed_micro(found) if settled else 0,
         mine=mine,
         waiting=waiting,
-        waiting_micro=sum(row.amount_micro or 0 for row in waiting),
+        waiting_micro=sum(row.amount_micro for row in waiting),
         rows=rows,
         leaf=leaf_for(LEAF, found.id) if settled else None,
     )

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from django.db import transaction
 from django.db.models import QuerySet, Sum
 
 from apps.accounts.models import Party
 from apps.core.errors import Conflict, NotFound
+from apps.core.joined import Joined, prepared
 from apps.core.transactions import durable
 from apps.listings import closing
-from apps.listings.models import Closing, Entitlement, EntitlementBlock, PayoutChoice
+from apps.listings.models import Entitlement, EntitlementNode, PayoutChoice
 from apps.protocol import entitlements as rules
 from apps.protocol import merkle
 from apps.protocol.revenue import ROLES
@@ -40,25 +39,43 @@ def payee_by_pid(pid: str) -> Party:
     return found
 
 
+# What a divided epoch owes to one party, locked, and who pays it.
+_DUE = Joined(
+    """
+    FROM subdaos_epoch o JOIN subdaos_dao d ON d.id = o.dao_id
+    JOIN wallets_asset s ON s.id = d.asset_id JOIN accounts_party p ON p.id = d.party_id
+    JOIN listings_entitlement e ON e.epoch_id = o.id AND e.asset IN (%s, s.code)
+    WHERE o.id = %s AND o.settlement IS NOT NULL AND e.role = ANY(%s) AND e.pid = %s
+        AND e.amount_micro > 0
+    ORDER BY e.asset, e.role FOR UPDATE OF e
+    """,
+    e=Entitlement,
+    p=Party,
+)
+
+
 def claim(*, epoch_id: UUID, party: Party, now: datetime) -> list[Transfer]:
     """Pay `party` all that this epoch owes it; again: the transfers that did.
 
     Raises: NotFound, Conflict (epoch_not_divided, nothing_owed).
     """
-    epoch = epoch_get(epoch_id)
-    if epoch.settlement is None:
-        raise Conflict("epoch_not_divided", "What this epoch owes to whom is not known yet.")
     with durable():
-        rows = list(owed(epoch, party).select_related("party").select_for_update(of=("self",)))
-        if not rows:
+        found = _DUE.all(closing.CURRENCY, epoch_id, list(ROLES), party.pid)
+        if not found:
+            if epoch_get(epoch_id).settlement is None:
+                raise Conflict(
+                    "epoch_not_divided", "What this epoch owes to whom is not known yet."
+                )
             raise Conflict("nothing_owed", "This epoch owes you nothing.")
-        due = [row for row in rows if row.claimed_at is None]
+        due = [row for row, _ in found if row.claimed_at is None]
         if due:
-            return closing.pay(epoch, due, now=now)
+            for row in due:
+                row.party = party
+            return closing.pay(found[0][1], due, now=now)
         return list(
             Transfer.objects.select_related(
                 "debit__owner", "debit__asset", "credit__owner", "credit__asset"
-            ).filter(id__in=[transfer_id(row) for row in rows])
+            ).filter(id__in=[transfer_id(row) for row, _ in found])
         )
 
 
@@ -149,66 +166,49 @@ def entitlement_json(row: Entitlement) -> Json:
     }
 
 
+# The block of the key, its leaves, and each full subtree that is the sibling of one above it.
+_PROOF = f"""
+WITH before AS (
+    SELECT index + 1 AS block, string_to_array(last, ' ') AS key FROM listings_entitlementnode
+    WHERE epoch_id = %(epoch)s AND last <> '' AND last < %(key)s ORDER BY last DESC LIMIT 1
+), leaves AS (
+    SELECT {closing.KEY} AS key, {closing.LEAF_HASH} AS hash FROM listings_entitlement
+    WHERE epoch_id = %(epoch)s AND amount_micro > 0 AND (asset, role, pid)
+        > (coalesce((SELECT key[1] FROM before), ''), coalesce((SELECT key[2] FROM before), ''),
+            coalesce((SELECT key[3] FROM before), ''))
+    ORDER BY asset, role, pid LIMIT %(leaves)s::int
+), beside AS (
+    SELECT n.level, n.index, n.hash
+    FROM generate_series(0, 40) AS up JOIN listings_entitlementnode n
+        ON n.epoch_id = %(epoch)s AND n.level = up + %(level)s::int
+            AND n.index = (coalesce((SELECT block FROM before), 0) >> up) # 1
+)
+SELECT c.size, c.root, c.frontier, coalesce((SELECT block FROM before), 0), l.*, b.*
+FROM listings_closing c,
+    (SELECT array_agg(key ORDER BY key), string_agg(hash, '' ORDER BY key) FROM leaves) l,
+    (SELECT array_agg(level), array_agg(index), string_agg(hash, '') FROM beside) b
+WHERE c.epoch_id = %(epoch)s
+"""
+
+
 def proof(row: Entitlement) -> Json:
     """{index, size, path, root}: this entitlement is a leaf of the tree that the log names.
 
-    Costs the leaves of one block and the hashes of the others, not the whole tree.
+    Costs the leaves of one block and O(log n) stored hashes, in one round trip.
     """
-    tree = Closing.objects.get(pk=row.epoch_id)
     key = " ".join((row.asset, row.role, row.pid))
-    blocks = EntitlementBlock.objects.filter(epoch=row.epoch_id).order_by("number")
-    known = list(blocks.values_list("first", "hash"))
-    mine = max(number for number, (first, _) in enumerate(known) if first <= key)
-    leaves = _leaves(row.epoch_id, known[mine][0])
-    before = mine * EntitlementBlock.LEAVES
-    index = before + [key for key, _ in leaves].index(key)
-    full = [bytes(hash_) for _, hash_ in known if hash_]
-    table = _hashes(tree, mine, [hash_ for _, hash_ in leaves], full)
-    ranges = merkle.inclusion_ranges(index, tree.size)
-    path = merkle.proof(ranges, lambda level, place: table[level, place])
-    return {
-        "index": index,
-        "size": tree.size,
-        "path": [hash_.hex() for hash_ in path],
-        "root": tree.root,
-    }
-
-
-def _leaves(epoch_id: UUID, first: str) -> list[tuple[str, bytes]]:
-    """(key, hash) of the leaves of the block that begins with the key `first`."""
-    asset, role, pid = first.split(" ")
-    hash_ = closing.LEAF_HASH.format(amount="amount_micro")
-    statement = (
-        f"SELECT asset || ' ' || role || ' ' || pid, {hash_}"
-        " FROM listings_entitlement WHERE epoch_id = %(epoch)s AND amount_micro > 0"
-        " AND (asset, role, pid) >= (%(asset)s, %(role)s, %(pid)s)"
-        " ORDER BY asset, role, pid LIMIT %(leaves)s"
-    )
-    with transaction.atomic():
-        rows = closing.run(
-            statement,
-            epoch=str(epoch_id),
-            asset=asset,
-            role=role,
-            pid=pid,
-            leaves=EntitlementBlock.LEAVES,
-        )
-    return [(key, bytes(leaf)) for key, leaf in rows]
-
-
-def _hashes(
-    tree: Closing, mine: int, leaves: Sequence[bytes], blocks: Sequence[bytes]
-) -> dict[merkle.Place, bytes]:
-    """{(level, index): hash} of all that a proof from block `mine` can need.
-
-    leaves: the hashes of that block; blocks: those of all that are full.
-    """
-    level = EntitlementBlock.LEVEL
-    table = dict(zip(merkle.peaks(tree.size), closing.cut(bytes(tree.frontier)), strict=True))
-    before = mine << level
+    values = {"epoch": row.epoch_id, "key": key, "level": EntitlementNode.LEVEL}
+    [found] = prepared(_PROOF, values | {"leaves": EntitlementNode.LEAVES})
+    size, root, frontier, block, keys, hashes, *beside = found
+    before = block << EntitlementNode.LEVEL
+    leaves = closing.cut(bytes(hashes))
+    table = dict(zip(merkle.peaks(size), closing.cut(bytes(frontier)), strict=True))
     table |= {(0, before + i): hash_ for i, hash_ in enumerate(leaves)}
     _, _, nodes = merkle.extend(0, [], leaves)
     table |= {(up, (before >> up) + i): hash_ for up, i, hash_ in nodes}
-    table |= {(level, i): hash_ for i, hash_ in enumerate(blocks)}
-    _, _, nodes = merkle.extend(0, [], blocks)
-    return table | {(level + up, i): hash_ for up, i, hash_ in nodes}
+    if beside[0]:
+        levels, places, known = beside
+        table |= dict(zip(zip(levels, places), closing.cut(bytes(known)), strict=True))
+    index = before + keys.index(key)
+    path = merkle.proof(merkle.inclusion_ranges(index, size), lambda *place: table[place])
+    return {"index": index, "size": size, "path": [hash_.hex() for hash_ in path], "root": root}

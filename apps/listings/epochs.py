@@ -121,7 +121,7 @@ def _freeze(epoch: Epoch, dao: Dao, now: datetime) -> None:
     Closing.objects.create(
         epoch=epoch,
         # Where there is nothing to divide among holders, nobody's holding is looked at.
-        step=Closing.Step.QUIET if sdt_micro else Closing.Step.DIVIDE,
+        step=Closing.Step.QUIET if sdt_micro else Closing.Step.PROVE,
         plan=plan,
         sdt_micro=sdt_micro,
         entitled_micro=sum(one.amount_micro for one in owed),

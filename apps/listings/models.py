@@ -225,6 +225,7 @@ class Closing(models.Model):
         QUIET = "quiet"
         WEIGH = "weigh"
         DIVIDE = "divide"
+        PROVE = "prove"
         PAY = "pay"
         DONE = "done"
 
@@ -244,7 +245,7 @@ class Closing(models.Model):
     class Meta:
         constraints = [
             models.CheckConstraint(
-                condition=Q(step__in=["quiet", "weigh", "divide", "pay", "done"]),
+                condition=Q(step__in=["quiet", "weigh", "divide", "prove", "pay", "done"]),
                 name="listings_closing_known_step",
             ),
             models.CheckConstraint(
@@ -265,9 +266,8 @@ class Closing(models.Model):
 class Entitlement(models.Model):
     """What one epoch owes to one party as a member of one role, in one asset.
 
-    A holder's row begins with its weight T_i; the amount follows when ΣT is known. Millions are
-    written at once, so the keys to other tables are not checked row by row: the account that a
-    holder's row is made from has them.
+    Millions are written at once, so the keys to other tables are not checked row by row: the
+    account that a holder's row is made from has them.
     """
 
     # In the order of the tree's leaves.
@@ -282,14 +282,13 @@ class Entitlement(models.Model):
     pid = models.CharField(max_length=32, db_collation="C")
     role = models.CharField(max_length=12, db_collation="C")
     asset = models.CharField(max_length=40, db_collation="C")
-    weight = models.DecimalField(max_digits=60, decimal_places=0, null=True)
-    amount_micro = models.BigIntegerField(null=True)
+    amount_micro = models.BigIntegerField()
     claimed_at = models.DateTimeField(null=True)
 
     class Meta:
         constraints = [
             models.CheckConstraint(
-                condition=Q(amount_micro=None) | Q(amount_micro__gte=0),
+                condition=Q(amount_micro__gte=0),
                 name="listings_entitlement_not_negative",
             ),
             models.CheckConstraint(
@@ -309,25 +308,29 @@ class Entitlement(models.Model):
         return f"{self.epoch_id}/{self.role}/{self.pid}: {self.amount_micro}"
 
 
-class EntitlementBlock(models.Model):
-    """The hash of a full subtree of BLOCK entitlements, found by the key of its first leaf."""
+class EntitlementNode(models.Model):
+    """The hash of a full subtree of 2^level entitlements, from LEVEL on; of those at LEVEL also the
+    key of their last leaf, by which a leaf's place is found."""
 
-    LEVEL = 10
+    LEVEL = 6
     LEAVES = 1 << LEVEL
 
-    id = models.BigAutoField(primary_key=True)
-    epoch = models.ForeignKey("subdaos.Epoch", models.PROTECT, related_name="+")
-    number = models.PositiveIntegerField()
-    first = models.CharField(max_length=90, db_collation="C")
-    hash = models.BinaryField(null=True)
+    pk = models.CompositePrimaryKey("epoch", "level", "index")
+    epoch = models.ForeignKey(
+        "subdaos.Epoch", models.PROTECT, related_name="+", db_constraint=False, db_index=False
+    )
+    level = models.PositiveSmallIntegerField()
+    index = models.BigIntegerField()
+    hash = models.BinaryField()
+    last = models.CharField(max_length=90, db_collation="C", blank=True)
 
     class Meta:
-        constraints = [
-            models.UniqueConstraint(fields=["epoch", "number"], name="listings_block_once"),
+        indexes = [
+            models.Index(fields=["epoch", "last"], condition=~Q(last=""), name="listings_node_last")
         ]
 
     def __str__(self) -> str:
-        return f"{self.epoch_id}/{self.number}"
+        return f"{self.epoch_id}/{self.level}/{self.index}"
 
 
 class PayoutChoice(models.Model):

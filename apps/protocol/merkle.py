@@ -65,19 +65,22 @@ def extend(
 ) -> tuple[int, list[bytes], list[tuple[int, int, bytes]]]:
     """Append leaf hashes to a tree given by its `frontier` (hashes at `peaks(size)`).
 
-    Returns (new size, new frontier, completed full subtrees as (level ≥ 1, index, hash)).
+    Returns (new size, new frontier, completed full subtrees as (level ≥ 1, index, hash), by level).
     """
-    stack, nodes = list(frontier), []
-    for hash_ in new:
-        stack.append(hash_)
-        size += 1
-        level = 0
-        while not size >> level & 1:
-            level += 1
-            right = stack.pop()
-            stack.append(node_hash(stack.pop(), right))
-            nodes.append((level, (size >> level) - 1, stack[-1]))
-    return size, stack, nodes
+    sha256, row = hashlib.sha256, list(new)
+    end, at = size + len(row), size  # `at`: the place of the row's first on its level
+    lefts = dict(zip((level for level, _ in peaks(size)), frontier, strict=True))
+    nodes: list[tuple[int, int, bytes]] = []
+    level = 0
+    while row:
+        if at & 1:  # its left half was there before
+            row.insert(0, lefts.pop(level))
+        if len(row) & 1:
+            lefts[level] = row.pop()
+        row = [sha256(b"\x01" + a + b).digest() for a, b in zip(row[::2], row[1::2], strict=True)]
+        level, at = level + 1, at >> 1
+        nodes += [(level, at + i, hash_) for i, hash_ in enumerate(row)]
+    return end, [lefts[level] for level in sorted(lefts, reverse=True)], nodes
 
 
 def frontier_root(frontier: Sequence[bytes]) -> bytes:

@@ -1,9 +1,9 @@
 """The hot write of the ledger: lock, check, write transfers, balances, holds, leaves and events.
 
 Inner writers: they must be called inside the transaction of a service. The rules are
-`apps.protocol.ledger`; the SQL function `wallets_write` (migration 0003) applies them to rows, for
-a whole array of transfers in one call. What is left here: the array, the canonical bytes of the
-leaves, and the names of what the function answers.
+`apps.protocol.ledger`; the SQL function `wallets_write` (migrations/write.sql) applies them to
+rows, for a whole array of transfers in one call. What is left here: the array, the canonical bytes
+of the leaves, and the names of what the function answers.
 
 A transfer's id is its idempotency: the same id with the same content gets the same answer, with
 other content `TransferConflict`. (The expiry of a hold and the time are not content: a retry comes
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 import uuid
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ from decimal import Decimal
 from typing import Any, NamedTuple
 
 from django.db import IntegrityError, connection, transaction
+from django.db.models import Q
 
 from apps.core.events import Event, outbox_row
 from apps.core.live import changed
@@ -40,12 +42,13 @@ from apps.wallets.errors import (
     rule_error,
 )
 from apps.wallets.events import TransferReversed
-from apps.wallets.models import Account, Hold, Transfer
+from apps.wallets.models import Account, Asset, Hold, Transfer
 
 logger = logging.getLogger(__name__)
 LEAF_TYPE = "wallets.transfer"
 REVERSAL = "wallets.reversal"
 FUNCTION = "wallets_write"
+_WRITERS_PAUSE_S = 0.01
 TOP_UP = "/wallet/"  # where a balance that is short can be filled
 Phase = Transfer.Phase
 
@@ -171,6 +174,42 @@ def lock(accounts: Iterable[Account]) -> dict[uuid.UUID, Account]:
         .select_for_update(of=("self",), no_key=True)
     )
     return {row.id: row for row in rows}
+
+
+# Who writes a transfer keeps this lock on the table of accounts until its end.
+_WRITERS = """
+SELECT DISTINCT virtualtransaction FROM pg_locks
+WHERE locktype = 'relation' AND relation = 'wallets_account'::regclass AND pid <> pg_backend_pid()
+    AND mode IN ('RowShareLock', 'RowExclusiveLock')
+    AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+"""
+
+
+def quiet(asset: uuid.UUID, *, until: datetime) -> None:
+    """Stamp no transfer of `asset` before `until` from the commit on; no account is touched.
+
+    Who read the asset before that commit may still do so: wait for `writers_ended` after it.
+    """
+    require_transaction("ledger.quiet")
+    earlier = Q(quiet_at=None) | Q(quiet_at__lt=until)
+    Asset.objects.filter(earlier, pk=asset).update(quiet_at=until)
+
+
+def writers_ended(*, within_s: float) -> bool:
+    """Wait until all who write to the ledger just now have committed or given up; none is held up.
+
+    PostgreSQL takes a statement's table locks before its snapshot: whoever has read what was there
+    before somebody's commit is seen here after it, or has ended. False when `within_s` is over.
+    """
+    until = time.monotonic() + within_s
+    with connection.cursor() as cursor:
+        cursor.execute(_WRITERS)
+        left = found = set(cursor.fetchall())
+        while left and time.monotonic() < until:
+            time.sleep(_WRITERS_PAUSE_S)
+            cursor.execute(_WRITERS)
+            left = found & set(cursor.fetchall())
+    return not left
 
 
 def sweep_expired(*, now: datetime, limit: int = 200) -> int:

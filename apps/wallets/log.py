@@ -19,6 +19,7 @@ from django.conf import settings
 from django.db import connection, transaction
 
 from apps.core.clock import unix_ms
+from apps.core.joined import Joined, prepared
 from apps.core.live import changed
 from apps.core.transactions import require_transaction
 from apps.protocol import merkle, wire
@@ -85,9 +86,13 @@ def public_key() -> str:
     return wire.public_hex(log_key())
 
 
+_NEWEST = Joined("FROM wallets_treehead h ORDER BY size DESC LIMIT 1", h=TreeHead)
+
+
 def head_latest() -> TreeHead | None:
     """The newest signed head, None for an empty log."""
-    return TreeHead.objects.order_by("-size").first()
+    row = _NEWEST.first()
+    return row[0] if row else None
 
 
 def sequence(*, now: datetime, limit: int = BATCH_MAX) -> TreeHead | None:
@@ -135,31 +140,29 @@ def _number(ids: Sequence[int], start: int) -> None:
 
 
 def _full_subtrees(places: Sequence[merkle.Place]) -> list[bytes]:
-    """The stored hashes at `places`, in their order, by two queries."""
+    """The stored hashes at `places`, in their order, by one query."""
     table = subtree_hashes(places)
     return [table[place] for place in places]
 
 
+_HASHES = """
+SELECT 0, seq, hash FROM wallets_logleaf WHERE seq = ANY(%s::bigint[])
+UNION ALL
+SELECT n.level, n.index, n.hash FROM wallets_lognode n
+JOIN unnest(%s::int[], %s::bigint[]) AS w(level, index) ON n.level = w.level AND n.index = w.index
+"""
+
+
 def subtree_hashes(places: Iterable[merkle.Place]) -> dict[merkle.Place, bytes]:
-    """{(level, index): hash} of full subtrees; level 0 are leaves.
+    """{(level, index): hash} of full subtrees, by one query; level 0 are leaves.
 
     Raises KeyError on use when one is not stored.
     """
-    wanted = list(places)
-    leaves = [index for level, index in wanted if level == 0]
-    nodes = [(level, index) for level, index in wanted if level > 0]
-    table: dict[merkle.Place, bytes] = {}
-    if leaves:
-        for seq, hash_ in LogLeaf.objects.filter(seq__in=leaves).values_list("seq", "hash"):
-            table[0, seq] = bytes(hash_)
-    if nodes:
-        with connection.cursor() as cursor:
-            cursor.execute(
-                "SELECT n.level, n.index, n.hash FROM wallets_lognode n"
-                " JOIN unnest(%s::int[], %s::bigint[]) AS w(level, index)"
-                " ON n.level = w.level AND n.index = w.index",
-                [[level for level, _ in nodes], [index for _, index in nodes]],
-            )
-            for level, index, hash_ in cursor.fetchall():
-                table[level, index] = bytes(hash_)
-    return table
+    wanted = set(places)
+    nodes = [place for place in wanted if place[0] > 0]
+    values = [
+        [index for level, index in wanted if level == 0],
+        [level for level, _ in nodes],
+        [index for _, index in nodes],
+    ]
+    return {(level, index): hash_ for level, index, hash_ in prepared(_HASHES, values)}

@@ -18,12 +18,16 @@ from apps.core.models import BaseModel
 
 
 class Asset(BaseModel):
-    """What is counted, in micro-units: FLAI, USDC, one SDT-<slug> per SubDAO."""
+    """What is counted, in micro-units: FLAI, USDC, one SDT-<slug> per SubDAO.
+
+    quiet_at: no new transfer of it is stamped before this time (`ledger.quiet`).
+    """
 
     code = models.CharField(max_length=40, unique=True)
     name = models.CharField(max_length=120)
     scale = models.PositiveSmallIntegerField(default=6)
     cap_micro = models.BigIntegerField()
+    quiet_at = models.DateTimeField(null=True)
 
     class Meta:
         constraints = [

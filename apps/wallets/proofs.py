@@ -111,7 +111,7 @@ def consistency(first: int, second: int) -> dict[str, Any]:
 
 
 def _hashes(ranges: Iterable[tuple[int, int]], size: int) -> tuple[list[str], str]:
-    """(hashes of the ranges, root at `size`), both hex, by two queries."""
+    """(hashes of the ranges, root at `size`), both hex, by one query."""
     ranges = list(ranges)
     table = log.subtree_hashes([*merkle.places(ranges), *merkle.peaks(size)])
     root = merkle.frontier_root([table[place] for place in merkle.peaks(size)])

@@ -59,17 +59,18 @@ def accounts(
     owners: Collection[Party], asset: Asset | str, purpose: str = "main"
 ) -> dict[uuid.UUID, Account]:
     """{party id: its account} as `account` gives it, in a constant number of queries."""
-    asset = asset_by_code(asset) if isinstance(asset, str) else asset
+    code = asset if isinstance(asset, str) else asset.code
     by_id = {owner.id: owner for owner in owners}
-    rows = Account.objects.filter(owner__in=by_id, asset=asset, purpose=purpose)
-    lacking = sorted(set(by_id) - {row.owner_id for row in rows})
+    rows = _ACCOUNTS.all(list(by_id), code, purpose)
+    lacking = sorted(set(by_id) - {row.owner_id for row, _ in rows})
     if lacking:
+        asset = asset_by_code(asset) if isinstance(asset, str) else asset
         made = [Account(owner_id=id_, asset=asset, purpose=purpose) for id_ in lacking]
         Account.objects.bulk_create(made, ignore_conflicts=True)
-        rows = rows.all()
-    for row in rows:
-        row.owner, row.asset = by_id[row.owner_id], asset
-    return {row.owner_id: row for row in rows}
+        rows = _ACCOUNTS.all(list(by_id), code, purpose)
+    for row, held in rows:
+        row.owner, row.asset = by_id[row.owner_id], held
+    return {row.owner_id: row for row, _ in rows}
 
 
 def account_close(account: Account, *, now: datetime) -> Account:

@@ -31,6 +31,12 @@ INSERT INTO wallets_account (id, created_at, owner_id, asset_id, purpose, posted
 SELECT gen_random_uuid(), %(at)s, id, %(asset)s, 'main', 1000000 + n, 0, 0, %(at)s FROM made
 """
 _MOVES = """
+WITH moved AS (
+    UPDATE wallets_account a SET last_at = %(at)s FROM (
+        SELECT id, row_number() OVER (ORDER BY id) AS n FROM wallets_account
+        WHERE asset_id = %(asset)s
+    ) numbered WHERE a.id = numbered.id AND n %% 20 < 2
+)
 INSERT INTO wallets_transfer (id, debit_id, credit_id, amount_micro, kind, phase, ref_type, ref_id,
     memo, created_at)
 SELECT gen_random_uuid(), id, next, 1, 'wallets.send', 'single', '', '', '', %(at)s

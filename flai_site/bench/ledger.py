@@ -53,6 +53,7 @@ def run() -> Iterator[dict[str, Any]]:
         import django
 
         django.setup()
+        import flai_site.celery  # noqa: F401 - or wake-ups look for a broker that is not there
         from django.core.management import call_command
         from django.db import connection
 

@@ -17,7 +17,7 @@ from apps.accounts.models import Party
 from apps.core.errors import DomainError
 from apps.core.transactions import durable
 from apps.listings import claims, closing
-from apps.listings.models import Closing, Entitlement, EntitlementBlock
+from apps.listings.models import Closing, Entitlement, EntitlementNode
 from apps.protocol import entitlements as rules
 from apps.protocol import merkle
 from apps.protocol.money import mul_div_floor
@@ -106,14 +106,12 @@ def test_sql_weighs_and_divides_as_the_pure_rule_does(
     )
     weights = holdings(dao, epoch, boost_bps=boost_bps)
     assert closing.carry_on(epoch.id, now=AFTER, chunk=chunk)
-    rows = Entitlement.objects.filter(epoch=epoch)
-    assert {row.pid: int(row.weight or 0) for row in rows} == weights
     done = Closing.objects.get(pk=epoch.pk)
     assert (done.step, int(done.holdings)) == ("done", sum(weights.values()))
     pot, whole = done.sdt_micro, sum(weights.values())
     due = {pid: mul_div_floor(pot, weight, whole) for pid, weight in weights.items()}
     owed = divided(epoch)
-    assert {one.pid: one.amount_micro for one in owed} == {p: m for p, m in due.items() if m}
+    assert {one.pid: one.amount_micro for one in owed} == shares(epoch, weights)
     assert done.root == rules.root(str(epoch.id), owed) and done.size == len(owed)
     epoch.refresh_from_db()
     assert epoch.settlement is not None
@@ -187,8 +185,52 @@ def test_a_transfer_that_comes_late_counts_for_the_next_epoch(people: list[Party
     second = send(party=people[2], **(late | {"to": new}))
     assert transfer.created_at == second.created_at == END
     closing.carry_on(epoch.id, now=AFTER)
+    assert paid_to_holders(epoch) == shares(epoch, weights)
+
+
+def paid_to_holders(epoch: Epoch) -> dict[str, int]:
     rows = Entitlement.objects.filter(epoch=epoch, role="holder")
-    assert {row.pid: int(row.weight or 0) for row in rows} == weights
+    return {row.pid: row.amount_micro for row in rows}
+
+
+def shares(epoch: Epoch, weights: dict[str, int]) -> dict[str, int]:
+    """Equation 11 of these weights."""
+    pot, whole = Closing.objects.get(pk=epoch.pk).sdt_micro, sum(weights.values())
+    due = {pid: mul_div_floor(pot, weight, whole) for pid, weight in weights.items()}
+    return {pid: micro for pid, micro in due.items() if micro}
+
+
+def test_closing_waits_for_a_transfer_that_has_begun(
+    people: list[Party], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stamped within the epoch, committed after its end was said: it counts, and is waited for."""
+    dao, epoch = closed(people)
+    assert dao.asset is not None
+    sides = [account(who, dao.asset) for who in (people[3], people[0])]
+    leg = ledger.Leg(*sides, 10**6, "test.late")
+    with ThreadPoolExecutor(1) as pool:
+        with durable():
+            [made] = ledger.post([leg], now=at(1030))
+            monkeypatch.setattr(closing, "QUIET_S", 0.1)
+            worked = pool.submit(together, lambda: closing.carry_on(epoch.id, now=AFTER))
+            assert worked.result(timeout=30) == [True]
+            assert Closing.objects.get(pk=epoch.pk).step == Closing.Step.QUIET
+            monkeypatch.setattr(closing, "QUIET_S", 30)
+            work = pool.submit(together, lambda: closing.carry_on(epoch.id, now=AFTER))
+            with pytest.raises(TimeoutError):
+                work.result(timeout=0.3)
+        assert work.result(timeout=30) == [True]
+    assert made.created_at == at(1030)
+    assert paid_to_holders(epoch) == shares(epoch, holdings(dao, epoch))
+
+
+def test_who_has_staked_all_and_never_held_is_weighed(people: list[Party]) -> None:
+    dao, epoch = closed(people)
+    assert dao.asset is not None
+    with durable():
+        mint(dao.asset, account(party("staker"), dao.asset, "staked"), 10**7, None, at(20))
+    closing.carry_on(epoch.id, now=AFTER)
+    assert paid_to_holders(epoch) == shares(epoch, holdings(dao, epoch))
 
 
 def test_many_are_paid_when_they_ask_and_each_proves_its_part(
@@ -197,8 +239,8 @@ def test_many_are_paid_when_they_ask_and_each_proves_its_part(
     """Beyond AUTO_MAX: who worked and who said yes is paid, nobody who said no, the rest claims."""
     monkeypatch.setattr(closing, "AUTO_MAX", 5)
     monkeypatch.setattr(closing, "PAY_BATCH", 2)
-    monkeypatch.setattr(EntitlementBlock, "LEVEL", 2)
-    monkeypatch.setattr(EntitlementBlock, "LEAVES", 4)
+    monkeypatch.setattr(EntitlementNode, "LEVEL", 2)
+    monkeypatch.setattr(EntitlementNode, "LEAVES", 4)
     _, epoch = closed(people, count=11)
     claims.payouts_choose(party=people[2], auto=True)
     claims.payouts_choose(party=people[1], auto=False)
@@ -213,7 +255,7 @@ def test_many_are_paid_when_they_ask_and_each_proves_its_part(
     for row in claims.entitled(epoch):
         said = claims.proof(row)
         leaf = rules.leaf_hash(
-            str(epoch.id), rules.Entitlement(row.asset, row.role, row.pid, row.amount_micro or 0)
+            str(epoch.id), rules.Entitlement(row.asset, row.role, row.pid, row.amount_micro)
         )
         path = [bytes.fromhex(hash_) for hash_ in said["path"]]
         merkle.verify_inclusion(leaf, said["index"], size, path, bytes.fromhex(said["root"]))
@@ -264,6 +306,7 @@ def test_dividing_locks_all_accounts_in_the_order_of_their_ids(people: list[Part
         low = next(row for row in mains if row.id < treasury.id)
     owed = {("custodian", low.owner.pid): 5}
     epoch = frozen(dao, starts_at=START, ends_at=END, revenue_micro=50, owed_micro=owed)
+    Closing.objects.filter(pk=epoch.pk).update(step=Closing.Step.WEIGH, cursor=closing.FIRST)
     with ThreadPoolExecutor(1) as pool:
         with durable():
             ledger.lock([low])

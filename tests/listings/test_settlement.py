@@ -19,8 +19,9 @@ from apps.core.transactions import durable
 from apps.exchange.vaults import stake
 from apps.listings import running
 from apps.listings.epochs import epoch_settle, epochs_settle
-from apps.listings.models import Entitlement, Query
+from apps.listings.models import Closing, Entitlement, Query
 from apps.protocol import entitlements as rules
+from apps.protocol.money import mul_div_floor
 from apps.protocol.revenue import Policy, Served, split
 from apps.subdaos.models import Epoch
 from apps.training.models import Score
@@ -129,13 +130,17 @@ def test_tokens_count_for_the_time_they_were_held(sale) -> None:
     other, code = sale.custodians[0].party, sale.dao.asset.code
     send(party=sale.backer.party, to=other, asset=code, amount_micro=200, now=half)
     stake(party=sale.backer.party, asset=code, amount_micro=400, now=half)
+    boosted = int(sale.dao.params["stake_boost_bps"])
     plain = holdings(sale.dao, epoch, boost_bps=10_000)
+    weights = holdings(sale.dao, epoch, boost_bps=boosted)
     epoch_settle(epoch_id=epoch.id, now=epoch.ends_at)
+    pot, whole = Closing.objects.get(pk=epoch.pk).sdt_micro, sum(weights.values())
+    due = {pid: mul_div_floor(pot, weight, whole) for pid, weight in weights.items()}
     held = Entitlement.objects.filter(epoch=epoch, role="holder")
-    weights = {row.pid: int(row.weight) for row in held}
+    assert {row.pid: row.amount_micro for row in held} == {p: m for p, m in due.items() if m}
     length_ms = 5000
     assert abs(weights[other.pid] - 200 * 10_000 * length_ms // 2) <= 200 * 10_000 * 2
-    boost = int(sale.dao.params["stake_boost_bps"]) - 10_000
+    boost = boosted - 10_000
     more = weights[sale.backer.party.pid] - plain[sale.backer.party.pid]
     assert boost and abs(more - 400 * boost * length_ms // 2) <= 400 * boost * 2
     assert sale.dao.party.pid not in weights  # its treasury and reserve do not count

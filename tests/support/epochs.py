@@ -109,4 +109,4 @@ def holdings(dao: Dao, epoch: Epoch, *, boost_bps: int = POLICY["stake_boost_bps
 def divided(epoch: Epoch) -> list[Owed]:
     """What the table says that the epoch owes, in the order of the tree."""
     rows = Entitlement.objects.filter(epoch=epoch, amount_micro__gt=0)
-    return sorted(Owed(row.asset, row.role, row.pid, int(row.amount_micro or 0)) for row in rows)
+    return sorted(Owed(row.asset, row.role, row.pid, row.amount_micro) for row in rows)

@@ -8,7 +8,7 @@ from typing import Any
 from apps.explorer.scale.money import Money
 from apps.explorer.scale.plan import MICRO, Plan
 from apps.explorer.scale.rows import fill
-from apps.listings.models import Closing, Entitlement, EntitlementBlock
+from apps.listings.models import Closing, Entitlement, EntitlementNode
 from apps.protocol import entitlements as rules
 from apps.protocol import merkle
 from apps.protocol.revenue import HOLDER
@@ -46,7 +46,7 @@ class Payouts:
 
     def write(self) -> None:
         fill(Entitlement, self._entitlements())
-        fill(EntitlementBlock, self._blocks())
+        fill(EntitlementNode, self._nodes())
         fill(Closing, self._closings())
 
     def _entitlements(self) -> Iterator[Row]:
@@ -61,16 +61,19 @@ class Payouts:
                     "amount_micro": one.amount_micro,
                 }
 
-    def _blocks(self) -> Iterator[Row]:
+    def _nodes(self) -> Iterator[Row]:
+        least = EntitlementNode.LEVEL
         for epoch_id, owed, _, _, nodes in self.trees:
-            full = {i: hash_ for level, i, hash_ in nodes if level == EntitlementBlock.LEVEL}
-            for number, first in enumerate(owed[:: EntitlementBlock.LEAVES]):
-                yield {
-                    "epoch_id": epoch_id,
-                    "number": number,
-                    "first": " ".join(first.key),
-                    "hash": full.get(number),
-                }
+            for level, index, hash_ in nodes:
+                if level >= least:
+                    last = owed[((index + 1) << least) - 1].key if level == least else ()
+                    yield {
+                        "epoch_id": epoch_id,
+                        "level": level,
+                        "index": index,
+                        "hash": hash_,
+                        "last": " ".join(last),
+                    }
 
     def _closings(self) -> Iterator[Row]:
         for epoch_id, _, size, frontier, _ in self.trees:

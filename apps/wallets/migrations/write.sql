@@ -9,7 +9,7 @@
 -- tails        a leaf's canonical bytes from its second key on; the first, "at", is known here only
 -- events       rows for the outbox: [{"id", "name", "payload"}]
 -- The settings keep index look-ups whatever size the tables had when a session planned them.
-CREATE FUNCTION wallets_write(
+CREATE OR REPLACE FUNCTION wallets_write(
     accounts uuid[], ids uuid[], debits int[], credits int[], amounts numeric[], kinds text[],
     phases text[], pendings uuid[], expiries timestamptz[], ref_types text[], ref_ids text[],
     memos text[], tails text[], now timestamptz, events jsonb,
@@ -41,15 +41,16 @@ BEGIN
     END LOOP;
     at := now;
     FOR r IN
-        SELECT u.k, x.* FROM unnest(accounts, changes) WITH ORDINALITY AS u(id, changes, k)
-        JOIN wallets_account x ON x.id = u.id
+        SELECT u.k, x.*, s.quiet_at
+        FROM unnest(accounts, changes) WITH ORDINALITY AS u(id, changes, k)
+        JOIN wallets_account x ON x.id = u.id JOIN wallets_asset s ON s.id = x.asset_id
         WHERE u.changes ORDER BY x.id FOR NO KEY UPDATE OF x
     LOOP
         posted[r.k] := r.posted_micro; held[r.k] := r.held_micro; floors[r.k] := r.floor_micro;
         assets[r.k] := r.asset_id; closed[r.k] := r.closed_at IS NOT NULL;
         -- A row's time never runs backwards on any of its accounts, so that a balance at a time is
-        -- one prefix of the account's transfers.
-        at := greatest(at, r.last_at);
+        -- one prefix of the account's transfers; nor is it before what its asset has closed.
+        at := greatest(at, r.last_at, r.quiet_at);
     END LOOP;
     IF false = ANY(changes) THEN
         FOR r IN
