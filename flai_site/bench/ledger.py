@@ -53,9 +53,10 @@ def run() -> Iterator[dict[str, Any]]:
         import django
 
         django.setup()
-        import flai_site.celery  # noqa: F401 - or wake-ups look for a broker that is not there
         from django.core.management import call_command
         from django.db import connection
+
+        import flai_site.celery  # noqa: F401 - or wake-ups look for a broker that is not there
 
         call_command("migrate", verbosity=0)
         try:
