@@ -20,7 +20,7 @@ from apps.accounts.models import Party
 from apps.accounts.services import visit
 from apps.core import clock
 from apps.explorer.page import party_of, show
-from apps.explorer.pictures import Timeline, said, summed, timeline
+from apps.explorer.pictures import Timeline, said, summed, sums, timeline
 from apps.governance.models import Proposal
 from apps.listings.claims import claimable
 from apps.listings.models import Query
@@ -174,13 +174,20 @@ def _rounds_waiting(members: list[Any]) -> Iterator[Item]:
 
 def _claims(party: Party) -> Iterator[Item]:
     """Closed epochs that owe the party something it has not taken yet."""
+    found = list(claimable(party)[: 2 * SHOWN])
     waiting: dict[Any, list[Any]] = {}
-    for row in claimable(party)[: 2 * SHOWN]:
-        waiting.setdefault(row.epoch_id, []).append(row)
-    for epoch_id, rows in waiting.items():
-        why = f"It owes you {' and '.join(said(r.amount_micro, r.asset) for r in rows)}"
-        title = f"Epoch {rows[0].epoch.number} of {rows[0].epoch.dao.name}"
-        yield Item(title, _to("epoch", epoch_id), why, None, "Claim")
+    for row in found:
+        waiting.setdefault(row.epoch.dao_id, []).append(row)
+    for rows in waiting.values():
+        first, numbers = rows[0].epoch, {row.epoch.number for row in rows}
+        owed = sums((row.asset, row.amount_micro) for row in rows)
+        if len(numbers) == 1:
+            title, url = f"Epoch {first.number} of {first.dao.name}", _to("epoch", first.pk)
+            why = f"It owes you {owed}"
+        else:
+            title, url = f"{len(numbers)} epochs of {first.dao.name}", _wallet("claim")
+            why = f"They owe you {owed}{' or more' if len(found) == 2 * SHOWN else ''}"
+        yield Item(title, url, why, None, "Claim")
 
 
 def _requests(party: Party, now: datetime, since: datetime) -> list[Any]:
@@ -288,8 +295,9 @@ def _predictions_ended(queries: list[Any], since: datetime) -> Iterator[Item]:
 def _paid(earned: Earned) -> Iterator[Item]:
     if earned.fresh_micro:
         title = f"You were paid {said(earned.fresh_micro)}"
-        url = reverse("explorer:wallet") + "#history"
-        yield Item(title, url, "Your part of what models earned", earned.points[-1][0])
+        yield Item(
+            title, _wallet("history"), "Your part of what models earned", earned.points[-1][0]
+        )
 
 
 # ---------- what they earned ----------
@@ -342,3 +350,7 @@ def _picture(earned: Earned, now: datetime) -> Timeline | None:
 
 def _to(page: str, key: Any) -> str:
     return reverse(f"explorer:{page}", args=[key])
+
+
+def _wallet(section: str) -> str:
+    return f"{reverse('explorer:wallet')}#{section}"

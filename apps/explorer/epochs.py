@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
 from uuid import UUID
 
 from django.contrib.auth.decorators import login_required
@@ -12,14 +11,15 @@ from django.views.decorators.http import require_POST
 
 from apps.core import clock
 from apps.core.errors import NotFound
-from apps.explorer.formatting import amount as amount_parts
 from apps.explorer.page import act, paged, party_of, show
-from apps.explorer.pictures import epochs_flow
+from apps.explorer.pictures import epochs_flow, sums
 from apps.listings import claims
 from apps.listings.models import Closing
 from apps.subdaos.models import Epoch
 from apps.wallets.log import leaf_for
+from apps.wallets.models import Transfer
 
+CLAIMED_AT_ONCE = 10
 LEAF = "listings.epoch_settled"
 STEPS = {
     "quiet": "Waiting for the last transfers of the epoch to be written.",
@@ -62,18 +62,29 @@ def epoch(request: HttpRequest, epoch_id: UUID) -> HttpResponse:
 def claim(request: HttpRequest, epoch_id: UUID) -> HttpResponse:
     """Everything that one epoch owes to the session's party."""
     party = party_of(request)
-
-    def done(transfers: list[Any]) -> str:
-        whole = sum(transfer.amount_micro for transfer in transfers)
-        sign, prefix, number, unit = amount_parts(whole, "USDC")
-        return f"You were paid {sign}{prefix}{number} {unit}".strip() + "."
-
     return act(
         request,
         reverse("explorer:epoch", args=[epoch_id]),
-        done,
+        _paid,
         lambda: claims.claim(epoch_id=epoch_id, party=party, now=clock.now()),
     )
+
+
+@login_required
+@require_POST
+def claim_newest(request: HttpRequest) -> HttpResponse:
+    """What the wallet lists as waiting."""
+    party = party_of(request)
+    return act(
+        request,
+        reverse("explorer:wallet"),
+        _paid,
+        lambda: claims.claim_newest(party=party, most=CLAIMED_AT_ONCE, now=clock.now()),
+    )
+
+
+def _paid(transfers: list[Transfer]) -> str:
+    return f"You were paid {sums((t.debit.asset.code, t.amount_micro) for t in transfers)}."
 
 
 def _epoch(epoch_id: UUID) -> Epoch:

@@ -5,7 +5,7 @@ Everything here is arithmetic on what a page has read already; it asks the datab
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -84,6 +84,14 @@ def said(micro: int, asset: str = "USDC") -> str:
     """An amount as people read it, in one string."""
     sign, prefix, number, unit = amount(micro, asset)
     return f"{sign}{prefix}{number} {unit}".strip()
+
+
+def sums(amounts: Iterable[tuple[str, int]]) -> str:
+    """(asset, micro-units) added up by asset, in words: "$1.20 and 3 FLAI"."""
+    whole: Counter[str] = Counter()
+    for asset, micro in amounts:
+        whole[asset] += micro
+    return " and ".join(said(micro, asset) for asset, micro in whole.items())
 
 
 def price_flow(price_micro: int, policy: Policy) -> charts.Flow:

@@ -65,6 +65,7 @@ urlpatterns = [
     path("subdaos/<slug:slug>/", subdaos.subdao, name="subdao"),
     path("subdaos/<slug:slug>/propose/", proposing.propose, name="propose"),
     path("epochs/<uuid:epoch_id>/", epochs.epoch, name="epoch"),
+    path("wallet/claim/", epochs.claim_newest, name="claim-newest"),
     path("epochs/<uuid:epoch_id>/claim/", epochs.claim, name="epoch-claim"),
     path("rounds/<uuid:round_id>/", rounds.round_page, name="round"),
     path("proposals/", governance.proposals, name="proposals"),

@@ -20,10 +20,12 @@ from apps.accounts.selectors import keys_of, party_found
 from apps.core import clock
 from apps.core.clock import unix_ms
 from apps.exchange import vaults
+from apps.explorer.epochs import CLAIMED_AT_ONCE
 from apps.explorer.fields import AmountField
 from apps.explorer.formatting import amount as amount_parts
 from apps.explorer.formatting import short
 from apps.explorer.page import act, paged, party_of, show
+from apps.explorer.pictures import sums
 from apps.listings import mandates
 from apps.listings.claims import claimable
 from apps.listings.models import Query
@@ -69,6 +71,8 @@ KINDS = {
     "rfms.withdraw": "Pledge withdrawn",
     "rfms.withdrawal": "Pledge withdrawn",
     "rfms.award": "Award of a request",
+    "subdaos.mint": "Issued",
+    "subdaos.pay": "Paid by a treasury",
     "subdaos.emit": "Released from the reserve",
     "subdaos.convert": "Points converted",
     "subdaos.sponsor": "Part of a sponsor",
@@ -216,6 +220,7 @@ def wallet(request: HttpRequest) -> HttpResponse:
     stakeable = sorted({x.asset for x in lines if _stakeable(x.asset)} | {"FLAI"})
     queries = _queries(party)
     low_micro = warnings.settings_of(party).low_micro
+    waiting = list(claimable(party)[: CLAIMED_AT_ONCE + 1])
     return show(
         request,
         "wallet.html",
@@ -241,7 +246,9 @@ def wallet(request: HttpRequest) -> HttpResponse:
         ),
         faucet_form=FaucetForm(auto_id="faucet_%s") if settings.FAUCET else None,
         queries=queries,
-        claimable=claimable(party)[:SHOWN],
+        claimable=waiting[:CLAIMED_AT_ONCE],
+        claimable_more=waiting[CLAIMED_AT_ONCE:],
+        claimable_sum=sums((x.asset, x.amount_micro or 0) for x in waiting[:CLAIMED_AT_ONCE]),
         send_form=SendForm(assets=_spendable(lines), auto_id="send_%s"),
         history_form=wanted,
         low_form=LowBalanceForm(initial={"low": _plain(low_micro)}, auto_id="low_%s"),

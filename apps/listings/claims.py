@@ -92,6 +92,19 @@ def payouts_choice(party: Party) -> bool | None:
     return PayoutChoice.objects.filter(party=party).values_list("auto", flat=True).first()
 
 
+def claim_newest(*, party: Party, most: int, now: datetime) -> list[Transfer]:
+    """Claim what the newest epochs owe, so many entitlements at least.
+
+    Each epoch by itself, so that what was paid stays paid.
+
+    Raises: Conflict("nothing_owed").
+    """
+    epochs = dict.fromkeys(row.epoch_id for row in claimable(party)[:most])
+    if not epochs:
+        raise Conflict("nothing_owed", "Nothing waits for you: all that epochs owed you is paid.")
+    return [t for epoch_id in epochs for t in claim(epoch_id=epoch_id, party=party, now=now)]
+
+
 def owed(epoch: Epoch, party: Party) -> QuerySet[Entitlement]:
     """What a divided epoch owes or owed to one party, in the order of the tree."""
     rows = Entitlement.objects.filter(

@@ -20,6 +20,9 @@ export const dollars = (micro) => {
   return `$${(value / 1_000_000n).toLocaleString("en-US")}.${cents}`;
 };
 
+// What is missing, up to the next cent: having so much more is enough.
+export const shortfall = (micro) => dollars((BigInt(micro) + 9_999n) / 10_000n * 10_000n);
+
 // What is wrong with a value, in words; "" where nothing is.
 export const complaint = (text, low, high) => {
   if (text === "") return "Missing.";

@@ -1,7 +1,7 @@
 // The try-it form of a listing: checks a row, seals it, pays for it, opens the answer. Nothing of the
 // row leaves the page but what makeQuery has sealed; the fields have no names, so no form sends them.
 
-import { NOTHING_PAID, api, complaint, dollars, inWords, over, wallet } from "./asking.js";
+import { NOTHING_PAID, api, complaint, dollars, inWords, over, shortfall, wallet } from "./asking.js";
 import { makeQuery, openAnswer } from "./mpc/buyer.js";
 import { replyKey } from "./mpc/sealing.js";
 import { Refused, hex, signingKey } from "./mpc/wire.js";
@@ -140,7 +140,7 @@ const failed = (error) => {
   const { code, message, facts } = error;
   if (code === "insufficient_balance") {
     open = null;
-    say(`Your balance is short by ${dollars(facts.short_micro)}. ${NOTHING_PAID}`, wallet);
+    say(`Your balance is short by ${shortfall(facts.short_micro)}. ${NOTHING_PAID}`, wallet);
   } else if (error instanceof Refused) {
     if (open?.id) say(message);
     else say(open === null ? message : `${message} ${NOTHING_PAID}`);

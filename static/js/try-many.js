@@ -1,7 +1,7 @@
 // Many rows by a CSV file: read, checked, sealed and, when they are answered, written to a file again,
 // all in this page. Only sealed rows are sent, as so many at a time as the nodes take.
 
-import { COLUMNS, NOTHING_PAID, api, cells, complaint, dollars, over, wallet } from "./asking.js";
+import { COLUMNS, NOTHING_PAID, api, cells, complaint, dollars, over, shortfall, wallet } from "./asking.js";
 import { BadTable, check, parse, textOf, write } from "./csv.js";
 import { makeBatch, openAnswers } from "./mpc/buyer.js";
 import { Refused, hex } from "./mpc/wire.js";
@@ -159,7 +159,7 @@ export const manyRows = (form) => {
     const kept = table.answers.length ? ` The ${table.answers.length} answers so far are yours.` : "";
     if (code === "insufficient_balance") {
       open = null;
-      say(`Your balance is short by ${dollars(facts.short_micro)}. ${table.answers.length ? "The rows left were not charged." : NOTHING_PAID}${kept}`, wallet);
+      say(`Your balance is short by ${shortfall(facts.short_micro)}. ${table.answers.length ? "The rows left were not charged." : NOTHING_PAID}${kept}`, wallet);
     } else if (code !== undefined) {
       if (open?.id === null) open = null; // it was not taken
       say(`${message}${kept}`);

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import httpx
@@ -61,6 +62,26 @@ def test_a_holder_proves_its_part_and_is_paid_once(owed) -> None:
     assert claiming.claim(api, epoch_id) == [] == list(claiming.waiting(api))
     [row] = api.post(f"epochs/{epoch_id}/claim/")["results"]
     assert row["transfer_id"] and account(holder, "USDC").posted_micro == 56_000
+
+
+def test_the_wallet_claims_several_epochs_at_once(owed) -> None:
+    epoch, holder, _ = owed
+    later = AFTER + timedelta(minutes=1)
+    second = frozen(epoch.dao, starts_at=at(1060), ends_at=at(1120), revenue_micro=10**6)
+    closing.carry_on(second.id, now=later)
+    page = Client()
+    page.force_login(holder.memberships.get().user)
+    [line] = [item for item in page.get("/").context["needs"] if item.action == "Claim"]
+    assert (line.title, line.why) == (
+        f"2 epochs of {epoch.dao.name}",
+        "They owe you $0.11",
+    )
+    assert "Claim $0.11" in page.get("/wallet/").content.decode()
+    done = page.post("/wallet/claim/", follow=True).content.decode()
+    assert "You were paid $0.11." in done and "Claim $" not in done
+    assert account(holder, "USDC").posted_micro == 112_000
+    again = page.post("/wallet/claim/", follow=True).content.decode()
+    assert "Nothing waits for you" in again and account(holder, "USDC").posted_micro == 112_000
 
 
 @pytest.mark.parametrize("lie", ["amount", "path", "root"])

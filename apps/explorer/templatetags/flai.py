@@ -72,16 +72,18 @@ def badge(state: object, text: str = "") -> dict[str, object]:
 
 @component("components/amount.html")
 def amount(
-    micro: object, asset: str = "USDC", signed: bool = False, full: bool = False
+    micro: object, asset: str = "USDC", signed: bool = False, full: bool | int = False
 ) -> dict[str, object]:
     """An amount with its unit; the exact value of the ledger is its title.
 
-    `full` shows every micro-unit, where amounts stand beside the sum that they make.
+    `full` shows every micro-unit, where amounts stand beside the sum that they make; as a number,
+    so many decimals at least, which aligns a column.
     """
     value = int(str(micro or 0))
     sign, prefix, number, unit = formatting.amount(value, asset)
     if full:
-        number = formatting.short(abs(value), decimals_min=2 if prefix else 0)
+        least = (2 if prefix else 0) if full is True else full
+        number = formatting.short(abs(value), decimals_min=least)
     return {
         "sign": "+" if signed and value > 0 else sign,
         "prefix": prefix,
