@@ -209,6 +209,8 @@ def _make(
     checked = action.validate(payload, dao)
     hash_ = payload_hash(dao, kind, checked)
     said = {"auth": "system"}
+    if action.house == House.SBGT:
+        dao_lock(dao)  # for its snapshot; before the proposer's keys, as whoever votes does
     if consent is not None and proposer is not None:
         asked = rules.propose_payload(dao=dao.party.pid, kind=kind, payload_hash=hash_)
         said = keys.grant(proposer, rules.PROPOSE, asked, consent, now=now)

@@ -126,8 +126,10 @@ def convert(
     with durable():
         made = Conversion.objects.select_related("emission").filter(id=id_).first()
         if made is None:
+            # Points, pot and emissions stand still. The DAO before its member's keys, as a vote
+            # that takes its proposal's snapshot does: they would wait for each other.
+            locked = dao_lock(dao)
             said = keys.grant(party, signing.CONVERT, asked, consent, now=now)
-            locked = dao_lock(dao)  # points, pot and emissions stand still
             made = Conversion.objects.select_related("emission").filter(id=id_).first()
         if made is not None:
             wanted = (dao.id, points_micro, tokens_min_micro)

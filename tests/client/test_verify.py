@@ -28,7 +28,7 @@ def transfer(id_: str, debit: str, credit: str, amount: int, **more: Any) -> dic
 
 
 def proposal(**more: Any) -> dict[str, Any]:
-    body = {"proposal": "p", "dao": "d", "house": "sdt", "kind": "k", "payload_hash": "h"}
+    body = {"proposal": "p", "dao": "d", "house": "super", "kind": "k", "payload_hash": "h"}
     body |= {"proposer": None, "starts_at": 1000, "ends_at": 2000}
     body |= {"timelock_s": 0, "grace_s": 10}
     return leaf("governance.proposal", body | {"quorum_bps": 2000, "threshold_bps": 5000} | more)
@@ -37,6 +37,16 @@ def proposal(**more: Any) -> dict[str, Any]:
 def vote(voter: str, support: str, weight: int, at: int = 1500) -> dict[str, Any]:
     body = {"proposal": "p", "voter": voter, "support": support, "weight": str(weight)}
     return leaf("governance.vote", body, at)
+
+
+def staked(at: int = 900, **micro: int) -> list[dict[str, Any]]:
+    """FLAI that votes, by pid; of ten in all, those that are not named are cc's."""
+    rest = {"cc": 10 - sum(micro.values())}
+    return [
+        transfer(f"s-{pid}", "00/issuance/FLAI", f"{pid}/staked/FLAI", n) | {"at": at}
+        for pid, n in (micro | rest).items()
+        if n
+    ]
 
 
 def on_sale(listing: str, dao: str, price: int) -> dict[str, Any]:
@@ -52,6 +62,7 @@ HONEST = [
     transfer("2", ADA, BOB, 30, phase="pend"),
     transfer("3", ADA, BOB, 30, phase="post", pending="2"),
     transfer("4", ADA, BOB, 70),
+    *staked(aa=4, bb=3),
     proposal(),
     SNAPSHOT,
     vote("aa", "for", 4),
@@ -77,22 +88,36 @@ def test_an_honest_log_replays() -> None:
         ([transfer("1", MINT, ADA, 5), transfer("2", ADA, BOB, 5, phase="pend"),
           transfer("3", ADA, BOB, 1)], "insufficient_balance"),
         ([transfer("1", MINT, "aa/main/FLAI", 5)], "asset_mismatch"),
-        ([proposal(), SNAPSHOT, vote("aa", "for", 1), EXECUTED], "without a majority or quorum"),
-        ([proposal(), SNAPSHOT, vote("aa", "for", 3), vote("bb", "against", 3), EXECUTED],
+        ([*staked(aa=1), proposal(), SNAPSHOT, vote("aa", "for", 1), EXECUTED], "without a majority or quorum"),
+        ([*staked(aa=3, bb=3), proposal(), SNAPSHOT, vote("aa", "for", 3),
+          vote("bb", "against", 3), EXECUTED],
          "without a majority or quorum"),
-        ([proposal(), SNAPSHOT, vote("aa", "for", 3), vote("aa", "for", 3)], "voted twice"),
-        ([proposal(), SNAPSHOT, vote("aa", "for", 11)], "more weight voted"),
-        ([proposal(), SNAPSHOT, vote("aa", "for", 5, at=2000)], "after the end"),
-        ([proposal(), SNAPSHOT, vote("aa", "for", 5), EXECUTED | {"at": 1999}], "before its"),
-        ([proposal(payload_hash="other"), SNAPSHOT, vote("aa", "for", 5), EXECUTED], "what ran"),
+        ([*staked(aa=3), proposal(), SNAPSHOT, vote("aa", "for", 3), vote("aa", "for", 3)],
+         "voted twice"),
+        ([*staked(aa=3), proposal(), SNAPSHOT, vote("aa", "for", 4)], "a weight it did not have"),
+        ([*staked(aa=3), proposal(), SNAPSHOT, vote("dd", "for", 1)], "a weight it did not have"),
+        # neither what came after the snapshot votes, nor what was gone long before it
+        ([*staked(aa=3), proposal(),
+          transfer("5", "00/issuance/FLAI", "bb/staked/FLAI", 7) | {"at": 1001}, SNAPSHOT,
+          vote("bb", "for", 7)], "a weight it did not have"),
+        ([*staked(at=-99_999, aa=3, bb=4),
+          transfer("5", "aa/staked/FLAI", "bb/staked/FLAI", 3) | {"at": -90_000}, proposal(),
+          SNAPSHOT, vote("aa", "for", 3)], "a weight it did not have"),
+        ([transfer("s", "00/issuance/FLAI", "aa/staked/FLAI", 7), proposal(), SNAPSHOT],
+         "sums other weights"),
+        ([*staked(aa=3), transfer("m", "00/issuance/FLAI", "aa/main/FLAI", 5), proposal(),
+          SNAPSHOT, vote("aa", "for", 8)], "a weight it did not have"),
+        ([*staked(aa=5), proposal(), SNAPSHOT, vote("aa", "for", 5, at=2000)], "after the end"),
+        ([*staked(aa=5), proposal(), SNAPSHOT, vote("aa", "for", 5), EXECUTED | {"at": 1999}], "before its"),
+        ([*staked(aa=5), proposal(payload_hash="other"), SNAPSHOT, vote("aa", "for", 5), EXECUTED], "what ran"),
         ([vote("aa", "for", 5)], "not in the log"),
-        ([proposal(timelock_s=1), SNAPSHOT, vote("aa", "for", 5), EXECUTED | {"at": 2999}],
+        ([*staked(aa=5), proposal(timelock_s=1), SNAPSHOT, vote("aa", "for", 5), EXECUTED | {"at": 2999}],
          "timelock"),
-        ([proposal(timelock_s=1), SNAPSHOT, vote("aa", "for", 5), EXECUTED | {"at": 13_000}],
+        ([*staked(aa=5), proposal(timelock_s=1), SNAPSHOT, vote("aa", "for", 5), EXECUTED | {"at": 13_000}],
          "expired"),
         ([leaf("wallets.transfer", {"id": "1"})], "malformed"),
         ([transfer("1", MINT, "aa", 5)], "malformed"),
-        ([proposal(ends_at=2**50), SNAPSHOT, vote("aa", "for", 5)], "malformed"),
+        ([*staked(aa=5), proposal(ends_at=2**50), SNAPSHOT, vote("aa", "for", 5)], "malformed"),
         ([transfer("1", MINT, ADA, 5), transfer("2", ADA, BOB, 5, kind="wallets.send"),
           transfer("3", BOB, ADA, 4, kind="wallets.reversal", ref="wallets.transfer:2")],
          "does not reverse"),
@@ -213,7 +238,7 @@ def test_an_honest_server_passes_and_may_grow(tmp_path: Path) -> None:
     server.served = list(server.leaves)
     again = server.check(state)
     assert again.ok, failed(again)
-    assert any("goes on from the 9 entries" in check.text for check in again.checks)
+    assert any(f"goes on from the {len(HONEST)} entries" in check.text for check in again.checks)
 
 
 def test_an_altered_entry_is_found() -> None:

@@ -16,6 +16,7 @@ from rest_framework.test import APIClient
 from apps.accounts.models import Membership, Party, PartyKey, User
 from apps.accounts.services import api_key_create
 from apps.core import clock
+from apps.core.clock import unix_ms
 from apps.core.errors import DomainError
 from apps.exchange import vaults
 from apps.protocol import consent, wire
@@ -234,6 +235,8 @@ def test_a_server_that_acts_for_a_keyed_party_is_found(ada, bob, key, tampering)
         {"auth": "key", "signed": word(ada, bob, key, nonce=2) | {"nonce": 3}},
         {"auth": "key", "signed": word(ada, bob, Ed25519PrivateKey.generate(), nonce=4)},
     ]
+    with transaction.atomic():
+        services.mint("FLAI", services.account(ada, "FLAI", "staked"), 9, None, at(1))
     honest = LogLeaf.objects.count()
     with transaction.atomic():
         for said in forged:
@@ -241,10 +244,10 @@ def test_a_server_that_acts_for_a_keyed_party_is_found(ada, bob, key, tampering)
             ledger.post([leg], now=at(2))
         for kind in ("subdaos.whatever", consent.QUERY, consent.PLEDGE):  # unsigned
             ledger.post([ledger.Leg(mine, theirs, 5, kind)], now=at(2))
-        vote = {"proposal": "p", "voter": ada.pid, "support": "for", "weight": "1"}
+        vote = {"proposal": "p", "voter": ada.pid, "support": "for", "weight": "9"}
         log.append("governance.proposal", _proposal(), now=at(2))
-        log.append("governance.snapshot", {"proposal": "p", "at": 0, "total": "9", "holders": 1},
-                   now=at(2))  # fmt: skip
+        snapshot = {"proposal": "p", "at": unix_ms(at(2)), "total": "9", "holders": 1}
+        log.append("governance.snapshot", snapshot, now=at(2))
         log.append("governance.vote", vote | {"auth": "api_key"}, now=at(2))
         other = Ed25519PrivateKey.generate()
         fields = possession(ada, other, "wallet")

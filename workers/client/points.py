@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from apps.protocol import decay
+from workers.client.holdings import values_at
 
 Body = Mapping[str, Any]
 ROUND = ("round", "decay")
@@ -67,18 +68,8 @@ class Points:
     def at(self, dao: str, at_ms: int) -> dict[str, set[int]]:
         """{pid: what its π may have been at that time}, by the leaves so far: one value, or those
         of the same millisecond, in which the log can't tell what came first."""
-        found = {}
-        for pid, course in self.history.get(dao, {}).items():
-            values = set()
-            for since, points in reversed(course):
-                if since <= at_ms:
-                    values.add(points)
-                if since < at_ms:
-                    break
-            else:
-                values.add(0)
-            found[pid] = values
-        return found
+        courses = self.history.get(dao, {})
+        return {pid: values_at(course, at_ms) for pid, course in courses.items()}
 
     def round_done(self, done: Body, roles: Mapping[str, str]) -> str | None:
         """Everybody's π in the SubDAO after a finished round is what eq. 12 gives."""

@@ -21,6 +21,7 @@ from workers.client.crowdfund import Crowdfunds
 from workers.client.earnings import Earnings, Finding
 from workers.client.emission import Reserves
 from workers.client.exchange import Exchange
+from workers.client.holdings import Holdings
 from workers.client.keyring import Keyring, Unsigned
 from workers.client.parameters import Parameters
 from workers.client.plans import Plans
@@ -54,7 +55,7 @@ class Ballots:
     weight: dict[str, int] = field(default_factory=lambda: dict.fromkeys(tally.Support, 0))
     ends_at: int = 0
     executed: bool = False
-    points: dict[str, set[int]] = field(default_factory=dict)
+    weights: dict[str, set[int]] = field(default_factory=dict)
 
 
 class Replay:
@@ -69,6 +70,7 @@ class Replay:
         self.reversed: set[str] = set()
         self.earnings = Earnings()
         self.points = Points()
+        self.holdings = Holdings()
         self.exchange = Exchange(self.balances)
         self.crowdfunds, self.parameters = Crowdfunds(), Parameters()
         self.reserves = Reserves(self.balances, self.crowdfunds, self.parameters, self.points)
@@ -153,6 +155,9 @@ class Replay:
         except ledger.RuleBroken as broken:
             raise Finding(f"transfer {body['id']} breaks the rule {broken.code}") from None
         self.balances.update(after)
+        if phase in ("single", "post"):
+            for name, balance in after.items():
+                self.holdings.moved(name, balance.posted_micro, at)
         if phase == "pend":
             self.holds[body["id"]] = (debit, amount)
         self.findings.transfers += 1
@@ -200,11 +205,17 @@ class Replay:
         if ballots.total is not None or ballots.voters:
             raise Finding(f"proposal {body['proposal']}: its snapshot came late or twice")
         ballots.total = int(body["total"])
-        if ballots.body["house"] == "sbgt":
-            ballots.points = self.points.at(ballots.body["dao"], int(body["at"]))
-            least, most = (sum(map(f, ballots.points.values())) for f in (min, max))
-            if not least <= ballots.total <= most:
-                raise Finding(f"proposal {body['proposal']}: its snapshot sums other points")
+        ballots.weights = self._weights(ballots.body["dao"], ballots.body["house"], int(body["at"]))
+        least, most = (sum(map(f, ballots.weights.values())) for f in (min, max))
+        if not least <= ballots.total <= most:
+            raise Finding(f"proposal {body['proposal']}: its snapshot sums other weights")
+
+    def _weights(self, dao: str, house: str, at: int) -> dict[str, set[int]]:
+        """{pid: what its vote may count}, recomputed: points, or tokens held or staked."""
+        if house == "sbgt":
+            return self.points.at(dao, at)
+        asset = "FLAI" if house == "super" else self.reserves.sdt[dao]
+        return self.holdings.at(asset, at, but=self.reserves.sdt)
 
     def _vote(self, body: Mapping[str, Any], at: int) -> None:
         ballots, who = self._ballots(body), body["voter"]
@@ -213,8 +224,8 @@ class Replay:
             raise Finding(f"proposal {body['proposal']}: {who} voted twice")
         if weight <= 0 or ballots.executed:
             raise Finding(f"proposal {body['proposal']}: a vote without weight or after the end")
-        if ballots.body["house"] == "sbgt" and weight not in ballots.points.get(who, ()):
-            raise Finding(f"proposal {body['proposal']}: {who} voted with points it did not have")
+        if weight not in ballots.weights.get(who, ()):
+            raise Finding(f"proposal {body['proposal']}: {who} voted with a weight it did not have")
         had = tally.quorum_reached(_facts(ballots))
         ballots.voters.add(who)
         ballots.weight[tally.Support(body["support"])] += weight
