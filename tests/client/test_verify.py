@@ -49,6 +49,10 @@ def staked(at: int = 900, **micro: int) -> list[dict[str, Any]]:
     ]
 
 
+def voted(*ballots: dict[str, Any], held: dict[str, int], **more: Any) -> list[dict[str, Any]]:
+    return [*staked(**held), proposal(**more), SNAPSHOT, *ballots]
+
+
 def on_sale(listing: str, dao: str, price: int) -> dict[str, Any]:
     body = {"listing": listing, "dao": dao, "version": 1, "model": "m", "price_micro": str(price)}
     return leaf("listings.opened", body)
@@ -88,14 +92,14 @@ def test_an_honest_log_replays() -> None:
         ([transfer("1", MINT, ADA, 5), transfer("2", ADA, BOB, 5, phase="pend"),
           transfer("3", ADA, BOB, 1)], "insufficient_balance"),
         ([transfer("1", MINT, "aa/main/FLAI", 5)], "asset_mismatch"),
-        ([*staked(aa=1), proposal(), SNAPSHOT, vote("aa", "for", 1), EXECUTED], "without a majority or quorum"),
-        ([*staked(aa=3, bb=3), proposal(), SNAPSHOT, vote("aa", "for", 3),
-          vote("bb", "against", 3), EXECUTED],
+        (voted(vote("aa", "for", 1), EXECUTED, held={"aa": 1}), "without a majority or quorum"),
+        (voted(vote("aa", "for", 3),
+          vote("bb", "against", 3), EXECUTED, held={"aa": 3, "bb": 3}),
          "without a majority or quorum"),
-        ([*staked(aa=3), proposal(), SNAPSHOT, vote("aa", "for", 3), vote("aa", "for", 3)],
+        (voted(vote("aa", "for", 3), vote("aa", "for", 3), held={"aa": 3}),
          "voted twice"),
-        ([*staked(aa=3), proposal(), SNAPSHOT, vote("aa", "for", 4)], "a weight it did not have"),
-        ([*staked(aa=3), proposal(), SNAPSHOT, vote("dd", "for", 1)], "a weight it did not have"),
+        (voted(vote("aa", "for", 4), held={"aa": 3}), "a weight it did not have"),
+        (voted(vote("dd", "for", 1), held={"aa": 3}), "a weight it did not have"),
         # neither what came after the snapshot votes, nor what was gone long before it
         ([*staked(aa=3), proposal(),
           transfer("5", "00/issuance/FLAI", "bb/staked/FLAI", 7) | {"at": 1001}, SNAPSHOT,
@@ -107,17 +111,17 @@ def test_an_honest_log_replays() -> None:
          "sums other weights"),
         ([*staked(aa=3), transfer("m", "00/issuance/FLAI", "aa/main/FLAI", 5), proposal(),
           SNAPSHOT, vote("aa", "for", 8)], "a weight it did not have"),
-        ([*staked(aa=5), proposal(), SNAPSHOT, vote("aa", "for", 5, at=2000)], "after the end"),
-        ([*staked(aa=5), proposal(), SNAPSHOT, vote("aa", "for", 5), EXECUTED | {"at": 1999}], "before its"),
-        ([*staked(aa=5), proposal(payload_hash="other"), SNAPSHOT, vote("aa", "for", 5), EXECUTED], "what ran"),
+        (voted(vote("aa", "for", 5, at=2000), held={"aa": 5}), "after the end"),
+        (voted(vote("aa", "for", 5), EXECUTED | {"at": 1999}, held={"aa": 5}), "before its"),
+        (voted(vote("aa", "for", 5), EXECUTED, held={"aa": 5}, payload_hash="other"), "what ran"),
         ([vote("aa", "for", 5)], "not in the log"),
-        ([*staked(aa=5), proposal(timelock_s=1), SNAPSHOT, vote("aa", "for", 5), EXECUTED | {"at": 2999}],
+        (voted(vote("aa", "for", 5), EXECUTED | {"at": 2999}, held={"aa": 5}, timelock_s=1),
          "timelock"),
-        ([*staked(aa=5), proposal(timelock_s=1), SNAPSHOT, vote("aa", "for", 5), EXECUTED | {"at": 13_000}],
+        (voted(vote("aa", "for", 5), EXECUTED | {"at": 13_000}, held={"aa": 5}, timelock_s=1),
          "expired"),
         ([leaf("wallets.transfer", {"id": "1"})], "malformed"),
         ([transfer("1", MINT, "aa", 5)], "malformed"),
-        ([*staked(aa=5), proposal(ends_at=2**50), SNAPSHOT, vote("aa", "for", 5)], "malformed"),
+        (voted(vote("aa", "for", 5), held={"aa": 5}, ends_at=2**50), "malformed"),
         ([transfer("1", MINT, ADA, 5), transfer("2", ADA, BOB, 5, kind="wallets.send"),
           transfer("3", BOB, ADA, 4, kind="wallets.reversal", ref="wallets.transfer:2")],
          "does not reverse"),
