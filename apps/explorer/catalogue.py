@@ -96,7 +96,7 @@ def models(request: HttpRequest) -> HttpResponse:
         page=page,
         listings=[card(listing) | {"picked": listing.slug in picked} for listing in page],
         picked_elsewhere=picked - {listing.slug for listing in page},
-        several=len(page) > 1 or bool(picked),
+        several=found > 1 or bool(picked),
         asked=words,
         found=found,
         menus=[(title, links) for title, links in menus if len(links) > 1 or _any(links)],

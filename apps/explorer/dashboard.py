@@ -22,7 +22,7 @@ from apps.core import clock
 from apps.explorer.page import party_of, show
 from apps.explorer.pictures import Timeline, said, summed, sums, timeline
 from apps.governance.models import Proposal
-from apps.listings.claims import claimable
+from apps.listings.claims import claimable_now
 from apps.listings.models import Query
 from apps.rfms.models import Pledge, Rfm
 from apps.training.models import UNSENT, Member, Phase, Submission
@@ -174,19 +174,19 @@ def _rounds_waiting(members: list[Any]) -> Iterator[Item]:
 
 def _claims(party: Party) -> Iterator[Item]:
     """Closed epochs that owe the party something it has not taken yet."""
-    found = list(claimable(party)[: 2 * SHOWN])
+    found, more = claimable_now(party)
     waiting: dict[Any, list[Any]] = {}
     for row in found:
         waiting.setdefault(row.epoch.dao_id, []).append(row)
     for rows in waiting.values():
         first, numbers = rows[0].epoch, {row.epoch.number for row in rows}
-        owed = sums((row.asset, row.amount_micro) for row in rows)
+        owed = sums((row.asset, row.amount_micro) for row in rows) + " or more" * more
         if len(numbers) == 1:
             title, url = f"Epoch {first.number} of {first.dao.name}", _to("epoch", first.pk)
             why = f"It owes you {owed}"
         else:
             title, url = f"{len(numbers)} epochs of {first.dao.name}", _wallet("claim")
-            why = f"They owe you {owed}{' or more' if len(found) == 2 * SHOWN else ''}"
+            why = f"They owe you {owed}"
         yield Item(title, url, why, None, "Claim")
 
 

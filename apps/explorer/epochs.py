@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from uuid import UUID
 
+from django.contrib import messages
 from django.contrib.auth.decorators import login_required
 from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import redirect
 from django.urls import reverse
 from django.views.decorators.http import require_POST
 
 from apps.core import clock
-from apps.core.errors import NotFound
-from apps.explorer.page import act, paged, party_of, show
+from apps.core.errors import DomainError, NotFound
+from apps.explorer.page import act, explain, paged, party_of, show
 from apps.explorer.pictures import epochs_flow, sums
 from apps.listings import claims
 from apps.listings.models import Closing
@@ -19,7 +21,6 @@ from apps.subdaos.models import Epoch
 from apps.wallets.log import leaf_for
 from apps.wallets.models import Transfer
 
-CLAIMED_AT_ONCE = 10
 LEAF = "listings.epoch_settled"
 STEPS = {
     "quiet": "Waiting for the last transfers of the epoch to be written.",
@@ -72,14 +73,27 @@ def claim(request: HttpRequest, epoch_id: UUID) -> HttpResponse:
 
 @login_required
 @require_POST
-def claim_newest(request: HttpRequest) -> HttpResponse:
-    """What the wallet lists as waiting."""
-    party = party_of(request)
+def claim_each(request: HttpRequest) -> HttpResponse:
+    """What the wallet lists as waiting, by the epochs that it named."""
+    party, back = party_of(request), reverse("explorer:wallet")
+    try:
+        ids = [UUID(text) for text in request.POST.get("epochs", "").split(",")]
+    except ValueError:
+        ids = []
+    if not 0 < len(ids) <= claims.CLAIMED_AT_ONCE:
+        messages.error(request, "Nothing was claimed: the page named no epochs. Load it again.")
+        return redirect(back)
+
+    def done(result: tuple[list[Transfer], list[DomainError]]) -> str:
+        paid, refused = result
+        left = f" {len(refused)} could not be paid: {explain(refused[0])}" if refused else ""
+        return _paid(paid) + left
+
     return act(
         request,
-        reverse("explorer:wallet"),
-        _paid,
-        lambda: claims.claim_newest(party=party, most=CLAIMED_AT_ONCE, now=clock.now()),
+        back,
+        done,
+        lambda: claims.claim_each(epoch_ids=ids, party=party, now=clock.now()),
     )
 
 

@@ -10,6 +10,7 @@ Whoever may see a wallet's topic is decided by the session. The others are of pu
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 from uuid import UUID
 
@@ -21,12 +22,14 @@ from apps.core.broker import AWAY, outage
 from apps.core.live import group_name
 
 PUBLIC = {"proposal", "round", "rfm"}
+OF_TOKENS = {"pool", "vault"}
+CODE = re.compile(r"[A-Za-z0-9-]{1,40}")
 BARE = {"log", "nodes"}
 TOPICS_MAX = 8
 
 
 def may_watch(topic: object, party: Any) -> bool:
-    """A bare public kind, a public kind of any id, or the wallet of this very party."""
+    """A bare public kind, a public kind of any id or token, or the wallet of this very party."""
     if not isinstance(topic, str):
         return False
     kind, _, key = topic.partition(":")
@@ -34,6 +37,8 @@ def may_watch(topic: object, party: Any) -> bool:
         return party is not None and key == str(party.id)
     if kind in PUBLIC:
         return _is_id(key)
+    if kind in OF_TOKENS:
+        return CODE.fullmatch(key) is not None
     return topic in BARE
 
 

@@ -91,7 +91,13 @@ def sums(amounts: Iterable[tuple[str, int]]) -> str:
     whole: Counter[str] = Counter()
     for asset, micro in amounts:
         whole[asset] += micro
-    return " and ".join(said(micro, asset) for asset, micro in whole.items())
+    return " and ".join(exactly(micro, asset) for asset, micro in whole.items())
+
+
+def exactly(micro: int, asset: str) -> str:
+    """As `said`, with every micro-unit."""
+    sign, prefix, _, unit = amount(micro, asset)
+    return f"{sign}{prefix}{short(abs(micro), decimals_min=2 if prefix else 0)} {unit}".strip()
 
 
 def price_flow(price_micro: int, policy: Policy) -> charts.Flow:

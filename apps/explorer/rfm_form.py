@@ -78,6 +78,7 @@ PLACES = {
         )
     },
 }  # fmt: skip
+CODES = ("system", "code")
 _LINE = re.compile(r"features\[(\d+)\]")
 
 
@@ -222,12 +223,23 @@ class RfmForm(forms.Form):
     share_sdt = PercentField(label="Owners (SDT)", initial="28")
     share_treasury = PercentField(label="Treasury", initial="12")
 
+    def __init__(self, *args: Any, base: dict[str, Any] | None = None, **kwargs: Any) -> None:
+        """`base` is the checked spec that one starts from: what isn't asked for here stays so."""
+        super().__init__(*args, **kwargs)
+        self.base = base
+
+    @property
+    def kept(self) -> list[str]:
+        """What `base` says otherwise than a new request would, and no field here shows."""
+        return kept_of(self.base) if self.base else []
+
     def clean(self) -> dict[str, Any]:
         data = super().clean() or {}
         if self.errors:
             return data
         try:
-            data["spec"] = check_spec(self._spec(data))
+            spec = self._spec(data)
+            data["spec"] = check_spec(carried(spec, self.base) if self.base else spec)
         except SpecError as error:
             self._place(error)
         return data
@@ -303,6 +315,38 @@ def feature_rows(text: str) -> list[dict[str, str]]:
         )
         rows.append({name: cell for name, cell in named.items() if cell or name == "name"})
     return rows
+
+
+def carried(spec: dict[str, Any], base: dict[str, Any]) -> dict[str, Any]:
+    """`spec` as the form gives it, with what the form does not ask for as `base` has it."""
+    codes = {row["name"]: row for row in [*base["features"], base["label"]]}
+    for row in [*spec["features"], spec["label"]]:
+        before = codes.get(row["name"], {})
+        row |= {name: before[name] for name in CODES if name in before}
+    asked = {gate["metric"] for gate in spec["gates"]} | {"accuracy"}
+    metrics = CLASSES[spec["model_class"]].metrics
+    return spec | {
+        "gates": spec["gates"]
+        + [g for g in base["gates"] if g["metric"] not in asked and g["metric"] in metrics],
+        **{part: base[part] | spec[part] for part in ("governance", "funding", "terms")},
+    }
+
+
+def kept_of(base: dict[str, Any]) -> list[str]:
+    """In words, what `carried` keeps that is not as it would be without a word about it."""
+    target = {"target_micro": base["funding"]["target_micro"]}
+    usual = check_spec(base | {"governance": {}, "terms": {}, "funding": target})
+    kept = [
+        name.removesuffix("_bps").removesuffix("_ppm").removesuffix("_micro").replace("_", " ")
+        for part in ("governance", "funding", "terms")
+        for name, value in base[part].items()
+        if f"{part}.{name}" not in PLACES and usual[part].get(name) != value
+    ]
+    lead = CLASSES[base["model_class"]].metrics[0]
+    kept += [
+        f"gate on {g['metric']}" for g in base["gates"] if g["metric"] not in (lead, "accuracy")
+    ]
+    return kept + ["codes"] * any("code" in row for row in [*base["features"], base["label"]])
 
 
 def initial_from(title: str, spec: dict[str, Any]) -> dict[str, Any]:

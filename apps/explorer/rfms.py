@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -39,6 +40,7 @@ from apps.protocol.founding import accepted_pledge
 from apps.protocol.money import mul_div_floor
 from apps.rfms import funding, selectors, services
 from apps.rfms.models import Rfm, Status
+from apps.rfms.permissions import can_submit
 from apps.wallets.consenting import consent_of_form
 
 STEPS_MAX = 120
@@ -60,14 +62,30 @@ def rfms(request: HttpRequest) -> HttpResponse:
 @login_required
 def rfm_new(request: HttpRequest) -> HttpResponse:
     """The guided form; saving makes a draft, which is its own preview."""
-    party = party_of(request)
-    form = RfmForm(request.POST or None, initial=_start(request))
+    return _write(request, _start(request), services.rfm_create, submitter=party_of(request))
+
+
+@login_required
+def rfm_edit(request: HttpRequest, slug: str) -> HttpResponse:
+    """The same form, for one's own draft; what was sent to the vote is shown and stays."""
+    draft = _get(request, slug)
+    if can_submit(party_of(request), draft):
+        return redirect("explorer:rfm", slug)
+    return _write(request, draft, services.rfm_update, actor=party_of(request), slug=slug)
+
+
+def _write(
+    request: HttpRequest, start: Rfm | None, save: Callable[..., Rfm], **who: Any
+) -> HttpResponse:
+    form = RfmForm(
+        request.POST or None,
+        initial=initial_from(start.title, start.spec) if start else {},
+        base=start.spec if start else None,
+    )
     if request.method == "POST" and form.is_valid():
         data = form.cleaned_data
         try:
-            made = services.rfm_create(
-                submitter=party, title=data["title"], spec=data["spec"], now=clock.now()
-            )
+            made = save(title=data["title"], spec=data["spec"], now=clock.now(), **who)
         except DomainError as error:
             form.add_error(None, explain(error))
         else:
@@ -75,14 +93,17 @@ def rfm_new(request: HttpRequest) -> HttpResponse:
                 request, "Saved as a draft. Read it as others will, then send it to the vote."
             )
             return redirect("explorer:rfm", made.slug)
-    return show(request, "rfm_form.html", "rfms", status=422 if form.errors else 200, form=form)
+    draft = start if start and start.submitted_at is None else None
+    status = 422 if form.errors else 200
+    return show(
+        request, "rfm_form.html", "rfms", status=status, form=form, draft=draft, start=start
+    )
 
 
-def _start(request: HttpRequest) -> dict[str, Any]:
+def _start(request: HttpRequest) -> Rfm | None:
     """`?from=<slug>` starts from another request."""
     slug = request.GET.get("from", "")
-    found = Rfm.objects.filter(slug=slug).exclude(submitted_at=None).first() if slug else None
-    return initial_from(found.title, found.spec) if found else {}
+    return Rfm.objects.filter(slug=slug).exclude(submitted_at=None).first() if slug else None
 
 
 def rfm(request: HttpRequest, slug: str) -> HttpResponse:

@@ -20,21 +20,20 @@ from apps.accounts.selectors import keys_of, party_found
 from apps.core import clock
 from apps.core.clock import unix_ms
 from apps.exchange import vaults
-from apps.explorer.epochs import CLAIMED_AT_ONCE
 from apps.explorer.fields import AmountField
 from apps.explorer.formatting import amount as amount_parts
 from apps.explorer.formatting import short
 from apps.explorer.page import act, paged, party_of, show
 from apps.explorer.pictures import sums
 from apps.listings import mandates
-from apps.listings.claims import claimable
+from apps.listings.claims import claimable_now
 from apps.listings.models import Query
 from apps.protocol.consent import ANY_LISTING
 from apps.wallets import keys, selectors, services
 from apps.wallets import low_balance as warnings
 from apps.wallets.consenting import consent_of_form
+from apps.wallets.log import seqs
 
-SHOWN = 10
 MANDATES_SHOWN = 50
 PURPOSES = {
     "main": "Available to spend",
@@ -217,10 +216,11 @@ def wallet(request: HttpRequest) -> HttpResponse:
     wanted = HistoryForm(request.GET, assets=assets, auto_id="history_%s")
     chosen = {k: v for k, v in wanted.cleaned_data.items() if v} if wanted.is_valid() else {}
     history = paged(request, selectors.transfers_of(party, **chosen))
+    entries = seqs("wallets.transfer", [str(transfer.id) for transfer in history])
     stakeable = sorted({x.asset for x in lines if _stakeable(x.asset)} | {"FLAI"})
     queries = _queries(party)
     low_micro = warnings.settings_of(party).low_micro
-    waiting = list(claimable(party)[: CLAIMED_AT_ONCE + 1])
+    waiting, more = claimable_now(party)
     return show(
         request,
         "wallet.html",
@@ -238,7 +238,7 @@ def wallet(request: HttpRequest) -> HttpResponse:
         flai=flai,
         staked=staked,
         history=history,
-        moves=[_move(party, transfer) for transfer in history],
+        moves=[_move(party, transfer, entries.get(str(transfer.id))) for transfer in history],
         stake_form=StakeForm(assets=stakeable, auto_id="stake_%s"),
         unstake_form=StakeForm(
             assets=[x.asset for x in lines if x.purpose == "staked" and x.posted_micro],
@@ -246,9 +246,10 @@ def wallet(request: HttpRequest) -> HttpResponse:
         ),
         faucet_form=FaucetForm(auto_id="faucet_%s") if settings.FAUCET else None,
         queries=queries,
-        claimable=waiting[:CLAIMED_AT_ONCE],
-        claimable_more=waiting[CLAIMED_AT_ONCE:],
-        claimable_sum=sums((x.asset, x.amount_micro or 0) for x in waiting[:CLAIMED_AT_ONCE]),
+        claimable=waiting,
+        claimable_more=more,
+        claimable_sum=sums((row.asset, row.amount_micro) for row in waiting),
+        claimable_epochs=",".join(str(row.epoch_id) for row in waiting),
         send_form=SendForm(assets=_spendable(lines), auto_id="send_%s"),
         history_form=wanted,
         low_form=LowBalanceForm(initial={"low": _plain(low_micro)}, auto_id="low_%s"),
@@ -456,14 +457,15 @@ def _stakeable(code: str) -> bool:
     return code == "FLAI" or code.startswith("SDT-")
 
 
-def _move(party: Any, transfer: Any) -> dict[str, Any]:
-    """A transfer as this party sees it: signed, with the other side."""
+def _move(party: Any, transfer: Any, entry: int | None) -> dict[str, Any]:
+    """A transfer as this party sees it: signed, with the other side and its entry in the log."""
     mine_out, mine_in = transfer.debit.owner_id == party.id, transfer.credit.owner_id == party.id
     within = mine_out and mine_in
     other = transfer.credit if mine_out else transfer.debit
     sign = 0 if within else (-1 if mine_out else 1)
     return {
         "transfer": transfer,
+        "entry": entry,
         "asset": transfer.debit.asset.code,
         "amount_micro": transfer.amount_micro * (sign or 1),
         "signed": not within and transfer.phase in ("single", "post"),

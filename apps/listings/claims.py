@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -9,7 +10,7 @@ from uuid import UUID
 from django.db.models import QuerySet, Sum
 
 from apps.accounts.models import Party
-from apps.core.errors import Conflict, NotFound
+from apps.core.errors import Conflict, DomainError, NotFound
 from apps.core.joined import Joined, prepared
 from apps.core.transactions import durable
 from apps.listings import closing
@@ -21,6 +22,8 @@ from apps.subdaos.models import Epoch
 from apps.wallets.models import Transfer
 
 Json = dict[str, Any]
+# More than one epoch can owe one party: there are fewer roles and assets.
+CLAIMED_AT_ONCE = 10
 
 
 def epoch_get(epoch_id: UUID) -> Epoch:
@@ -92,17 +95,23 @@ def payouts_choice(party: Party) -> bool | None:
     return PayoutChoice.objects.filter(party=party).values_list("auto", flat=True).first()
 
 
-def claim_newest(*, party: Party, most: int, now: datetime) -> list[Transfer]:
-    """Claim what the newest epochs owe, so many entitlements at least.
+def claim_each(
+    *, epoch_ids: Sequence[UUID], party: Party, now: datetime
+) -> tuple[list[Transfer], list[DomainError]]:
+    """Claim what these epochs owe, each by itself: (what was paid, why the others were not).
 
-    Each epoch by itself, so that what was paid stays paid.
-
-    Raises: Conflict("nothing_owed").
+    Raises: the first reason, when nothing was paid.
     """
-    epochs = dict.fromkeys(row.epoch_id for row in claimable(party)[:most])
-    if not epochs:
-        raise Conflict("nothing_owed", "Nothing waits for you: all that epochs owed you is paid.")
-    return [t for epoch_id in epochs for t in claim(epoch_id=epoch_id, party=party, now=now)]
+    paid: list[Transfer] = []
+    refused: list[DomainError] = []
+    for epoch_id in dict.fromkeys(epoch_ids):
+        try:
+            paid += claim(epoch_id=epoch_id, party=party, now=now)
+        except DomainError as error:
+            refused.append(error)
+    if refused and not paid:
+        raise refused[0]
+    return paid, refused
 
 
 def owed(epoch: Epoch, party: Party) -> QuerySet[Entitlement]:
@@ -140,8 +149,16 @@ def claimable(party: Party) -> QuerySet[Entitlement]:
             "epoch__dao__slug",
             "epoch__dao__name",
         )
-        .order_by("-epoch__ends_at", "asset", "role")
+        .order_by("-epoch__ends_at", "epoch_id", "asset", "role")
     )
+
+
+def claimable_now(party: Party) -> tuple[list[Entitlement], bool]:
+    """(what the newest epochs owe `party`, whole epochs only; whether more waits behind them)."""
+    rows = list(claimable(party)[: CLAIMED_AT_ONCE + 1])
+    if len(rows) <= CLAIMED_AT_ONCE:
+        return rows, False
+    return [row for row in rows if row.epoch_id != rows[-1].epoch_id], True
 
 
 def claimed_micro(epoch: Epoch, asset: str = closing.CURRENCY) -> int:

@@ -65,6 +65,12 @@ def leaf_for(type: str, ref: Any) -> LogLeaf | None:
     return LogLeaf.objects.filter(type=type, ref_id=str(ref)).order_by("-id").first()
 
 
+def seqs(type: str, refs: Iterable[str]) -> dict[str, int]:
+    """{ref: number in the log} of those leaves of these that have been numbered."""
+    leaves = LogLeaf.objects.filter(type=type, ref_id__in=list(refs), seq__isnull=False)
+    return dict(leaves.values_list("ref_id", "seq"))
+
+
 def places(type: str, refs: Iterable[str]) -> dict[str, int]:
     """{ref: a number that grows with the place in the log} of the first leaf of each of these."""
     leaves = LogLeaf.objects.filter(type=type, ref_id__in=list(refs)).order_by("-id")

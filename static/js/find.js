@@ -50,10 +50,12 @@
     } else if (event.key === "Escape") {
       event.preventDefault();
       if (list.hidden) return input.blur();
-      window.htmx?.trigger(input, "htmx:abort"); // what is on its way would open the list again
+      dismissed = true;
       open(false);
     }
   });
+  let dismissed = false; // by Escape: what is still on its way opens no list again
+  input.addEventListener("input", () => { dismissed = false; mark(null); });
   input.addEventListener("focus", () => { if (options().length) open(true); });
   form.addEventListener("focusout", ({ relatedTarget }) => {
     if (!form.contains(relatedTarget)) open(false);
@@ -61,7 +63,7 @@
   let chosen;
   list.addEventListener("htmx:beforeSwap", () => { chosen = active()?.href; });
   list.addEventListener("htmx:afterSwap", () => {
-    open(document.activeElement === input && list.childElementCount > 0);
+    open(!dismissed && document.activeElement === input && list.childElementCount > 0);
     mark(options().find((option) => option.href === chosen));
     const count = options().length;
     document.getElementById("announce").textContent =

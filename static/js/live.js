@@ -1,7 +1,7 @@
-// Keeps parts of a page current. <section id="tally" data-live="proposal:…"> names the topic it
-// depends on; when the server says that the topic has changed, the page is fetched once more and
-// its parts take over what differs, node by node: focus, scroll, open details and half-filled
-// forms stay as they are. Without this file, or without a socket, the page is as it was loaded.
+// Keeps parts of a page current. <section id="tally" data-live="proposal:…"> names the topics that
+// it depends on; when the server says that one has changed, the page is fetched once more and its
+// parts take over what differs, node by node: focus, scroll, open details and half-filled forms
+// stay as they are. Without this file, or without a socket, the page is as it was loaded.
 (() => {
   "use strict";
   const parts = () => [...document.querySelectorAll("[data-live][id]")];
@@ -30,6 +30,9 @@
     }
     if (FIELDS.has(have.nodeName) || have.isEqualNode(want)) return;
     attributes(have, want);
+    // First what is gone, so that what stays need not be moved: moving takes the focus away.
+    const named = new Set([...want.children].map((child) => child.id));
+    for (const child of [...have.children]) if (child.id && !named.has(child.id)) child.remove();
     let at = have.firstChild;
     for (const child of [...want.childNodes]) {
       if (child.id && !(at && at.id === child.id)) {
@@ -75,7 +78,7 @@
 
   let failures = 0;
   const connect = () => {
-    const topics = [...new Set(parts().map((part) => part.dataset.live))];
+    const topics = [...new Set(parts().flatMap((part) => part.dataset.live.split(" ")))];
     if (!topics.length) return; // what was watched is over
     const socket = new WebSocket(`${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/live/`);
     socket.addEventListener("open", () => socket.send(JSON.stringify({ watch: topics })));

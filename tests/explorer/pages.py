@@ -81,6 +81,7 @@ def own(world: World) -> dict[str, str]:
         "webhooks": reverse("explorer:webhooks"),
         "form": reverse("explorer:rfm-new"),
         "draft": reverse("explorer:rfm", args=[world.draft.slug]),
+        "draft form": reverse("explorer:rfm-edit", args=[world.draft.slug]),
         "propose": reverse("explorer:propose", args=[world.dao.slug]),
         "propose a split": reverse("explorer:propose", args=[world.dao.slug])
         + "?kind=subdaos.set_split",

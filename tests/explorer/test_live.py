@@ -116,7 +116,31 @@ def test_nonsense_closes_the_socket_and_another_site_gets_none(address: str) -> 
 
 @pytest.mark.parametrize(
     "topic",
-    ["", "wallet", "wallet:", "log:1", "users", "round:*", "round:1", "round", 7, None, ["log"]],
+    [
+        "",
+        "wallet",
+        "wallet:",
+        "log:1",
+        "users",
+        "round:*",
+        "round:1",
+        "round",
+        7,
+        None,
+        ["log"],
+        "pool",
+        "pool:",
+        "vault:*",
+        "vault:a b",
+        "pool:a.b",
+    ],
 )
 def test_only_known_topics_are_watched(topic: object) -> None:
     assert not may_watch(topic, None)
+
+
+@pytest.mark.parametrize(
+    "topic", ["log", f"round:{uuid.UUID(int=7)}", "pool:SDT-breast-mass", "vault:FLAI"]
+)
+def test_what_is_public_is_watched_by_anybody(topic: str) -> None:
+    assert may_watch(topic, None)

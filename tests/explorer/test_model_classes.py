@@ -8,6 +8,7 @@ import pytest
 from django.template.loader import render_to_string
 
 from apps.explorer.rfm_form import RfmForm, initial_from
+from apps.protocol.rfm_spec import check_spec
 from apps.training.evidence import evidence_of
 
 FILLED = {
@@ -69,6 +70,37 @@ def test_the_form_asks_for_the_label_of_each_class(
     if wrong:
         empty = RfmForm(FILLED | {"model_class": model_class})
         assert not empty.is_valid() and list(empty.errors) == [wrong]
+
+
+def test_the_form_keeps_what_it_does_not_ask_for() -> None:
+    """A request made by program: its tiers, gates and codes survive the browser's form."""
+    form = RfmForm(FILLED | {"model_class": "logistic", "label_positive": "1"})
+    assert form.is_valid() and form.kept == []
+    plain = form.cleaned_data["spec"]
+    first, *rest = plain["features"]
+    rich = check_spec(
+        plain
+        | {
+            "features": [first | {"code": "21889-1", "system": "http://loinc.org"}, *rest],
+            "gates": [*plain["gates"], {"metric": "recall", "min_milli": 700}],
+            "governance": plain["governance"] | {"late_quorum_s": 3600},
+            "funding": plain["funding"] | {"sdt_supply_micro": "5000000"},
+            "terms": plain["terms"]
+            | {
+                "tiers": [{"from_rows": 1000, "off_bps": 500}],
+                "rebate_bps": 250,
+                "custodians_bps": 7000,
+                "validators_bps": 2000,
+            },
+        }
+    )
+    again = RfmForm(initial_from("Grades", rich) | {"price": "0.75"}, base=rich)
+    assert again.is_valid(), again.errors
+    assert again.cleaned_data["spec"] == rich | {"price_micro": "750000"}
+    assert again.kept == [
+        "late quorum s", "sdt supply", "custodians", "validators", "rebate", "tiers",
+        "gate on recall", "codes",
+    ]  # fmt: skip
 
 
 def test_evidence_of_a_regression_leads_with_r_squared() -> None:

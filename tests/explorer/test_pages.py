@@ -10,8 +10,10 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
+from apps.accounts.services import sign_up
 from apps.compute.models import Job
 from apps.explorer.templatetags.flai import with_places
+from apps.rfms.models import Rfm
 from apps.wallets.models import LogLeaf
 from tests.explorer import pages
 from tests.explorer import world as worlds
@@ -170,6 +172,27 @@ def test_the_form_shows_errors_at_their_fields(member: Client) -> None:
     assert answer.context["form"].errors == {
         "features": ["Line 2: The range ends before it starts."]
     }
+
+
+def test_a_draft_is_changed_by_its_author_until_it_is_sent(
+    member: Client, built: worlds.World
+) -> None:
+    """The form holds what was written; saving keeps the address."""
+    address = reverse("explorer:rfm-edit", args=[built.draft.slug])
+    form = member.get(address).context["form"]
+    filled = {name: value for name, value in form.initial.items() if value not in (False, "")}
+    answer = member.post(address, filled | {"title": "Another title", "price": "0.75"})
+    assert answer.status_code == 302, answer.context["form"].errors
+    draft = Rfm.objects.get(pk=built.draft.pk)
+    assert (draft.slug, draft.title) == (built.draft.slug, "Another title")
+    assert draft.spec == built.draft.spec | {"price_micro": "750000"}
+    stranger = Client()
+    stranger.force_login(
+        sign_up(email="s@example.org", password="quite-long-1", name="S", kind="person")[0]
+    )
+    assert stranger.post(address, filled).status_code == 404
+    sent = reverse("explorer:rfm-edit", args=[built.voting.slug])
+    assert member.post(sent, filled).url == reverse("explorer:rfm", args=[built.voting.slug])
 
 
 def test_a_pledge_is_shown_before_it_is_paid_and_paid_once(

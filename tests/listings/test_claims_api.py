@@ -10,7 +10,8 @@ import pytest
 from django.test import Client
 
 from apps.accounts.services import api_key_create, sign_up
-from apps.listings import closing
+from apps.core.errors import Conflict
+from apps.listings import claims, closing
 from apps.wallets import log
 from apps.wallets.services import account
 from tests.listings.test_closing import AFTER, issue
@@ -72,16 +73,28 @@ def test_the_wallet_claims_several_epochs_at_once(owed) -> None:
     page = Client()
     page.force_login(holder.memberships.get().user)
     [line] = [item for item in page.get("/").context["needs"] if item.action == "Claim"]
-    assert (line.title, line.why) == (
-        f"2 epochs of {epoch.dao.name}",
-        "They owe you $0.11",
-    )
-    assert "Claim $0.11" in page.get("/wallet/").content.decode()
-    done = page.post("/wallet/claim/", follow=True).content.decode()
-    assert "You were paid $0.11." in done and "Claim $" not in done
-    assert account(holder, "USDC").posted_micro == 112_000
-    again = page.post("/wallet/claim/", follow=True).content.decode()
-    assert "Nothing waits for you" in again and account(holder, "USDC").posted_micro == 112_000
+    assert (line.title, line.why) == (f"2 epochs of {epoch.dao.name}", "They owe you $0.112")
+    wallet = page.get("/wallet/")
+    assert "Claim $0.112" in wallet.content.decode()
+    form = {"epochs": wallet.context["claimable_epochs"]}
+    for _ in range(2):  # again: the same payments
+        done = page.post("/wallet/claim/", form, follow=True).content.decode()
+        assert "You were paid $0.112." in done and "Claim $" not in done
+        assert account(holder, "USDC").posted_micro == 112_000
+    for nonsense in ("", "1,2", ",".join([str(epoch.id)] * 99)):
+        said = page.post("/wallet/claim/", {"epochs": nonsense}, follow=True).content.decode()
+        assert "Nothing was claimed" in said
+
+
+def test_an_epoch_that_cannot_pay_does_not_hold_up_the_others(owed) -> None:
+    epoch, holder, _ = owed
+    stranger = frozen(epoch.dao, starts_at=at(1060), ends_at=at(1120), revenue_micro=10**6)
+    ids = [stranger.id, epoch.id]  # the newest is not divided yet
+    paid, refused = claims.claim_each(epoch_ids=ids, party=holder, now=AFTER)
+    assert [t.amount_micro for t in paid] == [56_000]
+    assert [error.code for error in refused] == ["epoch_not_divided"]
+    with pytest.raises(Conflict, match="epoch_not_divided"):
+        claims.claim_each(epoch_ids=ids[:1], party=holder, now=AFTER)
 
 
 @pytest.mark.parametrize("lie", ["amount", "path", "root"])

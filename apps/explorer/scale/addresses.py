@@ -188,6 +188,7 @@ def _examples(plan: Plan) -> dict[str, dict[str, object]]:
             "awarded": f"request-{last}",
             "draft": f"request-{plan.first('draft')}",
         },
+        "rfm-edit": {"": f"request-{plan.first('draft')}"},
         "subdao": {"heavy": "model-0", "usual": f"model-{last}", "superdao": "superdao"},
         "round": {"heavy": plan.id("round", 0, plan.half), "usual": plan.id("round", last, 1)},
         "proposal": {
