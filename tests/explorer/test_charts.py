@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 
 from apps.explorer import charts, pictures
 from apps.explorer.charts import Part
+from apps.explorer.templatetags.flai import gate_bar
 from apps.protocol.revenue import Policy, Served, split
+from apps.training.evidence import evidence_of
 
 AMOUNTS = st.lists(st.integers(0, 10**12), min_size=1, max_size=6)
 
@@ -114,3 +116,25 @@ def test_phi_is_a_row_a_site_best_first_with_gaps() -> None:
 def test_who_sees_what_is_said_of_each_thing(name: str) -> None:
     columns, rows = pictures.SEES[name]
     assert all(len(marks) == len(columns) and set(marks) <= set("yn") for _, marks in rows)
+
+
+@pytest.mark.parametrize(
+    ("region", "expected"),
+    [
+        (None, ("91.0%", "", "85.0%", "AUC 0.910, gate 0.850")),
+        ("north", ("85.0%", "", "85.0%", "AUC 0.850, gate 0.850")),
+        ("east", ("84.9%", "bad", "85.0%", "AUC 0.849, gate 0.850")),
+        ("south", ("0.0%", "bad", "85.0%", "AUC hidden, gate 0.850")),
+    ],
+)
+def test_each_regions_auc_stands_beside_its_gate(
+    region: str | None, expected: tuple[str, str, str | None, str]
+) -> None:
+    """Red is what is under the line; where nothing was opened, nothing shows that it is met."""
+    evidence = evidence_of(
+        {"auc_milli": 910, "auc_strata_milli": [850, 849, None]},
+        strata=["north", "east", "south"],
+        gates=[{"metric": "auc", "min_milli": 850, "per_stratum": True}],
+    )
+    drawn = gate_bar(evidence, "auc", region)
+    assert (drawn["width"], drawn["tone"], drawn["mark"], drawn["label"]) == expected

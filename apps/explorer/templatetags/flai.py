@@ -357,7 +357,7 @@ def gate_bar(evidence: Mapping[str, Any], metric: str, stratum: str | None) -> d
     gates = [g for g in evidence.get("gates") or [] if g["metric"] == metric]
     gate = next((g for g in gates if g.get("stratum") == stratum), None)
     missed = gate is not None and not gate["met"]
-    words = f"{METRIC_NAMES[metric]} {formatting.milli(value)}"
+    words = f"{METRIC_NAMES[metric]} {'hidden' if value is None else formatting.milli(value)}"
     if gate:
         words += f", gate {formatting.milli(gate['min_milli'])}"
     return bar(value or 0, 1000, words, "bad" if missed else "", gate and gate["min_milli"], "tall")
