@@ -2,10 +2,25 @@
 
 from __future__ import annotations
 
-from django.urls import reverse
+from uuid import UUID
 
+from django.http import Http404
+from django.test import RequestFactory
+from django.urls import URLPattern, converters, reverse
+
+from apps.accounts.models import User
 from apps.subdaos.models import Epoch
+from tests.explorer.second import Second
 from tests.explorer.world import World
+
+DUMMIES: dict[type, object] = {
+    converters.SlugConverter: "x",
+    converters.StringConverter: "x",
+    converters.IntConverter: 1,
+    converters.UUIDConverter: UUID(int=1),
+}
+# No pages: files, what an open page asks for itself, and where forms go (`takes_posts_only`).
+LEFT_OUT = {"download", "nodes-health", "quote"}
 
 FIXED = [
     "home",
@@ -87,3 +102,43 @@ def own(world: World) -> dict[str, str]:
         + "?kind=subdaos.set_split",
         "query": reverse("explorer:query", args=[world.query.id]),
     }
+
+
+def beside(world: World, second: Second) -> dict[str, str]:
+    """What anybody may read once there are two models."""
+    models = f"m={world.listing.slug}&m={second.listing.slug}"
+    return {
+        "two compared": f"{reverse('explorer:compare')}?{models}",
+        "model that misses a gate": reverse("explorer:model", args=[second.listing.slug]),
+        "failed round": reverse("explorer:round", args=[second.failed.id]),
+        "open round": reverse("explorer:round", args=[second.open.id]),
+    }
+
+
+def strangers(world: World) -> dict[str, str]:
+    """What only those see who aren't signed in, or what they see otherwise."""
+    return {
+        "landing": reverse("explorer:home"),
+        "sign-up": reverse("explorer:sign-up"),
+        "sign-in": reverse("explorer:sign-in"),
+        "no wallet": reverse("explorer:wallet"),
+        "model to a stranger": reverse("explorer:model", args=[world.listing.slug]),
+        "funding to a stranger": reverse("explorer:rfm", args=[world.funding.slug]),
+        "vote to a stranger": reverse("explorer:proposal", args=[world.open_vote.id]),
+    }
+
+
+def of_nobody() -> dict[str, str]:
+    """What somebody sees who is signed in and acts for no party."""
+    return {"dashboard of nobody": reverse("explorer:dashboard")}
+
+
+def takes_posts_only(row: URLPattern) -> bool:
+    """Whether an address refuses to be read: a form goes there."""
+    values = {name: DUMMIES[type(c)] for name, c in row.pattern.converters.items()}
+    request = RequestFactory().get("/")
+    request.user = User(email="somebody@example.org")
+    try:
+        return bool(row.callback(request, **values).status_code == 405)
+    except Http404:
+        return False

@@ -8,14 +8,15 @@ import pytest
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
-from django.urls import reverse
+from django.urls import resolve, reverse
 
 from apps.accounts.services import sign_up
 from apps.compute.models import Job
+from apps.explorer import urls
 from apps.explorer.templatetags.flai import with_places
 from apps.rfms.models import Rfm
 from apps.wallets.models import LogLeaf
-from tests.explorer import pages
+from tests.explorer import pages, second
 from tests.explorer import world as worlds
 from tests.support.browser import NoBrowser, chromium_path
 
@@ -36,9 +37,10 @@ def member(built: worlds.World) -> Client:
 
 def test_every_page_answers_within_its_queries(built: worlds.World, member: Client) -> None:
     slow = {}
+    public = pages.public(built) | pages.beside(built, second.add(built))
     for who, client, addresses in (
-        ("stranger", Client(), pages.public(built)),
-        ("member", member, pages.public(built) | pages.own(built)),
+        ("stranger", Client(), public | pages.strangers(built)),
+        ("member", member, public | pages.own(built)),
     ):
         for name, address in addresses.items():
             with CaptureQueriesContext(connection) as queries:
@@ -47,6 +49,15 @@ def test_every_page_answers_within_its_queries(built: worlds.World, member: Clie
             if len(queries) > QUERIES_MAX:
                 slow[who, name] = len(queries)
     assert not slow
+
+
+def test_every_page_is_among_those_that_are_looked_at(built: worlds.World) -> None:
+    """Whoever adds a page adds its address to the list that queries, axe and weight go through."""
+    addresses = pages.public(built) | pages.own(built) | pages.strangers(built)
+    seen = {resolve(address.partition("?")[0]).url_name for address in addresses.values()}
+    for row in urls.urlpatterns:
+        if row.name not in seen | pages.LEFT_OUT:
+            assert pages.takes_posts_only(row), f"add {row.name} to tests/explorer/pages.py"
 
 
 LISTS = {name: f"/api/v1/{name}/" for name in ("rfms", "subdaos", "proposals", "listings")}
