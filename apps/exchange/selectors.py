@@ -17,9 +17,11 @@ from apps.core.clock import from_unix_ms, unix_ms
 from apps.exchange.errors import PoolNotFound, refused
 from apps.exchange.models import Pool, PoolEvent, Unstaking, Vault, VaultPosition
 from apps.protocol import pool as rules
+from apps.protocol import unlocks
 from apps.protocol import vault as vault_rules
 from apps.protocol.pool import BASE, PoolRule
 from apps.wallets.models import Account, Asset
+from apps.wallets.selectors import supply_micro
 
 SLIPPAGE_BPS = 50
 DAY = timedelta(days=1)
@@ -262,6 +264,12 @@ def staked_micro(asset: Asset) -> int:
     """All that is staked of an asset, by whomever."""
     found = Account.objects.filter(asset=asset, purpose="staked")
     return found.aggregate(sum=Sum("posted_micro"))["sum"] or 0
+
+
+def lacks_micro(party: Party, asset: Asset, rules: unlocks.Unlocks | unlocks.Sponsoring) -> int:
+    """How much more `party` must stake until its stake unlocks what these rules say; 0: nothing."""
+    needed = unlocks.needed_micro(rules, supply_micro=supply_micro(asset))
+    return max(needed - staked_of(party, asset).principal_micro, 0)
 
 
 def staked_of(party: Party, asset: Asset) -> Staked:

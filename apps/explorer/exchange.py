@@ -28,9 +28,10 @@ from apps.explorer.formatting import amount as amount_parts
 from apps.explorer.page import act, explain, paged, party_of, show
 from apps.explorer.pictures import Timeline, timeline
 from apps.protocol import pool as rules
+from apps.protocol import unlocks
 from apps.protocol.money import BPS
 from apps.subdaos.models import Dao
-from apps.subdaos.selectors import dao_list
+from apps.subdaos.selectors import dao_list, superdao
 from apps.wallets.consenting import consent_of_form
 from apps.wallets.models import Account, Asset
 from apps.wallets.selectors import asset_by_code
@@ -312,6 +313,8 @@ def vault_page(request: HttpRequest, code: str) -> HttpResponse:
     mine = selectors.staked_of(party, asset) if party else None
     locked = mine.locked_until if mine and mine.locked_until and mine.locked_until > now else None
     spread = selectors.spread(asset)
+    rules = _unlocks(asset, dao)
+    needed = unlocks.needed_micro(rules, supply_micro=spread.supply_micro) if rules else 0
     return show(
         request,
         "vault.html",
@@ -323,6 +326,9 @@ def vault_page(request: HttpRequest, code: str) -> HttpResponse:
         pot_micro=vault.state.pot if vault else 0,
         staked_micro=spread.staked_micro,
         supply_micro=spread.supply_micro,
+        unlocks=rules,
+        needed_micro=needed,
+        lacks_micro=max(needed - (mine.principal_micro if mine else 0), 0),
         party=party,
         mine=mine,
         share_bps=mine.principal_micro * BPS // max(spread.staked_micro, 1) if mine else 0,
@@ -380,6 +386,15 @@ def vault_unstake(request: HttpRequest, code: str) -> HttpResponse:
             consent=consent_of_form(request),
         ),
     )
+
+
+def _unlocks(asset: Asset, dao: Dao | None) -> unlocks.Unlocks | unlocks.Sponsoring | None:
+    """What a stake of this token unlocks: its model's members said so, of FLAI the SuperDAO."""
+    if dao is not None:
+        return unlocks.unlocks_of(dao.params["unlocks"])
+    if asset.code == "FLAI":
+        return unlocks.sponsoring_of(superdao().params["sponsoring"])
+    return None
 
 
 def short(asset: Asset) -> str:

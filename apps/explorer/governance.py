@@ -32,6 +32,8 @@ State = tally.State
 GOING_ON = (State.PENDING, State.ACTIVE, State.SUCCEEDED, State.QUEUED)
 KINDS = {
     "rfms.approve": "Open a request for funding",
+    "rfms.fork": "Fork the model",
+    "subdaos.set_sponsoring": "Change who may fund first",
     "participants.whitelist": "Let participants in",
     "participants.remove": "Remove participants",
     "training.accept_version": "Accept a model version",

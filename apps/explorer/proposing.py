@@ -35,6 +35,7 @@ from apps.explorer.formatting import (
 from apps.explorer.governance import KINDS, changes_in_words
 from apps.explorer.page import explain, party_of, show
 from apps.governance import services
+from apps.governance.models import House
 from apps.protocol import emission
 from apps.protocol.circuits.descent import DEFAULTS, SCHEDULE, defaults_of
 from apps.protocol.revenue import SPLIT
@@ -240,6 +241,24 @@ class UnlocksForm(KindForm):
         return {"unlocks": {"early_access_s": data["early"], "stake_bps": data["stake"]}}
 
 
+class SponsoringForm(KindForm):
+    kind = "subdaos.set_sponsoring"
+    about = "A first time in which those alone may fund a new request who stake FLAI."
+    first = DurationField(label="For stakers alone, after it opened", help_text="Like 1 d; 0: no.")
+    stake = PercentField(label="Stake that it takes, in % of all FLAI")
+
+    def __init__(self, *args: Any, dao: Dao, **kwargs: Any) -> None:
+        before = dao.params["sponsoring"]
+        seconds = before["first_s"]
+        now = {"first": f"{seconds} s" if seconds else "0", "stake": percent(before["stake_bps"])}
+        super().__init__(*args, dao=dao, initial=now, **kwargs)
+
+    @property
+    def payload(self) -> dict[str, Any]:
+        data = self.cleaned_data
+        return {"sponsoring": {"first_s": data["first"], "stake_bps": data["stake"]}}
+
+
 class PartyForm(KindForm):
     """About one party, by its short name or its pseudonym."""
 
@@ -289,6 +308,7 @@ FORMS: dict[str, type[KindForm]] = {
         SplitForm,
         EmissionForm,
         UnlocksForm,
+        SponsoringForm,
         PayForm,
         ScoringForm,
         ResolutionForm,
@@ -320,7 +340,12 @@ def propose(request: HttpRequest, slug: str) -> HttpResponse:
     """Choose a kind, fill its form, see the diff; with `confirm`, the proposal is made."""
     dao, party = _dao(slug), party_of(request)
     asked = request.POST.get("kind") or request.GET.get("kind", "")
-    form_class = FORMS.get(asked)
+    forms_here = {
+        kind: form
+        for kind, form in FORMS.items()
+        if (actions.get(kind).house == House.SUPER) == (dao.kind == Dao.Kind.SUPER)
+    }
+    form_class = forms_here.get(asked)
     context: dict[str, Any] = {
         "dao": dao,
         "party": party,
@@ -331,7 +356,7 @@ def propose(request: HttpRequest, slug: str) -> HttpResponse:
                 "about": form.about,
                 "house": actions.get(kind).house,
             }
-            for kind, form in FORMS.items()
+            for kind, form in forms_here.items()
         ],
         "kind": asked if form_class else "",
     }
@@ -381,9 +406,7 @@ def propose(request: HttpRequest, slug: str) -> HttpResponse:
 
 
 def _dao(slug: str) -> Dao:
-    """A SubDAO: the SuperDAO's proposals follow from requests, or are made by program."""
-    found = Dao.objects.select_related("party", "asset").filter(slug=slug, kind=Dao.Kind.SUB)
-    dao = found.first()
+    dao = Dao.objects.select_related("party", "asset").filter(slug=slug).first()
     if dao is None:
         raise Http404
     return dao

@@ -85,6 +85,7 @@ _LINE = re.compile(r"features\[(\d+)\]")
 class RfmForm(forms.Form):
     """All fields of the guided request. `cleaned_data["spec"]` is the checked spec."""
 
+    parent = forms.CharField(required=False, widget=forms.HiddenInput)
     title = forms.CharField(
         label="Title",
         max_length=160,
@@ -269,6 +270,7 @@ class RfmForm(forms.Form):
         return {
             "objective": data["objective"],
             **chosen,
+            **({"parent": data["parent"]} if data["parent"] else {}),
             "model_class": data["model_class"],
             "interpretable": data["interpretable"],
             "standard": data["standard"],
@@ -361,7 +363,7 @@ def initial_from(title: str, spec: dict[str, Any]) -> dict[str, Any]:
     }
     return {
         "title": title,
-        **{name: spec[name] for name in ("domain", "licence") if name in spec},
+        **{name: spec[name] for name in ("domain", "licence", "parent") if name in spec},
         **{name: spec[name] for name in ("objective", "model_class", "interpretable", "standard")},
         "features": "\n".join(
             ", ".join(str(row.get(name) or "") for name in ("name", "unit", "min", "max"))

@@ -40,7 +40,7 @@ from apps.protocol.founding import accepted_pledge
 from apps.protocol.money import mul_div_floor
 from apps.rfms import funding, selectors, services
 from apps.rfms.models import Rfm, Status
-from apps.rfms.permissions import can_submit
+from apps.rfms.permissions import can_fork, can_pledge, can_submit
 from apps.wallets.consenting import consent_of_form
 
 STEPS_MAX = 120
@@ -79,7 +79,7 @@ def _write(
 ) -> HttpResponse:
     form = RfmForm(
         request.POST or None,
-        initial=initial_from(start.title, start.spec) if start else {},
+        initial=initial_from(start.title, start.spec) | _fork(request) if start else {},
         base=start.spec if start else None,
     )
     if request.method == "POST" and form.is_valid():
@@ -100,8 +100,15 @@ def _write(
     )
 
 
+def _fork(request: HttpRequest) -> dict[str, str]:
+    fork = request.GET.get("fork", "")
+    return {"title": "", "parent": fork} if fork else {}
+
+
 def _start(request: HttpRequest) -> Rfm | None:
-    """`?from=<slug>` starts from another request."""
+    """`?from=<slug>` starts from another request, `?fork=<slug>` from that of a SubDAO."""
+    if fork := request.GET.get("fork", ""):
+        return Rfm.objects.filter(subdao__slug=fork).first()
     slug = request.GET.get("from", "")
     return Rfm.objects.filter(slug=slug).exclude(submitted_at=None).first() if slug else None
 
@@ -133,6 +140,9 @@ def _rfm_page(
         mine_micro=mine,
         form=form,
         preview=preview,
+        parent=(parent := selectors.parent_of(found)),
+        cant_fork=can_fork(party, parent, now) if parent and party else None,
+        cant_pledge=can_pledge(party, found, now) if fund and party else None,
         own=party is not None and party.id == found.submitter_id,
         applications=paged(request, applied),
         standard=STANDARD_NAMES.get(found.spec["standard"], found.spec["standard"]),
@@ -150,7 +160,7 @@ def rfm_submit(request: HttpRequest, slug: str) -> HttpResponse:
     return act(
         request,
         reverse("explorer:rfm", args=[slug]),
-        "Sent to the SuperDAO's vote. Its text can't change any more.",
+        "Sent to the vote. Its text can't change any more.",
         lambda: services.rfm_submit(actor=party, slug=found.slug, now=clock.now()),
     )
 

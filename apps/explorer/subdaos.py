@@ -46,7 +46,7 @@ def subdaos(request: HttpRequest) -> HttpResponse:
 def subdao(request: HttpRequest, slug: str) -> HttpResponse:
     """One DAO on one page."""
     now = clock.now()
-    joined = Dao.objects.select_related("party", "asset", "listing")
+    joined = Dao.objects.select_related("party", "asset", "listing", "parent")
     dao = joined.filter(slug=slug).first()
     if dao is None:
         raise Http404

@@ -7,11 +7,10 @@ from datetime import datetime, timedelta
 from apps.accounts.models import Party
 from apps.core.clock import unix_ms
 from apps.core.permissions import Denied
-from apps.exchange.selectors import staked_of
+from apps.exchange.selectors import lacks_micro
 from apps.listings.models import Listing
 from apps.protocol import unlocks as rules
 from apps.rfms.models import Rfm
-from apps.subdaos.selectors import sdt_supply_micro
 
 
 def early_until(listing: Listing, now: datetime) -> datetime | None:
@@ -28,9 +27,7 @@ def can_ask(buyer: Party, listing: Listing, now: datetime) -> Denied | None:
     if until is None or dao.asset is None:
         return None
     unlocks = rules.unlocks_of(dao.params["unlocks"])
-    staked = staked_of(buyer, dao.asset).principal_micro
-    supply = sdt_supply_micro(dao)
-    if rules.unlocked(unlocks, staked_micro=staked, supply_micro=supply):
+    if not lacks_micro(buyer, dao.asset, unlocks):
         return None
     if Rfm.objects.filter(subdao=dao, submitter=buyer).exists():
         return None

@@ -46,7 +46,7 @@ MANDATE_MS_MAX = 366 * 24 * 3600 * 1000
 # vote (a slashing), and the replay compares the transfers with it.
 LEAF_KINDS = (SWAP, ADD, REMOVE, PLAN, "exchange.earned", "exchange.slash")
 # Proposals that follow from an event may name a party which has not signed them.
-SYSTEM_PROPOSALS = ("rfms.approve",)
+SYSTEM_PROPOSALS = ("rfms.approve", "rfms.fork")
 WALLET_PURPOSES = ("main", "staked")
 
 # Which of several faults is named.

@@ -55,6 +55,7 @@ FEATURES_MAX = 200
 STRATA_MAX = 16
 DAY_S = 86_400
 AMOUNT_MAX = 10**15
+_SLUG = re.compile(r"[a-z0-9-]{1,60}")
 _NAME = re.compile(r"[^\x00-\x1f\x7f]{1,80}")
 
 
@@ -73,7 +74,7 @@ def check_spec(spec: object) -> Spec:
         spec,
         "",
         "objective kind domain model_class interpretable standard features label strata gates "
-        "governance price_micro funding licence terms",
+        "governance price_micro funding licence terms parent",
     )
     features = _features(raw.get("features"))
     model_class = _choice(raw.get("model_class", "logistic"), "model_class", MODEL_CLASSES)
@@ -96,7 +97,15 @@ def check_spec(spec: object) -> Spec:
         "funding": _funding(raw.get("funding")),
         "licence": _choice(raw.get("licence", LICENCE), "licence", tuple(LICENCES)),
         "terms": _terms(raw.get("terms", {}), model),
+        **({"parent": _slug(raw["parent"])} if raw.get("parent") else {}),
     }
+
+
+def _slug(raw: object) -> str:
+    """Of the SubDAO whose model is forked."""
+    if not isinstance(raw, str) or not _SLUG.fullmatch(raw):
+        raise SpecError("parent", "Name a SubDAO by its address, like “sepsis-risk”.")
+    return raw
 
 
 def _interpretable(raw: object, model: ModelClass) -> bool:

@@ -28,6 +28,8 @@ class Approve:
             raise BadInput("unknown_rfm", "There is no such request to decide on.")
         if rfm.submitted_at is not None:
             raise BadInput("already_submitted", "This request is being voted on already.")
+        if rfm.spec.get("parent") != (dao.slug if dao.kind == Dao.Kind.SUB else None):
+            raise BadInput("another_parent", "Another DAO decides on this request.")
         if payload["spec_hash"] != rfm.spec_hash:
             raise BadInput("spec_changed", "The request has another spec hash.")
         return {"rfm": str(rfm.id), "spec_hash": rfm.spec_hash}
@@ -56,6 +58,14 @@ class Approve:
             proposal_id=proposal_id,
             now=now,
         )
+
+
+@action(services.FORK, house="sbgt", by_system=True)
+class Fork(Approve):
+    """{"rfm": id, "spec_hash"}: open the crowdfund for a model that goes on from this one.
+
+    Who has staked enough submits a request whose spec names its `parent`.
+    """
 
 
 def _rfm(rfm_id: str) -> Rfm | None:

@@ -167,6 +167,7 @@ def award(*, rfm_id: uuid.UUID | str, now: datetime) -> Dao:
             shares=shares,
             pledged=pledged,
             submitter=rfm.submitter,
+            parent=selectors.parent_of(rfm),
             escrow=fund.escrow,
             escrow_micro=fund.raised_micro,
             members=[row.party for row in participants.verified(rfm.call)],

@@ -12,14 +12,14 @@ from apps.rfms.models import Rfm
 
 def proposal_ended(payload: dict[str, Any], *, event_id: UUID, now: datetime) -> None:
     """governance.ProposalDefeated, governance.ProposalExpired: the request is not approved."""
-    if payload["kind"] == services.APPROVE:
+    if payload["kind"] in services.APPROVALS:
         rfm_id = services.rfm_of_ref(payload["ref"])
         services.rfm_reject(rfm_id=rfm_id, proposal_id=payload["proposal_id"], now=now)
 
 
 def proposal_taken_back(payload: dict[str, Any], *, event_id: UUID, now: datetime) -> None:
     """governance.ProposalCanceled: the request is its author's draft again."""
-    if payload["kind"] == services.APPROVE:
+    if payload["kind"] in services.APPROVALS:
         rfm_id = services.rfm_of_ref(payload["ref"])
         services.rfm_take_back(rfm_id=rfm_id, proposal_id=payload["proposal_id"], now=now)
 

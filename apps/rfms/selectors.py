@@ -14,6 +14,7 @@ from apps.participants.attestations import schema_hash
 from apps.protocol.rfm_spec import schema_of
 from apps.rfms.models import Crowdfund, Pledge, Rfm, Status
 from apps.rfms.permissions import award_waits_for
+from apps.subdaos.models import Dao
 
 _STATUS = {
     Status.DRAFT: Q(submitted_at=None),
@@ -45,6 +46,12 @@ def rfm_by_slug(slug: str) -> Rfm:
     if rfm is None:
         raise NotFound("rfm_not_found", "There is no request with this name.")
     return rfm
+
+
+def parent_of(rfm: Rfm) -> Dao | None:
+    """The SubDAO whose model it forks, whose members decide on it."""
+    slug = rfm.spec.get("parent")
+    return Dao.objects.select_related("party", "asset").get(slug=slug) if slug else None
 
 
 def rfm_seen_by(slug: str, viewer: Party | None) -> Rfm:

@@ -26,7 +26,8 @@ from apps.protocol.rfm_spec import SpecError, check_spec, schema_of
 from apps.rfms import events, selectors
 from apps.rfms.funding import award, award_if_ready, close_due, pledge, pledge_withdraw, sweep_due
 from apps.rfms.models import Crowdfund, Rfm, Status
-from apps.rfms.permissions import can_pledge, can_submit, can_withdraw
+from apps.rfms.permissions import can_fork, can_pledge, can_submit, can_withdraw
+from apps.rfms.selectors import parent_of
 from apps.subdaos.models import Dao
 from apps.subdaos.selectors import superdao
 from apps.wallets import log
@@ -51,7 +52,14 @@ __all__ = [
     "sweep_due",
 ]
 
-APPROVE = "rfms.approve"
+APPROVE, FORK = "rfms.approve", "rfms.fork"
+APPROVALS = (APPROVE, FORK)
+# How long voting takes at least: where a DAO has no minimum, its usual time is.
+LEAST = {
+    "voting_delay_s": "voting_delay_min_s",
+    "voting_period_s": "voting_period_min_s",
+    "timelock_s": "timelock_s",
+}
 SPEC_DOMAIN = "flai/rfm/v1"
 SLUG_MAX = 36  # "SDT-" + slug is the asset's code: at most 40 of A-Z, a-z, 0-9 and "-"
 RESERVED = ("new", "compare")  # /rfms/new/ is the form, /models/compare/ a table
@@ -89,34 +97,34 @@ def rfm_update(*, actor: Party, slug: str, title: str, spec: object, now: dateti
 
 
 def rfm_submit(*, actor: Party, slug: str, now: datetime) -> Rfm:
-    """Freeze the spec by its hash and put it to the SuperDAO's vote.
+    """Freeze the spec by its hash and put it to the SuperDAO's vote; a fork to its parent's.
 
-    The vote runs by the times of the spec, never shorter than the SuperDAO's minimum; quorum and
-    threshold are the SuperDAO's own. Submitting what is in the vote already changes nothing.
+    The vote runs by the times of the spec, never shorter than the voting DAO's minimum; quorum and
+    threshold are that DAO's own. Submitting what is in the vote already changes nothing.
+    Raises Forbidden: can_submit, of a fork can_fork as well.
     """
     with durable():
         rfm = _locked(slug)
         if rfm.status is Status.VOTING and rfm.submitter_id == actor.id:
             return rfm
         ensure(can_submit(actor, rfm))
-        dao = superdao()
+        parent = parent_of(rfm)
+        if parent is not None:
+            ensure(can_fork(actor, parent, now))
+        dao = parent or superdao()
         rules = rfm.spec["governance"]
+        title = f"Fork it as “{rfm.title}”" if parent else f"Open “{rfm.title}” for funding"
         proposal = propose_by_system(
             dao=dao,
-            kind=APPROVE,
+            kind=FORK if parent else APPROVE,
             payload={"rfm": str(rfm.id), "spec_hash": rfm.spec_hash},
-            title=f"Open “{rfm.title}” for funding",
+            title=title,
             description=rfm.objective,
             ref=_ref(rfm),
             proposer=actor,
             times={
-                "voting_delay_s": max(
-                    rules["voting_delay_s"], int(dao.params["voting_delay_min_s"])
-                ),
-                "voting_period_s": max(
-                    rules["voting_period_s"], int(dao.params["voting_period_min_s"])
-                ),
-                "timelock_s": max(rules["timelock_s"], int(dao.params["timelock_s"])),
+                name: max(rules[name], int(dao.params.get(least, dao.params[name])))
+                for name, least in LEAST.items()
             },
             now=now,
         )
@@ -208,7 +216,7 @@ def rfm_of_ref(ref: str) -> str:
 
 def _ref(rfm: Rfm) -> str:
     """The id for the first submission, "id:n" for the n-th: a ref has one proposal for ever."""
-    before = Proposal.objects.filter(kind=APPROVE, ref__startswith=str(rfm.id)).count()
+    before = Proposal.objects.filter(kind__in=APPROVALS, ref__startswith=str(rfm.id)).count()
     return f"{rfm.id}:{before + 1}" if before else str(rfm.id)
 
 
@@ -240,7 +248,21 @@ def _checked(spec: object) -> dict[str, Any]:
         )
     except ValueError as error:
         raise BadSpec(text=f"terms.plans: {error}.", field="terms.plans") from None
+    _check_parent(checked)
     return checked
+
+
+def _check_parent(spec: dict[str, Any]) -> None:
+    """A fork goes on with its parent's kind of model: that is what it has of it."""
+    slug = spec.get("parent")
+    if slug is None:
+        return
+    parent = Dao.objects.filter(slug=slug, kind=Dao.Kind.SUB).first()
+    if parent is None:
+        raise BadSpec(text="parent: There is no SubDAO with this address.", field="parent")
+    if parent.params["model_class"] != spec["model_class"]:
+        text = f"parent: A fork keeps its model class, {parent.params['model_class']}."
+        raise BadSpec(text=text, field="parent")
 
 
 def _title(title: str) -> str:

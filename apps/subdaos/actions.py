@@ -370,6 +370,44 @@ class SetUnlocks:
         )
 
 
+@action("subdaos.set_sponsoring", house="super")
+class SetSponsoring:
+    """{"sponsoring": {"first_s": 86400, "stake_bps": 1}}: how long after it opened a crowdfund is
+    for those alone who have staked so much of all FLAI."""
+
+    def validate(self, payload: Payload, dao: Dao) -> Payload:
+        if set(payload) != {"sponsoring"}:
+            raise BadInput("bad_payload", "Give sponsoring, an object, and nothing else.")
+        try:
+            found = asdict(unlocks.sponsoring_of(payload["sponsoring"]))
+        except ValueError as error:
+            raise BadInput("bad_sponsoring", f"sponsoring: {error}.") from None
+        if found == dao.params["sponsoring"]:
+            raise BadInput("no_change", "Crowdfunds open like this already.")
+        return {"sponsoring": found}
+
+    def describe(self, payload: Payload, dao: Dao) -> list[dict[str, Any]]:
+        before, after = dao.params["sponsoring"], payload["sponsoring"]
+        rows = [
+            {
+                "label": "A crowdfund's first time, for stakers alone (seconds)",
+                "before": str(before["first_s"]),
+                "after": str(after["first_s"]),
+            },
+            {
+                "label": "Stake that it takes, of all FLAI",
+                "before": _percent(before["stake_bps"]),
+                "after": _percent(after["stake_bps"]),
+            },
+        ]
+        return [row for row in rows if row["before"] != row["after"]]
+
+    def execute(self, payload: Payload, *, dao: Dao, proposal_id: UUID, now: datetime) -> None:
+        services.param_set(
+            dao=dao, key="sponsoring", value=payload["sponsoring"], proposal_id=proposal_id, now=now
+        )
+
+
 EMISSION_LABELS = {
     "rate_bps": "Of the reserve, released each epoch",
     "contributors_bps": "Of it, to contributors who convert points",

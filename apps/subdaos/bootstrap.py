@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from django.apps import apps as live_apps
 from django.apps.registry import Apps
 from django.conf import settings
+
+from apps.protocol.unlocks import Sponsoring
 
 # An RFM's approval takes the times of its own spec, but never less than the minimums here; the
 # quorum and threshold of that vote are the SuperDAO's, not the RFM's. voting_period_min_s is the
@@ -21,6 +24,7 @@ SUPERDAO_PARAMS = {
     "quorum_bps": 2_000,
     "threshold_bps": 5_000,
     "proposal_threshold_bps": 100,
+    "sponsoring": asdict(Sponsoring()),
 }
 
 

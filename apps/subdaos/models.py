@@ -45,6 +45,10 @@ class Dao(BaseModel):
         db_persist=True,
     )
     rfm_ref = models.UUIDField(null=True, blank=True, unique=True)
+    # Lineage: the SubDAO whose model this one forks.
+    parent = models.ForeignKey(
+        "self", models.PROTECT, related_name="forks", null=True, blank=True, editable=False
+    )
     founded_at = models.DateTimeField()
 
     class Meta:

@@ -46,7 +46,7 @@ def dao_list() -> QuerySet[Dao]:
 
 def dao_by_slug(slug: str) -> Dao:
     """A SubDAO, or the SuperDAO as "superdao". Raises NotFound."""
-    dao = Dao.objects.select_related("party", "asset").filter(slug=slug).first()
+    dao = Dao.objects.select_related("party", "asset", "parent").filter(slug=slug).first()
     if dao is None:
         raise NotFound("subdao_not_found", "There is no SubDAO with this name.")
     return dao
@@ -216,6 +216,7 @@ def describe(dao: Dao, at: datetime) -> dict[str, Any]:
     epoch, (members, shown) = current_epoch(dao), heaviest(dao, at, most=SBGT_SHOWN)
     return {
         "slug": dao.slug,
+        "parent": dao.parent.slug if dao.parent else None,
         "name": dao.name,
         "kind": dao.kind,
         "pid": dao.party.pid,

@@ -43,6 +43,7 @@ def found(
     escrow: Account,
     escrow_micro: int,
     members: Sequence[Party],
+    parent: Dao | None = None,
     now: datetime,
 ) -> Dao:
     """Inner writer: a SubDAO with its party, SDT, treasury and first members, all at once.
@@ -50,7 +51,8 @@ def found(
     allocation: SDT by backer's party id, submitter, reserve, treasury (protocol.founding), from
     `shares` of the supply and what each backer `pledged`.
     escrow → treasury: `escrow_micro` USDC. members: one soul-bound point each, once per
-    verified application. Everything lands in the transaction of the award, or nothing does.
+    verified application. parent: whose model it forks. Everything lands in the transaction of
+    the award, or nothing does.
     """
     require_transaction("subdaos.found")
     party = party_create(kind=Party.Kind.DAO, name=name, now=now)
@@ -68,6 +70,7 @@ def found(
         asset=asset,
         params=dict(params),
         rfm_ref=rfm_id,
+        parent=parent,
         founded_at=now,
         created_at=now,
     )
@@ -86,6 +89,7 @@ def found(
             "plans": params["plans"],
             "shares": asdict(shares),
             "submitter": submitter.pid,
+            **({"parent": parent.party.pid} if parent else {}),
         },
         now=now,
         ref=dao.id,

@@ -8,7 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from apps.protocol.unlocks import Unlocks, early, unlocked, unlocks_of
+from apps.protocol.unlocks import (
+    Sponsoring,
+    Unlocks,
+    early,
+    first,
+    needed_micro,
+    sponsoring_of,
+    unlocked,
+    unlocks_of,
+)
 
 AMOUNTS = st.integers(0, 2**63 - 1)
 
@@ -40,6 +49,28 @@ def test_early_access_ends_to_the_millisecond(opened: int, seconds: int) -> None
     end = opened + 1000 * seconds
     assert not early(rule, opened_ms=opened, at_ms=end)
     assert early(rule, opened_ms=opened, at_ms=end - 1) or not seconds
+
+
+@given(AMOUNTS, st.integers(1, 1_000))
+def test_what_is_needed_unlocks_and_one_unit_less_does_not(supply: int, bps: int) -> None:
+    rule = Sponsoring(stake_bps=bps)
+    needed = needed_micro(rule, supply_micro=supply)
+    assert unlocked(rule, staked_micro=needed, supply_micro=supply)
+    assert not unlocked(rule, staked_micro=needed - 1, supply_micro=supply)
+
+
+@given(st.integers(0, 2**50), st.integers(0, 7 * 86_400))
+def test_stakers_pledge_first_to_the_millisecond(opened: int, seconds: int) -> None:
+    rule = sponsoring_of({"first_s": seconds, "stake_bps": 1})
+    end = opened + 1000 * seconds
+    assert not first(rule, opened_ms=opened, at_ms=end)
+    assert first(rule, opened_ms=opened, at_ms=end - 1) or not seconds
+
+
+@pytest.mark.parametrize("raw", [None, {"first_s": 1}, {"first_s": 7 * 86_400 + 1, "stake_bps": 1}])
+def test_a_first_time_out_of_bounds_is_refused(raw: Any) -> None:
+    with pytest.raises(ValueError):
+        sponsoring_of(raw)
 
 
 @pytest.mark.parametrize(

@@ -41,6 +41,8 @@ class Fund:
     target: int
     standing: dict[str, Pledge] = field(default_factory=dict)
     dao: str | None = None
+    opened: int = 0
+    proposal: str = ""
     paid: bool = False
     awarded: bool = False
     raised: int = 0
@@ -75,7 +77,9 @@ class Crowdfunds:
         rfm, escrow = body["id"], f"{body['escrow']}/escrow/{CURRENCY}"
         if rfm in self.funds or escrow in self.escrows:
             raise Finding(f"request {rfm} was approved twice, or its escrow is another's")
-        self.funds[rfm] = Fund(escrow, int(body["target_micro"]))
+        self.funds[rfm] = Fund(
+            escrow, int(body["target_micro"]), opened=at, proposal=body["proposal"]
+        )
         self.escrows[escrow] = rfm
 
     def transfer(self, body: Body, at: int, amount: int) -> None:

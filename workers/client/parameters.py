@@ -10,6 +10,7 @@ from typing import Any
 
 from apps.protocol import tally
 from apps.protocol.plans import Plan, plans_of
+from apps.protocol.unlocks import Sponsoring, sponsoring_of
 from workers.client.earnings import Finding
 
 Body = Mapping[str, Any]
@@ -24,6 +25,7 @@ VOTED = {
     "emission": ("subdaos.set_emission", "sdt"),
     "split": ("subdaos.set_split", "sdt"),
     "unlocks": ("subdaos.set_unlocks", "sdt"),
+    "sponsoring": ("subdaos.set_sponsoring", "super"),
 }
 
 
@@ -35,6 +37,7 @@ class Parameters:
         self.policy: dict[str, dict[str, int]] = {}
         self.schedule: dict[str, dict[str, int]] = {}
         self.unlocks: dict[str, dict[str, int]] = {}
+        self.sponsoring = Sponsoring()  # of the SuperDAO, which begins with the default
         self.price: dict[str, int] = {}
         self.plans: dict[str, tuple[Plan, ...]] = {}
 
@@ -57,6 +60,8 @@ class Parameters:
             self.schedule[dao] = dict(value)
         if key == "unlocks":
             self.unlocks[dao] = dict(value)
+        if key == "sponsoring":
+            self.sponsoring = sponsoring_of(value)
         if key == "price_micro":
             self.price[dao] = int(value)
         if key == "plans":

@@ -16,7 +16,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from apps.protocol import consent, decay, ledger, tally
-from apps.protocol.unlocks import Unlocks, early, unlocked
+from apps.protocol.unlocks import Sponsoring, Unlocks, early, first, unlocked
 from workers.client.crowdfund import Crowdfunds
 from workers.client.earnings import Earnings, Finding
 from workers.client.emission import Reserves
@@ -28,6 +28,7 @@ from workers.client.plans import Plans
 from workers.client.points import Points
 
 NO_FLOOR = -(2**63)
+FORK = "rfms.fork"
 
 
 @dataclass
@@ -199,6 +200,29 @@ class Replay:
         self.proposals[body["proposal"]] = Ballots(body=body, ends_at=int(body["ends_at"]))
         self.findings.proposals += 1
         self.keyring.proposal(body, at)
+        if body["kind"] == FORK:
+            dao = body["dao"]
+            rules = Unlocks(**self.parameters.unlocks[dao])
+            supply = self.crowdfunds.supply[dao]
+            if not self._unlocked(rules, body["proposer"], self.reserves.sdt[dao], supply):
+                raise Finding(f"proposal {body['proposal']}: a fork by who has not staked enough")
+
+    def _unlocked(
+        self, rules: Unlocks | Sponsoring, pid: str, asset: str, supply_micro: int
+    ) -> bool:
+        staked = self.balances.get(f"{pid}/staked/{asset}")
+        held = staked.posted_micro if staked else 0
+        return unlocked(rules, staked_micro=held, supply_micro=supply_micro)
+
+    def _pledged(self, body: Mapping[str, Any], at: int) -> None:
+        self.crowdfunds.pledged(body, at)
+        rules, opened = self.parameters.sponsoring, self.crowdfunds.funds[body["rfm"]].opened
+        if not first(rules, opened_ms=opened, at_ms=at):
+            return
+        issued = (b for name, b in self.balances.items() if name.endswith("/issuance/FLAI"))
+        supply = -sum(balance.posted_micro for balance in issued)
+        if not self._unlocked(rules, body["party"], "FLAI", supply):
+            raise Finding(f"pledge {body['id']} came before its backer might fund the request")
 
     def _snapshot(self, body: Mapping[str, Any], at: int) -> None:
         ballots = self._ballots(body)
@@ -322,11 +346,8 @@ class Replay:
         buyer, asset = body["buyer"], self.reserves.sdt[dao]
         if not early(unlocks, opened_ms=opened, at_ms=at):
             return
-        staked = self.balances.get(f"{buyer}/staked/{asset}")
-        if not unlocked(
-            unlocks,
-            staked_micro=staked.posted_micro if staked else 0,
-            supply_micro=self.crowdfunds.supply[dao],
+        if not self._unlocked(
+            unlocks, buyer, asset, self.crowdfunds.supply[dao]
         ) and buyer != self.crowdfunds.authors.get(dao):
             raise Finding(f"query {body['query']} came before its buyer might ask")
 
@@ -335,6 +356,12 @@ class Replay:
             raise Finding(f"two parties applied with the key {body['key'][:12]}…")
 
     def _founded(self, body: Mapping[str, Any], at: int) -> None:
+        """A fork is one by the vote of its parent's members, and says so."""
+        fund = self.crowdfunds.funds.get(body["rfm"])
+        voted = self.proposals.get(fund.proposal) if fund else None
+        forked = voted.body["dao"] if voted and voted.body["kind"] == FORK else None
+        if body.get("parent") != forked:
+            raise Finding(f"SubDAO {body['dao']} goes on from another one than was voted on")
         self.earnings.founded(body, at)
         self.points.founded[body["dao"]] = body
         self.parameters.founded(body)
@@ -460,7 +487,7 @@ _HANDLERS: dict[str, Handler] = {
     "subdaos.sponsor_paid": _released(Reserves.sponsor_paid),
     "rfms.submitted": _funded(Crowdfunds.submitted),
     "rfms.approved": _funded(Crowdfunds.approved),
-    "rfms.pledged": _funded(Crowdfunds.pledged),
+    "rfms.pledged": Replay._pledged,
     "rfms.returned": _funded(Crowdfunds.given_back),
     "rfms.awarded": _funded(Crowdfunds.awarded),
     "subdaos.sbgt": Replay._points,
