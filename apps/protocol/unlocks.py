@@ -91,4 +91,4 @@ def early(unlocks: Unlocks, *, opened_ms: int, at_ms: int) -> bool:
 
 def first(sponsoring: Sponsoring, *, opened_ms: int, at_ms: int) -> bool:
     """Is this still the time in which stakers alone may pledge?"""
-    return at_ms < opened_ms + 1000 * sponsoring.first_s
+    return sponsoring.first_s > 0 and at_ms < opened_ms + 1000 * sponsoring.first_s
