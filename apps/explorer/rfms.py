@@ -125,6 +125,7 @@ def _rfm_page(
     fund = getattr(found, "crowdfund", None)
     applied = participants.applications(found.call) if found.call else Application.objects.none()
     backers, mine = _standing(fund, party)
+    draft = found.status is Status.DRAFT
     return show(
         request,
         "rfm.html",
@@ -141,7 +142,7 @@ def _rfm_page(
         form=form,
         preview=preview,
         parent=(parent := selectors.parent_of(found)),
-        cant_fork=can_fork(party, parent, now) if parent and party else None,
+        cant_fork=can_fork(party, parent, now) if parent and party and draft else None,
         cant_pledge=can_pledge(party, found, now) if fund and party else None,
         own=party is not None and party.id == found.submitter_id,
         applications=paged(request, applied),

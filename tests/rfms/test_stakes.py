@@ -138,6 +138,8 @@ def test_who_has_staked_forks_a_model_by_vote_of_its_members() -> None:
     seen = page(author, f"/rfms/{made.slug}/")
     assert "you lack 0.000001" in seen and f"Send to the vote of {dao.name}" in seen
     assert "you lack" in page(author, f"/vaults/{code}/")
+    form = page(author, f"/rfms/new/?fork={dao.slug}")
+    assert f'name="parent" value="{dao.slug}"' in form and SPEC["objective"] in form
     stake(party=author, asset=code, amount_micro=1, now=at(33))
     assert "Your stake unlocks early access and forks" in page(author, f"/vaults/{code}/")
 
