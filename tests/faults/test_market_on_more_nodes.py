@@ -46,7 +46,11 @@ def buy(market: Market, listing) -> tuple[np.ndarray, set[int]]:
     computing = query.job.descriptor["computing"]
     blobs = [entry["blob"] for entry in query.outputs]
     values, f = sealing.open_outputs(
-        blobs, upload["ticket"], market.buyer.reply, computing=computing
+        blobs,
+        upload["ticket"],
+        market.buyer.reply,
+        market.nodes.descriptors,
+        computing=computing,
     )
     return values / 2**f, set(computing)
 

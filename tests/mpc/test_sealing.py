@@ -58,20 +58,21 @@ def fields(**changes):
         "issued_at": now,
         "expires_at": now + 60,
         "model": "33" * 32,
-        "reply_key": keys.hpke_public_hex(REPLY),
         "price_micro": "1",
         "resolution": "logit",
     } | changes
 
 
 def upload_of(values):
-    return sealing.make_upload(np.array(values, dtype=np.int64), fields(), SENDER, DESCRIPTORS)
+    return sealing.make_upload(
+        np.array(values, dtype=np.int64), fields(), SENDER, DESCRIPTORS, reply=REPLY
+    )
 
 
 @given(st.lists(int64s, min_size=1, max_size=20), st.integers(3, 5))
 def test_any_two_nodes_rebuild_what_was_shared(values, n):
     described = [node.descriptor for node in FIVE[:n]]
-    upload = sealing.make_upload(np.array(values), fields(), SENDER, described)
+    upload = sealing.make_upload(np.array(values), fields(), SENDER, described, reply=REPLY)
     words = {}
     for i, node in enumerate(FIVE[:n]):
         opened = sealing.open_upload(upload, i, node.hpke)
@@ -83,23 +84,23 @@ def test_any_two_nodes_rebuild_what_was_shared(values, n):
 @pytest.mark.parametrize("n", [4, 5])
 def test_a_node_of_more_gets_every_word_but_its_own(n):
     described = [node.descriptor for node in FIVE[:n]]
-    upload = sealing.make_upload(np.arange(3), fields(), SENDER, described)
+    upload = sealing.make_upload(np.arange(3), fields(), SENDER, described, reply=REPLY)
     for i, node in enumerate(FIVE[:n]):
         info = sealing.SEAL_CONTEXT + bytes.fromhex(tickets.ticket_id(upload["ticket"]))
         info += bytes.fromhex(upload["ticket"]["nodes"][i])
-        content = sealing._unseal(wire.unb64(upload["envelopes"][i]), node.hpke, info)
+        content, _ = sealing._unseal(wire.unb64(upload["envelopes"][i]), node.hpke, info)
         assert sorted(content["words"]) == [str(j) for j in range(n) if j != i]
     two = [FIVE[0].descriptor, FIVE[1].descriptor]
     with pytest.raises(sealing.SealError):
-        sealing.make_upload(np.arange(3), fields(), SENDER, two)
+        sealing.make_upload(np.arange(3), fields(), SENDER, two, reply=REPLY)
 
 
 def test_the_shape_is_kept_and_an_upload_costs_about_eight_bytes_a_value():
     values = np.arange(3000, dtype=np.int64).reshape(100, 30)
-    upload = sealing.make_upload(values, fields(), SENDER, DESCRIPTORS)
+    upload = sealing.make_upload(values, fields(), SENDER, DESCRIPTORS, reply=REPLY)
     assert sealing.open_upload(upload, 0, NODES[0].hpke)[0].shape == (100, 30)
     assert len(json.dumps(upload)) < 3000 * 8 * 4 / 3 + 6000
-    five = sealing.make_upload(values, fields(), SENDER, [n.descriptor for n in FIVE])
+    five = sealing.make_upload(values, fields(), SENDER, [n.descriptor for n in FIVE], reply=REPLY)
     assert len(json.dumps(five)) < 3000 * 8 * 4 / 3 + 9000
 
 
@@ -149,7 +150,7 @@ def test_an_altered_commitment_is_seen_by_both_holders(j):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(commitments, "commit", lie)
-        upload = sealing.make_upload(values, fields(), SENDER, DESCRIPTORS)
+        upload = sealing.make_upload(values, fields(), SENDER, DESCRIPTORS, reply=REPLY)
     for i, node in enumerate(NODES):
         if j == i:
             sealing.open_upload(upload, i, node.hpke)
@@ -169,9 +170,11 @@ def test_unsigned_or_reordered_node_descriptors_are_refused():
     forged = copy.deepcopy(DESCRIPTORS)
     forged[1]["hpke_key"] = keys.hpke_public_hex(X25519PrivateKey.generate())
     with pytest.raises(jobs.JobError):
-        sealing.make_upload(np.zeros(1, dtype=np.int64), fields(), SENDER, forged)
+        sealing.make_upload(np.zeros(1, dtype=np.int64), fields(), SENDER, forged, reply=REPLY)
     with pytest.raises(sealing.SealError):
-        sealing.make_upload(np.zeros(1, dtype=np.int64), fields(), SENDER, DESCRIPTORS[::-1])
+        sealing.make_upload(
+            np.zeros(1, dtype=np.int64), fields(), SENDER, DESCRIPTORS[::-1], reply=REPLY
+        )
 
 
 def output_blobs(ticket, values, spoil=None):
@@ -187,8 +190,7 @@ def output_blobs(ticket, values, spoil=None):
                 mine,
                 f=16,
                 job_id="aa" * 16,
-                ticket_id=tickets.ticket_id(ticket),
-                fingerprint=ticket["nodes"][i],
+                secret=sealing.reply_secret(ticket, DESCRIPTORS[i], REPLY),
                 reply_key=ticket["reply_key"],
             )
         )
@@ -197,23 +199,23 @@ def output_blobs(ticket, values, spoil=None):
 
 def test_the_buyer_opens_the_output_and_sees_a_disagreement():
     ticket = upload_of([1])["ticket"]
-    values, f = sealing.open_outputs(output_blobs(ticket, [-5, 70000]), ticket, REPLY)
+    values, f = sealing.open_outputs(output_blobs(ticket, [-5, 70000]), ticket, REPLY, DESCRIPTORS)
     assert values.tolist() == [-5, 70000] and f == 16
     for spoil in range(3):
         with pytest.raises(sealing.SealError, match="different words"):
-            sealing.open_outputs(output_blobs(ticket, [1, 2], spoil), ticket, REPLY)
+            sealing.open_outputs(output_blobs(ticket, [1, 2], spoil), ticket, REPLY, DESCRIPTORS)
 
 
 def test_an_output_opens_for_its_ticket_and_reply_key_only():
     ticket = upload_of([1])["ticket"]
     blobs = [wire.b64(b) for b in output_blobs(ticket, [1, 2])]
-    assert sealing.open_outputs(blobs, ticket, REPLY)[0].tolist() == [1, 2]
+    assert sealing.open_outputs(blobs, ticket, REPLY, DESCRIPTORS)[0].tolist() == [1, 2]
     for wrong in (
-        (blobs, upload_of([1])["ticket"], REPLY),
-        (blobs, ticket, X25519PrivateKey.generate()),
-        (blobs[::-1], ticket, REPLY),
-        (blobs[:2], ticket, REPLY),
-        (["?"] * 3, ticket, REPLY),
+        (blobs, upload_of([1])["ticket"], REPLY, DESCRIPTORS),
+        (blobs, ticket, X25519PrivateKey.generate(), DESCRIPTORS),
+        (blobs[::-1], ticket, REPLY, DESCRIPTORS),
+        (blobs[:2], ticket, REPLY, DESCRIPTORS),
+        (["?"] * 3, ticket, REPLY, DESCRIPTORS),
     ):
         with pytest.raises(sealing.SealError):
             sealing.open_outputs(*wrong)

@@ -77,7 +77,7 @@ def test_a_refusal_after_something_was_written_takes_all_of_it_back(store, jobs,
 
     monkeypatch.setattr(Jobs, "_admit", admit)
     one = entry("one")
-    one.opened = Opened(ticket=MARKED, words=())
+    one.opened = Opened(ticket=MARKED, words=(), secret=b"")
     with pytest.raises(RuntimeError), store.together():
         jobs._admit_entry(one)
     assert store.binding("query:one") is None and store.answered() == []

@@ -1,4 +1,4 @@
-"""The server as a forger of answers: anybody can seal to a public reply key.
+"""The server as a forger of answers.
 
 It hands on what the nodes sealed, or parts of its own making. The buyer's client, with the nodes
 pinned, opens only what each of them signed for: for this ticket, its model and nothing else. Or it
@@ -17,6 +17,7 @@ import httpx
 import numpy as np
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from apps.protocol import jobs, wire
 from apps.protocol.circuits import query_hash
@@ -27,7 +28,7 @@ from tests.support.nodes import NodeSet, trained_model
 from workers.client.api import Api, ClientError
 from workers.client.buyer import Buyer
 from workers.client.home import Home
-from workers.mpc import keys, sealing
+from workers.mpc import hpke, keys, sealing
 from workers.mpc.replicated import held_by
 
 ROW = [[0.5, -1.0]]
@@ -109,7 +110,7 @@ def buyer(site: Site, tmp_path: Path) -> Buyer:
 def forge(
     nodes: NodeSet, upload: dict[str, Any], query: dict[str, Any], *, only: Any = (0, 1, 2)
 ) -> dict[str, Any]:
-    """Parts that open to the server's own number; it needs nothing but the ticket for them."""
+    """Parts that say the server's own number, under a secret that it knows of these nodes."""
     forged, ticket = copy.deepcopy(query), upload["ticket"]
     words = [np.array([w], dtype=np.uint64) for w in (7, 11, round(FORGED_LOGIT * 2**16) - 18)]
     for i in only:
@@ -117,12 +118,20 @@ def forge(
             {j: words[j] for j in held_by(i)},
             f=16,
             job_id=query["job"]["descriptor"]["job_id"],
-            ticket_id=ticket_id(ticket),
-            fingerprint=nodes.fingerprints[i],
+            secret=secret_of(nodes, ticket, i),
             reply_key=ticket["reply_key"],
         )
         forged["sealed"][i]["blob"] = wire.b64(blob)
     return forged
+
+
+def secret_of(nodes: NodeSet, ticket: dict[str, Any], i: int) -> bytes:
+    """A node's secret, by its stolen key: nobody else has it but the buyer."""
+    stolen = keys.hpke_key(keys.load(nodes.homes[i] / "hpke.key"))
+    info = sealing.SEAL_CONTEXT + bytes.fromhex(ticket_id(ticket) + nodes.fingerprints[i])
+    return hpke.recipient(bytes.fromhex(ticket["reply_key"]), stolen, info).export(
+        sealing.REPLY_CONTEXT
+    )
 
 
 def refused(buyer: Buyer, code: str = "not_receipted") -> None:
@@ -137,11 +146,11 @@ def test_what_the_nodes_sealed_is_opened(buyer: Buyer) -> None:
 
 
 def test_the_forgery_opens_well_and_says_what_the_server_wants(buyer: Buyer, site: Site) -> None:
-    """Without receipts it would be believed: sealing proves nothing about the sealer."""
+    """With the nodes' decryption keys stolen, it would be believed but for the receipts."""
     upload, reply = buyer.make_query(ROW)
     forged = forge(site.nodes, upload, site.compute(upload))
     values, f = sealing.open_outputs(
-        [part["blob"] for part in forged["sealed"]], upload["ticket"], reply
+        [part["blob"] for part in forged["sealed"]], upload["ticket"], reply, site.nodes.descriptors
     )
     assert values[0] / 2**f == FORGED_LOGIT
 
@@ -202,19 +211,23 @@ def test_one_colluding_node_forges_no_answer(buyer: Buyer, site: Site) -> None:
 
 
 def test_another_querys_answer_is_refused(buyer: Buyer, site: Site) -> None:
-    """Honest parts and receipts, for another row of the same buyer under the same reply key."""
+    """Honest parts and receipts, for another row of the same buyer."""
 
     def bend(upload: dict[str, Any], query: dict[str, Any]) -> dict[str, Any]:
         fields = {
             k: upload["ticket"][k]
             for k in (
-                "slot", "circuits", "circuits_hash", "params", "f", "model", "reply_key",
-                "price_micro", "resolution", "issued_at", "expires_at",
+                "slot", "circuits", "circuits_hash", "params", "f", "model", "price_micro",
+                "resolution", "issued_at", "expires_at",
             )
         }  # fmt: skip
         fields["scope"] = f"query:{uuid.uuid4().hex}"
         other = sealing.make_upload(
-            np.array([[1 << 16, 1 << 16]]), fields, buyer.home.identity(), site.nodes.descriptors
+            np.array([[1 << 16, 1 << 16]]),
+            fields,
+            buyer.home.identity(),
+            site.nodes.descriptors,
+            reply=X25519PrivateKey.generate(),
         )
         return site.compute(other) | {"id": query["id"]}
 

@@ -194,5 +194,5 @@ def test_one_nodes_keys_and_all_traffic_open_two_words_only(played):
             sealing.open_upload(upload, other, hpke)
     id_bytes = bytes.fromhex(tickets.ticket_id(upload["ticket"]))
     info = sealing.SEAL_CONTEXT + id_bytes + bytes.fromhex(upload["ticket"]["nodes"][0])
-    opened = sealing._unseal(wire.unb64(upload["envelopes"][0]), hpke, info)
+    opened, _ = sealing._unseal(wire.unb64(upload["envelopes"][0]), hpke, info)
     assert set(opened["words"]) == {"1", "2"}

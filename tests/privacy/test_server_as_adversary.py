@@ -176,6 +176,9 @@ def test_a_swapped_reply_key_breaks_the_signature_or_the_seal(nodes, model, noth
     nothing_changes(nodes.ask(job, uploads=[swapped]), "bad_signature", before=before)
     own = resigned(query, thief, reply_key=mine)
     answers = nodes.ask(buyer.job(own), uploads=[own])
+    nothing_changes(answers, "wrong_reply_key", before=before)
+    own = resigned(query, thief)
+    answers = nodes.ask(buyer.job(own), uploads=[own])
     nothing_changes(answers, "sealed_elsewhere", before=before)
 
 

@@ -52,7 +52,7 @@ from apps.wallets import log
 from apps.wallets.services import faucet
 from tests.support import crowdfunds
 from tests.support.nodes import NodeSet, fixed
-from workers.mpc import keys, sealing
+from workers.mpc import sealing
 
 TRUE = np.array([1.5, -1.0, 0.25])
 STRATA = ["north", "south"]
@@ -304,20 +304,27 @@ class Market:
             "params": query_ticket(listing, rows=1)["params"] | {"rows": len(values)},
             "f": 16,
             "model": listing.version.model,
-            "reply_key": keys.hpke_public_hex(self.buyer.reply),
             "price_micro": str(PRICE * len(values)),
             "resolution": listing.version.round.resolution,
             "issued_at": at,
             "expires_at": at + 600,
         }
-        return sealing.make_upload(values, fields | changes, self.buyer.key, self.nodes.descriptors)
+        return sealing.make_upload(
+            values,
+            fields | changes,
+            self.buyer.key,
+            self.nodes.descriptors,
+            reply=self.buyer.reply,
+        )
 
     def ask(self, listing: Listing, upload: dict[str, Any]) -> Query:
         return query_create(slug=listing.slug, buyer=self.buyer.party, upload=upload, now=now())
 
     def open(self, query: Query, upload: dict[str, Any]) -> np.ndarray:
         blobs = [entry["blob"] for entry in query.outputs]
-        values, f = sealing.open_outputs(blobs, upload["ticket"], self.buyer.reply)
+        values, f = sealing.open_outputs(
+            blobs, upload["ticket"], self.buyer.reply, self.nodes.descriptors
+        )
         return values / 2**f
 
     def oracle(self, held: Round, rows: Any) -> np.ndarray:

@@ -33,7 +33,7 @@ from apps.protocol import identity, jobs, tickets, uploads, wire
 from apps.protocol.circuits import CLASSES, INFERS, circuits_hash, query_hash
 from apps.protocol.circuits.descent import DEFAULTS
 from flai_site.stack.up import free_ports
-from workers.mpc import keys, sealing
+from workers.mpc import sealing
 from workers.mpc.tls import mutual_context
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -198,13 +198,20 @@ class NodeSet:
 
     # ---- what parties make --------------------------------------------------------------------
 
-    def upload(self, key: Ed25519PrivateKey, values: Any, **fields: Any) -> dict[str, Any]:
+    def upload(
+        self,
+        key: Ed25519PrivateKey,
+        values: Any,
+        *,
+        reply: X25519PrivateKey | None = None,
+        **fields: Any,
+    ) -> dict[str, Any]:
         """Fixed-point values shared and sealed to these nodes."""
         now = int(time.time())
         hashed = hash_of(fields["circuits"][0], fields["params"])
         base = {"circuits_hash": hashed, "issued_at": now, "expires_at": now + 3600}
         return sealing.make_upload(
-            np.asarray(values, dtype=np.int64), base | fields, key, self.descriptors
+            np.asarray(values, dtype=np.int64), base | fields, key, self.descriptors, reply=reply
         )
 
     def job(
@@ -409,11 +416,10 @@ class Buyer:
             "params": {"features": values.shape[1], "rows": values.shape[0], **self.named},
             "f": 16,
             "model": self.model,
-            "reply_key": keys.hpke_public_hex(self.reply),
             "price_micro": "500000",
             "resolution": self.resolution,
         }
-        return self.nodes.upload(self.key, values, **(base | changes))
+        return self.nodes.upload(self.key, values, reply=self.reply, **(base | changes))
 
     def job(self, upload: dict[str, Any], **changes: Any) -> dict[str, Any]:
         ticket = upload["ticket"]
@@ -430,7 +436,9 @@ class Buyer:
     def open_sealed(
         self, upload: dict[str, Any], blobs: list[str], computing: Sequence[int] = (0, 1, 2)
     ) -> np.ndarray:
-        values, f = sealing.open_outputs(blobs, upload["ticket"], self.reply, computing=computing)
+        values, f = sealing.open_outputs(
+            blobs, upload["ticket"], self.reply, self.nodes.descriptors, computing=computing
+        )
         return values / 2**f
 
 

@@ -1,7 +1,7 @@
 """What Python and the page must agree on, byte for byte, as one JSON file of test vectors.
 
 `python -m tests.support.vectors` writes tests/explorer/twin_vectors.json. Everything in it follows
-from fixed seeds, except the HPKE parts: these draw their own ephemeral keys, so they are kept as
+from fixed seeds, except the sealed answers: these draw nonces of their own, so they are kept as
 they came out once, and each side must open them.
 """
 
@@ -22,7 +22,7 @@ from apps.protocol import consent, jobs, tickets, wire
 from apps.protocol.normalise import constants_digest
 from workers.client import training
 from workers.client.buyer import sigmoid
-from workers.mpc import commitments, keys, sealing
+from workers.mpc import commitments, hpke, keys, sealing
 
 FILE = Path(__file__).resolve().parents[1] / "explorer" / "twin_vectors.json"
 AT = 1_800_000_000
@@ -97,7 +97,6 @@ def fields(**changes: Any) -> dict[str, Any]:
         "issued_at": AT,
         "expires_at": AT + 600,
         "model": "33" * 32,
-        "reply_key": keys.hpke_public_hex(REPLY),
         "price_micro": "1000000",
         "resolution": "logit",
     } | changes
@@ -105,7 +104,7 @@ def fields(**changes: Any) -> dict[str, Any]:
 
 def upload(n: int = 3) -> tuple[dict[str, Any], list[bytes]]:
     with drawn_from("upload") as drawn:
-        made = sealing.make_upload(np.array(VALUES), fields(), SENDER, descriptors(n))
+        made = sealing.make_upload(np.array(VALUES), fields(), SENDER, descriptors(n), reply=REPLY)
     return made, drawn
 
 
@@ -146,8 +145,7 @@ def answer(
             {j: words[j] for j in sealing.held_by(role)},
             f=f,
             job_id=descriptor["job_id"],
-            ticket_id=ticket_id,
-            fingerprint=fingerprint,
+            secret=node_secret(ticket, i),
             reply_key=ticket["reply_key"],
         )
         receipt = {
@@ -172,6 +170,14 @@ def answer(
     # The server counts the attempts on; the nodes repeat what they signed.
     job = {"descriptor": descriptor | {"attempt": attempt + 1}, "receipts": receipts}
     return {"state": "settled", "price_micro": ticket["price_micro"], "sealed": sealed, "job": job}
+
+
+def node_secret(ticket: dict[str, Any], i: int) -> bytes:
+    """What a node's secret of this ticket is, whoever asks."""
+    info = bytes.fromhex(tickets.ticket_id(ticket) + ticket["nodes"][i])
+    enc = bytes.fromhex(ticket["reply_key"])
+    shared = hpke.recipient(enc, NODE_HPKE[i], sealing.SEAL_CONTEXT + info)
+    return shared.export(sealing.REPLY_CONTEXT)
 
 
 def fixed_row() -> list[str]:
@@ -204,7 +210,7 @@ def settled() -> dict[str, Any]:
         "sigmoid": [[z, sigmoid(z)] for z in (-800.0, *LOGITS, 800.0)],
         "sender": [seed("sender").hex(), wire.public_hex(SENDER)],
         "nodes": descriptors(),
-        "fields": fields(),
+        "fields": fields(reply_key=keys.hpke_public_hex(REPLY)),
         "shape": [2, 3],
         "values": [str(v) for row in VALUES for v in row],
         "drawn": [d.hex() for d in drawn],

@@ -267,14 +267,15 @@ class Buyer:
             "params": params,
             "f": f,
             "model": self.listing["model"],
-            "reply_key": keys.hpke_public_hex(reply_private),
             "price_micro": str(price_micro or self.price_micro * len(values)),
             "resolution": resolution,
             "issued_at": now,
             "expires_at": now + TICKET_LIFETIME_S,
         }
         words = np.round(values * 2.0**f).astype(np.int64)
-        return sealing.make_upload(words, fields, self.home.identity(), nodes), reply_private
+        identity = self.home.identity()
+        upload = sealing.make_upload(words, fields, identity, nodes, reply=reply_private)
+        return upload, reply_private
 
     def collect(self, query_id: str, ticket: Mapping[str, Any], reply_private: Any) -> Prediction:
         """Wait for the query, open its three sealed parts.
@@ -304,7 +305,9 @@ class Buyer:
         nodes = trusted_nodes(self.home, self.listing["nodes"])
         blobs, computing = answered(query, ticket, nodes=nodes)
         try:
-            values, f = sealing.open_outputs(blobs, ticket, reply_private, computing=computing)
+            values, f = sealing.open_outputs(
+                blobs, ticket, reply_private, nodes, computing=computing
+            )
         except sealing.SealError as error:
             raise ClientError(
                 f"The answer can't be trusted: {error.text}", code=error.code

@@ -8,8 +8,9 @@ ticket and node by
 
     info = "flai/seal/v1" ‖ 0x00 ‖ ticket id ‖ fingerprint
 
-Outputs come back the same way under "flai/reply/v1", sealed to the ticket's reply key: two of the
-three role words from each node that computed.
+The ephemeral key of a query's envelopes is its ticket's reply key. So a node that opens one shares
+a secret with the asker, exported under "flai/reply/v2", that seals the output: two of the three
+role words from each node that computed.
 """
 
 from __future__ import annotations
@@ -17,32 +18,32 @@ from __future__ import annotations
 import json
 import math
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, Suite
 
 from apps.protocol import wire
-from apps.protocol.jobs import check_node
+from apps.protocol.jobs import check_node, fingerprint
 from apps.protocol.tickets import TICKET_DOMAIN, TRIO, check_upload, is_node_set, ticket_id
-from workers.mpc import commitments
+from workers.mpc import commitments, hpke
 from workers.mpc.replicated import expand, held_by, split
 
 Words = npt.NDArray[np.uint64]
 
 SEAL_CONTEXT = b"flai/seal/v1\0"
-REPLY_CONTEXT = b"flai/reply/v1\0"
+REPLY_CONTEXT = b"flai/reply/v2"
 LONG = 1 << 16
 _ZERO_NONCE = bytes(12)  # each GCM key encrypts exactly one message
-
-_suite = Suite(KEM.X25519, KDF.HKDF_SHA256, AEAD.AES_256_GCM)
+ENC_BYTES = 32
+ELSEWHERE = "A sealed part was made for another key, ticket or node."
 
 
 class SealError(Exception):
@@ -60,6 +61,7 @@ def make_upload(
     signing_key: Ed25519PrivateKey,
     descriptors: Sequence[Mapping[str, Any]],
     *,
+    reply: X25519PrivateKey | None = None,
     binary: bool = False,
 ) -> dict[str, Any]:
     """Share, commit, seal and sign: {"ticket", "signature", "envelopes", "correction"}.
@@ -68,8 +70,9 @@ def make_upload(
 
     `values` are fixed point with the ticket's f, any shape. `ticket_fields` give scope, slot,
     circuits, circuits_hash, params, f, issued_at, expires_at and, as the scope asks, roster or
-    model, reply_key, price_micro, resolution; the rest is filled in here. `descriptors` are the
-    nodes', in index order; whoever calls has compared their fingerprints with the pinned ones.
+    model, price_micro, resolution; the rest is filled in here. `descriptors` are the nodes', in
+    index order; whoever calls has compared their fingerprints with the pinned ones. `reply` is the
+    key of this one query, which opens its answer.
 
     Raises: JobError for a bad descriptor, TicketError for a ticket that nodes would refuse.
     """
@@ -90,6 +93,8 @@ def make_upload(
         "shape": list(values.shape),
         "commitment": _commit(words, salts, share_id),
     }
+    if reply is not None:
+        ticket["reply_key"] = reply.public_key().public_bytes_raw().hex()
     id_bytes = bytes.fromhex(ticket_id(ticket))
     key = secrets.token_bytes(32)
     parts: list[dict[str, str]] = [{"seed": s.hex()} for s in seeds] + [{"key": key.hex()}]
@@ -97,7 +102,10 @@ def make_upload(
     for i, descriptor in enumerate(descriptors):
         mine = {str(j): parts[j] | {"salt": salts[j].hex()} for j in sorted(held_by(i, n))}
         info = SEAL_CONTEXT + id_bytes + bytes.fromhex(fingerprints[i])
-        envelopes.append(_seal({"words": mine}, descriptor["hpke_key"], info))
+        context = hpke.sender(
+            reply or X25519PrivateKey.generate(), bytes.fromhex(descriptor["hpke_key"]), info
+        )
+        envelopes.append(context.enc + context.seal(wire.canonical({"words": mine})))
     correction = AESGCM(key).encrypt(_ZERO_NONCE, _bytes(words[-1]), id_bytes)
     upload = {
         "ticket": ticket,
@@ -123,10 +131,28 @@ def open_upload(
     Raises: SealError("sealed_elsewhere") if the envelope is not for this node and ticket,
     SealError("bad_commitment") if a word is not what the ticket commits to.
     """
+    return open_query(upload, index, hpke_private, known_id=known_id)[0]
+
+
+def open_query(
+    upload: Mapping[str, Any],
+    index: int,
+    hpke_private: X25519PrivateKey,
+    *,
+    known_id: str | None = None,
+) -> tuple[tuple[Words, ...], bytes]:
+    """`open_upload`'s words, and the secret that seals this node's answer.
+
+    Raises: SealError as `open_upload`, and SealError("wrong_reply_key") where another key than the
+    one that the ticket names would open the answer.
+    """
     ticket = upload["ticket"]
     id_bytes = bytes.fromhex(known_id or ticket_id(ticket))
     info = SEAL_CONTEXT + id_bytes + bytes.fromhex(ticket["nodes"][index])
-    content = _unseal(wire.unb64(upload["envelopes"][index]), hpke_private, info)
+    envelope = wire.unb64(upload["envelopes"][index])
+    if ticket["reply_key"] is not None and envelope[:ENC_BYTES].hex() != ticket["reply_key"]:
+        raise SealError("wrong_reply_key", "An envelope is not sealed by the ticket's reply key.")
+    content, context = _unseal(envelope, hpke_private, info)
     count = math.prod(ticket["shape"])
     last = len(ticket["nodes"]) - 1
     held = []
@@ -145,7 +171,7 @@ def open_upload(
         ):
             raise SealError("bad_commitment", f"Word {j} is not the one the ticket commits to.")
         held.append(word.reshape(ticket["shape"]))
-    return tuple(held)
+    return tuple(held), context.export(REPLY_CONTEXT)
 
 
 def seal_output(
@@ -153,11 +179,11 @@ def seal_output(
     *,
     f: int,
     job_id: str,
-    ticket_id: str,
-    fingerprint: str,
+    secret: bytes,
     reply_key: str,
 ) -> bytes:
-    """One node's two role words of an output, sealed to the reply key, bound to ticket and node."""
+    """One node's two role words of an output, sealed by the secret that it shares with the holder
+    of the reply key: so for its ticket, of this node."""
     shapes = {w.shape for w in words.values()}
     if len(words) != TRIO - 1 or len(shapes) != 1:
         raise ValueError("a node seals two words of one shape")
@@ -167,34 +193,44 @@ def seal_output(
         "f": f,
         "words": {str(j): wire.b64(_bytes(w.reshape(-1))) for j, w in words.items()},
     }
-    info = REPLY_CONTEXT + bytes.fromhex(ticket_id) + bytes.fromhex(fingerprint)
-    return _seal(content, reply_key, info)
+    return hpke.answer(secret, bytes.fromhex(reply_key), wire.canonical(content))
+
+
+def reply_secret(
+    ticket: Mapping[str, Any], node: Mapping[str, Any], reply_private: X25519PrivateKey
+) -> bytes:
+    """What a node, by its descriptor, has from its envelope of this ticket."""
+    info = SEAL_CONTEXT + bytes.fromhex(ticket_id(dict(ticket)) + fingerprint(dict(node)))
+    context = hpke.sender(reply_private, bytes.fromhex(node["hpke_key"]), info)
+    return context.export(REPLY_CONTEXT)
 
 
 def open_outputs(
     blobs: Sequence[bytes | str],
     ticket: Mapping[str, Any],
     reply_private: X25519PrivateKey,
+    nodes: Sequence[Mapping[str, Any]],
     *,
     computing: Sequence[int] = range(TRIO),
 ) -> tuple[npt.NDArray[np.int64], int]:
     """(values, f): the nodes' sealed outputs opened, compared and added up.
 
-    `blobs[r]` is that of the r-th node that computed (bytes or base64), `ticket` the query's. Every
-    word comes from two nodes, and both must say the same. Values are fixed point: divide by 2^f.
+    `blobs[r]` is that of the r-th node that computed (bytes or base64), `ticket` the query's,
+    `nodes` the descriptors of its nodes. Every word comes from two of them, and both must say the
+    same. Values are fixed point: divide by 2^f.
 
     Raises: SealError("bad_output") if an output is missing, is not sealed to this key, ticket and
     node, or two nodes disagree.
     """
     if len(blobs) != TRIO or len(computing) != TRIO:
         raise SealError("bad_output", "An output from every computing node is needed.")
-    id_bytes = bytes.fromhex(ticket_id(dict(ticket)))
+    enc = bytes.fromhex(ticket["reply_key"])
     opened: list[dict[str, Any]] = []
     reports: dict[int, list[Words]] = {j: [] for j in range(TRIO)}
     for role, blob in enumerate(blobs):
-        info = REPLY_CONTEXT + id_bytes + bytes.fromhex(ticket["nodes"][computing[role]])
+        secret = reply_secret(ticket, nodes[computing[role]], reply_private)
         data = blob if isinstance(blob, bytes) else _blob(blob)
-        content = _unseal(data, reply_private, info)
+        content = _content(partial(hpke.open_answer, secret, enc), data)
         opened.append(content)
         for j in held_by(role):
             reports[j].append(_reported(content, j))
@@ -240,18 +276,21 @@ def _bytes(word: Words) -> memoryview:
     return np.ascontiguousarray(word, dtype="<u8").reshape(-1).data.cast("B")
 
 
-def _seal(content: dict[str, Any], public_hex: str, info: bytes) -> bytes:
-    public = X25519PublicKey.from_public_bytes(wire.unhex(public_hex, 32))
-    return _suite.encrypt(wire.canonical(content), public, info)
-
-
-def _unseal(blob: bytes, private: X25519PrivateKey, info: bytes) -> dict[str, Any]:
+def _unseal(
+    blob: bytes, private: X25519PrivateKey, info: bytes
+) -> tuple[dict[str, Any], hpke.Context]:
     try:
-        content = json.loads(_suite.decrypt(blob, private, info))
+        context = hpke.recipient(blob[:ENC_BYTES], private, info)
+    except ValueError:
+        raise SealError("sealed_elsewhere", ELSEWHERE) from None
+    return _content(context.open, blob[ENC_BYTES:]), context
+
+
+def _content(opens: Callable[[bytes], bytes], sealed: bytes) -> dict[str, Any]:
+    try:
+        content = json.loads(opens(sealed))
     except (InvalidTag, ValueError):
-        raise SealError(
-            "sealed_elsewhere", "A sealed part was made for another key, ticket or node."
-        ) from None
+        raise SealError("sealed_elsewhere", ELSEWHERE) from None
     if not isinstance(content, dict) or not isinstance(content.get("words"), dict):
         raise SealError("malformed_seal", "A sealed part has a wrong form.")
     return content

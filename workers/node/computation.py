@@ -40,7 +40,8 @@ ROWWISE = dict.fromkeys(INFERS, "row")
 @dataclass(frozen=True, kw_only=True)
 class Admitted:
     """A job that may run: its digests, its circuit, its inputs' tickets and words, and of which
-    sharing of its model these are. `counted` are the rows that this attempt is counted by."""
+    sharing of its model these are. `counted` are the rows that this attempt is counted by, `secret`
+    seals a query's output."""
 
     job: dict[str, Any]
     digest: str
@@ -51,6 +52,7 @@ class Admitted:
     shares: dict[str, list[tuple[Words, ...]]]
     sharing: str | None = None
     counted: Rows | None = None
+    secret: bytes | None = None
 
     @property
     def share_ids(self) -> list[str]:
@@ -291,14 +293,13 @@ class Computation:
     def _seal(self, admitted: Admitted, outcome: Any, group: Group) -> bytes:
         """The output's role words, for the reply key that the buyer signed, and no other."""
         ticket = admitted.tickets[0]
-        assert ticket.reply_key is not None  # a rule of the policy
+        assert ticket.reply_key is not None and admitted.secret is not None  # rules of the policy
         held = zip(held_by(group.computing.index(self._node.index)), outcome.sealed)
         return seal_output(
             {j: w.reshape(outcome.sealed_shape) for j, w in held},
             f=outcome.sealed_f,
             job_id=admitted.job["job_id"],
-            ticket_id=ticket.id,
-            fingerprint=self._fingerprint,
+            secret=admitted.secret,
             reply_key=ticket.reply_key,
         )
 

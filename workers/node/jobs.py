@@ -558,6 +558,7 @@ class Jobs:
             shares=shares,
             sharing=model.ticket.get("sharing") if model else None,
             counted=rows if case.binding is None else None,
+            secret=opened[0].secret if case.is_query and opened else None,
         )
 
     def _stored(self, share_id: str) -> tuple[Ticket, str | None, tuple[Words, ...] | None]:

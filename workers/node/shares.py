@@ -11,7 +11,7 @@ from apps.protocol import jobs, wire
 from apps.protocol.circuits import CIRCUITS
 from apps.protocol.sharing import WITHDRAWN_DOMAIN, check_withdrawal
 from apps.protocol.tickets import Ticket, TicketError, check_ticket, check_upload
-from workers.mpc.sealing import SealError, Words, open_upload
+from workers.mpc.sealing import SealError, Words, open_query
 from workers.node import metrics, policy
 from workers.node.errors import Conflict, Malformed, NodeError, Refused
 from workers.node.home import Node, Peers
@@ -22,10 +22,12 @@ _MALFORMED = ("malformed", "too_large")
 
 @dataclass(frozen=True, kw_only=True)
 class Opened:
-    """A query's upload, checked and opened: it came with its job, and its words stay in memory."""
+    """A query's upload, checked and opened: it came with its job, and its words stay in memory.
+    `secret` seals this node's part of the answer."""
 
     ticket: Ticket
     words: tuple[Words, ...]
+    secret: bytes
 
 
 class Shares:
@@ -55,7 +57,7 @@ class Shares:
                 if known is None:
                     raise Conflict("share_conflict", "Of this share only a mark is here.")
                 return known.ack
-            words = self._open(upload, ticket)
+            words, _ = self._open(upload, ticket)
             ack = self._ack(ticket, now)
             self._store.put_share(
                 ticket=upload["ticket"], ticket_id=ticket.id, ack=ack, words=words
@@ -79,8 +81,8 @@ class Shares:
         Raises: Malformed, Refused.
         """
         ticket = self.check(upload, now=int(time.time()))
-        words = self._open(upload, ticket)
-        return Opened(ticket=ticket, words=words)
+        words, secret = self._open(upload, ticket)
+        return Opened(ticket=ticket, words=words, secret=secret)
 
     def used_by(self, ticket: Ticket) -> str | None:
         """The job that uses this share. Raises: Conflict if another one has its id, Refused."""
@@ -179,10 +181,10 @@ class Shares:
                 reasons.append(refused)
         raise reasons[0]
 
-    def _open(self, upload: Any, ticket: Ticket) -> tuple[Words, ...]:
+    def _open(self, upload: Any, ticket: Ticket) -> tuple[tuple[Words, ...], bytes]:
         node = self._node
         try:
-            return open_upload(upload, node.index, node.hpke_key, known_id=ticket.id)
+            return open_query(upload, node.index, node.hpke_key, known_id=ticket.id)
         except SealError as error:
             raise Refused(error.code, error.text) from None
 

@@ -75,7 +75,7 @@ export const makeBatch = async (listing, rows, price) => {
     expires_at: now + TICKET_LIFETIME_S,
   };
   const values = fixed(rows.flatMap((row) => standardise(row, normalisation)), ROW_F);
-  const upload = await makeUpload(values, [rows.length, features.length], fields, sender, nodes);
+  const upload = await makeUpload(values, [rows.length, features.length], fields, sender, nodes, reply.pair);
   return { upload, nodes, replyPair: reply.pair };
 };
 
@@ -98,7 +98,7 @@ export const meaning = (resolution, word, f) => {
 // Refused.
 export const openAnswers = async (query, { upload, nodes, replyPair }) => {
   const { blobs, computing } = await answered(query, upload.ticket, nodes);
-  const { values, f } = await openOutputs(blobs, upload.ticket, replyPair, computing);
+  const { values, f } = await openOutputs(blobs, upload.ticket, replyPair, nodes, computing);
   demand(values.length === upload.ticket.shape[0], "bad_output", "The nodes answered another number of rows.");
   return Array.from(values, (word) => meaning(upload.ticket.resolution, word, f));
 };

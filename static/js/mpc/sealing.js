@@ -4,20 +4,21 @@
 //
 // All words but the last are AES-256-CTR keystreams of seeds; the last is the correction, encrypted
 // once under a key of its own. Seeds, key and salts reach the nodes that may hold them by HPKE (X25519,
-// HKDF-SHA256, AES-256-GCM), bound to ticket and node. All randomness is crypto.getRandomValues.
+// HKDF-SHA256, AES-256-GCM), bound to ticket and node, from the query's reply key: what a node and the
+// asker export of it seals the answer (RFC 9180 §9.8). All randomness is crypto.getRandomValues.
 // A BigUint64Array wraps at 2^64 by itself, and is little-endian wherever browsers run.
 
 import { Aes256Gcm, CipherSuite, DhkemX25519HkdfSha256, HkdfSha256 } from "../vendor/hpke.js";
-import { checkNode } from "./nodes.js";
+import { checkNode, fingerprint } from "./nodes.js";
 import { TICKET_DOMAIN, TRIO, checkTicket, isNodeSet, size, ticketId } from "./tickets.js";
 import { Refused, b64, canonical, concat, hex, isTable, publicHex, demand, same, sha256, sign, unb64, unhex } from "./wire.js";
 
 const utf8 = new TextEncoder();
 const SEAL_CONTEXT = utf8.encode("flai/seal/v1\0");
-const REPLY_CONTEXT = utf8.encode("flai/reply/v1\0");
+const REPLY_CONTEXT = utf8.encode("flai/reply/v2");
 const WORD_CONTEXT = utf8.encode("flai/word/v1\0");
 const SALT_BYTES = 16;
-const KEM_BYTES = 32;
+const NONCE_BYTES = 32;
 const ZERO_NONCE = new Uint8Array(12); // each GCM key encrypts exactly one message
 const DEFAULTS = { v: 1, type: "share", engine: "ring", uses: 1, roster: null };
 
@@ -63,12 +64,12 @@ const draw = (n) => ({
 // `values` is a BigInt64Array of fixed point numbers, `shape` its dimensions; `fields` gives the
 // ticket's scope, slot, circuits, circuits_hash, params, f, model, reply_key, price_micro,
 // resolution, issued_at, expires_at; the rest is filled in here. `descriptors` are the nodes' in
-// index order. Throws Refused.
-export const makeUpload = (values, shape, fields, pair, descriptors) =>
-  uploadFrom(draw(descriptors.length), values, shape, fields, pair, descriptors);
+// index order, `replyPair` is the key pair of the ticket's reply_key. Throws Refused.
+export const makeUpload = (values, shape, fields, pair, descriptors, replyPair) =>
+  uploadFrom(draw(descriptors.length), values, shape, fields, pair, descriptors, replyPair);
 
 // makeUpload with its randomness given: for test vectors alone.
-export const uploadFrom = async (drawn, values, shape, fields, pair, descriptors) => {
+export const uploadFrom = async (drawn, values, shape, fields, pair, descriptors, replyPair) => {
   demand(values.length === size(shape), "malformed", "The values do not fit their shape.");
   const fingerprints = await Promise.all(descriptors.map(checkNode));
   const ordered = isNodeSet(fingerprints) && descriptors.every((d, i) => d.index === i);
@@ -89,10 +90,11 @@ export const uploadFrom = async (drawn, values, shape, fields, pair, descriptors
   checkTicket(ticket);
   const id = unhex(await ticketId(ticket));
   const parts = [...drawn.seeds.map((seed) => ({ seed: hex(seed) })), { key: hex(drawn.key) }];
-  const envelopes = descriptors.map((descriptor, i) => {
+  const envelopes = descriptors.map(async (descriptor, i) => {
     const mine = wordsHeld(i, words.length).map((j) => [String(j), { ...parts[j], salt: hex(drawn.salts[j]) }]);
-    const info = concat(SEAL_CONTEXT, id, unhex(fingerprints[i]));
-    return seal({ words: Object.fromEntries(mine) }, descriptor.hpke_key, info);
+    const shared = await sharedWith(descriptor, id, replyPair);
+    const sealed = await shared.seal(canonical({ words: Object.fromEntries(mine) }));
+    return concat(new Uint8Array(shared.enc), new Uint8Array(sealed));
   });
   return {
     ticket,
@@ -104,14 +106,14 @@ export const uploadFrom = async (drawn, values, shape, fields, pair, descriptors
 
 // {values: BigInt64Array, shape, f}: the nodes' sealed outputs opened, compared and added up.
 //
-// `blobs[r]` are the bytes from the r-th node that computed. Every word comes from two nodes, and both
-// must say the same.
-// Divide by 2^f. Throws Refused("bad_output" or "sealed_elsewhere").
-export const openOutputs = async (blobs, ticket, replyPair, computing = [0, 1, 2]) => {
+// `blobs[r]` are the bytes from the r-th node that computed, `nodes` the descriptors of the ticket's.
+// Every word comes from two of them, and both must say the same. Divide by 2^f. Throws
+// Refused("bad_output" or "sealed_elsewhere").
+export const openOutputs = async (blobs, ticket, replyPair, nodes, computing = [0, 1, 2]) => {
   demand(blobs.length === TRIO, "bad_output", "An output from every computing node is needed.");
   const id = unhex(await ticketId(ticket));
   const opened = await Promise.all(
-    blobs.map((blob, r) => unseal(blob, replyPair, concat(REPLY_CONTEXT, id, unhex(ticket.nodes[computing[r]])))),
+    blobs.map((blob, r) => unseal(blob, ticket, sharedWith(nodes[computing[r]], id, replyPair))),
   );
   const head = ({ job_id = null, shape = null, f = null }) => ({ job_id, shape, f });
   const one = opened.every((content) => same(head(content), head(opened[0])));
@@ -131,17 +133,26 @@ export const openOutputs = async (blobs, ticket, replyPair, computing = [0, 1, 2
   return { values: new BigInt64Array(total.buffer), shape, f };
 };
 
-const seal = async (content, publicKey, info) => {
-  const recipientPublicKey = await suite.kem.deserializePublicKey(unhex(publicKey, 32));
-  const sealed = await suite.seal({ recipientPublicKey, info }, canonical(content));
-  return concat(new Uint8Array(sealed.enc), new Uint8Array(sealed.ct));
-};
+// What the asker shares with a node for one ticket: it seals the envelope, and what it exports the answer.
+const sharedWith = async (node, id, replyPair) =>
+  suite.createSenderContext({
+    recipientPublicKey: await suite.kem.deserializePublicKey(unhex(node.hpke_key, 32)),
+    info: concat(SEAL_CONTEXT, id, unhex(await fingerprint(node))),
+    ekm: replyPair,
+  });
 
-const unseal = async (blob, recipientKey, info) => {
+// An answer: nonce ‖ ciphertext under keys of RFC 9458 §4.4, of the secret that is exported.
+const unseal = async (blob, ticket, sharing) => {
   let content;
   try {
-    const enc = blob.slice(0, KEM_BYTES);
-    const plain = await suite.open({ recipientKey, enc, info }, blob.slice(KEM_BYTES));
+    const secret = await (await sharing).export(REPLY_CONTEXT, NONCE_BYTES);
+    const salt = concat(unhex(ticket.reply_key), blob.slice(0, NONCE_BYTES));
+    const material = await crypto.subtle.importKey("raw", secret, "HKDF", false, ["deriveBits"]);
+    const expand = (info, bytes) =>
+      crypto.subtle.deriveBits({ name: "HKDF", hash: "SHA-256", salt, info: utf8.encode(info) }, material, 8 * bytes);
+    const key = await crypto.subtle.importKey("raw", await expand("key", 32), "AES-GCM", false, ["decrypt"]);
+    const how = { name: "AES-GCM", iv: await expand("nonce", 12) };
+    const plain = await crypto.subtle.decrypt(how, key, blob.slice(NONCE_BYTES));
     content = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(plain));
   } catch {
     throw new Refused("sealed_elsewhere", "A sealed part was made for another key, ticket or node.");

@@ -1,0 +1,114 @@
+"""HPKE base mode of one message, and what answers it (RFC 9180, X25519, HKDF-SHA256, AES-256-GCM).
+
+Sender and recipient derive one secret from a Diffie-Hellman exchange between an ephemeral key and
+the recipient's. It encrypts the message; what is exported of it (§5.3) encrypts the answer, bound
+to the same info, without another exchange (§9.8), by the recipe of RFC 9458 §4.4:
+
+    prk = Extract(enc ‖ nonce, secret),  nonce 32 fresh random bytes that precede the ciphertext
+
+so that the same question may be answered more than once. `cryptography` offers neither a given
+ephemeral key nor exports.
+"""
+
+from __future__ import annotations
+
+import hmac
+import secrets
+from dataclasses import dataclass
+
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+KEY_BYTES, NONCE_BYTES, SECRET_BYTES = 32, 12, 32
+_KEM = b"KEM\x00\x20"
+_SUITE = b"HPKE\x00\x20\x00\x01\x00\x02"
+_VERSION = b"HPKE-v1"
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What sender and recipient of one message share; `enc` is the ephemeral public key."""
+
+    enc: bytes
+    key: bytes
+    nonce: bytes
+    exporter: bytes
+
+    def seal(self, message: bytes) -> bytes:
+        """Once: the nonce does not change."""
+        return AESGCM(self.key).encrypt(self.nonce, message, b"")
+
+    def open(self, sealed: bytes) -> bytes:
+        """Raises: InvalidTag."""
+        return AESGCM(self.key).decrypt(self.nonce, sealed, b"")
+
+    def export(self, context: bytes) -> bytes:
+        """A secret of both for another purpose."""
+        return _labeled_expand(_SUITE, self.exporter, b"sec", context, SECRET_BYTES)
+
+
+def sender(ephemeral: X25519PrivateKey, recipient: bytes, info: bytes) -> Context:
+    """Towards a public key. An ephemeral key may serve several recipients, each with its own info.
+
+    Raises: ValueError for a public key without a secret.
+    """
+    enc = ephemeral.public_key().public_bytes_raw()
+    shared = ephemeral.exchange(X25519PublicKey.from_public_bytes(recipient))
+    return _context(shared, enc, recipient, info)
+
+
+def recipient(enc: bytes, private: X25519PrivateKey, info: bytes) -> Context:
+    """Raises: ValueError for an `enc` that is no key."""
+    shared = private.exchange(X25519PublicKey.from_public_bytes(enc))
+    return _context(shared, enc, private.public_key().public_bytes_raw(), info)
+
+
+def answer(secret: bytes, enc: bytes, message: bytes) -> bytes:
+    """An answer under an exported secret."""
+    nonce = secrets.token_bytes(SECRET_BYTES)
+    key, iv = _answer_keys(secret, enc, nonce)
+    return nonce + AESGCM(key).encrypt(iv, message, b"")
+
+
+def open_answer(secret: bytes, enc: bytes, sealed: bytes) -> bytes:
+    """Raises: InvalidTag; ValueError for what is too short."""
+    if len(sealed) < SECRET_BYTES:
+        raise ValueError("an answer begins with its nonce")
+    key, iv = _answer_keys(secret, enc, sealed[:SECRET_BYTES])
+    return AESGCM(key).decrypt(iv, sealed[SECRET_BYTES:], b"")
+
+
+def _answer_keys(secret: bytes, enc: bytes, nonce: bytes) -> tuple[bytes, bytes]:
+    prk = _hmac(enc + nonce, secret)
+    return _hmac(prk, b"key\x01"), _hmac(prk, b"nonce\x01")[:NONCE_BYTES]
+
+
+def _context(shared: bytes, enc: bytes, recipient_public: bytes, info: bytes) -> Context:
+    prk = _labeled_extract(_KEM, b"", b"eae_prk", shared)
+    secret = _labeled_expand(_KEM, prk, b"shared_secret", enc + recipient_public, SECRET_BYTES)
+    scheduled = _BASE + _labeled_extract(_SUITE, b"", b"info_hash", info)
+    prk = _labeled_extract(_SUITE, secret, b"secret", b"")
+    return Context(
+        enc,
+        _labeled_expand(_SUITE, prk, b"key", scheduled, KEY_BYTES),
+        _labeled_expand(_SUITE, prk, b"base_nonce", scheduled, NONCE_BYTES),
+        _labeled_expand(_SUITE, prk, b"exp", scheduled, SECRET_BYTES),
+    )
+
+
+def _hmac(key: bytes, message: bytes) -> bytes:
+    return hmac.digest(key, message, "sha256")
+
+
+def _labeled_extract(suite: bytes, salt: bytes, label: bytes, material: bytes) -> bytes:
+    return _hmac(salt, _VERSION + suite + label + material)
+
+
+def _labeled_expand(suite: bytes, prk: bytes, label: bytes, info: bytes, length: int) -> bytes:
+    """Of one block at most."""
+    labeled = length.to_bytes(2, "big") + _VERSION + suite + label + info
+    return _hmac(prk, labeled + b"\x01")[:length]
+
+
+# Mode base, and the hash of no pre-shared key.
+_BASE = b"\x00" + _labeled_extract(_SUITE, b"", b"psk_id_hash", b"")
