@@ -143,7 +143,8 @@ class Receipt(BaseModel):
         "accounts.Party", models.PROTECT, related_name="receipts", null=True, blank=True
     )
     body = models.JSONField()
-    signature = models.CharField(max_length=128)
+    # With the way to the root where it was signed among others: `protocol.jobs.sign_receipts`.
+    signature = models.CharField(max_length=1024)
 
     class Meta:
         constraints = [

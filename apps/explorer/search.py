@@ -150,7 +150,7 @@ def by_id(text: str, party: Party | None) -> Iterator[Hit]:
         rows = [_leaf(LogLeaf.objects.filter(seq=int(text)))]
     elif not _HEX.fullmatch(bare):
         return
-    elif len(bare) == 128:
+    elif len(bare) >= 128:
         rows = [_row("job", Receipt.objects.filter(signature=bare), "job__job_id", "Receipt of")]
     elif len(bare) == 64:
         rows = _of_digest(bare, party)

@@ -40,6 +40,7 @@ from apps.listings.events import QueryReleased, QuerySettled
 from apps.listings.models import Query
 from apps.listings.pricing import CURRENCY
 from apps.notify.services import DELIVER, call_body, tell
+from apps.protocol import jobs, wire
 from apps.subdaos.models import Dao, Epoch
 from apps.wallets import ledger, log
 from apps.wallets.models import Transfer
@@ -337,7 +338,7 @@ def _settlement(
         "hold": str(query.hold_id),
         "epoch": epoch.number,
         "job": query.job.job_id,
-        "receipts": [answer.signature for answer in outcome.answers],
+        "receipts": [wire.digest(jobs.RECEIPT_DOMAIN, a.receipt) for a in outcome.answers],
         **_who_computed(query, outcome),
     }
     outputs = [

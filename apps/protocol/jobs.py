@@ -11,14 +11,27 @@ On three nodes all compute. A job on four or five names who takes part in this a
 the three that compute, and "holding", others that are there: they keep what comes of it, bind the
 scope and sign as the three do. Whoever is in neither list is away. An attempt decides this, its
 number and its deadline; model and scope are the same whoever computes.
+
+A node signs for a bundle of queries once, over the root of the Merkle tree (RFC 9162 §2.1) of its
+receipts; what goes with each as its signature is that one, and the way from receipt to root:
+
+    leaf      = SHA-256(0x00 ‖ "flai/receipt/v1" ‖ 0x00 ‖ canonical(receipt))
+    signed    = {"v": 1, "size", "root"} under "flai/receipts/v1"
+    signature = hex(Ed25519 64 ‖ index 4 ‖ size 4 ‖ path 32 each), numbers big-endian
+
+A receipt that is alone has the plain signature of 64 bytes.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from apps.protocol import merkle
 from apps.protocol.tickets import (
     ENGINES,
     NODE_COUNTS,
@@ -27,7 +40,7 @@ from apps.protocol.tickets import (
     check_roster,
     is_node_set,
 )
-from apps.protocol.wire import BadSignature, digest, is_hex, verify
+from apps.protocol.wire import BadSignature, canonical, digest, is_hex, sign, unhex, verify
 
 NODE_DOMAIN = "flai/node/v1"
 NODE_CLAIM_DOMAIN = "flai/node-claim/v1"
@@ -38,7 +51,10 @@ BUNDLE_DOMAIN = "flai/bundle/v1"
 MODEL_DOMAIN = "flai/model/v1"
 SCOPE_DOMAIN = "flai/scope/v1"
 RECEIPT_DOMAIN = "flai/receipt/v1"
+RECEIPTS_DOMAIN = "flai/receipts/v1"
 OPENINGS_DOMAIN = "flai/openings/v1"
+
+SIGNATURE_BYTES, PLACE_BYTES, HASH_BYTES = 64, 4, 32
 
 MAX_INPUTS = 4096
 MAX_DEADLINE_S = 3600
@@ -190,6 +206,51 @@ def sealed_hash(blob: bytes) -> str:
     return hashlib.sha256(blob).hexdigest()
 
 
+def sign_receipts(key: Ed25519PrivateKey, receipts: Sequence[dict[str, Any]]) -> list[str]:
+    """What goes with each of these receipts, of one node, as its signature."""
+    if len(receipts) == 1:
+        return [sign(key, RECEIPT_DOMAIN, receipts[0])]
+    leaves = [_leaf(receipt) for receipt in receipts]
+    size, get = len(leaves), merkle.getter(leaves)
+    signature = sign(key, RECEIPTS_DOMAIN, _tree(size, merkle.root(leaves)))
+
+    def way(index: int) -> bytes:
+        place = index.to_bytes(PLACE_BYTES, "big") + size.to_bytes(PLACE_BYTES, "big")
+        return place + b"".join(merkle.proof(merkle.inclusion_ranges(index, size), get))
+
+    return [signature + way(index).hex() for index in range(size)]
+
+
+def verify_receipt(sign_key: str, receipt: dict[str, Any], signature: Any) -> None:
+    """Raises BadSignature unless that node signed this receipt, alone or among others."""
+    try:
+        data = unhex(signature)
+        if len(data) == SIGNATURE_BYTES:
+            return verify(sign_key, RECEIPT_DOMAIN, receipt, signature)
+        way = data[SIGNATURE_BYTES:]
+        index, size = (int.from_bytes(way[at : at + PLACE_BYTES], "big") for at in (0, PLACE_BYTES))
+        hashes = way[2 * PLACE_BYTES :]
+        path = [hashes[at : at + HASH_BYTES] for at in range(0, len(hashes), HASH_BYTES)]
+        root = merkle.root_from_inclusion(_leaf(receipt), index, size, path)
+    except (ValueError, merkle.ProofInvalid):
+        raise BadSignature("a receipt's signature has a wrong form") from None
+    _verify_root(sign_key, size, root, data[:SIGNATURE_BYTES].hex())
+
+
+@lru_cache(maxsize=1024)
+def _verify_root(sign_key: str, size: int, root: bytes, signature: str) -> None:
+    """Whoever checks a bundle sees the same root for each of its receipts. Raises BadSignature."""
+    verify(sign_key, RECEIPTS_DOMAIN, _tree(size, root), signature)
+
+
+def _leaf(receipt: dict[str, Any]) -> bytes:
+    return merkle.leaf_hash(RECEIPT_DOMAIN.encode() + b"\0" + canonical(receipt))
+
+
+def _tree(size: int, root: bytes) -> dict[str, Any]:
+    return {"v": 1, "size": size, "root": root.hex()}
+
+
 def check_receipt(signed: Any, *, sign_key: str) -> dict[str, Any]:
     """The receipt, if that node signed it. Raises: JobError("bad_receipt")."""
     ok = isinstance(signed, dict) and {"receipt", "signature"} <= set(signed)
@@ -198,7 +259,7 @@ def check_receipt(signed: Any, *, sign_key: str) -> dict[str, Any]:
     ok = isinstance(receipt, dict) and set(receipt) == _RECEIPT_FIELDS
     _require(ok, "bad_receipt", "The receipt lacks or adds fields.")
     try:
-        verify(sign_key, RECEIPT_DOMAIN, receipt, signed["signature"])
+        verify_receipt(sign_key, receipt, signed["signature"])
     except BadSignature:
         raise JobError("bad_receipt", "A receipt is not signed by its node.") from None
     return receipt

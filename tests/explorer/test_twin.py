@@ -304,6 +304,15 @@ REFUSED = f"return code(async () => {{ {OPEN} }})"
 def test_the_page_opens_what_the_nodes_sealed(inside: In) -> None:
     kept = vectors.read()
     assert inside(OPEN, kept) == kept["logits"]
+    for bundled in kept["bundled"]:
+        assert inside(OPEN, kept | {"answer": bundled}) == kept["logits"]
+        signed = bundled["job"]["receipts"][1]
+        alone = signed["signature"][:128]
+        longer, shorter = signed["signature"] + "00" * 32, signed["signature"][:-64]
+        for other in (alone, shorter, longer, alone + "00" * 8):
+            lied = copy.deepcopy(bundled)
+            lied["job"]["receipts"][1]["signature"] = other
+            assert inside(REFUSED, kept | {"answer": lied}) == "not_receipted"
     fresh = kept | {"answer": vectors.answer(kept["ticket"], [3.5], f=20, attempt=7)}
     assert inside(OPEN, fresh) == [3.5]
 

@@ -141,3 +141,40 @@ def test_every_member_signs_and_nobody_else():
         check(5, members, receipts(5, (0, 1, 2)))
     with pytest.raises(jobs.JobError):
         check(5, members, receipts(5, (0, 1, 1)))
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 32, 256])
+def test_a_bundles_receipts_are_signed_for_once_and_checked_one_by_one(size):
+    key = Ed25519PrivateKey.generate()
+    public = wire.public_hex(key)
+    said = [{"v": 1, "job_id": f"{k:032x}"} for k in range(size)]
+    signatures = jobs.sign_receipts(key, said)
+    assert len({signature[:128] for signature in signatures}) == 1
+    assert len(signatures[0]) <= 1024
+    for receipt, signature in zip(said, signatures):
+        jobs.verify_receipt(public, receipt, signature)
+    other, last = wire.public_hex(Ed25519PrivateKey.generate()), signatures[-1]
+    refused = [
+        (other, said[-1], last),
+        (public, said[-1] | {"v": 2}, last),
+        (public, said[-1], last[:-2]),
+        (public, said[-1], last + "00" * 32),
+        (public, said[-1], last[:128] + "00" * 8 + last[144:]),
+        (public, said[-1], "00" * 64 + last[128:]),
+        (public, said[-1], None),
+    ]
+    if size > 1:
+        refused += [(public, said[0], last), (public, said[-1], last[:128])]
+    for case in refused:
+        with pytest.raises(wire.BadSignature):
+            jobs.verify_receipt(*case)
+
+
+def test_a_root_that_was_signed_is_no_receipt_and_the_other_way():
+    """They have domains of their own."""
+    key = Ed25519PrivateKey.generate()
+    public = wire.public_hex(key)
+    tree = {"v": 1, "size": 1, "root": "00" * 32}
+    signed = wire.sign(key, jobs.RECEIPTS_DOMAIN, tree)
+    with pytest.raises(wire.BadSignature):
+        jobs.verify_receipt(public, tree, signed)

@@ -115,8 +115,10 @@ def answer(
     f: int = 16,
     attempt: int = 1,
     computing: tuple[int, ...] = (0, 1, 2),
+    among: int = 1,
 ) -> dict[str, Any]:
-    """A settled query as the API shows it: three nodes' sealed parts and their receipts."""
+    """A settled query as the API shows it: three nodes' sealed parts and their receipts, of a
+    bundle of so many."""
     words = [sealing.expand(seed(f"word {j}"), len(logits)) for j in range(2)]
     fixed = np.round(np.array(logits) * 2.0**f).astype(np.int64).view(np.uint64)
     words.append(fixed - words[0] - words[1])
@@ -164,7 +166,9 @@ def answer(
             "node": fingerprint,
             "at": AT + i,
         }
-        signature = wire.sign(NODE_SIGN[i], jobs.RECEIPT_DOMAIN, receipt)
+        bundle = [receipt | {"job_id": f"{k:032x}"} for k in range(among - 1)]
+        bundle.insert(i % among, receipt)
+        signature = jobs.sign_receipts(NODE_SIGN[i], bundle)[i % among]
         sealed.append({"fingerprint": fingerprint, "blob": wire.b64(blob)})
         receipts.append({"node": f"node-{i}", "receipt": receipt, "signature": signature})
     # The server counts the attempts on; the nodes repeat what they signed.
@@ -277,6 +281,7 @@ def everything() -> dict[str, Any]:
         "envelopes": made["envelopes"],
         "logits": LOGITS,
         "answer": answer(made["ticket"]),
+        "bundled": [answer(made["ticket"], among=size) for size in (2, 7, 32)],
     }
     return settled() | sealed
 

@@ -59,6 +59,16 @@ class Admitted:
         return [t.share_id for t in self.tickets]
 
 
+@dataclass(frozen=True)
+class Done:
+    """What came of a job: what all members know of it, its stored words, or its sealed output."""
+
+    admitted: Admitted
+    facts: dict[str, Any]
+    held: Held | None
+    sealed: bytes | None
+
+
 class Computation:
     """How one node computes: its key, its peers, its store and its connections."""
 
@@ -100,12 +110,11 @@ class Computation:
             together = replace(cases[0], shares=shares, params=params)
             context = hashlib.sha256(digests.encode()).digest()
             outcome = self._ring(together, session, group, context)
-            sealed = [
-                (case, _facts(case, part), self._seal(case, part, group))
+            done = [
+                Done(case, _facts(case, part), None, self._seal(case, part, group))
                 for case, part in zip(cases, _by_query(outcome, cases))
             ]
-            with metrics.phase(together.circuit.id, "keep"), self._store.together():
-                kept = iter([self._keep(case, facts, None, blob) for case, facts, blob in sealed])
+            kept = iter(self._keep(done))
         return [
             next(kept) if case is not None and yes else None for case, yes in zip(wanted, agreed)
         ]
@@ -163,8 +172,7 @@ class Computation:
         facts = _facts(admitted, outcome)
         held = keep(session, group, outcome.result, facts)
         sealed = None if outcome.sealed is None else self._seal(admitted, outcome, group)
-        with metrics.phase(admitted.circuit.id, "keep"):
-            return self._keep(admitted, facts, held, sealed)
+        return self._keep([Done(admitted, facts, held, sealed)])[0]
 
     def _ring(self, admitted: Admitted, session: Session, group: Group, context: bytes) -> Any:
         """The three that compute run the circuit on their folded words."""
@@ -199,41 +207,45 @@ class Computation:
         facts, held = receive(session, group)
         if facts.get("job") != admitted.digest:
             raise Disagreement("the members hold different descriptors of this job")
-        with metrics.phase(admitted.circuit.id, "keep"):
-            return self._keep(admitted, facts, held, None)
+        return self._keep([Done(admitted, facts, held, None)])[0]
 
-    def _keep(
-        self,
-        admitted: Admitted,
-        facts: dict[str, Any],
-        held: Held | None,
-        sealed: bytes | None,
-    ) -> dict[str, Any]:
-        """Write receipt and result in one transaction; only then does the answer leave."""
-        job, circuit = admitted.job, admitted.circuit
-        openings = facts["openings"]
-        model = jobs.model_id(job) if held is not None else None
-        receipt = {
+    def _keep(self, done: Sequence[Done]) -> list[dict[str, Any]]:
+        """Sign for all of it at once, and write receipts and results in one transaction; only then
+        do the answers leave."""
+        with metrics.phase(done[0].admitted.circuit.id, "keep"):
+            receipts = [self._receipt(one) for one in done]
+            signatures = jobs.sign_receipts(self._node.sign_key, receipts)
+            with self._store.together():
+                return [self._put(*signed) for signed in zip(done, receipts, signatures)]
+
+    def _receipt(self, done: Done) -> dict[str, Any]:
+        admitted, held, sealed = done.admitted, done.held, done.sealed
+        job = admitted.job
+        return {
             "v": 1,
             "job_id": job["job_id"],
             "attempt": job["attempt"],
             "descriptor": admitted.digest,
-            "circuit": circuit.id,
+            "circuit": admitted.circuit.id,
             "circuits_hash": job["circuits_hash"],
             "scope": job["scope"],
             "inputs": sorted(t.id for t in admitted.tickets),
-            "openings": wire.digest(jobs.OPENINGS_DOMAIN, openings),
-            "model": model,
+            "openings": wire.digest(jobs.OPENINGS_DOMAIN, done.facts["openings"]),
+            "model": jobs.model_id(job) if held is not None else None,
             "result": None if held is None else held.hashes(),
             "sealed": None if sealed is None else jobs.sealed_hash(sealed),
             "node": self._fingerprint,
             "at": int(time.time()),
         }
+
+    def _put(self, done: Done, receipt: dict[str, Any], signature: str) -> dict[str, Any]:
+        admitted, held, model = done.admitted, done.held, receipt["model"]
+        job = admitted.job
         answer = {
             "receipt": receipt,
-            "signature": wire.sign(self._node.sign_key, jobs.RECEIPT_DOMAIN, receipt),
-            "openings": openings,
-            "sealed": None if sealed is None else wire.b64(sealed),
+            "signature": signature,
+            "openings": done.facts["openings"],
+            "sealed": None if done.sealed is None else wire.b64(done.sealed),
         }
         stored = StoredJob(
             job_id=job["job_id"],
@@ -254,7 +266,7 @@ class Computation:
             self._store.stage(stored)
         else:
             words = tuple(held.words[j] for j in held_by(self._node.index, len(job["nodes"])))
-            ticket = self._result_ticket(admitted, facts, held)
+            ticket = self._result_ticket(admitted, done.facts, held)
             self._store.stage(stored, model=model, result=ticket, words=words)
         return answer
 

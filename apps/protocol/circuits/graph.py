@@ -22,7 +22,7 @@ import numpy as np
 
 from apps.protocol.circuits.declare import Circuit, Params
 from apps.protocol.circuits.ops import Ops
-from apps.protocol.wire import canonical, digest
+from apps.protocol.wire import digest
 
 CIRCUIT_DOMAIN = "flai/query-circuit/v1"
 ROWS = 2
@@ -194,14 +194,14 @@ def graph_of(circuit: Circuit, params: Params) -> dict[str, Any]:
     }
 
 
-_hashes: dict[tuple[str, bytes], str] = {}
+_hashes: dict[tuple[Any, ...], str] = {}
 
 
 def circuit_hash(circuit: Circuit, made: Mapping[str, Any]) -> str:
     """The hash of a query's circuit for a model made with these parameters; others of them than the
     model's sizes play no part. Raises: BadParams where such a model can't enter it."""
     sizes = {name: made[name] for name in circuit.of_model if type(made.get(name)) is int}
-    key = circuit.id, canonical(sizes)
+    key = circuit.id, *sizes.items()
     if key not in _hashes:
         _hashes[key] = digest(CIRCUIT_DOMAIN, graph_of(circuit, {**sizes, "rows": ROWS}))
     return _hashes[key]

@@ -9,8 +9,8 @@ const nodeHash = (left, right) => sha256(concat(new Uint8Array([1]), left, right
 const half = (n) => Math.floor(n / 2); // sizes go beyond 32 bits, so no shifts
 const odd = (n) => n % 2 === 1;
 
-// Throws Refused("proof_invalid") unless `leaf` is the hash of leaf `index` in the tree (size, root).
-export const verifyInclusion = async (leaf, index, size, path, root) => {
+// The root that leaf hash `leaf` at `index` and `path` lead to. Throws Refused("proof_invalid").
+export const rootOf = async (leaf, index, size, path) => {
   bad(0 <= index && index < size, `There is no leaf ${index} in a tree of ${size}.`);
   let [fn, sn, hash] = [index, size - 1, leaf];
   for (const sibling of path) {
@@ -24,7 +24,13 @@ export const verifyInclusion = async (leaf, index, size, path, root) => {
     [fn, sn] = [half(fn), half(sn)];
   }
   bad(sn === 0, "The path is too short.");
-  bad(hex(hash) === hex(root), `Leaf ${index} is not in the tree of size ${size} with this root.`);
+  return hash;
+};
+
+// Throws Refused("proof_invalid") unless `leaf` is the hash of leaf `index` in the tree (size, root).
+export const verifyInclusion = async (leaf, index, size, path, root) => {
+  const found = await rootOf(leaf, index, size, path);
+  bad(hex(found) === hex(root), `Leaf ${index} is not in the tree of size ${size} with this root.`);
 };
 
 // Throws Refused("proof_invalid") unless the tree (second, secondRoot) begins with (first, firstRoot).

@@ -2,13 +2,17 @@
 // workers/client/nodes.py and apps/protocol/jobs.py. The nodes whose descriptors a query was sealed
 // to are the ones whose signatures its answer needs; the server can't put others in their place later.
 
+import { leafHash, rootOf } from "./merkle.js";
 import { NODE_COUNTS, TRIO, isNodeSet, ticketId } from "./tickets.js";
-import { Refused, digest, hex, isHex, isTable, demand, same, sha256, unb64, verify } from "./wire.js";
+import { Refused, canonical, concat, digest, hex, isHex, isTable, demand, same, sha256, unb64, unhex, verify } from "./wire.js";
 
+const utf8 = new TextEncoder();
 const NODE_DOMAIN = "flai/node/v1";
 const FINGERPRINT_DOMAIN = "flai/node-fp/v1";
 const JOB_DOMAIN = "flai/job/v1";
 const RECEIPT_DOMAIN = "flai/receipt/v1";
+const RECEIPTS_DOMAIN = "flai/receipts/v1";
+const [SIGNATURE_BYTES, PLACE_BYTES, HASH_BYTES] = [64, 4, 32];
 const NODE_FIELDS = "v index name sign_key hpke_key tls_cert control mesh engines circuits_hash release signature".split(" ");
 const AGREED = "v job_id attempt descriptor circuit circuits_hash scope inputs openings model".split(" ");
 const RECEIPT_FIELDS = [...AGREED, "result", "sealed", "node", "at"];
@@ -91,6 +95,20 @@ export const answered = async (query, ticket, nodes) => {
   }
 };
 
+// Throws Refused unless that node signed this receipt, alone or among others: over the root of a tree
+// that the signature leads to. The twin of verify_receipt in apps/protocol/jobs.py.
+const verifyReceipt = async (key, receipt, signature) => {
+  if (signature.length === 2 * SIGNATURE_BYTES) return verify(key, RECEIPT_DOMAIN, receipt, signature);
+  const data = unhex(signature);
+  const view = new DataView(data.buffer, data.byteOffset);
+  const [index, size] = [0, PLACE_BYTES].map((at) => view.getUint32(SIGNATURE_BYTES + at));
+  const path = [];
+  for (let at = SIGNATURE_BYTES + 2 * PLACE_BYTES; at < data.length; at += HASH_BYTES) path.push(data.slice(at, at + HASH_BYTES));
+  const leaf = await leafHash(concat(utf8.encode(`${RECEIPT_DOMAIN}\0`), canonical(receipt)));
+  const root = hex(await rootOf(leaf, index, size, path));
+  return verify(key, RECEIPTS_DOMAIN, { v: 1, size, root }, hex(data.slice(0, SIGNATURE_BYTES)));
+};
+
 // {receipts, descriptor, computing}: what all members of a job signed, alike, and the very job that
 // they mean. `nodes` is the whole set in index order.
 const signedFor = async (job, nodes) => {
@@ -104,7 +122,7 @@ const signedFor = async (job, nodes) => {
   const agreed = (receipt) => AGREED.map((name) => receipt[name]);
   for (const { receipt, signature } of job.receipts) {
     good(hasFields(receipt, RECEIPT_FIELDS) && keys.has(receipt.node), "A receipt is from no member of this job.");
-    await verify(keys.get(receipt.node), RECEIPT_DOMAIN, receipt, signature);
+    await verifyReceipt(keys.get(receipt.node), receipt, signature);
     good(!seen.has(receipt.node), "A member's receipt appears twice.");
     seen.add(receipt.node);
     good(same(agreed(receipt), agreed(job.receipts[0].receipt)), "The members' receipts do not agree.");
