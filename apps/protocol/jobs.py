@@ -210,15 +210,17 @@ def sign_receipts(key: Ed25519PrivateKey, receipts: Sequence[dict[str, Any]]) ->
     """What goes with each of these receipts, of one node, as its signature."""
     if len(receipts) == 1:
         return [sign(key, RECEIPT_DOMAIN, receipts[0])]
-    leaves = [_leaf(receipt) for receipt in receipts]
-    size, get = len(leaves), merkle.getter(leaves)
-    signature = sign(key, RECEIPTS_DOMAIN, _tree(size, merkle.root(leaves)))
+    size = len(receipts)
+    root, paths = merkle.with_paths([_leaf(receipt) for receipt in receipts])
+    signature = sign(key, RECEIPTS_DOMAIN, _tree(size, root))
+    return [
+        signature + b"".join([_place(index), _place(size), *path]).hex()
+        for index, path in enumerate(paths)
+    ]
 
-    def way(index: int) -> bytes:
-        place = index.to_bytes(PLACE_BYTES, "big") + size.to_bytes(PLACE_BYTES, "big")
-        return place + b"".join(merkle.proof(merkle.inclusion_ranges(index, size), get))
 
-    return [signature + way(index).hex() for index in range(size)]
+def _place(number: int) -> bytes:
+    return number.to_bytes(PLACE_BYTES, "big")
 
 
 def verify_receipt(sign_key: str, receipt: dict[str, Any], signature: Any) -> None:

@@ -50,6 +50,22 @@ def root(leaf_hashes: Sequence[bytes]) -> bytes:
     return node_hash(root(leaf_hashes[:k]), root(leaf_hashes[k:]))
 
 
+def with_paths(leaf_hashes: Sequence[bytes]) -> tuple[bytes, list[list[bytes]]]:
+    """The root of a small tree, and the inclusion path of each of its leaves: what `root` and
+    `proof` give, for all of them at once."""
+    levels = [list(leaf_hashes)]
+    while len(levels[-1]) > 1:
+        row = levels[-1]
+        pairs = [node_hash(left, right) for left, right in zip(row[::2], row[1::2])]
+        levels.append(pairs + row[len(pairs) * 2 :])  # an odd one goes up as it is
+
+    def path(index: int) -> list[bytes]:
+        beside = ((row, index >> height ^ 1) for height, row in enumerate(levels[:-1]))
+        return [row[at] for row, at in beside if at < len(row)]
+
+    return levels[-1][0], [path(index) for index in range(len(leaf_hashes))]
+
+
 def peaks(size: int) -> list[Place]:
     """(level, index) of the full subtrees that make up [0, size), widest first."""
     places, start = [], 0

@@ -139,3 +139,11 @@ def test_a_proof_needs_few_stored_hashes_whatever_the_size(size, data):
     assert len(ranges) <= size.bit_length()
     assert sum(end - start for start, end in ranges) == size - 1
     assert len(merkle.places(ranges)) <= 2 * size.bit_length()
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_all_paths_at_once_are_the_proofs_one_by_one(size):
+    hashes, get = tree(size)
+    root, paths = merkle.with_paths(hashes)
+    assert root == merkle.root(hashes)
+    assert paths == [merkle.proof(merkle.inclusion_ranges(i, size), get) for i in range(size)]

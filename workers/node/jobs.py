@@ -50,7 +50,6 @@ class Running:
     """A job on its way; whoever asks for it meanwhile gets the same answer."""
 
     digest: str
-    scope: str
     session: bytes
     future: Future[dict[str, Any]] = field(default_factory=Future)
 
@@ -113,6 +112,7 @@ class Jobs:
         self._lock = threading.Lock()
         self._binding = threading.RLock()
         self._running: dict[str, Running] = {}
+        self._scopes: set[str] = set()  # of those that run
         self._failed: OrderedDict[str, tuple[int, str]] = OrderedDict()
 
     @property
@@ -321,7 +321,7 @@ class Jobs:
             result, words = self._copies.fetch(model, sharing, hashes)
         share_ids = [share_id for listed in descriptor["inputs"].values() for share_id in listed]
         with self._lock:
-            if any(running.scope == scope for running in self._running.values()):
+            if scope in self._scopes:
                 raise Conflict("busy", "An attempt is still running.", retryable=True)
             self._check_open(scope, digest, job_id)
             self._store.adopt(
@@ -437,19 +437,21 @@ class Jobs:
             other = self._running.get(job["job_id"])
             if other is not None and other.digest == digest:
                 return other, False
-            if other is not None or any(r.scope == job["scope"] for r in self._running.values()):
+            if other is not None or job["scope"] in self._scopes:
                 raise Conflict("busy", "Another attempt is still running.", retryable=True)
             last, _code = self._failed.get(job["job_id"], (0, ""))
             if job["attempt"] <= last:
                 raise Conflict(
                     "stale_attempt", f"Attempt {last} has failed: number the next.", retryable=True
                 )
-            running = self._running[job["job_id"]] = Running(digest, job["scope"], session_id(job))
+            running = self._running[job["job_id"]] = Running(digest, session_id(job))
+            self._scopes.add(job["scope"])
             return running, True
 
     def _leave(self, job: dict[str, Any], code: str | None) -> None:
         with self._lock:
             self._running.pop(job["job_id"], None)
+            self._scopes.discard(job["scope"])
             self._failed.pop(job["job_id"], None)
             if code is not None:
                 self._failed[job["job_id"]] = (job["attempt"], code)
