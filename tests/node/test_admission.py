@@ -81,3 +81,16 @@ def test_a_refusal_after_something_was_written_takes_all_of_it_back(store, jobs,
     with pytest.raises(RuntimeError), store.together():
         jobs._admit_entry(one)
     assert store.binding("query:one") is None and store.answered() == []
+
+
+def test_a_fault_at_a_jobs_admission_is_told_to_those_who_would_wait(jobs, monkeypatch):
+    told = []
+    jobs._mesh.refuse = lambda session, code, *, members: told.append((code, members))
+
+    def fails(*_):
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(Jobs, "_take_in", fails)
+    with pytest.raises(RuntimeError):
+        jobs._run(entry("one").job, "one", [])
+    assert told == [("failed", (0, 1, 2))]

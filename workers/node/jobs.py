@@ -467,9 +467,10 @@ class Jobs:
                 opened = self._take_in(job, uploads)
                 with self._shares.lock, self._binding, self._store.together():
                     admitted = self._admit(job, digest, opened)
-        except NodeError as error:
-            self._mesh.refuse(session_id(job), error.code, members=jobs.members_of(job))
-            _say("refused", job, "admission", code=error.code)
+        except BaseException as error:  # whatever it is, nobody shall wait for this node
+            code = error.code if isinstance(error, NodeError) else "failed"
+            self._mesh.refuse(session_id(job), code, members=jobs.members_of(job))
+            _say("refused", job, "admission", code=code)
             metrics.ended(job["circuit"], "refused")
             raise
         try:
