@@ -1,7 +1,8 @@
 """A client of the ledger's services, to be killed.
 
     prepare              a payer with money, a payee, a shop
-    burst SEED NOTES     payment 0, 1, 2 … for ever; each answer is noted and synced
+    burst SEED NOTES     payment 0, 1, 2 … for ever; each answer is noted and synced, and then
+                         its number printed
     again SEED:COUNT …   payments 0 … COUNT − 1 of each once more; prints {payment: transfer} as
                          answers, and what was there and broken before and after
 
@@ -67,6 +68,7 @@ def burst(seed: uuid.UUID, notes: Path) -> None:
             file.write(json.dumps(answer) + "\n")
             file.flush()
             os.fsync(file.fileno())
+            print(number, flush=True)
 
 
 def found() -> dict[str, Any]:

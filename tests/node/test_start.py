@@ -13,6 +13,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from apps.protocol import identity, jobs, wire
 from tests.support.nodes import REPOSITORY, NodeSet, node_command
 from workers.mpc import keys
+from workers.node import home as homes
+from workers.node.errors import StartError
 from workers.node.home import Limits, load_limits
 
 
@@ -84,7 +86,13 @@ def test_init_keeps_the_keys_and_says_so_publicly(tmp_path):
     ],
 )
 def test_init_refuses_what_a_node_cannot_be(tmp_path, changes, text):
-    assert text in start(tmp_path / "n", *init(tmp_path, **changes))
+    options = {"index": 0, "name": "n", "control": "127.0.0.1:5000", "mesh": "127.0.0.1:5001"}
+    with pytest.raises(StartError, match=text):
+        homes.init(tmp_path / "n", **options | changes)
+
+
+def test_the_command_says_what_init_refuses(tmp_path):
+    assert "--index" in start(tmp_path / "n", *init(tmp_path, index=5))
 
 
 def test_a_home_that_cannot_be_written_is_named(tmp_path):
@@ -169,7 +177,8 @@ def test_wrong_peers_are_named(nodes, spoil, text):
     peers = json.loads(path.read_text())
     spoil(peers)
     path.write_text(json.dumps(peers))
-    assert text in start(nodes.homes[0])
+    with pytest.raises(StartError, match=text):
+        homes.load_peers(homes.load(nodes.homes[0]))
 
 
 def test_missing_or_broken_peers_are_named(nodes):
@@ -192,9 +201,15 @@ def test_missing_or_broken_peers_are_named(nodes):
         ('{"price_micro_min": true}', "price_micro_min must be a whole number"),
     ],
 )
-def test_wrong_limits_are_named(nodes, content, text):
-    (nodes.homes[0] / "policy.json").write_text(content)
-    assert text in start(nodes.homes[0])
+def test_wrong_limits_are_named(tmp_path, content, text):
+    (tmp_path / "policy.json").write_text(content)
+    with pytest.raises(StartError, match=text):
+        load_limits(tmp_path)
+
+
+def test_a_node_with_wrong_limits_does_not_start(nodes):
+    (nodes.homes[0] / "policy.json").write_text("{")
+    assert "cannot be read" in start(nodes.homes[0])
 
 
 def test_what_the_operator_does_not_limit_is_as_usual(tmp_path):

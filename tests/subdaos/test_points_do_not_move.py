@@ -10,6 +10,7 @@ import ast
 import inspect
 import json
 import re
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ WRITERS = {"sbgt_set", "sbgt_mint", "sbgt_revoke", "sbgt_convert"}
 FILLED = "apps/explorer/scale/world.py"
 
 
+@cache
 def names_in(path: Path) -> set[tuple[str, str]]:
     """(function, name) of every name that a function of this file uses."""
     found = set()
