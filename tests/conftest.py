@@ -7,6 +7,9 @@ import pytest
 import flai_site.celery  # noqa: F401 - the default application for wake-ups, as in the site
 import tests.support.flush  # noqa: F401 - append-only tables can be emptied between tests
 
+# Imported here alone: each conftest that imports a fixture makes another one, with its own nodes.
+from tests.support.nodes import model, mortal, three_nodes  # noqa: F401
+
 HERE = Path(__file__).parent
 LONG = (
     "scenarios",

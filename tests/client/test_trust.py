@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.nodes import NodeSet, three_nodes  # noqa: F401
+from tests.support.nodes import NodeSet
 from workers.client.home import Home
 from workers.client.nodes import trusted_nodes
 
 
 def test_the_servers_word_is_taken_once_and_said_aloud(
-    three_nodes: NodeSet,  # noqa: F811
+    three_nodes: NodeSet,
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -29,7 +29,7 @@ def test_the_servers_word_is_taken_once_and_said_aloud(
 
 
 def test_nodes_pinned_beforehand_need_no_warning(
-    three_nodes: NodeSet,  # noqa: F811
+    three_nodes: NodeSet,
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
 ) -> None:

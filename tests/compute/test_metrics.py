@@ -15,14 +15,14 @@ from django.test.utils import CaptureQueriesContext
 from apps.compute import cosigning
 from apps.core.clock import now
 from apps.wallets import log
-from tests.support.market import Market, drain
-from tests.support.nodes import cosigned_anew, three_nodes  # noqa: F401
+from tests.support.market import built, drain, founded
+from tests.support.nodes import cosigned_anew
 from workers.mpc.jsonlines import JsonLines
 
 
 @pytest.fixture
-def market(transactional_db, settings, tmp_path, three_nodes):  # noqa: F811
-    return Market(three_nodes, settings, tmp_path)
+def market(transactional_db, settings, tmp_path, three_nodes):
+    return built(founded, three_nodes, settings, tmp_path)
 
 
 def value(text: str, name: str) -> float:

@@ -9,7 +9,6 @@ import pytest
 
 from tests.explorer import world as worlds
 from tests.support.browser import Visitor, chromium, served
-from tests.support.nodes import three_nodes  # noqa: F401
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,7 @@ from apps.wallets.services import faucet
 from tests.explorer import pages
 from tests.explorer.world import PASSWORD
 from tests.support.browser import axe_violations
-from tests.support.market import PRICE, Market, drain_until
+from tests.support.market import PRICE, built, drain_until, on_sale
 from tests.support.needles import Needles
 from workers.client import training
 from workers.client.buyer import sigmoid
@@ -173,9 +173,8 @@ def sale(
     site: str,
 ) -> Iterator[SimpleNamespace]:
     """A model on sale, and somebody with an account and no money."""
-    market = Market(three_nodes, settings, tmp_path)
-    held = market.train()
-    listing = market.accept(held)
+    market = built(on_sale, three_nodes, settings, tmp_path)
+    held, listing = market.held, market.listing
     _, party = sign_up(email=EMAIL, password=PASSWORD, name="Asker", kind="person")
     yield SimpleNamespace(market=market, held=held, listing=listing, party=party)
     assert {k: v for k, v in violations().items() if v} == {}

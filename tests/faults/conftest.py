@@ -1,4 +1,4 @@
-"""Real nodes for these tests, and durable databases to be killed."""
+"""Durable databases to be killed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ import pytest
 from flai_site.stack.embedded import Postgres, embedded
 from flai_site.stack.layout import ROOT, Home, site_environment
 from flai_site.stack.services import _running, remove
-from tests.support.nodes import model, three_nodes  # noqa: F401
 
 Place = tuple[Postgres, dict[str, str]]
 

@@ -19,8 +19,7 @@ from apps.accounts.services import api_key_create
 from apps.protocol import uploads, wire
 from apps.training.models import Submission
 from flai_site.stack.up import free_ports
-from tests.support.market import Market, drain
-from tests.support.nodes import three_nodes  # noqa: F401
+from tests.support.market import built, drain, founded
 from workers.client.api import Api
 from workers.client.home import Home
 from workers.client.outbox import Outbox
@@ -61,8 +60,8 @@ class Site:
 
 
 @pytest.fixture
-def market(transactional_db, settings, tmp_path, three_nodes):  # noqa: F811
-    return Market(three_nodes, settings, tmp_path)
+def market(transactional_db, settings, tmp_path, three_nodes):
+    return built(founded, three_nodes, settings, tmp_path)
 
 
 def test_a_site_that_is_killed_in_the_middle_of_an_upload_loses_no_part(

@@ -6,33 +6,27 @@ import pytest
 
 from apps.listings.waiting import waiters
 from apps.wallets.invariants import violations
-from tests.support.market import Market
-from tests.support.nodes import NodeSet, three_nodes  # noqa: F401
+from tests.support.market import built, founded, on_sale
 
 
 @pytest.fixture
-def market(transactional_db, settings, tmp_path, three_nodes):  # noqa: F811
-    made = Market(three_nodes, settings, tmp_path)
-    yield made
+def market(transactional_db, settings, tmp_path, three_nodes):
+    yield built(founded, three_nodes, settings, tmp_path)
+    _end()
+
+
+@pytest.fixture
+def sale(transactional_db, settings, tmp_path, three_nodes):
+    yield built(on_sale, three_nodes, settings, tmp_path)
+    _end()
+
+
+@pytest.fixture
+def mortal_sale(mortal, sale):
+    """A sale by nodes that may be killed."""
+    return sale
+
+
+def _end() -> None:
     waiters.close()
     assert {k: v for k, v in violations().items() if v} == {}
-
-
-@pytest.fixture
-def sale(market):
-    held = market.train()
-    market.listing = market.accept(held)
-    market.held = held
-    return market
-
-
-@pytest.fixture
-def mortal(transactional_db, settings, tmp_path):
-    nodes = NodeSet(tmp_path / "nodes")
-    nodes.start()
-    made = Market(nodes, settings, tmp_path)
-    made.held = made.train()
-    made.listing = made.accept(made.held)
-    yield made
-    waiters.close()
-    nodes.stop()

@@ -38,21 +38,20 @@ Leaves = list[dict[str, Any]]
 
 
 @pytest.fixture
-def sold(market: Market) -> Market:
+def sold(sale: Market) -> Market:
     """Two paid queries, moved tokens, one node of three claimed in time, and the settled epoch."""
-    market.listing = market.accept(market.train())
-    claimed(market, 0)
-    sdt = market.dao.asset.code
-    send(party=market.backer.party, to=market.buyer.party, asset=sdt, amount_micro=150, now=now())
-    stake(party=market.backer.party, asset=sdt, amount_micro=100, now=now())
-    market.fund()
+    claimed(sale, 0)
+    sdt = sale.dao.asset.code
+    send(party=sale.backer.party, to=sale.buyer.party, asset=sdt, amount_micro=150, now=now())
+    stake(party=sale.backer.party, asset=sdt, amount_micro=100, now=now())
+    sale.fund()
     for _ in range(2):
-        market.ask(market.listing, market.row(market.listing, [[0.5, -1.0]]))
+        sale.ask(sale.listing, sale.row(sale.listing, [[0.5, -1.0]]))
     drain()
-    claimed(market, 1)  # too late to be paid for these
-    epoch = Epoch.objects.get(dao=market.dao, closed_at=None)
+    claimed(sale, 1)  # too late to be paid for these
+    epoch = Epoch.objects.get(dao=sale.dao, closed_at=None)
     assert epoch_settle(epoch_id=epoch.id, now=epoch.ends_at)
-    return market
+    return sale
 
 
 def claimed(market: Market, index: int) -> None:

@@ -23,6 +23,7 @@ from apps.listings.running import CANCELLED
 from apps.protocol.rfm_spec import DOMAINS, LICENCES
 from apps.training.models import ModelVersion, Round
 from tests.explorer import world as worlds
+from tests.support.snapshots import kept
 
 PRICES = (0, 99_999, 100_000, 499_999, 500_000, 1_999_999, 2_000_000)
 METRICS = (None, 799, 800, 899, 900, 949, 950)
@@ -31,6 +32,10 @@ METRICS = (None, 799, 800, 899, 900, 949, 950)
 @pytest.fixture
 def market(transactional_db: None) -> worlds.World:
     """Fifteen listings of different kinds."""
+    return kept(_market, _market)
+
+
+def _market() -> worlds.World:
     world = worlds.build()
     worlds.grow(world, 14)
     chance = random.Random(7)

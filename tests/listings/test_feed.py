@@ -19,6 +19,7 @@ from apps.protocol import wire
 from apps.protocol.feed import AGE_MS_MAX, FEED_DOMAIN, check_page
 from apps.wallets import log
 from tests.explorer import world as worlds
+from tests.support.snapshots import kept
 from workers.client.api import Api, ClientError
 from workers.client.cli import main
 from workers.client.feed import read_feed
@@ -30,6 +31,10 @@ MODELS = 8
 def market(transactional_db: None, monkeypatch: pytest.MonkeyPatch) -> worlds.World:
     """Eight models, in pages of three."""
     monkeypatch.setattr(feeds, "PAGE_MAX", 3)
+    return kept(_market, _market)
+
+
+def _market() -> worlds.World:
     world = worlds.build()
     worlds.grow(world, MODELS - 1)
     return world

@@ -159,22 +159,22 @@ def test_a_buyer_with_too_many_waiting_is_told_to_come_again(sale, monkeypatch) 
 
 
 def test_while_a_node_is_away_new_questions_are_told_so_and_nothing_is_held(
-    mortal,
+    mortal_sale,
 ) -> None:
-    mortal.fund()
-    client = client_of(mortal)
-    mortal.nodes.kill(1)
-    first = buy(mortal, client, "a")
+    mortal_sale.fund()
+    client = client_of(mortal_sale)
+    mortal_sale.nodes.kill(1)
+    first = buy(mortal_sale, client, "a")
     assert first.status_code == 202  # nobody knows yet
     assert running.query_run(query_id=first.json()["id"]) is False
-    short = buy(mortal, client, "b")
+    short = buy(mortal_sale, client, "b")
     assert (short.status_code, short.json()["code"]) == (503, "nodes_short")
-    assert short.headers["Retry-After"] == "2" and mortal.nodes.descriptors[1]["name"] in str(
+    assert short.headers["Retry-After"] == "2" and mortal_sale.nodes.descriptors[1]["name"] in str(
         short.json()["detail"]
     )
-    assert balance(mortal) == (10_000_000, PRICE)
-    mortal.nodes.start(1)
-    assert buy(mortal, client, "b").status_code == 202
+    assert balance(mortal_sale) == (10_000_000, PRICE)
+    mortal_sale.nodes.start(1)
+    assert buy(mortal_sale, client, "b").status_code == 202
     drain()
 
 

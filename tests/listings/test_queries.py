@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import threading
-import time
 import uuid
 
 import numpy as np
@@ -219,43 +218,44 @@ def test_a_worker_that_died_is_followed_up_and_the_buyer_pays_once(sale) -> None
     assert balance(sale) == (10_000_000 - PRICE, 0)
 
 
-def test_a_node_killed_during_a_query_costs_a_retry_and_no_second_charge(mortal) -> None:
-    mortal.fund()
+def test_a_node_killed_during_a_query_costs_a_retry_and_no_second_charge(mortal_sale) -> None:
+    mortal_sale.fund()
     for moment_s in (0.0, 0.01, 0.03):
-        upload = mortal.row(mortal.listing, ROWS)
-        query = mortal.ask(mortal.listing, upload)
+        upload = mortal_sale.row(mortal_sale.listing, ROWS)
+        query = mortal_sale.ask(mortal_sale.listing, upload)
         worker = threading.Thread(target=_run_and_close, args=(query.id,))
         worker.start()
         threading.Event().wait(moment_s)
-        mortal.nodes.kill(2)
+        mortal_sale.nodes.kill(2)
         worker.join()
-        _, held = balance(mortal)
+        _, held = balance(mortal_sale)
         query.refresh_from_db()
         assert held == (0 if query.state == "settled" else 2 * PRICE)
-        mortal.nodes.start(2)
+        mortal_sale.nodes.start(2)
         drain_until(lambda query=query: _ended(query))
         assert query.state in ("settled", "released"), query.reason
         assert charges(query.id) in (["pend", "post"], ["pend", "void"])
         if query.state == "settled":
-            logits = mortal.open(query, upload)
-            assert np.abs(logits - mortal.oracle(mortal.held, ROWS)).max() < 0.01
+            logits = mortal_sale.open(query, upload)
+            assert np.abs(logits - mortal_sale.oracle(mortal_sale.held, ROWS)).max() < 0.01
     paid = Query.objects.filter(state="settled").count() * 2 * PRICE
-    assert balance(mortal) == (10_000_000 - paid, 0)
+    assert balance(mortal_sale) == (10_000_000 - paid, 0)
     assert paid, "every query was released"
 
 
-def test_while_a_node_is_away_the_hold_waits_and_then_is_freed(mortal) -> None:
-    mortal.fund()
-    query = mortal.ask(
-        mortal.listing, mortal.row(mortal.listing, ROWS, expires_at=int(time.time()) + 6)
-    )
-    mortal.nodes.kill(1)
-    drain_until(lambda: now() >= query.expires_at)
-    assert running.queries_expire(now=now()) == 1
+def test_while_a_node_is_away_the_hold_waits_and_then_is_freed(mortal_sale) -> None:
+    mortal_sale.fund()
+    query = mortal_sale.ask(mortal_sale.listing, mortal_sale.row(mortal_sale.listing, ROWS))
+    mortal_sale.nodes.kill(1)
+    drain()
+    query.refresh_from_db()
+    assert query.ended_at is None and query.job.attempt == 1
+    assert balance(mortal_sale)[1] == 2 * PRICE
+    assert running.queries_expire(now=query.expires_at) == 1
     query.refresh_from_db()
     assert query.state == "released" and "expired" in query.reason
-    assert balance(mortal) == (10_000_000, 0)
-    mortal.nodes.start(1)
+    assert balance(mortal_sale) == (10_000_000, 0)
+    mortal_sale.nodes.start(1)
 
 
 def _run_and_close(query_id: object) -> None:

@@ -30,18 +30,15 @@ from apps.wallets.models import Account, LogLeaf, Transfer
 from apps.wallets.selectors import asset_by_code
 from apps.wallets.services import account, mint, send
 from tests.support.epochs import divided, holdings
-from tests.support.market import PRICE, drain
+from tests.support.market import EPOCH_S, PRICE, drain
 
 ROWS = [[0.5, -1.0]]
 
 
 @pytest.fixture
-def sale(market):
-    held = market.train()
-    market.listing = market.accept(held)
-    market.held = held
-    market.fund()
-    return market
+def sale(sale):
+    sale.fund()
+    return sale
 
 
 def micro(party, purpose: str = "main") -> int:
@@ -138,7 +135,7 @@ def test_tokens_count_for_the_time_they_were_held(sale) -> None:
     due = {pid: mul_div_floor(pot, weight, whole) for pid, weight in weights.items()}
     held = Entitlement.objects.filter(epoch=epoch, role="holder")
     assert {row.pid: row.amount_micro for row in held} == {p: m for p, m in due.items() if m}
-    length_ms = 5000
+    length_ms = 1_000 * EPOCH_S
     assert abs(weights[other.pid] - 200 * 10_000 * length_ms // 2) <= 200 * 10_000 * 2
     boost = boosted - 10_000
     more = weights[sale.backer.party.pid] - plain[sale.backer.party.pid]
@@ -167,7 +164,7 @@ def test_a_payment_after_the_end_belongs_to_the_next_epoch(sale) -> None:
     assert Query.objects.get().epoch == second
 
 
-def test_a_payment_that_ends_an_epoch_waits_for_nobody_who_waits_for_it(sale, monkeypatch) -> None:
+def test_a_payment_that_ends_an_epoch_waits_for_nobody_who_waits_for_it(sale) -> None:
     """Another payer holds the buyer's account and then wants a payee's: all in the order of ids."""
     epoch = sell(sale, 1)
     sale.buyer = sale.person("Buyer whose account is locked first")
@@ -177,7 +174,8 @@ def test_a_payment_that_ends_an_epoch_waits_for_nobody_who_waits_for_it(sale, mo
     payee = account(sale.custodians[0].party, "USDC")
     sale.fund()
     query = sale.ask(sale.listing, sale.row(sale.listing, ROWS))
-    monkeypatch.setattr(running, "clock_now", lambda: epoch.ends_at)
+    epoch.ends_at = now()
+    epoch.save(update_fields=["ends_at"])
     worker = threading.Thread(target=_run_and_close, args=(query.id,))
     with durable():
         ledger.lock([buyer])

@@ -52,12 +52,14 @@ from apps.wallets import log
 from apps.wallets.services import faucet
 from tests.support import crowdfunds
 from tests.support.nodes import NodeSet, fixed
+from tests.support.snapshots import kept
 from workers.mpc import sealing
 
 TRUE = np.array([1.5, -1.0, 0.25])
 STRATA = ["north", "south"]
 ROWS = 40
 PRICE = 500_000
+EPOCH_S = 3_600  # no test waits for its end; none may see it by chance
 SPEC: dict[str, Any] = {
     "objective": "Predict the response",
     "standard": "tabular-csv",
@@ -69,7 +71,7 @@ SPEC: dict[str, Any] = {
         "voting_delay_s": 0,
         "voting_period_s": 3,
         "timelock_s": 0,
-        "epoch_s": 5,
+        "epoch_s": EPOCH_S,
         "min_validators": 3,
     },
     "price_micro": str(PRICE),
@@ -97,15 +99,14 @@ class Market:
 
     spec: dict[str, Any] = SPEC
     extras: dict[str, int] = {}
+    held: Round  # of who is `on_sale`
+    listing: Listing
 
     def __init__(self, nodes: NodeSet, settings: Any, directory: Path) -> None:
         import flai_site.wiring  # noqa: F401 - ties handlers to events
 
         self.nodes = nodes
-        settings.NODES_FILE = directory / "nodes.json"
-        settings.NODES_FILE.write_text(json.dumps({"nodes": nodes.descriptors}))
-        settings.COORDINATOR_KEY_FILE = directory / "coordinator.key"
-        settings.COORDINATOR_KEY_FILE.write_text(_seed(nodes.coordinator).hex())
+        self.use(settings, directory)
         nodes_sync()
         rng = np.random.default_rng(7)
         self.custodians = [self.person(f"Site {i}") for i in range(4)]
@@ -120,6 +121,13 @@ class Market:
         self.backer = self.person("Backer")
         self.buyer = self.person("Buyer")
         self.dao = self._found()
+
+    def use(self, settings: Any, directory: Path) -> None:
+        """Have the site know these nodes."""
+        settings.NODES_FILE = directory / "nodes.json"
+        settings.NODES_FILE.write_text(json.dumps({"nodes": self.nodes.descriptors}))
+        settings.COORDINATOR_KEY_FILE = directory / "coordinator.key"
+        settings.COORDINATOR_KEY_FILE.write_text(_seed(self.nodes.coordinator).hex())
 
     # ---- the model, which other classes have otherwise
 
@@ -337,6 +345,29 @@ class Market:
         model = (share / share.sum()) @ clipped
         weights = model.reshape(-1, 3).T
         return (np.column_stack([rows, np.ones(len(rows))]) @ weights).reshape(-1)
+
+
+def founded(market: Market) -> None:
+    """A SubDAO without a round."""
+
+
+def on_sale(market: Market) -> None:
+    """A SubDAO whose first model can be asked."""
+    market.held = market.train()
+    market.listing = market.accept(market.held)
+
+
+def built(how: Callable[[Market], None], nodes: NodeSet, settings: Any, directory: Path) -> Market:
+    """A market that is `founded` or `on_sale`, made once on these nodes."""
+
+    def make() -> Market:
+        made = Market(nodes, settings, directory)
+        how(made)
+        return made
+
+    market = kept((how, nodes), make)
+    market.use(settings, directory)
+    return market
 
 
 def drain() -> None:

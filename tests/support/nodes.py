@@ -1,6 +1,7 @@
 """Real nodes in processes of their own, and the parties that use them.
 
-`three_nodes` is one running set for a whole session; a test that kills nodes makes its own NodeSet.
+`three_nodes` is one running set for a whole session. A test that kills one of them takes `mortal`,
+which starts it again; one that spoils its store makes a NodeSet of its own.
 The tests hold the coordinator's key, as a curious server would.
 """
 
@@ -35,6 +36,7 @@ from apps.protocol.circuits.descent import DEFAULTS
 from flai_site.stack.up import free_ports
 from workers.mpc import sealing
 from workers.mpc.tls import mutual_context
+from workers.node import home as homes
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 START_TIMEOUT_S = 20.0
@@ -64,11 +66,8 @@ class NodeSet:
         self.metrics_ports = ports[2 * n :]
         self.control = [f"https://127.0.0.1:{p}" for p in ports[:n]]
         for i, home in enumerate(self.homes):
-            init = ["init", "--index", str(i), "--name", f"node-{i}"]
-            init += ["--control", f"127.0.0.1:{ports[i]}", "--mesh", f"127.0.0.1:{ports[n + i]}"]
-            subprocess.run(
-                node_command(home, *init), check=True, cwd=REPOSITORY, capture_output=True
-            )
+            addresses = [f"127.0.0.1:{port}" for port in (ports[i], ports[n + i])]
+            homes.init(home, index=i, name=f"node-{i}", control=addresses[0], mesh=addresses[1])
         self.descriptors = [json.loads((h / "descriptor.json").read_text()) for h in self.homes]
         self.fingerprints = [jobs.fingerprint(d) for d in self.descriptors]
         self.coordinator_cert = identity.certificate_pem(self.coordinator, identity.COORDINATOR)
@@ -83,6 +82,9 @@ class NodeSet:
                 (home / "policy.json").write_text(json.dumps(limits))
         self.http = httpx.Client(timeout=90, verify=self.tls())
         self._threads = ThreadPoolExecutor(12)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> NodeSet:
+        return self  # processes are there once
 
     def tls(self) -> ssl.SSLContext:
         """As the coordinator, to any of these nodes."""
@@ -109,6 +111,11 @@ class NodeSet:
             line = self.processes[i].stdout.readline()  # type: ignore[union-attr]
             timer.cancel()
             assert line and json.loads(line)["ready"], (self.homes[i] / "log").read_text()
+
+    def revive(self) -> None:
+        """Start those that are down."""
+        for i in set(range(self.n)) - set(self.processes):
+            self.start(i)
 
     def kill(self, i: int) -> None:
         process = self.processes.pop(i)
@@ -465,6 +472,13 @@ def three_nodes(tmp_path_factory: pytest.TempPathFactory) -> Any:
     nodes.start()
     yield nodes
     nodes.stop()
+
+
+@pytest.fixture
+def mortal(three_nodes: NodeSet) -> Any:
+    """The same three, one of which may be killed."""
+    yield three_nodes
+    three_nodes.revive()
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,6 @@ from apps.protocol.circuits import CLASSES
 from apps.protocol.circuits.descent import defaults_of
 from apps.wallets.invariants import violations
 from tests.support.market import SPEC, Market, drain
-from tests.support.nodes import three_nodes  # noqa: F401
 from tests.training.test_shared_rows import SITE_ROWS, announce, choose
 
 WEIGHTS = {
@@ -50,7 +49,7 @@ def test_a_class_goes_from_the_request_to_the_paid_answer(
     transactional_db,
     settings,
     tmp_path,
-    three_nodes,  # noqa: F811
+    three_nodes,
 ) -> None:
     metric, least = GATES[name]
     gate = {"metric": metric, "min_milli": least, "per_stratum": True}
@@ -90,7 +89,7 @@ def test_a_network_is_trained_on_shared_rows_from_its_first_round_on(
     transactional_db,
     settings,
     tmp_path,
-    three_nodes,  # noqa: F811
+    three_nodes,
 ) -> None:
     market = type("OfNetwork", (Classes,), {
         "spec": SPEC | {

@@ -17,8 +17,7 @@ from apps.training import running, selectors, services, submissions
 from apps.training.deadlines import rounds_go_on
 from apps.training.models import ModelVersion, Round, Submission
 from apps.wallets.models import Transfer
-from tests.support.market import Market, drain
-from tests.support.nodes import NodeSet
+from tests.support.market import drain, drain_until
 from workers.mpc import sealing
 
 
@@ -279,20 +278,15 @@ def test_a_version_that_is_voted_down_is_rejected_and_not_listed(market) -> None
     assert services.round_open_if_ready(dao_id=market.dao.id, now=now()).number == 2
 
 
-def test_a_round_survives_the_death_of_a_node(transactional_db, settings, tmp_path) -> None:
-    from tests.support.market import drain_until
-
-    nodes = NodeSet(tmp_path / "nodes")
-    nodes.start()
-    market = Market(nodes, settings, tmp_path)
+def test_a_round_survives_the_death_of_a_node(market, mortal) -> None:
     held = market.whitelist()
     market.normalise(held)
     market.share_updates(held)
     for submission in Submission.objects.filter(state="received"):
         submissions.share_deliver(submission_id=submission.id)
-    nodes.kill(0)
+    mortal.kill(0)
     assert running.round_run(round_id=held.id) is False
-    nodes.start(0)
+    mortal.start(0)
 
     def over() -> bool:
         held.refresh_from_db()
@@ -302,4 +296,3 @@ def test_a_round_survives_the_death_of_a_node(transactional_db, settings, tmp_pa
     assert held.phase == "done", held.progress
     assert held.round_job.attempt > 1
     assert Round.objects.get().version.evidence["auc_milli"] > 850
-    nodes.stop()

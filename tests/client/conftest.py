@@ -1,3 +1,0 @@
-"""Real nodes for these tests."""
-
-from tests.support.nodes import three_nodes  # noqa: F401
