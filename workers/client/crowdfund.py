@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from apps.protocol.founding import SdtShares, sdt_allocation
+from workers.client.accounts import parts
 from workers.client.earnings import CURRENCY, Finding
 
 Body = Mapping[str, Any]
@@ -85,11 +86,11 @@ class Crowdfunds:
     def transfer(self, body: Body, at: int, amount: int) -> None:
         """A posted transfer that broke no rule of the ledger."""
         debit, credit = body["debit"], body["credit"]
-        if credit.split("/")[1] == "escrow":
+        if parts(credit)[1] == "escrow":
             self._pledge(body, debit, credit, amount)
-        if debit.split("/")[1] == "escrow":
+        if parts(debit)[1] == "escrow":
             self._out(body, debit, credit, amount)
-        _, purpose, asset = debit.split("/", 2)
+        _, purpose, asset = parts(debit)
         if purpose == "issuance" and asset in self.tokens:
             due = self.funds[self.tokens[asset]].due
             if not due[credit, amount]:
@@ -98,7 +99,7 @@ class Crowdfunds:
 
     def _pledge(self, body: Body, debit: str, credit: str, amount: int) -> None:
         rfm, id_ = self.escrows.get(credit), body["id"]
-        pid, purpose, _ = debit.split("/", 2)
+        pid, purpose, _ = parts(debit)
         if rfm is None or (body["kind"], body["phase"], purpose) != (PLEDGE, "single", "main"):
             raise Finding(f"transfer {id_} pays into an escrow and is no pledge")
         fund = self.funds[rfm]

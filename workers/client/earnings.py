@@ -17,6 +17,7 @@ from typing import Any
 from apps.protocol import entitlements, revenue
 from apps.protocol.money import BPS, mul_div_floor
 from apps.protocol.tickets import MIN_CUSTODIANS, TRIO
+from workers.client.accounts import parts
 
 CURRENCY = "USDC"
 QUERY = "listings.query"
@@ -130,8 +131,8 @@ class Earnings:
         self.changes.setdefault(debit, []).append((at, -amount))
         self.changes.setdefault(credit, []).append((at, amount))
         if body["kind"] == QUERY and body["phase"] == "post":
-            self.posted[body["pending"]] = Paid(credit.split("/")[0], amount)
-        if str(body["ref"] or "").startswith(EPOCH_REF) or debit.split("/")[1] == "revenue":
+            self.posted[body["pending"]] = Paid(parts(credit)[0], amount)
+        if str(body["ref"] or "").startswith(EPOCH_REF) or parts(debit)[1] == "revenue":
             due = self.due.pop(body["id"], None)
             if due is None:
                 raise Finding(f"transfer {body['id']} takes revenue for no entitlement of an epoch")
@@ -233,7 +234,7 @@ class Earnings:
         boost = int(body["policy"]["stake_boost_bps"])
         weights: dict[str, int] = {}
         for account, changes in self.changes.items():
-            pid, purpose, asset = account.split("/", 2)
+            pid, purpose, asset = parts(account)
             if asset != self.daos.get(dao) or purpose not in ("main", "staked") or pid in self.daos:
                 continue
             area = revenue.time_weighted(
@@ -251,7 +252,7 @@ class Earnings:
         errors = [
             f"{due.what}: it was not paid"
             for due in self.due.values()
-            if due.credit.split("/")[1] == "treasury"
+            if parts(due.credit)[1] == "treasury"
         ]
         stray = [hold for hold, paid in self.posted.items() if not paid.settled]
         return errors + [f"hold {hold} was paid but is in no epoch" for hold in stray]

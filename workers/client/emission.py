@@ -12,6 +12,7 @@ from typing import Any
 
 from apps.protocol import emission as rules
 from apps.protocol import ledger
+from workers.client.accounts import parts
 from workers.client.crowdfund import Crowdfunds
 from workers.client.earnings import Finding
 from workers.client.parameters import Parameters
@@ -47,7 +48,7 @@ class Reserves:
 
     def transfer(self, body: Body, amount: int) -> None:
         sides = (body["debit"], body["credit"])
-        if body["kind"] == "subdaos.mint" or not {side.split("/")[1] for side in sides} & {*POTS}:
+        if body["kind"] == "subdaos.mint" or not {parts(side)[1] for side in sides} & {*POTS}:
             return
         moves = self.moved.setdefault(str(body["ref"]), {})
         moves[sides] = moves.get(sides, 0) + amount

@@ -15,6 +15,7 @@ from typing import Any
 
 from apps.protocol import consent, ledger, pool, tally, vault
 from apps.protocol.wire import digest
+from workers.client.accounts import parts
 from workers.client.earnings import Finding
 
 POOL_REF, VAULT_REF = "exchange.pool:", "exchange.vault:"
@@ -79,7 +80,7 @@ class Exchange:
         """A posted transfer that broke no rule: kept until the leaf that accounts for it."""
         debit, credit = body["debit"], body["credit"]
         for account in (debit, credit):
-            pid, purpose, asset = account.split("/", 2)
+            pid, purpose, asset = parts(account)
             if purpose == "issuance":
                 self.issuers.setdefault(asset, pid)
         ref = str(body["ref"] or "")
@@ -90,7 +91,7 @@ class Exchange:
             moves[debit, credit] = moves.get((debit, credit), 0) + amount
             if body["kind"] == consent.STAKE:
                 self.locks[body["id"]] = int(body.get("lock_s") or 0)
-        elif body["kind"].startswith("exchange.") or debit.split("/")[1] in OWN:
+        elif body["kind"].startswith("exchange.") or parts(debit)[1] in OWN:
             raise Finding(f"transfer {body['id']} takes from {debit} for no reason in the log")
 
     def _release(self, id_: str, debit: str, credit: str, amount: int, at: int) -> None:

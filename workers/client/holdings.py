@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from itertools import product
 
+from workers.client.accounts import parts
+
 Course = list[tuple[int, int]]
 # A transfer is stamped before it is committed, at most so long: which of those stamped so shortly
 # before a snapshot it has seen the log can't tell.
@@ -35,7 +37,7 @@ class Holdings:
 
     def moved(self, account: str, posted_micro: int, at_ms: int) -> None:
         """What an account "pid/purpose/asset" has from now on."""
-        pid, purpose, asset = account.split("/", 2)
+        pid, purpose, asset = parts(account)
         if purpose == "staked" or (purpose == "main" and asset.startswith("SDT-")):
             accounts = self._courses.setdefault(asset, {}).setdefault(pid, {})
             accounts.setdefault(purpose, []).append((at_ms, posted_micro))

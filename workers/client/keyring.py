@@ -15,6 +15,7 @@ from typing import Any
 from apps.protocol import consent
 from apps.protocol.consent import AGENT, RECOVERY, WALLET
 from apps.protocol.wire import BadSignature, verify
+from workers.client.accounts import parts
 from workers.client.earnings import Finding
 
 
@@ -102,7 +103,7 @@ class Keyring:
     def transfer(self, body: Mapping[str, Any], at: int) -> None:
         """A debit of a wallet: where its owner has a key, it is signed, or a prediction's hold
         within a mandate."""
-        pid, purpose, asset = body["debit"].split("/", 2)
+        pid, purpose, asset = parts(body["debit"])
         kind, signed = body["kind"], body.get("signed") is not None
         if not signed and pid not in self.parties:
             return  # has no key at all, as most
@@ -111,7 +112,7 @@ class Keyring:
             if mandate and body["phase"] == "void":
                 self.mandates[mandate].held -= freed
             return  # resolves a hold that was one of the others
-        to, amount = body["credit"].split("/", 2), int(body["amount_micro"])
+        to, amount = parts(body["credit"]), int(body["amount_micro"])
         if consent.mandated(kind, body["phase"], purpose, to[1]) and self.keyed(pid):
             self._within(pid, body, amount, at)
             return
@@ -180,7 +181,7 @@ class Keyring:
         if mandate.held + amount > mandate.limit:
             raise Unsigned(f"{name} goes beyond the limit of its mandate")
         mandate.held += amount
-        self.held[body["id"]] = (str(id_), amount, body["credit"].split("/")[0])
+        self.held[body["id"]] = (str(id_), amount, parts(body["credit"])[0])
 
     def query_held(self, body: Mapping[str, Any], seller: str) -> None:
         """A hold under a mandate pays for a prediction of the listing that the mandate names, and

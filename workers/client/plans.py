@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from apps.protocol import consent, ledger
 from apps.protocol.plans import Change, Plan, Term, Used, and_used, begin, change
+from workers.client.accounts import parts
 from workers.client.earnings import CURRENCY, QUERY, Body, Finding
 from workers.client.parameters import Parameters
 
@@ -53,7 +54,7 @@ class Plans:
     def transfer(self, body: Body, at: int, amount: int) -> None:
         """Any transfer that broke no rule of the ledger."""
         debit, credit, phase = body["debit"], body["credit"], body["phase"]
-        if PURPOSE not in (debit.split("/")[1], credit.split("/")[1]):
+        if PURPOSE not in (parts(debit)[1], parts(credit)[1]):
             if body["kind"] in KINDS.values():  # for which a wallet's key signs a plan's leaf
                 raise Finding(f"transfer {body['id']} is for a plan, and on no plan's account")
             return

@@ -10,13 +10,16 @@ Leaves name parties by pid and amounts as strings; nothing here needs the server
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import gc
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from apps.protocol import consent, decay, ledger, tally
 from apps.protocol.unlocks import Sponsoring, Unlocks, early, first, unlocked
+from workers.client.accounts import parts
 from workers.client.crowdfund import Crowdfunds
 from workers.client.earnings import Earnings, Finding
 from workers.client.emission import Reserves
@@ -169,7 +172,7 @@ class Replay:
         elif body["kind"] == consent.SEND:
             self.payments[body["id"]] = (debit, credit, amount)
         if phase in ("single", "post"):
-            if debit.split("/")[1] == "treasury":
+            if parts(debit)[1] == "treasury":
                 self.spent[body["id"]] = (debit, credit, amount)
             self.earnings.transfer(body, at, amount)
             self.exchange.transfer(body, at, amount)
@@ -410,16 +413,29 @@ class Replay:
         self.findings.epochs += 1
 
 
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """No garbage is looked for meanwhile: what a replay makes stays, and would be gone through
+    again and again."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
+
+
 Handler = Callable[[Replay, Mapping[str, Any], int], None]
 
 
 def _opened(account: str) -> ledger.Balance:
-    purpose = account.split("/")[1]
+    purpose = parts(account)[1]
     return ledger.Balance(_asset(account), floor_micro=NO_FLOOR if purpose == "issuance" else 0)
 
 
 def _asset(account: str) -> str:
-    return account.split("/", 2)[2]
+    return parts(account)[2]
 
 
 def _facts(ballots: Ballots) -> tally.Facts:
@@ -510,10 +526,11 @@ _HANDLERS: dict[str, Handler] = {
 def replay(leaves: Iterable[Mapping[str, Any]]) -> Replay:
     """All leaves in order, with the closing checks done."""
     state = Replay()
-    for index, leaf in enumerate(leaves):
-        state.leaf(index, leaf)
-    state.end()
+    with undisturbed():
+        for index, leaf in enumerate(leaves):
+            state.leaf(index, leaf)
+        state.end()
     return state
 
 
-__all__ = ["Ballots", "Findings", "Replay", "replay"]
+__all__ = ["Ballots", "Findings", "Replay", "replay", "undisturbed"]

@@ -29,7 +29,7 @@ from apps.protocol.tickets import TicketError, check_roster, members_with_role
 from workers.client.api import Api, ClientError
 from workers.client.earnings import Made
 from workers.client.nodes import signed_for
-from workers.client.replay import Replay
+from workers.client.replay import Replay, undisturbed
 
 PAGE = 1000
 HEADS_KEPT = 256
@@ -215,17 +215,18 @@ class Auditor:
 
     def _replayed(self, leaves: list[bytes]) -> Replay:
         state = Replay()
-        for index, data in enumerate(leaves):
-            try:
-                leaf = json.loads(data)
-                canonical = wire.canonical(leaf) == data
-            except ValueError:
-                canonical, leaf = False, {}
-            if not canonical:
-                state.findings.errors.append(f"leaf {index}: not in canonical form")
-                continue
-            state.leaf(index, leaf)
-        found = state.end()
+        with undisturbed():
+            for index, data in enumerate(leaves):
+                try:
+                    leaf = json.loads(data)
+                    canonical = wire.canonical(leaf) == data
+                except ValueError:
+                    canonical, leaf = False, {}
+                if not canonical:
+                    state.findings.errors.append(f"leaf {index}: not in canonical form")
+                    continue
+                state.leaf(index, leaf)
+            found = state.end()
         others = [e for e in found.errors if e not in found.unsigned]
         traded = [e for e in others if TRADED.search(e)]
         others = [e for e in others if e not in traded]
