@@ -10,9 +10,13 @@ from django.http import Http404, HttpRequest, HttpResponse
 
 from apps.accounts.models import Party
 from apps.compute.cosigning import cosigned_latest
+from apps.core.errors import NotFound
 from apps.explorer.page import PAGE_SIZE, paged, show
 from apps.explorer.wallet import KINDS, PHASES
+from apps.listings.services import listing_get
 from apps.protocol import merkle
+from apps.rfms.models import Rfm
+from apps.training.models import Submission
 from apps.wallets import log
 from apps.wallets.models import LogLeaf
 from apps.wallets.selectors import transfers_of
@@ -49,6 +53,11 @@ WORDS = {
     "training.scored": "Round scored",
     "training.round_void": "Round void",
     "training.round_failed": "Round failed",
+    "training.share_received": "Share received",
+    "training.share_withdrawn": "Share taken back",
+    "training.rows_consented": "Consent to share rows",
+    "training.roster_reduced": "Roster reduced",
+    "training.round_done": "Round done",
     "training.version_accepted": "Version accepted",
     "training.version_rejected": "Version rejected",
     "listings.opened": "Model on sale",
@@ -59,6 +68,14 @@ WORDS = {
     "listings.epoch_settled": "Epoch settled",
     "compute.node_claimed": "Node claimed",
 }
+AUDITED = (
+    "rfms.submitted", "rfms.approved", "rfms.awarded", "subdaos.founded",
+    "governance.proposal", "governance.snapshot", "governance.concluded", "governance.executed",
+    "training.round_opened", "training.rows_consented", "training.share_received",
+    "training.roster_reduced", "training.normalised", "training.round_done",
+    "training.version_accepted", "listings.opened",
+)  # fmt: skip
+AUDIT_MAX = 500
 
 
 def entries(request: HttpRequest) -> HttpResponse:
@@ -109,6 +126,36 @@ def _about(request: HttpRequest, pid: str) -> HttpResponse:
         pid=pid,
         page=page,
         entries=[_entry(leaf) for leaf in leaves.order_by("-seq")],
+    )
+
+
+def audit(request: HttpRequest, slug: str) -> HttpResponse:
+    """What made the model on sale, from its request to its listing, as the log has it; no votes,
+    which the proposals' pages list."""
+    try:
+        listing = listing_get(slug)
+    except NotFound:
+        raise Http404 from None
+    version, rfm_id = listing.version, listing.dao.rfm_ref
+    shares = Submission.objects.filter(round=version.round_id).values_list("ticket_id", flat=True)
+    approval = Rfm.objects.filter(pk=rfm_id).values_list("proposal_id", flat=True)
+    about = [slug, rfm_id, version.round_id, version.proposal_id, *approval, *shares]
+    leaves = LogLeaf.objects.filter(
+        type__in=AUDITED, ref_id__in=[str(ref) for ref in about if ref], seq__isnull=False
+    )
+    found = [_entry(leaf) for leaf in leaves.order_by("seq")[:AUDIT_MAX]]
+    pids = {entry["body"].get("party") for entry in found} - {None}
+    names = dict(Party.objects.filter(pid__in=pids).values_list("pid", "name"))
+    for entry in found:
+        entry["who"] = names.get(entry["body"].get("party"), "")
+    return show(
+        request,
+        "audit.html",
+        "models",
+        listing=listing,
+        title=listing.dao.name,
+        entries=found,
+        base_url=settings.BASE_URL,
     )
 
 

@@ -52,6 +52,7 @@ urlpatterns = [
     path("account/keys/<uuid:key_id>/revoke/", people.key_revoke, name="key-revoke"),
     path("models/", catalogue.models, name="models"),
     path("models/compare/", catalogue.compare, name="compare"),
+    path("models/<slug:slug>/audit/", log.audit, name="audit"),
     path("models/<slug:slug>/", listings.model, name="model"),
     path("models/<slug:slug>/plan/", plans.plan, name="plan"),
     path("queries/<uuid:query_id>/", listings.query, name="query"),

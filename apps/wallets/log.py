@@ -42,8 +42,12 @@ def leaf_bytes(type: str, body: dict[str, Any], *, now: datetime) -> bytes:
     return wire.canonical({"v": 1, "type": type, "at": unix_ms(now), "body": body})
 
 
+# The name by which a body names the thing that it is about, the nearest first.
+SUBJECTS = ("id", "round", "proposal", "listing", "rfm")
+
+
 def append(type: str, body: dict[str, Any], *, now: datetime, ref: Any = None) -> LogLeaf:
-    """Write one leaf in the caller's transaction; `ref` (default body["id"]) finds it again."""
+    """Write one leaf in the caller's transaction; `ref` (or what `body` is about) finds it."""
     return append_all([(type, body, ref)], now=now)[0]
 
 
@@ -55,9 +59,13 @@ def append_all(
     leaves = []
     for type_, body, ref in entries:
         data = leaf_bytes(type_, body, now=now)
-        ref_id = str(body.get("id", "") if ref is None else ref)
+        ref_id = str(_about(body) if ref is None else ref)
         leaves.append(LogLeaf(type=type_, ref_id=ref_id, data=data, hash=merkle.leaf_hash(data)))
     return LogLeaf.objects.bulk_create(leaves)
+
+
+def _about(body: dict[str, Any]) -> Any:
+    return next((body[name] for name in SUBJECTS if name in body), "")
 
 
 def leaf_for(type: str, ref: Any) -> LogLeaf | None:

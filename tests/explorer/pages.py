@@ -43,6 +43,7 @@ def public(world: World) -> dict[str, str]:
     pages = {name: reverse(f"explorer:{name}") for name in FIXED}
     examples = {
         "model": ("model", world.listing.slug),
+        "audit": ("audit", world.listing.slug),
         "rfm in vote": ("rfm", world.voting.slug),
         "rfm in funding": ("rfm", world.funding.slug),
         "rfm awarded": ("rfm", world.awarded.slug),

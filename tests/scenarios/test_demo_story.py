@@ -271,6 +271,22 @@ def test_the_listings_commands_buy_a_prediction_when_they_are_pasted(
 
 
 @pytest.mark.slow
+def test_the_audit_log_of_the_model_has_each_step_and_each_site(visitor: Any) -> None:
+    page = visitor.page
+    page.goto("/models/predict-malignant/")
+    page.get_by_role("link", name="Audit log").click()
+    page.wait_for_url("**/audit/")
+    steps = [row.split("\t") for row in page.locator("tbody tr").all_inner_texts()]
+    words = list(dict.fromkeys(what for _, what, *_ in steps))
+    assert "Request submitted" in words[:3]  # with its proposal, in one transaction
+    assert "Model on sale" in words[-2:]  # the vote that put it there is executed by then
+    assert {"SubDAO founded", "Round done", "Version accepted"} < set(words)
+    shared = [who for _, what, who, *_ in steps if what == "Share received"]
+    assert len(set(shared)) == 9 and "Hospital Elm" in shared and "Validator Iris" in shared
+    assert visitor.complaints == []
+
+
+@pytest.mark.slow
 def test_what_needs_the_visitor_is_a_vote_that_moves_in_another_window(
     visitor: Any, window: Any
 ) -> None:

@@ -181,6 +181,7 @@ def _examples(plan: Plan) -> dict[str, dict[str, object]]:
     tokens: dict[str, object] = {"heavy": "SDT-m0", "usual": f"SDT-m{last}", "of FLAI": "FLAI"}
     return {
         "model": {"heavy": "model-0", "usual": f"model-{last}"},
+        "audit": {"": "model-0"},
         "query": {"": plan.id("query", 0)},
         "rfm": {
             "voting": f"request-{voting}",

@@ -42,6 +42,7 @@ FURTHER = {
     "round": ("subdao", r"/rounds/[0-9a-f-]{36}/$"),
     "epoch": ("subdao", r"/epochs/[0-9a-f-]{36}/$"),
     "propose": ("subdao", r"/propose/$"),
+    "audit": ("model", r"/models/[^/]+/audit/$"),
     "plan": ("model", r"/models/[^/]+/plan/$"),
     "propose-one": ("propose", r"\?kind=subdaos.set_split$"),
     "invoice": ("usage", r"/wallet/invoices/[\d-]+/$"),
