@@ -139,7 +139,15 @@ def audit(request: HttpRequest, slug: str) -> HttpResponse:
     version, rfm_id = listing.version, listing.dao.rfm_ref
     shares = Submission.objects.filter(round=version.round_id).values_list("ticket_id", flat=True)
     approval = Rfm.objects.filter(pk=rfm_id).values_list("proposal_id", flat=True)
-    about = [slug, rfm_id, version.round_id, version.proposal_id, *approval, *shares]
+    about = [
+        slug,
+        listing.dao_id,
+        rfm_id,
+        version.round_id,
+        version.proposal_id,
+        *approval,
+        *shares,
+    ]
     leaves = LogLeaf.objects.filter(
         type__in=AUDITED, ref_id__in=[str(ref) for ref in about if ref], seq__isnull=False
     )
