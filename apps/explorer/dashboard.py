@@ -69,7 +69,7 @@ def dashboard(request: HttpRequest) -> HttpResponse:
     # A page that reads itself anew is no visit.
     since = visit(request.user, now=now, count="X-Live" not in request.headers)
     if party is None:
-        return show(request, "dashboard_none.html", "home")
+        return show(request, "nobody.html", "home")
     money, low_micro = _money(party)
     requests, queries = _requests(party, now, since), _queries(party)
     rounds = _rounds(party, since)

@@ -152,6 +152,8 @@ class SignOut(LogoutView):
 def account(request: HttpRequest) -> HttpResponse:
     """Who you are here, and the keys your programs use. A new key is shown in this answer only."""
     party = party_of(request)
+    if party is None:
+        return show(request, "nobody.html", "account")
     form, fresh = KeyForm(), None
     if request.method == "POST":
         form = KeyForm(request.POST)

@@ -270,8 +270,9 @@ def _spendable(lines: list[Any]) -> list[str]:
 @login_required
 def key(request: HttpRequest) -> HttpResponse:
     """The wallet key: what it does, which are bound, and what can be done; a script does it."""
-    party = party_of(request)
-    now = clock.now()
+    party, now = party_of(request), clock.now()
+    if party is None:
+        return show(request, "nobody.html", "wallet")
     rows = mandates.with_spent(mandates.in_force(party, now=now)).order_by("until", "id")
     response = show(
         request,

@@ -34,6 +34,8 @@ class WebhookForm(forms.Form):
 def webhooks(request: HttpRequest) -> HttpResponse:
     """Your webhooks and the calls to them. A new secret is shown in this answer only."""
     party = party_of(request)
+    if party is None:
+        return show(request, "nobody.html", "account")
     form, fresh = WebhookForm(), None
     if request.method == "POST":
         form = WebhookForm(request.POST)

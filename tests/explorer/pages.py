@@ -131,7 +131,8 @@ def strangers(world: World) -> dict[str, str]:
 
 def of_nobody() -> dict[str, str]:
     """What somebody sees who is signed in and acts for no party."""
-    return {"dashboard of nobody": reverse("explorer:dashboard")}
+    names = ("dashboard", "wallet-key", "account", "webhooks")
+    return {f"{name} of nobody": reverse(f"explorer:{name}") for name in names}
 
 
 def takes_posts_only(row: URLPattern) -> bool:

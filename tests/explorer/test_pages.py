@@ -10,6 +10,7 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import resolve, reverse
 
+from apps.accounts.models import User
 from apps.accounts.services import sign_up
 from apps.compute.models import Job
 from apps.explorer import urls
@@ -36,10 +37,12 @@ def member(built: worlds.World) -> Client:
 
 
 def test_every_page_answers_within_its_queries(built: worlds.World, member: Client) -> None:
-    slow = {}
+    slow, nobody = {}, Client()
+    nobody.force_login(User.objects.create_user(email="nobody@example.org"))
     public = pages.public(built) | pages.beside(built, second.add(built))
     for who, client, addresses in (
         ("stranger", Client(), public | pages.strangers(built)),
+        ("nobody", nobody, pages.of_nobody()),
         ("member", member, public | pages.own(built)),
     ):
         for name, address in addresses.items():
