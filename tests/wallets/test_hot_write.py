@@ -31,7 +31,7 @@ from apps.wallets.invariants import INVARIANTS, validate_supplies_within_caps
 from apps.wallets.models import Account, LogLeaf, Transfer
 from tests.wallets.ledger_helpers import at, party
 
-EXAMPLES = 120
+EXAMPLES = 100
 REFUSALS = {
     "transfer_conflict", "hold_resolved", "hold_expired", "amount_not_positive", "amount_too_large",
     "same_account", "asset_mismatch", "account_closed", "post_over_hold", "insufficient_balance",
