@@ -263,6 +263,6 @@ def test_a_server_that_acts_for_a_keyed_party_is_found(ada, bob, key, tampering)
 def _proposal() -> dict[str, Any]:
     return {
         "proposal": "p", "dao": "d", "house": "super", "kind": "k", "payload_hash": "h",
-        "proposer": None, "starts_at": 0, "ends_at": 2**41, "quorum_bps": 0, "threshold_bps": 0,
-        "timelock_s": 0, "grace_s": 1,
+        "proposer": None, "starts_at": unix_ms(at(2)), "ends_at": 2**41, "quorum_bps": 0,
+        "threshold_bps": 0, "timelock_s": 0, "grace_s": 1,
     }  # fmt: skip

@@ -200,6 +200,8 @@ class Replay:
     def _proposal(self, body: Mapping[str, Any], at: int) -> None:
         if body["proposal"] in self.proposals:
             raise Finding(f"proposal {body['proposal']} appears twice")
+        if int(body["starts_at"]) < at:
+            raise Finding(f"proposal {body['proposal']}: its voting began before it was made")
         self.proposals[body["proposal"]] = Ballots(body=body, ends_at=int(body["ends_at"]))
         self.findings.proposals += 1
         self.keyring.proposal(body, at)
@@ -231,8 +233,11 @@ class Replay:
         ballots = self._ballots(body)
         if ballots.total is not None or ballots.voters:
             raise Finding(f"proposal {body['proposal']}: its snapshot came late or twice")
+        starts = int(ballots.body["starts_at"])
+        if int(body["at"]) != starts or at < starts:
+            raise Finding(f"proposal {body['proposal']}: its snapshot is of another time")
         ballots.total = int(body["total"])
-        ballots.weights = self._weights(ballots.body["dao"], ballots.body["house"], int(body["at"]))
+        ballots.weights = self._weights(ballots.body["dao"], ballots.body["house"], starts)
         least, most = (sum(map(f, ballots.weights.values())) for f in (min, max))
         if not least <= ballots.total <= most:
             raise Finding(f"proposal {body['proposal']}: its snapshot sums other weights")
