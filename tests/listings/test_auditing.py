@@ -64,9 +64,14 @@ def claimed(market: Market, index: int) -> None:
 
 
 def leaves() -> Leaves:
-    """All of the log but the votes: the market shortens their time by hand."""
+    """All of the log but the votes in the SubDAO: the market shortens their time by hand."""
     rows = [json.loads(bytes(row.data)) for row in LogLeaf.objects.order_by("pk")]
-    return [row for row in rows if not row["type"].startswith("governance.")]
+    kept = {row["body"]["id"] for row in rows if row["type"] == "rfms.submitted"}
+    return [
+        row
+        for row in rows
+        if not row["type"].startswith("governance.") or row["body"]["proposal"] in kept
+    ]
 
 
 def errors(said: Leaves) -> str:

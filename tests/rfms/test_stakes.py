@@ -15,6 +15,7 @@ from apps.core.errors import DomainError
 from apps.exchange.vaults import stake
 from apps.governance import executing
 from apps.governance import services as governance
+from apps.protocol import tally
 from apps.rfms import services as rfms
 from apps.rfms.models import Rfm, Status
 from apps.rfms.permissions import can_fork, can_pledge
@@ -46,7 +47,7 @@ def errors(said: list[dict[str, Any]]) -> list[str]:
     return replay(said).findings.errors
 
 
-def forged(said: list[dict[str, Any]], kind: str, **changes: Any) -> list[str]:
+def forged(said: list[dict[str, Any]], kind: str, /, **changes: Any) -> list[str]:
     """What the auditor says when the last leaf of this kind says something else."""
     changed = copy.deepcopy(said)
     [leaf] = [row for row in changed if row["type"] == kind][-1:]
@@ -169,6 +170,22 @@ def test_who_has_staked_forks_a_model_by_vote_of_its_members() -> None:
     assert forged(said, "subdaos.founded", parent=None)
     pid = members[0].pid
     assert any("not staked enough" in e for e in forged(said, "governance.proposal", proposer=pid))
+    # The vote that a request stands on is its own, about it, of the right house, and carried out.
+    other = Rfm.objects.get(subdao=dao).proposal
+    elsewhere = tally.payload_hash(
+        dao=dao.party.pid, kind="rfms.fork", payload={"rfm": "ee", "spec_hash": rfm.spec_hash}
+    )
+    for kind, changes, text in (
+        ("rfms.approved", {"proposal": str(other.id)}, "that is not its own"),
+        ("rfms.submitted", {"spec_hash": "00" * 32}, "about something else"),
+        ("rfms.submitted", {"submitter": pid}, "about something else"),
+        ("governance.proposal", {"house": "sdt"}, "about something else"),
+        ("governance.proposal", {"kind": "rfms.approve"}, "about something else"),
+        ("governance.proposal", {"payload_hash": elsewhere}, "about something else"),
+        ("governance.executed", {"proposal": str(other.id)}, "that was not carried out"),
+    ):
+        found = forged(said, kind, **changes)
+        assert any(text in line for line in found), (kind, changes, found)
 
 
 def test_a_request_of_nobody_else_is_forked_by_the_superdao_alone() -> None:

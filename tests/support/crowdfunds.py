@@ -1,17 +1,22 @@
-"""A full crowdfund on the ledger and in the log, without the request and the vote behind it."""
+"""A full crowdfund on the ledger and in the log, without the request and the vote behind it: in the
+log alone one micro-unit of staked FLAI has approved it."""
 
 from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from apps.accounts.models import Party
 from apps.accounts.services import party_create
+from apps.core.clock import unix_ms
 from apps.core.transactions import require_transaction
+from apps.governance.services import payload_hash
+from apps.governance.weights import house_weights
+from apps.subdaos.selectors import superdao
 from apps.wallets import ledger, log
 from apps.wallets.models import Account
-from apps.wallets.services import account
+from apps.wallets.services import account, mint
 
 
 def full(
@@ -21,10 +26,10 @@ def full(
     require_transaction("crowdfunds.full")
     holder = party_create(kind=Party.Kind.SYSTEM, name="Crowdfund", now=now)
     escrow, rfm = account(holder, "USDC", "escrow"), str(rfm_id)
-    facts = {"spec_hash": "00" * 32, "proposal": rfm, "submitter": submitter.pid}
-    log.append("rfms.submitted", {"id": rfm, **facts}, now=now)
+    executed = _carried(rfm, submitter, now)
     facts = {"proposal": rfm, "escrow": holder.pid, "target_micro": str(sum(pledges.values()))}
     log.append("rfms.approved", {"id": rfm, **facts}, now=now)
+    log.append("governance.executed", executed, now=now)
     for party, micro in pledges.items():
         leg = ledger.Leg(
             debit_account=account(party, "USDC"),
@@ -37,6 +42,29 @@ def full(
         said = {"id": str(leg.id), "rfm": rfm, "party": party.pid, "amount_micro": str(micro)}
         log.append("rfms.pledged", said, now=now)
     return escrow
+
+
+def _carried(rfm: str, submitter: Party, now: datetime) -> dict[str, str]:
+    """The body of the leaf that tells of the vote's execution."""
+    dao, before = superdao(), now - timedelta(milliseconds=2)
+    voter = party_create(kind=Party.Kind.ORGANISATION, name="Approver", now=before)
+    mint("FLAI", account(voter, "FLAI", "staked"), 1, None, before)
+    weights = house_weights(dao, "super", before)
+    payload = {"rfm": rfm, "spec_hash": "00" * 32}
+    hash_ = payload_hash(dao, "rfms.approve", payload)
+    facts = {"dao": dao.party.pid, "house": "super", "kind": "rfms.approve", "payload_hash": hash_}
+    facts |= {"proposer": submitter.pid, "auth": "system"}
+    begins = unix_ms(before)
+    numbers = {"starts_at": begins, "ends_at": begins + 1, "timelock_s": 0, "grace_s": 1}
+    numbers |= {"quorum_bps": 0, "threshold_bps": 5_000}
+    total = {"at": begins, "total": str(sum(weights.values())), "holders": len(weights)}
+    ballot = {"voter": voter.pid, "support": "for", "weight": "1", "ends_at": begins + 1}
+    submitted = {"id": rfm, "spec_hash": "00" * 32, "proposal": rfm, "submitter": submitter.pid}
+    log.append("governance.proposal", {"proposal": rfm, **facts, **numbers}, now=before)
+    log.append("rfms.submitted", submitted, now=before)
+    log.append("governance.snapshot", {"proposal": rfm, **total}, now=before)
+    log.append("governance.vote", {"proposal": rfm, **ballot}, now=before)
+    return {"proposal": rfm, "payload_hash": hash_}
 
 
 def awarded(rfm_id: uuid.UUID, dao: Party, raised_micro: int, *, now: datetime) -> None:

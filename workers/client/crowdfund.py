@@ -1,5 +1,6 @@
 """Crowdfunds, replayed: what lies in an escrow, and where alone it may go.
 
+    opens  by a carried vote about the very request: of the SuperDAO, or of a fork's parent
     in     pledges, while their sum stays within the target
     out    each pledge once, exactly, to whoever made it; or all of them, when they reach the
            target, to the treasury of the SubDAO that was founded for the request
@@ -17,12 +18,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from apps.protocol import tally
 from apps.protocol.founding import SdtShares, sdt_allocation
 from workers.client.accounts import parts
 from workers.client.earnings import CURRENCY, Finding
 
 Body = Mapping[str, Any]
 PLEDGE = "rfms.pledge"
+APPROVE, FORK = "rfms.approve", "rfms.fork"
+HOUSES = {APPROVE: "super", FORK: "sbgt"}  # who decides on a request
 
 
 @dataclass(frozen=True)
@@ -62,7 +66,7 @@ class Crowdfunds:
     def __init__(self) -> None:
         self.funds: dict[str, Fund] = {}
         self.escrows: dict[str, str] = {}
-        self.submitters: dict[str, str] = {}
+        self.requests: dict[str, Body] = {}
         self.unsaid: dict[str, Pledge] = {}
         self.returnable: dict[str, str] = {}
         self.returned_: dict[str, Pledge] = {}
@@ -72,10 +76,19 @@ class Crowdfunds:
         self.authors: dict[str, str] = {}
 
     def submitted(self, body: Body, at: int) -> None:
-        self.submitters[body["id"]] = body["submitter"]
+        self.requests[body["id"]] = body
 
-    def approved(self, body: Body, at: int) -> None:
+    def approved(self, body: Body, at: int, voted: Body) -> None:
+        """By the proposal of its last submission, about exactly this request."""
         rfm, escrow = body["id"], f"{body['escrow']}/escrow/{CURRENCY}"
+        request, kind = self.requests.get(rfm), voted["kind"]
+        if request is None or request["proposal"] != body["proposal"]:
+            raise Finding(f"request {rfm} was approved by a proposal that is not its own")
+        payload = {"rfm": rfm, "spec_hash": request["spec_hash"]}
+        hash_ = tally.payload_hash(dao=voted["dao"], kind=kind, payload=payload)
+        asked = (HOUSES.get(kind), request["submitter"], hash_)
+        if (voted["house"], voted["proposer"], voted["payload_hash"]) != asked:
+            raise Finding(f"request {rfm} was approved by a vote about something else")
         if rfm in self.funds or escrow in self.escrows:
             raise Finding(f"request {rfm} was approved twice, or its escrow is another's")
         self.funds[rfm] = Fund(
@@ -146,7 +159,7 @@ class Crowdfunds:
         if fund is None or fund.dao is not None or asset in self.tokens:
             raise Finding(f"SubDAO {dao} was founded for no crowdfund, or for one that has one")
         fund.dao, self.tokens[asset], self.sponsors[dao] = dao, rfm, fund.by_backer()
-        if body["submitter"] != self.submitters.get(rfm, body["submitter"]):
+        if body["submitter"] != self.requests[rfm]["submitter"]:
             raise Finding(f"SubDAO {dao} names another submitter than its request")
         self.supply[dao], self.authors[dao] = int(body["supply_micro"]), body["submitter"]
         shares = SdtShares(**{name: int(value) for name, value in body["shares"].items()})

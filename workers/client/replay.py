@@ -20,7 +20,7 @@ from typing import Any
 from apps.protocol import consent, decay, ledger, tally
 from apps.protocol.unlocks import Sponsoring, Unlocks, early, first, unlocked
 from workers.client.accounts import parts
-from workers.client.crowdfund import Crowdfunds
+from workers.client.crowdfund import FORK, Crowdfunds
 from workers.client.earnings import Earnings, Finding
 from workers.client.emission import Reserves
 from workers.client.exchange import Exchange
@@ -31,7 +31,6 @@ from workers.client.plans import Plans
 from workers.client.points import Points
 
 NO_FLOOR = -(2**63)
-FORK = "rfms.fork"
 
 
 @dataclass
@@ -363,11 +362,19 @@ class Replay:
         if self.keys.setdefault(body["key"], body["party"]) != body["party"]:
             raise Finding(f"two parties applied with the key {body['key'][:12]}…")
 
+    def _approved(self, body: Mapping[str, Any], at: int) -> None:
+        """Its execution comes after, in the same transaction: the founding asks for it."""
+        self.crowdfunds.approved(body, at, self._ballots(body).body)
+
     def _founded(self, body: Mapping[str, Any], at: int) -> None:
         """A fork is one by the vote of its parent's members, and says so."""
         fund = self.crowdfunds.funds.get(body["rfm"])
-        voted = self.proposals.get(fund.proposal) if fund else None
-        forked = voted.body["dao"] if voted and voted.body["kind"] == FORK else None
+        if fund is None:
+            raise Finding(f"SubDAO {body['dao']} was founded for no crowdfund")
+        voted = self.proposals[fund.proposal]
+        if not voted.executed:
+            raise Finding(f"SubDAO {body['dao']} was founded on a vote that was not carried out")
+        forked = voted.body["dao"] if voted.body["kind"] == FORK else None
         if body.get("parent") != forked:
             raise Finding(f"SubDAO {body['dao']} goes on from another one than was voted on")
         self.earnings.founded(body, at)
@@ -507,7 +514,7 @@ _HANDLERS: dict[str, Handler] = {
     "subdaos.converted": Replay._converted,
     "subdaos.sponsor_paid": _released(Reserves.sponsor_paid),
     "rfms.submitted": _funded(Crowdfunds.submitted),
-    "rfms.approved": _funded(Crowdfunds.approved),
+    "rfms.approved": Replay._approved,
     "rfms.pledged": Replay._pledged,
     "rfms.returned": _funded(Crowdfunds.given_back),
     "rfms.awarded": _funded(Crowdfunds.awarded),
