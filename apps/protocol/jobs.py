@@ -54,6 +54,7 @@ RECEIPT_DOMAIN = "flai/receipt/v1"
 RECEIPTS_DOMAIN = "flai/receipts/v1"
 OPENINGS_DOMAIN = "flai/openings/v1"
 
+RECEIPTS_MAX = 256  # that a node signs for together
 SIGNATURE_BYTES, PLACE_BYTES, HASH_BYTES = 64, 4, 32
 
 MAX_INPUTS = 4096
@@ -232,6 +233,8 @@ def verify_receipt(sign_key: str, receipt: dict[str, Any], signature: Any) -> No
         way = data[SIGNATURE_BYTES:]
         index, size = (int.from_bytes(way[at : at + PLACE_BYTES], "big") for at in (0, PLACE_BYTES))
         hashes = way[2 * PLACE_BYTES :]
+        if not 2 <= size <= RECEIPTS_MAX or len(hashes) % HASH_BYTES:
+            raise ValueError("no such place among receipts")
         path = [hashes[at : at + HASH_BYTES] for at in range(0, len(hashes), HASH_BYTES)]
         root = merkle.root_from_inclusion(_leaf(receipt), index, size, path)
     except (ValueError, merkle.ProofInvalid):

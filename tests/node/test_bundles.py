@@ -10,6 +10,7 @@ import numpy as np
 
 from apps.protocol import jobs, sharing, tickets, wire
 from tests.support.nodes import Buyer
+from workers.mpc import hpke, sealing
 
 ROWS = [[[0.1, 0.2]], [[0.5, -1.0], [2.0, 0.25]], [[-0.3, 0.4]]]
 
@@ -79,6 +80,23 @@ def test_rows_of_a_query_that_a_member_refuses_are_given_back_and_counted_when_i
         (replies,) = bundle(three_nodes, [(job | {"attempt": attempt}, good)])
         opened(buyer, good, replies)
         assert rows_counted(three_nodes) == [rows + len(ROWS[1]) for rows in before]
+
+
+def test_garbage_that_one_node_can_open_takes_no_other_query_along(three_nodes, model) -> None:
+    """Nor any rows: brackets nested so deep that reading them ends in no ordinary error."""
+    buyer = Buyer(three_nodes, model)
+    good, bad = buyer.query(ROWS[0]), buyer.query(ROWS[1])
+    node = three_nodes.descriptors[2]
+    about = tickets.ticket_id(bad["ticket"]) + jobs.fingerprint(node)
+    info = sealing.SEAL_CONTEXT + bytes.fromhex(about)
+    envelope = hpke.sender(buyer.reply, bytes.fromhex(node["hpke_key"]), info)
+    garbage = wire.b64(envelope.enc + envelope.seal(b"[" * 4_000))
+    bad |= {"envelopes": [*bad["envelopes"][:2], garbage]}
+    before = rows_counted(three_nodes)
+    replies = bundle(three_nodes, [(buyer.job(u), u) for u in (good, bad)])
+    assert outcomes(replies[0]) == ["answer"] * 3
+    assert outcomes(replies[1]) == ["peer_refused", "peer_refused", "sealed_elsewhere"]
+    assert rows_counted(three_nodes) == [rows + len(ROWS[0]) for rows in before]
 
 
 def rows_counted(nodes) -> list[int]:

@@ -72,6 +72,7 @@ def test_whatever_is_computed_otherwise_is_another_graph() -> None:
         graph(lambda ops, rows: ops.neg(row(ops, rows))),
         graph(row, resolution="label"),
         graph(row, version=2),
+        graph(row, of_model=()),
         graph(row, slots={**LOGIT.slots, "model": replace(LOGIT.slots["model"], f=16)}),
     ]
     assert graph(row) not in others

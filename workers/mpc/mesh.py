@@ -43,7 +43,7 @@ EARLY_TTL_S = 120.0
 CLOSED_MAX = 10_000
 
 ASK_SEQ = 0xFFFFFFFE
-QUESTIONS_MAX = 16
+QUESTIONS_MAX = 8  # of one peer at a time
 
 log = logging.getLogger("flai.mesh")
 
@@ -94,7 +94,7 @@ class Mesh:
         self._stopping = threading.Event()
         # what answers a question, (who asks, bytes) -> bytes; set by the node before `start`
         self.answer: Callable[[int, bytes], bytes] | None = None
-        self._questions = threading.BoundedSemaphore(QUESTIONS_MAX)
+        self._questions = {p.index: threading.BoundedSemaphore(QUESTIONS_MAX) for p in peers}
         pinned = "".join(ssl.DER_cert_to_PEM_cert(p.certificate) for p in peers)
         self._server = mutual_context(ssl.PROTOCOL_TLS_SERVER, certificate, private_key, pinned)
         self._server.num_tickets = 0
@@ -329,7 +329,7 @@ class Mesh:
 
     def _deliver(self, frm: int, sid: bytes, seq: int, data: bytes | bytearray) -> None:
         if seq == ASK_SEQ:
-            if self.answer is not None and self._questions.acquire(blocking=False):
+            if self.answer is not None and self._questions[frm].acquire(blocking=False):
                 arguments = (frm, sid, bytes(data), self.answer)
                 threading.Thread(target=self._reply, args=arguments, daemon=True).start()
             return
@@ -362,7 +362,7 @@ class Mesh:
         except Exception as error:  # whoever asked nonsense hears nothing, and waits in vain
             log.warning("no answer", extra={"peer": to, "kind": type(error).__name__})
         finally:
-            self._questions.release()
+            self._questions[to].release()
 
     def _begin_early(self, sid: bytes) -> Session:
         old = time.monotonic() - EARLY_TTL_S

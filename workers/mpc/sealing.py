@@ -289,7 +289,7 @@ def _unseal(
 def _content(opens: Callable[[bytes], bytes], sealed: bytes) -> dict[str, Any]:
     try:
         content = json.loads(opens(sealed))
-    except (InvalidTag, ValueError):
+    except (InvalidTag, ValueError, RecursionError):  # json: for brackets nested too deep
         raise SealError("sealed_elsewhere", ELSEWHERE) from None
     if not isinstance(content, dict) or not isinstance(content.get("words"), dict):
         raise SealError("malformed_seal", "A sealed part has a wrong form.")

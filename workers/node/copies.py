@@ -39,6 +39,9 @@ if TYPE_CHECKING:
 ANSWER_S = 20.0
 TOLD_BY = 2  # nodes that must tell a result's ticket alike
 
+# no answer, or one that makes no sense
+GARBLED = (TransportError, ValueError, KeyError, TypeError, RecursionError, struct.error)
+
 _SIZE = struct.Struct("<I")
 
 
@@ -79,7 +82,7 @@ class Copies:
         for peer in self._mesh.peers_up():
             try:
                 ticket, theirs = _read(self._ask(peer, {"model": model, "sharing": sharing}))
-            except (TransportError, ValueError, KeyError, TypeError, struct.error):
+            except GARBLED:
                 continue
             for j, word in theirs.items():
                 salt = str(ticket["salts"].get(str(j), ""))
@@ -101,7 +104,7 @@ class Copies:
             raise Conflict("not_empty", "This node has a store: move it away to recover another.")
         told = {}
         for peer in self._mesh.peers_up():
-            with contextlib.suppress(TransportError, ValueError):
+            with contextlib.suppress(*GARBLED):
                 told[peer] = json.loads(self._ask(peer, {"marks": True}))
         if len(told) < sources_needed(self._n):
             raise Unavailable(
@@ -121,7 +124,7 @@ class Copies:
         for peer in self._mesh.peers_up():
             try:
                 ticket, theirs = _read(self._ask(peer, {"model": model, "sharing": None}))
-            except (TransportError, ValueError, KeyError, TypeError, struct.error):
+            except GARBLED:
                 continue
             sharing = str(ticket.get("sharing"))
             tickets.setdefault(sharing, []).append(ticket)

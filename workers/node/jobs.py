@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from workers.mpc.mesh import Mesh
 
 FAILED_MAX = 10_000
-BUNDLE_MAX = 256
+BUNDLE_MAX = jobs.RECEIPTS_MAX
 
 log = logging.getLogger("flai.jobs")
 
@@ -241,6 +241,9 @@ class Jobs:
         except NodeError as error:
             _say("refused", entry.job, "admission", code=error.code)
             entry.fail(error)
+        except Exception as error:  # what one buyer sent takes no other's query along
+            _say("refused", entry.job, "admission", code="bad_inputs", kind=type(error).__name__)
+            entry.fail(Refused("bad_inputs", "What was sent for this query can't be read."))
 
     def _admit_entry(self, entry: Entry) -> None:
         if entry.opened is None:

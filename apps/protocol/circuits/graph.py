@@ -185,6 +185,7 @@ def graph_of(circuit: Circuit, params: Params) -> dict[str, Any]:
     return {
         "circuit": circuit.id,
         "resolution": circuit.resolution,
+        "of_model": sorted(circuit.of_model),
         "slots": {
             name: {"role": circuit.slots[name].role, "f": secret.f, "shape": list(secret.shape)}
             for name, secret in slots.items()

@@ -13,6 +13,7 @@ const JOB_DOMAIN = "flai/job/v1";
 const RECEIPT_DOMAIN = "flai/receipt/v1";
 const RECEIPTS_DOMAIN = "flai/receipts/v1";
 const [SIGNATURE_BYTES, PLACE_BYTES, HASH_BYTES] = [64, 4, 32];
+const RECEIPTS_MAX = 256;
 const NODE_FIELDS = "v index name sign_key hpke_key tls_cert control mesh engines circuits_hash release signature".split(" ");
 const AGREED = "v job_id attempt descriptor circuit circuits_hash scope inputs openings model".split(" ");
 const RECEIPT_FIELDS = [...AGREED, "result", "sealed", "node", "at"];
@@ -102,6 +103,8 @@ const verifyReceipt = async (key, receipt, signature) => {
   const data = unhex(signature);
   const view = new DataView(data.buffer, data.byteOffset);
   const [index, size] = [0, PLACE_BYTES].map((at) => view.getUint32(SIGNATURE_BYTES + at));
+  const whole = (data.length - SIGNATURE_BYTES - 2 * PLACE_BYTES) % HASH_BYTES === 0;
+  demand(size >= 2 && size <= RECEIPTS_MAX && whole, "bad_receipt", "A receipt's signature has a wrong form.");
   const path = [];
   for (let at = SIGNATURE_BYTES + 2 * PLACE_BYTES; at < data.length; at += HASH_BYTES) path.push(data.slice(at, at + HASH_BYTES));
   const leaf = await leafHash(concat(utf8.encode(`${RECEIPT_DOMAIN}\0`), canonical(receipt)));
