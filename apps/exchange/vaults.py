@@ -309,6 +309,16 @@ def slash(
     return Slashed(staked, unstaking)
 
 
+def stake_lock(party: Party, asset: Asset, *beside: Account) -> None:
+    """Hold still what a party has staked, so that the log says so when it says what that unlocked.
+
+    `beside`: the accounts that the same transaction goes on to lock; all are, in one order.
+    """
+    require_transaction("exchange.stake_lock")
+    staked = Account.objects.filter(owner=party, asset=asset, purpose="staked")
+    ledger.lock([*staked, *beside])
+
+
 def stakeable(code: str) -> Asset:
     """The asset. Raises NotStakeable, NotFound."""
     if code != "FLAI" and not code.startswith(SDT_PREFIX):

@@ -43,7 +43,7 @@ from apps.wallets.services import PAYEES, account, accounts
 
 CHUNK = 100_000
 PAY_BATCH = 1_000
-QUIET_S = 5.0  # for writers that had begun; whoever takes longer is waited for by the next sweep
+QUIET_S = 1.0  # for writers that had begun; whoever takes longer is waited for by the next sweep
 # An epoch of at most one batch pays everybody by itself: that costs one group of transfers. Beyond
 # it, dust for many would fill the ledger and the log each epoch; then those are paid who worked for
 # it or asked for it, and the others claim when it is worth it to them.
@@ -122,7 +122,9 @@ def carry_on(epoch_id: Any, *, now: datetime, chunk: int = CHUNK) -> bool:
     worked = False
     while True:
         with durable():
-            closing = Closing.objects.select_for_update().filter(pk=epoch_id).first()
+            # Nobody queues: a worker that waits for another's chunk answers no query meanwhile.
+            found = Closing.objects.select_for_update(skip_locked=True).filter(pk=epoch_id)
+            closing = found.first()
             if closing is None or closing.step == Step.DONE:
                 return worked
             epoch = Epoch.objects.select_related("dao__party", "dao__asset").get(pk=epoch_id)

@@ -162,9 +162,10 @@ def plan_set(
         refund_micro=refund_micro,
     )  # fmt: skip
     with durable():
-        said = keys.grant(buyer, signing.PLAN, asked, consent, now=now)
-        # Prices and plans stand still from here on, for the log to tell in this order.
+        # Prices and plans stand still from here on, for the log to tell in this order. The SubDAO's
+        # row before a member's key, as everywhere.
         listing.dao = dao_lock(listing.dao)
+        said = keys.grant(buyer, signing.PLAN, asked, consent, now=now)
         own = _account(buyer, listing, now)
         mine = Subscription.objects.filter(buyer=buyer, listing=listing)
         treasury = account(listing.dao.party, CURRENCY, "treasury")

@@ -22,6 +22,7 @@ from apps.core.permissions import ensure
 from apps.core.sweeping import each
 from apps.core.transactions import durable
 from apps.core.wake import wake
+from apps.exchange.vaults import stake_lock
 from apps.participants import selectors as participants
 from apps.participants.services import call_bind, call_close
 from apps.protocol import consent as signing
@@ -29,11 +30,12 @@ from apps.protocol.founding import SdtShares, accepted_pledge, sdt_allocation
 from apps.protocol.rfm_spec import subdao_params
 from apps.rfms import events, selectors
 from apps.rfms.models import Crowdfund, Pledge, Rfm
-from apps.rfms.permissions import award_waits_for, can_pledge, can_withdraw
+from apps.rfms.permissions import award_waits_for, can_pledge, can_withdraw, stakers_until
 from apps.subdaos.models import Dao
 from apps.subdaos.services import found
 from apps.wallets import keys, ledger, log
 from apps.wallets.ledger import Leg
+from apps.wallets.selectors import asset_by_code
 from apps.wallets.services import account
 
 logger = logging.getLogger(__name__)
@@ -81,6 +83,9 @@ def pledge(
         ensure(can_pledge(party, rfm, now))
         asked = signing.pledge_payload(rfm=str(rfm.id), amount_micro=amount_micro)
         said = keys.grant(party, signing.PLEDGE, asked, consent, now=now)
+        if stakers_until(rfm, now):
+            stake_lock(party, asset_by_code("FLAI"), account(party, "USDC"), fund.escrow)
+            ensure(can_pledge(party, rfm, now))
         accepted = accepted_pledge(
             amount_micro, raised_micro=fund.raised_micro, target_micro=fund.target_micro
         )

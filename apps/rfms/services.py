@@ -17,6 +17,7 @@ from apps.core.events import emit
 from apps.core.permissions import ensure
 from apps.core.transactions import durable, require_transaction
 from apps.core.wake import wake
+from apps.exchange.vaults import stake_lock
 from apps.governance.models import Proposal
 from apps.governance.services import propose_by_system
 from apps.participants.services import call_open
@@ -30,6 +31,7 @@ from apps.rfms.permissions import can_fork, can_pledge, can_submit, can_withdraw
 from apps.rfms.selectors import parent_of
 from apps.subdaos.models import Dao
 from apps.subdaos.selectors import superdao
+from apps.subdaos.services import dao_lock
 from apps.wallets import log
 from apps.wallets.services import account
 
@@ -110,6 +112,8 @@ def rfm_submit(*, actor: Party, slug: str, now: datetime) -> Rfm:
         ensure(can_submit(actor, rfm))
         parent = parent_of(rfm)
         if parent is not None:
+            dao_lock(parent)
+            stake_lock(actor, parent.asset)
             ensure(can_fork(actor, parent, now))
         dao = parent or superdao()
         rules = rfm.spec["governance"]

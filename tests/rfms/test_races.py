@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 from apps.core.models import OutboxEvent
+from apps.core.transactions import durable
+from apps.exchange.vaults import stake
 from apps.rfms import services
 from apps.rfms.models import Crowdfund, Pledge
 from apps.subdaos.models import Dao
+from apps.wallets import ledger
 from apps.wallets.invariants import violations
+from apps.wallets.models import Account
+from apps.wallets.services import account
 from tests.governance.helpers import (
     MICRO,
+    SPEC,
     approved,
     at,
     balance,
+    founded,
     party,
     together,
     treasury,
     with_participants,
 )
+from tests.support.locks import until_blocked
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -46,6 +56,25 @@ def test_pledges_that_race_past_the_cap_are_cut_exactly(rfm) -> None:
     assert fund.raised_micro == fund.escrow.posted_micro == fund.target_micro
     assert sum(balance(who) for who in people) == 5_000 * MICRO
     assert OutboxEvent.objects.filter(name="rfms.CrowdfundFilled").count() == 1
+
+
+def test_what_a_stake_unlocks_waits_for_who_takes_it_out() -> None:
+    """Else the log may say that it was taken out before it unlocked the fork, for ever."""
+    dao, _, backer = founded()
+    amount = account(backer, dao.asset.code).posted_micro
+    stake(party=backer, asset=dao.asset.code, amount_micro=amount, now=at(30))
+    spec = {**SPEC, "parent": dao.slug}
+    fork = services.rfm_create(submitter=backer, title="Fork", spec=spec, now=at(31))
+    staked = Account.objects.get(owner=backer, asset=dao.asset, purpose="staked")
+    with ThreadPoolExecutor(1) as pool:
+        with durable():
+            ledger.lock([staked])
+            work = pool.submit(
+                together, lambda: services.rfm_submit(actor=backer, slug=fork.slug, now=at(40))
+            )
+            assert until_blocked()
+        [made] = work.result(timeout=30)
+    assert made.proposal.dao == dao
 
 
 def test_an_award_happens_exactly_once(rfm) -> None:
