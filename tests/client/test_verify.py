@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from apps.protocol import heads, identity, jobs, merkle, wire
 from workers.client.api import Api
+from workers.client.holdings import Holdings
 from workers.client.replay import replay
 from workers.client.verify import HEAD_DOMAIN, Auditor, Report
 
@@ -79,6 +80,34 @@ HONEST = [
     vote("bb", "against", 3),
     EXECUTED,
 ]
+
+
+def test_tokens_staked_just_before_a_snapshot_count_once() -> None:
+    held = Holdings()
+    held.transfer("00/issuance/SDT-x", "aa/main/SDT-x", 100, 0)
+    held.transfer("aa/main/SDT-x", "aa/staked/SDT-x", 60, 99_000)
+    assert held.at("SDT-x", 100_000, but=()) == {"aa": [100]}
+    held.transfer("aa/staked/SDT-x", "aa/unstaking/SDT-x", 20, 99_500)
+    held.transfer("aa/main/SDT-x", "bb/main/SDT-x", 5, 99_600)
+    # What the snapshot has not seen yet may be either of the last two, or both.
+    assert held.at("SDT-x", 100_000, but=()) == {"aa": [75, 80, 95, 100], "bb": [0, 5]}
+    assert held.at("SDT-x", 200_000, but=["bb"]) == {"aa": [75]}
+
+
+def test_who_moves_tokens_without_end_costs_the_auditor_nothing() -> None:
+    held = Holdings()
+    for side in ("main", "staked"):
+        held.transfer("00/issuance/SDT-x", f"aa/{side}/SDT-x", 10_000, 0)
+        for n in range(3_000):
+            held.transfer(f"aa/{side}/SDT-x", "bb/unstaking/SDT-x", 1 + n % 2, 99_000)
+    assert held.at("SDT-x", 100_000, but=()) == {"aa": range(11_000, 20_001)}
+
+
+def test_no_vote_counts_once_a_proposal_is_concluded() -> None:
+    concluded = leaf("governance.concluded", {"proposal": "p", "carried": True}, 1400)
+    leaves = voted(vote("aa", "for", 4), concluded, vote("bb", "for", 3), held={"aa": 4, "bb": 3})
+    [error] = replay(leaves).findings.errors
+    assert "bb voted with a weight it did not have" in error
 
 
 def test_an_honest_log_replays() -> None:

@@ -11,7 +11,7 @@ Leaves name parties by pid and amounts as strings; nothing here needs the server
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -58,7 +58,7 @@ class Ballots:
     weight: dict[str, int] = field(default_factory=lambda: dict.fromkeys(tally.Support, 0))
     ends_at: int = 0
     executed: bool = False
-    weights: dict[str, set[int]] = field(default_factory=dict)
+    weights: dict[str, Sequence[int]] = field(default_factory=dict)
 
 
 class Replay:
@@ -159,8 +159,7 @@ class Replay:
             raise Finding(f"transfer {body['id']} breaks the rule {broken.code}") from None
         self.balances.update(after)
         if phase in ("single", "post"):
-            for name, balance in after.items():
-                self.holdings.moved(name, balance.posted_micro, at)
+            self.holdings.transfer(debit, credit, amount, at)
         if phase == "pend":
             self.holds[body["id"]] = (debit, amount)
         self.findings.transfers += 1
@@ -237,14 +236,14 @@ class Replay:
             raise Finding(f"proposal {body['proposal']}: its snapshot is of another time")
         ballots.total = int(body["total"])
         ballots.weights = self._weights(ballots.body["dao"], ballots.body["house"], starts)
-        least, most = (sum(map(f, ballots.weights.values())) for f in (min, max))
+        least, most = (sum(w[end] for w in ballots.weights.values()) for end in (0, -1))
         if not least <= ballots.total <= most:
             raise Finding(f"proposal {body['proposal']}: its snapshot sums other weights")
 
-    def _weights(self, dao: str, house: str, at: int) -> dict[str, set[int]]:
-        """{pid: what its vote may count}, recomputed: points, or tokens held or staked."""
+    def _weights(self, dao: str, house: str, at: int) -> dict[str, Sequence[int]]:
+        """{pid: what its vote may count, sorted}: points, or tokens held or staked."""
         if house == "sbgt":
-            return self.points.at(dao, at)
+            return {pid: sorted(points) for pid, points in self.points.at(dao, at).items()}
         asset = "FLAI" if house == "super" else self.reserves.sdt[dao]
         return self.holdings.at(asset, at, but=self.reserves.sdt)
 
@@ -268,6 +267,10 @@ class Replay:
         ballots.ends_at = late
         self.findings.votes += 1
         self.keyring.vote(body, at)
+
+    def _concluded(self, body: Mapping[str, Any], at: int) -> None:
+        """No vote is taken any more: what each would have counted needs no room."""
+        self._ballots(body).weights = {}
 
     def _executed(self, body: Mapping[str, Any], at: int) -> None:
         ballots = self._ballots(body)
@@ -500,6 +503,7 @@ _HANDLERS: dict[str, Handler] = {
     "governance.proposal": Replay._proposal,
     "governance.snapshot": Replay._snapshot,
     "governance.vote": Replay._vote,
+    "governance.concluded": Replay._concluded,
     "governance.executed": Replay._executed,
     "participants.application": Replay._application,
     "subdaos.paid": Replay._treasury_paid,
