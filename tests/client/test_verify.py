@@ -138,6 +138,8 @@ def test_an_honest_log_replays() -> None:
         ([*staked(aa=3), proposal(), snapshot(999), vote("aa", "for", 3)], "of another time"),
         ([*staked(aa=3), proposal(starts_at=1001), snapshot(1001)], "of another time"),
         ([*staked(aa=3), proposal(starts_at=999), snapshot(999)], "began before it was made"),
+        ([*staked(aa=3), transfer("5", MINT, ADA, 1) | {"at": 601_001}, proposal()],
+         "before what the log told already"),
         (voted(vote("dd", "for", 1), held={"aa": 3}), "a weight it did not have"),
         # neither what came after the snapshot votes, nor what was gone long before it
         ([*staked(aa=3), proposal(),

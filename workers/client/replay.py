@@ -31,6 +31,9 @@ from workers.client.plans import Plans
 from workers.client.points import Points
 
 NO_FLOOR = -(2**63)
+# How far behind other leaves an honest proposal may be stamped: its transaction's length, and what
+# the clocks of a site's machines differ by.
+BEHIND_MS = 600_000
 
 
 @dataclass
@@ -82,6 +85,7 @@ class Replay:
         self.keyring = Keyring()
         self.keys: dict[str, str] = {}
         self.proposals: dict[str, Ballots] = {}
+        self.latest_ms = NO_FLOOR
         self.spent: dict[str, tuple[str, str, int]] = {}
         self.treasury_votes: set[str] = set()
         self.revocations: set[str] = set()
@@ -94,7 +98,9 @@ class Replay:
         if handler is None:
             return
         try:
-            handler(self, leaf["body"], int(leaf["at"]))
+            at = int(leaf["at"])
+            handler(self, leaf["body"], at)
+            self.latest_ms = max(self.latest_ms, at)
         except Finding as finding:
             self.findings.errors.append(f"leaf {index}: {finding}")
             if isinstance(finding, Unsigned):
@@ -198,10 +204,12 @@ class Replay:
     def _proposal(self, body: Mapping[str, Any], at: int) -> None:
         if body["proposal"] in self.proposals:
             raise Finding(f"proposal {body['proposal']} appears twice")
-        if int(body["starts_at"]) < at:
-            raise Finding(f"proposal {body['proposal']}: its voting began before it was made")
         self.proposals[body["proposal"]] = Ballots(body=body, ends_at=int(body["ends_at"]))
         self.findings.proposals += 1
+        if int(body["starts_at"]) < at:
+            raise Finding(f"proposal {body['proposal']}: its voting began before it was made")
+        if at < self.latest_ms - BEHIND_MS:
+            raise Finding(f"proposal {body['proposal']} was made before what the log told already")
         self.keyring.proposal(body, at)
         if body["kind"] == FORK:
             dao = body["dao"]
