@@ -10,7 +10,8 @@ recovery.key     Ed25519 seed that signs changes of keys only; keep it elsewhere
 nodes.pin.json   fingerprints of the nodes that this site trusts, as their operators publish them
 peers.pin.json   public keys of the organisations that it computes with, from themselves
 uploads/         sealed shares on their way to a round, and what this site itself shared
-queries/         sealed rows and reply keys of queries that may be asked again with the same key
+queries/         sealed rows and reply keys of queries that may be asked again with the same key;
+                 a row's words open with its reply key: keep it as you keep the rows
 journal.jsonl    what this agent did and what left the site; never sent anywhere
 """
 
