@@ -25,7 +25,9 @@ from apps.listings.models import Listing, Query
 from apps.listings.unlocks import early_until
 from apps.participants.selectors import roster
 from apps.protocol.circuits import CLASSES
+from apps.protocol.jobs import RECEIPT_DOMAIN
 from apps.protocol.revenue import policy_of
+from apps.protocol.wire import digest
 from apps.subdaos import selectors as subdaos
 from apps.subdaos.models import Epoch
 from apps.training.models import Score
@@ -278,7 +280,10 @@ def query(request: HttpRequest, query_id: UUID) -> HttpResponse:
         title=found.listing.dao.name,
         steps=_steps(found),
         live=found.state in (Query.State.HELD, Query.State.RUNNING),
-        receipts=receipts_json(found.job),
+        receipts=[
+            row | {"digest": digest(RECEIPT_DOMAIN, row["receipt"])}
+            for row in receipts_json(found.job)
+        ],
         leaf=leaf_for("listings.query_settled", found.id),
     )
 

@@ -337,11 +337,13 @@ def test_a_prediction_is_bought_and_its_proof_found_in_the_log(visitor: Any, win
         if proof.count():
             break
         page.reload()
-    copy = page.get_by_role("button", name=re.compile("Copy signature")).first
-    receipt = copy.get_attribute("data-text")
+    digest, receipt = (
+        page.get_by_role("button", name=f"Copy {what}").first.get_attribute("data-text")
+        for what in ("digest", "signature")
+    )
     auditor.page.goto(proof.get_attribute("href"))
     expect(auditor.page.get_by_text("Proof checks")).to_be_visible()
-    expect(auditor.page.locator("pre")).to_contain_text(receipt)
+    expect(auditor.page.locator("pre")).to_contain_text(digest)
     auditor.page.keyboard.press("/")
     auditor.page.keyboard.type(receipt)
     auditor.page.keyboard.press("Enter")
