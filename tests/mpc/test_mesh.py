@@ -10,53 +10,9 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from apps.protocol import identity, wire
+from tests.support.meshes import Net, until
 from workers.mpc import mesh, sessions
 from workers.mpc.transport import DeadlineExceeded, PeerLost, TransportError
-
-
-class Net:
-    """Three meshes in one process, on loopback."""
-
-    def __init__(self):
-        self.keys = [Ed25519PrivateKey.generate() for _ in range(3)]
-        self.pems = [identity.certificate_pem(k, f"node-{i}") for i, k in enumerate(self.keys)]
-        self.listeners = [self.listen() for _ in range(3)]
-        self.addresses = [s.getsockname() for s in self.listeners]
-        self.meshes = [self.make(i, self.listeners[i]) for i in range(3)]
-        for m in self.meshes:
-            m.start()
-
-    @staticmethod
-    def listen(address=("127.0.0.1", 0)):
-        sock = socket.socket()
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind(address)
-        return sock
-
-    def make(self, i, listener):
-        peers = [mesh.Peer(j, self.addresses[j], self.der(j)) for j in range(3) if j != i]
-        return mesh.Mesh(
-            me=i,
-            listener=listener,
-            peers=peers,
-            certificate=self.pems[i],
-            private_key=identity.private_pem(self.keys[i]),
-        )
-
-    def der(self, j):
-        return identity.certificate_der(self.pems[j], sign_key=wire.public_hex(self.keys[j]))
-
-    def sessions(self, sid, *, members=(0, 1, 2), seconds=10.0):
-        return [self.meshes[i].open(sid, deadline=time.monotonic() + seconds) for i in members]
-
-    def restart(self, i):
-        self.meshes[i].close()
-        self.meshes[i] = self.make(i, self.listen(self.addresses[i]))
-        self.meshes[i].start()
-
-    def close(self):
-        for m in self.meshes:
-            m.close()
 
 
 @pytest.fixture
@@ -64,13 +20,6 @@ def net():
     net = Net()
     yield net
     net.close()
-
-
-def until(condition, seconds=5.0):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        threading.Event().wait(0.01)
 
 
 def sid(n):
@@ -152,6 +101,26 @@ def test_who_gives_up_tells_the_others_even_before_they_begin(net):
     until(lambda: sid(1) in late._sessions)
     with pytest.raises(TransportError):
         net.sessions(sid(1), members=(2,))[0].recv(0, 1)
+
+
+def test_who_asks_any_of_them_waits_until_one_is_connected(net):
+    asker = net.meshes[0]
+    until(lambda: len(asker.peers_up()) == 2)
+    links = {i: asker._links[i] for i in (1, 2)}
+    dialled = {i: link.outgoing for i, link in links.items()}
+    for link in links.values():
+        link.outgoing = None
+    assert asker.wait_for_any({1, 2}, time.monotonic()) == set()
+
+    def connect():
+        with asker._changed:
+            links[2].outgoing = dialled[2]
+            asker._changed.notify_all()
+
+    threading.Timer(0.1, connect).start()
+    assert asker.wait_for_any({1, 2}, time.monotonic() + 20) == {2}
+    links[1].outgoing = dialled[1]
+    assert asker.wait_for_any({1}, time.monotonic()) == {1}
 
 
 def test_an_answer_waits_for_the_connection_on_which_it_goes(net):

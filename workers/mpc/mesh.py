@@ -136,6 +136,16 @@ class Mesh:
                     return
                 self._changed.wait(left)
 
+    def wait_for_any(self, peers: Collection[int], until: float) -> set[int]:
+        """Those of them who are connected, when one is; none at that time.monotonic()."""
+        with self._changed:
+            while not (up := set(self.peers_up()).intersection(peers)):
+                left = until - time.monotonic()
+                if left <= 0:
+                    break
+                self._changed.wait(left)
+            return up
+
     def open(
         self, sid: bytes, *, deadline: float, members: Collection[int] | None = None
     ) -> Session:

@@ -14,13 +14,12 @@ What two hold alike of each word counts; of three nodes one holds it alone.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import struct
 import time
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -28,7 +27,7 @@ from apps.protocol import wire
 from workers.mpc.fixed import from_bytes, to_bytes
 from workers.mpc.replicated import held_by
 from workers.mpc.sealing import Words
-from workers.mpc.transport import TransportError
+from workers.mpc.transport import PeerLost, TransportError
 from workers.node.errors import Conflict, Unavailable
 from workers.node.home import Node
 from workers.node.store import Store, StoredModel
@@ -37,12 +36,15 @@ if TYPE_CHECKING:
     from workers.mpc.mesh import Mesh
 
 ANSWER_S = 20.0
+ARRIVE_S = 3.0  # others who are up but have not found us yet
 TOLD_BY = 2  # nodes that must tell a result's ticket alike
 
 # no answer, or one that makes no sense
 GARBLED = (TransportError, ValueError, KeyError, TypeError, RecursionError, struct.error)
 
 _SIZE = struct.Struct("<I")
+
+T = TypeVar("T")
 
 
 class Copies:
@@ -79,11 +81,8 @@ class Copies:
         words: dict[int, Words] = {}
         salts: dict[str, str] = {}
         tickets: list[dict[str, Any]] = []
-        for peer in self._mesh.peers_up():
-            try:
-                ticket, theirs = _read(self._ask(peer, {"model": model, "sharing": sharing}))
-            except GARBLED:
-                continue
+        asked = {"model": model, "sharing": sharing}
+        for _peer, (ticket, theirs) in self._told(asked, _read, within_s=ARRIVE_S):
             for j, word in theirs.items():
                 salt = str(ticket["salts"].get(str(j), ""))
                 if j in wanted and _hash(salt, word) == hashes.get(str(j)):
@@ -102,10 +101,7 @@ class Copies:
         """
         if not self._store.is_empty:
             raise Conflict("not_empty", "This node has a store: move it away to recover another.")
-        told = {}
-        for peer in self._mesh.peers_up():
-            with contextlib.suppress(*GARBLED):
-                told[peer] = json.loads(self._ask(peer, {"marks": True}))
+        told = dict(self._told({"marks": True}, json.loads))
         if len(told) < sources_needed(self._n):
             raise Unavailable(
                 "too_few_peers", f"{len(told)} other nodes answer, {sources_needed(self._n)} must."
@@ -121,11 +117,7 @@ class Copies:
         wanted = held_by(self._node.index, self._n)
         told: dict[tuple[str, int], list[tuple[str, Words]]] = {}
         tickets: dict[str, list[dict[str, Any]]] = {}
-        for peer in self._mesh.peers_up():
-            try:
-                ticket, theirs = _read(self._ask(peer, {"model": model, "sharing": None}))
-            except GARBLED:
-                continue
+        for _peer, (ticket, theirs) in self._told({"model": model, "sharing": None}, _read):
             sharing = str(ticket.get("sharing"))
             tickets.setdefault(sharing, []).append(ticket)
             for j, word in theirs.items():
@@ -142,8 +134,26 @@ class Copies:
                 return StoredModel(ticket=bare[0] | {"salts": salts}, words=words)
         raise Unavailable("no_copy", f"The others do not hold model {model} alike.")
 
-    def _ask(self, peer: int, content: dict[str, Any]) -> bytes:
-        return self._mesh.ask(peer, wire.canonical(content), deadline=time.monotonic() + ANSWER_S)
+    def _told(
+        self, asked: dict[str, Any], read: Callable[[bytes], T], *, within_s: float = 0
+    ) -> Iterator[tuple[int, T]]:
+        """What each other node answers that is connected, or will be within that time.
+
+        Who has just started asks before all have found it; a connection that ends under a question
+        may stand again at once."""
+        until = time.monotonic() + within_s
+        silent = set(range(self._n)) - {self._node.index}
+        while silent and (up := self._mesh.wait_for_any(silent, until)):
+            for peer in sorted(up):
+                ends = time.monotonic() + ANSWER_S
+                try:
+                    told = read(self._mesh.ask(peer, wire.canonical(asked), deadline=ends))
+                except GARBLED as error:
+                    if not isinstance(error, PeerLost) or time.monotonic() >= until:
+                        silent.discard(peer)
+                    continue
+                silent.discard(peer)
+                yield peer, told
 
 
 def sources_needed(n: int) -> int:
