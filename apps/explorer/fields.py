@@ -39,6 +39,8 @@ class ScaledField(forms.CharField):
         super().__init__(**kwargs)
         self.widget.attrs.setdefault("inputmode", "decimal")
         self.widget.attrs.setdefault("autocomplete", "off")
+        if self.maximum is not None:  # a hint for the page; `clean` decides
+            self.widget.attrs.setdefault("data-most", f"{Decimal(self.maximum) / self.scale:f}")
 
     def clean(self, value: Any) -> int | None:  # type: ignore[override]
         text = super().clean(value)
@@ -84,6 +86,10 @@ class MetricField(ScaledField):
 
 class DurationField(forms.CharField):
     """`3 d`, `12 h`, `90 min`, `3 s` or `1 d 12 h`, as seconds."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.widget.attrs.setdefault("data-kind", "duration")
 
     def clean(self, value: Any) -> int | None:  # type: ignore[override]
         text = super().clean(value).strip().lower()

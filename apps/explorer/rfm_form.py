@@ -1,5 +1,7 @@
-"""The guided form for a Request-for-Model: five sections in, one checked spec out.
+"""The guided form for a Request-for-Model: five steps in, one checked spec out.
 
+`data-label` on a field names the kinds of label whose model classes need it; the page's script
+shows it for those alone and asks for it there (static/js/steps.js).
 `apps.protocol.rfm_spec.check_spec` alone decides what is acceptable; its error is shown at the
 field that its path names.
 """
@@ -28,6 +30,7 @@ from apps.protocol.rfm_spec import (
     SpecError,
     check_spec,
 )
+from apps.training.evidence import METRIC_NAMES
 
 STANDARD_NAMES = {
     "tabular-csv": "Tabular CSV",
@@ -82,6 +85,21 @@ CODES = ("system", "code")
 _LINE = re.compile(r"features\[(\d+)\]")
 
 
+class ClassSelect(forms.Select):
+    """Each model class with the kind of its label and the name of its leading metric."""
+
+    def create_option(self, name: str, value: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        option: dict[str, Any] = super().create_option(name, value, *args, **kwargs)
+        model = CLASSES[str(value)]
+        option["attrs"] |= {"data-label": model.label, "data-lead": METRIC_NAMES[model.metrics[0]]}
+        return option
+
+
+def _of(kinds: str, *, needed: bool = True) -> dict[str, Any]:
+    """Attributes of a field that only model classes with these kinds of label know."""
+    return {"data-label": kinds} | ({"data-needed": True} if needed else {})
+
+
 class RfmForm(forms.Form):
     """All fields of the guided request. `cleaned_data["spec"]` is the checked spec."""
 
@@ -109,6 +127,7 @@ class RfmForm(forms.Form):
             (name, CLASSES[name].title + " (on shared rows only)" * (not CLASSES[name].averages))
             for name in MODEL_CLASSES
         ],
+        widget=ClassSelect,
         help_text="Networks are trained only on rows that every custodian shares with the nodes, "
         "by consent that it signs: two nodes that put their words together would read them.",
     )
@@ -145,11 +164,13 @@ class RfmForm(forms.Form):
         max_length=80,
         initial="1",
         required=False,
+        widget=forms.TextInput(attrs=_of("binary")),
         help_text="For logistic regression.",
     )
     label_classes = ListField(
         label="Its classes",
         required=False,
+        widget=forms.TextInput(attrs=_of("classes")),
         help_text="For multinomial regression and networks, separated by commas: benign, unsure, "
         "malignant.",
     )
@@ -157,9 +178,15 @@ class RfmForm(forms.Form):
         label="Least plausible value",
         max_length=20,
         required=False,
+        widget=forms.TextInput(attrs=_of("number")),
         help_text="For a number: values beyond its range are moved to its edge.",
     )
-    label_max = forms.CharField(label="Largest plausible value", max_length=20, required=False)
+    label_max = forms.CharField(
+        label="Largest plausible value",
+        max_length=20,
+        required=False,
+        widget=forms.TextInput(attrs=_of("number count")),
+    )
     strata_column = forms.CharField(
         label="Strata column",
         max_length=80,
@@ -174,11 +201,16 @@ class RfmForm(forms.Form):
     auc_min = MetricField(
         label="Least AUC",
         initial="0.85",
+        widget=forms.TextInput(attrs={"data-lead": True}),
         help_text="Between 0.5 (chance) and 1 (perfect), computed on secret-shared holdouts. Of "
         "classes: least accuracy; of numbers: least R².",
     )
     auc_per_stratum = forms.BooleanField(label="In each stratum too", required=False)
-    accuracy_min = MetricField(label="Least accuracy", required=False)
+    accuracy_min = MetricField(
+        label="Least accuracy",
+        required=False,
+        widget=forms.TextInput(attrs=_of("binary", needed=False)),
+    )
     price = AmountField(label="Price of one prediction", initial="0.50")
     licence = forms.ChoiceField(
         label="Licence",

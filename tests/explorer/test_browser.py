@@ -17,6 +17,7 @@ from apps.wallets import log
 from tests.explorer import pages, second
 from tests.explorer.world import PASSWORD
 from tests.support.browser import axe_violations
+from tests.support.steps import fill
 
 FORM = {
     "Title": "Sepsis in the next six hours",
@@ -49,8 +50,7 @@ def test_from_a_new_account_to_a_counted_vote(site: str, visit: Any) -> None:
 
     page.get_by_role("link", name="Requests").first.click()
     page.get_by_role("link", name="Write a request").first.click()
-    for label, text in FORM.items():
-        page.get_by_label(label).fill(text)
+    fill(page, FORM)
     page.get_by_role("button", name="Save and preview").click()
     page.get_by_role("button", name="Send to the SuperDAO's vote").click()
     page.get_by_role("link", name="Read and vote").click()
@@ -154,8 +154,13 @@ def preview_a_pledge(page: Any) -> None:
 
 def send_an_unfinished_request(page: Any) -> None:
     page.goto("/rfms/new/")
-    page.get_by_role("button", name="Save and preview").click()
+    page.get_by_role("button", name="Next: data").click()
     page.locator("[aria-invalid=true]").first.wait_for()
+
+
+def write_a_request(page: Any) -> None:
+    page.goto("/rfms/new/")
+    fill(page, FORM)
 
 
 def sign_in_with_a_wrong_password(page: Any) -> None:
@@ -180,6 +185,7 @@ OWN_DEEDS = {
     "payment's preview": preview_a_payment,
     "pledge's preview": preview_a_pledge,
     "request with errors": send_an_unfinished_request,
+    "request's review": write_a_request,
 }
 # {address: bytes as sent, compressed}, of the page and all that it has asked for, also where the
 # browser still had it; 0 where it asked only whether that is still good.

@@ -22,6 +22,7 @@ from tests.support import story
 from tests.support.browser import Visitor, chromium
 from tests.support.corpora import everything_in, rows_of_every_table
 from tests.support.needles import Needles
+from tests.support.steps import fill
 from workers.client import data, training
 from workers.client.api import Api
 from workers.client.buyer import sigmoid
@@ -306,13 +307,15 @@ def test_what_needs_the_visitor_is_a_vote_that_moves_in_another_window(
 def test_a_request_is_written_sent_and_found_by_others(visitor: Any, window: Any) -> None:
     page, other = visitor.page, window()
     page.goto("/rfms/new/")
-    for label, text in {
-        "Title": "Weaning from a ventilator",
-        "Objective": "Tell when a patient can breathe without the machine.",
-        "Features, one a line": "tidal volume, ml, 0, 2000\nrate, 1/min, 0, 80",
-        "Label column": "weaned",
-    }.items():
-        page.get_by_label(label).fill(text)
+    fill(
+        page,
+        {
+            "Title": "Weaning from a ventilator",
+            "Objective": "Tell when a patient can breathe without the machine.",
+            "Features, one a line": "tidal volume, ml, 0, 2000\nrate, 1/min, 0, 80",
+            "Label column": "weaned",
+        },
+    )
     page.get_by_role("button", name="Save and preview").click()
     other.page.goto("/search/?q=ventilator")
     expect(other.page.get_by_text("Nothing found")).to_be_visible()  # a draft is its author's
