@@ -24,29 +24,34 @@ What a node receives, and why it tells nothing (k_j: stream of word j, unknown t
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from apps.protocol.circuits import Circuit
-from workers.mpc.engines import ring_bits
-from workers.mpc.engines.base import Bilinear, Engine, Ints, Shared, Word
+from apps.protocol.tickets import TRIO
+from workers.mpc.engines.base import Bilinear, Shared, Word
+from workers.mpc.engines.ring_base import (
+    Replicated,
+    RingOutcome,
+    Words,
+    entering,
+    run_replicated,
+)
+from workers.mpc.engines.ring_bits import Array, Bits
 from workers.mpc.engines.ring_net import Disagreement, Net
-from workers.mpc.engines.running import entered, run_declared
+from workers.mpc.engines.running import entered
 from workers.mpc.transport import Transport
 
 __all__ = ["Disagreement", "Ring", "RingOutcome", "run_ring"]
 
 Pair = tuple[Word, Word]
 
-# Values compared at once: bounds the memory of one comparison to some 30 MB.
-COMPARE_MAX = 1 << 17
 _ONE = np.uint64(1)
 _LOW_63 = np.uint64((1 << 63) - 1)
 
 
-class Ring(Engine):
+class Ring(Replicated):
     """One node's side of a computation. Every member must make the same calls."""
 
     def __init__(self, net: Net) -> None:
@@ -134,45 +139,63 @@ class Ring(Engine):
         kept = kept.reshape(shape)
         return (kept, word_2) if net.me == 0 else (word_2, kept)
 
-    def _negative(self, a: Shared) -> Pair:
-        size = int(np.prod(a.shape))
-        parts = [
-            ring_bits.to_integers(self.net, ring_bits.sign_bits(self.net, part))
-            for part in (
-                Shared(tuple(w.reshape(-1)[at : at + COMPARE_MAX] for w in a.words), a.f)
-                for at in range(0, size, COMPARE_MAX)
-            )
-        ]
-        first, second = (np.concatenate(words) for words in zip(*parts, strict=True))
-        return first.reshape(a.shape), second.reshape(a.shape)
+    def bits_and(self, x: Bits, y: Bits) -> Bits:
+        """z_i = the cross terms that node i can form, masked."""
+        (x1, x2), (y1, y2) = x.words, y.words
+        part = (x1 & (y1 ^ y2)) ^ (x2 & y1)
+        part ^= self.net.zero_xor(part.shape, part.dtype)
+        return Bits((part, self.net.pass_left(part)))
 
-    def _top_bits(self, a: Shared, low: int, high: int) -> Pair:
-        top = ring_bits.top_bit(self.net, ring_bits.all_bits(self.net, a))
-        return self._spread(top, low, high, a.shape)
+    def summands(self, a: Shared) -> tuple[Bits, Bits]:
+        """u = x_1 + x_2 (known to node 0) and v = x_0.
 
-    def _bits(self, a: Shared, low: int, high: int) -> Pair:
-        return self._spread(ring_bits.all_bits(self.net, a), low, high, a.shape)
+        Node 0 masks u with the stream of word 1, which node 1 cannot compute, and sends the rest to
+        node 1; v needs no message: it is word 0 of its own sharing.
+        """
+        net = self.net
+        first, second = (word.reshape(-1) for word in a.words)
+        none = np.zeros_like(first)
+        if net.me == 0:
+            mask = net.first.words(first.size)
+            rest = (first + second) ^ mask
+            net.send(1, rest)
+            net.step()
+            return Bits((mask, rest)), Bits((none, none))
+        if net.me == 1:
+            rest = net.recv(0, first.size)
+            net.step()
+            return Bits((rest, none)), Bits((none, second))
+        mask = net.second.words(first.size)
+        net.step()
+        return Bits((none, mask)), Bits((first, none))
 
-    def _spread(self, bits: ring_bits.Bits, low: int, high: int, shape: tuple[int, ...]) -> Pair:
-        """Each of the bits low … high − 1 as an integer of its own, in front of the shape."""
-        places = np.arange(low, high, dtype=np.uint64).reshape(-1, 1)
-        spread = bits.map(lambda word: (word >> places) & _ONE)
-        first, second = ring_bits.to_integers(self.net, spread)
-        return first.reshape(high - low, *shape), second.reshape(high - low, *shape)
+    def _to_integers(self, bit: Bits) -> Pair:
+        """Node 0 shares p = b_1 ^ b_2 as in `summands`, with subtraction for the mask; q = b_0 is
+        word 0 of its own sharing; p xor q = p + q − 2pq."""
+        net, shape = self.net, bit.words[0].shape
+        first, second = (word.reshape(-1) for word in bit.words)
+        none = np.zeros(first.size, np.uint64)
+        if net.me == 0:
+            mask = net.first.words(first.size)
+            rest = (first ^ second).astype(np.uint64) - mask
+            net.send(1, rest)
+            p, q = (mask, rest), (none, none)
+        elif net.me == 1:
+            rest = net.recv(0, first.size)
+            p, q = (rest, none), (none, second.astype(np.uint64))
+        else:
+            mask = net.second.words(first.size)
+            p, q = (none, mask), (first.astype(np.uint64), none)
+        net.step()
+        both = net.reshare(p[0] * (q[0] + q[1]) + p[1] * q[0])
+        two = np.uint64(2)
+        return (
+            (p[0] + q[0] - two * both[0]).reshape(shape),
+            (p[1] + q[1] - two * both[1]).reshape(shape),
+        )
 
-    def open(self, a: Shared) -> Ints:
-        first, second = a.words
-        return (first + second + self.net.exchange_missing(first, second)).astype(np.int64)
-
-    def open_rounded(self, a: Shared) -> Ints:
-        if a.f == 0:
-            return self.open(a)
-        bits = ring_bits.all_bits(self.net, self.add_public(a, 1 << (a.f - 1)))
-        # arithmetic shift of each share: sign bits are XOR-shared like all others
-        upper = bits.map(lambda word: (word.astype(np.int64) >> a.f).astype(np.uint64))
-        missing = self.net.exchange_missing(upper.first, upper.second)
-        opened = upper.first ^ upper.second ^ missing
-        return opened.astype(np.int64).reshape(a.shape)
+    def _missing(self, words: Words) -> Array:
+        return self.net.exchange_missing(*words)
 
     def refresh(self, a: Shared) -> Shared:
         """The same value on fresh words: nothing of the computation's history leaves with it."""
@@ -181,24 +204,9 @@ class Ring(Engine):
         return Shared((a.words[0] + mine, a.words[1] + other), a.f)
 
 
-@dataclass(frozen=True)
-class RingOutcome:
-    """One node's side of a finished run; words as (first, second)."""
-
-    openings: dict[str, Any]
-    result: Pair | None
-    sealed: Pair | None
-    result_shape: tuple[int, ...] | None
-    sealed_shape: tuple[int, ...] | None
-    result_f: int | None
-    sealed_f: int | None
-    rounds: int
-    bytes_sent: int
-
-
 def run_ring(
     circuit: Circuit,
-    shares: Mapping[str, Sequence[Pair]],
+    shares: Mapping[str, Sequence[Words]],
     params: Mapping[str, Any],
     transport: Transport,
     *,
@@ -210,30 +218,6 @@ def run_ring(
     context: bytes that must be equal at all members (the digest of the job's descriptor).
     Raises: BadParams, ValueError (shapes); Disagreement; PeerLost, DeadlineExceeded.
     """
-    secrets = entered(circuit, shares, params, _entered)
+    secrets = entered(circuit, shares, params, entering(TRIO))
     net = Net(transport, context)
-    ring = Ring(net)
-    with np.errstate(over="ignore"):
-        outcome = run_declared(circuit, ring, secrets, params)
-        result: Any = outcome.result
-        sealed: Any = None if outcome.sealed is None else ring.refresh(outcome.sealed)  # type: ignore[arg-type]
-    return RingOutcome(
-        openings=outcome.openings,
-        result=None if result is None else (result.words[0], result.words[1]),
-        sealed=None if sealed is None else (sealed.words[0], sealed.words[1]),
-        result_shape=None if result is None else result.shape,
-        sealed_shape=None if sealed is None else sealed.shape,
-        result_f=None if result is None else result.f,
-        sealed_f=None if sealed is None else sealed.f,
-        rounds=net.rounds,
-        bytes_sent=net.bytes_sent,
-    )
-
-
-def _entered(pair: Pair, shape: tuple[int, ...], f: int) -> Shared:
-    words = tuple(np.asarray(word) for word in pair)
-    if len(words) != 2 or any(word.dtype != np.uint64 for word in words):
-        raise ValueError("a share is two arrays of 64-bit words")
-    if any(word.size != int(np.prod(shape)) for word in words):
-        raise ValueError("a share does not have the size that the parameters say")
-    return Shared(tuple(word.reshape(shape) for word in words), f)
+    return run_replicated(circuit, Ring(net), net, secrets, params)
