@@ -26,6 +26,7 @@ ROSTER_DOMAIN = "flai/roster/v1"
 
 NODE_COUNTS = (3, 4, 5)
 TRIO = 3  # nodes that compute one job on the ring, whichever of the n they are
+QUARTET = 4  # nodes that compute one job on the verified ring
 ENGINES = ("ring",)
 RESOLUTIONS = ("label", "band", "rounded", "logit")  # coarse to fine
 ROLES = ("custodian", "validator")

@@ -6,7 +6,7 @@ from workers.mpc import bench, workloads
 from workers.mpc.engines import shamir_stock
 
 
-@pytest.mark.parametrize("engine", ["ring", "shamir"])
+@pytest.mark.parametrize("engine", ["ring", "ring/4 verified", "shamir"])
 def test_bench_measures_a_right_answer(engine):
     job = bench.inference(2, features=4)
     latency_ms, bits_ms, outcomes = bench.measure_with_bits(job, repeats=1, engine=engine)

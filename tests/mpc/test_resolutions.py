@@ -62,7 +62,7 @@ def test_every_engine_gives_the_same_step(name, of):
         mine = {k: [ring.shares_for(w, transport.me) for w in v] for k, v in shares.items()}
         return ring.run_ring(circuit, mine, params, transport, context=b"test")
 
-    np.testing.assert_array_equal(ring.joined(ring.three_threads(work), "sealed"), plain)
+    np.testing.assert_array_equal(ring.joined(ring.threads_of(work), "sealed"), plain)
     outcomes = shamir.run_threads(circuit, values, params)
     np.testing.assert_array_equal(shamir.joined(outcomes, "sealed"), plain)
 

@@ -11,7 +11,7 @@ from hypothesis.extra.numpy import arrays
 from apps.protocol.circuits import CIRCUITS
 from tests.mpc.test_logistic_round import encoded, federation
 from tests.mpc.test_ring_privacy import Tap
-from tests.support.ring import group_threads, held, share, three_threads
+from tests.support.ring import group_threads, held, share, threads_of
 from workers.mpc import bench, keeping, replicated
 from workers.mpc.engines.base import Shared, as_words
 from workers.mpc.engines.plain import run_plain
@@ -149,7 +149,7 @@ def everything(n, computing, secret):
             product = ring.mul(Shared(tuple(pair), 0), Shared(tuple(pair), 0))
         return keeping.keep(transport, group, product.words, {"shape": [3000]})
 
-    return words, taps, three_threads(work, [taps[i] for i in group.members])
+    return words, taps, threads_of(work, [taps[i] for i in group.members])
 
 
 @pytest.mark.parametrize("secret", [0, -(2**28)])
@@ -186,7 +186,7 @@ def test_a_holding_node_refuses_what_one_computing_node_tells_otherwise(liar):
             pair[0] = pair[0] + np.uint64(1)
         return keeping.keep(transport, group, pair, {"shape": [3]})
 
-    answers = three_threads(work, LocalMesh(4).transports)
+    answers = threads_of(work, LocalMesh(4).transports)
     assert isinstance(answers[2], Disagreement)
 
 

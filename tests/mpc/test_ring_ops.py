@@ -9,17 +9,30 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from tests.support.ring import plain_function, ring_function
+from tests.support import ring
+from tests.support.ring import plain_function
 from workers.mpc.engines import limbs, tables
 from workers.mpc.engines.base import BLOCK
 from workers.mpc.engines.ring_bits import _reverse_places
 
+NODES = 3
 few = settings(max_examples=12, deadline=None)
 EDGES = np.array([0, 1, -1, 2**62, -(2**62), 2**63 - 1, -(2**63), 65536, -65536], np.int64)
 any_word = arrays(np.int64, 9, elements=st.integers(-(2**63), 2**63 - 1))
 in_word = arrays(np.int64, 9, elements=st.integers(-(2**62) + 2**10, 2**62 - 2**10))
 small = arrays(np.int64, 7, elements=st.integers(-(2**29), 2**29))
 positive = arrays(np.int64, 5, elements=st.integers(1, 2**40))
+
+
+@pytest.fixture(params=[3, 4], ids=["ring", "verified"], scope="module", autouse=True)
+def nodes(request):
+    """Every test here runs on the ring of three nodes and on the verified one of four."""
+    global NODES
+    NODES = request.param
+
+
+def ring_function(function, *inputs):
+    return ring.ring_function(function, *inputs, n=NODES)
 
 
 def both(function, *inputs):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from apps.protocol.circuits import CIRCUITS, BadParams
-from tests.support.ring import share, shares_for, three_threads
+from tests.support.ring import share, shares_for, threads_of
 from workers.mpc.engines.base import Shared
 from workers.mpc.engines.ring import Disagreement, Ring, run_ring
 from workers.mpc.engines.ring_net import Net
@@ -48,7 +48,7 @@ def test_every_message_that_a_node_receives_is_uniform(secret):
             everything(Ring(net), Shared(shares_for(words, transport.me), 16))
         return True
 
-    assert three_threads(work, taps) == [True] * 3
+    assert threads_of(work, taps) == [True] * 3
     for tap in taps:
         for frm, seq, data in tap.seen:
             if seq == 0:
@@ -75,7 +75,7 @@ def test_dealt_parts_are_uniform_word_by_word():
         with np.errstate(over="ignore"):
             Ring(Net(transport, b"")).trunc(Shared(shares_for(words, transport.me), 60), 0)
 
-    three_threads(work, tap)
+    threads_of(work, tap)
     for member in tap[:2]:
         for frm, seq, data in member.seen:
             if seq:
@@ -95,7 +95,7 @@ def test_different_descriptors_are_refused():
     def work(transport):
         Net(transport, b"one" if transport.me else b"other")
 
-    assert all(isinstance(answer, Disagreement) for answer in three_threads(work))
+    assert all(isinstance(answer, Disagreement) for answer in threads_of(work))
 
 
 def test_a_false_word_in_an_opening_is_noticed():
@@ -107,7 +107,7 @@ def test_a_false_word_in_an_opening_is_noticed():
             first = first + np.uint64(1)
         return Ring(Net(transport, b"")).open(Shared((first, second), 0))
 
-    answers = three_threads(work)
+    answers = threads_of(work)
     # word 2 is what node 2 lacks: nodes 0 and 1 told it different things
     assert isinstance(answers[2], Disagreement)
 
@@ -121,7 +121,7 @@ def test_a_lost_member_ends_the_job_at_once():
             raise RuntimeError("this member dies")
         return ring.ltz(Shared(shares_for(words, transport.me), 0))
 
-    answers = three_threads(work)
+    answers = threads_of(work)
     assert isinstance(answers[0], PeerLost | Disagreement)
     assert isinstance(answers[1], PeerLost | Disagreement)
 
@@ -131,7 +131,7 @@ def test_a_message_of_the_wrong_size_is_refused():
         net = Net(transport, b"")
         net.pass_left(np.zeros(3 if transport.me == 0 else 4, np.uint64))
 
-    answers = three_threads(work)
+    answers = threads_of(work)
     assert isinstance(answers[2], Disagreement)
 
 
@@ -159,7 +159,7 @@ def test_fresh_words_leave_the_engine():
         }
         return run_ring(circuit, shares, params, transport).sealed
 
-    one, two = three_threads(work), three_threads(work)
+    one, two = threads_of(work), threads_of(work)
     digests = {
         hashlib.sha256(word.tobytes()).digest() for run in (one, two) for p in run for word in p
     }

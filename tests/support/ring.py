@@ -16,15 +16,16 @@ from workers.mpc.engines.base import Shared, as_words
 from workers.mpc.engines.plain import Plain
 from workers.mpc.engines.ring import Ring, RingOutcome, run_ring
 from workers.mpc.engines.ring_net import Net
+from workers.mpc.engines.ring_verified import RingVerified, run_verified
+from workers.mpc.engines.ring_verified_net import VerifiedNet
 from workers.mpc.transport import LocalMesh, Roles, SocketTransport, Transport, socket_pairs
 
 Values = Mapping[str, Sequence[Any]]
 Function = Callable[..., Any]
 
 
-def shares_for(words: list[Any], node: int) -> tuple[Any, Any]:
-    first, second = replicated.held_by(node)
-    return words[first], words[second]
+def shares_for(words: list[Any], node: int) -> tuple[Any, ...]:
+    return tuple(words[j] for j in replicated.held_by(node, len(words)))
 
 
 def share(values: Any, n: int = 3) -> list[Any]:
@@ -36,11 +37,19 @@ def held(words: list[Any], node: int) -> dict[int, Any]:
     return {j: word for j, word in enumerate(words) if j != node}
 
 
-def three_threads(
-    work: Callable[[Transport], Any], transports: Sequence[Transport] | None = None
+def threads_of(
+    work: Callable[[Transport], Any],
+    transports: Sequence[Transport] | None = None,
+    *,
+    n: int = 3,
+    mesh: LocalMesh | None = None,
 ) -> list[Any]:
-    """work(transport) at each member; answers or exceptions, in order of the members."""
-    mesh = None if transports else LocalMesh()
+    """work(transport) at each member; answers or exceptions, in order of the members.
+
+    Who raises is gone for the others, where the mesh is known or made here.
+    """
+    if transports is None:
+        mesh = LocalMesh(n)
     members: Sequence[Any] = transports or mesh.transports  # type: ignore[union-attr]
     answers: list[Any] = [None] * len(members)
 
@@ -86,30 +95,56 @@ def group_threads(
         shape = None if outcome.result_shape is None else list(outcome.result_shape)
         return outcome, keeping.keep(transport, group, outcome.result, {"shape": shape})
 
-    answers = three_threads(work, [transports[i] for i in group.members])
+    answers = threads_of(work, [transports[i] for i in group.members])
     for answer in answers:
         if isinstance(answer, Exception):
             raise answer
     return dict(zip(group.members, answers, strict=True))
 
 
-def ring_function(function: Function, *inputs: tuple[Any, int]) -> Any:
-    """function(ops, *secrets) on the ring, opened; inputs are (integers, f). All members agree."""
-    shared = [(share(values), f) for values, f in inputs]
+def three(transport: Transport) -> Ring:
+    return Ring(Net(transport, b"test"))
+
+
+def four(transport: Transport) -> RingVerified:
+    return RingVerified(VerifiedNet(transport, b"test"))
+
+
+def ring_function(function: Function, *inputs: tuple[Any, int], n: int = 3) -> Any:
+    """function(ops, *secrets) on the ring of n, opened; inputs are (integers, f). All agree."""
+    shared = [(share(values, n), f) for values, f in inputs]
 
     def work(transport: Transport) -> Any:
-        ring = Ring(Net(transport, b"test"))
+        ring = {3: three, 4: four}[n](transport)
         secrets = [Shared(shares_for(words, transport.me), f) for words, f in shared]
         with np.errstate(over="ignore"):
             answer = function(ring, *secrets)
             return ring.open(answer) if isinstance(answer, Shared) else answer
 
-    answers = three_threads(work)
+    answers = threads_of(work, n=n)
     for answer in answers:
         if isinstance(answer, Exception):
             raise answer
         np.testing.assert_array_equal(answer, answers[0])
     return answers[0]
+
+
+def verified_threads(
+    circuit: Circuit, values: Values, params: Mapping[str, Any]
+) -> list[RingOutcome]:
+    """The circuit on the verified ring's four members; values as for `run_plain`."""
+    shared = {slot: [share(value, 4) for value in items] for slot, items in values.items()}
+
+    def work(transport: Transport) -> Any:
+        me = transport.me
+        mine = {slot: [shares_for(words, me) for words in items] for slot, items in shared.items()}
+        return run_verified(circuit, mine, params, transport, context=b"test")
+
+    answers = threads_of(work, n=4)
+    for answer in answers:
+        if isinstance(answer, Exception):
+            raise answer
+    return answers
 
 
 def plain_function(function: Function, *inputs: tuple[Any, int]) -> Any:
@@ -166,6 +201,7 @@ def joined(outcomes: Sequence[RingOutcome], name: str) -> Any:
     """The secret `result` or `sealed` put together as its addressee would; words must agree."""
     words: dict[int, Any] = {}
     for node, outcome in enumerate(outcomes):
-        for index, word in zip(replicated.held_by(node), getattr(outcome, name), strict=True):
+        held_here = replicated.held_by(node, len(outcomes))
+        for index, word in zip(held_here, getattr(outcome, name), strict=True):
             np.testing.assert_array_equal(words.setdefault(index, word), word)
     return replicated.join(words).astype(np.int64)

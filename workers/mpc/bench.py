@@ -2,7 +2,8 @@
 
 The processes are joined by the nodes' own mesh: mutual TLS 1.3 on loopback. A run includes the
 exchange of fresh keys. "ring/4" and "ring/5" are the last three of four and five nodes, one and two
-others dead: they fold first. "5 ms one way": whatever one node sends another comes so much later.
+others dead: they fold first. "ring/4 verified": all four compute, so that a cheat is found, beside
+"ring/4" on the same inputs. "5 ms one way": whatever one node sends another comes so much later.
 Latency is the median of REPEATS after a warm-up, at the slowest member. Tickets, stores and the
 control port are not in it; `bench api` measures a query with all of them.
 """
@@ -29,12 +30,14 @@ from apps.protocol.circuits import CIRCUITS, CLASSES
 from apps.protocol.circuits.declare import Outcome
 from apps.protocol.circuits.descent import defaults_of
 from apps.protocol.circuits.games import SCORINGS
+from apps.protocol.tickets import QUARTET
 from workers.mpc import replicated, shamir_shares
 from workers.mpc.delaying import DelayingProxy
 from workers.mpc.engines import shamir_stock
 from workers.mpc.engines.base import Word
 from workers.mpc.engines.plain import run_plain
 from workers.mpc.engines.ring import RingOutcome, run_ring
+from workers.mpc.engines.ring_verified import run_verified
 from workers.mpc.engines.shamir import BitPool, ShamirOutcome, make_bits, run_shamir
 from workers.mpc.fixed import decode, encode
 from workers.mpc.mesh import Mesh, Peer
@@ -42,6 +45,7 @@ from workers.mpc.transport import Roles
 from workers.mpc.workloads import Workload, aggregation, all_workloads, wave
 
 MEMBERS = 3
+VERIFIED = "verified"
 REPEATS = 9
 TIMEOUT_S = 120.0
 
@@ -80,7 +84,7 @@ class Members:
         work: Work | None = None,
     ) -> None:
         context = multiprocessing.get_context("fork")
-        n = int(engine.partition("/")[2] or MEMBERS)
+        n, computing = _nodes_of(engine)
         keys = [Ed25519PrivateKey.generate() for _ in range(n)]
         listeners = [socket.create_server(("127.0.0.1", 0)) for _ in range(n)]
         addresses = [listener.getsockname() for listener in listeners]
@@ -92,7 +96,7 @@ class Members:
             for slot, items in workload.values.items()
         }
         self._pipes, self._processes = [], []
-        for me in range(n - MEMBERS, n):
+        for me in computing:
             shares = {slot: [item[me] for item in items] for slot, items in held.items()}
             here, there = context.Pipe()
             process = context.Process(
@@ -139,7 +143,7 @@ def _member(
         for i in range(len(keys))
         if i != me
     ]
-    computing = tuple(range(len(keys)))[-MEMBERS:]
+    _, computing = _nodes_of(engine)
     mesh = Mesh(
         me=me,
         listener=listeners[me],
@@ -153,10 +157,11 @@ def _member(
         if time.monotonic() > end:
             raise TimeoutError("the members did not find each other")
         threading.Event().wait(0.01)
-    run_once = _run_shamir if engine == "shamir" else _run_ring
 
     def once(run: int, known: Any = None) -> Run:
-        return run_once(mesh, run, workload, shares, known)
+        if engine == "shamir":
+            return _run_shamir(mesh, run, workload, shares, known)
+        return _run_ring(mesh, run, workload, shares, computing)
 
     pipe.send(work(once, repeats))
     pipe.recv()
@@ -202,17 +207,26 @@ def _held_by_node(item: Any, engine: str, n: int) -> list[Any]:
     return [{j: words[j] for j in replicated.held_by(me, n)} for me in range(n)]
 
 
-def _run_ring(mesh: Mesh, run: int, workload: Workload, shares: Any, known: Any) -> Run:
-    computing = tuple(range(mesh.n))[-MEMBERS:]
+def _nodes_of(engine: str) -> tuple[int, tuple[int, ...]]:
+    """(how many there are, which compute)."""
+    count, _, mode = engine.partition("/")[2].partition(" ")
+    n = int(count or MEMBERS)
+    return n, tuple(range(n))[-QUARTET if mode == VERIFIED else -MEMBERS :]
+
+
+def _run_ring(
+    mesh: Mesh, run: int, workload: Workload, shares: Any, computing: tuple[int, ...]
+) -> Run:
     sid, deadline = run.to_bytes(16), time.monotonic() + TIMEOUT_S
     session = mesh.open(sid, deadline=deadline, members=computing)
-    transport = session if mesh.n == MEMBERS else Roles(session, computing)
+    transport = session if mesh.n == len(computing) else Roles(session, computing)
+    run_engine = run_verified if len(computing) == QUARTET else run_ring
     start = time.perf_counter()
-    pairs: Any = {
+    folded: Any = {
         slot: [tuple(replicated.fold(mesh.me, item, computing, mesh.n)) for item in items]
         for slot, items in shares.items()
     }
-    outcome = run_ring(workload.circuit, pairs, workload.params, transport)
+    outcome = run_engine(workload.circuit, folded, workload.params, transport)
     elapsed_ms = (time.perf_counter() - start) * 1e3
     session.close()
     return elapsed_ms, 0.0, outcome
@@ -273,7 +287,8 @@ def _difference(outcomes: list[AnyOutcome], plain: Outcome, name: str) -> float:
         return float(np.max(np.abs(decode(difference, reference.f))))
     words: dict[int, Word] = {}
     for node, outcome in enumerate(outcomes):
-        words.update(zip(replicated.held_by(node), getattr(outcome, name), strict=True))
+        held = replicated.held_by(node, len(outcomes))
+        words.update(zip(held, getattr(outcome, name), strict=True))
     difference = replicated.join(words) - reference.words[0]
     return float(np.max(np.abs(decode(difference, reference.f))))
 
@@ -389,7 +404,7 @@ def run() -> Iterator[dict[str, Any]]:
         ("secure_sgd/mlp/1000x64/20", network_sgd()),
     ):
         yield from _measured(name, workload, "ring")
-    for engine in ("ring/4", "ring/5"):
+    for engine in ("ring/4", f"ring/4 {VERIFIED}", "ring/5"):
         for name in FOLDED_WORKLOADS:
             yield from _measured(name, workloads[name], engine)
     for delay_ms in DELAYS_MS:

@@ -4,12 +4,13 @@ word i.
 All words but the last are key streams of 32-byte seeds, the last is the correction, so that an
 upload is n − 1 seeds and one word a value.
 
-Three nodes compute. In ascending order they play the roles 0, 1, 2, and role r lacks role word r:
-that is the word which this node lacks, and role word 0 also takes up the surplus, the words of all
-nodes that do not compute. Each of the three holds these anyway, so folding is exact and local.
-Role 0 holds the surplus too but not the rest of role word 0, so it knows no more of it than before.
+Three nodes compute, or four in verified mode. In ascending order they play the roles 0, 1, 2 (, 3),
+and role r lacks role word r: that is the word which this node lacks, and role word 0 also takes up
+the surplus, the words of all nodes that do not compute. Each of those who compute holds these
+anyway, so folding is exact and local. Role 0 holds the surplus too but not the rest of role word 0,
+so it knows no more of it than before.
 
-What the three keep goes back to n words: they take a stream for each other node's word, which that
+What they keep goes back to n words: they take a stream for each other node's word, which that
 node alone never gets, off role word 0.
 """
 
@@ -54,20 +55,20 @@ def join(words: Mapping[int, Word]) -> Word:
 
 
 def fold(node: int, words: Mapping[int, Word], computing: Sequence[int], n: int) -> list[Word]:
-    """A computing node's pair of role words for the engine, (role + 1, role + 2).
+    """A computing node's role words for the engine, from role + 1 upwards, round.
 
     Raises: KeyError when one of the node's words is missing.
     """
     role = computing.index(node)
-    pair = []
-    for other in held_by(role):
+    folded = []
+    for other in held_by(role, len(computing)):
         word = words[computing[other]]
-        if other == 0 and n > TRIO:
+        if other == 0 and n > len(computing):
             word = word.copy()
             for j in surplus(computing, n):
                 word += words[j]
-        pair.append(word)
-    return pair
+        folded.append(word)
+    return folded
 
 
 def surplus(computing: Sequence[int], n: int) -> list[int]:
@@ -76,16 +77,16 @@ def surplus(computing: Sequence[int], n: int) -> list[int]:
 
 
 def spread(
-    node: int, pair: Sequence[Word], computing: Sequence[int], seeds: Mapping[int, bytes]
+    node: int, folded: Sequence[Word], computing: Sequence[int], seeds: Mapping[int, bytes]
 ) -> dict[int, Word]:
-    """A computing node's words of n, from its pair of role words; the inverse of `fold`.
+    """A computing node's words of n, from its role words; the inverse of `fold`.
 
     `seeds[d]` is known to all but the node d, which does not compute.
     """
     role = computing.index(node)
-    words = {d: expand(seed, pair[0].size).reshape(pair[0].shape) for d, seed in seeds.items()}
+    words = {d: expand(seed, folded[0].size).reshape(folded[0].shape) for d, seed in seeds.items()}
     taken = list(words.values())
-    for other, word in zip(held_by(role), pair, strict=True):
+    for other, word in zip(held_by(role, len(computing)), folded, strict=True):
         if other == 0:
             word = word.copy()
             for stream in taken:

@@ -96,11 +96,10 @@ class Mailbox:
 
 
 class Roles:
-    """Three of a job's nodes as members 0, 1, 2: what the ring engine sees of them."""
-
-    n = 3
+    """Those of a job's nodes that compute, as members 0, 1, 2 …: what an engine sees of them."""
 
     def __init__(self, transport: Transport, computing: Sequence[int]) -> None:
+        self.n = len(computing)
         self.me = computing.index(transport.me)
         self._transport = transport
         self._nodes = tuple(computing)

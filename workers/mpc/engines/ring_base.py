@@ -63,6 +63,9 @@ class Replicated(Engine):
     def refresh(self, a: Shared) -> Shared:
         """The same value on fresh words: nothing of the computation's history leaves with it."""
 
+    def settle(self) -> None:
+        """Called once, last: what the members still have to settle before an outcome leaves."""
+
     # -- what follows ---------------------------------------------------------------------------
 
     def _negative(self, a: Shared) -> Words:
@@ -129,6 +132,7 @@ def run_replicated(
         outcome = run_declared(circuit, ring, secrets, params)
         result: Any = outcome.result
         sealed: Any = None if outcome.sealed is None else ring.refresh(outcome.sealed)  # type: ignore[arg-type]
+        ring.settle()
     return RingOutcome(
         openings=outcome.openings,
         result=None if result is None else result.words,

@@ -1,0 +1,234 @@
+"""Verified ring: replicated secret sharing over Z_2^64, four nodes, one of them may cheat.
+
+x = x_0 + x_1 + x_2 + x_3 mod 2^64; node i lacks x_i. Four nodes in the manner of Dalskov, Escudero
+and Keller, "Fantastic Four" (2021): whatever goes to a node is known to two of the others, so that
+one sends and one checks (`ring_verified_net`). Whoever deviates in a product, a truncation or in
+putting in bits is found, with one other suspect, before anything is opened; in an opening, before
+anything leaves the job. Privacy does not hang on it: a cheat spoils what is computed, and shows
+nothing.
+
+What a node is told is masked by the stream of a key that it lacks; streams are never reused.
+- product: for every two words i, j, the two nodes that hold both know one product of sums,
+      x·y = Σ_{i<2≤j} (x_i + x_j)(y_i + y_j) − (x_0 − x_1)(y_0 − y_1) − (x_2 − x_3)(y_2 − y_3),
+  three at each node, and put it in (`put_in`): six words on the wire, whatever the inner length.
+  Bits likewise: over GF(2) x·y is the sum of all six.
+- truncation: x = A + B with A = x_0 + x_1, known to nodes 2 and 3, and B = x_2 + x_3, known to 0
+  and 1. They put in A/2^d, B/2^d and the top bits, whose product makes the result exact. Of a
+  product that is truncated the two terms inside A and B need no message.
+- sign and bits: A and B are put in as XOR shares and added by the same adder as three nodes use.
+- bits to integers: p = b_0 ^ b_1 and q = b_2 ^ b_3 are put in; p xor q = p + q − 2pq.
+- a sealed output gets a fresh sharing of 0 made of seeds that all four learn: its addressee sees
+  all four words, and must learn no more than their sum.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from apps.protocol.circuits import Circuit
+from apps.protocol.tickets import QUARTET
+from workers.mpc.engines.base import Bilinear, Shared, Word
+from workers.mpc.engines.ring_base import (
+    Replicated,
+    RingOutcome,
+    Words,
+    entering,
+    run_replicated,
+)
+from workers.mpc.engines.ring_bits import Array, Bits
+from workers.mpc.engines.ring_verified_net import (
+    CROSS,
+    TELL,
+    WITHIN,
+    Cheated,
+    VerifiedNet,
+    Way,
+)
+from workers.mpc.engines.running import entered
+from workers.mpc.keystream import KEY_BYTES, Keystream
+from workers.mpc.transport import Transport
+
+__all__ = ["Cheated", "RingVerified", "run_verified"]
+
+_ONE = np.uint64(1)
+_TWO = np.uint64(2)
+_TOP = np.uint64(63)
+
+
+class RingVerified(Replicated):
+    """One node's side of a computation. Every member must make the same calls."""
+
+    def __init__(self, net: VerifiedNet) -> None:
+        self.net = net
+        self._knows_a = net.me >= 2  # words 0 and 1, else 2 and 3
+
+    def _known(self, way: Way, words: Sequence[Array]) -> tuple[Array, Array] | None:
+        """Words `to` and `absent`, for who holds both."""
+        if self.net.me not in (way.frm, way.check):
+            return None
+        others = self.net.others
+        return words[others.index(way.to)], words[others.index(way.absent)]
+
+    def _half(self, words: Sequence[Array]) -> tuple[Array, Array]:
+        """The two words of A at nodes 2 and 3, of B at nodes 0 and 1."""
+        (half,) = (known for way in WITHIN if (known := self._known(way, words)) is not None)
+        return half
+
+    def _of_halves(self, value: Sequence[Array]) -> list[tuple[Way, Sequence[Array] | None]]:
+        """What each node knows of its half, as `put_in` takes it."""
+        return [(way, value if self.net.me in (way.frm, way.check) else None) for way in WITHIN]
+
+    def _constant(self, words: Word) -> Words:
+        """The public words as word 0, nothing elsewhere."""
+        none = np.zeros_like(words)
+        return tuple(none if j else words for j in self.net.others)
+
+    # -- products -----------------------------------------------------------------------------
+
+    def _product(self, bilinear: Bilinear, a: Shared, b: Shared, drop: int) -> Words:
+        terms: list[tuple[Way, Array | None]] = []
+        for way in (*CROSS, *WITHIN):
+            x, y = self._known(way, a.words), self._known(way, b.words)
+            if x is None or y is None:
+                terms.append((way, None))
+            elif way in CROSS:
+                terms.append((way, np.atleast_1d(bilinear(x[0] + x[1], y[0] + y[1]))))
+            else:
+                terms.append((way, np.atleast_1d(bilinear(x[1] - x[0], y[0] - y[1]))))
+        shape = next(term.shape for _, term in terms if term is not None)
+        size = int(np.prod(shape))
+        flat = [(way, None if term is None else (term.reshape(-1),)) for way, term in terms]
+        if not drop:
+            (words,) = self.net.put_in(flat, [np.uint64], size)
+            return tuple(word.reshape(shape) for word in words)
+        (words,) = self.net.put_in(flat[: len(CROSS)], [np.uint64], size)
+        within = next(value for _, value in flat[len(CROSS) :] if value is not None)
+        first, second = self._half(words)
+        return self._drop(first + second + within[0], drop, shape)
+
+    def _truncate(self, a: Shared, drop: int) -> Words:
+        first, second = self._half(a.words)
+        return self._drop((first + second).reshape(-1), drop, a.shape)
+
+    def _drop(self, half: Word, drop: int, shape: tuple[int, ...]) -> Words:
+        """A at nodes 2 and 3, B at 0 and 1; v = A + B, |v| < 2^62 -> ⌊v/2^drop⌋ + {0, 1}.
+
+        Two rounds. A is raised by 2^62 first. As integers A + B is then v + 2^62 < 2^63, and 2^64
+        more exactly where one of their top bits a, b is set. So
+        ⌈A/2^drop⌉ + ⌊B/2^drop⌋ − (1 − (1 − a)(1 − b))·2^(64 − drop) = ⌊(v + 2^62)/2^drop⌋ + {0, 1};
+        of the product of bits only the value mod 2^drop counts.
+        """
+        net, shift, size = self.net, np.uint64(drop), half.size
+        bit = np.dtype(np.uint16 if drop <= 16 else np.uint32 if drop <= 32 else np.uint64)
+        if self._knows_a:
+            half = half + (_ONE << np.uint64(62))
+        part = half >> shift
+        if self._knows_a:
+            part += (half & ((_ONE << shift) - _ONE)) != 0
+            part -= (_ONE << np.uint64(64 - drop)) + (_ONE << np.uint64(62 - drop))
+        clear = ((half >> _TOP) ^ _ONE).astype(bit)
+        result, clear_words = net.put_in(self._of_halves((part, clear)), [np.uint64, bit], size)
+        (neither,) = net.put_in(self._across(clear_words), [bit], size)
+        wrap = np.uint64(64 - drop)
+        return tuple(
+            (word + (product.astype(np.uint64) << wrap)).reshape(shape)
+            for word, product in zip(result, neither, strict=True)
+        )
+
+    def _across(self, words: Words) -> list[tuple[Way, Sequence[Array] | None]]:
+        """The terms of (w_0 + w_1)(w_2 + w_3), as `put_in` takes them."""
+        known = [(way, self._known(way, words)) for way in CROSS]
+        return [(way, None if pair is None else (pair[0] * pair[1],)) for way, pair in known]
+
+    # -- bits ---------------------------------------------------------------------------------
+
+    def bits_and(self, x: Bits, y: Bits) -> Bits:
+        return self._and(x, y, (*CROSS, *WITHIN))
+
+    def and_summands(self, u: Bits, v: Bits) -> Bits:
+        """u has only words 0 and 1, v only 2 and 3."""
+        return self._and(u, v, CROSS)
+
+    def _and(self, x: Bits, y: Bits, ways: Sequence[Way]) -> Bits:
+        shape, kind = x.words[0].shape, x.words[0].dtype
+        terms: list[tuple[Way, Sequence[Array] | None]] = []
+        for way in ways:
+            one, other = self._known(way, x.words), self._known(way, y.words)
+            if one is None or other is None:
+                terms.append((way, None))
+            else:
+                term = (one[0] ^ one[1]) & (other[0] ^ other[1])
+                terms.append((way, (term.reshape(-1),)))
+        (words,) = self.net.put_in(terms, [kind], int(np.prod(shape)), xor=True)
+        return Bits(tuple(word.reshape(shape) for word in words))
+
+    def summands(self, a: Shared) -> tuple[Bits, Bits]:
+        """A and B."""
+        first, second = self._half(a.words)
+        half = (first + second).reshape(-1)
+        (words,) = self.net.put_in(self._of_halves((half,)), [np.uint64], half.size, xor=True)
+        none = np.zeros_like(half)
+        return (
+            Bits(tuple(none if j >= 2 else word for j, word in self._indexed(words))),
+            Bits(tuple(word if j >= 2 else none for j, word in self._indexed(words))),
+        )
+
+    def _indexed(self, words: Sequence[Array]) -> Any:
+        return zip(self.net.others, words, strict=True)
+
+    def _to_integers(self, bit: Bits) -> Words:
+        shape = bit.words[0].shape
+        first, second = self._half(bit.words)
+        half = (first ^ second).reshape(-1).astype(np.uint64)
+        (halves,) = self.net.put_in(self._of_halves((half,)), [np.uint64], half.size)
+        (product,) = self.net.put_in(self._across(halves), [np.uint64], half.size)
+        return tuple(
+            (word - _TWO * both).reshape(shape) for word, both in zip(halves, product, strict=True)
+        )
+
+    # -- what leaves --------------------------------------------------------------------------
+
+    def _missing(self, words: Words) -> Array:
+        return self.net.missing(words)
+
+    def refresh(self, a: Shared) -> Shared:
+        """Words 0, 1, 2 take a stream each, word 3 what makes up for them."""
+        seeds: dict[int, Array] = {}
+        for way in TELL:
+            if way.to != self.net.me:
+                seeds[way.to] = self.net.draw(way.to, KEY_BYTES, np.uint8)
+        messages = [(way, (seeds[way.to],) if way.to in seeds else None) for way in TELL]
+        for way, heard in zip(TELL, self.net.tell(messages, [np.uint8], KEY_BYTES), strict=True):
+            if heard is not None:
+                seeds[way.to] = heard[0]
+        size = int(np.prod(a.shape))
+        masks = {
+            j: Keystream(seed.tobytes()).words(size).reshape(a.shape) for j, seed in seeds.items()
+        }
+        masks[3] = np.uint64(0) - masks[0] - masks[1] - masks[2]
+        return Shared(tuple(word + masks[j] for j, word in self._indexed(a.words)), a.f)
+
+    def settle(self) -> None:
+        self.net.check()
+
+
+def run_verified(
+    circuit: Circuit,
+    shares: Mapping[str, Sequence[Words]],
+    params: Mapping[str, Any],
+    transport: Transport,
+    *,
+    context: bytes = b"",
+) -> RingOutcome:
+    """Run a circuit together with the three other members of `transport`; blocks.
+
+    shares[slot]: per member, in roster order, words (me+1)%4, (me+2)%4, (me+3)%4 as uint64.
+    context: bytes that must be equal at all members (the digest of the job's descriptor).
+    Raises: BadParams, ValueError (shapes); Cheated, Disagreement; PeerLost, DeadlineExceeded.
+    """
+    secrets = entered(circuit, shares, params, entering(QUARTET))
+    net = VerifiedNet(transport, context)
+    return run_replicated(circuit, RingVerified(net), net, secrets, params)
