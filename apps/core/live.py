@@ -14,6 +14,9 @@ import logging
 import os
 import queue
 import threading
+from collections.abc import Iterable
+from itertools import islice
+from uuid import UUID
 
 from channels.layers import get_channel_layer
 from django.db import transaction
@@ -24,6 +27,7 @@ logger = logging.getLogger(__name__)
 WAITING_MAX = 10_000
 GATHER_S = 0.05  # one message for what changes again and again in such a while
 SEND_S_MAX = 5.0
+TOLD_MAX = 1_000
 
 
 def group_name(topic: str) -> str:
@@ -34,6 +38,12 @@ def group_name(topic: str) -> str:
 def changed(*topics: str) -> None:
     """Wake the pages that watch these topics, after the commit."""
     transaction.on_commit(lambda: _publisher().put(topics), robust=True)
+
+
+def concerns(parties: Iterable[UUID]) -> None:
+    """Wake the pages that show these parties what awaits them. Of very many the first TOLD_MAX are
+    told; the others' pages look by themselves."""
+    changed(*(f"party:{key}" for key in islice(parties, TOLD_MAX)))
 
 
 class _Publisher:

@@ -4,7 +4,8 @@ A page sends {"watch": [topic, …]}; the answer {"watching": […]} names those
 page reads itself once more, since something may have happened between its making and now. Then
 {"changed": topic} comes after each commit that touched one (apps/core/live.py).
 
-Whoever may see a wallet's topic is decided by the session. The others are of public pages.
+Who may watch a wallet, or what awaits a party, is decided by the session: its own party alone. The
+other topics are of public pages.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from apps.accounts import selectors
 from apps.core.broker import AWAY, outage
 from apps.core.live import group_name
 
-PUBLIC = {"proposal", "round", "rfm"}
+OWN = {"wallet", "party"}
+PUBLIC = {"proposal", "round", "rfm", "subdao", "treasury"}
 OF_TOKENS = {"pool", "vault"}
 CODE = re.compile(r"[A-Za-z0-9-]{1,40}")
 BARE = {"log", "nodes"}
@@ -29,11 +31,11 @@ TOPICS_MAX = 8
 
 
 def may_watch(topic: object, party: Any) -> bool:
-    """A bare public kind, a public kind of any id or token, or the wallet of this very party."""
+    """A bare public kind, a public kind of any id or token, or what is this very party's own."""
     if not isinstance(topic, str):
         return False
     kind, _, key = topic.partition(":")
-    if kind == "wallet":
+    if kind in OWN:
         return party is not None and key == str(party.id)
     if kind in PUBLIC:
         return _is_id(key)

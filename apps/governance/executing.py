@@ -16,19 +16,20 @@ from apps.accounts.models import Party
 from apps.core import actions
 from apps.core.errors import Conflict, DomainError
 from apps.core.events import emit
-from apps.core.live import changed
+from apps.core.live import TOLD_MAX, changed, concerns
 from apps.core.permissions import Denied, ensure
 from apps.core.sweeping import each
 from apps.core.transactions import durable
 from apps.core.wake import wake
 from apps.governance import events
-from apps.governance.models import Proposal
+from apps.governance.models import Proposal, SnapshotWeight
 from apps.governance.services import (
     EXECUTE,
     event_fields,
     lock_proposal,
     payload_hash,
     snapshot_take,
+    stirred,
 )
 from apps.protocol import tally
 from apps.protocol.tally import State
@@ -71,7 +72,7 @@ def execute(*, proposal_id: UUID | str, actor: Party | None = None, now: datetim
             proposal.execution_error = ""
             proposal.execute_after = None
             proposal.save(update_fields=["executed_at", "execution_error", "execute_after"])
-            changed(f"proposal:{proposal.id}")
+            stirred(proposal)
             _run(proposal, now)
             log.append(
                 "governance.executed",
@@ -138,7 +139,9 @@ def _conclude(proposal: Proposal, now: datetime) -> None:
     if carried:
         proposal.execute_after = tally.execution_opens_at(proposal.facts)
     proposal.save(update_fields=["concluded_at", "execute_after"])
-    changed(f"proposal:{proposal.id}")
+    stirred(proposal)
+    voices = SnapshotWeight.objects.filter(proposal=proposal).order_by("-weight")
+    concerns(voices.values_list("party_id", flat=True)[:TOLD_MAX])
     log.append(
         "governance.concluded",
         {
@@ -173,7 +176,7 @@ def advance(*, proposal_id: UUID | str, now: datetime) -> State:
         if state is State.EXPIRED and proposal.execute_after is not None:
             proposal.execute_after = None
             proposal.save(update_fields=["execute_after"])
-            changed(f"proposal:{proposal.id}")
+            stirred(proposal)
             log.append("governance.expired", {"proposal": str(proposal.id)}, now=now)
             emit(events.ProposalExpired(**event_fields(proposal)), now=now)
     due = proposal.execute_after is not None and proposal.execute_after <= now

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from heapq import nlargest
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -18,7 +19,7 @@ from apps.core.clock import unix_ms
 from apps.core.errors import BadInput, Conflict
 from apps.core.events import emit
 from apps.core.ids import effect_of
-from apps.core.live import changed
+from apps.core.live import TOLD_MAX, changed, concerns
 from apps.core.permissions import Denied, ensure
 from apps.core.transactions import durable, require_transaction
 from apps.core.wake import wake
@@ -260,6 +261,7 @@ def _make(
     if proposal.snapshot_at <= now:
         snapshot_take(proposal, now)
     else:
+        stirred(proposal)
         wake(EXECUTE, proposal.id, eta=proposal.snapshot_at)
     wake(EXECUTE, proposal.id, eta=proposal.voting_ends_at)
     return proposal
@@ -282,7 +284,8 @@ def snapshot_take(proposal: Proposal, now: datetime) -> None:
     )
     proposal.total_weight = sum(held.values())
     proposal.save(update_fields=["total_weight"])
-    changed(f"proposal:{proposal.id}")
+    stirred(proposal)
+    concerns(nlargest(TOLD_MAX, held, key=held.__getitem__))
     log.append(
         "governance.snapshot",
         {
@@ -293,6 +296,11 @@ def snapshot_take(proposal: Proposal, now: datetime) -> None:
         },
         now=now,
     )
+
+
+def stirred(proposal: Proposal) -> None:
+    """Wake its page and its DAO's: it has come to a new state."""
+    changed(f"proposal:{proposal.id}", f"subdao:{proposal.dao_id}")
 
 
 def lock_proposal(proposal_id: UUID | str) -> Proposal:
@@ -359,7 +367,7 @@ def vote(
             proposal.voting_ends_at, proposal.extended_at = deadline, now
             wake(EXECUTE, proposal.id, eta=deadline)
         proposal.save(update_fields=[field, "voting_ends_at", "extended_at"])
-        changed(f"proposal:{proposal.id}")
+        changed(f"proposal:{proposal.id}", f"party:{actor.id}")
         log.append(
             "governance.vote",
             {
@@ -384,7 +392,7 @@ def cancel(*, actor: Party, proposal_id: UUID | str, now: datetime) -> Proposal:
         ensure(can_cancel(actor, proposal, now))
         proposal.canceled_at = now
         proposal.save(update_fields=["canceled_at"])
-        changed(f"proposal:{proposal.id}")
+        stirred(proposal)
         log.append("governance.canceled", {"proposal": str(proposal.id)}, now=now)
         emit(events.ProposalCanceled(**event_fields(proposal)), now=now)
     return proposal

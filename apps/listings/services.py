@@ -72,6 +72,7 @@ def listing_open(*, version_id: str | UUID, now: datetime) -> Listing:
             return listing
         listing.version, listing.status = version, Listing.Status.OPEN
         listing.save()
+        changed(f"subdao:{version.dao_id}")
         log.append(
             "listings.opened",
             {

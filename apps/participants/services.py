@@ -12,6 +12,7 @@ from django.db import IntegrityError, transaction
 from apps.accounts.models import Party
 from apps.core.errors import BadInput, Conflict
 from apps.core.events import emit
+from apps.core.live import changed
 from apps.core.permissions import Denied, ensure
 from apps.core.transactions import durable, require_transaction
 from apps.governance.models import Proposal
@@ -174,6 +175,7 @@ def whitelist(
     for row in rows:
         row.whitelisted_at, row.removed_at = row.whitelisted_at or now, None
     Application.objects.bulk_update(rows, ["whitelisted_at", "removed_at"])
+    changed(f"subdao:{dao.id}")
     log.append(
         "participants.whitelisted",
         {
@@ -204,6 +206,7 @@ def remove(
     for row in rows:
         row.removed_at = now
     Application.objects.bulk_update(rows, ["removed_at"])
+    changed(f"subdao:{dao.id}")
     log.append(
         "participants.removed",
         {

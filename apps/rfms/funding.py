@@ -183,7 +183,7 @@ def award(*, rfm_id: uuid.UUID | str, now: datetime) -> Dao:
         fund.save(update_fields=["awarded_at"])
         rfm.subdao = dao
         rfm.save(update_fields=["awarded_at", "subdao"])
-        changed(f"rfm:{rfm.id}")
+        changed(f"rfm:{rfm.id}", f"party:{rfm.submitter_id}")
         log.append(
             "rfms.awarded",
             {
@@ -232,7 +232,7 @@ def close_due(*, rfm_id: uuid.UUID | str, now: datetime) -> bool:
             fund.failed_at = rfm.failed_at = now
             fund.save(update_fields=["failed_at"])
             rfm.save(update_fields=["failed_at"])
-            changed(f"rfm:{rfm.id}")
+            changed(f"rfm:{rfm.id}", f"party:{rfm.submitter_id}")
             call_close(call=rfm.call, now=now)
             log.append("rfms.failed", {"id": str(rfm.id)}, now=now)
             emit(events.RfmFailed(rfm_id=str(rfm.id)), now=now)

@@ -14,6 +14,7 @@ from apps.accounts.models import Party
 from apps.accounts.services import party_create
 from apps.core.errors import BadInput, Conflict, Unprocessable
 from apps.core.events import emit
+from apps.core.live import changed
 from apps.core.permissions import ensure
 from apps.core.transactions import durable, require_transaction
 from apps.core.wake import wake
@@ -175,6 +176,7 @@ def rfm_approve(
     )
     rfm.approved_at = now
     rfm.save(update_fields=["call", "approved_at"])
+    changed(f"party:{rfm.submitter_id}")
     log.append(
         "rfms.approved",
         {
@@ -198,6 +200,7 @@ def rfm_reject(*, rfm_id: UUID | str, proposal_id: UUID | str, now: datetime) ->
             return
         rfm.rejected_at = now
         rfm.save(update_fields=["rejected_at"])
+        changed(f"party:{rfm.submitter_id}")
         log.append("rfms.rejected", {"id": str(rfm.id), "proposal": str(proposal_id)}, now=now)
         emit(events.RfmRejected(rfm_id=str(rfm.id), proposal_id=str(proposal_id)), now=now)
 

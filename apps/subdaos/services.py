@@ -13,6 +13,7 @@ from apps.accounts.services import party_create
 from apps.core.clock import unix_ms
 from apps.core.errors import BadInput, Conflict
 from apps.core.events import emit
+from apps.core.live import changed
 from apps.core.transactions import require_transaction
 from apps.protocol import decay, wire
 from apps.protocol.emission import schedule_of
@@ -195,6 +196,7 @@ def param_set(*, dao: Dao, key: str, value: Any, proposal_id: UUID, now: datetim
     locked.params[key] = value
     locked.save(update_fields=["params"])
     dao.params = locked.params
+    changed(f"subdao:{dao.id}")
     log.append(
         "subdaos.params",
         {
@@ -257,6 +259,7 @@ def epoch_open(*, dao: Dao, now: datetime) -> Epoch:
     current = selectors.current_epoch(dao)
     if current is not None:
         return current
+    changed(f"subdao:{dao.id}")
     last = Epoch.objects.filter(dao=dao).order_by("-number").first()
     return Epoch.objects.create(
         dao=dao,
@@ -279,6 +282,7 @@ def epoch_close(*, epoch: Epoch, dao: Dao, revenue_micro: int, now: datetime) ->
         raise Conflict("epoch_closed", "This epoch is closed already.")
     locked.closed_at, locked.revenue_micro = now, revenue_micro
     locked.save(update_fields=["closed_at", "revenue_micro"])
+    changed(f"subdao:{dao.id}")
     emission.release(epoch=locked, dao=dao, now=now)
     return locked
 
@@ -291,6 +295,7 @@ def epoch_divided(*, epoch: Epoch, settlement: dict[str, Any]) -> Epoch:
         raise Conflict("epoch_divided", "This epoch is still open, or was divided before.")
     locked.settlement = settlement
     locked.save(update_fields=["settlement"])
+    changed(f"subdao:{locked.dao_id}")
     return locked
 
 
@@ -324,6 +329,7 @@ def _checkpoint(
     row = SbgtCheckpoint.objects.create(
         dao=dao, party=party, at=at, points_micro=points_micro, reason=reason, ref=ref
     )
+    changed(f"subdao:{dao.id}", f"party:{party.id}")
     log.append(
         "subdaos.sbgt",
         {

@@ -9,6 +9,7 @@ from uuid import UUID
 from apps.core.actions import action
 from apps.core.errors import Conflict, NotFound
 from apps.core.events import emit
+from apps.core.live import changed
 from apps.subdaos.services import dao_lock
 from apps.training.events import VersionAccepted
 from apps.training.evidence import METRIC_NAMES
@@ -80,6 +81,7 @@ class AcceptVersion:
             raise Conflict("version_decided", "This version has been decided on already.")
         version.status, version.decided_at = ModelVersion.Status.ACCEPTED, now
         version.save(update_fields=["status", "decided_at"])
+        changed(f"subdao:{dao.id}")
         log.append(
             "training.version_accepted",
             {

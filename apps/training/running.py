@@ -16,6 +16,7 @@ from apps.compute import services as compute
 from apps.compute.models import Job, JobState
 from apps.core.clock import now as clock_now
 from apps.core.events import emit
+from apps.core.live import changed
 from apps.core.sweeping import each
 from apps.core.transactions import durable
 from apps.core.wake import wake
@@ -325,6 +326,7 @@ def version_reject(*, version_id: Any, now: datetime) -> bool:
             return False
         version.status, version.decided_at = ModelVersion.Status.REJECTED, now
         version.save(update_fields=["status", "decided_at"])
+        changed(f"subdao:{version.dao_id}")
         log.append(
             "training.version_rejected",
             {"dao": version.dao.party.pid, "version": version.number, "model": version.model},

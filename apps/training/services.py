@@ -14,7 +14,7 @@ from apps.compute.services import job_abandoned
 from apps.core.clock import unix_ms
 from apps.core.errors import Conflict, DomainError, NotFound
 from apps.core.events import emit
-from apps.core.live import changed
+from apps.core.live import TOLD_MAX, changed, concerns
 from apps.core.transactions import durable, require_transaction
 from apps.participants.selectors import roster as participants_roster
 from apps.protocol import tickets
@@ -129,6 +129,8 @@ def round_open(*, dao: Dao, now: datetime) -> Round:
     Member.objects.bulk_create(
         [Member(round=opened, party=p.party, role=p.role, key=p.public_key) for p in people]
     )
+    changed(f"subdao:{dao.id}")
+    concerns(p.party.id for p in people)
     log.append(
         "training.round_opened",
         {
@@ -281,7 +283,8 @@ def phase_to(held: Round, phase: Phase) -> None:
     if phase not in TRANSITIONS[held.phase]:
         raise Conflict("wrong_phase", f"A round cannot go from {held.phase} to {phase}.")
     held.phase, held.due_at = phase, None
-    changed(f"round:{held.id}")
+    changed(f"round:{held.id}", f"subdao:{held.dao_id}")
+    concerns(held.members.values_list("party_id", flat=True)[:TOLD_MAX])
 
 
 # Small parts

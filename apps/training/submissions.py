@@ -234,7 +234,7 @@ def _received(row: Submission, now: datetime) -> None:
         now=now,
         ref=row.ticket_id,
     )
-    changed(f"round:{row.round_id}")
+    changed(f"round:{row.round_id}", f"party:{row.party_id}")
     wake("flai.deliver_share", row.id)
 
 

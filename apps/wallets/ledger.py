@@ -384,6 +384,7 @@ def _write(
         transfer._state.adding, transfer._state.db = False, connection.alias
     sides = [side for t in transfers for side in (t.debit, t.credit)]
     changed(*{f"wallet:{account.owner_id}" for account in sides})
+    changed(*{f"treasury:{side.owner_id}" for side in sides if side.purpose == "treasury"})
     return transfers
 
 

@@ -19,6 +19,8 @@ from apps.core.transactions import durable
 from apps.explorer.live import TOPICS_MAX, may_watch
 from apps.governance.models import SnapshotWeight
 from apps.governance.services import vote
+from apps.rfms.services import rfm_submit
+from apps.subdaos.services import param_set
 from apps.wallets.services import faucet
 from tests.explorer import world as worlds
 from tests.support.browser import served
@@ -61,9 +63,11 @@ def cast(world: worlds.World) -> None:
 
 
 def test_a_wallet_is_watched_by_its_owner_only(address: str) -> None:
-    """A stranger and another member ask for it, and hear of the public vote alone."""
+    """A stranger and another member ask for it, and hear of the public vote alone; so of what
+    awaits a party."""
     world = worlds.build()
     wallet, public = f"wallet:{world.party.id}", f"proposal:{world.open_vote.id}"
+    waits = f"party:{world.party.id}"
     other, _ = worlds.sign_up(
         email="other@example.org", password=worlds.PASSWORD, name="Other", kind="person"
     )
@@ -72,14 +76,33 @@ def test_a_wallet_is_watched_by_its_owner_only(address: str) -> None:
         socket(address, other) as member,
         socket(address, world.buyer) as owner,
     ):
-        assert ask(stranger, wallet, public) == [public]
-        assert ask(member, wallet, public) == [public]
-        assert ask(owner, wallet) == [wallet]
+        assert ask(stranger, wallet, waits, public) == [public]
+        assert ask(member, wallet, waits, public) == [public]
+        assert ask(owner, wallet, waits) == [waits, wallet]
         faucet(party=world.party, asset="USDC", amount_micro=1_000_000, now=clock.now())
         assert json.loads(owner.recv(ANSWER_S_MAX)) == {"changed": wallet}
         cast(world)
         for opened in (stranger, member):
             assert json.loads(opened.recv(ANSWER_S_MAX)) == {"changed": public}
+        vote(actor=world.party, proposal_id=world.open_vote.id, support="for", now=clock.now())
+        assert json.loads(owner.recv(ANSWER_S_MAX)) == {"changed": waits}
+
+
+def test_a_parameter_wakes_its_subdaos_page_and_a_vote_those_who_have_one(address: str) -> None:
+    world = worlds.build()
+    topics = [f"subdao:{world.dao.id}", f"treasury:{world.dao.party_id}"]
+    with socket(address) as reader, socket(address, world.buyer) as owner:
+        assert ask(reader, *topics) == topics
+        waits = f"party:{world.party.id}"
+        assert ask(owner, waits) == [waits]
+        with durable():
+            param_set(
+                dao=world.dao, key="epoch_s", value=86_400, proposal_id=uuid.uuid4(),
+                now=clock.now(),
+            )  # fmt: skip
+        assert json.loads(reader.recv(ANSWER_S_MAX)) == {"changed": topics[0]}
+        rfm_submit(actor=world.draft.submitter, slug=world.draft.slug, now=clock.now())
+        assert json.loads(owner.recv(ANSWER_S_MAX)) == {"changed": waits}
 
 
 def test_what_is_rolled_back_wakes_nobody(address: str) -> None:
@@ -122,6 +145,9 @@ def test_nonsense_closes_the_socket_and_another_site_gets_none(address: str) -> 
         "wallet:",
         "log:1",
         "users",
+        f"party:{uuid.UUID(int=7)}",
+        "subdao:breast-mass",
+        "treasury",
         "round:*",
         "round:1",
         "round",
@@ -140,7 +166,15 @@ def test_only_known_topics_are_watched(topic: object) -> None:
 
 
 @pytest.mark.parametrize(
-    "topic", ["log", f"round:{uuid.UUID(int=7)}", "pool:SDT-breast-mass", "vault:FLAI"]
+    "topic",
+    [
+        "log",
+        f"round:{uuid.UUID(int=7)}",
+        f"subdao:{uuid.UUID(int=7)}",
+        f"treasury:{uuid.UUID(int=7)}",
+        "pool:SDT-breast-mass",
+        "vault:FLAI",
+    ],
 )
 def test_what_is_public_is_watched_by_anybody(topic: str) -> None:
     assert may_watch(topic, None)

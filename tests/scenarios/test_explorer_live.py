@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from typing import Any
 from urllib.parse import urlsplit
+from uuid import uuid4
 
 import pytest
 import redis
@@ -16,6 +17,9 @@ from playwright.sync_api import expect
 
 from apps.core import clock
 from apps.core.transactions import durable
+from apps.governance.services import vote
+from apps.rfms.services import rfm_submit
+from apps.subdaos.services import param_set
 from apps.training.models import Phase, Round
 from apps.training.services import lock_round, note, phase_to
 from apps.wallets import log
@@ -87,6 +91,26 @@ def test_a_rounds_phases_move_live(world: Any, visit: Any) -> None:
     expect(now).to_have_text("Train")
     expect(page.locator("#round .timeline")).to_contain_text("Mean and variance are known.")
     assert watcher.complaints == []
+
+
+def test_a_subdao_and_what_awaits_a_member_move_live(world: Any, visit: Any, sign_in: Any) -> None:
+    """A parameter that was voted on stands on the SubDAO's page, a vote that begins on the
+    dashboard of who has a voice in it, and leaves it once the vote is cast elsewhere."""
+    member, reader = visit(), visit()
+    sign_in(member)
+    dashboard = watch(member, "/dashboard/")
+    page = watch(reader, pages.public(world)["subdao"])
+    with durable():
+        param_set(
+            dao=world.dao, key="quorum_bps", value=4_321, proposal_id=uuid4(), now=clock.now()
+        )
+    expect(page.locator("#course")).to_contain_text("43.21 %")
+    made = rfm_submit(actor=world.draft.submitter, slug=world.draft.slug, now=clock.now())
+    asked = dashboard.locator("#needs").get_by_role("link", name=made.proposal.title, exact=True)
+    expect(asked).to_be_visible()
+    vote(actor=world.party, proposal_id=made.proposal_id, support="for", now=clock.now())
+    expect(asked).to_be_hidden()
+    assert member.complaints == reader.complaints == []
 
 
 def test_money_and_the_log_move_live(world: Any, visit: Any, sign_in: Any) -> None:
