@@ -143,6 +143,7 @@ TEMPLATES = [
         },
     },
 ]
+FORM_RENDERER = "apps.core.widgets.Renderer"
 
 # The pool is for long-lived servers only: a one-shot command gains nothing from it.
 _pool_max = int(os.environ.get("FLAI_DB_POOL", "0"))

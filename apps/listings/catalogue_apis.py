@@ -55,7 +55,7 @@ class ListingsView(APIView):
         nodes, sort = selectors.nodes_known(), request.query_params.get("sort", catalogue.NEWEST)
         if sort not in catalogue.SORTS:
             raise BadInput("bad_sort", f"sort is one of {', '.join(catalogue.SORTS)}.")
-        rows = catalogue.search(selectors.listings(), **_asked(request), sort=sort)
+        rows = catalogue.search(selectors.listings_described(), **_asked(request), sort=sort)
         return paged(
             request,
             rows,

@@ -34,6 +34,19 @@ def listings() -> QuerySet[Listing]:
     )
 
 
+def listings_described() -> QuerySet[Listing]:
+    """The same with only what `listing_json` and the catalogue's orders read, for many at once."""
+    return listings().only(
+        *("slug", "status", "opened_at", "answers_recent", "row_price_micro", "lead_milli"),
+        *("created_at", "dao__slug", "dao__name", "dao__domain", "dao__standard"),
+        *("dao__licence", "dao__params", "dao__party__id", "dao__asset__code"),
+        *("version__number", "version__model", "version__asked_by", "version__asked_hash"),
+        *("version__evidence", "version__round__resolution", "version__round__normalisation"),
+        *("version__round__nodes", "version__round__features", "version__round__extras"),
+        *("version__round__model_class", "version__round__roster"),
+    )
+
+
 def listing_of(dao: Dao) -> Json | None:
     """A SubDAO's listing in brief."""
     found = listings().filter(dao=dao).first()

@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from flai_site.garbage import settle
 from flai_site.stack.layout import ROOT, StackError, site_environment
 from flai_site.stack.services import throwaway
 from flai_site.stack.up import python
@@ -73,6 +74,7 @@ def _measure() -> Iterator[dict[str, Any]]:
     began = time.perf_counter()
     seed(plan, say=_progress)
     yield _line("seed", "time", time.perf_counter() - began, "s")
+    settle()  # as flai_site/asgi.py does
     stranger, member = (Client(SERVER_NAME="localhost") for _ in range(2))
     member.force_login(User.objects.get(email=EMAIL))
     shared = addresses.pages(plan) | addresses.api(plan)

@@ -1,4 +1,8 @@
-"""Template vocabulary: amounts, hashes, times, badges, bars; markup in templates/components."""
+"""Template vocabulary: amounts, hashes, times, badges, bars; markup in templates/components.
+
+The ones that a table has in every cell are format strings here: a page shows a hundred of them, and
+a template each would cost more than all the rest of it.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from functools import wraps
+from functools import lru_cache, wraps
 from typing import Any
 
 from django import template
@@ -17,7 +21,7 @@ from django.template.loader import get_template
 from django.urls import reverse
 from django.utils.dateparse import parse_datetime
 from django.utils.html import format_html, format_html_join
-from django.utils.safestring import mark_safe
+from django.utils.safestring import SafeString, mark_safe
 
 from apps.core import clock
 from apps.explorer import charts, formatting, pictures
@@ -43,6 +47,8 @@ TONES = {
 }  # fmt: skip
 NAMES = {"sbgt": "SBGT house", "sdt": "SDT house", "super": "SuperDAO", "voting": "in vote"}
 
+NOTHING = mark_safe('<span class="muted">—</span>')
+
 
 def component(path: str, *, takes_context: bool = False) -> Callable[[Make], Make]:
     """A tag that renders a template with what the function gives it and nothing else.
@@ -62,18 +68,18 @@ def component(path: str, *, takes_context: bool = False) -> Callable[[Make], Mak
     return registered
 
 
-@component("components/badge.html")
-def badge(state: object, text: str = "") -> dict[str, object]:
+@register.simple_tag
+def badge(state: object, text: str = "") -> SafeString:
     """A state as a word with a tone; states that are not known stay grey, never vanish."""
     name = str(getattr(state, "value", state) or "")
     shown = text or NAMES.get(name) or name.replace("_", " ")
-    return {"text": shown, "tone": TONES.get(name, "")}
+    return format_html('<span class="badge {}">{}</span>', TONES.get(name, ""), shown)
 
 
-@component("components/amount.html")
+@register.simple_tag
 def amount(
     micro: object, asset: str = "USDC", signed: bool = False, full: bool | int = False
-) -> dict[str, object]:
+) -> SafeString:
     """An amount with its unit; the exact value of the ledger is its title.
 
     `full` shows every micro-unit, where amounts stand beside the sum that they make; as a number,
@@ -84,40 +90,62 @@ def amount(
     if full:
         least = (2 if prefix else 0) if full is True else full
         number = formatting.short(abs(value), decimals_min=least)
-    return {
-        "sign": "+" if signed and value > 0 else sign,
-        "prefix": prefix,
-        "number": number,
-        "unit": "SDT" if unit.startswith("SDT-") else unit,
-        "exact": f"{formatting.exact(value)} {asset}",
-        "kind": ("plus" if value > 0 else "minus") if signed else "",
-    }
+    unit = "SDT" if unit.startswith("SDT-") else unit
+    return format_html(
+        '<data class="amount {}" value="{exact}" title="{exact}">{}{}</data>',
+        ("plus" if value > 0 else "minus") if signed else "",
+        f"{'+' if signed and value > 0 else sign}{prefix}{number}",
+        format_html(' <span class="unit">{}</span>', unit) if unit else "",
+        exact=f"{formatting.exact(value)} {asset}",
+    )
 
 
-@component("components/hash.html")
-def hash(value: object, name: str = "value") -> dict[str, object]:
+@register.simple_tag
+def hash(value: object, name: str = "value") -> SafeString:
     """A hash or key: identicon, first six and last four, a copy button for the whole."""
     text = "" if value is None else str(value)
-    return {"value": text, "short": formatting.short_hash(text), "name": name}
+    if not text:
+        return NOTHING
+    return format_html(
+        '<span class="hash">{ident}<code title="{text}">{short}</code><button type="button"'
+        ' class="copy" data-text="{text}" aria-label="Copy {name} {short}">{icon}</button></span>',
+        ident=identicon(text),
+        text=text,
+        short=formatting.short_hash(text),
+        name=name,
+        icon=_copy_icon(),
+    )
 
 
-@component("components/identicon.html")
-def identicon(value: object) -> dict[str, object]:
+@lru_cache(maxsize=1)
+def _copy_icon() -> SafeString:
+    return mark_safe(get_template("components/icon_copy.html").render())
+
+
+@register.simple_tag
+@lru_cache(maxsize=4096)
+def identicon(value: object) -> SafeString:
     hue, path = formatting.identicon(str(value))
-    return {"hue": hue, "path": path}
+    return format_html(
+        '<svg class="ident" viewBox="-0.5 -0.5 6 6" aria-hidden="true" fill="hsl({} 42% 50%)">'
+        '<path d="{}"/></svg>',
+        hue,
+        path,
+    )
 
 
-@component("components/when.html")
-def when(at: datetime | str | int | None) -> dict[str, object]:
+@register.simple_tag
+def when(at: datetime | str | int | None) -> SafeString:
     """A time relative to now, exact on hover: a datetime, ISO string, unix seconds or ms."""
     moment = as_datetime(at)
     if moment is None:
-        return {}
-    return {
-        "iso": moment.isoformat(timespec="seconds"),
-        "exact": moment.strftime("%-d %B %Y, %H:%M:%S UTC"),
-        "text": formatting.relative(moment, clock.now()),
-    }
+        return NOTHING
+    return format_html(
+        '<time datetime="{}" title="{}" data-relative>{}</time>',
+        moment.isoformat(timespec="seconds"),
+        moment.strftime("%-d %B %Y, %H:%M:%S UTC"),
+        formatting.relative(moment, clock.now()),
+    )
 
 
 def as_datetime(at: datetime | str | int | None) -> datetime | None:
@@ -243,6 +271,13 @@ def sees(name: str) -> dict[str, object]:
 def permille(value: int) -> str:
     """Thousandths of the width, as an SVG length: 125 → "12.5%"."""
     return _percent(value)
+
+
+@register.simple_tag
+@lru_cache(maxsize=32)
+def main_nav(section: str) -> SafeString:
+    """The main navigation, with the section that the page is in."""
+    return mark_safe(get_template("components/nav.html").render({"section": section}))
 
 
 @component("components/pager.html", takes_context=True)
