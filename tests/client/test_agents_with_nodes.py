@@ -6,6 +6,7 @@ circuits are the real ones. What comes back is compared with the same formulas i
 
 from __future__ import annotations
 
+import asyncio
 import json
 import shutil
 import time
@@ -16,6 +17,7 @@ from typing import Any
 
 import httpx
 import numpy as np
+import pandas
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
@@ -38,6 +40,7 @@ from workers.client.buyer import Buyer, sigmoid
 from workers.client.cli import main as cli
 from workers.client.home import Home
 from workers.client.nodes import NotTrusted, delivered
+from workers.client.tables import AsyncBuyer
 from workers.demo import sites
 
 
@@ -189,6 +192,41 @@ def test_a_kept_query_that_never_arrived_is_made_anew_once_it_has_expired(
     assert len(bridge.queries) == before + 1
     with pytest.raises(ClientError, match="other rows"):
         again.predict(made.patients[0][:2].tolist(), idempotency_key="visit-8")
+
+
+def test_a_table_is_asked_in_parts_and_again_pays_for_what_is_missing_only(
+    world: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pandas in and out, from an event loop; the third of four queries breaks off at first."""
+    bridge, _, made, _ = world
+    label = {"name": "diagnosis", "positive": "M"}
+    monkeypatch.setattr(bridge, "changes", {"rows_per_query": 2, "label": label})
+    home = Home(tmp_path)
+    home.pin_nodes(bridge.nodes.fingerprints)
+    columns = [feature["name"] for feature in bridge.spec["features"]]
+    patients = pandas.DataFrame(made.patients[0][:7], columns=columns, index=list("abcdefg"))
+    patients.insert(0, "name", "nobody's business")
+    whole = Buyer(home, SUBDAO, api=bridge.api()).predict(made.patients[0][:7].tolist())
+    before = len(bridge.queries)
+
+    async def ask(api: Api) -> Any:
+        async with AsyncBuyer(home, SUBDAO, api=api, at_once=1) as buyer:
+            return await buyer.predict_table(patients, idempotency_key="ward-3")
+
+    def cut(request: httpx.Request) -> httpx.Response:
+        if request.headers.get("Idempotency-Key") == "ward-3/2":
+            raise httpx.ConnectError("gone")
+        return bridge.answer(request)
+
+    with monkeypatch.context() as patched, pytest.raises(ClientError, match="does not answer"):
+        patched.setattr("workers.client.api.BACKOFF_S", 0)
+        asyncio.run(ask(Api("http://flai", transport=httpx.MockTransport(cut))))
+    assert 2 <= len(bridge.queries) - before <= 3  # the fourth may have begun
+    answers = asyncio.run(ask(bridge.api()))
+    assert len(bridge.queries) - before == 4
+    assert list(answers.columns) == ["probability", "logit"] and list(answers.index) == [*"abcdefg"]
+    assert answers["probability"].tolist() == pytest.approx(whole.probabilities, abs=1e-3)
+    assert b"nobody's business" not in b"".join(bridge.bodies)
 
 
 def test_nothing_in_the_clear_left_any_site(world: Any) -> None:

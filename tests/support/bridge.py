@@ -204,6 +204,7 @@ class Bridge:
             "slug": SUBDAO,
             "model": self.model,
             "price_micro": "500000",
+            "rows_per_query": 1000,
             "resolution": "logit",
             "features": self.spec["features"],
             "normalisation": self.normalisation,

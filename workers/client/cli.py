@@ -333,14 +333,16 @@ def _serve(options: argparse.Namespace) -> int:
 
 def _predict(options: argparse.Namespace) -> int:
     from workers.client.buyer import Buyer, rows_from_csv
+    from workers.client.tables import predict_parts
 
     buyer = Buyer(Home(options.home), options.listing, max_row_micro=options.max_row_micro)
     rows = rows_from_csv(options.row, buyer.columns) if options.row else [options.values]
-    answer = buyer.predict(rows, idempotency_key=options.idempotency_key)
-    for text in answer.texts:
+    parts = predict_parts(buyer, rows, idempotency_key=options.idempotency_key)
+    for text in (text for part in parts for text in part.texts):
         print(text)
-    paid = f"{answer.price_micro / 1_000_000:.2f}"
-    print(f"Paid {paid} USDC, query {answer.query_id}. Only you have read this.", file=sys.stderr)
+    paid = f"{sum(part.price_micro for part in parts) / 1_000_000:.2f}"
+    ids = ", ".join(part.query_id for part in parts)
+    print(f"Paid {paid} USDC, query {ids}. Only you have read this.", file=sys.stderr)
     return 0
 
 
