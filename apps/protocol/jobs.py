@@ -8,9 +8,12 @@ owners' tickets already allow. A receipt is one node's signed word about a job.
     model       = digest("flai/model/v1", job descriptor without what an attempt decides)
 
 On three nodes all compute. A job on four or five names who takes part in this attempt: "computing",
-the three that compute, and "holding", others that are there: they keep what comes of it, bind the
-scope and sign as the three do. Whoever is in neither list is away. An attempt decides this, its
-number and its deadline; model and scope are the same whoever computes.
+the three that compute, or four on the verified ring, and "holding", others that are there: they
+keep what comes of it, bind the scope and sign as those do. Whoever is in neither list is away. An
+attempt decides this, its number and its deadline; model and scope are the same whoever computes.
+
+A receipt names the "engine" unless it is the passive ring: one that names none was computed by
+three nodes that do not check each other.
 
 A node signs for a bundle of queries once, over the root of the Merkle tree (RFC 9162 §2.1) of its
 receipts; what goes with each as its signature is that one, and the way from receipt to root:
@@ -33,10 +36,13 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from apps.protocol import merkle
 from apps.protocol.tickets import (
+    COMPUTING,
     ENGINES,
     NODE_COUNTS,
+    RING,
     TRIO,
     TicketError,
+    check_engine,
     check_roster,
     is_node_set,
 )
@@ -106,6 +112,7 @@ AGREED_FIELDS = (
     "model",
 )
 _RECEIPT_FIELDS = {*AGREED_FIELDS, "result", "sealed", "node", "at"}
+_ENGINE_FIELD = {"engine"}  # agreed on too, where it is named
 
 
 class JobError(Exception):
@@ -155,6 +162,10 @@ def check_job(job: Any) -> None:
     _require(is_hex(job["circuits_hash"], 32), code, "The circuits hash is malformed.")
     _require(job["engine"] in ENGINES, code, "Unknown engine.")
     _require(is_node_set(job["nodes"]), code, "The job does not name its nodes.")
+    try:
+        check_engine(job["engine"], job["nodes"])
+    except TicketError as error:
+        raise JobError(error.code, error.text) from None
     _check_group(job)
     _require(isinstance(job["scope"], str), code, "The job has no scope.")
     _require(job["model"] is None or is_hex(job["model"], 32), code, "The model is malformed.")
@@ -168,7 +179,7 @@ def check_job(job: Any) -> None:
 
 
 def computing_of(job: dict[str, Any]) -> tuple[int, ...]:
-    """The indices of the three nodes that compute, ascending: roles 0, 1, 2."""
+    """The indices of the nodes that compute, ascending: roles 0, 1, 2, of the verified ring 3."""
     return tuple(job.get("computing", range(TRIO)))
 
 
@@ -180,6 +191,16 @@ def holding_of(job: dict[str, Any]) -> tuple[int, ...]:
 def members_of(job: dict[str, Any]) -> tuple[int, ...]:
     """The indices of all who take part in this attempt, ascending: who must sign for it."""
     return tuple(sorted((*computing_of(job), *holding_of(job))))
+
+
+def engine_of(receipt: dict[str, Any]) -> str:
+    """What a receipt says it was computed by."""
+    return str(receipt.get("engine", RING))
+
+
+def engine_named(job: dict[str, Any]) -> dict[str, str]:
+    """What the receipts of this job say of its engine."""
+    return {} if job["engine"] == RING else {"engine": job["engine"]}
 
 
 def job_digest(job: dict[str, Any]) -> str:
@@ -261,7 +282,7 @@ def check_receipt(signed: Any, *, sign_key: str) -> dict[str, Any]:
     ok = isinstance(signed, dict) and {"receipt", "signature"} <= set(signed)
     _require(ok, "bad_receipt", "A receipt comes with its signature.")
     receipt: dict[str, Any] = signed["receipt"]
-    ok = isinstance(receipt, dict) and set(receipt) == _RECEIPT_FIELDS
+    ok = isinstance(receipt, dict) and set(receipt) - _ENGINE_FIELD == _RECEIPT_FIELDS
     _require(ok, "bad_receipt", "The receipt lacks or adds fields.")
     try:
         verify_receipt(sign_key, receipt, signed["signature"])
@@ -291,9 +312,9 @@ def check_receipts(
         "bad_receipt",
         "A member's receipt appears twice.",
     )
-    first = {k: receipts[0][k] for k in AGREED_FIELDS}
+    first = {k: receipts[0].get(k) for k in (*AGREED_FIELDS, *_ENGINE_FIELD)}
     for receipt in receipts:
-        same = {k: receipt[k] for k in AGREED_FIELDS} == first
+        same = {k: receipt.get(k) for k in first} == first
         _require(same, "receipts_disagree", "The members' receipts do not agree.")
     _check_words(receipts, nodes)
     return receipts
@@ -326,7 +347,8 @@ def _check_group(job: dict[str, Any]) -> None:
     for listed in lists:
         ok = isinstance(listed, list) and all(_int(i, 0, count - 1) for i in listed)
         _require(ok and listed == sorted(set(listed)), code, "Members are listed by index, once.")
-    _require(len(job["computing"]) == TRIO, code, "Three nodes compute.")
+    wanted = COMPUTING[job["engine"]]
+    _require(len(job["computing"]) == wanted, code, f"{wanted} nodes compute.")
     _require(not set(lists[0]) & set(lists[1]), code, "A node computes or holds, not both.")
 
 

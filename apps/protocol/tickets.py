@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -27,7 +28,9 @@ ROSTER_DOMAIN = "flai/roster/v1"
 NODE_COUNTS = (3, 4, 5)
 TRIO = 3  # nodes that compute one job on the ring, whichever of the n they are
 QUARTET = 4  # nodes that compute one job on the verified ring
-ENGINES = ("ring",)
+RING, VERIFIED = "ring", "ring_verified"
+COMPUTING = {RING: TRIO, VERIFIED: QUARTET}
+ENGINES = tuple(COMPUTING)
 RESOLUTIONS = ("label", "band", "rounded", "logit")  # coarse to fine
 ROLES = ("custodian", "validator")
 MIN_CUSTODIANS = 3  # with two, each learns the other's by subtraction
@@ -131,6 +134,7 @@ def _checked(ticket: Any, now: int) -> tuple[Ticket, bytes]:
         "malformed",
         "The ticket does not commit to one word per node.",
     )
+    check_engine(ticket["engine"], ticket["nodes"])
     _require(
         math.prod(ticket["shape"]) <= MAX_VALUES,
         "too_large",
@@ -142,6 +146,21 @@ def _checked(ticket: Any, now: int) -> tuple[Ticket, bytes]:
     vars(checked).update({k: tuple(v) if isinstance(v, list) else v for k, v in ticket.items()})
     vars(checked)["id"] = digest(TICKET_DOMAIN, data)
     return checked, data
+
+
+def check_engine(engine: str, nodes: Sequence[str]) -> None:
+    """Three nodes compute as they can, and say so. Raises: TicketError("too_few_nodes")."""
+    enough = len(nodes) >= COMPUTING[engine]
+    _require(
+        enough, "too_few_nodes", f"{engine} takes {COMPUTING[engine]} nodes, not {len(nodes)}."
+    )
+
+
+def permits(signed: str, engine: str) -> bool:
+    """May a job run on this engine for an owner who signed for that one? The verified ring shows
+    nobody more than the ring, so who signed for the ring has signed for both; who signed for the
+    verified one demands it."""
+    return engine == signed or (signed, engine) == (RING, VERIFIED)
 
 
 def check_upload(upload: Any, *, now: int) -> Ticket:

@@ -330,6 +330,23 @@ def test_of_five_nodes_the_three_that_computed_sign_for_the_answer(inside: In) -
     assert inside(REFUSED, lied) == "not_receipted"
 
 
+def test_four_nodes_that_check_each_other_sign_for_the_answer(inside: In) -> None:
+    kept = vectors.read()
+    five = kept | kept["five"]
+    answer = vectors.answer(five["ticket"], computing=(0, 1, 3, 4))
+    assert inside(OPEN, five | {"answer": answer}) == kept["logits"]
+    passive = copy.deepcopy(answer)
+    passive["job"]["descriptor"]["engine"] = "ring"
+    unsaid = copy.deepcopy(answer)
+    del unsaid["job"]["receipts"][0]["receipt"]["engine"]
+    for lied in (passive, unsaid):
+        assert inside(REFUSED, five | {"answer": lied}) == "not_receipted"
+    # who signed for the verified ring is not answered by the other
+    demanded = five["ticket"] | {"engine": "ring_verified"}
+    ring = vectors.answer(demanded, computing=(1, 3, 4))
+    assert inside(REFUSED, five | {"ticket": demanded, "answer": ring}) == "not_receipted"
+
+
 def forged(kept: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """What a server could try: each differs from an honest answer in one thing."""
 

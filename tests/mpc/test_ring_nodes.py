@@ -22,6 +22,7 @@ from workers.mpc.keeping import Group
 from workers.mpc.transport import LocalMesh, Roles
 
 EVERY_TRIPLE = [(n, triple) for n in (3, 4, 5) for triple in combinations(range(n), 3)]
+EVERY_FOUR = [(n, four) for n in (4, 5) for four in combinations(range(n), 4)]
 every_triple = pytest.mark.parametrize(("n", "computing"), EVERY_TRIPLE)
 EDGES = [0, 1, -1, 2**62, -(2**62), 2**63 - 1, -(2**63)]
 
@@ -44,23 +45,25 @@ def chi2(data):
 
 @settings(max_examples=30, deadline=None)
 @given(
-    st.sampled_from(EVERY_TRIPLE),
+    st.sampled_from(EVERY_TRIPLE + EVERY_FOUR),
     arrays(np.int64, 5, elements=st.sampled_from(EDGES) | st.integers(-(2**63), 2**63 - 1)),
 )
-def test_any_three_fold_to_the_same_secret_and_back(case, values):
+def test_any_three_or_four_fold_to_the_same_secret_and_back(case, values):
     n, computing = case
+    count = len(computing)
     words = share(values, n)
     roles = {}
     for node in computing:
         pair = replicated.fold(node, held(words, node), computing, n)
-        for role, word in zip(replicated.held_by(computing.index(node)), pair, strict=True):
+        held_here = replicated.held_by(computing.index(node), count)
+        for role, word in zip(held_here, pair, strict=True):
             np.testing.assert_array_equal(roles.setdefault(role, word), word)
     np.testing.assert_array_equal(replicated.join(roles).astype(np.int64), values)
 
     seeds = {d: bytes([d] * 32) for d in replicated.surplus(computing, n)}
     spread = {}
     for node in computing:
-        pair = [roles[role] for role in replicated.held_by(computing.index(node))]
+        pair = [roles[role] for role in replicated.held_by(computing.index(node), count)]
         mine = replicated.spread(node, pair, computing, seeds)
         assert set(mine) == set(range(n)) - {node}
         for j, word in mine.items():

@@ -11,6 +11,7 @@ import pytest
 from apps.protocol import jobs, tickets
 from apps.protocol.circuits import CIRCUITS, CLASSES, circuits_hash, query_hash
 from apps.protocol.circuits.descent import DEFAULTS
+from apps.protocol.tickets import VERIFIED
 from workers.node import policy
 from workers.node.errors import Refused
 from workers.node.home import Limits
@@ -297,6 +298,11 @@ REFUSED = {
         lambda: query_case(stored=MODEL | {"nodes": NODES[::-1]}),
     ],
     "wrong_engine": [lambda: spoilt("update", 2, engine="other")],
+    "verified_only": [
+        lambda: spoilt("update", 2, engine=VERIFIED),
+        lambda: query_case(stored=MODEL | {"engine": VERIFIED}),
+        lambda: replace(round_case(), limits=replace(LIMITS, verified_only=True)),
+    ],
     "wrong_scope": [
         lambda: round_case(scope="round:r2"),
         lambda: spoilt("update", 0, scope="round:r2"),

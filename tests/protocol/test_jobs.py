@@ -3,7 +3,7 @@
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from apps.protocol import jobs, wire
+from apps.protocol import jobs, tickets, wire
 
 KEYS = [Ed25519PrivateKey.from_private_bytes(bytes([i] * 32)) for i in range(1, 6)]
 NODES = [f"{i:02x}" * 32 for i in range(1, 6)]
@@ -178,3 +178,31 @@ def test_a_root_that_was_signed_is_no_receipt_and_the_other_way():
     signed = wire.sign(key, jobs.RECEIPTS_DOMAIN, tree)
     with pytest.raises(wire.BadSignature):
         jobs.verify_receipt(public, tree, signed)
+
+
+def test_a_verified_job_names_four_nodes_that_compute():
+    four = {"engine": tickets.VERIFIED, "computing": [0, 1, 2, 4], "holding": [3]}
+    jobs.check_job(job(5, **four))
+    assert jobs.computing_of(job(5, **four)) == (0, 1, 2, 4)
+    wrong = [
+        (job(3, engine=tickets.VERIFIED), "too_few_nodes"),
+        (job(5, **four | {"engine": tickets.RING}), "malformed_job"),
+        (job(5, engine=tickets.VERIFIED), "malformed_job"),
+    ]
+    for described, code in wrong:
+        with pytest.raises(jobs.JobError) as error:
+            jobs.check_job(described)
+        assert error.value.code == code
+
+
+def test_receipts_say_what_they_were_computed_by_and_agree_on_it():
+    """One that says nothing is of the passive ring, as all were before there was another."""
+    every = range(4)
+    assert jobs.engine_named({"engine": "ring"}) == {}
+    assert jobs.engine_of(check(4, every, receipts(4, every))[0]) == "ring"
+    says = jobs.engine_named({"engine": tickets.VERIFIED})
+    signed = receipts(4, every, **{str(i): says for i in every})
+    assert jobs.engine_of(check(4, every, signed)[0]) == tickets.VERIFIED
+    one_differs = receipts(4, every, **{str(i): says for i in (0, 1, 2)})
+    with pytest.raises(jobs.JobError, match="do not agree"):
+        check(4, every, one_differs)

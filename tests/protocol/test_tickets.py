@@ -98,6 +98,7 @@ malformed      circuits      []
 malformed      circuits      ["logistic_round"]
 malformed      circuits_hash null
 malformed      engine        "shamir"
+too_few_nodes  engine        "ring_verified"
 malformed      nodes         []
 malformed      shape         []
 malformed      shape         [0]
@@ -140,6 +141,15 @@ def test_a_round_may_go_on_from_a_model_and_sums_may_not():
 def test_a_query_names_all_that_it_pays_for(name):
     with pytest.raises(tickets.TicketError, match=name):
         tickets.check_ticket(query_ticket(**{name: None}), now=NOW)
+
+
+def test_who_signs_for_the_ring_signs_for_the_verified_one_and_not_the_other_way_round():
+    ring, verified = tickets.RING, tickets.VERIFIED
+    assert tickets.permits(ring, ring) and tickets.permits(ring, verified)
+    assert tickets.permits(verified, verified) and not tickets.permits(verified, ring)
+    nodes = [f"{i:02x}" * 32 for i in range(1, 5)]
+    four = round_ticket(engine=verified, nodes=nodes, commitment=["aa" * 32] * 4)
+    assert tickets.check_ticket(four, now=NOW).engine == verified
 
 
 def test_a_ticket_expires():

@@ -42,8 +42,11 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 START_TIMEOUT_S = 20.0
 
 
-def node_command(home: Path, *arguments: str) -> list[str]:
-    return [sys.executable, "-m", "workers.node", "--home", str(home), *arguments]
+NODE = "workers.node"
+
+
+def node_command(home: Path, *arguments: str, module: str = NODE) -> list[str]:
+    return [sys.executable, "-m", module, "--home", str(home), *arguments]
 
 
 def _die_with_the_tests() -> None:
@@ -54,7 +57,7 @@ class NodeSet:
     """n nodes: homes, processes, and calls to their control ports."""
 
     def __init__(
-        self, directory: Path, limits: dict[str, int] | None = None, *, n: int = 3
+        self, directory: Path, limits: Mapping[str, Any] | None = None, *, n: int = 3
     ) -> None:
         self.n = n
         self.directory = directory
@@ -62,6 +65,7 @@ class NodeSet:
         self.homes = [directory / str(i) for i in range(n)]
         self.processes: dict[int, subprocess.Popen[str]] = {}
         self.releases: dict[int, Path] = {}  # where a node's code is, if not here
+        self.modules: dict[int, str] = {}  # what a node runs, if not what nodes do
         ports = free_ports(3 * n)
         self.metrics_ports = ports[2 * n :]
         self.control = [f"https://127.0.0.1:{p}" for p in ports[:n]]
@@ -98,7 +102,10 @@ class NodeSet:
         for i in indices or range(self.n):
             with (self.homes[i] / "log").open("a") as log:
                 self.processes[i] = subprocess.Popen(
-                    node_command(self.homes[i], "--metrics", str(self.metrics_ports[i])),
+                    node_command(
+                        *(self.homes[i], "--metrics", str(self.metrics_ports[i])),
+                        module=self.modules.get(i, NODE),
+                    ),
                     cwd=self.releases.get(i, REPOSITORY),
                     stdout=subprocess.PIPE,
                     stderr=log,
@@ -276,9 +283,11 @@ class Round:
         rows: int = 24,
         seed: int = 1,
         resolution: str = "logit",
+        engine: str = "ring",
         params: Mapping[str, Any] | None = None,
     ) -> None:
         self.nodes = nodes
+        self.engine = engine
         self.resolution = resolution
         self.id = str(uuid.uuid4())
         self.scope = f"round:{self.id}"
@@ -318,6 +327,7 @@ class Round:
             "f": 16,
             "roster": tickets.check_roster(self.roster),
             "resolution": self.resolution,
+            "engine": self.engine,
         }
         return base | changes
 

@@ -117,11 +117,12 @@ def answer(
     computing: tuple[int, ...] = (0, 1, 2),
     among: int = 1,
 ) -> dict[str, Any]:
-    """A settled query as the API shows it: three nodes' sealed parts and their receipts, of a
-    bundle of so many."""
-    words = [sealing.expand(seed(f"word {j}"), len(logits)) for j in range(2)]
+    """A settled query as the API shows it: three nodes' sealed parts and their receipts, or four
+    verified ones', of a bundle of so many."""
+    count = len(computing)
+    words = [sealing.expand(seed(f"word {j}"), len(logits)) for j in range(count - 1)]
     fixed = np.round(np.array(logits) * 2.0**f).astype(np.int64).view(np.uint64)
-    words.append(fixed - words[0] - words[1])
+    words.append(fixed - sum(words))
     ticket_id = tickets.ticket_id(ticket)
     descriptor = {
         "v": 1,
@@ -129,7 +130,7 @@ def answer(
         "attempt": attempt,
         "circuit": "logistic_infer@1",
         "circuits_hash": ticket["circuits_hash"],
-        "engine": "ring",
+        "engine": "ring" if count == 3 else "ring_verified",
         "nodes": ticket["nodes"],
         "scope": ticket["scope"],
         "roster": None,
@@ -144,7 +145,7 @@ def answer(
     for role, i in enumerate(computing):
         fingerprint = ticket["nodes"][i]
         blob = sealing.seal_output(
-            {j: words[j] for j in sealing.held_by(role)},
+            {j: words[j] for j in sealing.held_by(role, count)},
             f=f,
             job_id=descriptor["job_id"],
             secret=node_secret(ticket, i),
@@ -165,6 +166,7 @@ def answer(
             "sealed": jobs.sealed_hash(blob),
             "node": fingerprint,
             "at": AT + i,
+            **jobs.engine_named(descriptor),
         }
         bundle = [receipt | {"job_id": f"{k:032x}"} for k in range(among - 1)]
         bundle.insert(i % among, receipt)

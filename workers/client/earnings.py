@@ -16,7 +16,7 @@ from typing import Any
 
 from apps.protocol import entitlements, revenue
 from apps.protocol.money import BPS, mul_div_floor
-from apps.protocol.tickets import MIN_CUSTODIANS, TRIO
+from apps.protocol.tickets import COMPUTING, MIN_CUSTODIANS
 from workers.client.accounts import parts
 
 CURRENCY = "USDC"
@@ -163,8 +163,10 @@ class Earnings:
         cycle = self.cycles.setdefault(name, Cycle())
         cycle.revenue[version] = cycle.revenue.get(version, 0) + paid.amount_micro
         computed = body.get("nodes", made.opened["nodes"])
-        if len(set(computed)) != TRIO or not set(computed) <= set(made.opened["nodes"]):
-            raise Finding(f"query {query} was not answered by three nodes of its model")
+        if len(set(computed)) not in COMPUTING.values() or not set(computed) <= set(
+            made.opened["nodes"]
+        ):
+            raise Finding(f"query {query} was not answered by three or four nodes of its model")
         for node in computed:
             # Who claims a node later is not paid for this; nobody's work is the SubDAO's own.
             operator = self.operators.get(node, paid.dao)

@@ -12,7 +12,7 @@ members may leave (they were late): nodes compute one of its rosters only, once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,7 @@ from apps.protocol.circuits import CIRCUITS, Circuit, ModelClass, Slot
 from apps.protocol.circuits.family import NORMALISATION
 from apps.protocol.circuits.resolution import LOGIT, RESOLUTIONS
 from apps.protocol.normalise import constants_digest, public_constants
+from apps.protocol.tickets import COMPUTING, ENGINES, VERIFIED
 from workers.client.api import ClientError
 from workers.client.data import Table
 from workers.client.home import Home
@@ -51,6 +52,7 @@ class Joined:
     params: dict[str, Any]
     scope: str
     resolution: Any
+    engine: str
     model: str | None = None
     expires_at: int | None = None
 
@@ -109,6 +111,7 @@ def join(
     _check_params(params, current, table, stage, home=home, role=role)
     if stage == ROUND:
         _check_resolution(asked.get("resolution"), model, home=home, say=say)
+    engine = _check_engine(asked["engine"], nodes, home=home, say=say)
     start = current["start"] if stage == ROUND else None
     if asked["model"] != (start and start["model"]):
         raise NotTrusted("The round asks for tickets that name another model.", "wrong_model")
@@ -135,6 +138,7 @@ def join(
         params=params,
         scope=scope,
         resolution=asked.get("resolution"),
+        engine=engine,
         model=asked["model"],
         # rows lie with the nodes no longer than their round
         expires_at=asked["expires_at"] if shares_rows and role == CUSTODIAN else None,
@@ -168,6 +172,21 @@ def _check_resolution(resolution: Any, model: ModelClass, *, home: Home, say: Pr
             "resolution_too_fine",
         )
     say(f"Buyers will be answered by: {resolution}.")
+
+
+def _check_engine(engine: Any, nodes: Sequence[Any], *, home: Home, say: Print) -> str:
+    """What nodes compute with, signed for here. `verified = true` in agent.toml signs for the
+    verified ring alone: the nodes then refuse to use this share, or a model made of it, without."""
+    if engine not in ENGINES or len(nodes) < COMPUTING[engine]:
+        raise NotTrusted(f"The nodes can't compute with {engine}.", "wrong_engine")
+    if home.config.get("verified", False) is not False and engine != VERIFIED:
+        raise NotTrusted(
+            f"The round would be computed by {engine}; agent.toml allows {VERIFIED} alone.",
+            "verified_only",
+        )
+    if engine == VERIFIED:
+        say("Computed by four nodes that check each other: one that cheats is caught.")
+    return engine
 
 
 def check_schedule(schedule: Mapping[str, Any], *, home: Home, say: Print) -> None:

@@ -19,11 +19,12 @@ from apps.protocol.jobs import (
     check_node,
     check_receipts,
     computing_of,
+    engine_of,
     job_digest,
     members_of,
     sealed_hash,
 )
-from apps.protocol.tickets import NODE_COUNTS, TRIO, is_node_set, ticket_id
+from apps.protocol.tickets import NODE_COUNTS, TRIO, is_node_set, permits, ticket_id
 from apps.protocol.wire import BadSignature, digest, unb64, verify
 from workers.client.api import ClientError
 from workers.client.home import Home
@@ -180,6 +181,7 @@ def answered(
             and descriptor["model"] == ticket["model"]
             and descriptor["inputs"] == {ticket["slot"]: [ticket["share_id"]]}
             and descriptor["nodes"] == list(ticket["nodes"])
+            and permits(ticket["engine"], descriptor["engine"])
             and set(blobs) == set(hashes) == {ticket["nodes"][i] for i in computing}
             and all(sealed_hash(blob) == hashes[node] for node, blob in blobs.items())
         )
@@ -208,6 +210,7 @@ def signed_for(job: Any, nodes: Sequence[Any]) -> tuple[list[dict[str, Any]], di
         raise JobError("bad_receipt", "The job is for other nodes.")
     keys = {fingerprints[i]: nodes[i]["sign_key"] for i in members_of(descriptor)}
     receipts = check_receipts(signed, sign_keys=keys, nodes=fingerprints)
-    if receipts[0]["descriptor"] != job_digest(descriptor):
+    named = engine_of(receipts[0]) == descriptor["engine"]
+    if not named or receipts[0]["descriptor"] != job_digest(descriptor):
         raise JobError("bad_receipt", "The receipts are about another job.")
     return receipts, descriptor

@@ -95,6 +95,7 @@ class Outbox:
                 "roster": current["roster_hash"],
                 "model": joined.model,
                 "resolution": joined.resolution,
+                "engine": joined.engine,
                 "issued_at": now,
                 "expires_at": joined.expires_at or now + TICKET_LIFETIME_S,
             },

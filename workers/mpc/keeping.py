@@ -1,16 +1,16 @@
-"""From the three roles' words of a result to the n words that nodes keep.
+"""From the roles' words of a result to the n words that nodes keep.
 
-A job's members are its three computing nodes and the others that are there to hold the result. For
-each word j one computing node is the *maker*: the first after j, round, that computes. It sends to
-every other member that holds word j
+A job's members are its computing nodes, three or in verified mode four, and the others that are
+there to hold the result. For each word j one computing node is the *maker*: the first after j,
+round, that computes. It sends to every other member that holds word j
 
 - a salt, so that nobody else can test guesses of the word against its hash in the receipts;
 - for the word of a node d that does not compute, a seed: role word 0 is lessened by its stream.
   d alone never gets it, so what d gets of role word 0 is uniform to it;
 - to the members that only hold: the words of the computing nodes.
 
-What a holding node gets of the other two role words is what role 0 has of them too. It compares
-the hashes of all three computing nodes with its own. A node that is away gets its words later, from
+What a holding node gets of the other role words is what role 0 has of them too. It compares the
+hashes of all computing nodes with its own. A node that is away gets its words later, from
 two that have them.
 """
 
@@ -56,7 +56,7 @@ class Held:
 
 @dataclass(frozen=True)
 class Group:
-    """The nodes of a job: n in all, three that compute, others that hold what comes of it."""
+    """The nodes of a job: n in all, those that compute, others that hold what comes of it."""
 
     n: int
     computing: tuple[int, ...]
@@ -75,18 +75,18 @@ class Group:
 
 
 def keep(
-    transport: Transport, group: Group, pair: Sequence[Word] | None, facts: Mapping[str, Any]
+    transport: Transport, group: Group, folded: Sequence[Word] | None, facts: Mapping[str, Any]
 ) -> Held | None:
-    """A computing node's part, given its pair of role words; None where there is no result.
+    """A computing node's part, given its role words; None where there is no result.
 
-    `facts` are what the holding nodes are told: equal at all three. Raises: TransportError.
+    `facts` are what the holding nodes are told: equal at all. Raises: TransportError.
     """
-    if pair is None:
+    if folded is None:
         _tell(transport, group, facts, None)
         return None
     me, outside = transport.me, surplus(group.computing, group.n)
     salts, seeds = _secrets(transport, group, outside)
-    words = spread(me, pair, group.computing, seeds)
+    words = spread(me, folded, group.computing, seeds)
     held = Held({j: words[j] for j in held_by(me, group.n)}, salts)
     _tell(transport, group, facts, held)
     return held

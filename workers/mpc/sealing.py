@@ -32,7 +32,14 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from apps.protocol import wire
 from apps.protocol.jobs import check_node, fingerprint
-from apps.protocol.tickets import TICKET_DOMAIN, TRIO, check_upload, is_node_set, ticket_id
+from apps.protocol.tickets import (
+    COMPUTING,
+    TICKET_DOMAIN,
+    TRIO,
+    check_upload,
+    is_node_set,
+    ticket_id,
+)
 from workers.mpc import commitments, hpke
 from workers.mpc.replicated import expand, held_by, split
 
@@ -182,11 +189,11 @@ def seal_output(
     secret: bytes,
     reply_key: str,
 ) -> bytes:
-    """One node's two role words of an output, sealed by the secret that it shares with the holder
-    of the reply key: so for its ticket, of this node."""
+    """One node's role words of an output, two or in verified mode three, sealed by the secret that
+    it shares with the holder of the reply key: so for its ticket, of this node."""
     shapes = {w.shape for w in words.values()}
-    if len(words) != TRIO - 1 or len(shapes) != 1:
-        raise ValueError("a node seals two words of one shape")
+    if len(words) + 1 not in COMPUTING.values() or len(shapes) != 1:
+        raise ValueError("a node seals two or three words of one shape")
     content = {
         "job_id": job_id,
         "shape": list(shapes.pop()),
@@ -216,30 +223,31 @@ def open_outputs(
     """(values, f): the nodes' sealed outputs opened, compared and added up.
 
     `blobs[r]` is that of the r-th node that computed (bytes or base64), `ticket` the query's,
-    `nodes` the descriptors of its nodes. Every word comes from two of them, and both must say the
-    same. Values are fixed point: divide by 2^f.
+    `nodes` the descriptors of its nodes. Every word comes from all but one of them, and they must
+    say the same. Values are fixed point: divide by 2^f.
 
     Raises: SealError("bad_output") if an output is missing, is not sealed to this key, ticket and
     node, or two nodes disagree.
     """
-    if len(blobs) != TRIO or len(computing) != TRIO:
+    count = len(computing)
+    if len(blobs) != count or count not in COMPUTING.values():
         raise SealError("bad_output", "An output from every computing node is needed.")
     enc = bytes.fromhex(ticket["reply_key"])
     opened: list[dict[str, Any]] = []
-    reports: dict[int, list[Words]] = {j: [] for j in range(TRIO)}
+    reports: dict[int, list[Words]] = {j: [] for j in range(count)}
     for role, blob in enumerate(blobs):
         secret = reply_secret(ticket, nodes[computing[role]], reply_private)
         data = blob if isinstance(blob, bytes) else _blob(blob)
         content = _content(partial(hpke.open_answer, secret, enc), data)
         opened.append(content)
-        for j in held_by(role):
+        for j in held_by(role, count):
             reports[j].append(_reported(content, j))
     heads = {wire.canonical({k: c.get(k) for k in ("job_id", "shape", "f")}) for c in opened}
     if len(heads) != 1:
         raise SealError("bad_output", "The nodes answered about different jobs.")
     total = np.zeros(int(np.prod(opened[0]["shape"])), dtype=np.uint64)
-    for j, (one, other) in reports.items():
-        if one.size != total.size or not np.array_equal(one, other):
+    for j, (one, *others) in reports.items():
+        if one.size != total.size or not all(np.array_equal(one, other) for other in others):
             raise SealError("bad_output", f"Two nodes report different words {j}: trust neither.")
         total += one
     return total.view(np.int64).reshape(opened[0]["shape"]), int(opened[0]["f"])

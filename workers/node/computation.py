@@ -7,6 +7,7 @@ receipt and the result are written in one transaction before the answer leaves.
 from __future__ import annotations
 
 import hashlib
+import logging
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ import numpy as np
 
 from apps.protocol import jobs, wire
 from apps.protocol.circuits import INFERS, BadParams, Circuit, query_hash
-from apps.protocol.tickets import TRIO, Ticket, members_with_role
+from apps.protocol.tickets import RING, VERIFIED, Ticket, members_with_role
 from workers.mpc.keeping import Group, Held, keep, receive
 from workers.mpc.replicated import fold, held_by
 from workers.mpc.sealing import Words, seal_output
@@ -32,9 +33,12 @@ if TYPE_CHECKING:
     from workers.mpc.mesh import Mesh
 
 AGREE_SEQ = 0xFFFE0000  # far above what an engine counts to
+CHEAT = "cheating_suspected"
 # Circuits whose answer to row k depends on row k of this slot alone: rows of several askers may be
 # computed one below the other.
 ROWWISE = dict.fromkeys(INFERS, "row")
+
+log = logging.getLogger("flai.jobs")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +82,7 @@ class Computation:
         self._store = store
         self._mesh = mesh
         self._fingerprint = node.fingerprint
+        self._fingerprints = peers.fingerprints
 
     def run(self, admitted: Admitted) -> dict[str, Any]:
         """The node's answer, already on disk. Raises: Refused, Unavailable."""
@@ -141,7 +146,8 @@ class Computation:
     @contextmanager
     def _session(self, sid: bytes, deadline_s: int, group: Group) -> Iterator[Session]:
         """A session with the peers; whatever ends it early is told to them."""
-        from workers.mpc.engines.ring import Disagreement
+        from workers.mpc.engines.ring_net import Disagreement
+        from workers.mpc.engines.ring_verified_net import Cheated
 
         deadline = time.monotonic() + deadline_s
         try:
@@ -150,13 +156,17 @@ class Computation:
             raise _unavailable(error) from None
         try:
             yield session
+        except Cheated as error:
+            suspects = [group.computing[role] for role in error.suspects]
+            session.abort(" ".join([CHEAT, *map(str, suspects)]))
+            raise self._cheated(suspects, f"{error}") from None
         except Disagreement as error:
             session.abort("members_disagree")
             raise Refused("members_disagree", f"The members do not agree: {error}.") from None
         except TransportError as error:
             # whoever hears of it from us first shall still learn the first reason
             session.abort(error.reason if isinstance(error, PeerAborted) else "peer_lost")
-            raise _unavailable(error) from None
+            raise self._cheat_heard_of(error, group) or _unavailable(error) from None
         except (BadParams, ValueError) as error:
             session.abort("bad_inputs")
             raise Refused("bad_inputs", f"The circuit cannot run on this: {error}.") from None
@@ -165,6 +175,22 @@ class Computation:
             raise
         finally:
             session.close()
+
+    def _cheated(self, suspects: Sequence[int], how: str) -> Refused:
+        """Not worth another attempt: its operators must find out which of the two it is."""
+        prints = [self._fingerprints[i] for i in suspects]
+        log.warning("cheating suspected", extra={"suspects": prints, "how": how})
+        one, other = (f"{self._peers.nodes[i]['name']} ({p[:8]})" for i, p in zip(suspects, prints))
+        return Refused(CHEAT, f"{one} or {other} does not keep to the protocol: {how}.")
+
+    def _cheat_heard_of(self, error: TransportError, group: Group) -> Refused | None:
+        """The suspects that a peer names before this node sees them for itself; its word counts
+        as such."""
+        code, *named = error.reason.split() if isinstance(error, PeerAborted) else ("",)
+        suspects = [i for i in group.computing if str(i) in named]
+        if code != CHEAT or len(suspects) != 2:
+            return None
+        return self._cheated(suspects, f"{error}")
 
     def _compute(self, admitted: Admitted, session: Session, group: Group) -> dict[str, Any]:
         context = bytes.fromhex(admitted.digest)
@@ -175,9 +201,11 @@ class Computation:
         return self._keep([Done(admitted, facts, held, sealed)])[0]
 
     def _ring(self, admitted: Admitted, session: Session, group: Group, context: bytes) -> Any:
-        """The three that compute run the circuit on their folded words."""
+        """Those that compute run the circuit on their folded words."""
         from workers.mpc.engines.ring import run_ring
+        from workers.mpc.engines.ring_verified import run_verified
 
+        run_engine = {RING: run_ring, VERIFIED: run_verified}[admitted.job["engine"]]
         index = self._node.index
         shares = {
             slot: [
@@ -189,11 +217,11 @@ class Computation:
             for slot, listed in admitted.shares.items()
         }
         with metrics.phase(admitted.circuit.id, "compute"):
-            outcome = run_ring(
+            outcome = run_engine(
                 admitted.circuit,
                 shares,
                 admitted.params,
-                session if group.n == TRIO else Roles(session, group.computing),
+                session if group.n == len(group.computing) else Roles(session, group.computing),
                 context=context + bytes.fromhex(admitted.sharing or ""),
             )
         metrics.ROUNDS.labels(admitted.circuit.id).inc(outcome.rounds)
@@ -201,8 +229,8 @@ class Computation:
         return outcome
 
     def _hold(self, admitted: Admitted, session: Session, group: Group) -> dict[str, Any]:
-        """Take what the three that compute tell alike."""
-        from workers.mpc.engines.ring import Disagreement
+        """Take what those that compute tell alike."""
+        from workers.mpc.engines.ring_net import Disagreement
 
         facts, held = receive(session, group)
         if facts.get("job") != admitted.digest:
@@ -236,6 +264,7 @@ class Computation:
             "sealed": None if sealed is None else jobs.sealed_hash(sealed),
             "node": self._fingerprint,
             "at": int(time.time()),
+            **jobs.engine_named(job),
         }
 
     def _put(self, done: Done, receipt: dict[str, Any], signature: str) -> dict[str, Any]:
@@ -279,7 +308,7 @@ class Computation:
         belong together, and members that hold different ones must not compute. The salts make its
         hashes in the receipts checkable again. `allows` gives with a query's circuit the hash of
         what it computes now, by the release that all makers signed for; other circuits they sign
-        for each time anew.
+        for each time anew. An engine that they demand is named.
         """
         allows = {
             name: query_hash(name, admitted.params) if name in INFERS else ""
@@ -300,13 +329,15 @@ class Computation:
             "f": facts["f"],
             "sharing": facts["job"],
             "salts": {str(j): salt.hex() for j, salt in held.salts.items()},
+            **({"engine": VERIFIED} if any(t.engine == VERIFIED for t in admitted.tickets) else {}),
         }
 
     def _seal(self, admitted: Admitted, outcome: Any, group: Group) -> bytes:
         """The output's role words, for the reply key that the buyer signed, and no other."""
         ticket = admitted.tickets[0]
         assert ticket.reply_key is not None and admitted.secret is not None  # rules of the policy
-        held = zip(held_by(group.computing.index(self._node.index)), outcome.sealed)
+        roles = held_by(group.computing.index(self._node.index), len(group.computing))
+        held = zip(roles, outcome.sealed)
         return seal_output(
             {j: w.reshape(outcome.sealed_shape) for j, w in held},
             f=outcome.sealed_f,

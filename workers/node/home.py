@@ -95,12 +95,15 @@ class Limits:
     from 1970. Whoever asks: keys cost nothing, so a count per sender would bound nobody. How much
     that protects depends on the resolution of the answers (apps/protocol/extraction.py); beyond
     that it leaves a trace.
+
+    verified_only: this node takes no part in jobs that are not verified.
     """
 
     rows_per_epoch: int = 2000
     epoch_days: int = 1
     rows_per_query: int = 100
     price_micro_min: int = 0
+    verified_only: bool = False
 
 
 def init(home: Path, *, index: int, name: str, control: str, mesh: str) -> Node:
@@ -208,7 +211,10 @@ def load_limits(home: Path) -> Limits:
     if not isinstance(content, dict) or not set(content) <= known:
         raise StartError(f"{path} may set only: {', '.join(sorted(known))}")
     for name, value in content.items():
-        if type(value) is not int or value < 0:
+        if type(getattr(Limits, name)) is bool:
+            if type(value) is not bool:
+                raise StartError(f"{path}: {name} must be true or false")
+        elif type(value) is not int or value < 0:
             raise StartError(f"{path}: {name} must be a whole number, 0 or more")
     if content.get("epoch_days") == 0:
         raise StartError(f"{path}: epoch_days must be 1 or more")

@@ -214,7 +214,9 @@ class Jobs:
             for item, digest in zip(asked, digests)
         ]
         first = entries[0].job
-        kinds = {(e.job["circuit"], e.job["model"], group_of(e.job)) for e in entries}
+        kinds = {
+            (e.job["circuit"], e.job["model"], e.job["engine"], group_of(e.job)) for e in entries
+        }
         names = {entry.job["job_id"] for entry in entries}
         together = len(kinds) == 1 and len(names) == len(entries) and first["circuit"] in ROWWISE
         if not together or not all(is_query(entry.job) for entry in entries):

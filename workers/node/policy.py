@@ -16,7 +16,15 @@ from typing import Any
 
 from apps.protocol import jobs, wire
 from apps.protocol.circuits import BadParams, Circuit, query_hash
-from apps.protocol.tickets import MIN_CUSTODIANS, Ticket, check_roster, members_with_role
+from apps.protocol.tickets import (
+    MIN_CUSTODIANS,
+    RING,
+    VERIFIED,
+    Ticket,
+    check_roster,
+    members_with_role,
+    permits,
+)
 from workers.node.errors import Refused
 from workers.node.home import Limits
 from workers.node.store import Binding
@@ -90,8 +98,15 @@ def nodes_are_this_set(case: Case) -> None:
 
 
 def engine_is_the_one_signed_for(case: Case) -> None:
-    if any(t.engine != case.job["engine"] for t in case.tickets):
-        raise Refused("wrong_engine", "A ticket is for another engine.")
+    """An owner, or the makers of the model, may demand nodes that check each other."""
+    signed = {t.engine for t in case.tickets}
+    if case.model is not None:
+        signed.add(case.model.get("engine", RING))
+    if all(permits(engine, case.job["engine"]) for engine in signed):
+        return
+    if VERIFIED in signed:
+        raise Refused("verified_only", "An owner demands verified mode: four nodes that live.")
+    raise Refused("wrong_engine", "A ticket is for another engine.")
 
 
 # ---- every share goes where its owner said, and nowhere else ------------------------------------
@@ -336,6 +351,11 @@ def a_model_is_trained_on_by_its_makers(case: Case) -> None:
 # ---- what this node's operator allows, whatever was paid ----------------------------------------
 
 
+def this_node_may_compute_verified_only(case: Case) -> None:
+    if case.limits.verified_only and case.job["engine"] != VERIFIED:
+        raise Refused("verified_only", "This node takes part in verified jobs only.")
+
+
 def a_query_costs_what_this_node_asks(case: Case) -> None:
     """The price that the buyer signed; whether it was paid, only the ledger knows."""
     if case.is_query and int(case.tickets[0].price_micro or 0) < case.limits.price_micro_min:
@@ -403,6 +423,7 @@ RULES = (
     the_model_was_made_here_and_goes_where_it_may,
     a_model_is_asked_by_the_circuit_that_its_makers_signed_for,
     a_model_is_trained_on_by_its_makers,
+    this_node_may_compute_verified_only,
     a_query_costs_what_this_node_asks,
     a_query_is_small,
     a_model_answers_so_many_rows_an_epoch,

@@ -3,7 +3,7 @@
 // to are the ones whose signatures its answer needs; the server can't put others in their place later.
 
 import { leafHash, rootOf } from "./merkle.js";
-import { NODE_COUNTS, TRIO, isNodeSet, ticketId } from "./tickets.js";
+import { COMPUTING, NODE_COUNTS, TRIO, isNodeSet, permits, ticketId } from "./tickets.js";
 import { Refused, canonical, concat, digest, hex, isHex, isTable, demand, same, sha256, unb64, unhex, verify } from "./wire.js";
 
 const utf8 = new TextEncoder();
@@ -51,16 +51,16 @@ export const nodeSet = async (descriptors) => {
 
 // Who takes part in a job: {computing, members}, indices of its nodes. On three nodes all do; a job on
 // more names who computes and who only holds. Throws Refused.
-const groupOf = ({ nodes, computing, holding }) => {
+const groupOf = ({ nodes, engine, computing, holding }) => {
   const good = (condition) => demand(condition, "malformed_job", "The job does not say who takes part.");
-  good(isNodeSet(nodes));
+  good(isNodeSet(nodes) && Object.hasOwn(COMPUTING, engine) && nodes.length >= COMPUTING[engine]);
   if (nodes.length === TRIO) {
     good(computing === undefined && holding === undefined);
     return { computing: [0, 1, 2], members: [0, 1, 2] };
   }
   const listed = (x) =>
     Array.isArray(x) && x.every((i, at) => Number.isInteger(i) && (at ? x[at - 1] : -1) < i && i < nodes.length);
-  good(listed(computing) && listed(holding) && computing.length === TRIO);
+  good(listed(computing) && listed(holding) && computing.length === COMPUTING[engine]);
   const members = [...computing, ...holding].sort();
   good(new Set(members).size === members.length);
   return { computing, members };
@@ -82,9 +82,10 @@ export const answered = async (query, ticket, nodes) => {
       descriptor.model === ticket.model &&
       same(descriptor.inputs, { [ticket.slot]: [ticket.share_id] }) &&
       same(descriptor.nodes, ticket.nodes) &&
-      blobs.size === TRIO &&
-      query.sealed.length === TRIO &&
-      receipts.length === TRIO;
+      permits(ticket.engine, descriptor.engine) &&
+      blobs.size === computing.length &&
+      query.sealed.length === computing.length &&
+      receipts.length === computing.length;
     demand(about, "not_receipted", "The receipts are about something else.");
     for (const { node, sealed } of receipts) {
       const whole = ticket.nodes.includes(node) && blobs.has(node) && hex(await sha256(blobs.get(node))) === sealed;
@@ -123,8 +124,12 @@ const signedFor = async (job, nodes) => {
   good(job.receipts.length === keys.size, "Every member's receipt is needed, once.");
   const seen = new Set();
   const agreed = (receipt) => AGREED.map((name) => receipt[name]);
+  // A receipt names the engine unless it is the passive ring.
+  const { engine } = job.descriptor;
+  const fields = engine === "ring" ? RECEIPT_FIELDS : [...RECEIPT_FIELDS, "engine"];
   for (const { receipt, signature } of job.receipts) {
-    good(hasFields(receipt, RECEIPT_FIELDS) && keys.has(receipt.node), "A receipt is from no member of this job.");
+    good(hasFields(receipt, fields) && keys.has(receipt.node), "A receipt is from no member of this job.");
+    good((receipt.engine ?? "ring") === engine, "A receipt is of another engine.");
     await verifyReceipt(keys.get(receipt.node), receipt, signature);
     good(!seen.has(receipt.node), "A member's receipt appears twice.");
     seen.add(receipt.node);

@@ -107,10 +107,11 @@ export const uploadFrom = async (drawn, values, shape, fields, pair, descriptors
 // {values: BigInt64Array, shape, f}: the nodes' sealed outputs opened, compared and added up.
 //
 // `blobs[r]` are the bytes from the r-th node that computed, `nodes` the descriptors of the ticket's.
-// Every word comes from two of them, and both must say the same. Divide by 2^f. Throws
+// Every word comes from all but one of them, and they must say the same. Divide by 2^f. Throws
 // Refused("bad_output" or "sealed_elsewhere").
 export const openOutputs = async (blobs, ticket, replyPair, nodes, computing = [0, 1, 2]) => {
-  demand(blobs.length === TRIO, "bad_output", "An output from every computing node is needed.");
+  const count = computing.length;
+  demand(blobs.length === count && count >= TRIO, "bad_output", "An output from every computing node is needed.");
   const id = unhex(await ticketId(ticket));
   const opened = await Promise.all(
     blobs.map((blob, r) => unseal(blob, ticket, sharedWith(nodes[computing[r]], id, replyPair))),
@@ -122,9 +123,10 @@ export const openOutputs = async (blobs, ticket, replyPair, nodes, computing = [
   const formed = Array.isArray(shape) && shape.every((n) => Number.isInteger(n) && n > 0) && Number.isInteger(f);
   demand(formed, "bad_output", "The output has no shape.");
   const total = new BigUint64Array(size(shape));
-  for (let j = 0; j < TRIO; j += 1) {
-    const [first, second] = opened.filter((_, i) => i !== j).map((content) => reported(content, j));
-    const agree = first.length === total.length && hex(bytesOf(first)) === hex(bytesOf(second));
+  for (let j = 0; j < count; j += 1) {
+    const [first, ...others] = opened.filter((_, i) => i !== j).map((content) => reported(content, j));
+    const told = hex(bytesOf(first));
+    const agree = first.length === total.length && others.every((other) => hex(bytesOf(other)) === told);
     demand(agree, "bad_output", `Two nodes report different words ${j}: trust neither.`);
     first.forEach((word, i) => {
       total[i] += word;

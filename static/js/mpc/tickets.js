@@ -3,7 +3,11 @@
 import { canonical, digest, isHex, isTable, demand } from "./wire.js";
 
 export const NODE_COUNTS = [3, 4, 5];
-export const TRIO = 3; // nodes that compute one job
+export const TRIO = 3; // of so many nodes all compute
+// Nodes that compute one job, by its engine. Who signs for the ring signs for both: the verified one
+// shows nobody more.
+export const COMPUTING = { ring: 3, ring_verified: 4 };
+export const permits = (signed, engine) => engine === signed || (signed === "ring" && engine === "ring_verified");
 export const TICKET_DOMAIN = "flai/ticket/v1";
 const MAX_VALUES = 1 << 21;
 const MAX_PARAMS_BYTES = 64 * 1024;

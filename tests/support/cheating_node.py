@@ -1,0 +1,53 @@
+"""A node like any other, but for what it tells the others in verified jobs: for tests alone.
+
+Run as `python -m tests.support.cheating_node --home DIR`. While DIR/cheat holds "message", "notes"
+or "opening", each message of this kind that it sends in a verified job has a wrong bit.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from workers.mpc.engines import ring_verified
+from workers.mpc.engines.ring_verified_net import VerifiedNet
+from workers.node.__main__ import main
+
+CHEAT = Path(sys.argv[sys.argv.index("--home") + 1]) / "cheat"
+
+
+class CheatingNet(VerifiedNet):
+    """Computes as it should, and notes what it should have told."""
+
+    doing = "keys"
+
+    @contextmanager
+    def _does(self, what: str) -> Iterator[None]:
+        before, self.doing = self.doing, what
+        yield
+        self.doing = before
+
+    def tell(self, *args: Any, **more: Any) -> Any:
+        with self._does("message"):
+            return super().tell(*args, **more)
+
+    def check(self) -> None:
+        with self._does("notes"):
+            super().check()
+
+    def missing(self, words: Any) -> Any:
+        with self._does("opening"):
+            return super().missing(words)
+
+    def _send(self, to: int, data: bytes) -> None:
+        if data and CHEAT.exists() and CHEAT.read_text() == self.doing:
+            data = data[:-1] + bytes([data[-1] ^ 1])
+        super()._send(to, data)
+
+
+if __name__ == "__main__":
+    ring_verified.VerifiedNet = CheatingNet  # type: ignore[misc]
+    sys.exit(main())
