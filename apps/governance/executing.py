@@ -30,6 +30,7 @@ from apps.governance.services import (
     payload_hash,
     snapshot_take,
     stirred,
+    weights_settle,
 )
 from apps.protocol import tally
 from apps.protocol.tally import State
@@ -61,6 +62,7 @@ def execute(*, proposal_id: UUID | str, actor: Party | None = None, now: datetim
     Raises Forbidden when it is not executable; ExecutionFailed when its action fails: then nothing
     of it is left but the recorded reason, and it is tried again later until it expires.
     """
+    weights_settle(proposal_id, now)
     try:
         with durable():
             proposal = lock_proposal(proposal_id)
@@ -166,7 +168,9 @@ def advance(*, proposal_id: UUID | str, now: datetime) -> State:
     """Whatever is due on one proposal: its snapshot, its conclusion, its execution, its expiry.
 
     Safe to call at any time and any number of times. Returns the state it leaves.
+    Raises SnapshotWaits.
     """
+    weights_settle(proposal_id, now)
     with durable():
         proposal = lock_proposal(proposal_id)
         if proposal.state(now) is State.ACTIVE and proposal.total_weight is None:
@@ -196,7 +200,7 @@ def sweep_due(now: datetime, *, limit: int = 50) -> int:
         Proposal.objects.filter(canceled_at=None, executed_at=None)
         .filter(
             Q(concluded_at=None, voting_ends_at__lte=now)
-            | Q(total_weight=None, concluded_at=None, snapshot_at__lte=now)
+            | Q(total_weight=None, concluded_at=None, voting_starts_at__lte=now)
             | Q(execute_after__lte=now)
         )
         .order_by("voting_ends_at")

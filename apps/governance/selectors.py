@@ -140,7 +140,7 @@ def weight(proposal: Proposal, party: Party | None, now: datetime) -> Weight:
     total = proposal.total_weight
     if party is None:
         return Weight(0, total, f"Sign in to vote. Votes here are weighed in {name}.")
-    if proposal.total_weight is None and now < proposal.snapshot_at:
+    if proposal.total_weight is None and now < proposal.voting_starts_at:
         current = weights.house_weight(proposal.dao, proposal.house, party, now)
         return Weight(
             current,

@@ -24,6 +24,7 @@ from apps.core.permissions import Denied, ensure
 from apps.core.transactions import durable, require_transaction
 from apps.core.wake import wake
 from apps.governance import events, selectors, weights
+from apps.governance.errors import SnapshotWaits
 from apps.governance.models import House, Proposal, SnapshotWeight, Vote
 from apps.protocol import consent as rules
 from apps.protocol import tally
@@ -31,9 +32,10 @@ from apps.protocol.money import BPS
 from apps.protocol.tally import State, Support
 from apps.subdaos.models import Dao
 from apps.subdaos.services import dao_lock
-from apps.wallets import keys, log
+from apps.wallets import keys, ledger, log
 
 EXECUTE = "flai.execute_proposal"
+WRITERS_S = 5.0
 TITLE_MAX, DESCRIPTION_MAX = 200, 10_000
 
 
@@ -210,8 +212,6 @@ def _make(
     checked = action.validate(payload, dao)
     hash_ = payload_hash(dao, kind, checked)
     said = {"auth": "system"}
-    if action.house == House.SBGT:
-        dao_lock(dao)  # for its snapshot; before the proposer's keys, as whoever votes does
     if consent is not None and proposer is not None:
         asked = rules.propose_payload(dao=dao.party.pid, kind=kind, payload_hash=hash_)
         said = keys.grant(proposer, rules.PROPOSE, asked, consent, now=now)
@@ -230,7 +230,7 @@ def _make(
         proposer=proposer,
         ref=ref,
         created_at=now,
-        snapshot_at=starts_at,
+        snapshot_at=_end_of_ms(starts_at),
         voting_starts_at=starts_at,
         voting_ends_at=_whole_ms(starts_at + timedelta(seconds=int(given["voting_period_s"]))),
         quorum_bps=int(dao.params["quorum_bps"]),
@@ -258,11 +258,8 @@ def _make(
         },
         now=now,
     )
-    if proposal.snapshot_at <= now:
-        snapshot_take(proposal, now)
-    else:
-        stirred(proposal)
-        wake(EXECUTE, proposal.id, eta=proposal.snapshot_at)
+    stirred(proposal)
+    wake(EXECUTE, proposal.id, eta=proposal.voting_starts_at)  # the snapshot
     wake(EXECUTE, proposal.id, eta=proposal.voting_ends_at)
     return proposal
 
@@ -272,9 +269,30 @@ def payload_hash(dao: Dao, kind: str, payload: Mapping[str, Any]) -> str:
     return tally.payload_hash(dao=dao.party.pid, kind=kind, payload=payload)
 
 
+def weights_settle(proposal_id: UUID | str, now: datetime) -> None:
+    """Before a snapshot of tokens, in no transaction: from here on none is stamped at its time or
+    before, and all that were are written, in the log too. Nobody's payment waits for it.
+
+    So what the snapshot counts follows from the leaves before its own, to the micro-unit. (Points
+    are changed under their SubDAO's lock, which the snapshot takes.)
+    Raises SnapshotWaits.
+    """
+    due = Proposal.objects.select_related("dao").filter(
+        id=proposal_id, total_weight=None, voting_starts_at__lte=now, canceled_at=None
+    )
+    proposal = due.exclude(house=House.SBGT).first()
+    if proposal is None:
+        return
+    with durable():
+        asset = weights.asset_of(proposal.dao)
+        ledger.quiet(asset.id, until=proposal.snapshot_at + timedelta(microseconds=1))
+    if not ledger.writers_ended(within_s=WRITERS_S):
+        raise SnapshotWaits()
+
+
 def snapshot_take(proposal: Proposal, now: datetime) -> None:
     """Write down once what everybody's vote counts, as of `snapshot_at`. The caller holds the row's
-    lock or has just made it."""
+    lock, and has had the weights settled before."""
     if proposal.house == House.SBGT:
         dao_lock(proposal.dao)  # whoever changes points is wholly before the snapshot, or after it
     held = weights.house_weights(proposal.dao, proposal.house, proposal.snapshot_at)
@@ -324,10 +342,11 @@ def vote(
     """One final vote per account, with the weight of the snapshot; the same again returns it.
 
     Raises BadInput for an unknown support, Conflict for another than was cast, Forbidden when
-    can_vote says no or the voter's key has not signed.
+    can_vote says no or the voter's key has not signed; as `weights_settle`.
     """
     if support not in set(Support):
         raise BadInput("bad_support", "Support is “for”, “against” or “abstain”.")
+    weights_settle(proposal_id, now)
     with durable():
         proposal = lock_proposal(proposal_id)
         made = selectors.my_vote(proposal, actor)
@@ -402,6 +421,11 @@ def _whole_ms(at: datetime) -> datetime:
     """Rounded up. The log tells time in milliseconds: with a deadline between two of them a vote
     just before it would look late to whoever replays."""
     return at + timedelta(microseconds=-at.microsecond % 1_000)
+
+
+def _end_of_ms(at: datetime) -> datetime:
+    """The last instant that the log tells as the same: what is stamped until then counts."""
+    return at + timedelta(microseconds=999 - at.microsecond % 1_000)
 
 
 def event_fields(proposal: Proposal) -> dict[str, str]:

@@ -26,15 +26,19 @@ NAMES = {
 }
 
 
+def asset_of(dao: Dao) -> Asset:
+    """The token that votes in a DAO's house of tokens."""
+    return dao.asset or Asset.objects.get(code="FLAI")
+
+
 def house_weights(dao: Dao, house: str, at: datetime) -> dict[UUID, int]:
     """{party id: weight > 0} at the instant `at`. People and organisations vote, DAOs do not."""
     if house == House.SBGT:
         weights = subdaos.points_at(dao, at)
     elif house == House.SUPER:
-        flai = Asset.objects.get(code="FLAI")
-        weights = wallets.supply_weights(flai, ("staked",), at)
+        weights = wallets.supply_weights(asset_of(dao), ("staked",), at)
     else:
-        weights = wallets.supply_weights(dao.asset, ("main", "staked"), at)
+        weights = wallets.supply_weights(asset_of(dao), ("main", "staked"), at)
     voters = set(
         Party.objects.filter(id__in=list(weights), kind__in=_VOTERS).values_list("id", flat=True)
     )
@@ -48,6 +52,5 @@ def house_weight(dao: Dao, house: str, party: Party, at: datetime) -> int:
     if house == House.SBGT:
         return subdaos.points_of(dao, party, at)
     if house == House.SUPER:
-        flai = Asset.objects.get(code="FLAI")
-        return wallets.balance_at(party, flai, ("staked",), at)
-    return wallets.balance_at(party, dao.asset, ("main", "staked"), at)
+        return wallets.balance_at(party, asset_of(dao), ("staked",), at)
+    return wallets.balance_at(party, asset_of(dao), ("main", "staked"), at)

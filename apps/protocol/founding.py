@@ -6,10 +6,14 @@ Source: paper §6.2, §8.2, §8.6; shares are the RFM's terms. Micro-units throu
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass
-from typing import Generic, TypeVar
+from dataclasses import asdict, dataclass
+from typing import Any, Generic, TypeVar
 
+from apps.protocol.emission import schedule_of
 from apps.protocol.money import BPS, mul_div_floor
+from apps.protocol.revenue import policy_of
+from apps.protocol.tally import rules_of
+from apps.protocol.unlocks import unlocks_of
 
 K = TypeVar("K", bound=Hashable)
 
@@ -62,6 +66,30 @@ def sdt_allocation(
     reserve = mul_div_floor(supply_micro, shares.reserve_bps, BPS)
     treasury = supply_micro - sum(backers.values()) - submitter - reserve
     return SdtAllocation(backers, submitter, reserve, treasury)
+
+
+def terms_of(params: Mapping[str, Any]) -> dict[str, Any]:
+    """What the log says of a SubDAO's parameters when it is founded: by these its members vote and
+    are paid until a vote changes them."""
+    return {
+        "decay_ppm": int(params["decay_ppm"]),
+        "rules": rules_of(params),
+        "policy": asdict(policy_of(params)),
+        "emission": asdict(schedule_of(params["emission"])),
+        "unlocks": asdict(unlocks_of(params["unlocks"])),
+        "plans": list(params["plans"]),
+    }
+
+
+def shares_of(spec: Mapping[str, Any]) -> SdtShares:
+    """As the terms of a checked request divide the supply."""
+    terms = spec["terms"]
+    return SdtShares(
+        backers_bps=terms["backers_sdt_bps"],
+        treasury_bps=terms["treasury_sdt_bps"],
+        reserve_bps=terms["reserve_sdt_bps"],
+        submitter_bps=terms["submitter_sdt_bps"],
+    )
 
 
 def accepted_pledge(amount_micro: int, *, raised_micro: int, target_micro: int) -> int:

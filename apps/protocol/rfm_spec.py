@@ -23,8 +23,11 @@ from apps.protocol.money import BPS
 from apps.protocol.plans import plans_of
 from apps.protocol.tariff import tiers_of
 from apps.protocol.unlocks import Unlocks
+from apps.protocol.wire import digest
 
 Spec = dict[str, Any]
+
+SPEC_DOMAIN = "flai/rfm/v1"
 
 STANDARDS = ("tabular-csv", "hl7-fhir-r4", "omop-cdm-v5", "ga4gh", "time-series")
 KINDS = ("federated_learning",)
@@ -99,6 +102,11 @@ def check_spec(spec: object) -> Spec:
         "terms": _terms(raw.get("terms", {}), model),
         **({"parent": _slug(raw["parent"])} if raw.get("parent") else {}),
     }
+
+
+def spec_hash(spec: Mapping[str, Any]) -> str:
+    """What exactly is voted on, of a checked spec."""
+    return digest(SPEC_DOMAIN, dict(spec))
 
 
 def _slug(raw: object) -> str:

@@ -25,6 +25,34 @@ PPM = 1_000_000
 PROPOSAL_DOMAIN = "flai/proposal/v1"
 
 
+# What the proposals of a DAO run by: of a SubDAO the log tells it at its founding.
+RULES = (
+    "voting_delay_s",
+    "voting_period_s",
+    "timelock_s",
+    "late_quorum_s",
+    "grace_s",
+    "quorum_bps",
+    "threshold_bps",
+)
+SUPERDAO_RULES = {
+    "voting_delay_s": 0,
+    "voting_period_s": 3 * 86_400,
+    "timelock_s": 0,
+    "late_quorum_s": 0,
+    "grace_s": 7 * 86_400,
+    "quorum_bps": 2_000,
+    "threshold_bps": 5_000,
+}
+# A request's own times, in the vote that decides on it.
+OWN_TIMES = ("voting_delay_s", "voting_period_s", "timelock_s")
+
+
+def rules_of(params: Mapping[str, Any]) -> dict[str, int]:
+    """A DAO's `RULES` out of its parameters. Raises LookupError, TypeError, ValueError."""
+    return {name: int(params[name]) for name in RULES}
+
+
 def payload_hash(*, dao: str, kind: str, payload: Mapping[str, Any]) -> str:
     """What exactly is voted on: the digest over the DAO's pid, the kind and the payload."""
     return digest(PROPOSAL_DOMAIN, {"dao": dao, "kind": kind, "payload": dict(payload)})

@@ -26,7 +26,7 @@ from apps.exchange.vaults import stake_lock
 from apps.participants import selectors as participants
 from apps.participants.services import call_bind, call_close
 from apps.protocol import consent as signing
-from apps.protocol.founding import SdtShares, accepted_pledge, sdt_allocation
+from apps.protocol.founding import accepted_pledge, sdt_allocation, shares_of
 from apps.protocol.rfm_spec import subdao_params
 from apps.rfms import events, selectors
 from apps.rfms.models import Crowdfund, Pledge, Rfm
@@ -154,13 +154,7 @@ def award(*, rfm_id: uuid.UUID | str, now: datetime) -> Dao:
         missing = award_waits_for(rfm, participants.counts(rfm.call))
         if missing:
             raise NotReady(waits_for=" and ".join(missing) + " must apply")
-        terms = rfm.spec["terms"]
-        shares = SdtShares(
-            backers_bps=terms["backers_sdt_bps"],
-            treasury_bps=terms["treasury_sdt_bps"],
-            reserve_bps=terms["reserve_sdt_bps"],
-            submitter_bps=terms["submitter_sdt_bps"],
-        )
+        shares = shares_of(rfm.spec)
         pledged = selectors.pledged_by_party(fund)
         allocation = sdt_allocation(fund.sdt_supply_micro, pledged, shares)
         dao = found(

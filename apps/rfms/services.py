@@ -22,9 +22,8 @@ from apps.exchange.vaults import stake_lock
 from apps.governance.models import Proposal
 from apps.governance.services import propose_by_system
 from apps.participants.services import call_open
-from apps.protocol import wire
 from apps.protocol.plans import check_answerable, plans_of
-from apps.protocol.rfm_spec import SpecError, check_spec, schema_of
+from apps.protocol.rfm_spec import SpecError, check_spec, schema_of, spec_hash
 from apps.rfms import events, selectors
 from apps.rfms.funding import award, award_if_ready, close_due, pledge, pledge_withdraw, sweep_due
 from apps.rfms.models import Crowdfund, Rfm, Status
@@ -63,7 +62,6 @@ LEAST = {
     "voting_period_s": "voting_period_min_s",
     "timelock_s": "timelock_s",
 }
-SPEC_DOMAIN = "flai/rfm/v1"
 SLUG_MAX = 36  # "SDT-" + slug is the asset's code: at most 40 of A-Z, a-z, 0-9 and "-"
 RESERVED = ("new", "compare")  # /rfms/new/ is the form, /models/compare/ a table
 CLOSE = "flai.close_crowdfund"
@@ -234,10 +232,6 @@ def _in_vote(rfm_id: UUID | str, proposal_id: UUID | str) -> Rfm | None:
         .filter(id=rfm_id, proposal=proposal_id, approved_at=None, rejected_at=None)
         .first()
     )
-
-
-def spec_hash(spec: dict[str, Any]) -> str:
-    return wire.digest(SPEC_DOMAIN, spec)
 
 
 def _checked(spec: object) -> dict[str, Any]:

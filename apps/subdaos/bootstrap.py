@@ -9,20 +9,15 @@ from django.apps import apps as live_apps
 from django.apps.registry import Apps
 from django.conf import settings
 
+from apps.protocol.tally import SUPERDAO_RULES
 from apps.protocol.unlocks import Sponsoring
 
 # An RFM's approval takes the times of its own spec, but never less than the minimums here; the
 # quorum and threshold of that vote are the SuperDAO's, not the RFM's. voting_period_min_s is the
 # site's setting at the time of the first migrate.
 SUPERDAO_PARAMS = {
-    "voting_delay_s": 0,
+    **SUPERDAO_RULES,
     "voting_delay_min_s": 0,
-    "voting_period_s": 3 * 86_400,
-    "timelock_s": 0,
-    "late_quorum_s": 0,
-    "grace_s": 7 * 86_400,
-    "quorum_bps": 2_000,
-    "threshold_bps": 5_000,
     "proposal_threshold_bps": 100,
     "sponsoring": asdict(Sponsoring()),
 }

@@ -16,10 +16,7 @@ from apps.core.events import emit
 from apps.core.live import changed
 from apps.core.transactions import require_transaction
 from apps.protocol import decay, wire
-from apps.protocol.emission import schedule_of
-from apps.protocol.founding import SdtAllocation, SdtShares
-from apps.protocol.revenue import policy_of
-from apps.protocol.unlocks import unlocks_of
+from apps.protocol.founding import SdtAllocation, SdtShares, terms_of
 from apps.subdaos import emission, selectors
 from apps.subdaos.events import PriceChanged, SubdaoFounded
 from apps.subdaos.models import Dao, Epoch, SbgtCheckpoint, Sponsor
@@ -83,11 +80,7 @@ def found(
             "sdt": asset.code,
             "supply_micro": str(allocation.total),
             "params": params_hash(dao),
-            "decay_ppm": int(params["decay_ppm"]),
-            "policy": vars(policy_of(params)),
-            "emission": asdict(schedule_of(params["emission"])),
-            "unlocks": asdict(unlocks_of(params["unlocks"])),
-            "plans": params["plans"],
+            **terms_of(params),
             "shares": asdict(shares),
             "submitter": submitter.pid,
             **({"parent": parent.party.pid} if parent else {}),

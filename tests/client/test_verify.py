@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,12 @@ import httpx
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from apps.protocol import heads, identity, jobs, merkle, wire
+from apps.protocol import heads, identity, jobs, merkle, tally, wire
 from workers.client.api import Api
+from workers.client.earnings import Finding
+from workers.client.exchange import SLASH_REF, Exchange, Leaving
 from workers.client.holdings import Holdings
-from workers.client.replay import replay
+from workers.client.replay import AHEAD_MS, replay
 from workers.client.verify import HEAD_DOMAIN, Auditor, Report
 
 MINT, ADA, BOB = "00/issuance/USDC", "aa/main/USDC", "bb/main/USDC"
@@ -29,21 +32,31 @@ def transfer(id_: str, debit: str, credit: str, amount: int, **more: Any) -> dic
 
 
 def proposal(**more: Any) -> dict[str, Any]:
-    body = {"proposal": "p", "dao": "d", "house": "super", "kind": "k", "payload_hash": "h"}
+    body = {
+        "proposal": "p",
+        "dao": "d",
+        "house": "super",
+        "kind": "rfms.approve",
+        "payload_hash": "h",
+    }
     body |= {"proposer": None, "starts_at": 1000, "ends_at": 2000}
-    body |= {"timelock_s": 0, "grace_s": 10}
+    body |= {"timelock_s": 0, "grace_s": GRACE_S}
     return leaf("governance.proposal", body | {"quorum_bps": 2000, "threshold_bps": 5000} | more)
 
 
-def snapshot(of: int = 1000) -> dict[str, Any]:
-    return leaf(
-        "governance.snapshot", {"proposal": "p", "at": of, "total": "10", "holders": 3}, 1000
-    )
+def snapshot(of: int = 1000, holders: int = 2) -> dict[str, Any]:
+    body = {"proposal": "p", "at": of, "total": "10", "holders": holders}
+    return leaf("governance.snapshot", body, 1000)
 
 
 def vote(voter: str, support: str, weight: int, at: int = 1500) -> dict[str, Any]:
     body = {"proposal": "p", "voter": voter, "support": support, "weight": str(weight)}
     return leaf("governance.vote", body, at)
+
+
+def late(voter: str, weight: int, ends_at: int) -> dict[str, Any]:
+    cast = vote(voter, "for", weight)
+    return cast | {"body": cast["body"] | {"ends_at": ends_at}}
 
 
 def staked(at: int = 900, **micro: int) -> list[dict[str, Any]]:
@@ -57,7 +70,13 @@ def staked(at: int = 900, **micro: int) -> list[dict[str, Any]]:
 
 
 def voted(*ballots: dict[str, Any], held: dict[str, int], **more: Any) -> list[dict[str, Any]]:
-    return [*staked(**held), proposal(**more), SNAPSHOT, *ballots]
+    given = staked(**held)
+    return [*given, proposal(**more), snapshot(holders=len(given)), *ballots]
+
+
+def concluded(at: int = 2000, **more: Any) -> dict[str, Any]:
+    sums = {"for": "4", "against": "3", "abstain": "0", "total": "10"}
+    return leaf("governance.concluded", {"proposal": "p", "carried": True} | sums | more, at)
 
 
 def on_sale(listing: str, dao: str, price: int) -> dict[str, Any]:
@@ -66,6 +85,7 @@ def on_sale(listing: str, dao: str, price: int) -> dict[str, Any]:
 
 
 SNAPSHOT = snapshot()
+GRACE_S = 7 * 86_400
 EXECUTED = leaf("governance.executed", {"proposal": "p", "payload_hash": "h"}, 2000)
 
 HONEST = [
@@ -75,37 +95,50 @@ HONEST = [
     transfer("4", ADA, BOB, 70),
     *staked(aa=4, bb=3),
     proposal(),
-    SNAPSHOT,
+    snapshot(holders=3),
     vote("aa", "for", 4),
     vote("bb", "against", 3),
+    concluded(),
     EXECUTED,
 ]
 
 
-def test_tokens_staked_just_before_a_snapshot_count_once() -> None:
+def test_a_snapshot_counts_what_was_stamped_until_then_and_each_token_once() -> None:
     held = Holdings()
-    held.transfer("00/issuance/SDT-x", "aa/main/SDT-x", 100, 0)
-    held.transfer("aa/main/SDT-x", "aa/staked/SDT-x", 60, 99_000)
-    assert held.at("SDT-x", 100_000, but=()) == {"aa": [100]}
-    held.transfer("aa/staked/SDT-x", "aa/unstaking/SDT-x", 20, 99_500)
-    held.transfer("aa/main/SDT-x", "bb/main/SDT-x", 5, 99_600)
-    # What the snapshot has not seen yet may be either of the last two, or both.
-    assert held.at("SDT-x", 100_000, but=()) == {"aa": [75, 80, 95, 100], "bb": [0, 5]}
-    assert held.at("SDT-x", 200_000, but=["bb"]) == {"aa": [75]}
+    for debit, credit, micro, at in (
+        ("00/issuance", "aa/main", 100, 0),
+        ("aa/main", "aa/staked", 60, 100),
+        ("aa/staked", "aa/unstaking", 20, 101),
+        ("aa/main", "bb/main", 5, 102),
+    ):
+        assert held.transfer(f"{debit}/SDT-x", f"{credit}/SDT-x", micro, at) is None
+    assert held.count("SDT-x", 100, but=()) == {"aa": 100}
+    assert held.count("SDT-x", 101, but=()) == {"aa": 80}
+    assert held.count("SDT-x", 102, but=["bb"]) == {"aa": 75}
+    late = held.transfer("aa/main/SDT-x", "bb/main/SDT-x", 5, 102)
+    assert late == "is stamped before a vote that counted SDT-x without it"
+    assert held.transfer("aa/main/SDT-x", "bb/main/SDT-x", 5, 104) is None
+    backwards = held.transfer("bb/main/SDT-x", "cc/main/SDT-x", 5, 103)
+    assert backwards == "is stamped before the last one of bb/main/SDT-x"
 
 
-def test_who_moves_tokens_without_end_costs_the_auditor_nothing() -> None:
-    held = Holdings()
-    for side in ("main", "staked"):
-        held.transfer("00/issuance/SDT-x", f"aa/{side}/SDT-x", 10_000, 0)
-        for n in range(3_000):
-            held.transfer(f"aa/{side}/SDT-x", "bb/unstaking/SDT-x", 1 + n % 2, 99_000)
-    assert held.at("SDT-x", 100_000, but=()) == {"aa": range(11_000, 20_001)}
+def test_one_stake_casts_no_two_votes_whichever_leaf_the_server_bends() -> None:
+    """aa votes, hands its stake to bb, who votes in the same proposal: on any stamp."""
+    given = [transfer("s", "00/issuance/FLAI", "aa/staked/FLAI", 10) | {"at": 900}]
+    moved = transfer("m", "aa/staked/FLAI", "bb/staked/FLAI", 10)
+    both = [vote("aa", "for", 10), vote("bb", "for", 10)]
+    for at in (900, 999, 1000, 1001, 1400):
+        for leaves in (
+            [*given, moved | {"at": at}, proposal(), snapshot(holders=1), *both],
+            [*given, proposal(), moved | {"at": at}, snapshot(holders=1), *both],
+            [*given, proposal(), snapshot(holders=1), both[0], moved | {"at": at}, both[1]],
+        ):
+            assert replay(leaves).findings.errors, (at, leaves)
 
 
 def test_no_vote_counts_once_a_proposal_is_concluded() -> None:
-    concluded = leaf("governance.concluded", {"proposal": "p", "carried": True}, 1400)
-    leaves = voted(vote("aa", "for", 4), concluded, vote("bb", "for", 3), held={"aa": 4, "bb": 3})
+    done = concluded(against="0")
+    leaves = voted(vote("aa", "for", 4), done, vote("bb", "for", 3), held={"aa": 4, "bb": 3})
     [error] = replay(leaves).findings.errors
     assert "bb voted with a weight it did not have" in error
 
@@ -138,8 +171,9 @@ def test_an_honest_log_replays() -> None:
         ([*staked(aa=3), proposal(), snapshot(999), vote("aa", "for", 3)], "of another time"),
         ([*staked(aa=3), proposal(starts_at=1001), snapshot(1001)], "of another time"),
         ([*staked(aa=3), proposal(starts_at=999), snapshot(999)], "began before it was made"),
-        ([*staked(aa=3), transfer("5", MINT, ADA, 1) | {"at": 601_001}, proposal()],
-         "before what the log told already"),
+        ([transfer("5", MINT, ADA, 1) | {"at": 601_001}, transfer("6", MINT, ADA, 1)],
+         "leaf 1: wallets.transfer is stamped 600001 ms before what the log told already"),
+        ([leaf("notify.any", {}, 601_001), proposal()], "leaf 1: governance.proposal is stamped"),
         (voted(vote("dd", "for", 1), held={"aa": 3}), "a weight it did not have"),
         # neither what came after the snapshot votes, nor what was gone long before it
         ([*staked(aa=3), proposal(),
@@ -158,8 +192,21 @@ def test_an_honest_log_replays() -> None:
         ([vote("aa", "for", 5)], "not in the log"),
         (voted(vote("aa", "for", 5), EXECUTED | {"at": 2999}, held={"aa": 5}, timelock_s=1),
          "timelock"),
-        (voted(vote("aa", "for", 5), EXECUTED | {"at": 13_000}, held={"aa": 5}, timelock_s=1),
-         "expired"),
+        (voted(vote("aa", "for", 5), EXECUTED | {"at": 3000 + 1000 * GRACE_S}, held={"aa": 5},
+          timelock_s=1), "expired"),
+        (voted(held={"aa": 5}, quorum_bps=1), "runs by quorum_bps 1, its DAO's is 2000"),
+        (voted(held={"aa": 5}, threshold_bps=1), "runs by threshold_bps 1, its DAO's is 5000"),
+        (voted(held={"aa": 5}, grace_s=10**6), "runs by grace_s"),
+        (voted(held={"aa": 5}, kind="k"), "runs by voting_period_s 1, its DAO's is 259200"),
+        (voted(held={"aa": 5}, kind="k", ends_at=259_201_000, timelock_s=1), "runs by timelock_s"),
+        ([proposal(), proposal(proposal="q", dao="e")], "another DAO than the SuperDAO"),
+        (voted(vote("aa", "for", 5), concluded(**{"for": "6"}), held={"aa": 5}), "other sums"),
+        (voted(vote("aa", "for", 5), concluded(**{"for": "5", "against": "0"}, at=1999),
+          held={"aa": 5}), "before its deadline"),
+        (voted(vote("aa", "for", 5), concluded(**{"for": "5", "against": "0"}, carried=False),
+          held={"aa": 5}), "did not end as its ballots say"),
+        (voted(late("aa", 5, ends_at=2_001), held={"aa": 5}), "moved further than its rules"),
+        (voted(late("aa", 5, ends_at=1_600), held={"aa": 5}), "moved further than its rules"),
         ([leaf("wallets.transfer", {"id": "1"})], "malformed"),
         ([transfer("1", MINT, "aa", 5)], "malformed"),
         (voted(vote("aa", "for", 5), held={"aa": 5}, ends_at=2**50), "malformed"),
@@ -182,6 +229,42 @@ def test_a_broken_rule_is_found(leaves: list[dict[str, Any]], said: str) -> None
     errors = replay(leaves).findings.errors
     assert len(errors) >= 1
     assert said in errors[0]
+
+
+@pytest.mark.parametrize(
+    ("asset", "staked", "unstaking", "said"),
+    [
+        ("FLAI", 0, {"u1": 30, "u2": 10}, ""),
+        ("SDT-x", 0, {"u1": 30, "u2": 10}, "its house does not decide on"),
+        ("FLAI", 0, {"u1": 30}, "takes less than was voted"),
+        ("FLAI", 0, {"u1": 20, "u2": 20}, "first what leaves the soonest"),
+        ("FLAI", 0, {"u1": 45, "u2": -5}, "more of unstaking u1 than there is"),
+        ("FLAI", 0, {"u1": 30, "u2": 11}, "takes too much"),
+        ("FLAI", 40, {}, "another stake was taken"),
+    ],
+)
+def test_a_slashing_takes_what_its_house_may_and_in_order(
+    asset: str, staked: int, unstaking: dict[str, int], said: str
+) -> None:
+    exchange, id_ = Exchange({}), "00000000-0000-0000-0000-000000000001"
+    for name, micro, ready in (("u1", 30, 10), ("u2", 20, 20)):
+        exchange.leaving[name] = Leaving("aa", asset, micro, ready)
+    rest = sum(unstaking.values())
+    moves = {(f"aa/unstaking/{asset}", f"d/treasury/{asset}"): rest} if rest else {}
+    exchange.moved[SLASH_REF + id_] = moves
+    payload = {"party": "aa", "amount_micro": "40"}
+    hash_ = tally.payload_hash(dao="d", kind="exchange.slash_flai", payload=payload)
+    body = {
+        "id": id_, "dao": "d", "party": "aa", "asset": asset, "asked_micro": "40",
+        "staked_micro": str(staked), "unstaking": {k: str(v) for k, v in unstaking.items()},
+    }  # fmt: skip
+    voted = {"dao": "d", "house": "super", "payload_hash": hash_}
+    if not said:
+        exchange.slashed(body, 5, voted, "FLAI")
+        assert exchange.leaving == {"u2": Leaving("aa", "FLAI", 10, 20)}
+        return
+    with pytest.raises(Finding, match=said):
+        exchange.slashed(body, 5, voted, "FLAI")
 
 
 class Server:
@@ -326,6 +409,26 @@ def test_a_log_that_shrank_is_found(tmp_path: Path) -> None:
 def test_a_signed_log_that_breaks_the_rules_is_found() -> None:
     report = Server([transfer("1", ADA, BOB, 5)]).check()
     assert "insufficient_balance" in failed(report)
+
+
+def test_no_leaf_is_stamped_after_a_head_that_covers_it(tmp_path: Path) -> None:
+    server, state = Server(HONEST), tmp_path / "state.json"
+    assert server.check(state).ok
+    ahead = server.at + AHEAD_MS
+    for at, said in ((ahead, ""), (ahead + 1, "is stamped 60001 ms after the head that covers it")):
+        last = wire.canonical(transfer("9", MINT, ADA, 1) | {"at": at})
+        server.leaves = [*server.leaves[: len(HONEST)], last]
+        server.served = list(server.leaves)
+        found = failed(server.check(state))
+        assert said in found and bool(found) == bool(said)
+    server.at, state = ahead + 1, tmp_path / "again.json"
+    assert failed(server.check(state)) == ""  # the newest head allows it
+    server.leaves[0] = wire.canonical(transfer("1", MINT, ADA, 100) | {"at": ahead + 1})
+    server.served = list(server.leaves)
+    assert failed(server.check()) == ""
+    heads_ = [(len(HONEST), 5), (len(HONEST) + 1, server.at)]  # not by one that was seen earlier
+    [error] = replay(map(json.loads, server.leaves), heads_).findings.errors
+    assert error == "leaf 0: wallets.transfer is stamped 60001 ms after the head that covers it"
 
 
 def test_two_pinned_nodes_vouch_that_everybody_is_shown_this_log(tmp_path: Path) -> None:

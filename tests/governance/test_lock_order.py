@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -11,7 +10,6 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from apps.accounts.models import Party
 from apps.core.transactions import durable
-from apps.governance import services
 from apps.protocol import consent
 from apps.subdaos import converting
 from apps.subdaos.models import Dao
@@ -22,7 +20,6 @@ from tests.support.consents import bind, signed
 from tests.support.locks import until_blocked
 
 pytestmark = pytest.mark.django_db(transaction=True)
-Act = Callable[[Dao, Party, Ed25519PrivateKey], Any]
 
 
 def convert(dao: Dao, who: Party, key: Ed25519PrivateKey) -> Any:
@@ -34,20 +31,7 @@ def convert(dao: Dao, who: Party, key: Ed25519PrivateKey) -> Any:
     )  # fmt: skip
 
 
-def propose(dao: Dao, who: Party, key: Ed25519PrivateKey) -> Any:
-    kind, payload = "subdaos.set_scoring", {"scoring": "shapley"}
-    asked = consent.propose_payload(
-        dao=dao.party.pid, kind=kind, payload_hash=services.payload_hash(dao, kind, payload)
-    )
-    said = signed(who, key, consent.PROPOSE, asked, nonce=1, now=at(50))
-    return services.propose(
-        actor=who, dao=dao, kind=kind, payload=payload, title="Score otherwise",
-        consent=Consent("api_key", said), now=at(50),
-    )  # fmt: skip
-
-
-@pytest.mark.parametrize("act", [convert, propose])
-def test_a_member_that_votes_meanwhile_is_not_waited_for_in_a_circle(act: Act) -> None:
+def test_a_member_that_votes_meanwhile_is_not_waited_for_in_a_circle() -> None:
     """A first ballot holds the SubDAO's row for its snapshot, then takes its voter's nonce."""
     dao, members, _ = founded()
     who, key = members[0], Ed25519PrivateKey.generate()
@@ -55,7 +39,7 @@ def test_a_member_that_votes_meanwhile_is_not_waited_for_in_a_circle(act: Act) -
     with ThreadPoolExecutor(1) as pool:
         with durable():
             dao_lock(dao)
-            work = pool.submit(together, lambda: act(dao, who, key))
+            work = pool.submit(together, lambda: convert(dao, who, key))
             assert until_blocked()
             Party.objects.select_for_update(no_key=True, nowait=True).get(pk=who.pk)
         [made] = work.result(timeout=30)

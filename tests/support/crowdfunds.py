@@ -1,5 +1,5 @@
 """A full crowdfund on the ledger and in the log, without the request and the vote behind it: in the
-log alone one micro-unit of staked FLAI has approved it."""
+log alone one voter has approved it, with as much staked FLAI as everybody else."""
 
 from __future__ import annotations
 
@@ -13,10 +13,13 @@ from apps.core.clock import unix_ms
 from apps.core.transactions import require_transaction
 from apps.governance.services import payload_hash
 from apps.governance.weights import house_weights
+from apps.protocol.tally import SUPERDAO_RULES
 from apps.subdaos.selectors import superdao
 from apps.wallets import ledger, log
 from apps.wallets.models import Account
 from apps.wallets.services import account, mint
+
+TOLD = ("timelock_s", "grace_s", "quorum_bps", "threshold_bps")
 
 
 def full(
@@ -48,17 +51,23 @@ def _carried(rfm: str, submitter: Party, now: datetime) -> dict[str, str]:
     """The body of the leaf that tells of the vote's execution."""
     dao, before = superdao(), now - timedelta(milliseconds=2)
     voter = party_create(kind=Party.Kind.ORGANISATION, name="Approver", now=before)
-    mint("FLAI", account(voter, "FLAI", "staked"), 1, None, before)
+    mine = sum(house_weights(dao, "super", before).values()) + 1
+    mint("FLAI", account(voter, "FLAI", "staked"), mine, None, before)
     weights = house_weights(dao, "super", before)
     payload = {"rfm": rfm, "spec_hash": "00" * 32}
     hash_ = payload_hash(dao, "rfms.approve", payload)
     facts = {"dao": dao.party.pid, "house": "super", "kind": "rfms.approve", "payload_hash": hash_}
     facts |= {"proposer": submitter.pid, "auth": "system"}
     begins = unix_ms(before)
-    numbers = {"starts_at": begins, "ends_at": begins + 1, "timelock_s": 0, "grace_s": 1}
-    numbers |= {"quorum_bps": 0, "threshold_bps": 5_000}
+    numbers = {"starts_at": begins, "ends_at": begins + 1}
+    numbers |= {name: SUPERDAO_RULES[name] for name in TOLD}
     total = {"at": begins, "total": str(sum(weights.values())), "holders": len(weights)}
-    ballot = {"voter": voter.pid, "support": "for", "weight": "1", "ends_at": begins + 1}
+    ballot = {
+        "voter": voter.pid,
+        "support": "for",
+        "weight": str(mine),
+        "ends_at": begins + 1,
+    }
     submitted = {"id": rfm, "spec_hash": "00" * 32, "proposal": rfm, "submitter": submitter.pid}
     log.append("governance.proposal", {"proposal": rfm, **facts, **numbers}, now=before)
     log.append("rfms.submitted", submitted, now=before)

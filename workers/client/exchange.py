@@ -16,7 +16,7 @@ from typing import Any
 from apps.protocol import consent, ledger, pool, tally, vault
 from apps.protocol.wire import digest
 from workers.client.accounts import parts
-from workers.client.earnings import Finding
+from workers.client.earnings import Finding, integers
 
 POOL_REF, VAULT_REF = "exchange.pool:", "exchange.vault:"
 OUT_REF, SLASH_REF = "exchange.unstaking:", "exchange.slash:"
@@ -225,9 +225,12 @@ class Exchange:
         _put(due, self._issuance(stakes.shares), f"{pid}/vault/{stakes.shares}", shares)
         return due
 
-    def slashed(self, body: Body, at: int, voted: Body) -> None:
-        """By a proposal of the right house with exactly this payload; first what is staked."""
+    def slashed(self, body: Body, at: int, voted: Body, token: str | None) -> None:
+        """By a proposal of the right house with exactly this payload, of that house's own `token`:
+        what was asked or all that there is; first what is staked, then what leaves the soonest."""
         name = f"slashing {body['id']}"
+        if body["asset"] != token:
+            raise Finding(f"{name} takes {body['asset']}, which its house does not decide on")
         payload = {"party": body["party"], "amount_micro": body["asked_micro"]}
         kind = KINDS.get(voted["house"], "")
         content = {"dao": body["dao"], "kind": kind, "payload": payload}
@@ -235,13 +238,15 @@ class Exchange:
         if (voted["dao"], voted["payload_hash"]) != asked:
             raise Finding(f"{name}: proposal {body['id']} is another one")
         pid, asset, asked_micro = body["party"], body["asset"], int(body["asked_micro"])
-        staked, rest = int(body["staked_micro"]), 0
-        for id_, taken in body["unstaking"].items():
+        staked, rest, latest = int(body["staked_micro"]), 0, 0
+        for id_, taken in integers(body["unstaking"]).items():
             out = self.leaving.get(id_)
-            if out is None or (out.pid, out.asset) != (pid, asset) or out.amount_micro < int(taken):
+            mine = out is not None and (out.pid, out.asset) == (pid, asset)
+            if out is None or not mine or not 0 < taken <= out.amount_micro:
                 raise Finding(f"{name} takes more of unstaking {id_} than there is")
-            out.amount_micro -= int(taken)
-            rest += int(taken)
+            out.amount_micro -= taken
+            rest += taken
+            latest = max(latest, out.ready_at)
             if not out.amount_micro:
                 del self.leaving[id_]
         taken_id = str(uuid.uuid5(uuid.UUID(body["id"]), "exchange.slash"))
@@ -251,6 +256,11 @@ class Exchange:
         left = self._has(f"{pid}/staked/{asset}")
         if not 0 < staked + rest <= asked_micro or (rest and left):
             raise Finding(f"{name} takes too much, or not first what is staked")
+        stay = [o.ready_at for o in self.leaving.values() if (o.pid, o.asset) == (pid, asset)]
+        if (left or stay) and staked + rest != asked_micro:
+            raise Finding(f"{name} takes less than was voted, and leaves something")
+        if stay and latest > min(stay):
+            raise Finding(f"{name} does not take first what leaves the soonest")
         due: Moves = {}
         _put(due, f"{pid}/unstaking/{asset}", f"{body['dao']}/treasury/{asset}", rest)
         self._moved(SLASH_REF + body["id"], due, name)

@@ -11,6 +11,7 @@ from typing import Any
 from apps.protocol import tally
 from apps.protocol.plans import Plan, plans_of
 from apps.protocol.unlocks import Sponsoring, sponsoring_of
+from workers.client.crowdfund import HOUSES
 from workers.client.earnings import Finding
 
 Body = Mapping[str, Any]
@@ -30,8 +31,8 @@ VOTED = {
 
 
 class Parameters:
-    """`policy`, `schedule`, `unlocks`, `price` and `plans` of each SubDAO, as they are in force
-    here in the log. A price is known from the first sale on; then votes alone change it."""
+    """`policy`, `schedule`, `unlocks`, `rules`, `price` and `plans` of each SubDAO, as they are in
+    force here in the log. A price is known from the first sale on; then votes alone change it."""
 
     def __init__(self) -> None:
         self.policy: dict[str, dict[str, int]] = {}
@@ -39,13 +40,44 @@ class Parameters:
         self.unlocks: dict[str, dict[str, int]] = {}
         self.sponsoring = Sponsoring()  # of the SuperDAO, which begins with the default
         self.price: dict[str, int] = {}
+        self.rules: dict[str, dict[str, int]] = {}
+        self.superdao: str | None = None
         self.plans: dict[str, tuple[Plan, ...]] = {}
 
     def founded(self, body: Body) -> None:
+        self.rules[body["dao"]] = tally.rules_of(body["rules"])
         self.policy[body["dao"]] = dict(body["policy"])
         self.schedule[body["dao"]] = dict(body["emission"])
         self.unlocks[body["dao"]] = dict(body["unlocks"])
         self.plans[body["dao"]] = plans_of(body.get("plans", []))  # founded before there were any
+
+    def proposed(self, body: Body, at: int) -> None:
+        """It runs by the rules of its DAO; in the vote on a request the times may be the request's
+        own. Raises Finding."""
+        name, rules = f"proposal {body['proposal']}", self._rules(body)
+        own = tally.OWN_TIMES if body["kind"] in HOUSES else ()
+        told = ("quorum_bps", "threshold_bps", "timelock_s", "grace_s")
+        said = {key: int(body[key]) for key in told}
+        starts, ends = int(body["starts_at"]), int(body["ends_at"])
+        said |= {"voting_delay_s": _seconds(at, starts), "voting_period_s": _seconds(starts, ends)}
+        for key, value in said.items():
+            if key not in own and value != rules[key]:
+                raise Finding(f"{name} runs by {key} {value}, its DAO's is {rules[key]}")
+
+    def extended(self, body: Body, at: int, ends_at: int) -> int:
+        """The latest end that a vote at this time may give the proposal of this leaf."""
+        late_ms = 1000 * self._rules(body)["late_quorum_s"]
+        return max(ends_at, at + late_ms + 1) if late_ms else ends_at
+
+    def _rules(self, body: Body) -> dict[str, int]:
+        """Of the DAO of a proposal's leaf: there is one SuperDAO, and it is no SubDAO."""
+        dao = body["dao"]
+        if body["house"] != "super":
+            return self.rules[dao]
+        self.superdao = self.superdao or dao
+        if dao != self.superdao or dao in self.rules:
+            raise Finding(f"proposal {body['proposal']} is put to another DAO than the SuperDAO")
+        return tally.SUPERDAO_RULES
 
     def changed(self, body: Body, voted: Body) -> None:
         """By exactly the proposal that was voted on. Raises Finding."""
@@ -68,3 +100,8 @@ class Parameters:
             self.plans[dao] = plans_of(value)
         if key == "split":
             self.policy[dao] = self.policy[dao] | dict(value)
+
+
+def _seconds(since_ms: int, until_ms: int) -> int:
+    """Between two times, of which the log may tell the later one rounded up to its millisecond."""
+    return (until_ms - since_ms) // 1000

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from apps.protocol import decay
-from workers.client.holdings import values_at
+from workers.client.holdings import value_at
 
 Body = Mapping[str, Any]
 ROUND = ("round", "decay")
@@ -65,11 +65,10 @@ class Points:
             return None
         return f"the points of {pid} in {dao} were changed for no rule ({reason})"
 
-    def at(self, dao: str, at_ms: int) -> dict[str, set[int]]:
-        """{pid: what its π may have been at that time}, by the leaves so far: one value, or those
-        of the same millisecond, in which the log can't tell what came first."""
-        courses = self.history.get(dao, {})
-        return {pid: values_at(course, at_ms) for pid, course in courses.items()}
+    def at(self, dao: str, at_ms: int) -> dict[str, int]:
+        """{pid: its π > 0 at the end of that millisecond}, by the leaves so far."""
+        held = {pid: value_at(one, at_ms) for pid, one in self.history.get(dao, {}).items()}
+        return {pid: micro for pid, micro in held.items() if micro > 0}
 
     def round_done(self, done: Body, roles: Mapping[str, str]) -> str | None:
         """Everybody's π in the SubDAO after a finished round is what eq. 12 gives."""

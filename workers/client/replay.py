@@ -31,9 +31,11 @@ from workers.client.plans import Plans
 from workers.client.points import Points
 
 NO_FLOOR = -(2**63)
-# How far behind other leaves an honest proposal may be stamped: its transaction's length, and what
+# How far behind leaves before it an honest one may be stamped: its transaction's length, and what
 # the clocks of a site's machines differ by.
 BEHIND_MS = 600_000
+# How far before a leaf the head that covers it may be stamped: the clocks alone.
+AHEAD_MS = 60_000
 
 
 @dataclass
@@ -61,14 +63,20 @@ class Ballots:
     weight: dict[str, int] = field(default_factory=lambda: dict.fromkeys(tally.Support, 0))
     ends_at: int = 0
     executed: bool = False
-    weights: dict[str, Sequence[int]] = field(default_factory=dict)
+    weights: dict[str, int] = field(default_factory=dict)
+    concluded: bool = False
 
 
 class Replay:
-    """Feed leaves in order with `leaf`, then read `findings`, `balances` and `proposals`."""
+    """Feed leaves in order with `leaf`, then read `findings`, `balances` and `proposals`.
 
-    def __init__(self) -> None:
+    heads: (size, time) of signed heads that are known, smallest first: no leaf is stamped after
+    the first that covers it.
+    """
+
+    def __init__(self, heads: Sequence[tuple[int, int]] = ()) -> None:
         self.findings = Findings()
+        self.heads = list(reversed(heads))
         self.balances: dict[str, ledger.Balance] = {}
         self.holds: dict[str, tuple[str, int]] = {}
         self.seen: set[str] = set()
@@ -95,12 +103,12 @@ class Replay:
     def leaf(self, index: int, leaf: Mapping[str, Any]) -> None:
         """Apply one decoded leaf {"v", "type", "at", "body"}."""
         handler = _HANDLERS.get(leaf.get("type", ""))
-        if handler is None:
-            return
         try:
             at = int(leaf["at"])
-            handler(self, leaf["body"], at)
-            self.latest_ms = max(self.latest_ms, at)
+            if wrong := self._untimely(index, at):
+                self.findings.errors.append(f"leaf {index}: {leaf['type']} {wrong}")
+            if handler is not None:
+                handler(self, leaf["body"], at)
         except Finding as finding:
             self.findings.errors.append(f"leaf {index}: {finding}")
             if isinstance(finding, Unsigned):
@@ -110,6 +118,18 @@ class Replay:
                 f"leaf {index}: {leaf.get('type')} is malformed ({type(error).__name__}: {error})"
             )
             self.findings.errors.append(text)
+
+    def _untimely(self, index: int, at: int) -> str | None:
+        """Leaves are stamped in their order, within what a transaction lasts, and before the head
+        that covers them, within what clocks differ by."""
+        while self.heads and index >= self.heads[-1][0]:
+            self.heads.pop()
+        if self.heads and at > self.heads[-1][1] + AHEAD_MS:
+            return f"is stamped {at - self.heads[-1][1]} ms after the head that covers it"
+        if at < self.latest_ms - BEHIND_MS:
+            return f"is stamped {self.latest_ms - at} ms before what the log told already"
+        self.latest_ms = max(self.latest_ms, at)
+        return None
 
     def end(self) -> Findings:
         """The checks that need the whole log."""
@@ -164,8 +184,9 @@ class Replay:
         except ledger.RuleBroken as broken:
             raise Finding(f"transfer {body['id']} breaks the rule {broken.code}") from None
         self.balances.update(after)
+        untimely = None
         if phase in ("single", "post"):
-            self.holdings.transfer(debit, credit, amount, at)
+            untimely = self.holdings.transfer(debit, credit, amount, at)
         if phase == "pend":
             self.holds[body["id"]] = (debit, amount)
         self.findings.transfers += 1
@@ -182,6 +203,8 @@ class Replay:
             self.exchange.transfer(body, at, amount)
             self.reserves.transfer(body, amount)
             self.crowdfunds.transfer(body, at, amount)
+        if untimely:
+            raise Finding(f"transfer {body['id']} {untimely}")
 
     def _reversal(self, body: Mapping[str, Any], debit: str, credit: str, amount: int) -> None:
         """A reversal takes back exactly the payment that it names, once."""
@@ -208,8 +231,7 @@ class Replay:
         self.findings.proposals += 1
         if int(body["starts_at"]) < at:
             raise Finding(f"proposal {body['proposal']}: its voting began before it was made")
-        if at < self.latest_ms - BEHIND_MS:
-            raise Finding(f"proposal {body['proposal']} was made before what the log told already")
+        self.parameters.proposed(body, at)
         self.keyring.proposal(body, at)
         if body["kind"] == FORK:
             dao = body["dao"]
@@ -244,16 +266,16 @@ class Replay:
             raise Finding(f"proposal {body['proposal']}: its snapshot is of another time")
         ballots.total = int(body["total"])
         ballots.weights = self._weights(ballots.body["dao"], ballots.body["house"], starts)
-        least, most = (sum(w[end] for w in ballots.weights.values()) for end in (0, -1))
-        if not least <= ballots.total <= most:
+        said = (ballots.total, int(body["holders"]))
+        if said != (sum(ballots.weights.values()), len(ballots.weights)):
             raise Finding(f"proposal {body['proposal']}: its snapshot sums other weights")
 
-    def _weights(self, dao: str, house: str, at: int) -> dict[str, Sequence[int]]:
-        """{pid: what its vote may count, sorted}: points, or tokens held or staked."""
+    def _weights(self, dao: str, house: str, at: int) -> dict[str, int]:
+        """{pid: what its vote counts}: points, or tokens held or staked."""
         if house == "sbgt":
-            return {pid: sorted(points) for pid, points in self.points.at(dao, at).items()}
+            return self.points.at(dao, at)
         asset = "FLAI" if house == "super" else self.reserves.sdt[dao]
-        return self.holdings.at(asset, at, but=self.reserves.sdt)
+        return self.holdings.count(asset, at, but=self.reserves.sdt)
 
     def _vote(self, body: Mapping[str, Any], at: int) -> None:
         ballots, who = self._ballots(body), body["voter"]
@@ -262,7 +284,7 @@ class Replay:
             raise Finding(f"proposal {body['proposal']}: {who} voted twice")
         if weight <= 0 or ballots.executed:
             raise Finding(f"proposal {body['proposal']}: a vote without weight or after the end")
-        if weight not in ballots.weights.get(who, ()):
+        if weight != ballots.weights.get(who):
             raise Finding(f"proposal {body['proposal']}: {who} voted with a weight it did not have")
         had = tally.quorum_reached(_facts(ballots))
         ballots.voters.add(who)
@@ -272,13 +294,31 @@ class Replay:
         late = int(body.get("ends_at") or ballots.ends_at)
         if at >= ballots.ends_at or (late != ballots.ends_at and had):
             raise Finding(f"proposal {body['proposal']}: a vote after the end counted")
+        if (
+            not ballots.ends_at
+            <= late
+            <= self.parameters.extended(ballots.body, at, ballots.ends_at)
+        ):
+            raise Finding(f"proposal {body['proposal']}: its end was moved further than its rules")
         ballots.ends_at = late
         self.findings.votes += 1
         self.keyring.vote(body, at)
 
     def _concluded(self, body: Mapping[str, Any], at: int) -> None:
-        """No vote is taken any more: what each would have counted needs no room."""
-        self._ballots(body).weights = {}
+        """The ballots are counted again. No vote is taken any more: what each would have counted
+        needs no room."""
+        ballots, name = self._ballots(body), f"proposal {body['proposal']}"
+        ballots.weights = {}
+        if ballots.concluded or at < ballots.ends_at:
+            raise Finding(f"{name} was concluded twice, or before its deadline")
+        ballots.concluded = True
+        sums = {support.value: str(micro) for support, micro in ballots.weight.items()}
+        due = {**sums, "total": str(ballots.total)}
+        if {key: body[key] for key in due} != due:
+            raise Finding(f"{name} was concluded with other sums than those of its ballots")
+        facts = _facts(ballots)
+        if body["carried"] != (tally.quorum_reached(facts) and tally.vote_carried(facts)):
+            raise Finding(f"{name} did not end as its ballots say")
 
     def _executed(self, body: Mapping[str, Any], at: int) -> None:
         ballots = self._ballots(body)
@@ -325,7 +365,8 @@ class Replay:
         voted = self._ballots({"proposal": proposal}).body
         if proposal in self.treasury_votes:
             raise Finding(f"proposal {proposal} was carried out twice")
-        self.exchange.slashed(body, at, voted)
+        token = "FLAI" if voted["house"] == "super" else self.reserves.sdt.get(body["dao"])
+        self.exchange.slashed(body, at, voted, token)
         self.treasury_votes.add(proposal)
 
     def _ballots(self, body: Mapping[str, Any]) -> Ballots:
@@ -547,9 +588,9 @@ _HANDLERS: dict[str, Handler] = {
 }
 
 
-def replay(leaves: Iterable[Mapping[str, Any]]) -> Replay:
-    """All leaves in order, with the closing checks done."""
-    state = Replay()
+def replay(leaves: Iterable[Mapping[str, Any]], heads: Sequence[tuple[int, int]] = ()) -> Replay:
+    """All leaves in order, with the closing checks done; `heads` as `Replay` has them."""
+    state = Replay(heads)
     with undisturbed():
         for index, leaf in enumerate(leaves):
             state.leaf(index, leaf)

@@ -3,11 +3,13 @@
 1. The log's key is the one given, or the one pinned at the first check.
 2. The newest head is signed by it; the head seen last time is a beginning of it.
 3. Every entry is fetched, hashed again, and their root is the head's.
-4. The entries are replayed: see `replay`.
+4. The entries are replayed: see `replay`. None is stamped after the first signed head that covers
+   it, of the newest and those of earlier checks.
 5. t + 1 = 2 of the pinned nodes have signed a head that is a beginning of this log, so that nobody
    is shown another one; with fewer, the report says that the server alone vouches for that.
 6. Each round's φ, evidence and model are what its nodes signed for, over the roster that the log
    names. The nodes are those that are pinned, or those of the first check.
+7. Each SubDAO was founded with what the request said whose hash was voted on.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ from apps.protocol.jobs import OPENINGS_DOMAIN, JobError, check_node
 from apps.protocol.tickets import TicketError, check_roster, members_with_role
 from workers.client.api import Api, ClientError
 from workers.client.earnings import Made
+from workers.client.founded import not_as_requested, slug_of
 from workers.client.nodes import signed_for
 from workers.client.replay import Replay, undisturbed
 
@@ -104,7 +107,9 @@ class Auditor:
             else "",
         )
         self._consistent(key, head, hashes)
-        self._receipted(self._replayed(leaves))
+        state = self._replayed(leaves, head)
+        self._receipted(state)
+        self._founded(state)
         self._cosigned(key, cosigned, head, hashes)
         if self.report.ok and self.state_path is not None:
             content = {"url": self.api.url, "key": key, "head": _head_facts(head)}
@@ -213,8 +218,8 @@ class Auditor:
             return False
         return True
 
-    def _replayed(self, leaves: list[bytes]) -> Replay:
-        state = Replay()
+    def _replayed(self, leaves: list[bytes], head: dict[str, Any]) -> Replay:
+        state = Replay([(one["size"], one["at"]) for one in self._remembered(head)])
         with undisturbed():
             for index, data in enumerate(leaves):
                 try:
@@ -273,6 +278,22 @@ class Auditor:
             not wrong,
             f"{len(made)} rounds: φ, evidence and model are what the nodes signed for (nodes "
             f"{', '.join(f'{node[:6]}…' for node in sorted(self.nodes)) or 'none yet'}, {how})",
+            wrong[0] if wrong else "",
+        )
+
+    def _founded(self, state: Replay) -> None:
+        founded, wrong = state.points.founded, []
+        for dao, body in founded.items():
+            try:
+                spec = self.api.get(f"rfms/{slug_of(body['sdt'])}/")["spec"]
+                why = not_as_requested(spec, state, dao)
+            except (ClientError, LookupError, TypeError):
+                why = "the server does not show the request that was voted on"
+            if why:
+                wrong.append(f"SubDAO {dao}: {why}")
+        self.report.add(
+            not wrong,
+            f"{len(founded)} SubDAOs were founded as the requests say that were voted on",
             wrong[0] if wrong else "",
         )
 
