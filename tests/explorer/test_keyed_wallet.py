@@ -140,7 +140,7 @@ def test_a_keyed_wallet_pays_trades_stakes_proposes_converts_pledges_and_claims(
     paid = Transfer.objects.filter(kind="listings.payout", credit__owner=ada)
     assert paid.get(amount_micro=5 * MICRO) and paid.count() == 2
 
-    rfm = approved(author, author)
+    rfm = approved(author, author, now=at(1))  # the first snapshot of FLAI was at 0
     Rfm.objects.filter(id=rfm.id).update(approved_at=clock.now())
     rfm.crowdfund.deadline_at = clock.now() + timedelta(hours=1)
     rfm.crowdfund.save()
