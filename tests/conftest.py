@@ -1,8 +1,10 @@
 """Fixtures of every test; the services themselves come from tests/plugin/services.py."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+from xdist.scheduler import LoadFileScheduling
 
 import flai_site.celery  # noqa: F401 - the default application for wake-ups, as in the site
 import tests.support.flush  # noqa: F401 - append-only tables can be emptied between tests
@@ -25,3 +27,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return LONG.index(directory) if directory in LONG else len(LONG)
 
     items.sort(key=place)
+
+
+class _Scheduling(LoadFileScheduling):
+    """A file goes to one process; so do all scenarios, which share one running stack."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = str(super()._split_scope(nodeid))
+        return "tests/scenarios" if file.startswith("tests/scenarios/") else file
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    return _Scheduling(config, log) if config.getoption("dist") == "loadfile" else None
