@@ -16,6 +16,7 @@ from redis.exceptions import RedisError
 from apps.compute import control, groups
 from apps.compute.selectors import members_by_fingerprint
 from apps.core.errors import DomainError
+from apps.protocol.tickets import COMPUTING
 
 logger = logging.getLogger(__name__)
 NOTE = "nodes_missed"
@@ -25,11 +26,11 @@ LOOK_EVERY_S = 1.0
 
 
 class NodesShort(DomainError):
-    """A computation needs all three nodes of its set, or three of four or five."""
+    """A computation needs all three nodes of its set, or of more as many as its engine takes."""
 
     code = "nodes_short"
     status = 503
-    text = "{names} does not answer, and every inference needs three nodes. Nothing was charged."
+    text = "{names} does not answer, and every inference needs {count} nodes. Nothing was charged."
 
 
 # When this process looks for the note again, and what it found; a note of its own it knows.
@@ -56,12 +57,13 @@ def missed() -> bool:
     return bool(_looked["missed"])
 
 
-def nodes_ensure(fingerprints: Sequence[str]) -> None:
+def nodes_ensure(fingerprints: Sequence[str], engine: str) -> None:
     """Ask these nodes. Raises NodesShort when too few of them answer now."""
     members = members_by_fingerprint(list(fingerprints))
     found = control.health(members)
     away = [m.name for m, up in zip(members, found, strict=True) if not up]
-    if not groups.enough(found):
-        raise NodesShort(names=", ".join(away), retry_after_s=RETRY_AFTER_S)
+    if not groups.enough(found, engine):
+        count = COMPUTING[engine]
+        raise NodesShort(names=", ".join(away), count=count, retry_after_s=RETRY_AFTER_S)
     cache.delete(NOTE)
     _looked["again_at"] = 0.0

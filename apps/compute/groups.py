@@ -1,5 +1,6 @@
-"""Who takes part in an attempt of a job on four or five nodes: three compute, the others that are
-there keep what comes of it. On three nodes all take part, and a job names nobody."""
+"""Who takes part in an attempt of a job on four or five nodes: three compute, or four where they
+check each other; the others that are there keep what comes of it. On three nodes all take part, and
+a job names nobody."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ from typing import Any
 from apps.compute import control
 from apps.compute.models import Job, JobState
 from apps.compute.selectors import members_by_fingerprint
-from apps.protocol.tickets import TRIO
+from apps.protocol.tickets import COMPUTING, RING, TRIO
 
 NAMES = ("computing", "holding")
 
@@ -17,32 +18,35 @@ def group_choose(job: Job) -> dict[str, list[int]]:
     """What this attempt's descriptor says of its members; jobs take turns on the nodes.
 
     A first attempt goes by what has been seen lately; a later one asks every node. A query takes
-    three nodes that have its model. Raises: control.Retryable("nodes_short").
+    nodes that have its model. Raises: control.Retryable("nodes_short").
     """
+    wanted = COMPUTING[job.descriptor["engine"]]
     members = members_by_fingerprint(job.descriptor["nodes"])
     if len(members) == TRIO:
         return {}
     up = control.there(members, ask=job.attempt > 1)
     lacking = nodes_behind(job.descriptor["model"])
     able = [i for i, m in enumerate(members) if up[i] and m.fingerprint not in lacking]
-    if len(able) < TRIO:
+    if len(able) < wanted:
         raise control.Retryable(
-            "nodes_short", f"{len(able)} of {len(members)} nodes can do this now; three must."
+            "nodes_short", f"{len(able)} of {len(members)} nodes can do this now; {wanted} must."
         )
     turn = (int(job.job_id[:8], 16) + job.attempt) % len(able)
-    computing = sorted((able[turn:] + able[:turn])[:TRIO])
+    computing = sorted((able[turn:] + able[:turn])[:wanted])
     holding = [] if job.kind == "query" else [i for i in able if i not in computing]
     return dict(zip(NAMES, (computing, holding), strict=True))
 
 
-def group_any(nodes: list[str]) -> dict[str, list[int]]:
+def group_any(descriptor: dict[str, Any]) -> dict[str, list[int]]:
     """A group of the right form, to check a descriptor that has none yet."""
-    return {} if len(nodes) == TRIO else {"computing": list(range(TRIO)), "holding": []}
+    if len(descriptor["nodes"]) == TRIO:
+        return {}
+    return {"computing": list(range(COMPUTING[descriptor["engine"]])), "holding": []}
 
 
-def enough(up: list[bool]) -> bool:
-    """Whether these nodes can do a job: all of three, any three of more."""
-    return sum(up) >= TRIO
+def enough(up: list[bool], engine: str = RING) -> bool:
+    """Whether these nodes can do a job: all of three, of more as many as its engine takes."""
+    return sum(up) >= COMPUTING[engine]
 
 
 def nodes_behind(model: str | None) -> set[str]:

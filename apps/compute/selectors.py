@@ -27,6 +27,11 @@ def node_set() -> list[Node]:
     return nodes
 
 
+def node_count() -> int:
+    """How many nodes are in the set now."""
+    return Node.objects.filter(active=True).count()
+
+
 def members(nodes: list[Node]) -> list[Member]:
     """How control reaches those nodes."""
     return [

@@ -125,6 +125,7 @@ def job_new(
     kind: str,
     circuit: str,
     circuits_hash: str,
+    engine: str,
     nodes: Sequence[str],
     scope: str,
     roster: dict[str, Any] | None,
@@ -141,7 +142,7 @@ def job_new(
         "job_id": job_id,
         "circuit": circuit,
         "circuits_hash": circuits_hash,
-        "engine": "ring",
+        "engine": engine,
         "nodes": list(nodes),
         "scope": scope,
         "roster": roster,
@@ -149,7 +150,7 @@ def job_new(
         "model": model,
         "deadline_s": deadline_s,
     }
-    jobs.check_job({**descriptor, **groups.group_any(descriptor["nodes"]), "attempt": 1})
+    jobs.check_job({**descriptor, **groups.group_any(descriptor), "attempt": 1})
     return Job(
         created_at=now,
         job_id=job_id,
@@ -201,15 +202,16 @@ class Outcome:
 
 
 def job_answers(job: Job) -> bool:
-    """Whether a job that failed before can be tried again: do all three nodes answer, or three of
-    more?
+    """Whether a job that failed before can be tried again: do all three nodes answer, or as many
+    of more as its engine takes?
 
     Nodes accept few attempts of one job; a node that is away shall not use them up. No transaction
     may be open.
     """
     if job.attempt == 0:
         return True
-    return groups.enough(control.health(members_by_fingerprint(job.descriptor["nodes"])))
+    up = control.health(members_by_fingerprint(job.descriptor["nodes"]))
+    return groups.enough(up, job.descriptor["engine"])
 
 
 def job_deferred(job_id: Any, *, now: datetime) -> Job | None:

@@ -18,6 +18,10 @@ SCORING_NAMES = {
     "shapley": "Exact Shapley value",
     "leave_one_out": "Leaving each site out",
 }
+ENGINE_NAMES = {
+    "ring": "Three nodes; one may be curious",
+    "ring_verified": "Four nodes that check each other; one may even cheat, and is caught",
+}
 RESOLUTION_NAMES = {
     "label": "The likelier label alone",
     "band": "A band, like a fifth of the scale",

@@ -42,6 +42,7 @@ KINDS = {
     "subdaos.set_tiers": "Change what large buyers pay",
     "subdaos.set_plans": "Change the plans that are paid ahead",
     "subdaos.set_scoring": "Change how contributions are scored",
+    "subdaos.set_engine": "Change how nodes compute",
     "subdaos.set_resolution": "Change how finely buyers are answered",
     "subdaos.set_training": "Change how rounds train",
     "subdaos.set_emission": "Change what the reserve releases",

@@ -181,11 +181,12 @@ def model(request: HttpRequest, slug: str) -> HttpResponse:
 
 
 def _resolution(listing: Listing) -> dict[str, str]:
-    """How finely it answers, and that in words."""
+    """How finely it answers, and that in words; what computes it."""
     held = listing.version.round
     kind = CLASSES[held.model_class].label
     what, words = RESOLUTIONS[held.resolution]
     return {
+        "engine": held.engine,
         "resolution": held.resolution,
         "resolution_words": what,
         "resolution_term": words.get(kind) or words["classes"],

@@ -16,6 +16,7 @@ from apps.compute.models import Job, JobState, Node, Receipt
 from apps.compute.selectors import members, receipts_signed
 from apps.core import clock
 from apps.explorer.charts import Part
+from apps.explorer.formatting import ENGINE_NAMES
 from apps.explorer.page import paged, show
 from apps.explorer.pictures import stacks
 from apps.protocol.circuits import CIRCUITS
@@ -80,6 +81,7 @@ def job(request: HttpRequest, job_id: str) -> HttpResponse:
         "job.html",
         "nodes",
         job=found,
+        engine=ENGINE_NAMES.get(found.descriptor.get("engine", "ring"), "–"),
         title=CIRCUIT_WORDS.get(found.circuit.split("@")[0], found.circuit),
         opens=[(o, (found.openings or {}).get(o.name)) for o in circuit.opens] if circuit else [],
         receipts=list(receipts.order_by("node__index")),

@@ -27,6 +27,7 @@ from apps.explorer.fields import (
     TiersField,
 )
 from apps.explorer.formatting import (
+    ENGINE_NAMES,
     RESOLUTION_NAMES,
     SCORING_NAMES,
     TRAINING_NAMES,
@@ -48,6 +49,7 @@ from apps.subdaos.actions import (
     START_NAMES,
 )
 from apps.subdaos.models import Dao
+from apps.subdaos.selectors import engine_of
 from apps.wallets.consenting import consent_of_form
 
 
@@ -137,6 +139,23 @@ class ScoringForm(KindForm):
     @property
     def payload(self) -> dict[str, Any]:
         return {"scoring": self.cleaned_data["scoring"]}
+
+
+class EngineForm(KindForm):
+    kind = "subdaos.set_engine"
+    about = "Whether nodes check each other, from the next round on."
+    engine = forms.ChoiceField(
+        label="Nodes compute as",
+        choices=list(ENGINE_NAMES.items()),
+        help_text="Four take longer than three. A model keeps what its makers have signed.",
+    )
+
+    def __init__(self, *args: Any, dao: Dao, **kwargs: Any) -> None:
+        super().__init__(*args, dao=dao, initial={"engine": engine_of(dao)}, **kwargs)
+
+    @property
+    def payload(self) -> dict[str, Any]:
+        return {"engine": self.cleaned_data["engine"]}
 
 
 class ResolutionForm(KindForm):
@@ -311,6 +330,7 @@ FORMS: dict[str, type[KindForm]] = {
         SponsoringForm,
         PayForm,
         ScoringForm,
+        EngineForm,
         ResolutionForm,
         TrainingForm,
         RevokeForm,

@@ -9,6 +9,7 @@ from django.http import Http404, HttpRequest, HttpResponse
 
 from apps.core import clock
 from apps.explorer.formatting import (
+    ENGINE_NAMES,
     RESOLUTION_NAMES,
     SCORING_NAMES,
     TRAINING_NAMES,
@@ -124,7 +125,7 @@ def parameters(params: dict[str, Any]) -> list[tuple[str, str]]:
         "training": ("Rounds train by", lambda v: TRAINING_NAMES[v["kind"]]),
         "scoring": ("Contributions are scored by", lambda v: SCORING_NAMES.get(v, v)),
         "resolution": ("Buyers are answered by", lambda v: RESOLUTION_NAMES.get(v, v)),
-        "engine": ("Engine", str),
+        "engine": ("Nodes compute as", lambda v: ENGINE_NAMES.get(v, v)),
     }
     rows = [(title, say(params[key])) for key, (title, say) in names.items() if key in params]
     if "n" in params:

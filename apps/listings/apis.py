@@ -232,7 +232,8 @@ class ListingInferencesView(APIView):
     def post(self, request: Request, slug: str) -> Response:
         party, wait_s = acting_party(request), preferred_wait_s(request)
         if availability.missed():
-            availability.nodes_ensure(services.listing_get(slug).version.round.nodes)
+            held = services.listing_get(slug).version.round
+            availability.nodes_ensure(held.nodes, held.engine)
         call, kept = call_of(request), {}
 
         def make(query_id: UUID) -> UUID:

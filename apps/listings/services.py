@@ -97,7 +97,7 @@ def query_ticket(listing: Listing, *, rows: int, price_micro: int | None = None)
         "slot": SLOT,
         "circuits": [infer_of(listing)],
         "circuits_hash": hash_of(listing),
-        "engine": "ring",
+        "engine": tickets.RING,  # signed for both; which one it is, the model's makers have signed
         "nodes": held.nodes,
         "model": listing.version.model,
         "params": {"features": held.features, "rows": rows, **_named(held), **held.extras},
@@ -232,6 +232,7 @@ def _query(
         kind="query",
         circuit=infer_of(listing),
         circuits_hash=ticket.circuits_hash,
+        engine=listing.version.round.engine,
         nodes=ticket.nodes,
         scope=ticket.scope,
         roster=None,

@@ -18,6 +18,7 @@ from apps.protocol.ledger import AMOUNT_MAX
 from apps.protocol.money import BPS
 from apps.protocol.revenue import SPLIT
 from apps.protocol.targets import class_of
+from apps.protocol.tickets import ENGINES
 from apps.subdaos import selectors, services
 from apps.subdaos.models import Dao
 
@@ -151,6 +152,36 @@ class SetScoring:
     def execute(self, payload: Payload, *, dao: Dao, proposal_id: UUID, now: datetime) -> None:
         services.param_set(
             dao=dao, key="scoring", value=payload["scoring"], proposal_id=proposal_id, now=now
+        )
+
+
+@action("subdaos.set_engine", house="sbgt")
+class SetEngine:
+    """{"engine": "ring_verified"}: what nodes compute with, from the next round on: "ring", three
+    nodes of which one may be curious, or four that check each other, so that one may even cheat.
+
+    A model keeps what its makers signed when it was made: the nodes hold its queries to that.
+    """
+
+    def validate(self, payload: Payload, dao: Dao) -> Payload:
+        if set(payload) != {"engine"} or payload["engine"] not in ENGINES:
+            raise BadInput("bad_engine", f"Give engine, one of: {', '.join(ENGINES)}.")
+        if payload["engine"] == selectors.engine_of(dao):
+            raise BadInput("no_change", "Nodes compute with this already.")
+        return dict(payload)
+
+    def describe(self, payload: Payload, dao: Dao) -> list[dict[str, Any]]:
+        return [
+            {
+                "label": "Nodes compute with",
+                "before": selectors.engine_of(dao),
+                "after": payload["engine"],
+            }
+        ]
+
+    def execute(self, payload: Payload, *, dao: Dao, proposal_id: UUID, now: datetime) -> None:
+        services.param_set(
+            dao=dao, key="engine", value=payload["engine"], proposal_id=proposal_id, now=now
         )
 
 

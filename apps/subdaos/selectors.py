@@ -15,6 +15,7 @@ from apps.core.errors import NotFound
 from apps.protocol import emission as rules
 from apps.protocol.money import BPS
 from apps.protocol.tally import PPM, share_ppm
+from apps.protocol.tickets import RING
 from apps.subdaos.models import Dao, Emission, Epoch, SbgtCheckpoint, Sponsor
 from apps.wallets.models import Account
 
@@ -29,6 +30,11 @@ WHERE points_micro > 0 ORDER BY points_micro DESC, party_id LIMIT %(most)s
 """
 
 _details: dict[str, Callable[[Dao], Any]] = {}
+
+
+def engine_of(dao: Dao) -> str:
+    """What nodes compute this SubDAO's next round with."""
+    return str(dao.params.get("engine", RING))
 
 
 def superdao() -> Dao:

@@ -11,7 +11,7 @@ from django.db.models.fields.json import KT
 from django.db.models.functions import Cast
 
 from apps.core.models import BaseModel
-from apps.protocol.tickets import GCM_TAG_BYTES
+from apps.protocol.tickets import GCM_TAG_BYTES, RING
 from apps.training.evidence import LEADING
 
 
@@ -73,6 +73,7 @@ class Round(BaseModel):
     strata = models.JSONField(default=list)
     resolution = models.CharField(max_length=12)
     scoring = models.CharField(max_length=16, default="taylor")
+    engine = models.CharField(max_length=16, default=RING)
     model_class = models.CharField(max_length=16, default="logistic")
     training = models.CharField(max_length=12, choices=Training, default=Training.FEDAVG)
     schedule = models.JSONField(default=dict)

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from apps.compute.selectors import node_set
+from apps.compute.selectors import node_count, node_set
 from apps.compute.services import job_abandoned
 from apps.core.clock import unix_ms
 from apps.core.errors import Conflict, DomainError, NotFound
@@ -23,6 +23,7 @@ from apps.protocol.circuits.games import SHAPLEY_MAX
 from apps.protocol.sharing import consent_to
 from apps.protocol.targets import class_of, extras_of
 from apps.subdaos.models import Dao
+from apps.subdaos.selectors import engine_of
 from apps.training.events import RoundClosed, RoundOpened
 from apps.training.models import (
     GIVEN_UP,
@@ -90,6 +91,7 @@ def round_open(*, dao: Dao, now: datetime) -> Round:
         strata=list((dao.params.get("strata") or {}).get("values", [])),
         resolution=dao.params["resolution"],
         scoring=dao.params["scoring"],
+        engine=engine_of(dao),
         model_class=class_of(dao.params).name,
         extras=extras_of(class_of(dao.params), dao.params["label"]),
         training=training["kind"],
@@ -167,6 +169,12 @@ def why_not(dao: Dao) -> str | None:
             f"Exact Shapley values are computed for {SHAPLEY_MAX} custodians at most, the roster "
             f"has {have}; vote for another scoring (subdaos.set_scoring)."
         )
+    wanted = tickets.COMPUTING[engine_of(dao)]
+    if wanted > tickets.TRIO and (there := node_count()) < wanted:
+        return (
+            f"{wanted} nodes that check each other are to compute, and there are {there}; vote for "
+            "another engine (subdaos.set_engine)."
+        )
     return None
 
 
@@ -195,6 +203,7 @@ def round_ticket(held: Round, *, stage: str | None = None) -> dict[str, Any]:
         rows=held.rows,
         resolution=held.resolution,
         scoring=held.scoring,
+        engine=held.engine,
         model_class=held.model_class,
         extras=held.extras,
         schedule=held.schedule,

@@ -87,4 +87,5 @@ _SAME = {
     "features": "the number of features has changed",
     "resolution": "the resolution of answers has changed",
     "nodes": "the set of nodes has changed",
+    "engine": "the engine that computes has changed",
 }

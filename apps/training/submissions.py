@@ -433,6 +433,7 @@ def _advance(held: Round, now: datetime) -> None:
         kind=held.stage,
         circuit=wanted["circuits"][0],
         circuits_hash=held.circuits_hash,
+        engine=held.engine,
         nodes=held.nodes,
         scope=wanted["scope"],
         roster=held.roster,

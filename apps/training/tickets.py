@@ -13,7 +13,7 @@ from apps.protocol import wire
 from apps.protocol.circuits import CIRCUITS, CLASSES, Slot
 from apps.protocol.judging import judge_weights
 from apps.protocol.normalise import constants_digest
-from apps.protocol.tickets import Ticket, members_with_role
+from apps.protocol.tickets import RING, Ticket, members_with_role
 
 Json = dict[str, Any]
 MIN_CELL = 5
@@ -70,6 +70,7 @@ def stage_ticket(
     rows: Mapping[str, int],
     resolution: str,
     scoring: str,
+    engine: str = RING,
     model_class: str = "logistic",
     extras: Mapping[str, int] | None = None,
     schedule: Mapping[str, int] | None = None,
@@ -123,7 +124,7 @@ def stage_ticket(
         "scope": f"{stage}:{round_id}",
         "circuits": [circuit_id],
         "circuits_hash": circuits_hash,
-        "engine": "ring",
+        "engine": engine,
         "nodes": list(nodes),
         "roster": roster_hash,
         "model": model,

@@ -614,6 +614,23 @@ def test_answers_finer_than_the_site_allows_are_not_signed_for(
     refused(asked, code)
 
 
+@pytest.mark.parametrize(
+    ("demands", "asked_for", "code"),
+    [
+        (True, "ring", "verified_only"),
+        (False, "shamir", "wrong_engine"),
+        (False, "ring_verified", "wrong_engine"),  # of three nodes
+    ],
+)
+def test_an_engine_that_checks_less_than_the_site_demands_is_not_signed_for(
+    asked: Any, demands: bool, asked_for: str, code: str
+) -> None:
+    bridge, agent = asked
+    agent.home.config = {**agent.home.config, "verified": demands}
+    bridge.changes = {"ticket": bridge.round()["ticket"] | {"engine": asked_for}}
+    refused(asked, code)
+
+
 def test_constants_of_the_servers_own_are_refused(asked: Any) -> None:
     bridge, _ = asked
     own = json.loads(json.dumps(bridge.normalisation))

@@ -9,6 +9,7 @@ from apps.compute.models import Job
 from apps.compute.services import jobs_catch_up
 from apps.core.clock import now
 from apps.listings.epochs import epoch_settle
+from apps.protocol.tickets import VERIFIED
 from apps.subdaos.models import Epoch
 from apps.training.models import Round
 from apps.wallets.invariants import violations
@@ -95,6 +96,43 @@ def test_a_model_is_made_bought_and_kept_while_two_of_five_are_dead(market: Mark
     # three a query, of as many as the epochs have that are over by now
     assert sum(int(count) for body in settled for count in body["jobs"].values()) in (3, 6)
     assert errors(leaves()) == ""
+    cosigned_anew(nodes)
+    report = audit(market)
+    assert failed(report) == [], said(report)
+
+
+def test_by_vote_four_nodes_compute_that_check_each_other_or_the_job_waits(market: Market) -> None:
+    nodes = market.nodes
+    market.carried("subdaos.set_engine", {"engine": VERIFIED})
+    held = market.whitelist()
+    market.normalise(held)
+    market.share_updates(held)
+    nodes.kill(0)
+    drain_until(lambda: Round.objects.get(pk=held.pk).phase == "done")
+    held.refresh_from_db()
+    for job in (held.moments_job, held.round_job):
+        assert job.descriptor["engine"] == VERIFIED and len(job.descriptor["computing"]) == 4
+        assert {r.body["engine"] for r in job.receipts.all()} == {VERIFIED}
+    assert held.round_job.descriptor["computing"] == [1, 2, 3, 4]
+    listing = market.accept(held)
+    market.fund()
+    wanted = market.oracle(held, ROWS)
+    logits, computing = buy(market, listing)
+    assert computing == {1, 2, 3, 4}
+    np.testing.assert_allclose(logits, wanted, atol=0.01)
+
+    # three that live do not compute it without a check: it waits for the fourth
+    nodes.kill(1)
+    query = market.ask(listing, market.row(listing, ROWS))
+    drain_until(lambda: type(query).objects.get(pk=query.pk).reason)
+    query.refresh_from_db()
+    assert (query.state, query.reason) == ("running", "node-1 does not answer.")
+    nodes.start(1)
+    drain_until(lambda: type(query).objects.get(pk=query.pk).state == "settled")
+    back(market, 0)
+
+    epoch = Epoch.objects.get(dao=market.dao, closed_at=None)
+    assert epoch_settle(epoch_id=epoch.id, now=epoch.ends_at)
     cosigned_anew(nodes)
     report = audit(market)
     assert failed(report) == [], said(report)

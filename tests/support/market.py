@@ -30,7 +30,7 @@ from apps.core.clock import now
 from apps.core.transactions import durable
 from apps.governance.executing import execute
 from apps.governance.models import Proposal
-from apps.governance.services import vote
+from apps.governance.services import propose, vote
 from apps.listings import running as queries
 from apps.listings import selectors as listings
 from apps.listings.asking import hash_of, infer_of
@@ -176,8 +176,22 @@ class Market:
             crowdfunds.awarded(rfm_id, dao.party, target_micro, now=at)
         return dao
 
+    def carried(self, kind: str, payload: dict[str, Any]) -> None:
+        """Proposed by a member, voted for by all, and carried out."""
+        actor, title = self.members[0].party, "Change"
+        made = propose(
+            actor=actor, dao=self.dao, kind=kind, payload=payload, title=title, now=now()
+        )
+        self._vote(made)
+        self.dao.refresh_from_db()
+
     def whitelist(self) -> Round:
         """Admit everybody; the round that opens by itself."""
+        self.admit()
+        return Round.objects.get(dao=self.dao)
+
+    def admit(self) -> None:
+        """Everybody, on a whitelist that is carried out."""
         spec = check_spec(self.spec)
         with durable():
             at = now()
@@ -185,7 +199,6 @@ class Market:
             call_bind(call=call, dao=self.dao)
             self._admit(call, self.members)
         drain()
-        return Round.objects.get(dao=self.dao)
 
     def join(self, name: str) -> Round:
         """One more custodian is admitted; the round that opens by itself."""
@@ -223,8 +236,8 @@ class Market:
         wanted = round_ticket(Round.objects.get(pk=held.pk))
         f = wanted["slots"][slot]["f"]
         at = int(time.time())
-        names = ("scope", "circuits", "circuits_hash", "params", "roster", "model", "resolution")
-        fields = {name: wanted[name] for name in names}
+        names = "scope circuits circuits_hash params roster model resolution engine"
+        fields = {name: wanted[name] for name in names.split()}
         fields |= {"slot": slot, "f": f, "issued_at": at, "expires_at": at + 7200}
         return sealing.make_upload(
             fixed(values, f), fields | changes, who.key, self.nodes.descriptors
@@ -283,8 +296,12 @@ class Market:
 
     def accept(self, held: Round) -> Listing:
         """All members vote for the version; the listing that opens by itself."""
-        proposal = held.version.proposal
-        # However long the round took to get here.
+        self._vote(held.version.proposal)
+        drain()
+        return Listing.objects.get(dao=self.dao)
+
+    def _vote(self, proposal: Proposal) -> None:
+        # However long it took to get here.
         later = now() + timedelta(minutes=5)
         Proposal.objects.filter(pk=proposal.pk).update(voting_ends_at=later)
         for member in self.members:
@@ -293,8 +310,6 @@ class Market:
         Proposal.objects.filter(pk=proposal.pk).update(voting_ends_at=now())
         execute(proposal_id=proposal.id, now=now())
         assert Proposal.objects.get(pk=proposal.pk).executed_at is not None
-        drain()
-        return Listing.objects.get(dao=self.dao)
 
     # ---- queries ------------------------------------------------------------------------------
 

@@ -48,6 +48,19 @@ def test_a_ticket_for_something_else_is_refused_by_the_fields_name(market, chang
     assert field in error.text
 
 
+def test_three_nodes_open_no_round_that_four_are_to_check(market) -> None:
+    """Until the members vote for what there are nodes for."""
+    market.carried("subdaos.set_engine", {"engine": "ring_verified"})
+    drain()
+    market.admit()
+    assert "4 nodes that check each other" in services.why_not(market.dao)
+    assert not Round.objects.filter(dao=market.dao).exists()
+    with pytest.raises(DomainError, match="with this already"):
+        market.carried("subdaos.set_engine", {"engine": "ring_verified"})
+    with pytest.raises(DomainError, match="one of: ring, ring_verified"):
+        market.carried("subdaos.set_engine", {"engine": "shamir"})
+
+
 def test_a_share_of_another_shape_or_with_a_short_life_is_refused(market) -> None:
     held = market.whitelist()
     site = market.custodians[0]

@@ -21,6 +21,7 @@ VOTED = {
     "tiers": ("subdaos.set_tiers", "sdt"),
     "plans": ("subdaos.set_plans", "sdt"),
     "scoring": ("subdaos.set_scoring", "sbgt"),
+    "engine": ("subdaos.set_engine", "sbgt"),
     "resolution": ("subdaos.set_resolution", "sbgt"),
     "training": ("subdaos.set_training", "sbgt"),
     "emission": ("subdaos.set_emission", "sdt"),
