@@ -1,0 +1,84 @@
+"""Who comes by buys: by click with nobody's approval, and by the program that the README shows."""
+
+from __future__ import annotations
+
+import re
+import secrets
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import expect
+
+from workers.client.api import Api
+
+ROOT = Path(__file__).resolve().parents[2]
+VALUE = "17.380291"  # within the feature's range, and nowhere by chance
+
+
+def account(url: str, name: str) -> str:
+    """A new buyer's API key."""
+    made = {"email": f"{name}@example.org", "name": name.title(), "kind": "person"}
+    made["password"] = secrets.token_urlsafe(20)
+    return Api(url).post("accounts/", made)["api_key"]
+
+
+@pytest.mark.slow
+def test_a_stranger_finds_a_model_and_buys_an_answer_with_nobodys_approval(window: Any) -> None:
+    """M-MKT6: from the first page, by what a stranger sees; no step waits for anybody."""
+    visitor = window()
+    page, sent = visitor.page, []
+    page.on("request", lambda request: sent.append(request.post_data or ""))
+    page.goto("/")
+    main = page.get_by_role("main")
+    page.get_by_role("navigation", name="Main", exact=True).get_by_role(
+        "link", name="Models"
+    ).click()
+    main.get_by_role("link").filter(has_text="malignant").click()
+    main.get_by_role("link", name="Create an account").click()
+    page.get_by_label("Public name").fill("Passing By")
+    page.get_by_label("E-mail").fill("passing@example.org")
+    page.get_by_label("Password").fill(secrets.token_urlsafe(20))
+    page.get_by_role("button", name="Create account").click()
+    expect(page.locator("#try-short")).to_contain_text("$0.50 is missing")
+    page.get_by_role("link", name="Add money in your wallet").click()
+    page.get_by_role("button", name="Get test money").click()
+    expect(page.locator("#totals")).to_contain_text("$1,000.00")
+    page.go_back()
+    page.reload()
+    page.locator("#try-form input").first.fill(VALUE)
+    page.get_by_role("button", name="Pay $0.50 and predict").click()
+    answer = page.locator("#try-answer")
+    expect(answer).to_contain_text("paid $0.50")
+    expect(answer.locator(".probability")).to_have_text(re.compile(r"\d+\.\d %"))
+    assert any('"input"' in body for body in sent) and not any(VALUE in body for body in sent)
+    assert visitor.complaints == []
+
+
+@pytest.mark.slow
+def test_the_readmes_example_buys_as_it_is_written(stack: Any, tmp_path: Path) -> None:
+    url, own = stack
+    text = (ROOT / "README.md").read_text().split("## Buy from a program")[1].split("\n## ")[0]
+    blocks = re.findall(r"(?:^    .*\n|^\n(?=    ))+", text, re.MULTILINE)
+    shell, program = ("\n".join(line[4:] for line in block.splitlines()) for block in blocks)
+    key = account(url, "reader")
+    money = {"asset": "USDC", "amount_micro": "1000000"}
+    Api(url, key).post("wallet/faucet/", money, idempotency_key="reader")
+    (tmp_path / "api-key").write_text(key)
+    (tmp_path / "buy.py").write_text(program)
+    script = shell.replace("http://127.0.0.1:8000", url).replace("python3", sys.executable)
+    done = subprocess.run(
+        ["bash", "-e"],
+        input=script,
+        cwd=tmp_path,
+        env=own | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"^\('[01]\.\d+',\) paid 0\.50$", done.stdout, re.MULTILINE), done.stdout
+    wallet = Api(url, key).get("wallet/")["accounts"]
+    assert [a["posted_micro"] for a in wallet if a["purpose"] == "main"] == ["500000"]
