@@ -10,7 +10,7 @@ const DECIMALS = 6;
 const NUMBER = /^[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,3})?$/;
 
 export const NOTHING_PAID = "Nothing was charged.";
-export const wallet = { text: "Add money in your wallet", href: "/wallet/" };
+export const wallet = { text: "Add money in your wallet", href: `/wallet/?next=${encodeURIComponent(location.pathname)}` };
 
 // Money, as apps/explorer/formatting.py writes it.
 export const dollars = (micro) => {

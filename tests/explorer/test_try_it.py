@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
@@ -348,12 +349,13 @@ def test_who_cannot_afford_it_learns_how_much_is_missing(sale: Any, asker: Any) 
     page = asker(200_000).page
     short = page.locator("#try-short")
     assert "You have $0.20 to spend; $0.30 is missing." in short.inner_text()
-    assert short.get_by_role("link").get_attribute("href") == "/wallet/"
+    back = f"/wallet/?next=/models/{sale.listing.slug}/"
+    assert short.get_by_role("link").get_attribute("href") == back
     fill(page, ROW)
     page.get_by_role("button", name="Pay $0.50 and predict").click()
     alert = page.get_by_role("alert")
     page.get_by_text("Your balance is short by $0.30. Nothing was charged.").wait_for()
-    assert alert.get_by_role("link").get_attribute("href") == "/wallet/"
+    assert unquote(alert.get_by_role("link").get_attribute("href")) == back
     assert Query.objects.count() == 0 and balance(sale) == (200_000, 0)
 
 
