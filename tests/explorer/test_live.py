@@ -17,6 +17,7 @@ from websockets.sync.client import ClientConnection, connect
 from apps.core import clock
 from apps.core.transactions import durable
 from apps.explorer.live import TOPICS_MAX, may_watch
+from apps.governance.executing import advance
 from apps.governance.models import SnapshotWeight
 from apps.governance.services import vote
 from apps.rfms.services import rfm_submit
@@ -101,7 +102,8 @@ def test_a_parameter_wakes_its_subdaos_page_and_a_vote_those_who_have_one(addres
                 now=clock.now(),
             )  # fmt: skip
         assert json.loads(reader.recv(ANSWER_S_MAX)) == {"changed": topics[0]}
-        rfm_submit(actor=world.draft.submitter, slug=world.draft.slug, now=clock.now())
+        made = rfm_submit(actor=world.draft.submitter, slug=world.draft.slug, now=clock.now())
+        advance(proposal_id=made.proposal_id, now=clock.now())  # its snapshot, as a worker does
         assert json.loads(owner.recv(ANSWER_S_MAX)) == {"changed": waits}
 
 

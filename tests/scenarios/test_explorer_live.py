@@ -17,6 +17,7 @@ from playwright.sync_api import expect
 
 from apps.core import clock
 from apps.core.transactions import durable
+from apps.governance.executing import advance
 from apps.governance.services import vote
 from apps.rfms.services import rfm_submit
 from apps.subdaos.services import param_set
@@ -106,6 +107,7 @@ def test_a_subdao_and_what_awaits_a_member_move_live(world: Any, visit: Any, sig
         )
     expect(page.locator("#course")).to_contain_text("43.21 %")
     made = rfm_submit(actor=world.draft.submitter, slug=world.draft.slug, now=clock.now())
+    advance(proposal_id=made.proposal_id, now=clock.now())  # its snapshot, as a worker does
     asked = dashboard.locator("#needs").get_by_role("link", name=made.proposal.title, exact=True)
     expect(asked).to_be_visible()
     vote(actor=world.party, proposal_id=made.proposal_id, support="for", now=clock.now())
