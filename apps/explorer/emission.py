@@ -7,7 +7,6 @@ from typing import Any
 from uuid import uuid4
 
 from django import forms
-from django.contrib.auth.decorators import login_required
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.urls import reverse
@@ -16,7 +15,7 @@ from django.views.decorators.http import require_POST
 from apps.core import clock
 from apps.core.errors import DomainError
 from apps.explorer.fields import AmountField
-from apps.explorer.page import act, explain, party_of, show
+from apps.explorer.page import act, explain, for_party, party_of, show
 from apps.explorer.pictures import released, said
 from apps.protocol import emission as rules
 from apps.subdaos import converting, selectors
@@ -127,8 +126,8 @@ def _convert(request: HttpRequest, dao: Dao) -> HttpResponse:
     )
 
 
-@login_required
 @require_POST
+@for_party
 def sponsor(request: HttpRequest, code: str) -> HttpResponse:
     """The session's party takes its part of what was released for sponsors."""
     dao, party = _dao(code), party_of(request)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from uuid import UUID
 
 from django.contrib import messages
-from django.contrib.auth.decorators import login_required
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.urls import reverse
@@ -13,7 +12,7 @@ from django.views.decorators.http import require_POST
 
 from apps.core import clock
 from apps.core.errors import DomainError, NotFound
-from apps.explorer.page import act, explain, paged, party_of, show
+from apps.explorer.page import act, explain, for_party, paged, party_of, show
 from apps.explorer.pictures import epochs_flow, sums
 from apps.listings import claims
 from apps.listings.models import Closing
@@ -58,8 +57,8 @@ def epoch(request: HttpRequest, epoch_id: UUID) -> HttpResponse:
     )
 
 
-@login_required
 @require_POST
+@for_party
 def claim(request: HttpRequest, epoch_id: UUID) -> HttpResponse:
     """Everything that one epoch owes to the session's party."""
     party = party_of(request)
@@ -71,8 +70,8 @@ def claim(request: HttpRequest, epoch_id: UUID) -> HttpResponse:
     )
 
 
-@login_required
 @require_POST
+@for_party
 def claim_each(request: HttpRequest) -> HttpResponse:
     """What the wallet lists as waiting, by the epochs that it named."""
     party, back = party_of(request), reverse("explorer:wallet")

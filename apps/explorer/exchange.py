@@ -9,7 +9,6 @@ from typing import Any
 from django import forms
 from django.conf import settings
 from django.contrib import messages
-from django.contrib.auth.decorators import login_required
 from django.db.models import Q, Sum
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
@@ -25,7 +24,7 @@ from apps.exchange.models import Pool, PoolEvent
 from apps.explorer.emission import course
 from apps.explorer.fields import AmountField, PercentField
 from apps.explorer.formatting import amount as amount_parts
-from apps.explorer.page import act, explain, paged, party_of, show
+from apps.explorer.page import act, explain, for_party, paged, party_of, show
 from apps.explorer.pictures import Timeline, timeline
 from apps.protocol import pool as rules
 from apps.protocol import unlocks
@@ -204,8 +203,8 @@ def quote(request: HttpRequest, code: str) -> HttpResponse:
     return render(request, "explorer/_quote.html", context)
 
 
-@login_required
 @require_POST
+@for_party
 def swap(request: HttpRequest, code: str) -> HttpResponse:
     """Trade as previewed; without a preview, show one first."""
     asset, _ = _asset(code)
@@ -244,8 +243,8 @@ def swap(request: HttpRequest, code: str) -> HttpResponse:
     )
 
 
-@login_required
 @require_POST
+@for_party
 def liquidity(request: HttpRequest, code: str) -> HttpResponse:
     """Open the pool or add to it."""
     asset, _ = _asset(code)
@@ -272,8 +271,8 @@ def liquidity(request: HttpRequest, code: str) -> HttpResponse:
     return act(request, back, done, lambda: pools.liquidity_add(**shared, **amounts))
 
 
-@login_required
 @require_POST
+@for_party
 def liquidity_remove(request: HttpRequest, code: str) -> HttpResponse:
     """Take out a part of one's liquidity, at most half a per cent worse than it stands now."""
     asset, _ = _asset(code)
@@ -343,8 +342,8 @@ def vault_page(request: HttpRequest, code: str) -> HttpResponse:
     )
 
 
-@login_required
 @require_POST
+@for_party
 def vault_stake(request: HttpRequest, code: str) -> HttpResponse:
     back = reverse("explorer:vault", args=[code])
     form = StakeForm(request.POST)
@@ -366,8 +365,8 @@ def vault_stake(request: HttpRequest, code: str) -> HttpResponse:
     )
 
 
-@login_required
 @require_POST
+@for_party
 def vault_unstake(request: HttpRequest, code: str) -> HttpResponse:
     back = reverse("explorer:vault", args=[code])
     form = UnstakeForm(request.POST)

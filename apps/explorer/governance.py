@@ -14,7 +14,7 @@ from django.views.decorators.http import require_POST
 from apps.core import clock
 from apps.core.errors import NotFound
 from apps.explorer.formatting import percent, short
-from apps.explorer.page import act, paged, party_of, show
+from apps.explorer.page import act, for_party, paged, party_of, show
 from apps.governance import executing, selectors, services
 from apps.governance.models import Proposal
 from apps.protocol import tally
@@ -107,8 +107,8 @@ def proposal(request: HttpRequest, proposal_id: UUID) -> HttpResponse:
     )
 
 
-@login_required
 @require_POST
+@for_party
 def vote(request: HttpRequest, proposal_id: UUID) -> HttpResponse:
     party, support = party_of(request), request.POST.get("support", "")
     said = {"for": "for", "against": "against", "abstain": "to abstain"}.get(support, support)

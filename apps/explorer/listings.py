@@ -7,7 +7,6 @@ from typing import Any
 from uuid import UUID
 
 from django.conf import settings
-from django.contrib.auth.decorators import login_required
 from django.http import Http404, HttpRequest, HttpResponse
 
 from apps.accounts.models import Party
@@ -16,7 +15,7 @@ from apps.compute.selectors import receipts_json
 from apps.core import clock
 from apps.core.errors import NotFound
 from apps.exchange.selectors import price_mean_micro
-from apps.explorer.page import party_of, show
+from apps.explorer.page import for_party, party_of, show
 from apps.explorer.pictures import price_flow
 from apps.explorer.plans import line as plan_line
 from apps.listings import plans, pricing, services
@@ -261,7 +260,7 @@ def example(feature: dict[str, Any]) -> str:
     return f"{(Decimal(low) + Decimal(high)) / 2:f}"
 
 
-@login_required
+@for_party
 def query(request: HttpRequest, query_id: UUID) -> HttpResponse:
     """A payment with its computation: held → running → settled or released. The buyer's only."""
     party = party_of(request)

@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from functools import reduce
+from functools import reduce, wraps
 from typing import Any
 from urllib.parse import urlencode
 
 from django.contrib import messages
+from django.contrib.auth.decorators import login_required
 from django.core.exceptions import ValidationError
 from django.db.models import Q, QuerySet
 from django.db.models.constants import LOOKUP_SEP
@@ -167,6 +168,20 @@ def party_of(request: HttpRequest) -> Any:
         known = user is not None and user.is_authenticated
         request._flai_party = selectors.party_of_user(user) if known else None  # type: ignore[attr-defined]
     return request._flai_party  # type: ignore[attr-defined]
+
+
+def for_party(view: Callable[..., HttpResponse]) -> Callable[..., HttpResponse]:
+    """What takes a session that acts for a party: strangers sign in first, and who acts for nobody
+    is told what to do instead, before anything is written."""
+
+    @login_required
+    @wraps(view)
+    def entered(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        if party_of(request) is None:
+            return show(request, "nobody.html", "", status=403 if request.method == "POST" else 200)
+        return view(request, *args, **kwargs)
+
+    return entered
 
 
 def act(

@@ -9,7 +9,6 @@ from django import forms
 from django.conf import settings
 from django.contrib import messages
 from django.contrib.auth import login
-from django.contrib.auth.decorators import login_required
 from django.contrib.auth.forms import AuthenticationForm
 from django.contrib.auth.views import LoginView, LogoutView
 from django.http import HttpRequest, HttpResponse
@@ -23,7 +22,7 @@ from apps.accounts import selectors, services, throttling
 from apps.accounts.models import SCOPES
 from apps.core import clock
 from apps.core.errors import DomainError
-from apps.explorer.page import act, explain, party_of, safe_next, show
+from apps.explorer.page import act, explain, for_party, party_of, safe_next, show
 
 # What a key is for, in words, and the scopes that this takes; the API knows any mixture.
 MAY: dict[str, tuple[str, Sequence[str]]] = {
@@ -147,13 +146,11 @@ class SignOut(LogoutView):
     next_page = reverse_lazy("explorer:home")
 
 
-@login_required
 @never_cache
+@for_party
 def account(request: HttpRequest) -> HttpResponse:
     """Who you are here, and the keys your programs use. A new key is shown in this answer only."""
     party = party_of(request)
-    if party is None:
-        return show(request, "nobody.html", "account")
     form, fresh = KeyForm(), None
     if request.method == "POST":
         form = KeyForm(request.POST)
@@ -189,8 +186,8 @@ def account(request: HttpRequest) -> HttpResponse:
     return response
 
 
-@login_required
 @require_POST
+@for_party
 def key_revoke(request: HttpRequest, key_id: str) -> HttpResponse:
     party = party_of(request)
     return act(

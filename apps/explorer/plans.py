@@ -6,14 +6,13 @@ from datetime import datetime
 from typing import Any
 
 from django import forms
-from django.contrib.auth.decorators import login_required
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.urls import reverse
 
 from apps.core import clock
 from apps.core.errors import DomainError, NotFound
-from apps.explorer.page import act, explain, paged, party_of, show
+from apps.explorer.page import act, explain, for_party, paged, party_of, show
 from apps.listings import plans as service
 from apps.listings.models import Subscription
 from apps.listings.pricing import price_micro
@@ -40,18 +39,16 @@ def line(row: Subscription, now: datetime) -> dict[str, Any]:
     return {"row": row, "left": left, "asked": row.rows - left, "over": over}
 
 
-@login_required
+@for_party
 def plans(request: HttpRequest) -> HttpResponse:
     """One's own, newest first."""
     party, now = party_of(request), clock.now()
-    if party is None:
-        raise Http404
     rows = paged(request, service.subscriptions_of(party))
     lines = [line(row, now) for row in rows]
     return show(request, "plans.html", "wallet", party=party, rows=rows, lines=lines)
 
 
-@login_required
+@for_party
 def plan(request: HttpRequest, slug: str) -> HttpResponse:
     """`?plan=basic` previews having it, `?cancel` having none; POST does what a preview said."""
     party, now = party_of(request), clock.now()
@@ -59,8 +56,6 @@ def plan(request: HttpRequest, slug: str) -> HttpResponse:
         listing = listing_get(slug)
     except NotFound:
         raise Http404 from None
-    if party is None:
-        raise Http404
     back = reverse("explorer:plan", args=[slug])
     if request.method == "POST":
         form = ChangeForm(request.POST)

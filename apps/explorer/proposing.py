@@ -11,7 +11,6 @@ from typing import Any, ClassVar
 from uuid import uuid4
 
 from django import forms
-from django.contrib.auth.decorators import login_required
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.urls import reverse
@@ -34,7 +33,7 @@ from apps.explorer.formatting import (
     short,
 )
 from apps.explorer.governance import KINDS, changes_in_words
-from apps.explorer.page import explain, party_of, show
+from apps.explorer.page import explain, for_party, party_of, show
 from apps.governance import services
 from apps.governance.models import House
 from apps.protocol import emission
@@ -355,7 +354,7 @@ def percent(bps: int) -> str:
     return f"{bps / 100:g}"
 
 
-@login_required
+@for_party
 def propose(request: HttpRequest, slug: str) -> HttpResponse:
     """Choose a kind, fill its form, see the diff; with `confirm`, the proposal is made."""
     dao, party = _dao(slug), party_of(request)

@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 from django.contrib import messages
-from django.contrib.auth.decorators import login_required
 from django.db.models import Count, FloatField, Q, Sum, Value
 from django.db.models.functions import Extract, Floor
 from django.http import Http404, HttpRequest, HttpResponse
@@ -29,7 +28,7 @@ from apps.explorer.formatting import (
     short,
 )
 from apps.explorer.formatting import amount as amount_parts
-from apps.explorer.page import act, explain, paged, party_of, show
+from apps.explorer.page import act, explain, for_party, paged, party_of, show
 from apps.explorer.pictures import Timeline, dollars, summed, timeline
 from apps.explorer.rfm_form import STANDARD_NAMES, RfmForm, initial_from
 from apps.explorer.wallet import OnceForm
@@ -59,13 +58,13 @@ def rfms(request: HttpRequest) -> HttpResponse:
     return show(request, "rfms.html", "rfms", page=page, state=chosen, states=FILTERS)
 
 
-@login_required
+@for_party
 def rfm_new(request: HttpRequest) -> HttpResponse:
     """The guided form; saving makes a draft, which is its own preview."""
     return _write(request, _start(request), services.rfm_create, submitter=party_of(request))
 
 
-@login_required
+@for_party
 def rfm_edit(request: HttpRequest, slug: str) -> HttpResponse:
     """The same form, for one's own draft; what was sent to the vote is shown and stays."""
     draft = _get(request, slug)
@@ -132,6 +131,7 @@ def _rfm_page(
         "rfms",
         status=status,
         rfm=found,
+        party=party,
         spec=found.spec,
         state=found.status.value,
         fund=fund,
@@ -154,8 +154,8 @@ def _rfm_page(
     )
 
 
-@login_required
 @require_POST
+@for_party
 def rfm_submit(request: HttpRequest, slug: str) -> HttpResponse:
     party, found = party_of(request), _get(request, slug)
     return act(
@@ -166,8 +166,8 @@ def rfm_submit(request: HttpRequest, slug: str) -> HttpResponse:
     )
 
 
-@login_required
 @require_POST
+@for_party
 def pledge(request: HttpRequest, slug: str) -> HttpResponse:
     """First a preview of what you get for what you give; confirming it pays, once."""
     party, found = party_of(request), _get(request, slug)
@@ -199,8 +199,8 @@ def _thanks(made: Any) -> str:
     return f"You pledged {amount}. It is in escrow, and yours again if the target is missed."
 
 
-@login_required
 @require_POST
+@for_party
 def withdraw(request: HttpRequest, slug: str) -> HttpResponse:
     party, found = party_of(request), _get(request, slug)
     return act(

@@ -6,13 +6,12 @@ import re
 from datetime import UTC, datetime, timedelta
 
 from django import forms
-from django.contrib.auth.decorators import login_required
 from django.http import Http404, HttpRequest, HttpResponse
 from django.urls import reverse
 
 from apps.core import clock
 from apps.core.months import month_of
-from apps.explorer.page import act, numbered, party_of, show
+from apps.explorer.page import act, for_party, numbered, party_of, show
 from apps.listings.invoicing import invoice_of, number_of
 from apps.listings.spending import Line, usage_by_day_and_key, usage_by_model
 from apps.wallets.low_balance import BILLING_MAX, settings_of, settings_set
@@ -32,12 +31,12 @@ class BillingForm(forms.Form):
     )
 
 
-@login_required
+@for_party
 def invoice(request: HttpRequest, month: datetime) -> HttpResponse:
     """The invoice of a month that is over, made to be printed; POST says for whom it is."""
     party, now = party_of(request), clock.now()
     start, end = month_of(month)
-    if party is None or end > now:
+    if end > now:
         raise Http404
     found = settings_of(party)
     form = BillingForm(request.POST or None, initial={"billing": found.billing})
@@ -54,12 +53,10 @@ def invoice(request: HttpRequest, month: datetime) -> HttpResponse:
     return show(request, "invoice.html", "wallet", invoice=made, last_day=last_day, form=form)
 
 
-@login_required
+@for_party
 def page(request: HttpRequest) -> HttpResponse:
     """`?month=2026-11`, UTC; this month without it."""
     party, now = party_of(request), clock.now()
-    if party is None:
-        raise Http404
     start, end = month_of(_asked(request.GET.get("month"), now))
     days, by_key = usage_by_day_and_key(party, since=start, until=end)
     for line in by_key:

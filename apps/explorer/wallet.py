@@ -10,7 +10,6 @@ from urllib.parse import urlencode
 from django import forms
 from django.conf import settings
 from django.contrib import messages
-from django.contrib.auth.decorators import login_required
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.urls import reverse
@@ -23,7 +22,7 @@ from apps.exchange import vaults
 from apps.explorer.fields import AmountField
 from apps.explorer.formatting import amount as amount_parts
 from apps.explorer.formatting import short
-from apps.explorer.page import act, paged, party_of, show
+from apps.explorer.page import act, for_party, paged, party_of, show
 from apps.explorer.pictures import sums
 from apps.listings import mandates
 from apps.listings.claims import claimable_now
@@ -35,6 +34,7 @@ from apps.wallets.consenting import consent_of_form
 from apps.wallets.log import seqs
 
 MANDATES_SHOWN = 50
+HOLDS_SHOWN = 20
 PURPOSES = {
     "main": "Available to spend",
     "staked": "Staked, votes with this weight",
@@ -207,8 +207,10 @@ def wallet(request: HttpRequest) -> HttpResponse:
     """Your money. Without an account: what a wallet is, and how to get one."""
     party = party_of(request)
     if party is None:
-        return show(request, "wallet_none.html", "wallet")
-    lines = selectors.wallet(party, now=clock.now())
+        known = request.user.is_authenticated
+        return show(request, "nobody.html" if known else "wallet_none.html", "wallet")
+    now = clock.now()
+    lines = selectors.wallet(party, now=now)
     usdc = next((x for x in lines if x.asset == "USDC" and x.purpose == "main"), None)
     flai = next((x for x in lines if x.asset == "FLAI" and x.purpose == "main"), None)
     staked = next((x for x in lines if x.asset == "FLAI" and x.purpose == "staked"), None)
@@ -221,6 +223,7 @@ def wallet(request: HttpRequest) -> HttpResponse:
     queries = _queries(party)
     low_micro = warnings.settings_of(party).low_micro
     waiting, more = claimable_now(party)
+    held = _holds(party, lines, now)
     return show(
         request,
         "wallet.html",
@@ -246,6 +249,8 @@ def wallet(request: HttpRequest) -> HttpResponse:
         ),
         faucet_form=FaucetForm(auto_id="faucet_%s") if settings.FAUCET else None,
         queries=queries,
+        holds=held[:HOLDS_SHOWN],
+        holds_more=len(held) > HOLDS_SHOWN,
         claimable=waiting,
         claimable_more=more,
         claimable_sum=sums((row.asset, row.amount_micro) for row in waiting),
@@ -267,12 +272,10 @@ def _spendable(lines: list[Any]) -> list[str]:
     return [x.asset for x in lines if x.purpose == "main" and x.available_micro > 0]
 
 
-@login_required
+@for_party
 def key(request: HttpRequest) -> HttpResponse:
     """The wallet key: what it does, which are bound, and what can be done; a script does it."""
     party, now = party_of(request), clock.now()
-    if party is None:
-        return show(request, "nobody.html", "wallet")
     rows = mandates.with_spent(mandates.in_force(party, now=now)).order_by("until", "id")
     response = show(
         request,
@@ -287,8 +290,8 @@ def key(request: HttpRequest) -> HttpResponse:
     return response
 
 
-@login_required
 @require_POST
+@for_party
 def mandate_give(request: HttpRequest) -> HttpResponse:
     """A mandate for predictions, as the page's script has had it signed."""
     party, now, back = party_of(request), clock.now(), reverse("explorer:wallet-key")
@@ -314,8 +317,8 @@ def mandate_give(request: HttpRequest) -> HttpResponse:
     )
 
 
-@login_required
 @require_POST
+@for_party
 def mandate_end(request: HttpRequest, mandate_id: uuid.UUID) -> HttpResponse:
     party = party_of(request)
     return act(
@@ -326,8 +329,8 @@ def mandate_end(request: HttpRequest, mandate_id: uuid.UUID) -> HttpResponse:
     )
 
 
-@login_required
 @require_POST
+@for_party
 def send(request: HttpRequest) -> HttpResponse:
     """First a preview of exactly what will happen; with `confirm`, the payment."""
     party = party_of(request)
@@ -360,8 +363,8 @@ def send(request: HttpRequest) -> HttpResponse:
     )
 
 
-@login_required
 @require_POST
+@for_party
 def low_balance(request: HttpRequest) -> HttpResponse:
     """The balance to be warned below; nothing: no warning."""
     party, back = party_of(request), reverse("explorer:wallet")
@@ -385,16 +388,16 @@ def low_balance(request: HttpRequest) -> HttpResponse:
     )
 
 
-@login_required
 @require_POST
+@for_party
 def stake(request: HttpRequest) -> HttpResponse:
     return _staking(
         request, vaults.stake, "Staked {amount}. It votes in the SuperDAO's next proposals."
     )
 
 
-@login_required
 @require_POST
+@for_party
 def unstake(request: HttpRequest) -> HttpResponse:
     return _staking(
         request, vaults.unstake, "Unstaking {amount}. It is free again after the delay."
@@ -419,8 +422,8 @@ def _staking(request: HttpRequest, service: Any, done: str) -> HttpResponse:
     )
 
 
-@login_required
 @require_POST
+@for_party
 def faucet(request: HttpRequest) -> HttpResponse:
     party, back = party_of(request), reverse("explorer:wallet")
     return _moved(
@@ -476,6 +479,22 @@ def _move(party: Any, transfer: Any, entry: int | None) -> dict[str, Any]:
         if within
         else other.owner.name,
     }
+
+
+def _holds(party: Any, lines: list[Any], now: datetime) -> list[dict[str, Any]]:
+    """What makes up the balances' `held`, one more than is shown; asked only where there is any."""
+    if not any(line.held_micro for line in lines):
+        return []
+    return [
+        {
+            "what": KINDS.get(hold.transfer.kind, hold.transfer.kind),
+            "to": hold.transfer.credit.owner.name,
+            "asset": hold.account.asset.code,
+            "amount_micro": hold.amount_micro,
+            "expires_at": hold.expires_at,
+        }
+        for hold in selectors.holds_of(party, now=now)[: HOLDS_SHOWN + 1]
+    ]
 
 
 def _queries(party: Any) -> list[Any]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from uuid import UUID
 
 from django import forms
-from django.contrib.auth.decorators import login_required
 from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 from django.views.decorators.cache import never_cache
@@ -13,7 +12,7 @@ from django.views.decorators.http import require_POST
 
 from apps.core import clock
 from apps.core.errors import DomainError
-from apps.explorer.page import act, explain, paged, party_of, show
+from apps.explorer.page import act, explain, for_party, paged, party_of, show
 from apps.notify import services
 from apps.notify.models import EVENTS, Delivery, Endpoint
 
@@ -29,13 +28,11 @@ class WebhookForm(forms.Form):
     )
 
 
-@login_required
 @never_cache
+@for_party
 def webhooks(request: HttpRequest) -> HttpResponse:
     """Your webhooks and the calls to them. A new secret is shown in this answer only."""
     party = party_of(request)
-    if party is None:
-        return show(request, "nobody.html", "account")
     form, fresh = WebhookForm(), None
     if request.method == "POST":
         form = WebhookForm(request.POST)
@@ -67,8 +64,8 @@ def webhooks(request: HttpRequest) -> HttpResponse:
     return response
 
 
-@login_required
 @require_POST
+@for_party
 def ping(request: HttpRequest, endpoint_id: UUID) -> HttpResponse:
     party = party_of(request)
     return act(
@@ -79,8 +76,8 @@ def ping(request: HttpRequest, endpoint_id: UUID) -> HttpResponse:
     )
 
 
-@login_required
 @require_POST
+@for_party
 def remove(request: HttpRequest, endpoint_id: UUID) -> HttpResponse:
     party = party_of(request)
     return act(
@@ -91,8 +88,8 @@ def remove(request: HttpRequest, endpoint_id: UUID) -> HttpResponse:
     )
 
 
-@login_required
 @require_POST
+@for_party
 def redeliver(request: HttpRequest, delivery_id: UUID) -> HttpResponse:
     party = party_of(request)
     return act(

@@ -85,6 +85,12 @@ def wallet(party: Party, *, now: datetime) -> list[WalletLine]:
     return [WalletLine(*line) for line in lines]
 
 
+def holds_of(party: Party, *, now: datetime) -> QuerySet[Hold]:
+    """What is held on a party's accounts, with what for and for whom; the next to expire first."""
+    rows = Hold.objects.filter(account__owner=party, expires_at__gt=now)
+    return rows.select_related("account__asset", "transfer__credit__owner").order_by("expires_at")
+
+
 def spendable_micro(party: Party, asset: str, *, now: datetime) -> int:
     """What a party's main account of an asset can be debited now, by one query."""
     expired = Sum("holds__amount_micro", filter=Q(holds__expires_at__lte=now))

@@ -131,7 +131,7 @@ def strangers(world: World) -> dict[str, str]:
 
 def of_nobody() -> dict[str, str]:
     """What somebody sees who is signed in and acts for no party."""
-    names = ("dashboard", "wallet-key", "account", "webhooks")
+    names = ("dashboard", "wallet", "wallet-key", "account", "webhooks", "usage", "rfm-new")
     return {f"{name} of nobody": reverse(f"explorer:{name}") for name in names}
 
 

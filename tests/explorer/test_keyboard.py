@@ -9,7 +9,7 @@ from playwright.sync_api import Page, expect
 from apps.governance.models import Vote
 from apps.listings.models import Query
 from apps.training.models import Phase
-from tests.explorer import pages
+from tests.explorer import pages, second
 from tests.explorer import world as worlds
 from tests.explorer.test_try_it import answered, asker, sale  # noqa: F401 - fixtures
 from tests.support.market import drain_until
@@ -24,6 +24,12 @@ HERE = """() => {
     seen: box.width > 0 && box.height > 0 && box.bottom > 0 && box.top < innerHeight,
     body: at === document.body,
   };
+}"""
+
+
+BELOW = """() => {
+  const at = document.activeElement, box = at.getBoundingClientRect();
+  return { name: at.innerText, bottom: box.bottom, within: Boolean(at.closest(".compare-bar")) };
 }"""
 
 
@@ -75,6 +81,26 @@ def test_buy_a_prediction_by_keyboard(sale: Any, asker: Any) -> None:  # noqa: F
     expect(answer).to_be_focused()
     assert Query.objects.get().state == "settled"
     assert sale.listing.version.round.phase == Phase.DONE
+
+
+def test_what_has_the_focus_is_not_under_the_bar_that_sticks(
+    site: str, world: Any, visit: Any
+) -> None:
+    """Models are ticked for comparison, and the bar with the button lies over the page's end."""
+    second.add(world)
+    page = visit().page
+    page.set_viewport_size({"width": 360, "height": 420})
+    page.goto("/models/")
+    page.locator(".pick input").first.check()
+    page.get_by_role("main").get_by_role("link").first.focus()
+    bar = page.locator(".compare-bar")
+    for _ in range(STOPS_MAX):
+        here = page.evaluate(BELOW)
+        if here["within"]:
+            return
+        assert here["bottom"] <= bar.bounding_box()["y"] + 1, here
+        page.keyboard.press("Tab")
+    raise AssertionError("the bar's own button was not reached")
 
 
 def test_a_refused_form_takes_the_focus_to_its_errors(site: str, visit: Any) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from datetime import timedelta
+from uuid import uuid4
 
 import pytest
 from django.db import connection
@@ -13,10 +15,14 @@ from django.urls import resolve, reverse
 from apps.accounts.models import User
 from apps.accounts.services import sign_up
 from apps.compute.models import Job
+from apps.core import clock
+from apps.core.transactions import durable
 from apps.explorer import urls
 from apps.explorer.templatetags.flai import with_places
 from apps.rfms.models import Rfm
+from apps.wallets import ledger
 from apps.wallets.models import LogLeaf
+from apps.wallets.services import account
 from tests.explorer import pages, second
 from tests.explorer import world as worlds
 from tests.support.browser import NoBrowser, chromium_path
@@ -97,6 +103,51 @@ def test_what_is_private_stays_private(built: worlds.World) -> None:
     query = reverse("explorer:query", args=[built.query.id])
     assert stranger.get(query).status_code == 302
     assert stranger.get(reverse("explorer:account")).status_code == 302
+
+
+def test_who_acts_for_nobody_is_offered_no_form_and_told_what_to_do(built: worlds.World) -> None:
+    """A form that was sent all the same changes nothing."""
+    nobody = Client()
+    nobody.force_login(User.objects.create_user(email="nobody@example.org"))
+    code, main = built.dao.asset.code, re.compile(r'<main.*?<form[^>]*method="post"', re.DOTALL)
+    for address in (
+        reverse("explorer:rfm", args=[built.funding.slug]),
+        reverse("explorer:pool", args=[code]),
+        reverse("explorer:vault", args=[code]),
+        reverse("explorer:convert", args=[code]),
+        reverse("explorer:model", args=[built.listing.slug]),
+    ):
+        page = nobody.get(address).content.decode()
+        assert "You act for no person or organisation here" in page, address
+        assert not main.search(page), address
+    wallet = nobody.get(reverse("explorer:wallet")).content.decode()
+    assert "Create account</a>" not in wallet and "You act for nobody yet" in wallet
+    before = LogLeaf.objects.count()
+    for name in ("faucet", "stake", "send", "claim-each"):
+        sent = nobody.post(reverse(f"explorer:{name}"), {"amount": "1", "asset": "FLAI"})
+        assert sent.status_code == 403 and b"You act for nobody yet" in sent.content
+    assert LogLeaf.objects.count() == before
+
+
+def test_what_is_held_is_listed_with_its_expiry(built: worlds.World, member: Client) -> None:
+    wallet = reverse("explorer:wallet")
+    assert 'id="holds"' not in member.get(wallet).content.decode()
+    now, id_ = clock.now(), uuid4()
+    with durable():
+        ledger.pend(
+            ledger.Leg(
+                id=id_,
+                debit_account=account(built.party, "USDC"),
+                credit_account=account(built.dao.party, "USDC", "revenue"),
+                amount_micro=1_250_000,
+                kind="listings.query",
+            ),
+            expires_at=now + timedelta(hours=3),
+            now=now,
+        )
+    page = member.get(wallet).content.decode()
+    held = page[page.index('id="holds"') :].partition("</section>")[0]
+    assert "Prediction" in held and "1.25" in held and "data-relative>in " in held
 
 
 def test_a_node_that_is_away_says_so(built: worlds.World) -> None:
