@@ -16,7 +16,7 @@ from apps.core import clock
 from apps.core.errors import NotFound
 from apps.exchange.selectors import price_mean_micro
 from apps.explorer.page import for_party, party_of, show
-from apps.explorer.pictures import price_flow
+from apps.explorer.pictures import price_flow, query_flow
 from apps.explorer.plans import line as plan_line
 from apps.listings import plans, pricing, services
 from apps.listings.asking import obstacle
@@ -279,6 +279,13 @@ def query(request: HttpRequest, query_id: UUID) -> HttpResponse:
         query=found,
         title=found.listing.dao.name,
         steps=_steps(found),
+        stages=_stages(found),
+        flow=query_flow(
+            found.price_micro,
+            policy_of(found.listing.dao.params),
+            found.epoch and found.epoch.settlement,
+            back=found.state == Query.State.RELEASED,
+        ),
         live=found.state in (Query.State.HELD, Query.State.RUNNING),
         receipts=[
             row | {"digest": digest(RECEIPT_DOMAIN, row["receipt"])}
@@ -286,6 +293,19 @@ def query(request: HttpRequest, query_id: UUID) -> HttpResponse:
         ],
         leaf=leaf_for("listings.query_settled", found.id),
     )
+
+
+def _stages(query: Query) -> list[tuple[str, str]]:
+    """(where the money is, how far that is): held, then paid and divided, or given back."""
+    if query.state == Query.State.RELEASED:
+        return [("Held", "done"), ("Given back", "now")]
+    paid = query.state == Query.State.SETTLED
+    divided = bool(query.epoch and query.epoch.settlement is not None)
+    return [
+        ("Held", "done" if paid else "now"),
+        ("Paid", "" if not paid else "done" if divided else "now"),
+        ("Divided", "now" if divided else ""),
+    ]
 
 
 def _steps(query: Query) -> list[dict[str, Any]]:

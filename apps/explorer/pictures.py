@@ -58,6 +58,69 @@ SEES = {
         ("What is voted on", "Who voted what", "The evidence", "Any site's data"),
         (("Anyone", "yyyn"), ("One node", "yyyn")),
     ),
+    "wallet": (
+        ("An amount", "Your pseudonym", "Your name", "Its note", "What you asked a model"),
+        (
+            ("You", "yyyyy"),
+            ("Whom you pay", "yyyyn"),
+            ("This site", "yyyyn"),
+            ("Anyone with the log", "yynnn"),
+        ),
+    ),
+    "request": (
+        (
+            "What is asked for",
+            "Pledges, by pseudonym",
+            "Who pledged",
+            "Who applied",
+            "A custodian's rows",
+        ),
+        (
+            ("Who applied", "yynyy"),
+            ("This site", "yyyyn"),
+            ("One node", "yynyn"),
+            ("Anyone", "yynyn"),
+        ),
+    ),
+    "subdao": (
+        ("Rules, votes, treasury", "Every φ", "A custodian's rows", "Its update", "The model"),
+        (
+            ("That custodian", "yyyyn"),
+            ("Its other members", "yynnn"),
+            ("As many nodes as may be curious", "yynnn"),
+            ("More nodes than that, together", "yynyy"),
+            ("Anyone, and this site", "yynnn"),
+        ),
+    ),
+    "subdao on rows": (
+        ("Rules, votes, treasury", "Every φ", "A custodian's rows", "The model"),
+        (
+            ("That custodian", "yyyn"),
+            ("Its other members", "yynn"),
+            ("As many nodes as may be curious", "yynn"),
+            ("More nodes than that, together", "yyyy"),
+            ("Anyone, and this site", "yynn"),
+        ),
+    ),
+    "job of a round": (
+        ("What one put in", "What is opened", "The model", "Who signed"),
+        (
+            ("That custodian or validator", "yyny"),
+            ("As many nodes as may be curious", "nyny"),
+            ("More nodes than that, together", "yyyy"),
+            ("Anyone, and this site", "nyny"),
+        ),
+    ),
+    "job of a query": (
+        ("The row", "The answer", "The model", "Who asked", "Who signed"),
+        (
+            ("Who asked", "yynyy"),
+            ("This site", "nnnyy"),
+            ("As many nodes as may be curious", "nnnny"),
+            ("More nodes than that, together", "yyyny"),
+            ("Anyone else", "nnnny"),
+        ),
+    ),
     "log": (
         ("Amounts and hashes", "Pseudonyms", "Names", "Rows, answers, models"),
         (("Anyone with the log", "yynn"), ("This site", "yyyn")),
@@ -109,6 +172,22 @@ def price_flow(price_micro: int, policy: Policy) -> charts.Flow:
         "operator": mul_div_floor(sbgt_micro, policy.operators_bps, BPS),
         "holder": mul_div_floor(price_micro, policy.sdt_bps, BPS),
     }
+    return _money(paid, price_micro)
+
+
+def query_flow(
+    price_micro: int, policy: Policy, settled: Mapping[str, Any] | None, *, back: bool
+) -> charts.Flow:
+    """What one payment becomes: its part of how its epoch was divided, before that of how it would
+    be; `back` where it was given back."""
+    if back:
+        whole = Part("Back to you", price_micro, dollars(price_micro))
+        return charts.flow([whole], price_micro)
+    revenue_micro = int((settled or {}).get("revenue_micro", 0))
+    if not revenue_micro:
+        return price_flow(price_micro, policy)
+    owed = (settled or {}).get("owed_micro", {})
+    paid = {role: mul_div_floor(price_micro, int(owed[role]), revenue_micro) for role in owed}
     return _money(paid, price_micro)
 
 

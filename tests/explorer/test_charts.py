@@ -102,6 +102,18 @@ def test_a_prices_parts_are_those_of_the_settlement(price: int) -> None:
     assert [band.part.value for band in drawn.bands] == expected
 
 
+def test_a_payment_divides_as_its_epoch_did_and_a_released_one_goes_back() -> None:
+    """Before its epoch is divided, as it would be if every part had somebody who earned it."""
+    settled = {"revenue_micro": "3000000", "owed_micro": {"custodian": "1000000", "holder": "1"}}
+    flow = pictures.query_flow(500_000, POLICY, settled, back=False)
+    parts = {band.part.label: band.part.value for band in flow.bands}
+    assert parts["Custodians, by φ"] == 166_666 and parts["Treasury"] == 500_000 - 166_666
+    ahead = pictures.query_flow(500_000, POLICY, None, back=False)
+    assert ahead == pictures.price_flow(500_000, POLICY)
+    (back,) = pictures.query_flow(500_000, POLICY, settled, back=True).bands
+    assert (back.part.label, back.part.value) == ("Back to you", 500_000)
+
+
 def test_epochs_without_revenue_have_no_picture() -> None:
     assert pictures.epochs_flow([None, {"revenue_micro": "0", "payments": []}]) is None
 

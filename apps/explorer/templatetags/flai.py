@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from functools import lru_cache, wraps
+from functools import cache, lru_cache, wraps
 from typing import Any
 
 from django import template
@@ -261,10 +261,11 @@ def stacks_chart(rows: list[pictures.StackRow], caption: str) -> dict[str, objec
     return {"rows": rows, "key": key, "caption": caption}
 
 
-@component("components/sees.html")
-def sees(name: str) -> dict[str, object]:
-    """Who can see what of the thing on the page."""
-    return pictures.sees(name)
+@register.simple_tag
+@cache
+def sees(name: str) -> str:
+    """Who can see what of the thing on the page; it never changes, so it is rendered once."""
+    return get_template("components/sees.html").template.render(Context(pictures.sees(name)))
 
 
 @register.filter
