@@ -66,7 +66,9 @@ def test_the_readmes_example_buys_as_it_is_written(stack: Any, tmp_path: Path) -
     Api(url, key).post("wallet/faucet/", money, idempotency_key="reader")
     (tmp_path / "api-key").write_text(key)
     (tmp_path / "buy.py").write_text(program)
-    script = shell.replace("http://127.0.0.1:8000", url).replace("python3", sys.executable)
+    script = shell.replace("http://127.0.0.1:8000", url)
+    for written in (".venv/bin/python ", "python3 "):
+        script = script.replace(written, f"{sys.executable} ")
     done = subprocess.run(
         ["bash", "-e"],
         input=script,
