@@ -203,12 +203,27 @@
 
   // ---------- the beginning ----------
 
+  // Where the server objected; else the step of the address, or the first before it that is not
+  // filled in: the address may outlive what was entered.
+  const start = () => {
+    const refused = form.querySelector(".field.invalid");
+    if (refused) return steps.indexOf(refused.closest("fieldset.step"));
+    if (form.querySelector("#errors")) return last;
+    const asked = steps.findIndex((step) => `#${step.id}` === window.location.hash);
+    const open = steps.findIndex((step) => shown(step).some(problem));
+    return Math.max(open < 0 ? asked : Math.min(asked, open), 0);
+  };
+
   form.classList.add("stepped");
   links[last].parentNode.hidden = false;
-  const refused = form.querySelector(".field.invalid");
   if (form.querySelector("#errors")) reached = last;
+  let moved = false;
+  window.addEventListener("hashchange", () => { moved = true; });
   fit();
-  const asked = steps.findIndex((step) => `#${step.id}` === window.location.hash);
-  show(refused ? steps.indexOf(refused.closest("fieldset.step"))
-    : form.querySelector("#errors") ? last : Math.max(asked, 0));
+  show(start());
+  // By then the browser has put back what had been entered here before.
+  window.addEventListener("pageshow", () => {
+    fit();
+    show(moved ? at : start());
+  });
 })();

@@ -72,6 +72,10 @@ def test_the_keyboard_alone_writes_a_request_step_by_step(author: Any) -> None:
     page.go_back()
     expect(heading(page, "How it is governed")).to_be_focused()
     page.go_forward()
+    page.get_by_role("link", name="Models").first.click()
+    page.wait_for_url("**/models/")
+    page.go_back()  # what was entered is there again
+    expect(page.locator("#review")).to_contain_text("lactate")
     tab_to(page, "Change: Price and funding")
     page.keyboard.press("Enter")
     expect(heading(page, "Price and funding")).to_be_focused()
