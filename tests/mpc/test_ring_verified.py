@@ -260,7 +260,7 @@ def test_a_message_of_the_wrong_size_names_its_sender():
         size = 4 if transport.me == 1 else 3
         part = np.zeros(size, np.uint64)
         known = [(way, (part,) if net.me in (way.frm, way.check) else None) for way in CROSS]
-        net.put_in(known, [np.uint64], size)
+        net.put_in(known, [np.dtype(np.uint64)], size)
 
     answers = threads_of(work, n=4)
     assert isinstance(answers[0], Cheated) and answers[0].suspects == (0, 1)

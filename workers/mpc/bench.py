@@ -409,7 +409,8 @@ def run() -> Iterator[dict[str, Any]]:
             yield from _measured(name, workloads[name], engine)
     for delay_ms in DELAYS_MS:
         for name in DELAYED_WORKLOADS:
-            yield from _measured(name, workloads[name], "ring", delay_ms=delay_ms)
+            for engine in ("ring", f"ring/4 {VERIFIED}"):
+                yield from _measured(name, workloads[name], engine, delay_ms=delay_ms)
     yield from at_once("W1/b1/3-segment", workloads["W1/b1/3-segment"], AT_ONCE)
     yield from memory("W5/4/integer", aggregation(4, weights="integer"), MANY)
     for name in SHAMIR_WORKLOADS:

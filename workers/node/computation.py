@@ -158,15 +158,18 @@ class Computation:
             yield session
         except Cheated as error:
             suspects = [group.computing[role] for role in error.suspects]
-            session.abort(" ".join([CHEAT, *map(str, suspects)]))
+            session.abort(_accusation(suspects))
             raise self._cheated(suspects, f"{error}") from None
         except Disagreement as error:
             session.abort("members_disagree")
             raise Refused("members_disagree", f"The members do not agree: {error}.") from None
         except TransportError as error:
+            if suspects := _accused(error, group):
+                session.abort(_accusation(suspects))
+                raise self._cheated(suspects, f"{error}") from None
             # whoever hears of it from us first shall still learn the first reason
             session.abort(error.reason if isinstance(error, PeerAborted) else "peer_lost")
-            raise self._cheat_heard_of(error, group) or _unavailable(error) from None
+            raise _unavailable(error) from None
         except (BadParams, ValueError) as error:
             session.abort("bad_inputs")
             raise Refused("bad_inputs", f"The circuit cannot run on this: {error}.") from None
@@ -177,20 +180,11 @@ class Computation:
             session.close()
 
     def _cheated(self, suspects: Sequence[int], how: str) -> Refused:
-        """Not worth another attempt: its operators must find out which of the two it is."""
+        """Not worth another attempt: their operators must find out which of them it is."""
         prints = [self._fingerprints[i] for i in suspects]
         log.warning("cheating suspected", extra={"suspects": prints, "how": how})
-        one, other = (f"{self._peers.nodes[i]['name']} ({p[:8]})" for i, p in zip(suspects, prints))
-        return Refused(CHEAT, f"{one} or {other} does not keep to the protocol: {how}.")
-
-    def _cheat_heard_of(self, error: TransportError, group: Group) -> Refused | None:
-        """The suspects that a peer names before this node sees them for itself; its word counts
-        as such."""
-        code, *named = error.reason.split() if isinstance(error, PeerAborted) else ("",)
-        suspects = [i for i in group.computing if str(i) in named]
-        if code != CHEAT or len(suspects) != 2:
-            return None
-        return self._cheated(suspects, f"{error}")
+        names = [f"{self._peers.nodes[i]['name']} ({p[:8]})" for i, p in zip(suspects, prints)]
+        return Refused(CHEAT, f"{' or '.join(names)} does not keep to the protocol: {how}.")
 
     def _compute(self, admitted: Admitted, session: Session, group: Group) -> dict[str, Any]:
         context = bytes.fromhex(admitted.digest)
@@ -401,6 +395,20 @@ def session_id(job: dict[str, Any]) -> bytes:
     """16 bytes naming one attempt: members with other descriptors still meet, and disagree."""
     name = f"flai/session/v1\0{job['job_id']}\0{job['attempt']}"
     return hashlib.sha256(name.encode()).digest()[:16]
+
+
+def _accusation(suspects: Sequence[int]) -> str:
+    """What the other members are told of a cheat."""
+    return " ".join([CHEAT, *map(str, suspects)])
+
+
+def _accused(error: TransportError, group: Group) -> list[int]:
+    """Whom a peer suspects, before this node has seen it for itself, or without; and that peer,
+    whose word alone it is."""
+    code, *named = error.reason.split() if isinstance(error, PeerAborted) else ("",)
+    if not isinstance(error, PeerAborted) or code != CHEAT:
+        return []
+    return [i for i in group.members if i == error.peer or str(i) in named]
 
 
 def _unavailable(error: TransportError) -> NodeError:

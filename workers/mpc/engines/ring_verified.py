@@ -53,6 +53,7 @@ from workers.mpc.transport import Transport
 
 __all__ = ["Cheated", "RingVerified", "run_verified"]
 
+_WORD, _BYTE = np.dtype(np.uint64), np.dtype(np.uint8)
 _ONE = np.uint64(1)
 _TWO = np.uint64(2)
 _TOP = np.uint64(63)
@@ -102,9 +103,9 @@ class RingVerified(Replicated):
         size = int(np.prod(shape))
         flat = [(way, None if term is None else (term.reshape(-1),)) for way, term in terms]
         if not drop:
-            (words,) = self.net.put_in(flat, [np.uint64], size)
+            (words,) = self.net.put_in(flat, [_WORD], size)
             return tuple(word.reshape(shape) for word in words)
-        (words,) = self.net.put_in(flat[: len(CROSS)], [np.uint64], size)
+        (words,) = self.net.put_in(flat[: len(CROSS)], [_WORD], size)
         within = next(value for _, value in flat[len(CROSS) :] if value is not None)
         first, second = self._half(words)
         return self._drop(first + second + within[0], drop, shape)
@@ -130,7 +131,7 @@ class RingVerified(Replicated):
             part += (half & ((_ONE << shift) - _ONE)) != 0
             part -= (_ONE << np.uint64(64 - drop)) + (_ONE << np.uint64(62 - drop))
         clear = ((half >> _TOP) ^ _ONE).astype(bit)
-        result, clear_words = net.put_in(self._of_halves((part, clear)), [np.uint64, bit], size)
+        result, clear_words = net.put_in(self._of_halves((part, clear)), [_WORD, bit], size)
         (neither,) = net.put_in(self._across(clear_words), [bit], size)
         wrap = np.uint64(64 - drop)
         return tuple(
@@ -169,7 +170,7 @@ class RingVerified(Replicated):
         """A and B."""
         first, second = self._half(a.words)
         half = (first + second).reshape(-1)
-        (words,) = self.net.put_in(self._of_halves((half,)), [np.uint64], half.size, xor=True)
+        (words,) = self.net.put_in(self._of_halves((half,)), [_WORD], half.size, xor=True)
         none = np.zeros_like(half)
         return (
             Bits(tuple(none if j >= 2 else word for j, word in self._indexed(words))),
@@ -183,8 +184,8 @@ class RingVerified(Replicated):
         shape = bit.words[0].shape
         first, second = self._half(bit.words)
         half = (first ^ second).reshape(-1).astype(np.uint64)
-        (halves,) = self.net.put_in(self._of_halves((half,)), [np.uint64], half.size)
-        (product,) = self.net.put_in(self._across(halves), [np.uint64], half.size)
+        (halves,) = self.net.put_in(self._of_halves((half,)), [_WORD], half.size)
+        (product,) = self.net.put_in(self._across(halves), [_WORD], half.size)
         return tuple(
             (word - _TWO * both).reshape(shape) for word, both in zip(halves, product, strict=True)
         )
@@ -199,9 +200,9 @@ class RingVerified(Replicated):
         seeds: dict[int, Array] = {}
         for way in TELL:
             if way.to != self.net.me:
-                seeds[way.to] = self.net.draw(way.to, KEY_BYTES, np.uint8)
+                seeds[way.to] = self.net.draw(way.to, KEY_BYTES, _BYTE)
         messages = [(way, (seeds[way.to],) if way.to in seeds else None) for way in TELL]
-        for way, heard in zip(TELL, self.net.tell(messages, [np.uint8], KEY_BYTES), strict=True):
+        for way, heard in zip(TELL, self.net.tell(messages, [_BYTE], KEY_BYTES), strict=True):
             if heard is not None:
                 seeds[way.to] = heard[0]
         size = int(np.prod(a.shape))

@@ -33,6 +33,8 @@ from workers.mpc.engines.ring_net import Disagreement
 from workers.mpc.keystream import KEY_BYTES, Keystream
 from workers.mpc.transport import Transport
 
+Kind = np.dtype[Any]
+
 DIGEST_BYTES = 32
 # Who has seen a cheat waits so long before it gives up, so that the others see it for themselves.
 GRACE_S = 0.5
@@ -56,7 +58,7 @@ class Way(NamedTuple):
 
     @property
     def absent(self) -> int:
-        return sum(range(QUARTET)) - self.to - self.frm - self.check
+        return 6 - self.to - self.frm - self.check  # 0 + 1 + 2 + 3 = 6
 
 
 # What `frm` and `check` know comes of the words that the two others lack, and goes into just these:
@@ -144,7 +146,7 @@ class VerifiedNet:
     def tell(
         self,
         messages: Sequence[tuple[Way, Sequence[Array] | None]],
-        kinds: Sequence[Any],
+        kinds: Sequence[Kind],
         size: int,
     ) -> list[list[Array] | None]:
         """One round. What is told on each way: by who knows it, arrays of `size` numbers of these
@@ -158,7 +160,7 @@ class VerifiedNet:
                 self._note(way, *map(_bytes, parts or ()))
                 heard.append(None)
                 continue
-            data = self._recv(way.frm, size * sum(np.dtype(kind).itemsize for kind in kinds))
+            data = self._recv(way.frm, size * sum(kind.itemsize for kind in kinds))
             self._note(way, data)
             got, view = [], memoryview(data)
             for kind in kinds:
@@ -170,14 +172,14 @@ class VerifiedNet:
 
     # -- common randomness --------------------------------------------------------------------
 
-    def draw(self, j: int, count: int, kind: Any) -> Array:
+    def draw(self, j: int, count: int, kind: Kind) -> Array:
         """The next of key j's stream, which node j lacks."""
-        return self._streams[j].draw(count, np.dtype(kind))
+        return self._streams[j].draw(count, kind)
 
     def put_in(
         self,
         values: Sequence[tuple[Way, Sequence[Array] | None]],
-        kinds: Sequence[Any],
+        kinds: Sequence[Kind],
         size: int,
         *,
         xor: bool = False,
