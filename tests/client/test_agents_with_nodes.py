@@ -40,7 +40,7 @@ from workers.client.buyer import Buyer, sigmoid
 from workers.client.cli import main as cli
 from workers.client.home import Home
 from workers.client.nodes import NotTrusted, delivered
-from workers.client.tables import AsyncBuyer
+from workers.client.tables import AsyncBuyer, predict_table
 from workers.demo import sites
 
 
@@ -194,39 +194,75 @@ def test_a_kept_query_that_never_arrived_is_made_anew_once_it_has_expired(
         again.predict(made.patients[0][:2].tolist(), idempotency_key="visit-8")
 
 
-def test_a_table_is_asked_in_parts_and_again_pays_for_what_is_missing_only(
-    world: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Pandas in and out, from an event loop; the third of four queries breaks off at first."""
+@pytest.fixture
+def ward(world: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """(bridge, a fresh home, seven patients, their answers); two rows a query."""
     bridge, _, made, _ = world
     label = {"name": "diagnosis", "positive": "M"}
     monkeypatch.setattr(bridge, "changes", {"rows_per_query": 2, "label": label})
-    home = Home(tmp_path)
-    home.pin_nodes(bridge.nodes.fingerprints)
+    monkeypatch.setattr("workers.client.api.BACKOFF_S", 0)
     columns = [feature["name"] for feature in bridge.spec["features"]]
     patients = pandas.DataFrame(made.patients[0][:7], columns=columns, index=list("abcdefg"))
     patients.insert(0, "name", "nobody's business")
-    whole = Buyer(home, SUBDAO, api=bridge.api()).predict(made.patients[0][:7].tolist())
-    before = len(bridge.queries)
+    (tmp_path / "other").mkdir()
+    one = Buyer(Home(tmp_path / "other"), SUBDAO, api=bridge.api())
+    return (
+        bridge,
+        Home(tmp_path),
+        patients,
+        one.predict(made.patients[0][:7].tolist()).probabilities,
+    )
 
-    async def ask(api: Api) -> Any:
-        async with AsyncBuyer(home, SUBDAO, api=api, at_once=1) as buyer:
-            return await buyer.predict_table(patients, idempotency_key="ward-3")
 
-    def cut(request: httpx.Request) -> httpx.Response:
-        if request.headers.get("Idempotency-Key") == "ward-3/2":
-            raise httpx.ConnectError("gone")
+def test_a_table_is_asked_in_parts_at_once_from_a_home_that_has_nothing_yet(ward: Any) -> None:
+    """Pandas in and out, from an event loop."""
+    bridge, home, patients, expected = ward
+
+    async def ask() -> Any:
+        async with AsyncBuyer(home, SUBDAO, api=bridge.api(), at_once=4) as buyer:
+            return await asyncio.gather(
+                buyer.predict_table(patients), buyer.predict(patients.iloc[:1, 1:].to_numpy())
+            )
+
+    answers, first = asyncio.run(ask())
+    assert list(answers.columns) == ["probability", "logit"] and list(answers.index) == [*"abcdefg"]
+    assert answers["probability"].tolist() == pytest.approx(expected, abs=1e-3)
+    assert first.probabilities == pytest.approx(expected[:1], abs=1e-3)
+    assert b"nobody's business" not in b"".join(bridge.bodies)
+    assert not list((home.path / "queries").iterdir())  # nobody has the key to ask again by
+
+
+def test_a_table_that_broke_off_goes_on_and_pays_no_part_twice(
+    ward: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second of four queries is lost, then released; and the site's limit changes."""
+    bridge, home, patients, expected = ward
+    key, before, keys = "ward-3" * 30, len(bridge.queries), []
+
+    def lossy(request: httpx.Request) -> httpx.Response:
+        own = request.headers.get("Idempotency-Key", "")
+        if own.split("/")[1:] == ["1", "0"]:
+            if not keys:
+                keys.append(own)
+                raise httpx.ConnectError("gone")
+            return httpx.Response(200, json={"id": "q", "state": "released", "reason": "no nodes"})
+        assert len(own) <= 200
         return bridge.answer(request)
 
-    with monkeypatch.context() as patched, pytest.raises(ClientError, match="does not answer"):
-        patched.setattr("workers.client.api.BACKOFF_S", 0)
-        asyncio.run(ask(Api("http://flai", transport=httpx.MockTransport(cut))))
-    assert 2 <= len(bridge.queries) - before <= 3  # the fourth may have begun
-    answers = asyncio.run(ask(bridge.api()))
-    assert len(bridge.queries) - before == 4
-    assert list(answers.columns) == ["probability", "logit"] and list(answers.index) == [*"abcdefg"]
-    assert answers["probability"].tolist() == pytest.approx(whole.probabilities, abs=1e-3)
-    assert b"nobody's business" not in b"".join(bridge.bodies)
+    def ask(at_once: int = 1) -> Any:
+        buyer = Buyer(home, SUBDAO, api=Api("http://flai", transport=httpx.MockTransport(lossy)))
+        return predict_table(buyer, patients, idempotency_key=key, at_once=at_once)
+
+    monkeypatch.setattr("workers.client.api.ATTEMPTS", 1)
+    with pytest.raises(ClientError, match=r"does not answer.* [123] of 4 parts are answered"):
+        ask()
+    monkeypatch.setitem(bridge.changes, "rows_per_query", 1000)
+    answers = ask(at_once=4)
+    assert len(bridge.queries) - before == 4 and keys
+    assert answers["probability"].tolist() == pytest.approx(expected, abs=1e-3)
+    with pytest.raises(ClientError, match="other rows"):
+        patients.iloc[0, 1] += 1
+        ask()
 
 
 def test_nothing_in_the_clear_left_any_site(world: Any) -> None:

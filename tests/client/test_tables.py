@@ -23,7 +23,12 @@ def test_a_frame_gives_its_columns_by_name_and_keeps_the_others():
     [
         (pandas.DataFrame({"age": [1]}), "lacks the columns “weight”"),
         (pandas.DataFrame([[1, 2, 3]], columns=["age", "age", "weight"]), "two columns of one"),
-        (pandas.DataFrame({"age": ["old"], "weight": [1]}), "no number"),
+        (pandas.DataFrame({"age": ["old"], "weight": [1]}), "Column “age” holds what is no number"),
+        (
+            pandas.DataFrame({"age": pandas.array([1, None], dtype="Int64"), "weight": [1, 2]}),
+            "Row 2, column “age” is missing",
+        ),
+        ([[1 + 2j, 1]], "no number"),
         (pandas.DataFrame({"age": [1, None], "weight": [1, 2]}), "Row 2, column “age” is missing"),
         ([[1, 2], [3, np.inf]], "Row 2, column “weight” is missing or not finite"),
         ([[1, 2], [3]], "unlike length"),

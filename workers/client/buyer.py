@@ -176,7 +176,7 @@ class Buyer:
             # never arrived, and is too old now; or what pays is not what the ticket says. Nothing
             # was charged.
             if idempotency_key is not None:
-                self.home.forget_query(_kept_name(key))
+                self.home.forget_query(kept_name(key))
             body, reply_private = make(rows, key)
             query = self._post(body, key)
         return self._open(self._ended(query), body["input"]["ticket"], reply_private)
@@ -211,7 +211,7 @@ class Buyer:
     def _kept_query(self, rows: Sequence[Sequence[float]], key: str) -> tuple[dict[str, Any], Any]:
         question = json.dumps([self.slug, [[float(value) for value in row] for row in rows]])
         asked = hashlib.sha256(question.encode()).hexdigest()
-        name = _kept_name(key)
+        name = kept_name(key)
         kept = self.home.kept_query(name)
         if kept is None:
             body, reply_private = self._quoted_query(rows, key)
@@ -361,7 +361,8 @@ def _body(upload: Mapping[str, Any], quote: str | None) -> dict[str, Any]:
     return body | {"quote": quote} if quote else body
 
 
-def _kept_name(key: str) -> str:
+def kept_name(key: str) -> str:
+    """Under which the home keeps the query of an idempotency key."""
     return hashlib.sha256(key.encode()).hexdigest()[:32]
 
 

@@ -333,11 +333,19 @@ def _serve(options: argparse.Namespace) -> int:
 
 def _predict(options: argparse.Namespace) -> int:
     from workers.client.buyer import Buyer, rows_from_csv
-    from workers.client.tables import predict_parts
+    from workers.client.tables import Parts, predict_parts
 
     buyer = Buyer(Home(options.home), options.listing, max_row_micro=options.max_row_micro)
     rows = rows_from_csv(options.row, buyer.columns) if options.row else [options.values]
-    parts = predict_parts(buyer, rows, idempotency_key=options.idempotency_key)
+    asked = Parts(buyer, rows, key=options.idempotency_key)
+    if len(asked) > 1:
+        most = len(rows) * buyer.max_row_micro / 1_000_000
+        print(
+            f"{len(rows)} rows in {len(asked)} queries, {most:.2f} USDC at most. If this breaks "
+            f"off, go on with --idempotency-key {asked.key}",
+            file=sys.stderr,
+        )
+    parts = predict_parts(asked)
     for text in (text for part in parts for text in part.texts):
         print(text)
     paid = f"{sum(part.price_micro for part in parts) / 1_000_000:.2f}"

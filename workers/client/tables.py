@@ -1,21 +1,29 @@
-"""Tables of any length in, tables of answers out; and the same for programs with an event loop.
+"""Tables in, tables of answers out; and the same for programs with an event loop.
 
 A table is rows of numbers, a numpy array, or a pandas data frame, whose columns are taken by name.
-It goes out as as many queries as the nodes' limit of rows asks for, a few at a time.
+It goes out in parts, as many rows each as the nodes take, a few parts at a time. Every part is a
+query that is kept before it is sent, under a key that follows from the table's: what was paid can
+be opened, whatever broke the call off, by the same call again.
 """
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import itertools
+import json
+import uuid
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from functools import partial
 from typing import Any, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from apps.protocol.circuits.resolution import BAND, LABEL
-from workers.client.buyer import Answers, Buyer, Prediction
+from workers.client.api import ClientError
+from workers.client.buyer import Answers, Buyer, Prediction, kept_name
 from workers.client.data import DataError
 from workers.client.errors import few
 from workers.client.home import Home
@@ -30,22 +38,35 @@ def features_of(table: Any, columns: Sequence[str]) -> npt.NDArray[np.float64]:
 
     Raises: DataError, naming the row or column.
     """
-    if hasattr(table, "columns") and hasattr(table, "to_numpy"):
-        missing = [name for name in columns if name not in table.columns]
+    if hasattr(table, "columns") and hasattr(table, "index"):
+        names = list(table.columns)
+        missing = [name for name in columns if name not in names]
         if missing:
             raise DataError(f"The table lacks the columns {few(missing)}.")
-        if not table.columns.is_unique:
+        if len(set(names)) != len(names):
             raise DataError("The table has two columns of one name.")
-        table = table[list(columns)].to_numpy()
+        table = np.column_stack([_numbers(name, table[name]) for name in columns])
     try:
-        values = np.asarray(table, dtype=float)
+        values = np.asarray(table)
+        if np.iscomplexobj(values):
+            raise TypeError
+        values = values.astype(float)
     except (ValueError, TypeError):
         raise DataError("The table has rows of unlike length, or what is no number.") from None
     if values.ndim != 2 or values.shape[1] != len(columns):
         raise DataError(f"The model takes rows of {len(columns)} values, not {values.shape[1:]}.")
+    if not len(values):
+        raise DataError("There is no row to predict.")
     for row, column in np.argwhere(~np.isfinite(values))[:1]:
         raise DataError(f"Row {row + 1}, column “{columns[column]}” is missing or not finite.")
     return values
+
+
+def _numbers(name: str, column: Any) -> npt.NDArray[np.float64]:
+    try:
+        return np.asarray(column.to_numpy(dtype=float, na_value=np.nan))
+    except (ValueError, TypeError):
+        raise DataError(f"Column “{name}” holds what is no number.") from None
 
 
 def columns_of(answers: Answers, label: Mapping[str, Any]) -> dict[str, list[Any]]:
@@ -63,30 +84,111 @@ def columns_of(answers: Answers, label: Mapping[str, Any]) -> dict[str, list[Any
     return columns | ({"logit": list(answers.logits)} if answers.logits else {})
 
 
-def predict_parts(
-    buyer: Buyer,
-    rows: Sequence[Sequence[float]],
-    *,
-    idempotency_key: str | None = None,
-    at_once: int = AT_ONCE,
-) -> list[Prediction]:
-    """Any number of rows as queries that the nodes take, `at_once` at a time; part i by key/i.
+class Parts:
+    """The queries that a table is asked in; cut as at the first call with this key.
 
-    With an idempotency key the same call again, after whatever broke it off, pays only for what
-    was not paid yet. Raises: ClientError; what was answered until then is paid.
+    Raises: DataError; ClientError("idempotency_conflict") for a key that was used for other rows.
     """
-    size = int(buyer.listing["rows_per_query"])
-    parts = [rows[start : start + size] for start in range(0, len(rows), size)]
-    if len(parts) <= 1:
-        return [buyer.predict(rows, idempotency_key=idempotency_key)]
-    trusted_nodes(buyer.home, buyer.listing["nodes"])  # pinned before several threads look
-    keys = [f"{idempotency_key}/{i}" if idempotency_key else None for i in range(len(parts))]
-    threads = ThreadPoolExecutor(min(at_once, len(parts)), thread_name_prefix="query")
-    try:
-        asked = threads.map(lambda part, key: buyer.predict(part, idempotency_key=key), parts, keys)
-        return list(asked)
-    finally:
-        threads.shutdown(cancel_futures=True)
+
+    def __init__(self, buyer: Buyer, table: Any, *, key: str | None = None) -> None:
+        rows = features_of(table, buyer.columns).tolist()
+        self.buyer, self.table, self.key = buyer, table, key or str(uuid.uuid4())
+        self._passing = key is None
+        asked = hashlib.sha256(json.dumps([buyer.slug, rows]).encode()).hexdigest()
+        # Made here, before several threads look for them.
+        trusted_nodes(buyer.home, buyer.listing["nodes"])
+        buyer.home.identity()
+        size = int(buyer.listing["rows_per_query"])
+        self._record = kept_name(f"table {self.key}")
+        if not self._passing or len(rows) > size:
+            kept = buyer.home.kept_query(self._record)
+            if kept is None:
+                kept = {"asked": asked, "rows": size}
+                buyer.home.keep_query(self._record, kept)
+            if kept["asked"] != asked:
+                raise ClientError(
+                    "You used this idempotency key for other rows. Choose a new one for a new "
+                    "table.",
+                    code="idempotency_conflict",
+                )
+            size = kept["rows"]
+        self.rows = [rows[start : start + size] for start in range(0, len(rows), size)]
+        self._own = hashlib.sha256(self.key.encode()).hexdigest()[:32]
+
+    @property
+    def _alone(self) -> bool:
+        """One query without a key of the caller's, which nobody could ask for again."""
+        return self._passing and len(self) == 1
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def ask(self, number: int) -> Prediction:
+        """One part's answers. A query of an earlier call that was released, which cost nothing, is
+        followed by another one. Raises: ClientError."""
+        if self._alone:
+            return self.buyer.predict(self.rows[number])
+        for attempt in itertools.count():
+            key = f"{self._own}/{number}/{attempt}"
+            earlier = self.buyer.home.kept_query(kept_name(key)) is not None
+            try:
+                return self.buyer.predict(self.rows[number], idempotency_key=key)
+            except ClientError as error:
+                if error.code != "released" or not earlier:
+                    raise
+        raise AssertionError("unreachable: numbers don't end")
+
+    def forget(self) -> None:
+        """All is answered: of a key that its caller never had nothing stays."""
+        if self._passing and not self._alone:
+            self.buyer.home.forget_query(self._record)
+            for number in range(len(self)):
+                self.buyer.home.forget_query(kept_name(f"{self._own}/{number}/0"))
+
+    def broken_off(self, error: ClientError, done: int) -> ClientError:
+        """The same error, and how to go on."""
+        if self._alone:
+            return error
+        return ClientError(
+            f"{error.text} {done} of {len(self)} parts are answered and paid. The same call with "
+            f"the idempotency key {self.key} goes on with the rest, and pays no part twice.",
+            code=error.code,
+            status=error.status,
+        )
+
+    def joined(self, answered: Sequence[Prediction]) -> Any:
+        """The answers by column; as a frame with the table's index if that was a frame."""
+        columns: dict[str, list[Any]] = {}
+        for part in answered:
+            for name, cells in columns_of(part, self.buyer.listing.get("label", {})).items():
+                columns.setdefault(name, []).extend(cells)
+        framed = hasattr(self.table, "columns") and hasattr(self.table, "index")
+        return type(self.table)(columns, index=self.table.index) if framed else columns
+
+
+def predict_parts(parts: Parts, *, at_once: int = AT_ONCE) -> list[Prediction]:
+    """Each part's answers. After a failure no further part begins; those under way are waited for.
+
+    Raises: ClientError, which says how to go on.
+    """
+    with ThreadPoolExecutor(min(at_once, len(parts)), thread_name_prefix="query") as threads:
+        asked = [threads.submit(parts.ask, number) for number in range(len(parts))]
+        try:
+            wait(asked, return_when=FIRST_EXCEPTION)
+        finally:
+            threads.shutdown(cancel_futures=True)
+    return _collected(parts, asked)
+
+
+def _collected(parts: Parts, asked: Sequence[Future[Prediction]]) -> list[Prediction]:
+    ended = [future for future in asked if not future.cancelled()]
+    failed = [error for future in ended if (error := future.exception()) is not None]
+    for error in failed:
+        if isinstance(error, ClientError):
+            raise parts.broken_off(error, len(ended) - len(failed)) from None
+        raise error
+    parts.forget()
+    return [future.result() for future in asked]
 
 
 def predict_table(
@@ -96,12 +198,8 @@ def predict_table(
 
     Raises: DataError before anything is sent; else as `predict_parts`.
     """
-    rows = features_of(table, buyer.columns).tolist()
-    columns: dict[str, list[Any]] = {}
-    for part in predict_parts(buyer, rows, idempotency_key=idempotency_key, at_once=at_once):
-        for name, cells in columns_of(part, buyer.listing.get("label", {})).items():
-            columns.setdefault(name, []).extend(cells)
-    return type(table)(columns, index=table.index) if hasattr(table, "to_numpy") else columns
+    parts = Parts(buyer, table, key=idempotency_key)
+    return parts.joined(predict_parts(parts, at_once=at_once))
 
 
 class AsyncBuyer:
@@ -110,24 +208,29 @@ class AsyncBuyer:
         async with AsyncBuyer(Home("./me"), "predict-malignant") as buyer:
             answers = await asyncio.gather(*(buyer.predict([row]) for row in rows))
 
-    A cancelled call may have been sent, and is paid then; with an idempotency key the same call
-    opens its answer.
+    A call that is cancelled begins nothing more; what was sent may be paid then, and with an
+    idempotency key the same call opens its answer.
     """
 
     def __init__(self, home: Home, listing: str, *, at_once: int = AT_ONCE, **options: Any) -> None:
         self._make = lambda: Buyer(home, listing, **options)
-        self._at_once = at_once
         self._threads = ThreadPoolExecutor(at_once, thread_name_prefix="query")
         self.sync: Buyer
 
     async def __aenter__(self) -> Self:
-        self.sync = await self._run(self._make)
-        await self._run(lambda: trusted_nodes(self.sync.home, self.sync.listing["nodes"]))
+        try:
+            self.sync = await self._run(self._make)
+            await self._run(lambda: trusted_nodes(self.sync.home, self.sync.listing["nodes"]))
+            await self._run(self.sync.home.identity)
+        except BaseException:
+            await self.__aexit__()
+            raise
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await asyncio.to_thread(self._threads.shutdown, cancel_futures=True)
-        self.sync.api.close()
+        if hasattr(self, "sync"):
+            self.sync.api.close()
 
     async def predict(
         self, rows: Sequence[Sequence[float]], *, idempotency_key: str | None = None
@@ -137,13 +240,17 @@ class AsyncBuyer:
 
     async def predict_table(self, table: Any, *, idempotency_key: str | None = None) -> Any:
         """As `predict_table`."""
-
-        def ask() -> Any:
-            return predict_table(
-                self.sync, table, idempotency_key=idempotency_key, at_once=self._at_once
-            )
-
-        return await asyncio.to_thread(ask)
+        parts = await self._run(lambda: Parts(self.sync, table, key=idempotency_key))
+        asked = [self._threads.submit(partial(parts.ask, n)) for n in range(len(parts))]
+        try:
+            await asyncio.gather(*map(asyncio.wrap_future, asked))
+        except ClientError:
+            pass  # said below, when the others have ended
+        finally:
+            for future in asked:
+                future.cancel()
+        await asyncio.to_thread(wait, asked)
+        return parts.joined(_collected(parts, asked))
 
     async def quote(self, rows: int) -> dict[str, Any]:
         """As `Buyer.quote`."""
