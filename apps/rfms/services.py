@@ -174,7 +174,7 @@ def rfm_approve(
     )
     rfm.approved_at = now
     rfm.save(update_fields=["call", "approved_at"])
-    changed(f"party:{rfm.submitter_id}")
+    changed(f"rfm:{rfm.id}", f"party:{rfm.submitter_id}")
     log.append(
         "rfms.approved",
         {
@@ -198,7 +198,7 @@ def rfm_reject(*, rfm_id: UUID | str, proposal_id: UUID | str, now: datetime) ->
             return
         rfm.rejected_at = now
         rfm.save(update_fields=["rejected_at"])
-        changed(f"party:{rfm.submitter_id}")
+        changed(f"rfm:{rfm.id}", f"party:{rfm.submitter_id}")
         log.append("rfms.rejected", {"id": str(rfm.id), "proposal": str(proposal_id)}, now=now)
         emit(events.RfmRejected(rfm_id=str(rfm.id), proposal_id=str(proposal_id)), now=now)
 

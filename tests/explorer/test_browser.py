@@ -84,6 +84,7 @@ def test_a_new_job_appears_on_the_open_page_of_the_nodes(site: str, world: Any, 
         job = job_create(
             kind="query",
             circuit="logistic_infer@1",
+            engine="ring",
             circuits_hash="c1" * 32,
             nodes=world.round.nodes,
             scope=f"query:{uuid4().hex}",

@@ -19,7 +19,7 @@ from apps.core import clock
 from apps.core.transactions import durable
 from apps.governance.executing import advance
 from apps.governance.services import vote
-from apps.rfms.services import rfm_submit
+from apps.rfms.services import rfm_reject, rfm_submit
 from apps.subdaos.services import param_set
 from apps.training.models import Phase, Round
 from apps.training.services import lock_round, note, phase_to
@@ -96,7 +96,8 @@ def test_a_rounds_phases_move_live(world: Any, visit: Any) -> None:
 
 def test_a_subdao_and_what_awaits_a_member_move_live(world: Any, visit: Any, sign_in: Any) -> None:
     """A parameter that was voted on stands on the SubDAO's page, a vote that begins on the
-    dashboard of who has a voice in it, and leaves it once the vote is cast elsewhere."""
+    dashboard of who has a voice in it, and leaves it once the vote is cast elsewhere; the
+    request's own page tells how its vote ended."""
     member, reader = visit(), visit()
     sign_in(member)
     dashboard = watch(member, "/dashboard/")
@@ -112,6 +113,9 @@ def test_a_subdao_and_what_awaits_a_member_move_live(world: Any, visit: Any, sig
     expect(asked).to_be_visible()
     vote(actor=world.party, proposal_id=made.proposal_id, support="for", now=clock.now())
     expect(asked).to_be_hidden()
+    watch(reader, f"/rfms/{made.slug}/")
+    rfm_reject(rfm_id=made.id, proposal_id=made.proposal_id, now=clock.now())
+    expect(page.get_by_role("heading", name="It was not approved")).to_be_visible()
     assert member.complaints == reader.complaints == []
 
 
