@@ -8,6 +8,10 @@ import pytest
 from apps.protocol import jobs
 from apps.protocol.tickets import VERIFIED, TicketError
 from tests.support.nodes import Buyer, NodeSet, Round, trained_model
+from workers.mpc import keeping
+from workers.mpc.sessions import PeerAborted
+from workers.mpc.transport import PeerLost
+from workers.node import computation
 
 COMPUTING, HOLDING, CHEAT = [0, 2, 3, 4], [1], 3
 GROUP = {"engine": VERIFIED, "computing": COMPUTING, "holding": HOLDING}
@@ -103,6 +107,17 @@ def test_a_node_that_cheats_is_named_and_nothing_is_opened(nodes, what):
     assert all(nodes.fingerprints[CHEAT] in line["suspects"] for line in warned) and warned
     answers = nodes.ask(job | {"attempt": 2})
     assert codes(answers) == [200] * 5, [a.text for a in answers]
+
+
+def test_an_accusation_falls_on_who_makes_it_too():
+    """A cheat that accuses two others, before they have seen anything, is suspected with them."""
+    group = keeping.Group(5, tuple(COMPUTING), tuple(HOLDING))
+    accusation = computation._accusation([0, 2])
+    assert computation._accused(PeerAborted(3, accusation), group) == [0, 2, 3]
+    assert computation._accused(PeerAborted(2, accusation), group) == [0, 2]
+    assert computation._accused(PeerAborted(1, "peer_lost"), group) == []
+    assert computation._accused(PeerAborted(1, ""), group) == []
+    assert computation._accused(PeerLost("gone"), group) == []
 
 
 def test_who_demands_verified_mode_is_not_computed_without(nodes):

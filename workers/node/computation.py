@@ -405,10 +405,10 @@ def _accusation(suspects: Sequence[int]) -> str:
 def _accused(error: TransportError, group: Group) -> list[int]:
     """Whom a peer suspects, before this node has seen it for itself, or without; and that peer,
     whose word alone it is."""
-    code, *named = error.reason.split() if isinstance(error, PeerAborted) else ("",)
-    if not isinstance(error, PeerAborted) or code != CHEAT:
+    said = error.reason.split() if isinstance(error, PeerAborted) else []
+    if not isinstance(error, PeerAborted) or said[:1] != [CHEAT]:
         return []
-    return [i for i in group.members if i == error.peer or str(i) in named]
+    return [i for i in group.members if i == error.peer or str(i) in said[1:]]
 
 
 def _unavailable(error: TransportError) -> NodeError:
