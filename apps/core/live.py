@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 WAITING_MAX = 10_000
 GATHER_S = 0.05  # one message for what changes again and again in such a while
 SEND_S_MAX = 5.0
-TOLD_MAX = 1_000
+TOLD_MAX = 100  # each of them reads its page at once
 
 
 def group_name(topic: str) -> str:
@@ -55,7 +55,7 @@ class _Publisher:
 
     def put(self, topics: tuple[str, ...]) -> None:
         try:
-            for topic in topics:
+            for topic in sorted(topics, key=lambda topic: topic.startswith("party:")):
                 self.waiting.put_nowait(topic)
         except queue.Full:  # the broker is long away, and the pages look by themselves
             logger.debug("no room for a wake-up of pages")

@@ -12,13 +12,22 @@ from typing import Any
 from django import forms
 from django.core.exceptions import ValidationError
 
-UNITS = {"s": 1, "sec": 1, "min": 60, "m": 60, "h": 3_600, "d": 86_400, "day": 86_400, "w": 604_800}
-_DURATION = re.compile(r"(\d{1,6})\s*([a-z]+?)s?")
+_WORDS = {
+    "s sec second": 1,
+    "m min minute": 60,
+    "h hour": 3_600,
+    "d day": 86_400,
+    "w week": 604_800,
+}
+UNITS = {name: seconds for names, seconds in _WORDS.items() for name in names.split()}
+_DURATION = re.compile(r"(\d{1,6})\s*([a-z]+)")
+_GROUPED = re.compile(r"[+-]?\d{1,3}(,\d{3})+(\.\d*)?")
 
 
 def _decimal(text: str) -> Decimal:
-    try:
-        value = Decimal(text.replace("$", "").replace(",", "").replace("%", "").strip())
+    bare = text.replace("$", "").replace("%", "").strip()
+    try:  # a comma stands between thousands only: 0,50 may mean a half, and is not fifty
+        value = Decimal(bare.replace(",", "") if _GROUPED.fullmatch(bare) else bare)
     except InvalidOperation:
         raise ValidationError("Write a number, like 12.50.", code="number") from None
     if not value.is_finite() or abs(value) > Decimal(10) ** 12:
@@ -100,9 +109,10 @@ class DurationField(forms.CharField):
         seconds, rest = 0, text
         while rest:
             found = _DURATION.match(rest)
-            if not found or found[2] not in UNITS:
+            unit = UNITS.get(found[2]) or UNITS.get(found[2].removesuffix("s")) if found else None
+            if found is None or unit is None:
                 raise ValidationError("Write it like 3 d, 12 h, 30 min or 10 s.", code="duration")
-            seconds += int(found[1]) * UNITS[found[2]]
+            seconds += int(found[1]) * unit
             rest = rest[found.end() :].strip(" ,")
         return seconds
 

@@ -76,7 +76,8 @@ SEES = {
             "A custodian's rows",
         ),
         (
-            ("Who applied", "yynyy"),
+            ("That custodian", "yynyy"),
+            ("Others who applied", "yynyn"),
             ("This site", "yyyyn"),
             ("One node", "yynyn"),
             ("Anyone", "yynyn"),

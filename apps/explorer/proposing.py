@@ -394,6 +394,8 @@ def propose(request: HttpRequest, slug: str) -> HttpResponse:
     valid = [form.is_valid(), text.is_valid()]
     if not all(valid):
         return show(request, "propose.html", "governance", status=422, **context)
+    if request.POST.get("change"):  # back from the preview, with all that was written
+        return show(request, "propose.html", "governance", **context)
     try:
         if request.POST.get("confirm"):
             made = services.propose(

@@ -22,7 +22,7 @@ from apps.exchange import vaults
 from apps.explorer.fields import AmountField
 from apps.explorer.formatting import amount as amount_parts
 from apps.explorer.formatting import short
-from apps.explorer.page import act, for_party, paged, party_of, show
+from apps.explorer.page import act, for_party, paged, party_of, safe_next, show
 from apps.explorer.pictures import sums
 from apps.listings import mandates
 from apps.listings.claims import claimable_now
@@ -449,7 +449,8 @@ def _moved(
             for name, errors in form.errors.items()
         )
         messages.error(request, f"Nothing was moved. {problem}")
-        return redirect(back)
+        onward = safe_next(request, "")
+        return redirect(f"{back}?{urlencode({'next': onward})}" if onward else back)
     data = form.cleaned_data
     sign, prefix, number, unit = amount_parts(data["amount"], data["asset"])
     moved = f"{sign}{prefix}{number} {unit}".strip()

@@ -43,7 +43,7 @@ def listings_described() -> QuerySet[Listing]:
         *("version__number", "version__model", "version__asked_by", "version__asked_hash"),
         *("version__evidence", "version__round__resolution", "version__round__normalisation"),
         *("version__round__nodes", "version__round__features", "version__round__extras"),
-        *("version__round__model_class", "version__round__roster"),
+        *("version__round__model_class", "version__round__roster", "version__round__engine"),
     )
 
 
@@ -91,6 +91,7 @@ def listing_json(listing: Listing, nodes: Sequence[Node] | None = None) -> Json:
         "rebate_bps": rebate_bps(listing),
         "currency": CURRENCY,
         "resolution": held.resolution,
+        "engine": held.engine,
         "rows_per_query": settings.ROWS_PER_QUERY,
         "extraction": {
             "agreement_bps": AGREEMENT_BPS,

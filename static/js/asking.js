@@ -10,7 +10,8 @@ const DECIMALS = 6;
 const NUMBER = /^[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,3})?$/;
 
 export const NOTHING_PAID = "Nothing was charged.";
-export const wallet = { text: "Add money in your wallet", href: `/wallet/?next=${encodeURIComponent(location.pathname)}` };
+// In a window of its own: what has been typed here stays.
+export const wallet = { text: "Add money in your wallet, then pay again here", href: "/wallet/", target: "_blank" };
 
 // Money, as apps/explorer/formatting.py writes it.
 export const dollars = (micro) => {

@@ -7,10 +7,12 @@ import { pairOf } from "./keystore.js";
 
 const LIFETIME_MS = 5 * 60_000;
 const AMOUNT = /^(\d{1,12})(?:\.(\d{0,6}))?$/;
+const GROUPED = /^\d{1,3}(,\d{3})+(\.\d*)?$/; // a comma elsewhere may mean a decimal point
 const utf8 = new TextDecoder();
 
 export const micro = (text) => {
-  const parts = AMOUNT.exec(text.replace(/[$,\s]/g, ""));
+  const bare = text.replace(/[$\s]/g, "");
+  const parts = AMOUNT.exec(GROUPED.test(bare) ? bare.replaceAll(",", "") : bare);
   demand(parts, "malformed", "Write an amount like 12.50, with at most six decimals.");
   return String(BigInt(parts[1]) * 1_000_000n + BigInt((parts[2] ?? "").padEnd(6, "0")));
 };
@@ -198,7 +200,8 @@ const submit = async (form, button) => {
 
 document.addEventListener("submit", (event) => {
   const form = event.target;
-  if (!form.dataset.sign || event.submitter?.formMethod === "get") return;
+  const aside = event.submitter?.formMethod === "get" || event.submitter?.name === "change";
+  if (!form.dataset.sign || aside) return;
   event.preventDefault();
   submit(form, event.submitter).catch((error) => tell("Not signed", `${error.message} Nothing was sent.`));
 });

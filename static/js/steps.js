@@ -9,10 +9,10 @@
   if (!form) return;
   const steps = [...form.querySelectorAll("fieldset.step")];
   const last = steps.length - 1;
-  const links = [...form.querySelectorAll(".strip a")];
+  const links = [...form.querySelectorAll(".strip a")], names = links.map((link) => link.textContent);
   const button = (move) => form.querySelector(`[data-move=${move}]`);
   const classes = form.querySelector("select:has([data-label])");
-  const DURATION = /^(0|none|(\d{1,6}\s*(s|sec|min|m|h|d|day|w)s?[ ,]*)+)$/i;
+  const DURATION = /^(0|none|(\d{1,6}\s*(s|sec|second|m|min|minute|h|hour|d|day|w|week)s?(?![a-z])[ ,]*)+)$/i;
   let at = 0, reached = 0;
 
   const make = (tag, properties = {}, ...children) => {
@@ -29,9 +29,17 @@
 
   // ---------- hints ----------
 
-  const number = (text) => Number(text.replace(/[$,%\s]/g, ""));
+  const number = (text) => {
+    const bare = text.replace(/[$%\s]/g, "");
+    return Number(/^[+-]?\d{1,3}(,\d{3})+(\.\d*)?$/.test(bare) ? bare.replaceAll(",", "") : bare);
+  };
+  // What the server objected to stands until it is changed.
+  const served = new Map([...form.querySelectorAll(".field.invalid")].map((field) =>
+    [field.querySelector("input, select, textarea"), field.querySelector(".error")?.textContent])
+    .map(([control, text]) => [control, { value: control.value, text }]));
   const problem = (control) => {
-    const text = control.value.trim();
+    const text = control.value.trim(), objection = served.get(control);
+    if (objection?.text && objection.value === control.value) return objection.text;
     if (control.validity.badInput) return "Write a whole number.";
     if (!text) return control.required || "needed" in control.dataset ? "This is needed." : "";
     if (control.dataset.kind === "duration")
@@ -104,8 +112,11 @@
   };
   const table = (text) => {
     const rows = text.split("\n").filter((line) => line.trim());
-    const cells = rows.map((line) => line.split(",").map((cell) => cell.trim()));
+    const cells = rows.map((line) =>
+      [...line.matchAll(/(?:^|,)\s*(?:"((?:[^"]|"")*)"|([^,]*))/g)]
+        .map(([, quoted, bare]) => (quoted?.replaceAll('""', '"') ?? bare).trim()));
     const heads = ["Feature", "Unit", "From", "To"];
+    if (cells.some((row) => row[4])) heads.push("Code");
     const line = (row) => make("tr", {}, ...heads.map((_, i) =>
       make(i ? "td" : "th", { textContent: row[i] || "—", ...(i ? {} : { scope: "row" }) })));
     const head = make("tr", {}, ...heads.map((name) => make("th", { textContent: name, scope: "col" })));
@@ -134,8 +145,11 @@
   // ---------- from step to step ----------
 
   const mark = () => links.forEach((link, i) => {
-    const bad = i !== at && i <= reached && steps[i].querySelector(".field.invalid:not([hidden])");
-    link.parentNode.className = i === at ? "now" : bad ? "bad" : i <= reached ? "done" : "";
+    const bad = i !== at && i < last && i <= reached && shown(steps[i]).some(problem);
+    const state = i === at ? "now" : bad ? "bad" : i <= reached ? "done" : "";
+    link.parentNode.className = state;
+    const words = { bad: ", to be mended", done: ", filled in" }[state] || "";
+    link.replaceChildren(names[i], ...(words ? [make("span", { className: "hidden", textContent: words })] : []));
     if (i === at) link.setAttribute("aria-current", "step");
     else link.removeAttribute("aria-current");
   });
@@ -149,7 +163,7 @@
       form.querySelector("#review").replaceChildren(...steps.slice(0, last).map(summary));
     button("back").hidden = at === 0;
     button("next").hidden = at === last;
-    button("next").textContent = at < last ? `Next: ${links[at + 1].textContent.toLowerCase()}` : "";
+    button("next").textContent = at < last ? `Next: ${names[at + 1].toLowerCase()}` : "";
     form.querySelector("button:not([type=button])").hidden = at !== last;
     mark();
     if (!focus) return;

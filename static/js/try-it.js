@@ -53,7 +53,7 @@ const say = (text, link = null) => {
   const [words, more] = part("said").children;
   words.textContent = text;
   more.hidden = !link;
-  if (link) Object.assign(more.firstElementChild, { textContent: link.text, href: link.href });
+  if (link) Object.assign(more.firstElementChild, { textContent: link.text, href: link.href, target: link.target ?? "" });
   part("said").hidden = !text;
 };
 

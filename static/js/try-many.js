@@ -32,7 +32,7 @@ export const manyRows = (form) => {
     const [words, more] = part("said").children;
     words.textContent = text;
     more.hidden = !link;
-    if (link) Object.assign(more.firstElementChild, { textContent: link.text, href: link.href });
+    if (link) Object.assign(more.firstElementChild, { textContent: link.text, href: link.href, target: link.target ?? "" });
     part("said").hidden = !text;
   };
 

@@ -80,6 +80,8 @@ def test_a_preview_shows_the_diff_and_writes_nothing_then_it_is_proposed_once(ad
     seen = page.post(here(dao), EMISSION).content.decode()
     assert "Check the proposal" in seen and "<del>2.00 %</del><ins>1.00 %</ins>" in seen
     assert not Proposal.objects.filter(dao=dao, kind=EMISSION["kind"]).exists()
+    again = page.post(here(dao), hidden(seen) | {"change": "yes"}).content.decode()
+    assert "Propose a change" in again and 'value="Slower"' in again  # nothing written is lost
     for _ in range(2):
         made = page.post(here(dao), hidden(seen))
         assert made.status_code == 302
