@@ -8,11 +8,15 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from django.core.exceptions import ImproperlyConfigured
 
 
+PREPARE_BY_ITSELF = 2**31  # executions, that is never
+
+
 def database_from_url(url: str, *, pool_max: int = 0) -> dict[str, Any]:
     """postgresql://user:password@host:port/name?option=value → a DATABASES entry.
 
     A unix socket is written as the option `host=/directory`. Every other option (sslmode,
     sslrootcert, …) goes to libpq as it is. `pool_max` > 0 keeps that many connections at most.
+    `prepare=off` is for a pooler between, one that gives each transaction another connection.
 
     Raises ImproperlyConfigured for any other scheme: row locks, SKIP LOCKED and plpgsql matter.
     """
@@ -27,6 +31,10 @@ def database_from_url(url: str, *, pool_max: int = 0) -> dict[str, Any]:
     options.setdefault(
         "options", "-c lock_timeout=15000 -c idle_in_transaction_session_timeout=60000"
     )
+    if options.pop("prepare", "on") != "off":
+        # Without a number the driver prepares nothing, not even what asks for it (`core.joined`);
+        # by this one it prepares nothing else.
+        options["prepare_threshold"] = PREPARE_BY_ITSELF
     if pool_max:
         options["pool"] = {"min_size": 1, "max_size": pool_max, "timeout": 15}
     return {

@@ -28,6 +28,7 @@ from django.db.models import Exists, OuterRef
 from apps.accounts.models import Party
 from apps.core.clock import unix_ms
 from apps.core.events import emit
+from apps.core.joined import prepared
 from apps.core.transactions import durable, require_transaction
 from apps.core.wake import wake
 from apps.listings.events import EpochSettled
@@ -351,15 +352,16 @@ def pay(
         ]
     made = ledger.post(legs, now=now)
     keys = [[row.asset for row in rows], [row.role for row in rows], [row.pid for row in rows]]
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "UPDATE listings_entitlement e SET claimed_at = %s"
-            " FROM unnest(%s::text[], %s::text[], %s::text[]) AS u(asset, role, pid)"
-            " WHERE e.epoch_id = %s"
-            " AND e.asset = u.asset AND e.role = u.role AND e.pid = u.pid",
-            [now, *keys, epoch_id],
-        )
+    prepared(_CLAIMED, [now, *keys, epoch_id])
     return made
+
+
+_CLAIMED = """
+UPDATE listings_entitlement e SET claimed_at = %s::timestamptz
+FROM unnest(%s::text[], %s::text[], %s::text[]) AS u(asset, role, pid)
+WHERE e.epoch_id = %s AND e.asset = u.asset AND e.role = u.role AND e.pid = u.pid
+RETURNING 1
+"""
 
 
 def assets_of(epoch: Epoch) -> tuple[str, ...]:

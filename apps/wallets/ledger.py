@@ -25,10 +25,12 @@ from typing import Any, NamedTuple
 from django.db import IntegrityError, connection, transaction
 from django.db.models import Q
 
+from apps.accounts.models import Party
 from apps.core.events import Event, outbox_row
+from apps.core.joined import prepared
 from apps.core.live import changed
 from apps.core.sweeping import each
-from apps.core.transactions import require_transaction
+from apps.core.transactions import one_statement, require_transaction
 from apps.protocol import wire
 from apps.wallets.errors import (
     CapExceeded,
@@ -47,7 +49,7 @@ from apps.wallets.models import Account, Asset, Hold, Transfer
 logger = logging.getLogger(__name__)
 LEAF_TYPE = "wallets.transfer"
 REVERSAL = "wallets.reversal"
-FUNCTION = "wallets_write"
+FUNCTION, PAY = "wallets_write", "wallets_pay"
 _WRITERS_PAUSE_S = 0.01
 TOP_UP = "/wallet/"  # where a balance that is short can be filled
 Phase = Transfer.Phase
@@ -162,6 +164,58 @@ def reverse(
 def reversal_id(transfer_id: uuid.UUID) -> uuid.UUID:
     """A transfer has one reversal, and this is its id."""
     return uuid.uuid5(transfer_id, "reversal")
+
+
+def pay(
+    transfer_id: uuid.UUID,
+    *,
+    payer: Party,
+    payee: Party,
+    asset: str,
+    amount_micro: int,
+    kind: str,
+    memo: str,
+    said: Mapping[str, Any],
+    now: datetime,
+) -> Transfer | None:
+    """From one party's main account to another's in one round trip, a transaction by itself where
+    none is open; for who acts without a key's signature.
+
+    None where that can't be done as it is: nothing is written then, and `post` knows more.
+    """
+    sides = {"debit": f"{payer.pid}/main/{asset}", "credit": f"{payee.pid}/main/{asset}"}
+    body = _body(transfer_id, Phase.SINGLE, **sides, amount_micro=amount_micro, kind=kind, ref=None)
+    values = (payer.id, payee.id, asset, transfer_id, amount_micro, kind, memo)
+    try:
+        with one_statement():
+            [row] = prepared(
+                f"SELECT * FROM {PAY}(%s::uuid, %s::uuid, %s, %s::uuid, %s::numeric, %s, %s, %s,"
+                " %s::timestamptz)",
+                (*values, _tail(body | dict(said)), now),
+            )
+    except IntegrityError:  # whatever it is: `post` comes upon it again, and names it
+        return None
+    code, at, asset_id, debit_id, credit_id = row
+    if code != "written":
+        return None
+    held = _known(Asset, id=asset_id, code=asset)
+    debit, credit = (
+        _known(Account, id=id_, owner_id=owner.id, asset_id=asset_id, purpose="main")
+        for id_, owner in ((debit_id, payer), (credit_id, payee))
+    )
+    for account, owner in ((debit, payer), (credit, payee)):
+        account.owner, account.asset = owner, held
+    transfer = Transfer(
+        id=transfer_id, debit=debit, credit=credit, amount_micro=amount_micro, kind=kind,
+        memo=memo, created_at=at,
+    )  # fmt: skip
+    _written([transfer], at)
+    return transfer
+
+
+def _known(model: type[Any], **columns: Any) -> Any:
+    """A row of which these columns are known; any other is read when somebody asks."""
+    return model.from_db(connection.alias, list(columns), list(columns.values()))
 
 
 def lock(accounts: Iterable[Account]) -> dict[uuid.UUID, Account]:
@@ -379,13 +433,17 @@ def _write(
         return [found[t.id] for t in transfers]
     if outcome.code != "written":
         raise _error(outcome, transfers)
+    _written(transfers, outcome.at)
+    return transfers
+
+
+def _written(transfers: Sequence[Transfer], at: datetime) -> None:
     for transfer in transfers:
-        transfer.created_at = outcome.at
+        transfer.created_at = at
         transfer._state.adding, transfer._state.db = False, connection.alias
     sides = [side for t in transfers for side in (t.debit, t.credit)]
-    changed(*{f"wallet:{account.owner_id}" for account in sides})
-    changed(*{f"treasury:{side.owner_id}" for side in sides if side.purpose == "treasury"})
-    return transfers
+    treasuries = {f"treasury:{side.owner_id}" for side in sides if side.purpose == "treasury"}
+    changed(*treasuries, *{f"wallet:{side.owner_id}" for side in sides})
 
 
 def _call(transfers: list[Transfer], now: datetime, events: Sequence[Event]) -> _Outcome:
@@ -411,18 +469,17 @@ def _call(transfers: list[Transfer], now: datetime, events: Sequence[Event]) -> 
     # As one text: canonical JSON has no line breaks, and an array would escape every quote twice.
     tails = "\n".join(leaf_tail(t) for t in transfers)
     rows = json.dumps([outbox_row(event) for event in events]) if events else None
-    with connection.cursor() as cursor:
-        try:
-            cursor.execute(
-                f"SELECT * FROM {FUNCTION}"
-                f"({arrays}, string_to_array(%s, chr(10)), %s::timestamptz, %s::jsonb)",
-                [*(values for _, values in columns), tails, now, rows],
-            )
-        except IntegrityError as error:  # the same id on other accounts, not under our locks
-            if "wallets_transfer_pkey" not in str(error):
-                raise
-            raise TransferConflict(id=str(transfers[0].id)) from None
-        return _Outcome(*cursor.fetchone())
+    try:
+        [answer] = prepared(
+            f"SELECT * FROM {FUNCTION}"
+            f"({arrays}, string_to_array(%s, chr(10)), %s::timestamptz, %s::jsonb)",
+            [*(values for _, values in columns), tails, now, rows],
+        )
+    except IntegrityError as error:  # the same id on other accounts, not under our locks
+        if "wallets_transfer_pkey" not in str(error):
+            raise
+        raise TransferConflict(id=str(transfers[0].id)) from None
+    return _Outcome(*answer)
 
 
 def _error(outcome: _Outcome, transfers: list[Transfer]) -> Exception:

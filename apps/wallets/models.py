@@ -197,7 +197,6 @@ class Transfer(models.Model):
         indexes = [
             models.Index(fields=["debit", "created_at"], name="transfer_debit_at"),
             models.Index(fields=["credit", "created_at"], name="transfer_credit_at"),
-            models.Index(fields=["ref_type", "ref_id"], name="transfer_ref"),
         ]
 
     def __str__(self) -> str:
@@ -226,7 +225,7 @@ class LogLeaf(models.Model):
     """A protocol event in canonical bytes. `seq` is null until the sequencer numbers it, once."""
 
     id = models.BigAutoField(primary_key=True)
-    seq = models.BigIntegerField(null=True, unique=True)
+    seq = models.BigIntegerField(null=True)
     type = models.CharField(max_length=60)
     ref_id = models.CharField(max_length=64, blank=True)
     data = models.BinaryField()
@@ -237,10 +236,14 @@ class LogLeaf(models.Model):
             models.CheckConstraint(
                 name="leaf_seq_not_negative", condition=Q(seq=None) | Q(seq__gte=0)
             ),
+            models.UniqueConstraint(
+                fields=["seq"], condition=Q(seq__isnull=False), name="leaf_seq_once"
+            ),
         ]
+        # Whoever pays writes the leaf; what is asked of numbered ones alone the sequencer writes.
         indexes = [
             models.Index(fields=["id"], name="leaf_waiting", condition=Q(seq=None)),
-            models.Index(fields=["hash"], name="leaf_hash"),
+            models.Index(fields=["hash"], name="leaf_hash", condition=Q(seq__isnull=False)),
             models.Index(fields=["type", "ref_id"], name="leaf_ref"),
         ]
 

@@ -65,7 +65,8 @@ def find(*, index: int | None = None, hash: str | None = None, ref: str | None =
     elif hash is not None:
         if not wire.is_hex(hash, merkle.HASH_BYTES):
             raise BadInput("bad_hash", "A leaf hash is 64 hex digits.")
-        leaf = LogLeaf.objects.filter(hash=bytes.fromhex(hash)).order_by("id").first()
+        same = LogLeaf.objects.filter(hash=bytes.fromhex(hash)).order_by("id")
+        leaf = same.filter(seq__isnull=False).first() or same.filter(seq=None).first()
     else:
         type_, _, ref_id = str(ref).partition(":")
         leaf = log.leaf_for(type_, ref_id) if ref_id else None

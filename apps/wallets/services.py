@@ -14,7 +14,7 @@ from apps.accounts.selectors import system_party
 from apps.core.clock import now as clock_now
 from apps.core.errors import BadInput, Forbidden, Unprocessable
 from apps.core.ids import effect_of
-from apps.core.joined import Joined
+from apps.core.joined import Joined, prepared
 from apps.core.transactions import durable, require_transaction
 from apps.protocol import consent as rules
 from apps.wallets import keys, ledger, log
@@ -35,6 +35,15 @@ _ACCOUNTS = Joined(
     a=Account,
     s=Asset,
 )
+
+
+_MAKE = """
+INSERT INTO wallets_account (id, created_at, owner_id, asset_id, purpose, posted_micro, held_micro,
+    floor_micro)
+SELECT gen_random_uuid(), %s::timestamptz, o.id, s.id, %s, 0, 0, 0
+FROM unnest(%s::uuid[]) WITH ORDINALITY AS o(id, k), wallets_asset s WHERE s.code = %s ORDER BY o.k
+ON CONFLICT DO NOTHING RETURNING id
+"""
 
 
 def account(owner: Party, asset: Asset | str, purpose: str = "main") -> Account:
@@ -58,15 +67,18 @@ def account(owner: Party, asset: Asset | str, purpose: str = "main") -> Account:
 def accounts(
     owners: Collection[Party], asset: Asset | str, purpose: str = "main"
 ) -> dict[uuid.UUID, Account]:
-    """{party id: its account} as `account` gives it, in a constant number of queries."""
+    """{party id: its account} as `account` gives it, in a constant number of queries; no account
+    that issues.
+
+    Raises NotFound: there is no such asset.
+    """
     code = asset if isinstance(asset, str) else asset.code
     by_id = {owner.id: owner for owner in owners}
     rows = _ACCOUNTS.all(list(by_id), code, purpose)
     lacking = sorted(set(by_id) - {row.owner_id for row, _ in rows})
     if lacking:
-        asset = asset_by_code(asset) if isinstance(asset, str) else asset
-        made = [Account(owner_id=id_, asset=asset, purpose=purpose) for id_ in lacking]
-        Account.objects.bulk_create(made, ignore_conflicts=True)
+        if not prepared(_MAKE, (clock_now(), purpose, lacking, code)):
+            asset_by_code(code)  # there is none, or somebody else was quicker
         rows = _ACCOUNTS.all(list(by_id), code, purpose)
     for row, held in rows:
         row.owner, row.asset = by_id[row.owner_id], held
@@ -155,6 +167,20 @@ def send(
         raise Unprocessable("not_a_payee", "Only people and organisations can be paid.", field="to")
     now = now or clock_now()
     made_id = effect_of(party.id, rules.SEND, idempotency)
+    if consent.signed is None:
+        made = ledger.pay(
+            made_id,
+            payer=party,
+            payee=to,
+            asset=asset,
+            amount_micro=amount_micro,
+            kind=rules.SEND,
+            memo=memo,
+            said={"auth": consent.auth},
+            now=now,
+        )
+        if made is not None:
+            return made
     asked = rules.send_payload(to=to.pid, asset=asset, amount_micro=amount_micro)
     with durable():
         said = granted(made_id, party, rules.SEND, asked, consent, now)

@@ -150,15 +150,15 @@ class Bench:
         """What the leaf costs of a transfer, service and all; and of a settlement."""
         from apps.wallets import ledger
 
-        bare = _function_without_leaves()
-        whole = ledger.FUNCTION, ledger.leaf_tail
+        bare = (*_functions_without_leaves(), lambda body: "")
+        whole = ledger.FUNCTION, ledger.PAY, ledger._tail
         for work in (self.spread, self.settlement):
             rates: dict[bool, list[float]] = {True: [], False: []}
             for turn in range(2 * SLICES):
                 with_log = turn % 2 == 0
-                ledger.FUNCTION, ledger.leaf_tail = whole if with_log else (bare, lambda t: "")
+                ledger.FUNCTION, ledger.PAY, ledger._tail = whole if with_log else bare
                 rates[with_log].append(rate(work, SLICE_S))
-            ledger.FUNCTION, ledger.leaf_tail = whole
+            ledger.FUNCTION, ledger.PAY, ledger._tail = whole
             with_leaf, without = (statistics.median(rates[k]) for k in (True, False))
             name = f"transfer_{work.__name__}_without_log"
             yield _line(name, without, "transfers/s")
@@ -211,20 +211,24 @@ def rate(work: Work, seconds: float) -> float:
     return sum(results.get() for _ in clients)
 
 
-def _function_without_leaves() -> str:
-    """A copy of the ledger's SQL function without what it does for the log; returns its name."""
+def _functions_without_leaves() -> tuple[str, str]:
+    """Copies of the SQL functions without what they do for the log; returns their names."""
     from django.db import connection
 
     from apps.wallets import ledger
 
+    write, pay = "bench_write_without_log", "bench_pay_without_log"
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_get_functiondef(%s::regproc)", [ledger.FUNCTION])
         source = cursor.fetchone()[0]
         bare, cut = re.subn(r"-- \[leaves\].*?-- \[/leaves\]", "", source, flags=re.DOTALL)
         if cut != 1:
             raise RuntimeError("the SQL function does not mark its leaves any more")
-        cursor.execute(bare.replace(ledger.FUNCTION, "bench_write_without_log", 1))
-    return "bench_write_without_log"
+        cursor.execute(bare.replace(ledger.FUNCTION, write, 1))
+        cursor.execute("SELECT pg_get_functiondef(%s::regproc)", [ledger.PAY])
+        source = cursor.fetchone()[0]
+        cursor.execute(source.replace(ledger.PAY, pay, 1).replace(ledger.FUNCTION, write))
+    return write, pay
 
 
 def _tpcb(home: Home) -> Iterator[dict[str, Any]]:

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
-from django.db import transaction
+import pytest
+from django.db import connection, transaction
+from django.test.utils import CaptureQueriesContext
 
 from apps.accounts.models import Party
-from apps.wallets import services
+from apps.core import joined
+from apps.wallets import ledger, services
 from apps.wallets.ledger import Leg
 from apps.wallets.models import Account
 
@@ -48,3 +54,24 @@ def balances(account: Account) -> tuple[int, int]:
     """(posted, held) as stored."""
     account.refresh_from_db()
     return account.posted_micro, account.held_micro
+
+
+@contextmanager
+def statements(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """What the ledger asks of the database meanwhile, prepared statements too."""
+    asked: list[str] = []
+
+    def counted(module: Any) -> None:
+        real = module.prepared
+
+        def prepared(statement: str, values: Any) -> Any:
+            asked.append(statement)
+            return real(statement, values)
+
+        monkeypatch.setattr(module, "prepared", prepared)
+
+    for module in (ledger, joined):
+        counted(module)
+    with CaptureQueriesContext(connection) as queries:
+        yield asked
+    asked += [q["sql"] for q in queries if "SAVEPOINT" not in q["sql"]]

@@ -30,6 +30,9 @@ DECLARE
     floors bigint[] := array_fill(0::bigint, ARRAY[m]);
     holds bigint[] := array_fill(0::bigint, ARRAY[n]);
     resolves CONSTANT bool := 'post' = ANY(phases) OR 'void' = ANY(phases);
+    -- The commonest group, one payment: by the same rules, in statements without arrays.
+    plain CONSTANT bool := n = 1 AND m = 2 AND phases[1] = 'single';
+    leaf bytea;
     taken int := 0;
     d int; c int; a bigint; free numeric; r record;
 BEGIN
@@ -40,18 +43,32 @@ BEGIN
         IF phases[i] IN ('single', 'post') THEN changes[credits[i]] := true; END IF;
     END LOOP;
     at := now;
-    FOR r IN
-        SELECT u.k, x.*, s.quiet_at
-        FROM unnest(accounts, changes) WITH ORDINALITY AS u(id, changes, k)
-        JOIN wallets_account x ON x.id = u.id JOIN wallets_asset s ON s.id = x.asset_id
-        WHERE u.changes ORDER BY x.id FOR NO KEY UPDATE OF x
-    LOOP
-        posted[r.k] := r.posted_micro; held[r.k] := r.held_micro; floors[r.k] := r.floor_micro;
-        assets[r.k] := r.asset_id; closed[r.k] := r.closed_at IS NOT NULL;
-        -- A row's time never runs backwards on any of its accounts, so that a balance at a time is
-        -- one prefix of the account's transfers; nor is it before what its asset has closed.
-        at := greatest(at, r.last_at, r.quiet_at);
-    END LOOP;
+    -- A row's time never runs backwards on any of its accounts, so that a balance at a time is one
+    -- prefix of the account's transfers; nor is it before what its asset has closed.
+    IF plain THEN
+        FOR r IN
+            SELECT x.id, x.asset_id, x.posted_micro, x.held_micro, x.floor_micro, x.last_at,
+                x.closed_at, s.quiet_at
+            FROM wallets_account x JOIN wallets_asset s ON s.id = x.asset_id
+            WHERE x.id IN (accounts[1], accounts[2]) ORDER BY x.id FOR NO KEY UPDATE OF x
+        LOOP
+            d := CASE WHEN r.id = accounts[1] THEN 1 ELSE 2 END;
+            posted[d] := r.posted_micro; held[d] := r.held_micro; floors[d] := r.floor_micro;
+            assets[d] := r.asset_id; closed[d] := r.closed_at IS NOT NULL;
+            at := greatest(at, r.last_at, r.quiet_at);
+        END LOOP;
+    ELSE
+        FOR r IN
+            SELECT u.k, x.*, s.quiet_at
+            FROM unnest(accounts, changes) WITH ORDINALITY AS u(id, changes, k)
+            JOIN wallets_account x ON x.id = u.id JOIN wallets_asset s ON s.id = x.asset_id
+            WHERE u.changes ORDER BY x.id FOR NO KEY UPDATE OF x
+        LOOP
+            posted[r.k] := r.posted_micro; held[r.k] := r.held_micro; floors[r.k] := r.floor_micro;
+            assets[r.k] := r.asset_id; closed[r.k] := r.closed_at IS NOT NULL;
+            at := greatest(at, r.last_at, r.quiet_at);
+        END LOOP;
+    END IF;
     IF false = ANY(changes) THEN
         FOR r IN
             SELECT u.k, x.* FROM unnest(accounts, changes) WITH ORDINALITY AS u(id, changes, k)
@@ -70,21 +87,23 @@ BEGIN
         ) u WHERE u.nth > 1;
         IF place IS NOT NULL THEN code := 'transfer_conflict'; RETURN; END IF;
     END IF;
-    FOR r IN
-        SELECT u.k, t.* FROM unnest(ids) WITH ORDINALITY AS u(id, k)
-        JOIN wallets_transfer t ON t.id = u.id ORDER BY u.k
-    LOOP
-        taken := taken + 1; place := r.k;
-        IF (r.debit_id, r.credit_id, r.amount_micro, r.kind, r.phase, r.ref_type, r.ref_id, r.memo)
-            <> (accounts[debits[r.k]], accounts[credits[r.k]], amounts[r.k], kinds[r.k],
-                phases[r.k], ref_types[r.k], ref_ids[r.k], memos[r.k])
-            OR r.pending_id IS DISTINCT FROM pendings[r.k]
-        THEN
-            IF r.pending_id = pendings[r.k] THEN code := 'hold_resolved'; detail := r.phase;
-            ELSE code := 'transfer_conflict'; END IF;
-            RETURN;
-        END IF;
-    END LOOP;
+    IF NOT (plain AND NOT EXISTS (SELECT FROM wallets_transfer t WHERE t.id = ids[1])) THEN
+        FOR r IN
+            SELECT u.k, t.* FROM unnest(ids) WITH ORDINALITY AS u(id, k)
+            JOIN wallets_transfer t ON t.id = u.id ORDER BY u.k
+        LOOP
+            taken := taken + 1; place := r.k;
+            IF (r.debit_id, r.credit_id, r.amount_micro, r.kind, r.phase, r.ref_type, r.ref_id, r.memo)
+                <> (accounts[debits[r.k]], accounts[credits[r.k]], amounts[r.k], kinds[r.k],
+                    phases[r.k], ref_types[r.k], ref_ids[r.k], memos[r.k])
+                OR r.pending_id IS DISTINCT FROM pendings[r.k]
+            THEN
+                IF r.pending_id = pendings[r.k] THEN code := 'hold_resolved'; detail := r.phase;
+                ELSE code := 'transfer_conflict'; END IF;
+                RETURN;
+            END IF;
+        END LOOP;
+    END IF;
     IF taken > 0 THEN
         code := CASE WHEN taken = n THEN 'exists' ELSE 'transfer_conflict' END;
         RETURN;
@@ -157,16 +176,26 @@ BEGIN
     END LOOP;
 
     -- After this point it must succeed.
-    INSERT INTO wallets_transfer (id, debit_id, credit_id, amount_micro, kind, phase, pending_id,
-        expires_at, ref_type, ref_id, memo, created_at)
-    SELECT u.id, accounts[u.debit], accounts[u.credit], u.amount, u.kind, u.phase, u.pending,
-        u.expiry, u.ref_type, u.ref_id, u.memo, at
-    FROM unnest(ids, debits, credits, amounts, kinds, phases, pendings, expiries, ref_types,
-        ref_ids, memos) AS u(id, debit, credit, amount, kind, phase, pending, expiry, ref_type,
-        ref_id, memo);
-    UPDATE wallets_account x SET posted_micro = u.posted, held_micro = u.held, last_at = at
-    FROM unnest(accounts, posted, held, changes) AS u(id, posted, held, changes)
-    WHERE x.id = u.id AND u.changes;
+    IF plain THEN
+        INSERT INTO wallets_transfer (id, debit_id, credit_id, amount_micro, kind, phase,
+            ref_type, ref_id, memo, created_at)
+        VALUES (ids[1], accounts[debits[1]], accounts[credits[1]], amounts[1], kinds[1],
+            phases[1], ref_types[1], ref_ids[1], memos[1], at);
+        UPDATE wallets_account x SET last_at = at,
+            posted_micro = CASE WHEN x.id = accounts[1] THEN posted[1] ELSE posted[2] END
+        WHERE x.id IN (accounts[1], accounts[2]);
+    ELSE
+        INSERT INTO wallets_transfer (id, debit_id, credit_id, amount_micro, kind, phase, pending_id,
+            expires_at, ref_type, ref_id, memo, created_at)
+        SELECT u.id, accounts[u.debit], accounts[u.credit], u.amount, u.kind, u.phase, u.pending,
+            u.expiry, u.ref_type, u.ref_id, u.memo, at
+        FROM unnest(ids, debits, credits, amounts, kinds, phases, pendings, expiries, ref_types,
+            ref_ids, memos) AS u(id, debit, credit, amount, kind, phase, pending, expiry, ref_type,
+            ref_id, memo);
+        UPDATE wallets_account x SET posted_micro = u.posted, held_micro = u.held, last_at = at
+        FROM unnest(accounts, posted, held, changes) AS u(id, posted, held, changes)
+        WHERE x.id = u.id AND u.changes;
+    END IF;
     IF 'pend' = ANY(phases) THEN
         INSERT INTO wallets_hold (transfer_id, account_id, amount_micro, expires_at)
         SELECT u.id, accounts[u.debit], u.amount, u.expiry
@@ -177,12 +206,19 @@ BEGIN
         DELETE FROM wallets_hold WHERE transfer_id = ANY(pendings);
     END IF;
     -- [leaves]
-    INSERT INTO wallets_logleaf (type, ref_id, data, hash)
-    SELECT 'wallets.transfer', u.id::text, v.data, sha256('\x00'::bytea || v.data)
-    FROM unnest(ids, tails) WITH ORDINALITY AS u(id, tail, k),
-        LATERAL (SELECT convert_to(
-            '{"at":' || floor(extract(epoch FROM at) * 1000)::bigint || u.tail, 'UTF8') AS data) v
-    ORDER BY u.k;
+    IF plain THEN
+        leaf := convert_to(
+            '{"at":' || floor(extract(epoch FROM at) * 1000)::bigint || tails[1], 'UTF8');
+        INSERT INTO wallets_logleaf (type, ref_id, data, hash)
+        VALUES ('wallets.transfer', ids[1]::text, leaf, sha256('\x00'::bytea || leaf));
+    ELSE
+        INSERT INTO wallets_logleaf (type, ref_id, data, hash)
+        SELECT 'wallets.transfer', u.id::text, v.data, sha256('\x00'::bytea || v.data)
+        FROM unnest(ids, tails) WITH ORDINALITY AS u(id, tail, k),
+            LATERAL (SELECT convert_to(
+                '{"at":' || floor(extract(epoch FROM at) * 1000)::bigint || u.tail, 'UTF8') AS data) v
+        ORDER BY u.k;
+    END IF;
     -- [/leaves]
     IF events IS NOT NULL THEN
         INSERT INTO core_outboxevent (id, name, payload, created_at, due_at, attempts)
