@@ -7,7 +7,6 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from django.core.exceptions import ImproperlyConfigured
 
-
 PREPARE_BY_ITSELF = 2**31  # executions, that is never
 
 

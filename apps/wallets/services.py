@@ -27,14 +27,13 @@ FAUCET_MAX_MICRO = 100_000 * 1_000_000
 PAYEES = (Party.Kind.PERSON, Party.Kind.ORGANISATION)
 
 
-_ACCOUNTS = Joined(
-    """
-    FROM wallets_asset s JOIN wallets_account a ON a.asset_id = s.id
-    WHERE a.owner_id = ANY(%s) AND s.code = %s AND a.purpose = %s
-    """,
-    a=Account,
-    s=Asset,
-)
+_ACCOUNTS_OF = """
+FROM wallets_asset s JOIN wallets_account a ON a.asset_id = s.id
+WHERE a.owner_id {} AND s.code = %s AND a.purpose = %s
+"""
+# PostgreSQL keeps no plan for a list of unknown length: one owner is looked up by itself.
+_ACCOUNT = Joined(_ACCOUNTS_OF.format("= %s"), a=Account, s=Asset)
+_ACCOUNTS = Joined(_ACCOUNTS_OF.format("= ANY(%s)"), a=Account, s=Asset)
 
 
 _MAKE = """
@@ -51,7 +50,7 @@ def account(owner: Party, asset: Asset | str, purpose: str = "main") -> Account:
     if purpose not in PURPOSES:
         raise ValueError(f"{purpose!r} is no purpose of an account")
     code = asset if isinstance(asset, str) else asset.code
-    row = _ACCOUNTS.first([owner.id], code, purpose)
+    row = _ACCOUNT.first(owner.id, code, purpose)
     if row is not None:
         found, asset = row
     else:

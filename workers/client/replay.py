@@ -80,6 +80,7 @@ class Replay:
         self.balances: dict[str, ledger.Balance] = {}
         self.holds: dict[str, tuple[str, int]] = {}
         self.seen: set[str] = set()
+        self.issuing: set[str] = set()  # accounts, of FLAI
         self.payments: dict[str, tuple[str, str, int]] = {}
         self.reversed: set[str] = set()
         self.earnings = Earnings()
@@ -184,6 +185,7 @@ class Replay:
         except ledger.RuleBroken as broken:
             raise Finding(f"transfer {body['id']} breaks the rule {broken.code}") from None
         self.balances.update(after)
+        self.issuing |= {name for name in pair if name.endswith("/issuance/FLAI")}
         untimely = None
         if phase in ("single", "post"):
             untimely = self.holdings.transfer(debit, credit, amount, at)
@@ -252,8 +254,7 @@ class Replay:
         rules, opened = self.parameters.sponsoring, self.crowdfunds.funds[body["rfm"]].opened
         if not first(rules, opened_ms=opened, at_ms=at):
             return
-        issued = (b for name, b in self.balances.items() if name.endswith("/issuance/FLAI"))
-        supply = -sum(balance.posted_micro for balance in issued)
+        supply = -sum(self.balances[name].posted_micro for name in self.issuing)
         if not self._unlocked(rules, body["party"], "FLAI", supply):
             raise Finding(f"pledge {body['id']} came before its backer might fund the request")
 
