@@ -1,7 +1,8 @@
 """A node like any other, but for what it tells the others in verified jobs: for tests alone.
 
 Run as `python -m tests.support.cheating_node --home DIR`. While DIR/cheat holds "message", "notes"
-or "opening", each message of this kind that it sends in a verified job has a wrong bit.
+or "opening", whatever it sends of this kind in a verified job has a wrong bit: notes come first in
+a message.
 """
 
 from __future__ import annotations
@@ -34,17 +35,16 @@ class CheatingNet(VerifiedNet):
         with self._does("message"):
             return super().tell(*args, **more)
 
-    def check(self) -> None:
-        with self._does("notes"):
-            super().check()
-
     def missing(self, words: Any) -> Any:
         with self._does("opening"):
             return super().missing(words)
 
     def _send(self, to: int, data: bytes) -> None:
-        if data and CHEAT.exists() and CHEAT.read_text() == self.doing:
+        cheat = CHEAT.read_text() if CHEAT.exists() else None
+        if data and cheat == self.doing:
             data = data[:-1] + bytes([data[-1] ^ 1])
+        if data and cheat == "notes" and self.doing == "message":
+            data = bytes([data[0] ^ 1]) + data[1:]
         super()._send(to, data)
 
 

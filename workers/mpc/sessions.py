@@ -146,11 +146,9 @@ class Session:
             self._changed.notify_all()
 
     def fail(self, error: TransportError) -> None:
-        """End the session: the first reason counts, waiting messages are dropped."""
+        """End the session: the first reason counts. What has come before can still be read."""
         with self._changed:
             self._error = self._error or error
-            self._inbox.clear()
-            self._waiting_bytes = 0
             self._changed.notify_all()
 
     def check(self) -> None:

@@ -3,9 +3,10 @@
 x = x_0 + x_1 + x_2 + x_3 mod 2^64; node i lacks x_i. Four nodes in the manner of Dalskov, Escudero
 and Keller, "Fantastic Four" (2021): whatever goes to a node is known to two of the others, so that
 one sends and one checks (`ring_verified_net`). Whoever deviates in a product, a truncation or in
-putting in bits is found, with one other suspect, before anything is opened; in an opening, before
-anything leaves the job. Privacy does not hang on it: a cheat spoils what is computed, and shows
-nothing.
+putting in bits is found in the next round, with one other suspect, before anything more is sent; in
+an opening, before anything leaves the job. A cheat spoils what is computed, and shows nothing:
+messages are masked whatever they are made of, and digests of what is made of a false message are
+told to nobody.
 
 What a node is told is masked by the stream of a key that it lacks; streams are never reused.
 - product: for every two words i, j, the two nodes that hold both know one product of sums,

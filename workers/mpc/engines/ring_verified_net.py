@@ -6,15 +6,23 @@ one checks; the third is *absent*.
 
     digest(message) = SHA-256(SHA-256("flai/ring/v1/digest" ‖ 0 ‖ key of the absent one) ‖ message)
 
-Sender, checker and receiver note it, each from what it holds itself. Before an opening, and when
-all is done, every node tells every other one its notes since the last time. All compare all of
-them: the absent one too, to whom digests under a key that it lacks tell nothing. With one cheater
-at most, two of the three are honest, so a false message is a false note for every honest node to
-see. What depends on a false message is false as well, so the first one counts:
+Sender, checker and receiver note it, each from what it holds itself. With its messages of the next
+round, or in a round of their own before an opening and when all is done, every node tells every
+other one its notes. All compare all of them before they send anything more: the absent one too, to
+whom digests under a key that it lacks tell nothing. With one cheater at most, two of the three are
+honest, so a false message is a false note for every honest node to see.
+
+Notes of messages that depend on a false one are told by nobody honest. They would give secrets
+away: the cheat, as receiver of such a message, has what the sender made of its right words, and
+could search for what the checker made of its false ones, a difference that the cheat has chosen to
+be a secret word times 2^48, say. So notes may not be saved up over two rounds.
 
     sender = receiver ≠ checker    one of sender and checker cheats
     sender = checker ≠ receiver    one of sender and receiver
     checker = receiver ≠ sender    the sender: named together with the checker, who knows better
+
+Where one of the three is gone without a note, the two others' that differ still show a cheat: one
+of the two, unless it is the sender who is gone; then it is one of all three.
 """
 
 from __future__ import annotations
@@ -22,7 +30,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,7 +39,7 @@ from apps.protocol.tickets import QUARTET
 from workers.mpc.engines.ring_bits import Array
 from workers.mpc.engines.ring_net import Disagreement
 from workers.mpc.keystream import KEY_BYTES, Keystream
-from workers.mpc.transport import Transport
+from workers.mpc.transport import Transport, TransportError
 
 Kind = np.dtype[Any]
 
@@ -41,11 +49,12 @@ GRACE_S = 0.5
 
 
 class Cheated(Disagreement):
-    """One of two members does not keep to the protocol. `suspects` are their roles, ascending."""
+    """One of these members, two or three, does not keep to the protocol. `suspects` are their
+    roles, ascending."""
 
-    def __init__(self, one: int, other: int, what: str) -> None:
+    def __init__(self, suspects: Sequence[int], what: str) -> None:
         super().__init__(what)
-        self.suspects = (min(one, other), max(one, other))
+        self.suspects = tuple(sorted(suspects))
         self.what = what
 
 
@@ -83,9 +92,9 @@ class VerifiedNet:
         self.rounds = 0
         self.bytes_sent = 0
         self._seq = 0
-        # by the absent one: what was told in which round, and this node's notes of it
-        self._told: list[list[tuple[int, Way]]] = [[] for _ in range(QUARTET)]
-        self._notes = [bytearray() for _ in range(QUARTET)]
+        # what was told in the last round, and this node's notes of it
+        self._told: list[Way] = []
+        self._notes = bytearray()
         self._salts: dict[int, bytes] = {}
         self._streams: dict[int, Keystream] = {}
         self._exchange_keys(hashlib.sha256(b"flai/ring_verified/v1\0" + context).digest())
@@ -130,18 +139,52 @@ class VerifiedNet:
     def _recv(self, frm: int, size: int) -> bytes | bytearray:
         data = self.transport.recv(frm, self._seq)
         if len(data) != size:
-            raise Cheated(frm, self.me, f"member {frm} sent a message of the wrong size")
+            raise Cheated((frm, self.me), f"member {frm} sent a message of the wrong size")
         return data
 
     def _note(self, way: Way, *message: Any) -> None:
         """All note every message in the same order, the absent one only that there is one."""
-        absent = way.absent
-        self._told[absent].append((self.rounds, way))
-        if absent != self.me:
-            digest = hashlib.sha256(self._salts[absent])
+        self._told.append(way)
+        if way.absent != self.me:
+            digest = hashlib.sha256(self._salts[way.absent])
             for part in message:
                 digest.update(part)
-            self._notes[absent] += digest.digest()
+            self._notes += digest.digest()
+
+    def _round(
+        self, messages: Mapping[int, Sequence[Any]], sizes: Mapping[int, int]
+    ) -> dict[int, memoryview]:
+        """One round. To each other node goes this one's message, in parts, after its notes of the
+        round before; from each comes its own, of that size, if the notes are as they must be.
+
+        Raises: Cheated, also when a member is lost, if the notes that came do not agree.
+        """
+        told, notes = self._told, bytes(self._notes)
+        self._told, self._notes = [], bytearray()
+        said = {self.me: memoryview(notes)}
+        heard: dict[int, memoryview] = {}
+        lost: TransportError | None = None
+        try:
+            for to in self.others:
+                self._send(to, b"".join([notes, *messages.get(to, ())]))
+        except TransportError as error:
+            lost = error
+        for frm in self.others:
+            start = DIGEST_BYTES * sum(way.absent != frm for way in told)
+            try:
+                data = memoryview(self._recv(frm, start + sizes.get(frm, 0)))
+            except TransportError as error:
+                lost = lost or error
+            else:
+                said[frm], heard[frm] = data[:start], data[start:]
+        suspects = _suspects(told, said)
+        if suspects:
+            time.sleep(GRACE_S)
+            raise Cheated(suspects, "what one of them told was false")
+        if lost:
+            raise lost
+        self.step()
+        return heard
 
     def tell(
         self,
@@ -151,24 +194,29 @@ class VerifiedNet:
     ) -> list[list[Array] | None]:
         """One round. What is told on each way: by who knows it, arrays of `size` numbers of these
         kinds; None from the others. Returns what this node is told, None where it is not."""
-        for way, parts in messages:
-            if way.frm == self.me and parts is not None:
-                self._send(way.to, b"".join([_bytes(part) for part in parts]))
-        heard: list[list[Array] | None] = []
-        for way, parts in messages:
+        known = [(way, [_bytes(part) for part in parts or ()]) for way, parts in messages]
+        heard = self._round(
+            {way.to: parts for way, parts in known if way.frm == self.me},
+            {
+                way.frm: size * sum(kind.itemsize for kind in kinds)
+                for way, _ in messages
+                if way.to == self.me
+            },
+        )
+        answers: list[list[Array] | None] = []
+        for way, parts in known:
             if way.to != self.me:
-                self._note(way, *map(_bytes, parts or ()))
-                heard.append(None)
+                self._note(way, *parts)
+                answers.append(None)
                 continue
-            data = self._recv(way.frm, size * sum(kind.itemsize for kind in kinds))
-            self._note(way, data)
-            got, view = [], memoryview(data)
+            view = heard[way.frm]
+            self._note(way, view)
+            got: list[Array] = []
             for kind in kinds:
                 got.append(np.frombuffer(view, kind, size))
                 view = view[got[-1].nbytes :]
-            heard.append(got)
-        self.step()
-        return heard
+            answers.append(got)
+        return answers
 
     # -- common randomness --------------------------------------------------------------------
 
@@ -216,50 +264,11 @@ class VerifiedNet:
     # -- what is compared, and what is opened ---------------------------------------------------
 
     def check(self) -> None:
-        """All that was told since the last check was right, at all members. One round.
+        """What was told in the last round was right, at all members. One round.
 
-        Raises: Cheated, at every honest member.
+        Raises: Cheated.
         """
-        mine = b"".join(self._notes[j] for j in range(QUARTET) if j != self.me)
-        for to in self.others:
-            self._send(to, mine)
-        said = {self.me: mine}
-        for frm in self.others:
-            sizes = [len(told) for j, told in enumerate(self._told) if j != frm]
-            said[frm] = bytes(self._recv(frm, DIGEST_BYTES * sum(sizes)))
-        self.step()
-        found = [
-            false
-            for absent in range(QUARTET)
-            if (false := self._first_false(absent, said)) is not None
-        ]
-        if found:
-            _, suspects = min(found)
-            time.sleep(GRACE_S)
-            raise Cheated(*suspects, "what one of two members told was false")
-        for told, notes in zip(self._told, self._notes, strict=True):
-            told.clear()
-            notes.clear()
-
-    def _first_false(
-        self, absent: int, said: dict[int, bytes]
-    ) -> tuple[int, tuple[int, int]] | None:
-        """(round, suspects) of the first message on whose digest the other three disagree."""
-        told = self._told[absent]
-        notes: dict[int, bytes] = {}
-        for node, data in said.items():
-            if node != absent:
-                start = sum(len(self._told[j]) for j in range(absent) if j != node) * DIGEST_BYTES
-                notes[node] = data[start : start + len(told) * DIGEST_BYTES]
-        if len(set(notes.values())) == 1:
-            return None
-        for at, (of_round, way) in enumerate(told):
-            place = slice(at * DIGEST_BYTES, (at + 1) * DIGEST_BYTES)
-            to, frm, check = (notes[node][place] for node in way)
-            if not to == frm == check:
-                other = way.to if frm == check else way.check
-                return of_round, (way.frm, other)
-        return None
+        self._round({}, {})
 
     def missing(self, words: Sequence[Array]) -> Array:
         """The word that this node lacks of what is opened: one of its holders sends it, the others
@@ -267,23 +276,44 @@ class VerifiedNet:
 
         Raises: Cheated.
         """
-        if any(self._told):
+        if self._told:
             self.check()
         size, kind = words[0].size, words[0].dtype
+        messages = {}
         for j, word in zip(self.others, words, strict=True):
             data = _bytes(word)
             send = self.me == (j + 1) % QUARTET
-            self._send(j, bytes(data) if send else hashlib.sha256(data).digest())
+            messages[j] = [data if send else hashlib.sha256(data).digest()]
         sender, *witnesses = self.others
-        opened = self._recv(sender, size * kind.itemsize)
-        digests = {frm: bytes(self._recv(frm, DIGEST_BYTES)) for frm in witnesses}
+        sizes = dict.fromkeys(witnesses, DIGEST_BYTES) | {sender: size * kind.itemsize}
+        heard = self._round(messages, sizes)
+        opened = heard[sender]
+        digests = {frm: bytes(heard[frm]) for frm in witnesses}
         digests[sender] = hashlib.sha256(opened).digest()
-        self.step()
         for frm, digest in digests.items():
             # two of the three are honest
             if sum(digest == other for other in digests.values()) == 1:
-                raise Cheated(frm, self.me, f"member {frm} opened another word than the others")
+                raise Cheated((frm, self.me), f"member {frm} opened another word than the others")
         return np.frombuffer(opened, kind).reshape(words[0].shape)
+
+
+def _suspects(told: Sequence[Way], said: Mapping[int, memoryview]) -> tuple[int, ...]:
+    """Of whom one has cheated, by the first message on which the notes that came do not agree."""
+    read = dict.fromkeys(said, 0)
+    for way in told:
+        notes = {}
+        for node in said:
+            if node != way.absent:
+                start = read[node]
+                read[node] = start + DIGEST_BYTES
+                notes[node] = said[node][start : read[node]]
+        if all(note == other for note in notes.values() for other in notes.values()):
+            continue
+        frm, check = notes.get(way.frm), notes.get(way.check)
+        if frm is None:
+            return way.to, way.frm, way.check
+        return way.frm, way.to if check is None or frm == check else way.check
+    return ()
 
 
 def _bytes(array: Array) -> memoryview:
