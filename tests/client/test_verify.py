@@ -86,6 +86,7 @@ def on_sale(listing: str, dao: str, price: int) -> dict[str, Any]:
 
 SNAPSHOT = snapshot()
 GRACE_S = 7 * 86_400
+CANCELED = leaf("governance.canceled", {"proposal": "p"}, 1100)
 EXECUTED = leaf("governance.executed", {"proposal": "p", "payload_hash": "h"}, 2000)
 
 HONEST = [
@@ -205,6 +206,10 @@ def test_an_honest_log_replays() -> None:
           held={"aa": 5}), "before its deadline"),
         (voted(vote("aa", "for", 5), concluded(**{"for": "5", "against": "0"}, carried=False),
           held={"aa": 5}), "did not end as its ballots say"),
+        ([*staked(aa=5), proposal(starts_at=1200), CANCELED, snapshot()], "came late or twice"),
+        ([*staked(aa=5), proposal(starts_at=1200), CANCELED, EXECUTED], "or taken back before"),
+        ([*staked(aa=5), proposal(), CANCELED], "taken back once voting had begun"),
+        (voted(CANCELED, held={"aa": 5}), "taken back once voting had begun"),
         (voted(late("aa", 5, ends_at=2_001), held={"aa": 5}), "moved further than its rules"),
         (voted(late("aa", 5, ends_at=1_600), held={"aa": 5}), "moved further than its rules"),
         ([leaf("wallets.transfer", {"id": "1"})], "malformed"),

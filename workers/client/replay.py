@@ -65,6 +65,7 @@ class Ballots:
     executed: bool = False
     weights: dict[str, int] = field(default_factory=dict)
     concluded: bool = False
+    canceled: bool = False
 
 
 class Replay:
@@ -260,7 +261,7 @@ class Replay:
 
     def _snapshot(self, body: Mapping[str, Any], at: int) -> None:
         ballots = self._ballots(body)
-        if ballots.total is not None or ballots.voters:
+        if ballots.total is not None or ballots.voters or ballots.canceled:
             raise Finding(f"proposal {body['proposal']}: its snapshot came late or twice")
         starts = int(ballots.body["starts_at"])
         if int(body["at"]) != starts or at < starts:
@@ -283,7 +284,7 @@ class Replay:
         weight = int(body["weight"])
         if who in ballots.voters:
             raise Finding(f"proposal {body['proposal']}: {who} voted twice")
-        if weight <= 0 or ballots.executed:
+        if weight <= 0 or ballots.executed or ballots.canceled:
             raise Finding(f"proposal {body['proposal']}: a vote without weight or after the end")
         if weight != ballots.weights.get(who):
             raise Finding(f"proposal {body['proposal']}: {who} voted with a weight it did not have")
@@ -305,6 +306,13 @@ class Replay:
         self.findings.votes += 1
         self.keyring.vote(body, at)
 
+    def _canceled(self, body: Mapping[str, Any], at: int) -> None:
+        """Its proposer may take it back until voting begins."""
+        ballots = self._ballots(body)
+        if ballots.total is not None or at > int(ballots.body["starts_at"]):
+            raise Finding(f"proposal {body['proposal']} was taken back once voting had begun")
+        ballots.canceled = True
+
     def _concluded(self, body: Mapping[str, Any], at: int) -> None:
         """The ballots are counted again. No vote is taken any more: what each would have counted
         needs no room."""
@@ -323,8 +331,8 @@ class Replay:
 
     def _executed(self, body: Mapping[str, Any], at: int) -> None:
         ballots = self._ballots(body)
-        if ballots.executed:
-            raise Finding(f"proposal {body['proposal']} was executed twice")
+        if ballots.executed or ballots.canceled:
+            raise Finding(f"proposal {body['proposal']} was executed twice, or taken back before")
         ballots.executed = True
         if body["payload_hash"] != ballots.body["payload_hash"]:
             raise Finding(f"proposal {body['proposal']}: what ran is not what was voted on")
@@ -553,6 +561,7 @@ _HANDLERS: dict[str, Handler] = {
     "governance.proposal": Replay._proposal,
     "governance.snapshot": Replay._snapshot,
     "governance.vote": Replay._vote,
+    "governance.canceled": Replay._canceled,
     "governance.concluded": Replay._concluded,
     "governance.executed": Replay._executed,
     "participants.application": Replay._application,
