@@ -1,0 +1,53 @@
+"""A slashing from its proposal to the treasury, and what an auditor says of one that is bent."""
+
+from __future__ import annotations
+
+import copy
+import json
+
+import pytest
+
+from apps.exchange.vaults import unstake
+from apps.governance import executing, services
+from apps.protocol.tally import State
+from apps.subdaos.selectors import superdao
+from apps.wallets.models import LogLeaf
+from tests.governance.helpers import MICRO, at, balance, party
+from workers.client.replay import replay
+
+pytestmark = pytest.mark.django_db
+
+
+def test_a_voted_slashing_replays_and_a_bent_one_is_found() -> None:
+    judge, bad = party("Judge", flai=100), party("Bad", flai=30)
+    unstake(party=bad, asset="FLAI", amount_micro=5 * MICRO, now=at(1))
+    unstake(party=bad, asset="FLAI", amount_micro=10 * MICRO, now=at(2))
+    proposal = services.propose(
+        actor=judge,
+        dao=superdao(),
+        kind="exchange.slash_flai",
+        payload={"party": bad.pid, "amount_micro": str(22 * MICRO)},
+        title="Slash",
+        now=at(3),
+    )
+    services.vote(actor=judge, proposal_id=proposal.id, support="for", now=at(4))
+    ended = executing.advance(proposal_id=proposal.id, now=proposal.voting_ends_at)
+    assert ended is State.EXECUTED
+    assert balance(superdao().party, "FLAI", "treasury") == 22 * MICRO
+    assert balance(bad, "FLAI", "unstaking") == 8 * MICRO
+    said = [json.loads(bytes(row.data)) for row in LogLeaf.objects.order_by("id")]
+    assert replay(said).findings.errors == []
+
+    [slashed] = [row for row in said if row["type"] == "exchange.slashed"]
+    taken = {int(micro) // MICRO: id_ for id_, micro in slashed["body"]["unstaking"].items()}
+    assert set(taken) == {2, 5}
+    soonest, later = taken[5], taken[2]
+    for changes, why in (
+        ({"asset": "SDT-other"}, "its house does not decide on"),
+        ({"unstaking": {later: str(7 * MICRO)}}, "not take first what leaves the soonest"),
+        ({"unstaking": {soonest: str(5 * MICRO)}}, "takes less than was voted"),
+    ):
+        forged = copy.deepcopy(said)
+        next(row for row in forged if row["type"] == "exchange.slashed")["body"] |= changes
+        errors = replay(forged).findings.errors
+        assert f"leaf {said.index(slashed)}: " in errors[0] and why in errors[0], errors
