@@ -2,13 +2,16 @@
 named before anything is opened. Of five nodes four compute and one holds."""
 
 import json
+import os
+import secrets
+import uuid
 
 import pytest
 
 from apps.protocol import jobs
 from apps.protocol.tickets import VERIFIED, TicketError
 from tests.support.nodes import Buyer, NodeSet, Round, trained_model
-from workers.mpc import keeping
+from workers.mpc import keeping, sealing
 from workers.mpc.sessions import PeerAborted
 from workers.mpc.transport import PeerLost
 from workers.node import computation
@@ -172,6 +175,30 @@ def test_an_operator_may_take_part_in_verified_jobs_alone(nodes):
         nodes.kill(2)
         policy.write_text('{"rows_per_epoch": 1000000}')
         nodes.start(2)
+
+
+@pytest.mark.parametrize("engine", ["ring", VERIFIED])
+def test_two_tickets_for_one_share_are_not_computed_with(nodes, engine, monkeypatch):
+    """A buyer, in league with the server, signs twice; each ticket goes to some of the nodes."""
+    buyer, scope = Buyer(nodes, make(nodes)), f"query:{uuid.uuid4().hex}"
+    share_id = secrets.token_bytes(16)
+
+    def twice(values):
+        drawn = iter([share_id])  # the first that is drawn
+        monkeypatch.setattr(
+            sealing.secrets, "token_bytes", lambda size: next(drawn, None) or os.urandom(size)
+        )
+        return buyer.query(values, scope=scope)
+
+    uploads = [twice(ROW), twice([[0.5, 2.0]])]
+    monkeypatch.undo()
+    assert {upload["ticket"]["share_id"] for upload in uploads} == {share_id.hex()}
+    members = COMPUTING if engine == VERIFIED else [0, 1, 4]
+    job = buyer.job(uploads[0], engine=engine, computing=members, holding=[])
+    pending = [nodes.begin(job, i, uploads=[uploads[at >= 2]]) for at, i in enumerate(members)]
+    answers = [answer.result() for answer in pending]
+    assert set(codes(answers)) <= {"members_disagree", "peer_refused"}
+    assert "members_disagree" in codes(answers)
 
 
 def test_three_nodes_have_no_verified_mode(three_nodes):

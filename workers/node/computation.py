@@ -62,6 +62,13 @@ class Admitted:
     def share_ids(self) -> list[str]:
         return [t.share_id for t in self.tickets]
 
+    @property
+    def context(self) -> bytes:
+        """What the members hold alike before they compute: the descriptor, and its inputs' tickets.
+        An owner may have signed two for one share, whose words do not belong together."""
+        ids = [t.id for t in sorted(self.tickets, key=lambda t: t.slot)]
+        return hashlib.sha256("".join([self.digest, *ids]).encode()).digest()
+
 
 @dataclass(frozen=True)
 class Done:
@@ -110,10 +117,9 @@ class Computation:
             )
             if not cases:
                 return [None] * len(wanted)
-            digests = "".join(case.digest for case in cases)
             shares, params = _one_below_the_other(cases)
             together = replace(cases[0], shares=shares, params=params)
-            context = hashlib.sha256(digests.encode()).digest()
+            context = b"".join(case.context for case in cases)
             outcome = self._ring(together, session, group, context)
             done = [
                 Done(case, _facts(case, part), None, self._seal(case, part, group))
@@ -187,8 +193,7 @@ class Computation:
         return Refused(CHEAT, f"{' or '.join(names)} does not keep to the protocol: {how}.")
 
     def _compute(self, admitted: Admitted, session: Session, group: Group) -> dict[str, Any]:
-        context = bytes.fromhex(admitted.digest)
-        outcome = self._ring(admitted, session, group, context)
+        outcome = self._ring(admitted, session, group, admitted.context)
         facts = _facts(admitted, outcome)
         held = keep(session, group, outcome.result, facts)
         sealed = None if outcome.sealed is None else self._seal(admitted, outcome, group)
