@@ -55,6 +55,11 @@ def test_truncation_never_wraps(a, drop):
     assert np.all((ring - plain == 0) | (ring - plain == 1))
 
 
+def test_of_no_values_there_are_no_signs():
+    ring, plain = both(lambda ops, x: ops.ltz(x), (np.array([], np.int64), 16))
+    assert ring.shape == plain.shape == (0,)
+
+
 @few
 @given(any_word)
 def test_sign_is_exact_for_every_word(a):

@@ -84,6 +84,7 @@ class Ring(Replicated):
         has no rare huge error, unlike local truncation of the words. top(r) counts only modulo
         2^(drop + 1): mostly half a word does.
         """
+        assert 1 <= drop <= 62
         net, shape = self.net, part.shape
         part = part.reshape(-1)
         count, shift = part.size, np.uint64(drop)

@@ -74,7 +74,7 @@ class Replicated(Engine):
             self._to_integers(ring_bits.sign_bits(self, part))
             for part in (
                 Shared(tuple(w.reshape(-1)[at : at + COMPARE_MAX] for w in a.words), a.f)
-                for at in range(0, size, COMPARE_MAX)
+                for at in range(0, max(size, 1), COMPARE_MAX)
             )
         ]
         return tuple(np.concatenate(words).reshape(a.shape) for words in zip(*parts, strict=True))

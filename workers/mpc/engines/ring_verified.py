@@ -123,6 +123,7 @@ class RingVerified(Replicated):
         ⌈A/2^drop⌉ + ⌊B/2^drop⌋ − (1 − (1 − a)(1 − b))·2^(64 − drop) = ⌊(v + 2^62)/2^drop⌋ + {0, 1};
         of the product of bits only the value mod 2^drop counts.
         """
+        assert 1 <= drop <= 62
         net, shift, size = self.net, np.uint64(drop), half.size
         bit = np.dtype(np.uint16 if drop <= 16 else np.uint32 if drop <= 32 else np.uint64)
         if self._knows_a:
