@@ -41,6 +41,7 @@ from apps.protocol.tickets import (
     NODE_COUNTS,
     RING,
     TRIO,
+    VERIFIED,
     TicketError,
     check_engine,
     check_roster,
@@ -284,6 +285,9 @@ def check_receipt(signed: Any, *, sign_key: str) -> dict[str, Any]:
     receipt: dict[str, Any] = signed["receipt"]
     ok = isinstance(receipt, dict) and set(receipt) - _ENGINE_FIELD == _RECEIPT_FIELDS
     _require(ok, "bad_receipt", "The receipt lacks or adds fields.")
+    named = receipt.get("engine", VERIFIED)  # that of the ring is not
+    ok = isinstance(named, str) and named in ENGINES and named != RING
+    _require(ok, "bad_receipt", "The receipt names an engine that is not named so.")
     try:
         verify_receipt(sign_key, receipt, signed["signature"])
     except BadSignature:

@@ -206,3 +206,6 @@ def test_receipts_say_what_they_were_computed_by_and_agree_on_it():
     one_differs = receipts(4, every, **{str(i): says for i in (0, 1, 2)})
     with pytest.raises(jobs.JobError, match="do not agree"):
         check(4, every, one_differs)
+    for wrong in (None, "ring", "other", ["ring_verified"]):
+        with pytest.raises(jobs.JobError, match="not named so"):
+            check(4, every, receipts(4, every, **{str(i): {"engine": wrong} for i in every}))
