@@ -5,14 +5,15 @@ import json
 import os
 import secrets
 import uuid
+from types import SimpleNamespace
 
 import pytest
 
 from apps.protocol import jobs
 from apps.protocol.tickets import VERIFIED, TicketError
-from tests.support.nodes import Buyer, NodeSet, Round, trained_model
+from tests.support.nodes import Buyer, NodeSet, Round, RowsRound, trained_model
 from workers.mpc import keeping, sealing
-from workers.mpc.sessions import PeerAborted
+from workers.mpc.sessions import PeerAborted, Session
 from workers.mpc.transport import PeerLost
 from workers.node import computation
 
@@ -121,6 +122,22 @@ def test_an_accusation_falls_on_who_makes_it_too():
     assert computation._accused(PeerAborted(1, "peer_lost"), group) == []
     assert computation._accused(PeerAborted(1, ""), group) == []
     assert computation._accused(PeerLost("gone"), group) == []
+    passive = keeping.Group(5, (0, 1, 2), (3, 4))
+    assert computation._accused(PeerAborted(2, accusation), passive) == []
+
+
+def test_a_peer_is_busy_only_before_all_that_compute_have_said_something():
+    """Else a cheat could have what it saw of an attempt, and the attempt not counted."""
+    group = keeping.Group(5, tuple(COMPUTING), tuple(HOLDING))
+    session = Session(SimpleNamespace(me=0, n=5), b"", group.members)
+    codes = []
+    for peer in (2, 3, 4):
+        busy = PeerAborted(4, "busy")
+        codes.append(computation._unavailable(busy, begun=computation._begun(session, group)).code)
+        session.put(peer, 0, b"a key")
+    assert codes == ["peer_busy"] * 3
+    assert computation._begun(session, group)
+    assert computation._unavailable(busy, begun=True).code == "peer_refused"
 
 
 def test_who_demands_verified_mode_is_not_computed_without(nodes):
@@ -143,6 +160,27 @@ def test_who_demands_verified_mode_is_not_computed_without(nodes):
     # a buyer may demand it of any model
     answers = ask(nodes, make(nodes), group={"computing": [0, 1, 2]}, demanded=VERIFIED)[3]
     assert codes(answers) == ["verified_only"] * 3
+
+
+def test_a_model_that_is_trained_on_keeps_its_makers_demand(nodes):
+    """Whatever the tickets of the later round name."""
+    first = RowsRound(nodes, engine=VERIFIED).put()
+    answers = nodes.ask(first.job(**GROUP))
+    assert codes(nodes.commit(answers)) == [200] * 5
+    first.engine = "ring"
+    later = first.again(answers[0].json()["receipt"]["model"]).put()
+    job = later.job(computing=[0, 1, 2], holding=[3, 4])
+    assert codes(nodes.ask(job)) == ["verified_only"] * 5
+    answers = nodes.ask(later.job(**GROUP))
+    assert codes(nodes.commit(answers)) == [200] * 5
+    newer = answers[0].json()["receipt"]["model"]
+    for demanding in (later.model, newer):
+        buyer = Buyer(nodes, demanding, normalisation="ab" * 32)
+        three, four = (
+            ask(nodes, demanding, group=group, buyer=buyer)[3]
+            for group in ({"computing": [0, 1, 2]}, {"engine": VERIFIED, "computing": COMPUTING})
+        )
+        assert codes(three) == ["verified_only"] * 3 and codes(four) == [200] * 4
 
 
 def test_with_three_alive_jobs_are_passive_and_say_so_or_are_refused(nodes):
@@ -171,6 +209,11 @@ def test_an_operator_may_take_part_in_verified_jobs_alone(nodes):
         answers = ask(nodes, model, group={"computing": [0, 1, 2]})[3]
         assert sorted(codes(answers)) == ["peer_refused", "peer_refused", "verified_only"]
         assert codes(ask(nodes, model, group={"computing": [0, 1, 4]})[3]) == [200] * 3
+        # nor does it keep what three have made without it
+        job = Round(nodes).put().job(computing=[0, 1, 4], holding=[3])
+        answers = nodes.ask(job)
+        assert codes(nodes.commit(answers)) == [200] * 4
+        assert codes([nodes.show(2, job, answers)]) == ["verified_only"]
     finally:
         nodes.kill(2)
         policy.write_text('{"rows_per_epoch": 1000000}')

@@ -47,6 +47,7 @@ class Session:
         self.lost: set[int] = set()  # who went away before the job began here
         self.early = True
         self.early_bytes: dict[int, int] = {}  # per sender; the mesh counts them
+        self.heard: set[int] = set()  # who has said anything but that it gives up
         self.born = time.monotonic()
         self.bytes_sent = 0
         self.messages_sent = 0
@@ -138,6 +139,7 @@ class Session:
 
     def put(self, frm: int, seq: int, data: bytes | bytearray) -> None:
         with self._changed:
+            self.heard.add(frm)
             if (frm, seq) in self._inbox or self._waiting_bytes + len(data) > INBOX_BYTES_MAX:
                 self._error = self._error or PeerLost(f"member {frm} broke the protocol")
             else:

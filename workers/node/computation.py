@@ -18,7 +18,7 @@ import numpy as np
 
 from apps.protocol import jobs, wire
 from apps.protocol.circuits import INFERS, BadParams, Circuit, query_hash
-from apps.protocol.tickets import RING, VERIFIED, Ticket, members_with_role
+from apps.protocol.tickets import COMPUTING, RING, VERIFIED, Ticket, members_with_role
 from workers.mpc.keeping import Group, Held, keep, receive
 from workers.mpc.replicated import fold, held_by
 from workers.mpc.sealing import Words, seal_output
@@ -44,8 +44,8 @@ log = logging.getLogger("flai.jobs")
 @dataclass(frozen=True, kw_only=True)
 class Admitted:
     """A job that may run: its digests, its circuit, its inputs' tickets and words, and of which
-    sharing of its model these are. `counted` are the rows that this attempt is counted by, `secret`
-    seals a query's output."""
+    sharing of its model these are. `verified_only` says that an owner or the model's makers demand
+    it, `counted` are the rows that this attempt is counted by, `secret` seals a query's output."""
 
     job: dict[str, Any]
     digest: str
@@ -55,6 +55,7 @@ class Admitted:
     params: dict[str, Any]
     shares: dict[str, list[tuple[Words, ...]]]
     sharing: str | None = None
+    verified_only: bool = False
     counted: Rows | None = None
     secret: bytes | None = None
 
@@ -175,7 +176,7 @@ class Computation:
                 raise self._cheated(suspects, f"{error}") from None
             # whoever hears of it from us first shall still learn the first reason
             session.abort(error.reason if isinstance(error, PeerAborted) else "peer_lost")
-            raise _unavailable(error) from None
+            raise _unavailable(error, begun=_begun(session, group)) from None
         except (BadParams, ValueError) as error:
             session.abort("bad_inputs")
             raise Refused("bad_inputs", f"The circuit cannot run on this: {error}.") from None
@@ -307,7 +308,8 @@ class Computation:
         belong together, and members that hold different ones must not compute. The salts make its
         hashes in the receipts checkable again. `allows` gives with a query's circuit the hash of
         what it computes now, by the release that all makers signed for; other circuits they sign
-        for each time anew. An engine that they demand is named.
+        for each time anew. The engine is named where they demand it, or those of the model that it
+        was trained on from.
         """
         allows = {
             name: query_hash(name, admitted.params) if name in INFERS else ""
@@ -328,7 +330,7 @@ class Computation:
             "f": facts["f"],
             "sharing": facts["job"],
             "salts": {str(j): salt.hex() for j, salt in held.salts.items()},
-            **({"engine": VERIFIED} if any(t.engine == VERIFIED for t in admitted.tickets) else {}),
+            **({"engine": VERIFIED} if admitted.verified_only else {}),
         }
 
     def _seal(self, admitted: Admitted, outcome: Any, group: Group) -> bytes:
@@ -409,17 +411,25 @@ def _accusation(suspects: Sequence[int]) -> str:
 
 def _accused(error: TransportError, group: Group) -> list[int]:
     """Whom a peer suspects, before this node has seen it for itself, or without; and that peer,
-    whose word alone it is."""
+    whose word alone it is. Nobody where nodes do not check each other: there it would end a round
+    for good by one node's word."""
+    if len(group.computing) != COMPUTING[VERIFIED]:
+        return []
     said = error.reason.split() if isinstance(error, PeerAborted) else []
     if not isinstance(error, PeerAborted) or said[:1] != [CHEAT]:
         return []
     return [i for i in group.members if i == error.peer or str(i) in said[1:]]
 
 
-def _unavailable(error: TransportError) -> NodeError:
+def _begun(session: Session, group: Group) -> bool:
+    """All that compute have said something: none of them had no room for it."""
+    return session.heard | {session.me} >= set(group.computing)
+
+
+def _unavailable(error: TransportError, *, begun: bool = False) -> NodeError:
     if isinstance(error, DeadlineExceeded):
         return Unavailable("deadline", f"{error}.")
-    if isinstance(error, PeerAborted) and error.reason == "busy":
+    if isinstance(error, PeerAborted) and error.reason == "busy" and not begun:
         return Unavailable("peer_busy", f"{error}.")
     if isinstance(error, PeerAborted) and error.reason not in ("peer_lost", "failed"):
         return Unavailable("peer_refused", f"{error}.")

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from apps.protocol import jobs
 from apps.protocol.circuits import CIRCUITS
-from apps.protocol.tickets import TRIO, Ticket, check_ticket
+from apps.protocol.tickets import TRIO, VERIFIED, Ticket, check_ticket
 from workers.mpc.sealing import Words
 from workers.node import metrics, policy
 from workers.node.computation import (
@@ -315,6 +315,8 @@ class Jobs:
             receipts = jobs.check_receipts(signed, sign_keys=keys, nodes=self._peers.fingerprints)
         except jobs.JobError as error:
             raise Refused(error.code, error.text) from None
+        if self._limits.verified_only and descriptor["engine"] != VERIFIED:
+            raise Refused("verified_only", "This node takes part in verified jobs only.")
         first, sharing = receipts[0], jobs.job_digest(descriptor)
         if (first["job_id"], first["descriptor"]) != (job_id, sharing) or is_query(descriptor):
             raise Refused("bad_receipt", "The receipts are about another job.")
@@ -565,6 +567,7 @@ class Jobs:
             params=tickets[0].params,
             shares=shares,
             sharing=model.ticket.get("sharing") if model else None,
+            verified_only=VERIFIED in case.engines_signed,
             counted=rows if case.binding is None else None,
             secret=opened[0].secret if case.is_query and opened else None,
         )

@@ -56,6 +56,12 @@ class Case:
         return [t for listed in self.inputs.values() for t in listed]
 
     @cached_property
+    def engines_signed(self) -> set[str]:
+        """By the inputs' owners, and by the makers of the model."""
+        model = set() if self.model is None else {self.model.get("engine", RING)}
+        return {t.engine for t in self.tickets} | model
+
+    @cached_property
     def is_query(self) -> bool:
         return str(self.job["scope"]).startswith("query:")
 
@@ -99,12 +105,9 @@ def nodes_are_this_set(case: Case) -> None:
 
 def engine_is_the_one_signed_for(case: Case) -> None:
     """An owner, or the makers of the model, may demand nodes that check each other."""
-    signed = {t.engine for t in case.tickets}
-    if case.model is not None:
-        signed.add(case.model.get("engine", RING))
-    if all(permits(engine, case.job["engine"]) for engine in signed):
+    if all(permits(engine, case.job["engine"]) for engine in case.engines_signed):
         return
-    if VERIFIED in signed:
+    if VERIFIED in case.engines_signed:
         raise Refused("verified_only", "An owner demands verified mode: four nodes that live.")
     raise Refused("wrong_engine", "A ticket is for another engine.")
 
