@@ -20,6 +20,7 @@ from apps.subdaos.selectors import dao_by_slug
 from tests.governance.helpers import MICRO, SPEC
 
 pytestmark = pytest.mark.django_db
+PERIOD_S = 600  # of votes: longer than a busy machine takes to cast them
 
 
 class Member:
@@ -80,7 +81,7 @@ def test_from_draft_to_whitelist() -> None:
     staker.fund("FLAI", 50)
     stake = {"asset": "FLAI", "amount_micro": str(50 * MICRO)}
     assert staker.post("wallet/stakes/", stake).status_code == 201
-    rfm = draft(author)
+    rfm = draft(author, governance={"voting_period_s": PERIOD_S, "epoch_s": 10})
     assert (rfm["status"], rfm["slug"]) == ("draft", "immunotherapy-response")
     path = f"rfms/{rfm['slug']}/"
     assert backer.get(path).status_code == 404
@@ -107,7 +108,7 @@ def test_from_draft_to_whitelist() -> None:
     other = staker.post(f"{vote_path}votes/", {"support": "against"})
     assert (other.status_code, other.data["code"]) == (409, "already_voted")
     assert staker.post(f"{vote_path}execute/").data["code"] == "not_executable"
-    executing.advance(proposal_id=rfm["proposal_id"], now=clock.now() + timedelta(seconds=3))
+    executing.advance(proposal_id=rfm["proposal_id"], now=clock.now() + timedelta(seconds=PERIOD_S))
 
     rfm = author.get(path).data
     assert rfm["status"] == "funding"
@@ -145,7 +146,7 @@ def test_from_draft_to_whitelist() -> None:
     for who in people:
         cast = who.post(f"proposals/{row['id']}/votes/", {"support": "for"})
         assert cast.status_code == 201
-    executing.advance(proposal_id=row["id"], now=clock.now() + timedelta(seconds=3))
+    executing.advance(proposal_id=row["id"], now=clock.now() + timedelta(seconds=PERIOD_S))
     assert backer.get(f"proposals/{row['id']}/").data["state"] == "executed"
     assert {one.status for one in Application.objects.all()} == {"whitelisted"}
 
