@@ -377,6 +377,8 @@ def _compare(ticket: tickets.Ticket, listing: Listing, price_micro: int) -> None
             "ticket_mismatch", "The ticket's shape must be [rows, features].", field="shape"
         )
     wanted = query_ticket(listing, rows=ticket.shape[0], price_micro=price_micro)
+    if tickets.permits(ticket.engine, listing.version.round.engine):
+        wanted["engine"] = ticket.engine  # a buyer may demand what the nodes will do
     try:
         compare(ticket, wanted)
         CIRCUITS[infer_of(listing)].validate(ticket.params)

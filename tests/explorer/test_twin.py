@@ -345,6 +345,10 @@ def test_four_nodes_that_check_each_other_sign_for_the_answer(inside: In) -> Non
     demanded = five["ticket"] | {"engine": "ring_verified"}
     ring = vectors.answer(demanded, computing=(1, 3, 4))
     assert inside(REFUSED, five | {"ticket": demanded, "answer": ring}) == "not_receipted"
+    of_three = kept["ticket"] | {"engine": "ring_verified"}
+    unknown = [five["ticket"] | {"engine": engine} for engine in (["ring"], "other", None)]
+    checked = "return Promise.all(v.map((x) => code(() => tickets.checkTicket(x))))"
+    assert inside(checked, [demanded, of_three, *unknown]) == [None] + ["malformed"] * 4
 
 
 def forged(kept: dict[str, Any]) -> dict[str, dict[str, Any]]:

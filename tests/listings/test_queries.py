@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import uuid
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from apps.accounts.services import api_key_create
 from apps.compute.models import JobState, Receipt
 from apps.core.clock import now
 from apps.core.errors import DomainError
-from apps.listings import running
+from apps.listings import running, services
 from apps.listings.models import Query
 from apps.protocol import tickets, wire
 from apps.wallets.models import Account, Transfer
@@ -125,6 +126,17 @@ def test_a_ticket_that_differs_is_refused_by_name(sale, changes, field) -> None:
         sale.ask(sale.listing, sale.row(sale.listing, ROWS[:1], **changes))
     assert refused.value.code == "ticket_mismatch" and field in refused.value.text
     assert balance(sale) == (10_000_000, 0)
+
+
+def test_a_buyer_may_demand_verified_mode_where_a_model_is_asked_so(sale) -> None:
+    upload = sale.row(sale.listing, ROWS[:1])
+    signed = tickets.check_upload(upload, now=upload["ticket"]["issued_at"])
+    demanding, held = replace(signed, engine=tickets.VERIFIED), sale.listing.version.round
+    with pytest.raises(DomainError, match="engine"):
+        services._compare(demanding, sale.listing, PRICE)
+    held.engine = tickets.VERIFIED  # not saved
+    for ticket in (demanding, signed):
+        services._compare(ticket, sale.listing, PRICE)
 
 
 def test_a_forged_ticket_is_refused(sale) -> None:

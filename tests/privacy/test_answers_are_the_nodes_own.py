@@ -22,8 +22,10 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from apps.protocol import jobs, wire
 from apps.protocol.circuits import query_hash
 from apps.protocol.circuits.family import NORMALISATION
+from apps.protocol.jobs import check_node
 from apps.protocol.normalise import constants_digest
-from apps.protocol.tickets import ticket_id
+from apps.protocol.tickets import VERIFIED, ticket_id
+from tests.support import vectors
 from tests.support.nodes import NodeSet, trained_model
 from workers.client.api import Api, ClientError
 from workers.client.buyer import Buyer
@@ -143,6 +145,22 @@ def refused(buyer: Buyer, code: str = "not_receipted") -> None:
 
 def test_what_the_nodes_sealed_is_opened(buyer: Buyer) -> None:
     assert len(buyer.predict(ROW).logits) == 1
+
+
+def test_a_buyer_that_demands_verified_mode_signs_for_nothing_else(
+    buyer: Buyer, tmp_path: Path
+) -> None:
+    five = vectors.descriptors(5)
+    home = Home(tmp_path / "demanding")
+    home.pin_nodes([check_node(node) for node in five])
+    demanding = Buyer(home, "x", api=buyer.api, verified=True)
+    demanding.listing |= {"nodes": five}
+    with pytest.raises(ClientError, match="Nothing was sent") as caught:
+        demanding.predict(ROW)
+    assert caught.value.code == "verified_only"
+    demanding.listing |= {"engine": VERIFIED}
+    assert demanding.make_query(ROW)[0]["ticket"]["engine"] == VERIFIED
+    assert buyer.make_query(ROW)[0]["ticket"]["engine"] == "ring"
 
 
 def test_the_forgery_opens_well_and_says_what_the_server_wants(buyer: Buyer, site: Site) -> None:

@@ -29,6 +29,7 @@ from apps.protocol.circuits.family import NORMALISATION
 from apps.protocol.circuits.resolution import BAND, LABEL, LOGIT, ROUNDED
 from apps.protocol.normalise import constants_digest
 from apps.protocol.targets import extras_of, scale_of
+from apps.protocol.tickets import RING, VERIFIED, permits
 from workers.client import data, training
 from workers.client.api import Api, ClientError, wait_for
 from workers.client.home import Home
@@ -128,6 +129,9 @@ class Buyer:
 
     max_row_micro: the most that a row may cost; without it the listing's price as it is read now,
     once. No ticket for more is signed, whatever the server quotes.
+
+    verified: each ticket demands that four nodes compute that check each other; a listing whose
+    model is not asked so is refused before anything is sent.
     """
 
     def __init__(
@@ -137,12 +141,14 @@ class Buyer:
         *,
         api: Api | None = None,
         max_row_micro: int | None = None,
+        verified: bool = False,
     ) -> None:
         self.home = home
         self.api = api or home.api()
         self.listing = self.api.get(f"listings/{listing}/")
         self.slug = listing
         self.max_row_micro = self.price_micro if max_row_micro is None else max_row_micro
+        self.engine = VERIFIED if verified else RING
         self._has_plan = False
 
     @property
@@ -209,7 +215,9 @@ class Buyer:
         return _body(upload, quote["quote"] if quote else None), reply_private
 
     def _kept_query(self, rows: Sequence[Sequence[float]], key: str) -> tuple[dict[str, Any], Any]:
-        question = json.dumps([self.slug, [[float(value) for value in row] for row in rows]])
+        demand = [self.engine] if self.engine != RING else []
+        listed = [[float(value) for value in row] for row in rows]
+        question = json.dumps([self.slug, listed, *demand])
         asked = hashlib.sha256(question.encode()).hexdigest()
         name = kept_name(key)
         kept = self.home.kept_query(name)
@@ -239,6 +247,11 @@ class Buyer:
         nodes = trusted_nodes(self.home, self.listing["nodes"])
         if self.listing.get("obstacle"):
             raise ClientError(str(self.listing["obstacle"]), code="circuit_changed")
+        if not permits(self.engine, self.listing.get("engine", RING)):
+            raise ClientError(
+                "Three nodes that do not check each other answer for this model. Nothing was sent.",
+                code="verified_only",
+            )
         name = self.listing["circuit"]
         if name not in INFERS:
             raise ClientError(f"This release can't query {name}.", code="unknown_circuit")
@@ -266,6 +279,7 @@ class Buyer:
             "circuits_hash": hashed,
             "params": params,
             "f": f,
+            "engine": self.engine,
             "model": self.listing["model"],
             "price_micro": str(price_micro or self.price_micro * len(values)),
             "resolution": resolution,

@@ -63,6 +63,9 @@ def parser() -> argparse.ArgumentParser:
         type=int,
         help="the most that a row may cost, in micro-units (default: the listing's price)",
     )
+    predict.add_argument(
+        "--verified", action="store_true", help="demand four nodes that check each other"
+    )
     predict.set_defaults(run=_predict)
 
     claim = commands.add_parser("claim", help="be paid what epochs owe you, each part proved")
@@ -335,13 +338,14 @@ def _predict(options: argparse.Namespace) -> int:
     from workers.client.buyer import Buyer, rows_from_csv
     from workers.client.tables import Parts, predict_parts
 
-    buyer = Buyer(Home(options.home), options.listing, max_row_micro=options.max_row_micro)
+    home, most, verified = Home(options.home), options.max_row_micro, options.verified
+    buyer = Buyer(home, options.listing, max_row_micro=most, verified=verified)
     rows = rows_from_csv(options.row, buyer.columns) if options.row else [options.values]
     asked = Parts(buyer, rows, key=options.idempotency_key)
     if len(asked) > 1:
-        most = len(rows) * buyer.max_row_micro / 1_000_000
+        dearest = len(rows) * buyer.max_row_micro / 1_000_000
         print(
-            f"{len(rows)} rows in {len(asked)} queries, {most:.2f} USDC at most. If this breaks "
+            f"{len(rows)} rows in {len(asked)} queries, {dearest:.2f} USDC at most. If this breaks "
             f"off, go on with --idempotency-key {asked.key}",
             file=sys.stderr,
         )

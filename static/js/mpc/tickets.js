@@ -28,7 +28,7 @@ const FORMS = {
   slot: (x) => matches(x, /^[a-z][a-z0-9_]{0,63}$/),
   circuits: (x) => Array.isArray(x) && x.length === 1 && matches(x[0], /^[a-z][a-z0-9_]{0,63}@[1-9][0-9]{0,5}$/),
   circuits_hash: (x) => isHex(x, 32),
-  engine: (x) => x === "ring",
+  engine: (x) => typeof x === "string" && Object.hasOwn(COMPUTING, x),
   nodes: isNodeSet,
   roster: (x) => x === null,
   model: (x) => isHex(x, 32),
@@ -57,6 +57,8 @@ export const checkTicket = (ticket) => {
   }
   const all = ticket.commitment.length === ticket.nodes.length;
   demand(all, "malformed", "The ticket does not commit to one word per node.");
+  const enough = ticket.nodes.length >= COMPUTING[ticket.engine];
+  demand(enough, "malformed", "The ticket demands more nodes than it names.");
   const lives = ticket.expires_at - ticket.issued_at;
   demand(0 < lives && lives <= MAX_LIFETIME_S, "malformed", "The ticket expires before it is issued, or too late.");
 };
