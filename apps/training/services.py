@@ -17,7 +17,7 @@ from apps.core.events import emit
 from apps.core.live import TOLD_MAX, changed, concerns
 from apps.core.transactions import durable, require_transaction
 from apps.participants.selectors import roster as participants_roster
-from apps.protocol import tickets
+from apps.protocol import jobs, tickets
 from apps.protocol.circuits import CLASSES, circuits_hash
 from apps.protocol.circuits.games import SHAPLEY_MAX
 from apps.protocol.sharing import consent_to
@@ -145,6 +145,7 @@ def round_open(*, dao: Dao, now: datetime) -> Round:
             "circuits_hash": opened.circuits_hash,
             "training": opened.training,
             "start": opened.start.model if opened.start else None,
+            **jobs.engine_named({"engine": opened.engine}),
         },
         now=now,
     )

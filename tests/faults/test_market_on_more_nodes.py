@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
@@ -12,7 +14,9 @@ from apps.listings.epochs import epoch_settle
 from apps.protocol.tickets import VERIFIED
 from apps.subdaos.models import Epoch
 from apps.training.models import Round
+from apps.wallets import log
 from apps.wallets.invariants import violations
+from apps.wallets.models import LogLeaf
 from tests.listings.test_auditing import audit, claimed, errors, failed, leaves, said
 from tests.support.market import Market, drain, drain_until
 from tests.support.nodes import NodeSet, cosigned_anew
@@ -96,6 +100,7 @@ def test_a_model_is_made_bought_and_kept_while_two_of_five_are_dead(market: Mark
     # three a query, of as many as the epochs have that are over by now
     assert sum(int(count) for body in settled for count in body["jobs"].values()) in (3, 6)
     assert errors(leaves()) == ""
+    log.sequence(now=epoch.ends_at)  # no head is of a time before what it covers
     cosigned_anew(nodes)
     report = audit(market)
     assert failed(report) == [], said(report)
@@ -133,6 +138,12 @@ def test_by_vote_four_nodes_compute_that_check_each_other_or_the_job_waits(marke
 
     epoch = Epoch.objects.get(dao=market.dao, closed_at=None)
     assert epoch_settle(epoch_id=epoch.id, now=epoch.ends_at)
+    log.sequence(now=epoch.ends_at)  # no head is of a time before what it covers
     cosigned_anew(nodes)
     report = audit(market)
     assert failed(report) == [], said(report)
+    told = [json.loads(bytes(row.data)) for row in LogLeaf.objects.order_by("pk")]
+    assert "the vote was for" not in errors(told)
+    (opened,) = (leaf["body"] for leaf in told if leaf["type"] == "training.round_opened")
+    assert opened.pop("engine") == VERIFIED
+    assert "computed by ring, the vote was for ring_verified" in errors(told)

@@ -32,8 +32,9 @@ VOTED = {
 
 
 class Parameters:
-    """`policy`, `schedule`, `unlocks`, `rules`, `price` and `plans` of each SubDAO, as they are in
-    force here in the log. A price is known from the first sale on; then votes alone change it."""
+    """`policy`, `schedule`, `unlocks`, `rules`, `price`, `plans` and `engine` of each SubDAO, as
+    they are in force here in the log. A price is known from the first sale on; then votes alone
+    change it."""
 
     def __init__(self) -> None:
         self.policy: dict[str, dict[str, int]] = {}
@@ -44,6 +45,7 @@ class Parameters:
         self.rules: dict[str, dict[str, int]] = {}
         self.superdao: str | None = None
         self.plans: dict[str, tuple[Plan, ...]] = {}
+        self.engine: dict[str, str] = {}  # that of three nodes until a vote
 
     def founded(self, body: Body) -> None:
         self.rules[body["dao"]] = tally.rules_of(body["rules"])
@@ -97,6 +99,8 @@ class Parameters:
             self.sponsoring = sponsoring_of(value)
         if key == "price_micro":
             self.price[dao] = int(value)
+        if key == "engine":
+            self.engine[dao] = str(value)
         if key == "plans":
             self.plans[dao] = plans_of(value)
         if key == "split":

@@ -18,6 +18,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from apps.protocol import consent, decay, ledger, tally
+from apps.protocol.tickets import RING
 from apps.protocol.unlocks import Sponsoring, Unlocks, early, first, unlocked
 from workers.client.accounts import parts
 from workers.client.crowdfund import FORK, Crowdfunds
@@ -476,6 +477,13 @@ class Replay:
             raise Finding(f"proposal {proposal}: it left other points, or came twice")
         self.revocations.add(proposal)
 
+    def _round_opened(self, body: Mapping[str, Any], at: int) -> None:
+        """Nodes compute it as its SubDAO has voted: three, where a leaf names no engine."""
+        named, voted = body.get("engine", RING), self.parameters.engine.get(body["dao"], RING)
+        if named != voted:
+            raise Finding(f"round {body['round']} is computed by {named}, the vote was for {voted}")
+        self.earnings.round_opened(body, at)
+
     def _round_done(self, body: Mapping[str, Any], at: int) -> None:
         self.earnings.round_done(body, at)
         _raise(self.points.round_done(body, self.earnings.opened[body["round"]]["members"]))
@@ -583,7 +591,7 @@ _HANDLERS: dict[str, Handler] = {
     "rfms.awarded": _funded(Crowdfunds.awarded),
     "subdaos.sbgt": Replay._points,
     "compute.node_claimed": _earned(Earnings.claimed),
-    "training.round_opened": _earned(Earnings.round_opened),
+    "training.round_opened": Replay._round_opened,
     "training.share_received": _earned(Earnings.share_received),
     "training.roster_reduced": _earned(Earnings.roster_reduced),
     "training.round_done": Replay._round_done,
