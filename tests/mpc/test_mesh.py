@@ -5,6 +5,7 @@ import socket
 import ssl
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -323,3 +324,16 @@ def test_both_sides_may_send_much_at_once(net):
     for thread in threads:
         thread.join(30)
     assert got == [len(data)] * 2
+
+
+def test_what_came_before_a_member_was_lost_can_still_be_read():
+    """Members compare what they were told, even where one of them goes in the middle of it."""
+    carrier = SimpleNamespace(me=0, n=3, inbound=lambda frm: None)
+    session = sessions.Session(carrier, b"", range(3))
+    session.activate(time.monotonic() + 60, range(3))
+    session.put(2, 1, b"notes")
+    session.lose(1)
+    assert session.recv(2, 1) == b"notes"
+    for frm in (1, 2):
+        with pytest.raises(PeerLost):
+            session.recv(frm, 1)
