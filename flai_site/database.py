@@ -7,8 +7,6 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from django.core.exceptions import ImproperlyConfigured
 
-PREPARE_BY_ITSELF = 2**31  # executions, that is never
-
 
 def database_from_url(url: str, *, pool_max: int = 0) -> dict[str, Any]:
     """postgresql://user:password@host:port/name?option=value → a DATABASES entry.
@@ -30,10 +28,7 @@ def database_from_url(url: str, *, pool_max: int = 0) -> dict[str, Any]:
     options.setdefault(
         "options", "-c lock_timeout=15000 -c idle_in_transaction_session_timeout=60000"
     )
-    if options.pop("prepare", "on") != "off":
-        # Without a number the driver prepares nothing, not even what asks for it (`core.joined`);
-        # by this one it prepares nothing else.
-        options["prepare_threshold"] = PREPARE_BY_ITSELF
+    prepare = options.pop("prepare", "on") != "off"
     if pool_max:
         options["pool"] = {"min_size": 1, "max_size": pool_max, "timeout": 15}
     return {
@@ -46,4 +41,5 @@ def database_from_url(url: str, *, pool_max: int = 0) -> dict[str, Any]:
         "OPTIONS": options,
         "ATOMIC_REQUESTS": False,
         "CONN_HEALTH_CHECKS": bool(pool_max),
+        "PREPARE": prepare,  # what asks for it, `core.joined.prepared`; never the ORM's statements
     }

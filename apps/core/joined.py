@@ -13,12 +13,25 @@ from typing import Any
 import psycopg
 from django.db import connection, models
 
+PREPARE = 5  # any number: what is executed here asks for it
+
 
 def prepared(statement: str, values: Sequence[Any] | Mapping[str, Any]) -> list[tuple[Any, ...]]:
-    """The rows of a statement that each connection plans once; JSON as text."""
+    """The rows of a statement that a connection plans once, until it rolls back; JSON as text.
+
+    Django tells the driver to prepare nothing. With a threshold it would keep the texts of the
+    ORM's statements, too, values and all, to count them: so it has one here only.
+    """
     connection.ensure_connection()
-    with connection.wrap_database_errors, psycopg.Cursor(connection.connection) as cursor:
-        return cursor.execute(statement, values, prepare=True).fetchall()
+    link = connection.connection
+    with connection.wrap_database_errors, psycopg.Cursor(link) as cursor:
+        if not connection.settings_dict["PREPARE"]:
+            return cursor.execute(statement, values).fetchall()
+        link.prepare_threshold = PREPARE
+        try:
+            return cursor.execute(statement, values, prepare=True).fetchall()
+        finally:
+            link.prepare_threshold = None
 
 
 def row_json(row: models.Model, *, but: Collection[str] = ()) -> str:

@@ -22,9 +22,11 @@ from apps.core.sweeping import each
 from apps.core.transactions import durable
 from apps.core.wake import wake
 from apps.governance import events
+from apps.governance.errors import SnapshotWaits
 from apps.governance.models import Proposal, SnapshotWeight
 from apps.governance.services import (
     EXECUTE,
+    WRITERS_S,
     event_fields,
     lock_proposal,
     payload_hash,
@@ -39,6 +41,7 @@ from apps.wallets import log
 logger = logging.getLogger(__name__)
 
 RETRY_MAX_S = 3_600
+SWEEP_WAIT_S = 0.2  # for payments under way, of each proposal
 
 
 class ExecutionFailed(DomainError):
@@ -164,13 +167,13 @@ def _conclude(proposal: Proposal, now: datetime) -> None:
         emit(events.ProposalDefeated(**event_fields(proposal)), now=now)
 
 
-def advance(*, proposal_id: UUID | str, now: datetime) -> State:
+def advance(*, proposal_id: UUID | str, now: datetime, within_s: float = WRITERS_S) -> State:
     """Whatever is due on one proposal: its snapshot, its conclusion, its execution, its expiry.
 
     Safe to call at any time and any number of times. Returns the state it leaves.
-    Raises SnapshotWaits.
+    Raises SnapshotWaits when payments that are under way don't end `within_s`.
     """
-    weights_settle(proposal_id, now)
+    weights_settle(proposal_id, now, within_s=within_s)
     with durable():
         proposal = lock_proposal(proposal_id)
         if proposal.state(now) is State.ACTIVE and proposal.total_weight is None:
@@ -207,9 +210,18 @@ def sweep_due(now: datetime, *, limit: int = 50) -> int:
     )
     return each(
         due,
-        lambda proposal_id: advance(proposal_id=proposal_id, now=now),
+        lambda proposal_id: _swept(proposal_id, now),
         now=now,
         limit=limit,
         log=logger,
         what="sweep of proposal",
     )
+
+
+def _swept(proposal_id: UUID, now: datetime) -> bool:
+    """What waits for payments is looked at again by the next sweep: others don't wait with it."""
+    try:
+        advance(proposal_id=proposal_id, now=now, within_s=SWEEP_WAIT_S)
+    except SnapshotWaits:
+        return False
+    return True

@@ -87,7 +87,7 @@ def can_cancel(actor: Party | None, proposal: Proposal, now: datetime) -> Denied
     """The proposer may take it back until voting begins."""
     if actor is None or proposal.proposer_id != actor.id:
         return Denied("not_proposer", "Only its proposer may take a proposal back.")
-    if proposal.state(now) is not State.PENDING:
+    if proposal.state(now) is not State.PENDING or proposal.total_weight is not None:
         return Denied("voting_begun", "A proposal can be taken back until voting begins.")
     return None
 
@@ -269,7 +269,7 @@ def payload_hash(dao: Dao, kind: str, payload: Mapping[str, Any]) -> str:
     return tally.payload_hash(dao=dao.party.pid, kind=kind, payload=payload)
 
 
-def weights_settle(proposal_id: UUID | str, now: datetime) -> None:
+def weights_settle(proposal_id: UUID | str, now: datetime, *, within_s: float = WRITERS_S) -> None:
     """Before a snapshot of tokens, in no transaction: from here on none is stamped at its time or
     before, and all that were are written, in the log too. Nobody's payment waits for it.
 
@@ -286,7 +286,7 @@ def weights_settle(proposal_id: UUID | str, now: datetime) -> None:
     with durable():
         asset = weights.asset_of(proposal.dao)
         ledger.quiet(asset.id, until=proposal.snapshot_at + timedelta(microseconds=1))
-    if not ledger.writers_ended(within_s=WRITERS_S):
+    if not ledger.writers_ended(within_s=within_s):
         raise SnapshotWaits()
 
 

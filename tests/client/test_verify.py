@@ -16,7 +16,7 @@ from workers.client.api import Api
 from workers.client.earnings import Finding
 from workers.client.exchange import SLASH_REF, Exchange, Leaving
 from workers.client.holdings import Holdings
-from workers.client.replay import AHEAD_MS, replay
+from workers.client.replay import AHEAD_MS, BEHIND_MS, replay
 from workers.client.verify import HEAD_DOMAIN, Auditor, Report
 
 MINT, ADA, BOB = "00/issuance/USDC", "aa/main/USDC", "bb/main/USDC"
@@ -212,6 +212,9 @@ def test_an_honest_log_replays() -> None:
         (voted(CANCELED, held={"aa": 5}), "taken back once voting had begun"),
         (voted(late("aa", 5, ends_at=2_001), held={"aa": 5}), "moved further than its rules"),
         (voted(late("aa", 5, ends_at=1_600), held={"aa": 5}), "moved further than its rules"),
+        (voted(late("aa", 1, ends_at=2_001), held={"aa": 1}), "moved by no late quorum"),
+        (voted(vote("aa", "for", 5), late("bb", 1, ends_at=2_001), held={"aa": 5, "bb": 1}),
+         "moved by no late quorum"),
         ([leaf("wallets.transfer", {"id": "1"})], "malformed"),
         ([transfer("1", MINT, "aa", 5)], "malformed"),
         (voted(vote("aa", "for", 5), held={"aa": 5}, ends_at=2**50), "malformed"),
@@ -434,6 +437,15 @@ def test_no_leaf_is_stamped_after_a_head_that_covers_it(tmp_path: Path) -> None:
     heads_ = [(len(HONEST), 5), (len(HONEST) + 1, server.at)]  # not by one that was seen earlier
     [error] = replay(map(json.loads, server.leaves), heads_).findings.errors
     assert error == "leaf 0: wallets.transfer is stamped 60001 ms after the head that covers it"
+
+
+def test_no_leaf_is_stamped_long_before_a_head_that_does_not_cover_it() -> None:
+    """A ballot that the server writes days after the vote, stamped before its end."""
+    leaves, signed_at = voted(vote("aa", "for", 5), held={"aa": 5}), 1500 + BEHIND_MS
+    covered = len(leaves) - 1
+    assert replay(leaves, [(covered, signed_at)]).findings.errors == []
+    [error] = replay(leaves, [(covered, signed_at + 1)]).findings.errors
+    assert error.startswith(f"leaf {covered}: governance.vote is stamped 600001 ms before")
 
 
 def test_two_pinned_nodes_vouch_that_everybody_is_shown_this_log(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What asks to be prepared is planned once a connection, and nothing else is prepared."""
+"""What asks to be prepared is planned once, and nothing else is prepared or kept to be counted."""
 
 from __future__ import annotations
 
@@ -24,9 +24,18 @@ def test_a_statement_that_asks_for_it_is_prepared_and_no_other() -> None:
         )
         [(statement,)] = cursor.fetchall()
     assert statement.startswith("SELECT $1::text")
+    counted = connection.connection._prepared
+    kept = [query for query, _types in (*counted._names, *counted._counts)]
+    assert any(b"asked of" in text for text in kept)
+    assert not any(b"looked for by" in text for text in kept)  # nor any row's content
 
 
-def test_behind_a_pooler_nothing_is_prepared() -> None:
-    on, off = (database_from_url(f"postgresql:///flai{q}")["OPTIONS"] for q in ("", "?prepare=off"))
-    assert on["prepare_threshold"] > 10**9
-    assert not {"prepare", "prepare_threshold"} & set(off)
+def test_behind_a_pooler_nothing_is_prepared(monkeypatch: pytest.MonkeyPatch) -> None:
+    on, off = (database_from_url(f"postgresql:///flai{q}") for q in ("", "?prepare=off"))
+    assert (on["PREPARE"], off["PREPARE"]) == (True, False)
+    assert not {"prepare", "prepare_threshold"} & {*on["OPTIONS"], *off["OPTIONS"]}
+    monkeypatch.setitem(connection.settings_dict, "PREPARE", False)
+    assert prepared("SELECT 'not ' || %s::text", ["prepared"]) == [("not prepared",)]
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT 1 FROM pg_prepared_statements WHERE statement LIKE '%%not%%'")
+        assert cursor.fetchall() == []

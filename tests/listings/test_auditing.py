@@ -261,6 +261,10 @@ def points_for_a_stranger(said: Leaves) -> None:
     points(said, "round")[0]["party"] = "ee" * 16
 
 
+def points_of_an_earlier_time(said: Leaves) -> None:
+    points(said, "round")[0]["from"] -= 1
+
+
 def points_for_nothing(said: Leaves) -> None:
     said.append(copy.deepcopy(next(r for r in said if r["type"] == "subdaos.sbgt")))
 
@@ -292,6 +296,7 @@ FORGERIES: list[tuple[Callable[[Leaves], None], str]] = [
     (another_model_accepted, "is of no round in the log"),
     (points_that_move, "eq. 12 gives"),
     (points_for_a_stranger, "eq. 12 gives"),
+    (points_of_an_earlier_time, "were changed for another time"),
     (points_for_nothing, "for no commitment"),
     (points_by_decree, "for no rule (exit)"),
     (a_round_that_scores_a_stranger, "scores others than its members"),

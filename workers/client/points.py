@@ -33,13 +33,14 @@ class Points:
         self.changed: dict[str, dict[str, int]] = {}
         self.trained: set[str] = set()
 
-    def change(self, body: Body) -> str | None:
-        """A member's new π. A round's changes are judged with the round."""
+    def change(self, body: Body, at: int) -> str | None:
+        """A member's new π, from its leaf's time on, or from the last change's if that is later. A
+        round's changes are judged with the round."""
         dao, pid, since = body["dao"], body["party"], int(body["from"])
         course = self.history.setdefault(dao, {}).setdefault(pid, [])
         wrong = self._by_rule(body)
-        if course and since < course[-1][0]:
-            wrong = wrong or f"the points of {pid} in {dao} were changed for the past"
+        if since != (max(at, course[-1][0]) if course else at):
+            wrong = wrong or f"the points of {pid} in {dao} were changed for another time"
         course.append((since, self.held[dao, pid]))
         return wrong
 

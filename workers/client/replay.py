@@ -67,6 +67,7 @@ class Ballots:
     weights: dict[str, int] = field(default_factory=dict)
     concluded: bool = False
     canceled: bool = False
+    extended: bool = False
 
 
 class Replay:
@@ -123,10 +124,10 @@ class Replay:
             self.findings.errors.append(text)
 
     def _untimely(self, index: int, at: int) -> str | None:
-        """Leaves are stamped in their order, within what a transaction lasts, and before the head
-        that covers them, within what clocks differ by."""
+        """Leaves are stamped in their order, within what a transaction lasts, after the heads that
+        don't cover them alike, and before the head that does, within what clocks differ by."""
         while self.heads and index >= self.heads[-1][0]:
-            self.heads.pop()
+            self.latest_ms = max(self.latest_ms, self.heads.pop()[1])
         if self.heads and at > self.heads[-1][1] + AHEAD_MS:
             return f"is stamped {at - self.heads[-1][1]} ms after the head that covers it"
         if at < self.latest_ms - BEHIND_MS:
@@ -295,8 +296,12 @@ class Replay:
         if ballots.total is not None and sum(ballots.weight.values()) > ballots.total:
             raise Finding(f"proposal {body['proposal']}: more weight voted than there is")
         late = int(body.get("ends_at") or ballots.ends_at)
-        if at >= ballots.ends_at or (late != ballots.ends_at and had):
+        if at >= ballots.ends_at:
             raise Finding(f"proposal {body['proposal']}: a vote after the end counted")
+        if late != ballots.ends_at:
+            if had or ballots.extended or not tally.quorum_reached(_facts(ballots)):
+                raise Finding(f"proposal {body['proposal']}: its end was moved by no late quorum")
+            ballots.extended = True
         if (
             not ballots.ends_at
             <= late
@@ -458,7 +463,7 @@ class Replay:
 
     def _points(self, body: Mapping[str, Any], at: int) -> None:
         before = self.points.held.get((body["dao"], body["party"]), 0)
-        _raise(self.points.change(body))
+        _raise(self.points.change(body, at))
         if body["reason"] == "revoked":
             self._revoked(body, before)
 
