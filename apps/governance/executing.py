@@ -26,7 +26,6 @@ from apps.governance.errors import SnapshotWaits
 from apps.governance.models import Proposal, SnapshotWeight
 from apps.governance.services import (
     EXECUTE,
-    WRITERS_S,
     event_fields,
     lock_proposal,
     payload_hash,
@@ -167,7 +166,7 @@ def _conclude(proposal: Proposal, now: datetime) -> None:
         emit(events.ProposalDefeated(**event_fields(proposal)), now=now)
 
 
-def advance(*, proposal_id: UUID | str, now: datetime, within_s: float = WRITERS_S) -> State:
+def advance(*, proposal_id: UUID | str, now: datetime, within_s: float | None = None) -> State:
     """Whatever is due on one proposal: its snapshot, its conclusion, its execution, its expiry.
 
     Safe to call at any time and any number of times. Returns the state it leaves.

@@ -269,7 +269,9 @@ def payload_hash(dao: Dao, kind: str, payload: Mapping[str, Any]) -> str:
     return tally.payload_hash(dao=dao.party.pid, kind=kind, payload=payload)
 
 
-def weights_settle(proposal_id: UUID | str, now: datetime, *, within_s: float = WRITERS_S) -> None:
+def weights_settle(
+    proposal_id: UUID | str, now: datetime, *, within_s: float | None = None
+) -> None:
     """Before a snapshot of tokens, in no transaction: from here on none is stamped at its time or
     before, and all that were are written, in the log too. Nobody's payment waits for it.
 
@@ -286,7 +288,7 @@ def weights_settle(proposal_id: UUID | str, now: datetime, *, within_s: float = 
     with durable():
         asset = weights.asset_of(proposal.dao)
         ledger.quiet(asset.id, until=proposal.snapshot_at + timedelta(microseconds=1))
-    if not ledger.writers_ended(within_s=within_s):
+    if not ledger.writers_ended(within_s=WRITERS_S if within_s is None else within_s):
         raise SnapshotWaits()
 
 
