@@ -14,9 +14,10 @@ from tests.mpc.test_ring_privacy import Tap
 from tests.support.ring import group_threads, held, share, threads_of
 from workers.mpc import bench, keeping, replicated
 from workers.mpc.engines.base import Shared, as_words
+from workers.mpc.engines.counted import Disagreement
 from workers.mpc.engines.plain import run_plain
 from workers.mpc.engines.ring import Ring
-from workers.mpc.engines.ring_net import Disagreement, Net
+from workers.mpc.engines.ring_net import Net
 from workers.mpc.fixed import encode
 from workers.mpc.keeping import Group
 from workers.mpc.transport import LocalMesh, Roles

@@ -14,8 +14,8 @@ from tests.support.ring import four, joined, share, shares_for, threads_of, veri
 from workers.mpc import bench
 from workers.mpc.engines import ring_verified_net
 from workers.mpc.engines.base import Shared
+from workers.mpc.engines.counted import Disagreement
 from workers.mpc.engines.plain import run_plain
-from workers.mpc.engines.ring_net import Disagreement
 from workers.mpc.engines.ring_verified import RingVerified, run_verified
 from workers.mpc.engines.ring_verified_net import (
     CROSS,

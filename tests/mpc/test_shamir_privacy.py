@@ -17,7 +17,7 @@ from tests.support.shamir import SETTINGS, SURVIVORS, THREE, shared_values, thre
 from workers.mpc import bench, shamir_shares
 from workers.mpc.engines import field89, shamir, shamir_codec
 from workers.mpc.engines.base import Shared
-from workers.mpc.engines.ring_net import Disagreement
+from workers.mpc.engines.counted import Disagreement
 from workers.mpc.engines.shamir_bits import BitPool
 from workers.mpc.engines.shamir_net import Net, WrongShare
 from workers.mpc.transport import LocalMesh, PeerLost, SocketTransport, socket_pairs

@@ -27,7 +27,7 @@ import numpy as np
 
 from apps.protocol import wire
 from workers.mpc.engines.base import Word
-from workers.mpc.engines.ring_net import Disagreement
+from workers.mpc.engines.counted import Disagreement
 from workers.mpc.fixed import from_bytes, to_bytes
 from workers.mpc.keystream import KEY_BYTES
 from workers.mpc.replicated import expand, held_by, spread, surplus

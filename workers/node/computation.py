@@ -153,7 +153,7 @@ class Computation:
     @contextmanager
     def _session(self, sid: bytes, deadline_s: int, group: Group) -> Iterator[Session]:
         """A session with the peers; whatever ends it early is told to them."""
-        from workers.mpc.engines.ring_net import Disagreement
+        from workers.mpc.engines.counted import Disagreement
         from workers.mpc.engines.ring_verified_net import Cheated
 
         deadline = time.monotonic() + deadline_s
@@ -230,7 +230,7 @@ class Computation:
 
     def _hold(self, admitted: Admitted, session: Session, group: Group) -> dict[str, Any]:
         """Take what those that compute tell alike."""
-        from workers.mpc.engines.ring_net import Disagreement
+        from workers.mpc.engines.counted import Disagreement
 
         facts, held = receive(session, group)
         if facts.get("job") != admitted.digest:

@@ -31,6 +31,7 @@ import numpy as np
 from apps.protocol.circuits import Circuit
 from apps.protocol.tickets import TRIO
 from workers.mpc.engines.base import Bilinear, Shared, Word
+from workers.mpc.engines.counted import Disagreement
 from workers.mpc.engines.ring_base import (
     Replicated,
     RingOutcome,
@@ -39,7 +40,7 @@ from workers.mpc.engines.ring_base import (
     run_replicated,
 )
 from workers.mpc.engines.ring_bits import Array, Bits
-from workers.mpc.engines.ring_net import Disagreement, Net
+from workers.mpc.engines.ring_net import Net
 from workers.mpc.engines.running import entered
 from workers.mpc.transport import Transport
 

@@ -10,13 +10,14 @@ from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import reduce
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from apps.protocol.circuits import Circuit
 from workers.mpc.engines import ring_bits
 from workers.mpc.engines.base import Engine, Ints, Shared, Word
+from workers.mpc.engines.counted import Counted
 from workers.mpc.engines.ring_bits import Array, Bits
 from workers.mpc.engines.running import Enter, Secrets, run_declared
 
@@ -25,13 +26,6 @@ Words = tuple[Word, ...]
 # Values compared at once: bounds the memory of one comparison to some 30 MB.
 COMPARE_MAX = 1 << 17
 _ONE = np.uint64(1)
-
-
-class Counted(Protocol):
-    """What an outcome tells of a network."""
-
-    rounds: int
-    bytes_sent: int
 
 
 class Replicated(Engine):

@@ -19,31 +19,22 @@ import numpy.typing as npt
 
 from apps.protocol.tickets import TRIO
 from workers.mpc.engines.base import Word
+from workers.mpc.engines.counted import Counted, Disagreement
 from workers.mpc.keystream import KEY_BYTES, Keystream
 from workers.mpc.transport import Transport
 
 Array = npt.NDArray[Any]
 
 
-class Disagreement(Exception):
-    """Members do not compute the same thing, or a message is malformed. Not worth a retry."""
-
-    retryable = False
-
-
-class Net:
+class Net(Counted):
     """The job's messages, counted alike at every member, and its key streams."""
 
     def __init__(self, transport: Transport, context: bytes) -> None:
         """Exchange context and fresh keys. Raises: Disagreement, TransportError."""
         if transport.n != TRIO:
             raise ValueError("the ring engine runs on exactly three nodes")
-        self.transport = transport
-        self.me = transport.me
+        super().__init__(transport)
         self.left, self.right = (self.me + 2) % TRIO, (self.me + 1) % TRIO
-        self.rounds = 0
-        self.bytes_sent = 0
-        self._seq = 0
         mine = os.urandom(KEY_BYTES)
         digest = hashlib.sha256(b"flai/ring/v1\0" + context).digest()
         # word i+1 is also held by the left neighbour, word i+2 by the right one
@@ -57,21 +48,6 @@ class Net:
         self.first = Keystream(mine)
         self.second = Keystream(bytes(from_right[len(digest) :]))
         self.private = Keystream(os.urandom(KEY_BYTES))
-
-    def step(self) -> None:
-        """A round is over."""
-        self._seq += 1
-        self.rounds += 1
-
-    def _send(self, to: int, data: bytes) -> None:
-        self.bytes_sent += len(data)
-        self.transport.send(to, self._seq, data)
-
-    def _recv(self, frm: int, size: int) -> bytes | bytearray:
-        data = self.transport.recv(frm, self._seq)
-        if len(data) != size:
-            raise Disagreement(f"member {frm} sent a message of the wrong size")
-        return data
 
     def send(self, to: int, *arrays: Array) -> None:
         self._send(to, b"".join(np.ascontiguousarray(array).tobytes() for array in arrays))

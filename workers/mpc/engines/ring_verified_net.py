@@ -36,8 +36,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from apps.protocol.tickets import QUARTET
+from workers.mpc.engines.counted import Counted, Disagreement
 from workers.mpc.engines.ring_bits import Array
-from workers.mpc.engines.ring_net import Disagreement
 from workers.mpc.keystream import KEY_BYTES, Keystream
 from workers.mpc.transport import Transport, TransportError
 
@@ -79,19 +79,15 @@ WITHIN = (Way(to=0, frm=3, check=2), Way(2, 1, 0))  # words 0 and 1; words 2 and
 TELL = (Way(to=0, frm=1, check=2), Way(1, 2, 3), Way(2, 3, 0))
 
 
-class VerifiedNet:
+class VerifiedNet(Counted):
     """The job's messages, counted alike at every member, its key streams and its notes."""
 
     def __init__(self, transport: Transport, context: bytes) -> None:
         """Exchange context and fresh keys. Raises: Disagreement, TransportError."""
         if transport.n != QUARTET:
             raise ValueError("the verified ring runs on exactly four nodes")
-        self.transport = transport
-        self.me = transport.me
+        super().__init__(transport)
         self.others = tuple((self.me + step) % QUARTET for step in range(1, QUARTET))
-        self.rounds = 0
-        self.bytes_sent = 0
-        self._seq = 0
         # what was told in the last round, and this node's notes of it
         self._told: list[Way] = []
         self._notes = bytearray()
@@ -127,20 +123,8 @@ class VerifiedNet:
 
     # -- messages -----------------------------------------------------------------------------
 
-    def step(self) -> None:
-        """A round is over."""
-        self._seq += 1
-        self.rounds += 1
-
-    def _send(self, to: int, data: bytes) -> None:
-        self.bytes_sent += len(data)
-        self.transport.send(to, self._seq, data)
-
-    def _recv(self, frm: int, size: int) -> bytes | bytearray:
-        data = self.transport.recv(frm, self._seq)
-        if len(data) != size:
-            raise Cheated((frm, self.me), f"member {frm} sent a message of the wrong size")
-        return data
+    def _malformed(self, frm: int) -> Exception:
+        return Cheated((frm, self.me), f"member {frm} sent a message of the wrong size")
 
     def _note(self, way: Way, *message: Any) -> None:
         """All note every message in the same order, the absent one only that there is one."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from apps.protocol.circuits import Circuit, Outcome
 from workers.mpc.engines.base import Engine, Shared
-from workers.mpc.engines.ring_net import Disagreement
+from workers.mpc.engines.counted import Disagreement
 
 # (this node's share, its shape, its fractional bits) -> the secret; raises ValueError
 Enter = Callable[[Any, tuple[int, ...], int], Shared]

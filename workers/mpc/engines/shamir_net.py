@@ -13,8 +13,8 @@ import itertools
 from collections.abc import Callable, Sequence
 
 from workers.mpc.engines import field89, shamir_codec
+from workers.mpc.engines.counted import Counted, Disagreement
 from workers.mpc.engines.field89 import Limbs
-from workers.mpc.engines.ring_net import Disagreement
 from workers.mpc.transport import Transport
 
 __all__ = ["Disagreement", "Net", "WrongShare"]
@@ -35,7 +35,7 @@ class WrongShare(Disagreement):
         super().__init__(f"the shares of an opened value do not fit together: {who}")
 
 
-class Net:
+class Net(Counted):
     """One job's messages, counted alike at every member."""
 
     def __init__(
@@ -54,15 +54,11 @@ class Net:
             raise ValueError("members are ascending node ids, one for each place")
         if t < 1 or len(members) < 2 * t + 1:
             raise ValueError("at least 2t + 1 live nodes are needed, t at least 1")
-        self.transport = transport
-        self.me = transport.me
+        super().__init__(transport)
         self.members = tuple(members)
         self.points = tuple(member + 1 for member in members)
         self.t = t
-        self.rounds = 0
-        self.bytes_sent = 0
         self.random = field89.Stream()
-        self._seq = 0
         self._others = [place for place in range(transport.n) if place != transport.me]
         # a product has degree 2t: the first 2t + 1 members put it together
         self._dealers = 2 * t + 1
@@ -85,21 +81,10 @@ class Net:
             self._send(place, digest)
         if any(self._recv(place, len(digest)) != digest for place in self._others):
             raise Disagreement("the members hold different descriptors of this job")
-        self._step()
+        self.step()
 
-    def _step(self) -> None:
-        self._seq += 1
-        self.rounds += 1
-
-    def _send(self, to: int, data: bytes) -> None:
-        self.bytes_sent += len(data)
-        self.transport.send(to, self._seq, data)
-
-    def _recv(self, frm: int, size: int) -> bytes | bytearray:
-        data = self.transport.recv(frm, self._seq)
-        if len(data) != size:
-            raise Disagreement(f"node {self.members[frm]} sent a message of the wrong size")
-        return data
+    def _malformed(self, frm: int) -> Exception:
+        return Disagreement(f"node {self.members[frm]} sent a message of the wrong size")
 
     def _elements(self, frm: int, count: int) -> Limbs:
         data = self._recv(frm, shamir_codec.ELEMENT_BYTES * count)
@@ -130,7 +115,7 @@ class Net:
         for place in dealers:
             if place != self.me:
                 shares[place] = self._elements(place, count)
-        self._step()
+        self.step()
         return [shares[place] for place in dealers]
 
     def reshare(self, local: Limbs) -> Limbs:
@@ -160,7 +145,7 @@ class Net:
         shares: list[Limbs] = [flat] * len(self.points)
         for place in self._others:
             shares[place] = self._elements(place, count)
-        self._step()
+        self.step()
         base = shares[: self.t + 1]
         for weights, found in zip(self._check, shares[self.t + 1 :], strict=True):
             if not _equal(_combined(weights, base), found):
