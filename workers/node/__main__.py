@@ -5,7 +5,8 @@ claim     prints {"fingerprint", "signature"}: proves to the platform which part
 answered  prints how many rows each model was asked about, by UTC day, one JSON line each
 forget-log  the node cosigns another log from then on, or the same one from another beginning:
           for a platform whose database was restored, once all operators have agreed to it
-recover   fills the empty store of a stopped node from the others that run; one JSON line
+recover   fills the empty store of a stopped node from the others that run, for whom it waits
+          10 s or --wait S; one JSON line
 (none)    run: one JSON line {"ready": true, …} on stdout once it listens; with --metrics PORT also
           counts and times for Prometheus, on 127.0.0.1 alone
 
@@ -40,7 +41,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     claim.add_argument("--party", required=True, metavar="PID")
     commands.add_parser("answered", help="rows that each model was asked about, by day")
     commands.add_parser("forget-log", help="cosign from another beginning; operators agree on it")
-    commands.add_parser("recover", help="fill a lost store from the other nodes")
+    recover = commands.add_parser("recover", help="fill a lost store from the other nodes")
+    recover.add_argument("--wait", type=float, default=10.0, metavar="S", help="for the others")
     return parser.parse_args(arguments)
 
 
@@ -123,7 +125,7 @@ def main(arguments: list[str] | None = None) -> int:
         elif options.command == "recover":
             from workers.node import daemon
 
-            print_line({"recovered": True, "models": daemon.recover(home)})
+            print_line({"recovered": True, "models": daemon.recover(home, wait_s=options.wait)})
         else:
             from workers.node import daemon
 

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from workers.mpc.mesh import Mesh
 
 PURGE_EVERY_S = 300
-RECOVER_WAIT_S = 10.0
 STOP_TIMEOUT_S = 3
 KEEP_ALIVE_S = 60
 HANDSHAKE_S = 5.0
@@ -108,10 +107,10 @@ def _watch(*, home: Path, jobs: Any, mesh: Mesh, heads: Any) -> None:
     metrics.watch("flai_node_head_seconds", "When the last signed head was made", heads.made_at_s)
 
 
-def recover(home: Path) -> list[str]:
+def recover(home: Path, *, wait_s: float) -> list[str]:
     """Fill the empty store of a stopped node from the others; the models that it has again.
 
-    Raises: StartError.
+    Enough others must be connected within `wait_s`. Raises: StartError.
     """
     log_as_json()
     node = homes.load(home)
@@ -125,7 +124,7 @@ def recover(home: Path) -> list[str]:
     store = Store(home / "store.sqlite", node.store_key)
     mesh.start()
     try:
-        mesh.wait_for(n - 1, seconds=RECOVER_WAIT_S, least=sources_needed(n))
+        mesh.wait_for(n - 1, seconds=wait_s, least=sources_needed(n))
         return Copies(node=node, n=n, store=store, mesh=mesh).recover()
     except NodeError as error:
         raise StartError(f"{home} cannot be recovered: {error.text}") from None
