@@ -44,6 +44,8 @@ RESOLUTIONS: dict[str, tuple[str, dict[str, str]]] = {
             "classes": "Of each class, which fifth of the probability: 0 to 20 %, and so on.",
             "number": "Which fifth of its range.",
             "count": "Under 1, 1 to 2, 2 to 5, 5 to 10, and so on.",
+            "survival": "How high the hazard is against a row of mean features: under a quarter, "
+            "to a half, to 1, to 2, to 4 times, or more.",
         },
     ),
     "rounded": (
@@ -53,6 +55,7 @@ RESOLUTIONS: dict[str, tuple[str, dict[str, str]]] = {
             "classes": "Of each class, a probability in whole per cent.",
             "number": "To a hundredth of its range.",
             "count": "A whole number; above 100, a whole ten.",
+            "survival": "The hazard against a row of mean features, to a tenth; above 5, whole.",
         },
     ),
     "logit": (
@@ -63,6 +66,7 @@ RESOLUTIONS: dict[str, tuple[str, dict[str, str]]] = {
             "classes": "A score of each class, which your program turns into probabilities.",
             "number": "The number itself.",
             "count": "The logarithm of the expected count.",
+            "survival": "The logarithm of the hazard against a row of mean features.",
         },
     ),
 }

@@ -59,6 +59,8 @@ PLACES = {
     "features": "features",
     "label.name": "label_name",
     "label.positive": "label_positive",
+    "label.event": "label_event",
+    "label.occurred": "label_occurred",
     "label.classes": "label_classes",
     "label.min": "label_min",
     "label.max": "label_max",
@@ -174,6 +176,20 @@ class RfmForm(forms.Form):
         help_text="For multinomial regression and networks, separated by commas: benign, unsure, "
         "malignant.",
     )
+    label_event = forms.CharField(
+        label="Column of the event",
+        max_length=80,
+        required=False,
+        widget=forms.TextInput(attrs=_of("survival")),
+        help_text="The label is then a time: until the event, or as long as nobody saw it come.",
+    )
+    label_occurred = forms.CharField(
+        label="Value that means it came",
+        max_length=80,
+        initial="1",
+        required=False,
+        widget=forms.TextInput(attrs=_of("survival")),
+    )
     label_min = forms.CharField(
         label="Least plausible value",
         max_length=20,
@@ -185,7 +201,8 @@ class RfmForm(forms.Form):
         label="Largest plausible value",
         max_length=20,
         required=False,
-        widget=forms.TextInput(attrs=_of("number count")),
+        widget=forms.TextInput(attrs=_of("number count survival")),
+        help_text="Of times: the longest that is watched.",
     )
     strata_column = forms.CharField(
         label="Strata column",
@@ -203,7 +220,7 @@ class RfmForm(forms.Form):
         initial="0.85",
         widget=forms.TextInput(attrs={"data-lead": True}),
         help_text="Between 0.5 (chance) and 1 (perfect), computed on secret-shared holdouts. Of "
-        "classes: least accuracy; of numbers: least R².",
+        "classes: least accuracy; of numbers: least R²; of times: least C-index.",
     )
     auc_per_stratum = forms.BooleanField(label="In each stratum too", required=False)
     accuracy_min = MetricField(
@@ -336,6 +353,10 @@ def _label(data: dict[str, Any], kind: str) -> dict[str, Any]:
         return {"classes": data["label_classes"]}
     if kind == "binary":
         return {"positive": data["label_positive"]}
+    if kind == "survival":
+        ends = {"event": data["label_event"], "occurred": data["label_occurred"]}
+        ends |= {"max": data["label_max"]}
+        return {name: value for name, value in ends.items() if value}
     ends = {"min": data["label_min"], "max": data["label_max"]}
     return {name: value for name, value in ends.items() if value}
 
@@ -403,6 +424,8 @@ def initial_from(title: str, spec: dict[str, Any]) -> dict[str, Any]:
         ),
         "label_name": spec["label"]["name"],
         "label_positive": spec["label"].get("positive", "1"),
+        "label_event": spec["label"].get("event", ""),
+        "label_occurred": spec["label"].get("occurred", "1"),
         "label_classes": ", ".join(spec["label"].get("classes", [])),
         "label_min": spec["label"].get("min", ""),
         "label_max": spec["label"].get("max", ""),

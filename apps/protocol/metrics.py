@@ -1,4 +1,5 @@
-"""Metrics of a binary classifier, in real numbers, and which of its cells may be seen."""
+"""Metrics of binary classifiers and of survival, in real numbers, and which cells
+may be seen."""
 
 from __future__ import annotations
 
@@ -57,6 +58,15 @@ def calibration(
     place = np.searchsorted(edges, chance, side="right")
     bins = [(chance[place == at], y[place == at]) for at in range(len(edges) + 1)]
     return [(len(p), int(hit.sum()), float(p.mean()) if len(p) else None) for p, hit in bins]
+
+
+def c_index(scores: npt.ArrayLike, times: npt.ArrayLike, events: npt.ArrayLike) -> float | None:
+    """Of pairs of which one has the event before the other's time, the share where its score is the
+    higher one, half of those with equal scores (Harrell); None where there is no such pair."""
+    z, t, e = (np.asarray(each, dtype=np.float64) for each in (scores, times, events))
+    pairs = (e == 1)[:, None] & (t[:, None] < t[None, :])
+    apart = np.sign(z[:, None] - z[None, :])[pairs]
+    return float(np.mean((apart + 1) / 2)) if apart.size else None
 
 
 def cells_shown(support: Sequence[tuple[int, int]], min_cell: int) -> list[int]:

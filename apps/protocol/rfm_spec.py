@@ -29,7 +29,8 @@ Spec = dict[str, Any]
 
 SPEC_DOMAIN = "flai/rfm/v1"
 
-STANDARDS = ("tabular-csv", "hl7-fhir-r4", "omop-cdm-v5", "ga4gh", "time-series")
+FHIR = "hl7-fhir-r4"
+STANDARDS = ("tabular-csv", FHIR, "omop-cdm-v5", "ga4gh", "time-series")
 KINDS = ("federated_learning",)
 DOMAINS = (
     "health",
@@ -83,6 +84,9 @@ def check_spec(spec: object) -> Spec:
     model_class = _choice(raw.get("model_class", "logistic"), "model_class", MODEL_CLASSES)
     model = CLASSES[model_class]
     label = _label(raw.get("label"), features, model) | _code_of_label(raw.get("label"))
+    standard = _choice(raw.get("standard", STANDARDS[0]), "standard", STANDARDS)
+    if model.label == "survival" and standard == FHIR:
+        raise SpecError("standard", "Times until an event are read from CSV or Parquet only.")
     strata = _strata(raw.get("strata"), features, label)
     return {
         "objective": _text(raw.get("objective"), "objective", most=2_000),
@@ -90,7 +94,7 @@ def check_spec(spec: object) -> Spec:
         "domain": _choice(raw.get("domain", DOMAIN), "domain", DOMAINS),
         "model_class": model_class,
         "interpretable": _interpretable(raw.get("interpretable"), model),
-        "standard": _choice(raw.get("standard", "tabular-csv"), "standard", STANDARDS),
+        "standard": standard,
         "features": features,
         "label": label,
         "strata": strata,
@@ -209,8 +213,15 @@ def _features(raw: object) -> list[Spec]:
 
 
 def _label(raw: object, features: list[Spec], model: ModelClass) -> Spec:
-    """binary: the value that means yes; classes: their names; number, count: plausible range."""
-    known = {"binary": "positive", "classes": "classes", "number": "min max", "count": "min max"}
+    """binary: the value that means yes; classes: their names; number, count: plausible range;
+    survival: the longest time, and the column and value that say that the event came then."""
+    known = {
+        "binary": "positive",
+        "classes": "classes",
+        "number": "min max",
+        "count": "min max",
+        "survival": "event occurred min max",
+    }
     row = _table(raw, "label", "name system code " + known[model.label])
     name = _name(row.get("name"), "label.name")
     if any(feature["name"] == name for feature in features):
@@ -237,10 +248,21 @@ def _label(raw: object, features: list[Spec], model: ModelClass) -> Spec:
         if low is None or high is None or Decimal(low) >= Decimal(high):
             raise SpecError("label.max", "A number needs its plausible range: min below max.")
         return {"name": name, "min": low, "max": high}
-    positive = row.get("positive", "1")
-    if isinstance(positive, int) and not isinstance(positive, bool):
-        positive = str(positive)
-    return {"name": name, "positive": _name(positive, "label.positive")}
+    if model.label == "survival":
+        event = _name(row.get("event"), "label.event")
+        if event == name or any(feature["name"] == event for feature in features):
+            raise SpecError("label.event", "The event is a column of its own.")
+        longest = _decimal(row.get("max"), "label.max")
+        if str(row.get("min", "0")) != "0" or longest is None or Decimal(longest) <= 0:
+            raise SpecError("label.max", "A time starts at 0 and needs the longest one watched.")
+        occurred = _value(row.get("occurred", "1"), "label.occurred")
+        return {"name": name, "event": event, "occurred": occurred, "min": "0", "max": longest}
+    return {"name": name, "positive": _value(row.get("positive", "1"), "label.positive")}
+
+
+def _value(raw: object, field: str) -> str:
+    """What a cell says, as text."""
+    return _name(str(raw) if type(raw) is int else raw, field)
 
 
 def _code_of_label(raw: Any) -> Spec:
@@ -254,7 +276,8 @@ def _strata(raw: object, features: list[Spec], label: Spec) -> Spec | None:
         return None
     row = _table(raw, "strata", "column values")
     column = _name(row.get("column"), "strata.column")
-    if column == label["name"] or any(feature["name"] == column for feature in features):
+    taken = {label["name"], label.get("event"), *(feature["name"] for feature in features)}
+    if column in taken:
         raise SpecError("strata.column", "The strata are a column of their own.")
     values = [
         _name(value, f"strata.values[{index}]")

@@ -1,7 +1,8 @@
 """How a request's label becomes a number on shares, and a score a number on the label's scale.
 
 binary and classes: bits. count: as it is. number: t = (y − middle) / unit, so that the plausible
-range [min, max] becomes ±2: public, and the same for every site.
+range [min, max] becomes ±2: public, and the same for every site. survival: (time / unit, event),
+so that the longest time watched becomes 2.
 """
 
 from __future__ import annotations
@@ -30,3 +31,8 @@ def scale_of(model: ModelClass, label: Mapping[str, Any]) -> tuple[float, float]
         return 0.0, 1.0
     low, high = float(label["min"]), float(label["max"])
     return (low + high) / 2, (high - low) / 2 / HALF_RANGE
+
+
+def time_unit_of(label: Mapping[str, Any]) -> float:
+    """How long a time of 1 is, of a label that is a time until an event."""
+    return float(label["max"]) / HALF_RANGE

@@ -14,12 +14,13 @@ METRIC_NAMES = {
     "auc": "AUC",
     "accuracy": "Accuracy",
     "r2": "R²",
+    "c_index": "C-index",
     "precision": "Precision",
     "recall": "Recall",
     "log_loss": "Log-loss",
 }
 # What stands for a version at a glance: the first of these that its class measures.
-LEADING = ("auc", "accuracy", "r2")
+LEADING = ("auc", "accuracy", "r2", "c_index")
 
 
 def leading(evidence: Mapping[str, Any]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -50,17 +51,30 @@ def other(model_class: str, **label: object) -> data.Schema:
     return data.Schema.of_spec(spec)
 
 
+def rows_of(model_class: str, cells: Sequence[str]) -> str:
+    head = "age,dose,ill" + ",dead" * (model_class == "cox")
+    return f"{head}\n" + "".join(f"4{i},{i},{c}\n" for i, c in enumerate(cells))
+
+
 @pytest.mark.parametrize(
     ("model_class", "label", "cells", "labels", "clamped"),
     [
         ("multinomial", {"classes": ["a", "1", "c"]}, ("a", "1.0", "a"), [0, 1, 0], 0),
         ("linear", {"min": "-10", "max": "30"}, ("-2.5", "7", "1e9"), [-2.5, 7, 30], 1),
         ("poisson", {"min": "0", "max": "50"}, ("0", "3", "70"), [0, 3, 50], 1),
+        # who was watched beyond the longest time had no event within it
+        (
+            "cox",
+            {"event": "dead", "occurred": "yes", "max": "50"},
+            ("70,yes", "3,yes", "9,no"),
+            [[50, 0], [3, 1], [9, 0]],
+            0,
+        ),
     ],
 )
 def test_labels_of_other_classes(tmp_path: Path, model_class, label, cells, labels, clamped):
     path = tmp_path / "rows.csv"
-    path.write_text("age,dose,ill\n" + "".join(f"4{i},{i},{c}\n" for i, c in enumerate(cells)))
+    path.write_text(rows_of(model_class, cells))
     table = data.read_table(path, other(model_class, **label), min_rows=2)
     assert table.labels.tolist() == labels and table.clamped == clamped
     about = {"name": "ill", **label}
@@ -69,6 +83,10 @@ def test_labels_of_other_classes(tmp_path: Path, model_class, label, cells, labe
         assert columns.tolist() == [[1, 0, 0], [0, 1, 0], [1, 0, 0]]
     elif model_class == "linear":  # the range becomes ±2
         assert columns[:, 0].tolist() == [-1.25, -0.3, 2.0]
+    elif model_class == "cox":  # the longest time becomes 2
+        assert np.allclose(columns, [[2, 0], [0.12, 1], [0.36, 0]])
+        assert data.row_order(table.labels, None).tolist() == [1, 2, 0]
+        assert table.notes == ("1 rows end at 50, before their time.",)
     else:
         assert columns[:, 0].tolist() == labels
 
@@ -84,11 +102,14 @@ def test_labels_of_other_classes(tmp_path: Path, model_class, label, cells, labe
         ("linear", {"min": "0", "max": "9"}, "77", "it must vary"),
         ("poisson", {"min": "0", "max": "9"}, ("1", "2.5"), "“2.5” is not a count"),
         ("poisson", {"min": "0", "max": "9"}, ("1", "-1"), "“-1” is not a count"),
+        ("cox", {"event": "dead", "max": "9"}, ("1,0", "-1,1"), "“-1” is no time"),
+        ("cox", {"event": "dead", "max": "9"}, ("1,0", "1,"), "row 3: “dead” is missing"),
+        ("cox", {"event": "dead", "max": "9"}, ("1,0", "2,0"), "must be “1” in some rows"),
     ],
 )
 def test_a_label_that_does_not_fit_its_class_is_named(tmp_path, model_class, label, cells, said):
     path = tmp_path / "rows.csv"
-    path.write_text("age,dose,ill\n" + "".join(f"4{i},{i},{c}\n" for i, c in enumerate(cells)))
+    path.write_text(rows_of(model_class, cells))
     with pytest.raises(data.DataError, match=re.escape(said)):
         data.read_table(path, other(model_class, **label), min_rows=2)
 

@@ -13,6 +13,7 @@ from sklearn.datasets import load_diabetes, load_digits
 
 from apps.protocol.circuits import CLASSES
 from apps.protocol.contribution import clip_to_median_norm
+from apps.protocol.metrics import c_index
 
 SEEDS = range(20)
 
@@ -60,6 +61,23 @@ def test_poisson_regression_on_six_parts() -> None:
         found.append([r_squared(y[:300], rate) for rate in rates])
     mean, pooled = np.mean(found, axis=0)
     assert pooled > 0.55 and mean >= pooled - 0.005
+
+
+def test_hazards_of_six_parts_half_of_whose_rows_are_censored() -> None:
+    found, apart = [], []
+    for seed in range(6):
+        rng = np.random.default_rng(seed)
+        x, truth = rng.normal(size=(900, 8)), 0.35 * rng.normal(size=8)
+        born, watched = rng.exponential(np.exp(-x @ truth)), rng.exponential(size=900)
+        y = np.column_stack([np.minimum(born, watched), born <= watched])
+        models = both("cox", x, y, np.array_split(np.arange(300, 900), 6), c=1.0)
+        scores = [x[:300] @ w[0, :-1] for w in models]
+        found.append([c_index(z, *y[:300].T) for z in scores])
+        apart.append(np.abs(models[1][0, :-1] - truth).max())
+        assert not models[1][0, -1]
+    mean, pooled = np.mean(found, axis=0)
+    assert pooled > 0.7 and abs(mean - pooled) <= 0.003
+    assert np.mean(apart) < 0.15  # the trainer finds what the data were drawn from
 
 
 @pytest.mark.parametrize(("skewed", "least"), [(False, 0.93), (True, 0.88)])

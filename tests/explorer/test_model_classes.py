@@ -55,6 +55,13 @@ FILLED = {
             "label_max",
         ),
         ("poisson", {"label_max": "9"}, {"min": "0", "max": "9"}, "r2", None),
+        (
+            "cox",
+            {"label_event": "dead", "label_max": "9"},
+            {"event": "dead", "occurred": "1", "min": "0", "max": "9"},
+            "c_index",
+            "label_event",
+        ),
     ],
 )
 def test_the_form_asks_for_the_label_of_each_class(

@@ -6,17 +6,21 @@ import pytest
 from apps.protocol import aggregation, contribution
 from apps.protocol.circuits import CIRCUITS, CLASSES
 from apps.protocol.circuits.games import coalitions
+from apps.protocol.metrics import c_index
 from tests.support.ring import joined, three_processes
 from tests.support.shamir import run_threads
 from workers.mpc.engines.plain import run_plain
 from workers.mpc.fixed import decode, encode
 
 SITES, FEATURES, CLASS_COUNT = 5, 3, 4
-NEW = ["multinomial", "linear", "poisson"]
+NEW = ["multinomial", "linear", "poisson", "cox"]
 
 
 def loss(name, z, y):
-    """[…] mean loss of scores z [o, m] on targets y."""
+    """[…] mean loss of scores z [o, m] on targets y; a survival time is −t where it is censored."""
+    if name == "cox":  # rows in the order of their times
+        z, later = z[..., 0, :], np.flip(np.exp(z[..., 0, :]), -1)
+        return np.mean((y > 0) * (np.log(np.flip(np.cumsum(later, -1), -1)) - z), -1)
     if name == "multinomial":
         return np.mean(
             np.log(np.exp(z).sum(-2)) - np.take_along_axis(z, y[None], -2)[..., 0, :], -1
@@ -47,6 +51,12 @@ def federation(name, scoring, *, seed=3, rows=(40, 36, 44)):
     if name == "multinomial":
         y = np.argmax(z + rng.gumbel(size=z.shape), axis=1)
         columns = np.eye(CLASS_COUNT)[y]
+    elif name == "cox":
+        born, watched = rng.exponential(np.exp(-z[:, 0])), rng.exponential(1.5, len(x))
+        y = np.where(born <= watched, born, -watched).clip(-2, 1.999)
+        order = np.lexsort((np.abs(y), np.repeat(np.arange(len(rows)), rows)))
+        x, y, z = x[order], y[order], z[order]
+        columns = np.column_stack([np.abs(y), y > 0])
     else:
         y = z[:, 0] + rng.normal(size=len(x)) * 0.3 if name == "linear" else None
         y = np.clip(y, -2, 2) if name == "linear" else rng.poisson(np.exp(z[:, 0])).astype(float)
@@ -105,7 +115,8 @@ def test_a_round_follows_the_equations_and_its_evidence_is_true(name, scoring):
     z = x[halves[1]] @ weights[:, :-1].T + weights[:, -1]
     truth, member = y[halves[1]], groups[halves[1]] == 1
     cells = [np.ones(len(z), bool), member[:, 0], member[:, 1]]
-    assert opened["support"] == [int(cell.sum()) for cell in cells]
+    kinds = [[int(cell.sum()), int((cell & (truth > 0)).sum())] for cell in cells]
+    assert opened["support"] == (kinds if name == "cox" else [rows for rows, _ in kinds])
     for at, cell in enumerate(cells):
         clear = metrics_of(name, z[cell], truth[cell])
         for metric, value in clear.items():
@@ -122,6 +133,8 @@ def test_a_round_follows_the_equations_and_its_evidence_is_true(name, scoring):
 def metrics_of(name, z, y):
     if name == "multinomial":
         return {"accuracy": np.mean(np.argmax(z, axis=1) == y), "log_loss": loss(name, z.T, y)}
+    if name == "cox":
+        return {"c_index": c_index(z[:, 0], np.abs(y), y > 0)}
     found = np.exp(z[:, 0]) if name == "poisson" else z[:, 0]
     return {"r2": 1 - np.sum((y - found) ** 2) / np.sum((y - y.mean()) ** 2)}
 

@@ -130,6 +130,12 @@ def test_a_wrong_field_is_named(path: str, value: Any, field: str) -> None:
         ("multinomial", {"classes": ["a", 1]}, "accuracy", {"classes": ["a", "1"]}),
         ("linear", {"min": 0, "max": "40.50"}, "r2", {"min": "0", "max": "40.5"}),
         ("poisson", {}, "r2", {"min": "0", "max": "1000"}),
+        (
+            "cox",
+            {"event": "dead", "occurred": 1, "max": "90"},
+            "c_index",
+            {"event": "dead", "occurred": "1", "min": "0", "max": "90"},
+        ),
     ],
 )
 def test_each_model_class_has_its_label_and_its_gates(model_class, label, metric, checked) -> None:
@@ -160,6 +166,9 @@ def test_each_model_class_has_its_label_and_its_gates(model_class, label, metric
         ("linear", {"min": "3", "max": "3"}, "label.max"),
         ("poisson", {"max": 1001}, "label.max"),
         ("poisson", {"min": "1"}, "label.min"),
+        ("cox", {"max": "90"}, "label.event"),
+        ("cox", {"event": "outcome", "max": "90"}, "label.event"),
+        ("cox", {"event": "dead"}, "label.max"),
         ("logistic", {"classes": ["a", "b"]}, "label.classes"),
     ],
 )

@@ -19,13 +19,20 @@ WEIGHTS = {
     "multinomial": np.array([1.5, -1.0, 0.25, -1.0, 1.0, 0.0, -0.5, 0.0, -0.25]),
     "linear": np.array([0.6, -0.5, 0.1]),
     "poisson": np.array([0.5, -0.4, 1.0]),
+    "cox": np.array([1.0, -0.8, 0.0]),
 }
 LABELS: dict[str, dict[str, Any]] = {
     "multinomial": {"name": "grade", "classes": ["low", "middle", "high"]},
     "linear": {"name": "days", "min": "0", "max": "40"},
     "poisson": {"name": "visits"},
+    "cox": {"name": "days", "event": "dead", "max": "365"},
 }
-GATES = {"multinomial": ("accuracy", 500), "linear": ("r2", 600), "poisson": ("r2", 200)}
+GATES = {
+    "multinomial": ("accuracy", 500),
+    "linear": ("r2", 600),
+    "poisson": ("r2", 200),
+    "cox": ("c_index", 600),
+}
 
 
 class Classes(Market):
@@ -40,6 +47,11 @@ class Classes(Market):
             return np.eye(3)[np.argmax(z + rng.gumbel(0, 0.5, z.shape), axis=1)]
         if self.spec["model_class"] == "linear":
             return np.clip(z[:, 0] + rng.normal(0, 0.2, len(x)), -2, 2)
+        if self.spec["model_class"] == "cox":
+            times = rng.exponential(0.7 * np.exp(-z[:, 0]))
+            order = np.argsort(times)
+            x[:] = x[order]  # a validator's rows stand in the order of their times
+            return np.column_stack([times, times < 1.0])[order].clip(max=1.0)
         return rng.poisson(np.exp(z[:, 0]))
 
 
@@ -66,7 +78,7 @@ def test_a_class_goes_from_the_request_to_the_paid_answer(
     assert phi[market.custodians[3].party.id] == 0 and max(phi.values()) == 1000
     evidence = held.version.evidence
     assert [g["met"] for g in evidence["gates"]] == [True] * 3, evidence
-    assert evidence["support"]["all"] == {"rows": 60}
+    assert evidence["support"]["all"]["rows"] == 60
 
     listing = market.accept(held)
     assert listing_json(listing)["circuit"] == CLASSES[name].infer_id("logit")

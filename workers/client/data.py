@@ -30,10 +30,10 @@ OUTLIER = 100  # interquartile ranges from the quartiles: as far may a value be
 class Table:
     """Checked rows: features [n, d] without gaps, labels [n], strata [n] of str or None.
 
-    Labels are 0/1 of a binary label, the number of the class, or the number itself, by the
-    request's model class. missing: how many cells were filled with their column's mean; clamped:
-    how many lay outside the schema's plausible range and were moved to its edge. notes: what else
-    the person at the site should know.
+    Labels are 0/1 of a binary label, the number of the class, the number itself, or [n, 2] of a
+    time and 1 where the event came then, by the request's model class. missing: how many cells
+    were filled with their column's mean; clamped: how many lay outside the schema's plausible range
+    and were moved to its edge. notes: what else the person at the site should know.
     """
 
     path: Path
@@ -62,6 +62,7 @@ class Schema:
     strata_values: tuple[str, ...]
     kind: str = "binary"
     classes: tuple[str, ...] = ()
+    event: str | None = None
     fhir: tuple[fhir.Wanted, ...] = ()
 
     @classmethod
@@ -87,7 +88,8 @@ class Schema:
                 for f in (*features, {**spec["label"], "name": LABEL})
             },
             label=label or spec["label"]["name"],
-            positive=str(spec["label"].get("positive", "1")),
+            positive=str(spec["label"].get("positive", spec["label"].get("occurred", "1"))),
+            event=spec["label"].get("event"),
             classes=tuple(plain(name) for name in spec["label"].get("classes", ())),
             kind=class_of(spec).label,
             strata_column=(strata or wanted["column"]) if wanted else None,
@@ -158,6 +160,8 @@ def read_table(
         low, high = schema.ranges[LABEL]
         inside = np.clip(labels, low, high)
         labels, clamped = inside, clamped + int((inside != labels).sum())
+    if schema.kind == "survival":
+        labels, notes = _watched(labels, schema, notes)
     notes = (*sheet.notes, *notes)
     return Table(path, schema.columns, features, labels, strata, missing, clamped, notes)
 
@@ -212,13 +216,13 @@ def _check_columns(path: Path, header: list[str], schema: Schema, need_strata: b
         raise DataError(
             f"{path.name} has no label column “{schema.label}”. Its columns: {few(header)}."
         )
-    wanted = list(schema.columns)
+    wanted = [*schema.columns, *([schema.event] if schema.event else [])]
     if need_strata and schema.strata_column:
         wanted.append(schema.strata_column)
     missing = [name for name in wanted if name not in header]
     if not missing:
         return
-    known = {*schema.columns, schema.label, schema.strata_column}
+    known = {*schema.columns, schema.label, schema.event, schema.strata_column}
     extra = [name for name in header if name not in known]
     text = f"{path.name} lacks the columns {few(missing)}."
     if extra:
@@ -253,6 +257,8 @@ def _labels(path: Path, sheet: Sheet, schema: Schema, index: int) -> np.ndarray:
         return _class_labels(path, sheet, cells, schema)
     if schema.kind in ("number", "count"):
         return _number_labels(path, sheet, cells, schema)
+    if schema.kind == "survival":
+        return _survival_labels(path, sheet, cells, schema)
     values = sorted({plain(cell) for cell in cells})
     if len(values) > 2:
         raise DataError(
@@ -297,6 +303,34 @@ def _number_labels(path: Path, sheet: Sheet, cells: list[str], schema: Schema) -
     if labels.min() == labels.max():
         raise DataError(f"{path.name}: every row has the label {cells[0]}; it must vary.")
     return labels
+
+
+def _survival_labels(path: Path, sheet: Sheet, cells: list[str], schema: Schema) -> np.ndarray:
+    """[n, 2]: the time, and 1 where the event came then. Some rows must have it, and some not."""
+    at, occurred = sheet.header.index(str(schema.event)), plain(schema.positive)
+    labels = np.zeros((len(cells), 2))
+    for number, cell in enumerate(cells):
+        if not is_number(cell) or float(cell) < 0:
+            raise DataError(f"{sheet.where(number)}: the label “{cell[:40]}” is no time.")
+        what = sheet.rows[number][at].strip()
+        if what.lower() in MISSING:
+            raise DataError(f"{sheet.where(number)}: “{schema.event}” is missing.")
+        labels[number] = float(cell), plain(what) == occurred
+    if labels[:, 1].min() == labels[:, 1].max():
+        raise DataError(
+            f"{path.name}: “{schema.event}” must be “{schema.positive}” in some rows and another "
+            "value in others."
+        )
+    return labels
+
+
+def _watched(labels: np.ndarray, schema: Schema, notes: list[str]) -> tuple[np.ndarray, list[str]]:
+    """Times beyond the longest one as rows that were watched so long without the event."""
+    longest = _or(schema.ranges[LABEL][1], math.inf)
+    late = labels[:, 0] > longest
+    if late.any():
+        notes = [*notes, f"{int(late.sum())} rows end at {longest:g}, before their time."]
+    return np.where(late[:, None], [longest, 0.0], labels), notes
 
 
 def _strata(path: Path, sheet: Sheet, schema: Schema, index: int) -> np.ndarray:
@@ -370,8 +404,11 @@ def row_order(labels: np.ndarray, strata: np.ndarray | None) -> np.ndarray:
 
     Rule: sort by (stratum, label), then take the rows in turn, so that of every stratum and class
     the halves hold the same number of rows, up to one. The even half scores, the odd one is
-    evidence. Returns: row numbers [n].
+    evidence. Rows of times until an event stand in the order of these, as circuits/cox.py asks.
+    Returns: row numbers [n].
     """
+    if labels.ndim == 2:
+        return np.lexsort((labels[:, 1], labels[:, 0]))
     keys = [
         ("" if strata is None else str(strata[i]), float(labels[i])) for i in range(len(labels))
     ]

@@ -71,10 +71,12 @@ def _numbers(name: str, column: Any) -> npt.NDArray[np.float64]:
 
 def columns_of(answers: Answers, label: Mapping[str, Any]) -> dict[str, list[Any]]:
     """Answers as named columns, a value a row: label; probability (and logit), of classes
-    probability_NAME; else the label's own name. A band has two: …_low and …_high."""
+    probability_NAME, of times until an event relative_hazard; else the label's own name. A band
+    has two: …_low and …_high."""
     if answers.resolution == LABEL:
         return {"label": list(answers.labels)}
-    names = ["probability" if "positive" in label else str(label["name"])]
+    plain = "relative_hazard" if "event" in label else str(label["name"])
+    names = ["probability" if "positive" in label else plain]
     if "classes" in label:
         names = [f"probability_{name}" for name in label["classes"]]
     if answers.resolution == BAND:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from apps.protocol.circuits import CLASSES, ModelClass
-from apps.protocol.targets import extras_of, scale_of
+from apps.protocol.targets import extras_of, scale_of, time_unit_of
 from workers.client.data import DataError, Table
 
 FEATURE_BOUND = 16.0
@@ -77,16 +77,18 @@ def train(
 
 
 def targets(labels: np.ndarray, model: ModelClass, label: Mapping[str, Any]) -> np.ndarray:
-    """Labels [n] as the class trains on them: numbers on the scale ±2 of their range."""
+    """Labels as the class trains on them: numbers on ±2 of their range, times on 0 … 2."""
+    if model.label == "survival":
+        return labels / [time_unit_of(label), 1.0]
     middle, unit = scale_of(model, label)
     return labels if unit == 1.0 else (labels - middle) / unit
 
 
 def target_columns(labels: np.ndarray, model: ModelClass, label: Mapping[str, Any]) -> np.ndarray:
-    """Labels [n] as a holdout holds them: [n, t], one-hot of classes."""
+    """Labels as a holdout holds them: [n, t], one-hot of classes."""
     if model.label == "classes":
         return np.eye(len(label["classes"]))[labels]
-    return targets(labels, model, label)[:, None]
+    return targets(labels, model, label).reshape(len(labels), -1)
 
 
 def bounded(update: np.ndarray) -> np.ndarray:

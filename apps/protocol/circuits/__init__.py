@@ -8,15 +8,17 @@ query, whose model outlives many releases, that of its circuit's graph alone.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache
+from importlib import import_module
 from pathlib import Path
+from pkgutil import iter_modules
 from typing import Any
 
-from apps.protocol.circuits import linear, logistic, mlp, moments, multinomial, poisson
+from apps.protocol.circuits import moments
 from apps.protocol.circuits.declare import BadParams, Circuit, Opening, Outcome, Slot
 from apps.protocol.circuits.descent import sgd_circuit
-from apps.protocol.circuits.family import ModelClass, infer_circuit, round_circuit
+from apps.protocol.circuits.family import LABELS, ModelClass, infer_circuit, round_circuit
 from apps.protocol.circuits.graph import circuit_hash
 
 __all__ = [
@@ -33,13 +35,18 @@ __all__ = [
     "query_hash",
 ]
 
-# The model classes, by name: one file each.
+
+def _found() -> Iterator[ModelClass]:
+    """Each model class that a file of this package declares: a new one is one file."""
+    for module in iter_modules(__path__):
+        declared = vars(import_module(f"{__name__}.{module.name}")).values()
+        yield from (value for value in declared if isinstance(value, ModelClass))
+
+
+# The model classes, by name; by kind of label, and networks last.
 CLASSES: dict[str, ModelClass] = {
     model.name: model
-    for model in (
-        *(logistic.CLASS, multinomial.CLASS, linear.CLASS, poisson.CLASS),
-        *(mlp.ONE, mlp.TWO),
-    )
+    for model in sorted(_found(), key=lambda model: (LABELS.index(model.label), model.hidden))
 }
 
 CIRCUITS: dict[str, Circuit] = {

@@ -90,9 +90,9 @@ def quotients(
 
 
 def ratios(
-    ops: Any, part: Any, whole: Any, cells: Sequence[int], min_cell: int
+    ops: Any, part: Any, whole: Any, cells: Sequence[int], min_cell: int, *, bits: int = COUNT_BITS
 ) -> list[int | None]:
-    """Open round(1000·a/b), 0 ≤ a ≤ b both secret counts, in those cells where b ≥ min_cell.
+    """Open round(1000·a/b), 0 ≤ a ≤ b < 2^bits both secret counts, in cells where b ≥ min_cell.
 
     Opened on the way: which these are.
     """
@@ -104,7 +104,7 @@ def ratios(
     if not cells:
         return answer
     places = np.array(cells)
-    inverse = ops.reciprocal(ops.index(whole, places), f=QUOTIENT_F, bits=COUNT_BITS)
+    inverse = ops.reciprocal(ops.index(whole, places), f=QUOTIENT_F, bits=bits)
     share = ops.scale(ops.mul(ops.index(part, places), inverse), 1000)
     for cell, value in zip(cells, ops.open_rounded(share).tolist(), strict=True):
         answer[cell] = int(value)

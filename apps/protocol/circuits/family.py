@@ -83,7 +83,7 @@ PHI_MIN_POSITIVE = 3
 # Digest of the constants by which rows are standardised (`normalise.constants_digest`): all owners
 # sign the same one, and a model is trained on and asked under its own alone.
 NORMALISATION = "normalisation"
-LABELS = ("binary", "classes", "number", "count")
+LABELS = ("binary", "classes", "number", "count", "survival")
 OPENS = (
     Opening("phi_milli", "contribution of each custodian, 0 to 1000, in roster order"),
     Opening("void", "1 when fewer than three contributions are positive: no model"),
