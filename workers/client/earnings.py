@@ -18,6 +18,7 @@ from apps.protocol import entitlements, revenue
 from apps.protocol.money import BPS, mul_div_floor
 from apps.protocol.tickets import COMPUTING, MIN_CUSTODIANS
 from workers.client.accounts import parts
+from workers.client.holdings import Holdings
 
 CURRENCY = "USDC"
 QUERY = "listings.query"
@@ -68,7 +69,8 @@ class Due:
 class Earnings:
     """Fed with leaves by `Replay`; each method raises Finding for what does not fit."""
 
-    def __init__(self) -> None:
+    def __init__(self, held: Holdings) -> None:
+        self.tokens = held
         self.opened: dict[str, Body] = {}
         self.committed: dict[str, tuple[int, str, str]] = {}
         self.versions: dict[tuple[str, str], Made] = {}
@@ -80,7 +82,6 @@ class Earnings:
         self.closed: set[tuple[str, int]] = set()
         self.policies: dict[tuple[str, int], dict[str, int]] = {}
         self.due: dict[str, Due] = {}
-        self.changes: dict[str, list[tuple[int, int]]] = {}
 
     def founded(self, body: Body, at: int) -> None:
         self.daos[body["dao"]] = body["sdt"]
@@ -128,8 +129,6 @@ class Earnings:
     def transfer(self, body: Body, at: int, amount: int) -> None:
         """A posted transfer that broke no rule."""
         debit, credit = body["debit"], body["credit"]
-        self.changes.setdefault(debit, []).append((at, -amount))
-        self.changes.setdefault(credit, []).append((at, amount))
         if body["kind"] == QUERY and body["phase"] == "post":
             self.posted[body["pending"]] = Paid(parts(credit)[0], amount)
         if str(body["ref"] or "").startswith(EPOCH_REF) or parts(debit)[1] == "revenue":
@@ -235,9 +234,8 @@ class Earnings:
         """T_i of whoever is no SubDAO: held + staked · boost over the epoch (paper §6.3)."""
         boost = int(body["policy"]["stake_boost_bps"])
         weights: dict[str, int] = {}
-        for account, changes in self.changes.items():
-            pid, purpose, asset = parts(account)
-            if asset != self.daos.get(dao) or purpose not in ("main", "staked") or pid in self.daos:
+        for pid, purpose, changes in self.tokens.changes(self.daos.get(dao, "")):
+            if pid in self.daos:
                 continue
             area = revenue.time_weighted(
                 0, changes, start=int(body["starts_at"]), end=int(body["ends_at"])

@@ -47,8 +47,10 @@ class Reserves:
         self.sdt[body["dao"]] = body["sdt"]
 
     def transfer(self, body: Body, amount: int) -> None:
-        sides = (body["debit"], body["credit"])
-        if body["kind"] == "subdaos.mint" or not {parts(side)[1] for side in sides} & {*POTS}:
+        sides = debit, credit = body["debit"], body["credit"]
+        if parts(debit)[1] not in POTS and parts(credit)[1] not in POTS:
+            return
+        if body["kind"] == "subdaos.mint":
             return
         moves = self.moved.setdefault(str(body["ref"]), {})
         moves[sides] = moves.get(sides, 0) + amount

@@ -23,7 +23,7 @@ def not_as_requested(spec: Any, state: Replay, dao: str) -> str | None:
     """Why a SubDAO's founding does not follow from the request that its vote was about, or None."""
     body = state.points.founded[dao]
     fund = state.crowdfunds.funds[body["rfm"]]
-    voted = state.proposals[fund.proposal].body
+    voted = state.votes.proposals[fund.proposal].body
     try:
         if spec_hash(spec) != state.crowdfunds.requests[body["rfm"]]["spec_hash"]:
             return "the server shows another request than was voted on"

@@ -10,7 +10,7 @@ backwards: so it is one cut through the log, and no token is on two sides of it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from workers.client.accounts import parts
 
@@ -45,6 +45,13 @@ class Holdings:
                 wrong = f"is stamped before the last one of {account}"
             course.append((at_ms, micro + (course[-1][1] if course else 0)))
         return wrong
+
+    def changes(self, asset: str) -> Iterator[tuple[str, str, Course]]:
+        """(pid, purpose, [(time, difference), …]) of each account of `asset` that votes."""
+        for pid, sides in self._courses.get(asset, {}).items():
+            for purpose, course in sides.items():
+                before = [0, *(value for _, value in course)]
+                yield pid, purpose, [(at, now - was) for (at, now), was in zip(course, before)]
 
     def count(self, asset: str, at_ms: int, *, but: Iterable[str]) -> dict[str, int]:
         """{pid: what its vote counts} at a time, from which on nothing may be stamped before it.

@@ -1,10 +1,11 @@
 """Replaying the log: what anybody can recompute from its leaves alone.
 
 Balances follow from transfers by the ledger's rules, outcomes of votes from the ballots by the
-tally's, payouts of an epoch from φ by eq. 10 and 11 (`earnings`), pools and vaults by their own
-(`exchange`), escrows and minted tokens by pledges (`crowdfund`), what a reserve releases by its
-schedule (`emission`), what plans cost and pay for (`plans`); whoever has bound a wallet key has
-signed what was done in its name (`keyring`). A leaf that breaks a rule is a finding with its index.
+tally's (`votes`), payouts of an epoch from φ by eq. 10 and 11 (`earnings`), pools and vaults by
+their own (`exchange`), escrows and minted tokens by pledges (`crowdfund`), what a reserve releases
+by its schedule (`emission`), what plans cost and pay for (`plans`); whoever has bound a wallet key
+has signed what was done in its name (`keyring`). A leaf that breaks a rule is a finding with its
+index.
 Leaves name parties by pid and amounts as strings; nothing here needs the server.
 """
 
@@ -13,11 +14,10 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from dataclasses import dataclass, field
 from typing import Any
 
-from apps.protocol import consent, decay, ledger, tally
+from apps.protocol import consent, ledger
 from apps.protocol.tickets import RING
 from apps.protocol.unlocks import Sponsoring, Unlocks, early, first, unlocked
 from workers.client.accounts import parts
@@ -30,6 +30,7 @@ from workers.client.keyring import Keyring, Unsigned
 from workers.client.parameters import Parameters
 from workers.client.plans import Plans
 from workers.client.points import Points
+from workers.client.votes import Votes
 
 NO_FLOOR = -(2**63)
 # How far behind leaves before it an honest one may be stamped: its transaction's length, and what
@@ -54,24 +55,8 @@ class Findings:
     signatures: int = 0
 
 
-@dataclass
-class Ballots:
-    """One proposal as its leaves tell it."""
-
-    body: Mapping[str, Any]
-    total: int | None = None
-    voters: set[str] = field(default_factory=set)
-    weight: dict[str, int] = field(default_factory=lambda: dict.fromkeys(tally.Support, 0))
-    ends_at: int = 0
-    executed: bool = False
-    weights: dict[str, int] = field(default_factory=dict)
-    concluded: bool = False
-    canceled: bool = False
-    extended: bool = False
-
-
 class Replay:
-    """Feed leaves in order with `leaf`, then read `findings`, `balances` and `proposals`.
+    """Feed leaves in order with `leaf`, then read `findings` and `balances`.
 
     heads: (size, time) of signed heads that are known, smallest first: no leaf is stamped after
     the first that covers it.
@@ -86,9 +71,9 @@ class Replay:
         self.issuing: set[str] = set()  # accounts, of FLAI
         self.payments: dict[str, tuple[str, str, int]] = {}
         self.reversed: set[str] = set()
-        self.earnings = Earnings()
-        self.points = Points()
         self.holdings = Holdings()
+        self.earnings = Earnings(self.holdings)
+        self.points = Points()
         self.exchange = Exchange(self.balances)
         self.crowdfunds, self.parameters = Crowdfunds(), Parameters()
         self.reserves = Reserves(self.balances, self.crowdfunds, self.parameters, self.points)
@@ -96,12 +81,15 @@ class Replay:
         self.plans = Plans(self.balances, self.parameters)
         self.keyring = Keyring()
         self.keys: dict[str, str] = {}
-        self.proposals: dict[str, Ballots] = {}
+        self.votes = Votes(
+            points=self.points,
+            holdings=self.holdings,
+            parameters=self.parameters,
+            reserves=self.reserves,
+            exchange=self.exchange,
+            keyring=self.keyring,
+        )
         self.latest_ms = NO_FLOOR
-        self.spent: dict[str, tuple[str, str, int]] = {}
-        self.treasury_votes: set[str] = set()
-        self.revocations: set[str] = set()
-        self.resettings: set[str] = set()
         self.sales: dict[str, tuple[str, int]] = {}
 
     def leaf(self, index: int, leaf: Mapping[str, Any]) -> None:
@@ -149,67 +137,56 @@ class Replay:
         self.findings.errors += self.exchange.end() + self.crowdfunds.end() + self.reserves.end()
         self.findings.errors += self.plans.end()
         self.findings.signatures = self.keyring.checked
-        self.findings.errors += [f"transfer {id_} spends a treasury unvoted" for id_ in self.spent]
-        self.findings.errors += [
-            f"proposal {id_} spent a treasury and was not executed"
-            for id_ in sorted(self.treasury_votes)
-            if not self.proposals[id_].executed
-        ]
-        self.findings.errors += [
-            f"proposal {id_} took points and was not executed"
-            for id_ in sorted(self.revocations)
-            if not self.proposals[id_].executed
-        ]
-        self.findings.errors += [
-            f"proposal {id_} changed a parameter and was not executed"
-            for id_ in sorted(self.resettings)
-            if not self.proposals[id_].executed
-        ]
+        self.findings.errors += self.votes.end()
+        self.findings.proposals = len(self.votes.proposals)
+        self.findings.votes, self.findings.executed = self.votes.counted, self.votes.executed
         return self.findings
 
     # -- money
 
     def _transfer(self, body: Mapping[str, Any], at: int) -> None:
-        if body["id"] in self.seen:
-            raise Finding(f"transfer {body['id']} appears twice")
-        self.seen.add(body["id"])
-        debit, credit = body["debit"], body["credit"]
+        id_, debit, credit, kind = body["id"], body["debit"], body["credit"], body["kind"]
         amount, phase = int(body["amount_micro"]), body["phase"]
+        if id_ in self.seen:
+            raise Finding(f"transfer {id_} appears twice")
+        self.seen.add(id_)
         if phase not in ("single", "pend", "post", "void"):
             raise Finding(f"unknown phase {phase}")
         hold = 0
         if phase in ("post", "void"):
             account, hold = self.holds.pop(body["pending"], ("", 0))
             if account != debit:
-                raise Finding(f"transfer {body['id']} resolves no open hold of its account")
+                raise Finding(f"transfer {id_} resolves no open hold of its account")
         pair = {name: self.balances.get(name) or _opened(name) for name in (debit, credit)}
         try:
             after = ledger.apply(pair, [ledger.Move(debit, credit, amount, phase, hold)])
         except ledger.RuleBroken as broken:
-            raise Finding(f"transfer {body['id']} breaks the rule {broken.code}") from None
+            raise Finding(f"transfer {id_} breaks the rule {broken.code}") from None
         self.balances.update(after)
-        self.issuing |= {name for name in pair if name.endswith("/issuance/FLAI")}
+        for side in (debit, credit):
+            if side.endswith("/issuance/FLAI"):
+                self.issuing.add(side)
         untimely = None
         if phase in ("single", "post"):
             untimely = self.holdings.transfer(debit, credit, amount, at)
         if phase == "pend":
-            self.holds[body["id"]] = (debit, amount)
+            self.holds[id_] = (debit, amount)
         self.findings.transfers += 1
         self.keyring.transfer(body, at)
         self.plans.transfer(body, at, amount)
-        if body["kind"] == consent.GIVE_BACK:
+        if kind == consent.GIVE_BACK:
             self._reversal(body, debit, credit, amount)
-        elif body["kind"] == consent.SEND:
-            self.payments[body["id"]] = (debit, credit, amount)
+        elif kind == consent.SEND:
+            self.payments[id_] = (debit, credit, amount)
         if phase in ("single", "post"):
             if parts(debit)[1] == "treasury":
-                self.spent[body["id"]] = (debit, credit, amount)
+                self.votes.spent[id_] = (debit, credit, amount)
             self.earnings.transfer(body, at, amount)
             self.exchange.transfer(body, at, amount)
             self.reserves.transfer(body, amount)
             self.crowdfunds.transfer(body, at, amount)
         if untimely:
-            raise Finding(f"transfer {body['id']} {untimely}")
+            raise Finding(f"transfer {id_} {untimely}")
 
     def _reversal(self, body: Mapping[str, Any], debit: str, credit: str, amount: int) -> None:
         """A reversal takes back exactly the payment that it names, once."""
@@ -225,19 +202,12 @@ class Replay:
         balance = self.balances.get(name) or _opened(name)
         if balance.posted_micro or balance.held_micro:
             raise Finding(f"account {name} was closed with money on it")
-        self.balances[name] = replace(balance, closed=True)
+        self.balances[name] = balance._replace(closed=True)
 
-    # -- votes
+    # -- who may
 
     def _proposal(self, body: Mapping[str, Any], at: int) -> None:
-        if body["proposal"] in self.proposals:
-            raise Finding(f"proposal {body['proposal']} appears twice")
-        self.proposals[body["proposal"]] = Ballots(body=body, ends_at=int(body["ends_at"]))
-        self.findings.proposals += 1
-        if int(body["starts_at"]) < at:
-            raise Finding(f"proposal {body['proposal']}: its voting began before it was made")
-        self.parameters.proposed(body, at)
-        self.keyring.proposal(body, at)
+        self.votes.proposed(body, at)
         if body["kind"] == FORK:
             dao = body["dao"]
             rules = Unlocks(**self.parameters.unlocks[dao])
@@ -261,134 +231,10 @@ class Replay:
         if not self._unlocked(rules, body["party"], "FLAI", supply):
             raise Finding(f"pledge {body['id']} came before its backer might fund the request")
 
-    def _snapshot(self, body: Mapping[str, Any], at: int) -> None:
-        ballots = self._ballots(body)
-        if ballots.total is not None or ballots.voters or ballots.canceled:
-            raise Finding(f"proposal {body['proposal']}: its snapshot came late or twice")
-        starts = int(ballots.body["starts_at"])
-        if int(body["at"]) != starts or at < starts:
-            raise Finding(f"proposal {body['proposal']}: its snapshot is of another time")
-        ballots.total = int(body["total"])
-        ballots.weights = self._weights(ballots.body["dao"], ballots.body["house"], starts)
-        said = (ballots.total, int(body["holders"]))
-        if said != (sum(ballots.weights.values()), len(ballots.weights)):
-            raise Finding(f"proposal {body['proposal']}: its snapshot sums other weights")
-
-    def _weights(self, dao: str, house: str, at: int) -> dict[str, int]:
-        """{pid: what its vote counts}: points, or tokens held or staked."""
-        if house == "sbgt":
-            return self.points.at(dao, at)
-        asset = "FLAI" if house == "super" else self.reserves.sdt[dao]
-        return self.holdings.count(asset, at, but=self.reserves.sdt)
-
-    def _vote(self, body: Mapping[str, Any], at: int) -> None:
-        ballots, who = self._ballots(body), body["voter"]
-        weight = int(body["weight"])
-        if who in ballots.voters:
-            raise Finding(f"proposal {body['proposal']}: {who} voted twice")
-        if weight <= 0 or ballots.executed or ballots.canceled:
-            raise Finding(f"proposal {body['proposal']}: a vote without weight or after the end")
-        if weight != ballots.weights.get(who):
-            raise Finding(f"proposal {body['proposal']}: {who} voted with a weight it did not have")
-        had = tally.quorum_reached(_facts(ballots))
-        ballots.voters.add(who)
-        ballots.weight[tally.Support(body["support"])] += weight
-        if ballots.total is not None and sum(ballots.weight.values()) > ballots.total:
-            raise Finding(f"proposal {body['proposal']}: more weight voted than there is")
-        late = int(body.get("ends_at") or ballots.ends_at)
-        if at >= ballots.ends_at:
-            raise Finding(f"proposal {body['proposal']}: a vote after the end counted")
-        if late != ballots.ends_at:
-            if had or ballots.extended or not tally.quorum_reached(_facts(ballots)):
-                raise Finding(f"proposal {body['proposal']}: its end was moved by no late quorum")
-            ballots.extended = True
-        if (
-            not ballots.ends_at
-            <= late
-            <= self.parameters.extended(ballots.body, at, ballots.ends_at)
-        ):
-            raise Finding(f"proposal {body['proposal']}: its end was moved further than its rules")
-        ballots.ends_at = late
-        self.findings.votes += 1
-        self.keyring.vote(body, at)
-
-    def _canceled(self, body: Mapping[str, Any], at: int) -> None:
-        """Its proposer may take it back until voting begins."""
-        ballots = self._ballots(body)
-        if ballots.total is not None or at > int(ballots.body["starts_at"]):
-            raise Finding(f"proposal {body['proposal']} was taken back once voting had begun")
-        ballots.canceled = True
-
-    def _concluded(self, body: Mapping[str, Any], at: int) -> None:
-        """The ballots are counted again. No vote is taken any more: what each would have counted
-        needs no room."""
-        ballots, name = self._ballots(body), f"proposal {body['proposal']}"
-        ballots.weights = {}
-        if ballots.concluded or at < ballots.ends_at:
-            raise Finding(f"{name} was concluded twice, or before its deadline")
-        ballots.concluded = True
-        sums = {support.value: str(micro) for support, micro in ballots.weight.items()}
-        due = {**sums, "total": str(ballots.total)}
-        if {key: body[key] for key in due} != due:
-            raise Finding(f"{name} was concluded with other sums than those of its ballots")
-        facts = _facts(ballots)
-        if body["carried"] != (tally.quorum_reached(facts) and tally.vote_carried(facts)):
-            raise Finding(f"{name} did not end as its ballots say")
-
-    def _executed(self, body: Mapping[str, Any], at: int) -> None:
-        ballots = self._ballots(body)
-        if ballots.executed or ballots.canceled:
-            raise Finding(f"proposal {body['proposal']} was executed twice, or taken back before")
-        ballots.executed = True
-        if body["payload_hash"] != ballots.body["payload_hash"]:
-            raise Finding(f"proposal {body['proposal']}: what ran is not what was voted on")
-        facts = _facts(ballots)
-        if not (tally.quorum_reached(facts) and tally.vote_carried(facts)):
-            raise Finding(f"proposal {body['proposal']} was executed without a majority or quorum")
-        if at < ballots.ends_at:
-            raise Finding(f"proposal {body['proposal']} was executed before its deadline")
-        opens = ballots.ends_at + 1000 * int(ballots.body["timelock_s"])
-        if at < opens:
-            raise Finding(f"proposal {body['proposal']} was executed while its timelock ran")
-        if at >= opens + 1000 * int(ballots.body["grace_s"]):
-            raise Finding(f"proposal {body['proposal']} was executed after it had expired")
-        self.findings.executed += 1
-
-    def _treasury_paid(self, body: Mapping[str, Any], at: int) -> None:
-        """The transfer is the one that the holders of SDT voted on; its execution comes after."""
-        proposal, dao, asset, amount = (
-            body[name] for name in ("proposal", "dao", "asset", "amount_micro")
-        )
-        voted = self._ballots(body).body
-        payload = {"to": body["to"], "asset": asset, "amount_micro": amount}
-        asked = (dao, "sdt", tally.payload_hash(dao=dao, kind="subdaos.pay", payload=payload))
-        if (voted["dao"], voted["house"], voted["payload_hash"]) != asked:
-            raise Finding(f"proposal {proposal}: the treasury paid what was not voted on")
-        moved = (f"{dao}/treasury/{asset}", f"{body['to']}/main/{asset}", int(amount))
-        if self.spent.get(body["transfer"]) != moved or proposal in self.treasury_votes:
-            raise Finding(f"proposal {proposal}: its transfer is another one, or came twice")
-        del self.spent[body["transfer"]]
-        self.treasury_votes.add(proposal)
-
     def _pool_changed(self, body: Mapping[str, Any], at: int) -> None:
         self.exchange.pool_changed(body, at)
         kind = f"exchange.{body['kind']}"
         self.keyring.action(body["party"], kind, body["asked"], body, at)
-
-    def _slashed(self, body: Mapping[str, Any], at: int) -> None:
-        proposal = body["id"]
-        voted = self._ballots({"proposal": proposal}).body
-        if proposal in self.treasury_votes:
-            raise Finding(f"proposal {proposal} was carried out twice")
-        token = "FLAI" if voted["house"] == "super" else self.reserves.sdt.get(body["dao"])
-        self.exchange.slashed(body, at, voted, token)
-        self.treasury_votes.add(proposal)
-
-    def _ballots(self, body: Mapping[str, Any]) -> Ballots:
-        ballots = self.proposals.get(body["proposal"])
-        if ballots is None:
-            raise Finding(f"proposal {body['proposal']} is not in the log")
-        return ballots
 
     # -- rounds and epochs
 
@@ -431,14 +277,14 @@ class Replay:
 
     def _approved(self, body: Mapping[str, Any], at: int) -> None:
         """Its execution comes after, in the same transaction: the founding asks for it."""
-        self.crowdfunds.approved(body, at, self._ballots(body).body)
+        self.crowdfunds.approved(body, at, self.votes.ballots(body["proposal"]).body)
 
     def _founded(self, body: Mapping[str, Any], at: int) -> None:
         """A fork is one by the vote of its parent's members, and says so."""
         fund = self.crowdfunds.funds.get(body["rfm"])
         if fund is None:
             raise Finding(f"SubDAO {body['dao']} was founded for no crowdfund")
-        voted = self.proposals[fund.proposal]
+        voted = self.votes.proposals[fund.proposal]
         if not voted.executed:
             raise Finding(f"SubDAO {body['dao']} was founded on a vote that was not carried out")
         forked = voted.body["dao"] if voted.body["kind"] == FORK else None
@@ -450,13 +296,6 @@ class Replay:
         self.reserves.founded(body)
         self.crowdfunds.founded(body, at)
 
-    def _reset(self, body: Mapping[str, Any], at: int) -> None:
-        proposal = body["proposal"]
-        if proposal in self.resettings:
-            raise Finding(f"proposal {proposal} changed a parameter twice")
-        self.parameters.changed(body, self._ballots(body).body)
-        self.resettings.add(proposal)
-
     def _converted(self, body: Mapping[str, Any], at: int) -> None:
         self.reserves.converted(body, at)
         self.keyring.action(body["party"], consent.CONVERT, body["asked"], body, at)
@@ -465,22 +304,7 @@ class Replay:
         before = self.points.held.get((body["dao"], body["party"]), 0)
         _raise(self.points.change(body, at))
         if body["reason"] == "revoked":
-            self._revoked(body, before)
-
-    def _revoked(self, body: Mapping[str, Any], before: int) -> None:
-        """The points are those that the holders of SBGT voted on; its execution comes after."""
-        dao, proposal = body["dao"], body["ref"]
-        voted = self._ballots({"proposal": proposal}).body
-        taken = body["taken_micro"]
-        payload = {"party": body["party"], "points_micro": taken}
-        hash_ = tally.payload_hash(dao=dao, kind="subdaos.revoke", payload=payload)
-        asked = (dao, "sbgt", hash_)
-        if (voted["dao"], voted["house"], voted["payload_hash"]) != asked:
-            raise Finding(f"proposal {proposal}: points were taken that nobody voted on")
-        left = decay.revoked(before, int(taken))
-        if int(body["points_micro"]) != left or proposal in self.revocations:
-            raise Finding(f"proposal {proposal}: it left other points, or came twice")
-        self.revocations.add(proposal)
+            self.votes.revoke(body, before)
 
     def _round_opened(self, body: Mapping[str, Any], at: int) -> None:
         """Nodes compute it as its SubDAO has voted: three, where a leaf names no engine."""
@@ -524,25 +348,13 @@ def _asset(account: str) -> str:
     return parts(account)[2]
 
 
-def _facts(ballots: Ballots) -> tally.Facts:
-    start = datetime(1970, 1, 1, tzinfo=UTC)
-    return tally.Facts(
-        voting_starts_at=start,
-        voting_ends_at=start + timedelta(milliseconds=ballots.ends_at),
-        timelock_s=int(ballots.body["timelock_s"]),
-        grace_s=int(ballots.body["grace_s"]),
-        quorum_bps=int(ballots.body["quorum_bps"]),
-        threshold_bps=int(ballots.body["threshold_bps"]),
-        total_weight=ballots.total or 0,
-        for_weight=ballots.weight[tally.Support.FOR],
-        against_weight=ballots.weight[tally.Support.AGAINST],
-        abstain_weight=ballots.weight[tally.Support.ABSTAIN],
-    )
-
-
 def _raise(wrong: str | None) -> None:
     if wrong is not None:
         raise Finding(wrong)
+
+
+def _voted(method: Callable[[Votes, Mapping[str, Any], int], None]) -> Handler:
+    return lambda state, body, at: method(state.votes, body, at)
 
 
 def _earned(method: Callable[[Earnings, Mapping[str, Any], int], None]) -> Handler:
@@ -572,20 +384,20 @@ _HANDLERS: dict[str, Handler] = {
     "wallets.transfer": Replay._transfer,
     "wallets.closed": Replay._closed,
     "governance.proposal": Replay._proposal,
-    "governance.snapshot": Replay._snapshot,
-    "governance.vote": Replay._vote,
-    "governance.canceled": Replay._canceled,
-    "governance.concluded": Replay._concluded,
-    "governance.executed": Replay._executed,
+    "governance.snapshot": _voted(Votes.snapshot),
+    "governance.vote": _voted(Votes.vote),
+    "governance.canceled": _voted(Votes.take_back),
+    "governance.concluded": _voted(Votes.conclude),
+    "governance.executed": _voted(Votes.execute),
     "participants.application": Replay._application,
-    "subdaos.paid": Replay._treasury_paid,
+    "subdaos.paid": _voted(Votes.pay),
     "exchange.pool_opened": _exchanged(Exchange.pool_opened),
     "exchange.pool_changed": Replay._pool_changed,
     "exchange.vault_opened": _exchanged(Exchange.vault_opened),
     "exchange.vault_changed": _exchanged(Exchange.vault_changed),
-    "exchange.slashed": Replay._slashed,
+    "exchange.slashed": _voted(Votes.slash),
     "subdaos.founded": Replay._founded,
-    "subdaos.params": Replay._reset,
+    "subdaos.params": _voted(Votes.reset),
     "subdaos.emitted": _released(Reserves.emitted),
     "subdaos.converted": Replay._converted,
     "subdaos.sponsor_paid": _released(Reserves.sponsor_paid),
@@ -621,4 +433,4 @@ def replay(leaves: Iterable[Mapping[str, Any]], heads: Sequence[tuple[int, int]]
     return state
 
 
-__all__ = ["Ballots", "Findings", "Replay", "replay", "undisturbed"]
+__all__ = ["Findings", "Replay", "replay", "undisturbed"]
