@@ -81,6 +81,12 @@ class Party(BaseModel):
                 name="party_pid_is_hex", condition=Q(pid__regex=r"^[0-9a-f]{32}$")
             ),
         ]
+        indexes = [
+            # Few, whom an epoch's closing leaves out of many.
+            models.Index(
+                fields=["id"], condition=Q(kind__in=["dao", "system"]), name="party_is_no_payee"
+            )
+        ]
 
     def __str__(self) -> str:
         return self.name

@@ -1,18 +1,19 @@
 """Closing an epoch: from its frozen revenue to one entitlement a payee, in steps that resume.
 
     quiet    no transfer of the SDT can be stamped before the epoch's end any more: T_i stand still
-    weigh    ΣT over all holders; nothing is written
-    divide   ⌊T_i / ΣT · R_SDT⌋ (paper eq. 11) of each, written beside those whose parts were fixed
-             at the freeze
-    prove    the tree over all of them; then root and totals go into the log, and what is left over
-             to the treasury
+    weigh    ΣT over all holders, at once: nothing is written, nobody waits
+    prove    the tree over those whose parts were fixed at the freeze and that come before holders
+    divide   ⌊T_i / ΣT · R_SDT⌋ (paper eq. 11) of each holder, written in the tree's order, and the
+             tree goes on with them
+    prove    those after the holders; then root and totals go into the log, and what is left over to
+             the treasury
     pay      who is paid without asking, in groups of PAY_BATCH
 
-Each step is done in chunks, one transaction each, that move the closing's cursor: whoever is killed
-leaves the last whole chunk, and the next one goes on from there. A chunk is one statement over up
-to CHUNK rows. T_i is computed twice, which costs less than keeping it: a row is written once.
-Weights pass 2^63 (micro-units · ms · basis points): they are numeric, and the division is `div`,
-exact and downward.
+What writes is done in chunks, one transaction each, that move the closing's cursor: whoever is
+killed leaves the last whole chunk, and the next one goes on from there. A chunk is one statement
+over some CHUNK rows. T_i is computed twice, which costs less than keeping it: a row is written
+once. Weights pass 2^63 (micro-units · ms · basis points): they are numeric, and the division is
+`div`, exact and downward.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ from apps.wallets import ledger, log
 from apps.wallets.models import Account, Transfer
 from apps.wallets.services import PAYEES, account, accounts
 
-CHUNK = 100_000
+CHUNK = 200_000
 PAY_BATCH = 1_000
 QUIET_S = 1.0  # for writers that had begun; whoever takes longer is waited for by the next sweep
 # An epoch of at most one batch pays everybody by itself: that costs one group of transfers. Beyond
@@ -50,8 +51,9 @@ QUIET_S = 1.0  # for writers that had begun; whoever takes longer is waited for 
 # it or asked for it, and the others claim when it is worth it to them.
 AUTO_MAX = PAY_BATCH
 CURRENCY = "USDC"
-FIRST = str(uuid.UUID(int=0))
 HELD, STAKED = "main", "staked"
+OTHERS = ", ".join(f"'{kind}'" for kind in Party.Kind if kind not in PAYEES)
+PIDS, PAST = 1 << 128, "g"  # a pid is one of so many, in hex, at random; beyond them all
 Step = Closing.Step
 
 # ∫ balance dt = posted · length + Σ change · (max(end − at, 0) − length) over the changes since the
@@ -68,50 +70,65 @@ _AREA = """({0}.posted_micro::numeric * %(length)s
             WHERE debit_id = {0}.id AND created_at > %(starts_at)s AND phase IN ('single', 'post')
         ) t
     ) ELSE 0 END)"""
-# By the main accounts, which all holders have, with what is staked beside them: T_i of each payee.
-_WEIGHTS = f"""
-WITH chunk AS MATERIALIZED (
-    SELECT id, owner_id, posted_micro, last_at FROM wallets_account
-    WHERE asset_id = %(asset)s AND purpose = '{HELD}' AND id > %(after)s::uuid
-    ORDER BY id LIMIT %(limit)s
-), weights AS MATERIALIZED (
-    SELECT p.id, p.pid, {_AREA.format("c")} * %(held)s
-        + CASE WHEN s.id IS NULL THEN 0 ELSE {_AREA.format("s")} * %(staked)s END AS weight
-    FROM chunk c JOIN accounts_party p ON p.id = c.owner_id
-    LEFT JOIN wallets_account s
-        ON s.owner_id = c.owner_id AND s.asset_id = %(asset)s AND s.purpose = '{STAKED}'
-    WHERE p.kind = ANY(%(kinds)s)
-)"""
-_PLACE = "(SELECT count(*) FROM chunk), (SELECT id FROM chunk ORDER BY id DESC LIMIT 1)"
-_WEIGH = f"{_WEIGHTS} SELECT {_PLACE}, (SELECT coalesce(sum(weight), 0) FROM weights)"
-_DIVIDE = f"""{_WEIGHTS}, written AS (
-    INSERT INTO listings_entitlement (epoch_id, party_id, pid, role, asset, amount_micro)
-    SELECT %(epoch)s, id, pid, %(role)s, %(currency)s, micro
-    FROM (
-        SELECT id, pid, div(weight * %(pot)s, %(total)s) AS micro FROM weights OFFSET 0
-    ) due WHERE micro > 0 ORDER BY pid
-    RETURNING amount_micro
+# T_i of each payee, by the main accounts, which all holders have, with what is staked
+# beside them.
+_WEIGHT = f"""({_AREA.format("c")} * %(held)s
+    + CASE WHEN s.id IS NULL THEN 0 ELSE {_AREA.format("s")} * %(staked)s END)"""
+_STAKED_BESIDE = f"""LEFT JOIN wallets_account s
+        ON s.owner_id = c.owner_id AND s.asset_id = %(asset)s AND s.purpose = '{STAKED}'"""
+_WEIGH = f"""
+SELECT coalesce(sum({_WEIGHT}), 0)
+FROM wallets_account c {_STAKED_BESIDE}
+WHERE c.asset_id = %(asset)s AND c.purpose = '{HELD}' AND NOT EXISTS (
+    SELECT 1 FROM accounts_party p WHERE p.id = c.owner_id AND p.kind IN ({OTHERS})
 )
-SELECT {_PLACE}, (SELECT coalesce(sum(amount_micro), 0) FROM written)
 """
 
-# `entitlements.leaf_hash` in SQL: keys in their order, and nothing that JSON would escape.
+# `entitlements.leaf_hash` in SQL: keys in their order, and nothing that JSON would escape. What is
+# in brackets is the same for all rows of a chunk and put together once.
 LEAF_HASH = """sha256('\\x00'::bytea || convert_to('{"amount_micro":"' || amount_micro
-    || '","asset":"' || asset || '","epoch":"' || epoch_id || '","pid":"' || pid
-    || '","role":"' || role || '","v":1}', 'UTF8'))"""
+    || ('","asset":"' || asset || '","epoch":"' || epoch_id || '","pid":"') || pid
+    || ('","role":"' || role || '","v":1}'), 'UTF8'))"""
 KEY = "asset || ' ' || role || ' ' || pid"
+# The tree goes on with rows named `leaf`: their number, last key, hashes in order, and the keys of
+# those that fill a block.
+_LEAVES = """count(*), max(key COLLATE "C"), string_agg(hash, '' ORDER BY place),
+    array_agg(key ORDER BY place) FILTER (WHERE (place + %(size)s) %% %(block)s = 0)"""
 
+# A row is made where the tree has it, so that index and tree grow at their ends.
+_DIVIDE = f"""
+WITH due AS MATERIALIZED (
+    SELECT c.owner_id, c.pid, div({_WEIGHT} * %(pot)s, %(total)s)::bigint AS amount_micro
+    FROM (
+        SELECT a.id, a.owner_id, a.posted_micro, a.last_at, p.pid
+        FROM wallets_account a JOIN accounts_party p ON p.id = a.owner_id
+        WHERE a.asset_id = %(asset)s AND a.purpose = '{HELD}' AND p.kind = ANY(%(kinds)s)
+            AND p.pid >= %(first)s AND p.pid < %(end_pid)s OFFSET 0
+    ) c {_STAKED_BESIDE} ORDER BY c.pid
+), made AS (
+    SELECT %(epoch)s::text AS epoch_id, owner_id, pid, %(role)s::text AS role,
+        %(currency)s::text AS asset, amount_micro FROM due WHERE amount_micro > 0
+), written AS (
+    INSERT INTO listings_entitlement (epoch_id, party_id, pid, role, asset, amount_micro)
+    SELECT epoch_id::uuid, owner_id, pid, role, asset, amount_micro FROM made
+)
+SELECT coalesce(sum(amount_micro), 0), {_LEAVES}
+FROM (
+    SELECT amount_micro, {KEY} AS key, {LEAF_HASH} AS hash,
+        row_number() OVER (ORDER BY pid) AS place
+    FROM made
+) leaf
+"""
 _PROVE = f"""
-SELECT count(*), max(key), string_agg(hash, '' ORDER BY place),
-    array_agg(key ORDER BY place) FILTER (WHERE (place + %(size)s) %% %(block)s = 0)
+SELECT {_LEAVES}
 FROM (
     SELECT {KEY} AS key, {LEAF_HASH} AS hash,
         row_number() OVER (ORDER BY asset, role, pid) AS place
     FROM listings_entitlement
     WHERE epoch_id = %(epoch)s AND (asset, role, pid) > (%(after_asset)s, %(after_role)s, %(pid)s)
-        AND amount_micro > 0
+        AND (%(all)s OR (asset, role) < (%(currency)s, %(role)s)) AND amount_micro > 0
     ORDER BY asset, role, pid LIMIT %(limit)s
-) leaves
+) leaf
 """
 
 
@@ -148,80 +165,98 @@ def _quiet(closing: Closing, epoch: Epoch, now: datetime, chunk: int) -> bool:
     staked = Party.objects.filter(accounts__asset=_asset(epoch), accounts__purpose=STAKED)
     if lacking := list(staked.exclude(id__in=mains.values("owner"))):
         accounts(lacking, epoch.dao.asset)  # type: ignore[arg-type]
-    closing.step, closing.cursor = Step.WEIGH, FIRST
+    closing.step = Step.WEIGH
     return True
 
 
 def _weigh(closing: Closing, epoch: Epoch, now: datetime, chunk: int) -> bool:
-    [(count, last, weight)] = run(_WEIGH, **_holders(closing, epoch, chunk))
-    closing.holdings += weight
-    closing.cursor = str(last)
-    if count < chunk:
-        closing.step, closing.cursor = Step.DIVIDE, FIRST
+    [(closing.holdings,)] = run(_WEIGH, **_holders(closing, epoch))
+    closing.step, closing.cursor = Step.PROVE, ""
     return True
 
 
 def _divide(closing: Closing, epoch: Epoch, now: datetime, chunk: int) -> bool:
-    [(count, last, micro)] = run(
+    """One of equal parts of all pids, so many that each has about `chunk` of the holders."""
+    if not closing.cursor:
+        holders = Account.objects.filter(asset=_asset(epoch), purpose=HELD).count()
+        closing.cursor = f"0 {-(-holders // chunk) or 1}"
+    part, parts = map(int, closing.cursor.split(" "))
+    first = f"{PIDS * part // parts:032x}"
+    end = f"{PIDS * (part + 1) // parts:032x}" if part + 1 < parts else PAST
+    [(micro, *leaves)] = run(
         _DIVIDE,
-        **_holders(closing, epoch, chunk),
-        epoch=epoch.id,
+        **_holders(closing, epoch),
+        kinds=[str(kind) for kind in PAYEES],
+        first=first,
+        end_pid=end,
+        epoch=str(epoch.id),
         role=HOLDER,
         currency=CURRENCY,
         pot=closing.sdt_micro,
         total=closing.holdings or 1,  # no holder, no row that it divides
+        size=closing.size,
+        block=EntitlementNode.LEAVES,
     )
     closing.entitled_micro += int(micro)
-    closing.cursor = str(last)
-    if count < chunk:
-        closing.step, closing.cursor = Step.PROVE, ""
+    closing.cursor = f"{part + 1} {parts}"
+    _grow(closing, epoch, leaves)
+    if part + 1 == parts:
+        closing.step, closing.cursor = Step.PROVE, f"{CURRENCY} {HOLDER} {PAST}"
     return True
 
 
-def _holders(closing: Closing, epoch: Epoch, chunk: int) -> dict[str, Any]:
-    """What a statement takes that goes through the token's holders, from the cursor on."""
+def _holders(closing: Closing, epoch: Epoch) -> dict[str, Any]:
+    """What a statement takes that weighs the token's holders."""
     start, end = unix_ms(epoch.starts_at), unix_ms(epoch.ends_at)
     boost = int(closing.plan["policy"]["stake_boost_bps"])
     return {
         "asset": _asset(epoch),
-        "after": closing.cursor,
-        "limit": chunk,
         "length": end - start,
         "end": end,
         "starts_at": epoch.starts_at,
         "held": holding_weight(1, 0, stake_boost_bps=boost),
         "staked": holding_weight(0, 1, stake_boost_bps=boost),
-        "kinds": [str(kind) for kind in PAYEES],
     }
 
 
 def _prove(closing: Closing, epoch: Epoch, now: datetime, chunk: int) -> bool:
+    """Those whose parts were fixed at the freeze: before the holders, then after them."""
     asset, role, pid = closing.cursor.split(" ") if closing.cursor else ("", "", "")
-    [(count, last, hashes, lasts)] = run(
+    divided = not closing.sdt_micro or (asset, role) >= (CURRENCY, HOLDER)
+    [(count, last, *leaves)] = run(
         _PROVE,
         epoch=str(epoch.id),
         after_asset=asset,
         after_role=role,
         pid=pid,
+        all=divided,
+        currency=CURRENCY,
+        role=HOLDER,
         limit=chunk,
         size=closing.size,
         block=EntitlementNode.LEAVES,
     )
-    _grow(closing, epoch, bytes(hashes or b""), lasts or [])
+    _grow(closing, epoch, (count, last, *leaves))
     closing.cursor = last or closing.cursor
     if count < chunk:
-        _finish(closing, epoch, now)
+        if divided:
+            _finish(closing, epoch, now)
+        else:
+            closing.step, closing.cursor = Step.DIVIDE, ""
     return True
 
 
-def _grow(closing: Closing, epoch: Epoch, hashes: bytes, lasts: Sequence[str]) -> None:
-    """The tree, by these leaf hashes; `lasts` are the keys of those that fill a block."""
-    closing.size, frontier, nodes = merkle.extend(
-        closing.size, cut(bytes(closing.frontier)), cut(hashes)
+def _grow(closing: Closing, epoch: Epoch, leaves: Sequence[Any]) -> None:
+    """The tree, by what `_LEAVES` gives."""
+    _, _, hashes, lasts = leaves
+    closing.size, frontier, kept = merkle.extend(
+        closing.size,
+        cut(bytes(closing.frontier)),
+        cut(bytes(hashes or b"")),
+        lowest=EntitlementNode.LEVEL,
     )
     closing.frontier = b"".join(frontier)
-    kept = [node for node in nodes if node[0] >= EntitlementNode.LEVEL]
-    keys = iter(lasts)
+    keys = iter(lasts or [])
     with connection.cursor() as cursor:
         cursor.execute(
             "INSERT INTO listings_entitlementnode (epoch_id, level, index, hash, last)"

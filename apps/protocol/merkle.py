@@ -77,11 +77,12 @@ def peaks(size: int) -> list[Place]:
 
 
 def extend(
-    size: int, frontier: Sequence[bytes], new: Iterable[bytes]
+    size: int, frontier: Sequence[bytes], new: Iterable[bytes], *, lowest: int = 1
 ) -> tuple[int, list[bytes], list[tuple[int, int, bytes]]]:
     """Append leaf hashes to a tree given by its `frontier` (hashes at `peaks(size)`).
 
-    Returns (new size, new frontier, completed full subtrees as (level ≥ 1, index, hash), by level).
+    Returns (new size, new frontier, completed full subtrees as (level ≥ lowest, index, hash), by
+    level).
     """
     sha256, row = hashlib.sha256, list(new)
     end, at = size + len(row), size  # `at`: the place of the row's first on its level
@@ -95,7 +96,8 @@ def extend(
             lefts[level] = row.pop()
         row = [sha256(b"\x01" + a + b).digest() for a, b in zip(row[::2], row[1::2], strict=True)]
         level, at = level + 1, at >> 1
-        nodes += [(level, at + i, hash_) for i, hash_ in enumerate(row)]
+        if level >= lowest:
+            nodes += [(level, at + i, hash_) for i, hash_ in enumerate(row)]
     return end, [lefts[level] for level in sorted(lefts, reverse=True)], nodes
 
 
