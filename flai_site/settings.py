@@ -58,6 +58,7 @@ ROWS_PER_QUERY = _count("FLAI_ROWS_PER_QUERY", 100)
 # And of one model in one of their epochs of so many UTC days.
 ROWS_PER_EPOCH = _count("FLAI_ROWS_PER_EPOCH", 2000)
 ROWS_EPOCH_DAYS = _count("FLAI_ROWS_EPOCH_DAYS", 1)
+REFRESH_EVERY_S = _count("FLAI_REFRESH_EVERY_S", 86_400)
 # Webhooks to addresses of this machine's own networks, and without TLS: for trying things out.
 WEBHOOKS_PRIVATE = _flag("FLAI_WEBHOOKS_PRIVATE")
 # Who shows it may read /metrics; where it is not set, this machine alone may.
@@ -187,6 +188,7 @@ CELERY_WORKER_ENABLE_REMOTE_CONTROL = False
 CELERY_BEAT_SCHEDULE = {
     "sweep": {"task": "flai.sweep", "schedule": 2.0, "options": {"expires": 2.0}},
     "cosign_log": {"task": "flai.cosign_log", "schedule": 5.0, "options": {"expires": 5.0}},
+    "refresh": {"task": "flai.refresh_shares", "schedule": 60.0, "options": {"expires": 60.0}},
     "count_use": {"task": "flai.count_use", "schedule": 60.0, "options": {"expires": 60.0}},
     "sequence_log": {"task": "flai.sequence_log", "schedule": 1.0, "options": {"expires": 1.0}},
 }

@@ -22,7 +22,7 @@ import httpx
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from django.conf import settings
 
-from apps.protocol import identity, jobs, sharing, tickets, uploads, wire
+from apps.protocol import identity, jobs, refreshes, sharing, tickets, uploads, wire
 
 T = TypeVar("T")
 
@@ -280,6 +280,21 @@ def drop_share(members: Sequence[Member], ticket: dict[str, Any]) -> None:
     content, path = _encode({"drop": body, "signature": signature}), f"/shares/{body['share_id']}"
     with contextlib.suppress(ControlError):
         _all(members, lambda member: _post(member, f"{path}/drop", content, timeout_s=15.0))
+
+
+def last_refresh(member: Member) -> dict[str, Any]:
+    """{"number", "proof"} of what the node refreshed last. Raises: Retryable, Final."""
+    return _get(member, "/refresh")
+
+
+def refresh(members: Sequence[Member], asked: dict[str, Any]) -> list[dict[str, Any]]:
+    """Have all these nodes refresh what they keep; what each signed. Raises: Retryable, Final."""
+    signature = wire.sign(coordinator_key(), refreshes.REFRESH_DOMAIN, asked)
+    body, patience = _encode({"refresh": asked, "signature": signature}), asked["deadline_s"]
+    return _all(
+        members,
+        lambda member: _post(member, "/refresh", body, timeout_s=patience + ANSWER_MARGIN_S),
+    )
 
 
 def last_head(member: Member) -> dict[str, Any]:

@@ -55,6 +55,20 @@ class Cosignature(BaseModel):
         ]
 
 
+class Refresh(BaseModel):
+    """The nodes put what they keep into new shares; what all that took part signed about it."""
+
+    digest = models.CharField(max_length=64, unique=True)
+    number = models.PositiveIntegerField()  # the node set's own count
+    proof = models.JSONField()
+
+    class Meta:
+        ordering = ["-created_at"]
+
+    def __str__(self) -> str:
+        return f"refresh {self.number}"
+
+
 class JobState(models.TextChoices):
     QUEUED = "queued"
     RUNNING = "running"

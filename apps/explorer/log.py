@@ -67,6 +67,7 @@ WORDS = {
     "listings.query_released": "Prediction released",
     "listings.epoch_settled": "Epoch settled",
     "compute.node_claimed": "Node claimed",
+    "compute.refreshed": "Shares refreshed",
 }
 AUDITED = (
     "rfms.submitted", "rfms.approved", "rfms.awarded", "subdaos.founded",

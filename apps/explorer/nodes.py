@@ -12,7 +12,7 @@ from django.db.models.functions import Coalesce
 from django.http import Http404, HttpRequest, HttpResponse
 
 from apps.compute import control
-from apps.compute.models import Job, JobState, Node, Receipt
+from apps.compute.models import Job, JobState, Node, Receipt, Refresh
 from apps.compute.selectors import members, receipts_signed
 from apps.core import clock
 from apps.explorer.charts import Part
@@ -50,6 +50,7 @@ def nodes(request: HttpRequest) -> HttpResponse:
         nodes=members_,
         work=stacks([(row["node"].name, row["parts"]) for row in members_]),
         waiting=Job.objects.filter(OPEN).count(),
+        refresh=Refresh.objects.first(),
         took_ms=_median_ms("logistic_infer"),
         jobs=jobs,
     )

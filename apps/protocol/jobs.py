@@ -320,11 +320,12 @@ def check_receipts(
     for receipt in receipts:
         same = {k: receipt.get(k) for k in first} == first
         _require(same, "receipts_disagree", "The members' receipts do not agree.")
-    _check_words(receipts, nodes)
+    check_words(receipts, nodes)
     return receipts
 
 
-def _check_words(receipts: list[dict[str, Any]], nodes: Sequence[str]) -> None:
+def check_words(receipts: list[dict[str, Any]], nodes: Sequence[str]) -> None:
+    """All who hold a word report the same hash of it. Raises: JobError("receipts_disagree")."""
     if all(r["result"] is None for r in receipts):
         return
     reports: dict[str, set[str]] = {}

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from tests.faults.test_more_nodes import ROW, TRUTH, ask, group
+from tests.support.meshes import until
 from tests.support.nodes import Buyer, NodeSet, Round, node_command
 from workers.node.copies import merged
 from workers.node.home import load
@@ -65,6 +66,7 @@ def test_a_wiped_node_is_filled_from_the_others_and_forgets_nothing(nodes):
     nodes.start(2, *rest[1:])
 
     last = tuple(range(nodes.n))[-3:]
+    refreshed_while_one_is_away(nodes, model)
     assert abs(ask_any(nodes, model, last) - TRUTH) < 0.3
     # what only the wiped node of these three had seen is still over
     other = asked | {"job_id": "cd" * 16, **named(nodes, last)}
@@ -84,6 +86,24 @@ def too_few_others_recover_nothing(nodes):
     answer = f"{nodes.n - 1 - len(away)} other nodes answer"
     assert done.returncode == 3 and answer in done.stderr and not done.stdout
     nodes.start(*away)
+
+
+def refreshed_while_one_is_away(nodes, model):
+    """Of five, one: it copies the new shares when it is back. Of three, nothing happens then."""
+    old = [words_of(nodes, i, model)[0] for i in range(nodes.n)]
+    nodes.kill(3 % nodes.n)
+    if nodes.n == 3:
+        refused = {a.json()["code"] for a in nodes.refresh([0, 1, 2], [1, 2])}
+        assert refused <= {"peer_lost", "peer_refused"}
+        nodes.start(0)
+        assert [a.status_code for a in nodes.refresh([0, 1, 2])] == [200] * 3
+    else:
+        assert [a.status_code for a in nodes.refresh([0, 1, 2, 4])] == [200] * 4
+        nodes.start(3)
+    until(lambda: {nodes.refreshed(i) for i in range(nodes.n)} == {1}, 15)
+    for i, words in enumerate(old):
+        new = words_of(nodes, i, model)[0]
+        assert not any(np.any(a == b) for a, b in zip(words, new, strict=True))
 
 
 def ask_any(nodes, model, computing):

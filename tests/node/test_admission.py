@@ -8,8 +8,9 @@ import pytest
 from workers.node import home
 from workers.node.errors import Conflict, Refused, Unavailable
 from workers.node.jobs import Entry, Jobs
+from workers.node.records import Rows
 from workers.node.shares import Opened, Shares
-from workers.node.store import Rows, Store
+from workers.node.store import Store
 
 MARKED = SimpleNamespace(share_id="ab" * 16, id="t", expires_at=100, is_query=False)
 
@@ -28,6 +29,7 @@ def jobs(store, tmp_path):
     mesh = SimpleNamespace(refuse=lambda *_, **__: None)
     intake = Shares(node=node, peers=peers, store=store)
     parts = {"limits": None, "store": store, "shares": intake, "mesh": mesh, "copies": None}
+    parts["refreshing"] = None
     return Jobs(node=node, peers=peers, **parts)
 
 

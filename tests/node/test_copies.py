@@ -13,7 +13,8 @@ from workers.mpc.fixed import to_bytes
 from workers.mpc.replicated import held_by
 from workers.node.copies import Copies
 from workers.node.errors import Unavailable
-from workers.node.store import Store, StoredModel
+from workers.node.records import StoredModel
+from workers.node.store import Store
 
 MODEL, SHARING = "ab" * 32, "cd" * 32
 WORDS = [np.arange(4, dtype=np.uint64) + np.uint64(10 * j) for j in range(3)]

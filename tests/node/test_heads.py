@@ -6,7 +6,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from apps.protocol import heads, merkle, wire
-from workers.node import home
+from workers.node import home, storekey
 from workers.node.__main__ import main
 from workers.node.errors import NodeError
 from workers.node.heads import Heads
@@ -103,7 +103,7 @@ def test_another_logs_heads_and_forged_ones_are_refused(open_heads):
 
 
 def test_operators_can_agree_on_another_beginning(node, monkeypatch, capsys):
-    monkeypatch.setattr(home, "_store_key", lambda _: bytes(32))
+    monkeypatch.setattr(storekey, "current", lambda *_: bytes(32))
     store = Store(node.home / "store.sqlite", bytes(32))
     memory, other = Heads(node=node, store=store), [*LEAVES[1:5]]
     ask(memory, LEAVES[:7])

@@ -15,7 +15,7 @@ from apps.protocol.tickets import VERIFIED
 from workers.node import policy
 from workers.node.errors import Refused
 from workers.node.home import Limits
-from workers.node.store import Binding
+from workers.node.records import Binding
 
 NOW = 1_800_000_000
 NODES = ["a1" * 32, "a2" * 32, "a3" * 32]

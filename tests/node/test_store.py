@@ -8,15 +8,9 @@ import numpy as np
 import pytest
 
 from workers.node.errors import StartError
-from workers.node.store import (
-    STAGED_FOR_S,
-    WITHDRAWN,
-    Binding,
-    CorruptStore,
-    Rows,
-    Store,
-    StoredJob,
-)
+from workers.node.records import Binding, Rows, StoredJob
+from workers.node.sealed import CorruptStore
+from workers.node.store import STAGED_FOR_S, WITHDRAWN, Store
 
 KEY = bytes(range(32))
 ROW = Rows("m", 1, 1)

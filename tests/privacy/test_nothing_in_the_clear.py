@@ -14,6 +14,7 @@ from apps.protocol.contribution import clip_to_median_norm
 from tests.support.corpora import everything_in
 from tests.support.nodes import Buyer, NodeSet, Round, fixed
 from workers.mpc import keys, sealing
+from workers.node import home as homes
 from workers.node.store import Store
 
 
@@ -57,7 +58,7 @@ def played(three_nodes: NodeSet):
 
 def open_store(nodes, i):
     """The store as a thief with the node's whole home reads it."""
-    return Store(nodes.homes[i] / "store.sqlite", keys.load(nodes.homes[i] / "store.key"))
+    return Store(nodes.homes[i] / "store.sqlite", homes.load(nodes.homes[i]).store_key)
 
 
 def words_held(nodes, i):
@@ -181,7 +182,8 @@ def test_nothing_on_the_wire_or_in_the_logs_is_in_the_clear(played):
         assert f"{prediction:.4f}".encode() not in text
         for node in range(3):
             assert keys.load(played["nodes"].homes[node] / "sign.key").hex().encode() not in text
-            assert keys.load(played["nodes"].homes[node] / "store.key").hex().encode() not in text
+            home = homes.load(played["nodes"].homes[node])
+            assert all(key.hex().encode() not in text for key in (home.root_key, home.store_key))
 
 
 def test_one_nodes_keys_and_all_traffic_open_two_words_only(played):

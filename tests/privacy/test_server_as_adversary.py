@@ -20,7 +20,9 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from apps.protocol import identity, jobs, tickets, wire
 from tests.support.nodes import Buyer, NodeSet, Round, fixed, trained_model
 from workers.mpc import keys, sealing
-from workers.node.store import Store, StoredJob
+from workers.node import home as homes
+from workers.node.records import StoredJob
+from workers.node.store import Store
 
 TABLES = ("shares", "scopes", "jobs", "models")
 
@@ -569,7 +571,7 @@ def test_a_colluding_node_alone_commits_nothing(nodes, nothing_changes):
 
 def stolen(nodes):
     """Node 0's store, open to whoever holds its home."""
-    return Store(nodes.homes[0] / "store.sqlite", keys.load(nodes.homes[0] / "store.key"))
+    return Store(nodes.homes[0] / "store.sqlite", homes.load(nodes.homes[0]).store_key)
 
 
 def test_a_model_planted_in_one_store_is_no_model_of_the_others(nodes, model):

@@ -8,13 +8,13 @@ from pathlib import Path
 import psycopg
 from psycopg import sql
 
-from workers.mpc import keys
+from workers.node import home as homes
 from workers.node.store import Store
 
 
 def everything_in(home: Path) -> bytes:
     """Every byte that this node's store holds, decrypted with its own key."""
-    store = Store(home / "store.sqlite", keys.load(home / "store.key"))
+    store = Store(home / "store.sqlite", homes.load(home).store_key)
     found = []
     for table, name, columns in (
         ("shares", "share_id", ("body", "words")),

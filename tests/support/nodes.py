@@ -30,7 +30,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from apps.protocol import identity, jobs, tickets, uploads, wire
+from apps.protocol import identity, jobs, refreshes, tickets, uploads, wire
 from apps.protocol.circuits import CLASSES, INFERS, circuits_hash, query_hash
 from apps.protocol.circuits.descent import DEFAULTS
 from flai_site.stack.up import free_ports
@@ -180,6 +180,24 @@ class NodeSet:
     def begin(self, job: dict[str, Any], i: int, **extra: Any) -> Any:
         """The answer of one node, to come."""
         return self._threads.submit(self.post, i, "/jobs", self.signed(job, **extra))
+
+    def refreshed(self, i: int) -> int:
+        """How many refreshes that node has seen."""
+        return int(self.http.get(self.control[i] + "/refresh").json()["number"])
+
+    def refresh(self, members: Sequence[int], asked_of: Sequence[int] | None = None) -> list[Any]:
+        """What these members, or some of them, say to the next refresh of what they keep."""
+        asked_of = asked_of or members
+        refresh = refreshes.refresh_of(
+            id_=secrets.token_hex(16),
+            after=self.refreshed(asked_of[0]),
+            nodes=self.fingerprints,
+            members=members,
+            deadline_s=30,
+        )
+        signature = wire.sign(self.coordinator, refreshes.REFRESH_DOMAIN, refresh)
+        body = {"refresh": refresh, "signature": signature}
+        return self.post_all("/refresh", body, asked_of)
 
     def commit(self, answers: list[Any], nodes: Sequence[int] | None = None) -> list[Any]:
         """Without `nodes`, at those that answered."""

@@ -79,9 +79,9 @@ def claim(home: Path, party: str) -> dict[str, object]:
 def answered(home: Path) -> list[dict[str, object]]:
     """To be compared with the log's settled queries: what exceeds them was asked unpaid."""
     from workers.node import home as homes
-    from workers.node.store import Store
+    from workers.node.storekey import open_store
 
-    store = Store(home / "store.sqlite", homes.load(home).store_key)
+    store = open_store(homes.load(home), alone=False)
     try:
         return [
             {"model": r.model, "day": f"{datetime.fromtimestamp(r.day * 86_400, UTC):%Y-%m-%d}"}
@@ -96,9 +96,9 @@ def forget_log(home: Path) -> dict[str, object]:
     """Prints what is forgotten. The daemon may run: it reads its last head from the store."""
     from workers.node import home as homes
     from workers.node.heads import META
-    from workers.node.store import Store
+    from workers.node.storekey import open_store
 
-    store = Store(home / "store.sqlite", homes.load(home).store_key)
+    store = open_store(homes.load(home), alone=False)
     try:
         return {"forgotten": store.forget_note(META)}
     finally:

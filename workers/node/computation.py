@@ -27,10 +27,12 @@ from workers.mpc.transport import DeadlineExceeded, Roles, TransportError
 from workers.node import metrics
 from workers.node.errors import NodeError, Refused, Unavailable
 from workers.node.home import Node, Peers
-from workers.node.store import Rows, Store, StoredJob
+from workers.node.records import Rows, StoredJob
+from workers.node.store import Store
 
 if TYPE_CHECKING:
     from workers.mpc.mesh import Mesh
+    from workers.node.refreshing import Refreshing
 
 AGREE_SEQ = 0xFFFE0000  # far above what an engine counts to
 CHEAT = "cheating_suspected"
@@ -84,7 +86,10 @@ class Done:
 class Computation:
     """How one node computes: its key, its peers, its store and its connections."""
 
-    def __init__(self, *, node: Node, peers: Peers, store: Store, mesh: Mesh) -> None:
+    def __init__(
+        self, *, node: Node, peers: Peers, store: Store, mesh: Mesh, refreshing: Refreshing
+    ) -> None:
+        self._refreshing = refreshing
         self._node = node
         self._peers = peers
         self._store = store
@@ -96,7 +101,7 @@ class Computation:
         """The node's answer, already on disk. Raises: Refused, Unavailable."""
         job = admitted.job
         group = group_of(job)
-        with self._session(session_id(job), job["deadline_s"], group) as session:
+        with self._session(session_id(job), job["deadline_s"], group, admitted) as session:
             if self._node.index in group.holding:
                 return self._hold(admitted, session, group)
             return self._compute(admitted, session, group)
@@ -110,7 +115,8 @@ class Computation:
         its rows one below the other, and each answer is kept, sealed and signed for by itself.
         Raises: Refused, Unavailable, for all of them.
         """
-        with self._session(sid, deadline_s, group) as session:
+        of_model = next((case for case in wanted if case is not None), None)
+        with self._session(sid, deadline_s, group, of_model) as session:
             agreed = self._agree(session, group, [case is not None for case in wanted])
             cases = [case for case, yes in zip(wanted, agreed) if case is not None and yes]
             self._give_back(
@@ -151,8 +157,11 @@ class Computation:
                     self._store.unbind(scope, rows)
 
     @contextmanager
-    def _session(self, sid: bytes, deadline_s: int, group: Group) -> Iterator[Session]:
-        """A session with the peers; whatever ends it early is told to them."""
+    def _session(
+        self, sid: bytes, deadline_s: int, group: Group, admitted: Admitted | None
+    ) -> Iterator[Session]:
+        """A session with the peers; whatever ends it early is told to them. Members that disagree
+        may have begun before and after a refresh of the model's shares."""
         from workers.mpc.engines.counted import Disagreement
         from workers.mpc.engines.ring_verified_net import Cheated
 
@@ -168,7 +177,10 @@ class Computation:
             session.abort(_accusation(suspects))
             raise self._cheated(suspects, f"{error}") from None
         except Disagreement as error:
-            session.abort("members_disagree")
+            moved = admitted and self._refreshing.moved(admitted.job["model"], admitted.sharing)
+            session.abort("shares_moved" if moved else "members_disagree")
+            if moved:
+                raise Unavailable("shares_moved", "The model was being refreshed.") from None
             raise Refused("members_disagree", f"The members do not agree: {error}.") from None
         except TransportError as error:
             if suspects := _accused(error, group):

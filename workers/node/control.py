@@ -29,6 +29,7 @@ from workers.node.errors import Malformed, NodeError, Unavailable
 from workers.node.heads import Heads
 from workers.node.home import Node
 from workers.node.jobs import Jobs
+from workers.node.refreshing import Refreshing
 from workers.node.shares import Shares
 
 JOB_BYTES_MAX = 32 << 20
@@ -71,11 +72,14 @@ class Pool:
 class Control:
     """The HTTP application over one node's shares and jobs."""
 
-    def __init__(self, *, node: Node, shares: Shares, jobs: Jobs, heads: Heads) -> None:
+    def __init__(
+        self, *, node: Node, shares: Shares, jobs: Jobs, heads: Heads, refreshing: Refreshing
+    ) -> None:
         self._descriptor = node.descriptor()
         self._shares = shares
         self._jobs = jobs
         self._heads = heads
+        self._refreshing = refreshing
         self.job_pool = Pool("job", threads=JOB_THREADS, waiting=0)
         self.share_pool = Pool("share", threads=SHARE_THREADS, waiting=SHARES_WAITING_MAX)
         self.refusal_pool = Pool("refusal", threads=1, waiting=TURNED_AWAY_WAITING_MAX)
@@ -94,6 +98,8 @@ class Control:
                 Route("/bundles", _guarded(self.run_bundle), methods=["POST"]),
                 Route(f"{job}/commit", _guarded(self.commit), methods=["POST"]),
                 Route(job, _guarded(self.job), methods=["GET"]),
+                Route("/refresh", _guarded(self.last_refresh), methods=["GET"]),
+                Route("/refresh", _guarded(self.refresh), methods=["POST"]),
                 Route("/log/head", _guarded(self.last_head), methods=["GET"]),
                 Route("/log/head", _guarded(self.cosign), methods=["POST"]),
             ],
@@ -186,6 +192,18 @@ class Control:
     async def job(self, request: Request) -> Response:
         job_id = _id(request, "job_id", "A job's id")
         return JSONResponse(await self.share_pool.run(self._jobs.state, job_id))
+
+    async def last_refresh(self, request: Request) -> Response:
+        return JSONResponse(await self.share_pool.run(self._refreshing.state))
+
+    async def refresh(self, request: Request) -> Response:
+        body = await _body(request, COMMIT_BYTES_MAX)
+
+        def run() -> Any:
+            asked = _fields(_parse(body), "refresh", "signature")
+            return self._refreshing.run(asked["refresh"], asked["signature"])
+
+        return JSONResponse(await self.job_pool.run(run))
 
     async def last_head(self, request: Request) -> Response:
         return JSONResponse(await self.share_pool.run(self._heads.last))

@@ -30,13 +30,15 @@ from workers.mpc.sealing import Words
 from workers.mpc.transport import PeerLost, TransportError
 from workers.node.errors import Conflict, Unavailable
 from workers.node.home import Node
-from workers.node.store import Store, StoredModel
+from workers.node.records import StoredModel
+from workers.node.store import Store
 
 if TYPE_CHECKING:
     from workers.mpc.mesh import Mesh
 
 ANSWER_S = 20.0
 ARRIVE_S = 3.0  # others who are up but have not found us yet
+REFRESHED = "refreshed"  # the note of the last refresh: {"number", "proof"}
 TOLD_BY = 2  # nodes that must tell a result's ticket alike
 
 # no answer, or one that makes no sense
@@ -61,6 +63,9 @@ class Copies:
         asked = json.loads(request)
         if asked.get("marks"):
             return wire.canonical(self._store.marks())
+        if asked.get("refreshed"):
+            last = self._store.note(REFRESHED) or {"number": 0}
+            return wire.canonical(last | {"sharings": dict(self._store.sharings())})
         model = self._store.model(str(asked["model"]))
         if model is None or asked["sharing"] not in (None, model.ticket.get("sharing")):
             return b""
@@ -82,7 +87,7 @@ class Copies:
         salts: dict[str, str] = {}
         tickets: list[dict[str, Any]] = []
         asked = {"model": model, "sharing": sharing}
-        for _peer, (ticket, theirs) in self._told(asked, _read, within_s=ARRIVE_S):
+        for _peer, (ticket, theirs) in self.told(asked, _read, within_s=ARRIVE_S):
             for j, word in theirs.items():
                 salt = str(ticket["salts"].get(str(j), ""))
                 if j in wanted and _hash(salt, word) == hashes.get(str(j)):
@@ -101,23 +106,23 @@ class Copies:
         """
         if not self._store.is_empty:
             raise Conflict("not_empty", "This node has a store: move it away to recover another.")
-        told = dict(self._told({"marks": True}, json.loads))
+        told = dict(self.told({"marks": True}, json.loads))
         if len(told) < sources_needed(self._n):
             raise Unavailable(
                 "too_few_peers", f"{len(told)} other nodes answer, {sources_needed(self._n)} must."
             )
         jobs = {model: job_id for marks in told.values() for model, job_id in marks["models"]}
-        models = {model: (job_id, self._copy(model)) for model, job_id in jobs.items()}
+        models = {model: (job_id, self.copy(model)) for model, job_id in jobs.items()}
         self._store.restore(merged(list(told.values())), models)
         return sorted(models)
 
-    def _copy(self, model: str) -> StoredModel:
+    def copy(self, model: str) -> StoredModel:
         """A model of which each word is told alike by all but one of those who hold it, two at
         least where there are two. Raises: Unavailable("no_copy")."""
         wanted = held_by(self._node.index, self._n)
         told: dict[tuple[str, int], list[tuple[str, Words]]] = {}
         tickets: dict[str, list[dict[str, Any]]] = {}
-        for _peer, (ticket, theirs) in self._told({"model": model, "sharing": None}, _read):
+        for _peer, (ticket, theirs) in self.told({"model": model, "sharing": None}, _read):
             sharing = str(ticket.get("sharing"))
             tickets.setdefault(sharing, []).append(ticket)
             for j, word in theirs.items():
@@ -134,7 +139,7 @@ class Copies:
                 return StoredModel(ticket=bare[0] | {"salts": salts}, words=words)
         raise Unavailable("no_copy", f"The others do not hold model {model} alike.")
 
-    def _told(
+    def told(
         self, asked: dict[str, Any], read: Callable[[bytes], T], *, within_s: float = 0
     ) -> Iterator[tuple[int, T]]:
         """What each other node answers that is connected, or will be within that time.

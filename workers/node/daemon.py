@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from workers.mpc.jsonlines import JsonLines
 from workers.node import home as homes
+from workers.node import storekey
 from workers.node.errors import NodeError, StartError
 
 if TYPE_CHECKING:
@@ -56,16 +57,17 @@ def run(home: Path, *, metrics_port: int | None = None) -> None:
     from workers.node.copies import Copies
     from workers.node.heads import Heads
     from workers.node.jobs import Jobs
+    from workers.node.refreshing import Refreshing
     from workers.node.shares import Shares
-    from workers.node.store import Store
 
     if metrics_port is not None:
         metrics.serve(metrics_port)
-    store = Store(home / "store.sqlite", node.store_key)
+    store = storekey.open_store(node)
     mesh = _mesh(node, peers, mesh_socket)
     copies = Copies(node=node, n=len(peers.nodes), store=store, mesh=mesh)
     mesh.answer = copies.answer
     mesh.start()
+    refreshing = Refreshing(node=node, peers=peers, store=store, mesh=mesh, copies=copies)
     shares = Shares(node=node, peers=peers, store=store)
     jobs = Jobs(
         node=node,
@@ -75,16 +77,21 @@ def run(home: Path, *, metrics_port: int | None = None) -> None:
         shares=shares,
         mesh=mesh,
         copies=copies,
+        refreshing=refreshing,
     )
     heads = Heads(node=node, store=store)
-    control = Control(node=node, shares=shares, jobs=jobs, heads=heads)
+    control = Control(node=node, shares=shares, jobs=jobs, heads=heads, refreshing=refreshing)
     stopping = threading.Event()
     threading.Thread(target=_purge, args=(store, stopping), name="purge", daemon=True).start()
+    threading.Thread(
+        target=refreshing.watch, args=(stopping,), name="refreshing", daemon=True
+    ).start()
     _watch(home=home, jobs=jobs, mesh=mesh, heads=heads)
     try:
         _serve(control.application(), control_socket, node, peers)
     finally:
         stopping.set()
+        refreshing.stop()
         mesh.close()  # whatever still runs ends with PeerLost, here and there
         control.job_pool.close()
         control.share_pool.close()
@@ -117,15 +124,18 @@ def recover(home: Path, *, wait_s: float) -> list[str]:
     lock = homes.lock(home)
     peers = homes.load_peers(node)
     from workers.node.copies import Copies, sources_needed
-    from workers.node.store import Store
+    from workers.node.refreshing import Refreshing
 
     n = len(peers.nodes)
     mesh = _mesh(node, peers, listen(node.mesh, "mesh"))
-    store = Store(home / "store.sqlite", node.store_key)
+    store = storekey.open_store(node)
+    copies = Copies(node=node, n=n, store=store, mesh=mesh)
     mesh.start()
     try:
         mesh.wait_for(n - 1, seconds=wait_s, least=sources_needed(n))
-        return Copies(node=node, n=n, store=store, mesh=mesh).recover()
+        models = copies.recover()
+        Refreshing(node=node, peers=peers, store=store, mesh=mesh, copies=copies).catch_up()
+        return models
     except NodeError as error:
         raise StartError(f"{home} cannot be recovered: {error.text}") from None
     finally:

@@ -1,6 +1,7 @@
 """A node's directory: keys, configuration, public descriptor, the peers that its operator admits.
 
 sign.key hpke.key store.key   secret, 0600, made at the first `init`
+epoch.key                     so is this, and replaced at each refresh (storekey.py)
 config.json                   index, name, addresses
 descriptor.json               public: what operators publish and everyone else pins
 peers.json                    the operator's: {"coordinator": hex, "coordinator_cert": PEM,
@@ -27,7 +28,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from apps.protocol import identity, jobs, wire
 from apps.protocol.tickets import ENGINES, NODE_COUNTS, is_node_set
 from workers.mpc import keys
-from workers.node import RELEASE
+from workers.node import RELEASE, storekey
 from workers.node.errors import StartError
 
 STORE_KEY_VARIABLE = "FLAI_STORE_KEY"
@@ -45,6 +46,7 @@ class Node:
     mesh: tuple[str, int]
     sign_key: Ed25519PrivateKey
     hpke_key: X25519PrivateKey
+    root_key: bytes
     store_key: bytes
     certificate: str
     circuits_hash: str
@@ -123,6 +125,8 @@ def init(home: Path, *, index: int, name: str, control: str, mesh: str) -> Node:
             keys.load_or_create(home / file)
         if STORE_KEY_VARIABLE not in os.environ:
             keys.load_or_create(home / "store.key")
+        if not (home / "store.sqlite").exists():  # one of an earlier release has none yet
+            keys.load_or_create(home / storekey.FILE)
         config = {"index": index, "name": name, "control": control, "mesh": mesh}
         write_json(home / "config.json", config)
         node = load(home)
@@ -142,7 +146,7 @@ def load(home: Path) -> Node:
     try:
         sign_key = keys.signing_key(keys.load(home / "sign.key"))
         hpke_key = keys.hpke_key(keys.load(home / "hpke.key"))
-        store_key = _store_key(home)
+        root_key = _root_key(home)
         return Node(
             home=home,
             index=int(config["index"]),
@@ -151,7 +155,8 @@ def load(home: Path) -> Node:
             mesh=address(config["mesh"]),
             sign_key=sign_key,
             hpke_key=hpke_key,
-            store_key=store_key,
+            root_key=root_key,
+            store_key=storekey.current(home, root_key),
             certificate=identity.certificate_pem(sign_key, str(config["name"])),
             circuits_hash=circuits_hash(),
         )
@@ -264,7 +269,7 @@ def write_json(path: Path, content: Any) -> None:
     os.replace(temporary, path)
 
 
-def _store_key(home: Path) -> bytes:
+def _root_key(home: Path) -> bytes:
     text = os.environ.get(STORE_KEY_VARIABLE)
     if text is None:
         return keys.load(home / "store.key")

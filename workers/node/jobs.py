@@ -33,11 +33,13 @@ from workers.node.computation import (
 from workers.node.copies import Copies
 from workers.node.errors import Conflict, Malformed, NodeError, Refused, Unavailable
 from workers.node.home import Limits, Node, Peers
+from workers.node.records import Rows, StoredJob
 from workers.node.shares import Opened, Shares
-from workers.node.store import Rows, Store, StoredJob
+from workers.node.store import Store
 
 if TYPE_CHECKING:
     from workers.mpc.mesh import Mesh
+    from workers.node.refreshing import Refreshing
 
 FAILED_MAX = 10_000
 BUNDLE_MAX = jobs.RECEIPTS_MAX
@@ -99,6 +101,7 @@ class Jobs:
         shares: Shares,
         mesh: Mesh,
         copies: Copies,
+        refreshing: Refreshing,
     ) -> None:
         self._node = node
         self._peers = peers
@@ -107,7 +110,9 @@ class Jobs:
         self._shares = shares
         self._mesh = mesh
         self._copies = copies
-        self._computation = Computation(node=node, peers=peers, store=store, mesh=mesh)
+        self._computation = Computation(
+            node=node, peers=peers, store=store, mesh=mesh, refreshing=refreshing
+        )
         self._fingerprint = node.fingerprint
         self._lock = threading.Lock()
         self._binding = threading.RLock()
@@ -325,7 +330,7 @@ class Jobs:
         result = words = None
         if model is not None:
             hashes = {j: value for r in receipts for j, value in r["result"].items()}
-            result, words = self._copies.fetch(model, sharing, hashes)
+            result, words = self._copied(model, sharing, hashes)
         share_ids = [share_id for listed in descriptor["inputs"].values() for share_id in listed]
         with self._lock:
             if scope in self._scopes:
@@ -348,6 +353,17 @@ class Jobs:
             )
         log.info("adopted", extra={"job": job_id, "phase": "commit"})
         return {"committed": True, "model": model}
+
+    def _copied(
+        self, model: str, sharing: str, hashes: dict[str, str]
+    ) -> tuple[dict[str, Any], tuple[Words, ...]]:
+        """This node's words of a model that others made: as its makers signed for them or, if they
+        were refreshed since, as all who hold them tell them alike."""
+        try:
+            return self._copies.fetch(model, sharing, hashes)
+        except Unavailable:
+            held = self._copies.copy(model)
+            return held.ticket, held.words
 
     def _check_open(self, scope: str, digest: str, job_id: str) -> None:
         """The scope is that job's, as far as this node knows of it. Raises: Refused."""

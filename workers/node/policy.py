@@ -27,7 +27,7 @@ from apps.protocol.tickets import (
 )
 from workers.node.errors import Refused
 from workers.node.home import Limits
-from workers.node.store import Binding
+from workers.node.records import Binding
 
 QUERY_ATTEMPTS_MAX = 10
 ROSTER_MAX = 1000  # as check_roster has it

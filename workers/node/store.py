@@ -1,40 +1,30 @@
-"""The share store: SQLite, every content encrypted with AES-256-GCM under the store key.
+"""The share store: what owners sent, what was computed of it, and what must not be done again.
 
-What names a row (ids, states, times) is readable; tickets, words, answers and models are not. The
-additional data of each ciphertext is table, row id and column, so that nothing can be moved to
-another row. One transaction per step of a job, on disk (synchronous=FULL) before the node says so.
-
-What is deleted is overwritten in the database, but its ciphertext stays in the write-ahead log
-until that is emptied: after each commit of a round, and at every purge.
+An encrypted file (workers/node/sealed.py); one transaction per step of a job. What is deleted is in
+no file of it after each commit of a round, and after every purge.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import sqlite3
-import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from apps.protocol.jobs import STAGED_FOR_S
 from apps.protocol.tickets import Ticket
 from workers.mpc.sealing import Words
-from workers.node.errors import NodeError, StartError, Unavailable
+from workers.node.records import Binding, Rows, StoredJob, StoredModel, StoredShare
+from workers.node.sealed import CorruptStore, SealedFile, as_json
 
 MODELS_MAX = 16
 WITHDRAWN = "withdrawn"  # in place of a job's id: no job may use this share
 
 _SCHEMA = """
-CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, body BLOB NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS shares (
     share_id TEXT PRIMARY KEY,
     ticket_id TEXT NOT NULL,
@@ -65,6 +55,11 @@ CREATE TABLE IF NOT EXISTS models (
     body BLOB NOT NULL,          -- the result ticket
     words BLOB NOT NULL
 ) STRICT;
+CREATE TABLE IF NOT EXISTS renewed (  -- models in new shares, until all members have them
+    model TEXT PRIMARY KEY,
+    body BLOB NOT NULL,
+    words BLOB NOT NULL
+) STRICT;
 CREATE TABLE IF NOT EXISTS answered (
     model TEXT NOT NULL,
     day INTEGER NOT NULL,        -- UTC, from 1970
@@ -74,81 +69,20 @@ CREATE TABLE IF NOT EXISTS answered (
 """
 
 
-class CorruptStore(NodeError):
-    """A stored row does not decrypt: damaged or tampered with."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class StoredShare:
-    ticket: dict[str, Any]
-    ticket_id: str
-    ack: dict[str, Any]
-    used_by: str | None
-    words: tuple[Words, ...] | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class StoredJob:
-    job_id: str
-    scope: str
-    attempt: int
-    digest: str
-    state: str
-    record: dict[str, Any]  # {"answer", "share_ids", "model", "members"}
-
-
-@dataclass(frozen=True, kw_only=True)
-class StoredModel:
-    ticket: dict[str, Any]
-    words: tuple[Words, ...]
-
-
-@dataclass(frozen=True)
-class Binding:
-    """What a scope is bound to; `job_id` is set once it is completed."""
-
-    digest: str
-    job_id: str | None
-    attempts: int = 1
-
-
-@dataclass(frozen=True)
-class Rows:
-    """Rows that a model is asked about on a UTC day."""
-
-    model: str
-    day: int
-    rows: int
-
-
-class Store:
+class Store(SealedFile):
     """Raises StartError when the file cannot be opened or the key is not its own."""
 
-    def __init__(self, path: Path, key: bytes) -> None:
-        self._cipher = AESGCM(key)
-        self._models: OrderedDict[str, StoredModel] = OrderedDict()  # committed: they never change
-        self._lock = threading.RLock()
-        try:
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-            self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
-            self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.execute("PRAGMA synchronous=FULL")
-            self._db.execute("PRAGMA secure_delete=ON")
-            self._db.executescript(_SCHEMA)
-            self._add_attempts()
-            self._check_key()
-        except OSError as error:
-            raise StartError(f"share store {path} cannot be opened: {error.strerror}") from None
-        except sqlite3.Error as error:
-            raise StartError(f"share store {path} cannot be opened: {error}") from None
-        except Unavailable as error:
-            raise StartError(f"share store {path} cannot be opened: {error.text}") from None
-        except CorruptStore:
-            raise StartError(f"share store {path} belongs to another store key") from None
+    SCHEMA = _SCHEMA
+    SEALED = SealedFile.SEALED | {
+        "shares": ("share_id", "body", "words"),
+        "jobs": ("job_id", "body"),
+        "models": ("model", "body", "words"),
+        "renewed": ("model", "body", "words"),
+    }
 
-    def close(self) -> None:
-        with self._lock:
-            self._db.close()
+    def __init__(self, path: Path, key: bytes) -> None:
+        self._models: OrderedDict[str, StoredModel] = OrderedDict()  # committed ones
+        super().__init__(path, key)
 
     # ---- shares -------------------------------------------------------------------------------
 
@@ -156,9 +90,9 @@ class Store:
         self, *, ticket: dict[str, Any], ticket_id: str, ack: dict[str, Any], words: Any
     ) -> None:
         share_id = ticket["share_id"]
-        body = self._seal("shares", share_id, "body", _json({"ticket": ticket, "ack": ack}))
-        sealed = self._seal("shares", share_id, "words", _pack(words))
         with self._transaction() as db:
+            body = self._seal("shares", share_id, "body", as_json({"ticket": ticket, "ack": ack}))
+            sealed = self._seal("shares", share_id, "words", _pack(words))
             db.execute(
                 "INSERT INTO shares VALUES (?, ?, ?, NULL, ?, ?)",
                 (share_id, ticket_id, ticket["expires_at"], body, sealed),
@@ -176,18 +110,20 @@ class Store:
 
     def share(self, share_id: str) -> StoredShare | None:
         """A share that came before its job; of others there is but a mark."""
-        row = self._one(
-            "SELECT ticket_id, used_by, body, words FROM shares WHERE share_id = ? AND body <> x''",
-            share_id,
-        )
-        if row is None:
-            return None
-        ticket_id, used_by, body, words = row
-        content = json.loads(self._open("shares", share_id, "body", body))
-        held = None
-        if words is not None:
-            shape = content["ticket"]["shape"]
-            held = _unpack(self._open("shares", share_id, "words", words), shape)
+        with self._lock:
+            row = self._one(
+                "SELECT ticket_id, used_by, body, words FROM shares "
+                "WHERE share_id = ? AND body <> x''",
+                share_id,
+            )
+            if row is None:
+                return None
+            ticket_id, used_by, body, words = row
+            content = json.loads(self._open("shares", share_id, "body", body))
+            held = None
+            if words is not None:
+                shape = content["ticket"]["shape"]
+                held = _unpack(self._open("shares", share_id, "words", words), shape)
         return StoredShare(
             ticket=content["ticket"],
             ticket_id=ticket_id,
@@ -212,8 +148,8 @@ class Store:
         What a completed job has used stays that job's: False then, and nothing has changed.
         """
         share_id = ticket["share_id"]
-        body = self._seal("shares", share_id, "body", _json({"ticket": ticket, "ack": {}}))
         with self._transaction() as db:
+            body = self._seal("shares", share_id, "body", as_json({"ticket": ticket, "ack": {}}))
             changed = db.execute(
                 "INSERT INTO shares VALUES (?, ?, ?, ?, ?, NULL) ON CONFLICT (share_id) "
                 "DO UPDATE SET words = NULL, used_by = excluded.used_by WHERE words IS NOT NULL "
@@ -289,19 +225,16 @@ class Store:
         return [Rows(*row) for row in found]
 
     def job(self, job_id: str) -> StoredJob | None:
-        row = self._one(
-            "SELECT scope, attempt, digest, state, body FROM jobs WHERE job_id = ?", job_id
-        )
-        if row is None:
-            return None
-        scope, attempt, digest, state, body = row
+        with self._lock:
+            row = self._one(
+                "SELECT scope, attempt, digest, state, body FROM jobs WHERE job_id = ?", job_id
+            )
+            if row is None:
+                return None
+            scope, attempt, digest, state, body = row
+            record = json.loads(self._open("jobs", job_id, "body", body))
         return StoredJob(
-            job_id=job_id,
-            scope=scope,
-            attempt=attempt,
-            digest=digest,
-            state=state,
-            record=json.loads(self._open("jobs", job_id, "body", body)),
+            job_id=job_id, scope=scope, attempt=attempt, digest=digest, state=state, record=record
         )
 
     def stage(
@@ -368,12 +301,11 @@ class Store:
         """A committed model; a staged one does not exist yet. The latest ones stay in memory."""
         with self._lock:
             known = self._models.get(model)
-        if known is None:
-            known = self._read_model(model)
-            if known is not None:
-                for word in known.words:
-                    word.flags.writeable = False
-                with self._lock:
+            if known is None:
+                known = self._read_model(model)
+                if known is not None:
+                    for word in known.words:
+                        word.flags.writeable = False
                     self._models[model] = known
                     while len(self._models) > MODELS_MAX:
                         self._models.popitem(last=False)
@@ -387,23 +319,51 @@ class Store:
         words = _unpack(self._open("models", model, "words", row[1]), ticket["shape"])
         return StoredModel(ticket=ticket, words=words)
 
-    def note(self, name: str) -> dict[str, Any] | None:
-        """What the node wrote down for itself under this name."""
-        row = self._one("SELECT body FROM meta WHERE name = ?", name)
-        return json.loads(self._open("meta", name, "body", row[0])) if row else None
+    def sharings(self) -> list[tuple[str, str]]:
+        """(model, what its shares are called) of all that is committed, in order."""
+        with self._lock:
+            rows = self._db.execute(
+                "SELECT model, body FROM models WHERE committed = 1 ORDER BY model"
+            ).fetchall()
+            tickets = [(m, json.loads(self._open("models", m, "body", body))) for m, body in rows]
+        return [(model, str(ticket.get("sharing"))) for model, ticket in tickets]
 
-    def put_note(self, name: str, content: dict[str, Any]) -> None:
-        """On disk when this returns."""
-        body = self._seal("meta", name, "body", _json(content))
-        with self._transaction() as db:
-            db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, body))
+    # ---- new shares of the same ----------------------------------------------------------------
 
-    def forget_note(self, name: str) -> dict[str, Any] | None:
-        """The note, which is gone then."""
-        note = self.note(name)
+    def stage_renewed(self, renewed: Iterable[tuple[str, StoredModel]]) -> None:
+        """Keep models in new shares beside the old ones, in place of any that were kept so."""
         with self._transaction() as db:
-            db.execute("DELETE FROM meta WHERE name = ?", (name,))
-        return note
+            db.execute("DELETE FROM renewed")
+            for model, held in renewed:
+                body = self._seal("renewed", model, "body", as_json(held.ticket))
+                words = self._seal("renewed", model, "words", _pack(held.words))
+                db.execute("INSERT INTO renewed VALUES (?, ?, ?)", (model, body, words))
+
+    def renew(self, copied: Mapping[str, StoredModel] | None = None) -> None:
+        """The shares that are staged, or `copied` ones, in place of the old, which go."""
+        with self._transaction() as db:
+            if copied is None:
+                for model, body, words in db.execute("SELECT * FROM renewed").fetchall():
+                    opened = (
+                        self._open("renewed", model, "body", body),
+                        self._open("renewed", model, "words", words),
+                    )
+                    self._replace(db, model, *opened)
+            else:
+                for model, held in copied.items():
+                    self._replace(db, model, as_json(held.ticket), _pack(held.words))
+            db.execute("DELETE FROM renewed")
+            self._models.clear()
+
+    def _replace(self, db: sqlite3.Connection, model: str, body: bytes, words: bytes) -> None:
+        db.execute(
+            "UPDATE models SET body = ?, words = ? WHERE model = ? AND committed = 1",
+            (
+                self._seal("models", model, "body", body),
+                self._seal("models", model, "words", words),
+                model,
+            ),
+        )
 
     # ---- giving and taking over what nodes have done ------------------------------------------
 
@@ -472,15 +432,10 @@ class Store:
             db.execute(f"DELETE FROM jobs WHERE job_id IN {abandoned}", late)
         self._empty_log()
 
-    def _empty_log(self) -> None:
-        """Another process that reads the store just now leaves it to the next time."""
-        with self._lock:
-            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-
     # ---- inner --------------------------------------------------------------------------------
 
     def _put_job(self, db: sqlite3.Connection, job: StoredJob) -> None:
-        body = self._seal("jobs", job.job_id, "body", _json(job.record))
+        body = self._seal("jobs", job.job_id, "body", as_json(job.record))
         db.execute(
             "INSERT OR REPLACE INTO jobs VALUES (?, ?, ?, ?, ?, ?)",
             (job.job_id, job.scope, job.attempt, job.digest, job.state, body),
@@ -496,7 +451,7 @@ class Store:
         *,
         committed: bool,
     ) -> None:
-        body = self._seal("models", model, "body", _json(result))
+        body = self._seal("models", model, "body", as_json(result))
         sealed = self._seal("models", model, "words", _pack(words))
         db.execute(
             "INSERT INTO models VALUES (?, ?, ?, ?, ?)", (model, job_id, committed, body, sealed)
@@ -529,71 +484,11 @@ class Store:
             if content["ticket"]["scope"] == scope:
                 db.execute("UPDATE shares SET words = NULL WHERE share_id = ?", (share_id,))
 
-    @contextmanager
-    def together(self) -> Iterator[None]:
-        """What is written inside is on disk with one write, all of it or none."""
-        with self._transaction():
-            yield
-
-    @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        with self._lock:
-            if self._db.in_transaction:  # this thread's own: it has the lock
-                yield self._db
-                return
-            try:
-                self._db.execute("BEGIN IMMEDIATE")
-                yield self._db
-                self._db.execute("COMMIT")
-            except BaseException as error:
-                if self._db.in_transaction:
-                    self._db.execute("ROLLBACK")
-                if isinstance(error, sqlite3.OperationalError):
-                    raise Unavailable("store_failed", f"The share store failed: {error}.") from None
-                raise
-
-    @property
-    def changes(self) -> int:
-        """How many rows have been written, kept or not: whether a step has begun to write."""
-        return self._db.total_changes
-
-    def _one(self, query: str, argument: str) -> Any:
-        with self._lock:
-            try:
-                return self._db.execute(query, (argument,)).fetchone()
-            except sqlite3.Error as error:
-                raise Unavailable("store_failed", f"The share store failed: {error}.") from None
-
-    def _seal(self, table: str, row: str, column: str, data: bytes) -> bytes:
-        nonce = os.urandom(12)
-        return nonce + self._cipher.encrypt(nonce, data, f"{table}/{row}/{column}".encode())
-
-    def _open(self, table: str, row: str, column: str, blob: bytes) -> bytes:
-        try:
-            aad = f"{table}/{row}/{column}".encode()
-            return self._cipher.decrypt(blob[:12], blob[12:], aad)
-        except InvalidTag:
-            raise CorruptStore("corrupt_store", "A stored row is damaged.") from None
-
-    def _add_attempts(self) -> None:
-        """To a store that was made before attempts were counted."""
+    def _upgrade(self) -> None:
+        """A store that was made before attempts were counted."""
         with self._transaction() as db:
             if all(name != "attempts" for _, name, *_ in db.execute("PRAGMA table_info(scopes)")):
                 db.execute("ALTER TABLE scopes ADD COLUMN attempts INTEGER NOT NULL DEFAULT 1")
-
-    def _check_key(self) -> None:
-        row = self._one("SELECT body FROM meta WHERE name = ?", "key-check")
-        if row is not None:
-            self._open("meta", "key-check", "body", row[0])
-            return
-        body = self._seal("meta", "key-check", "body", b"flai share store 1")
-        with self._transaction() as db:
-            db.execute("INSERT INTO meta VALUES ('key-check', ?)", (body,))
-
-
-def _json(content: Any) -> bytes:
-    """Nobody signs or hashes what is stored: it needs no canonical form."""
-    return json.dumps(content).encode()
 
 
 def _pack(words: Any) -> bytes:

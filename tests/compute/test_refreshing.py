@@ -1,0 +1,69 @@
+"""The platform has real nodes refresh what they keep, once an epoch, and keeps their receipts."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from io import StringIO
+from typing import Any
+
+import pytest
+from django.core.management import CommandError, call_command
+
+from apps.compute import control, refreshing, services
+from apps.compute.models import Job, Refresh
+from apps.core.clock import now
+from apps.wallets.models import LogLeaf
+from tests.support.nodes import Buyer
+from workers.tasks.compute import refresh_shares
+
+ROW = [[0.5, -1.0]]
+
+
+def test_once_an_epoch_the_same_model_has_new_shares(
+    market: Any, model: str, settings: Any
+) -> None:
+    nodes = market.nodes
+    services.nodes_sync()
+
+    def asked() -> float:
+        buyer = Buyer(nodes, model)
+        query = buyer.query(ROW)
+        return float(buyer.open(query, nodes.ask(buyer.job(query), uploads=[query]))[0])
+
+    before = asked()
+    assert not refreshing.refresh_due(now=now())  # nothing was ever kept
+    Job.objects.create(
+        job_id="ab" * 16, kind="round", circuit="c@1", scope="round:x", descriptor={}, state="done",
+        model="ab" * 32, due_at=now(), expires_at=now(), done_at=now(),
+    )  # fmt: skip
+    assert not refreshing.refresh_due(now=now())
+    assert refreshing.refresh_due(now=now() + timedelta(days=1))
+    settings.REFRESH_EVERY_S = 0
+    refresh_shares()
+    first = Refresh.objects.get()
+    assert abs(asked() - before) < 0.01
+    leaf = LogLeaf.objects.get(type="compute.refreshed")
+    assert json.loads(bytes(leaf.data))["body"] == {
+        "refresh": first.digest, "number": first.number, "nodes": nodes.fingerprints
+    }  # fmt: skip
+    assert refreshing.refresh_due(now=now())
+
+    # an answer that was lost: the nodes show what they have done
+    first.delete()
+    said = StringIO()
+    call_command("refresh_shares", stdout=said)
+    again, second = Refresh.objects.order_by("number")
+    assert (again.digest, second.number) == (first.digest, first.number + 1)
+    assert said.getvalue() == f"refresh {second.number}: new shares at 3 nodes\n"
+    assert abs(asked() - before) < 0.01
+
+
+def test_without_a_node_nothing_is_refreshed(market: Any, mortal: Any) -> None:
+    services.nodes_sync()
+    mortal.kill(1)
+    with pytest.raises(control.Retryable):
+        refreshing.refresh(now=now())
+    with pytest.raises(CommandError, match="nodes_short"):
+        call_command("refresh_shares")
+    assert not Refresh.objects.exists()

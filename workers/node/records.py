@@ -1,0 +1,51 @@
+"""What a node's store gives back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from workers.mpc.sealing import Words
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredShare:
+    ticket: dict[str, Any]
+    ticket_id: str
+    ack: dict[str, Any]
+    used_by: str | None
+    words: tuple[Words, ...] | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredJob:
+    job_id: str
+    scope: str
+    attempt: int
+    digest: str
+    state: str
+    record: dict[str, Any]  # {"answer", "share_ids", "model", "members"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredModel:
+    ticket: dict[str, Any]
+    words: tuple[Words, ...]
+
+
+@dataclass(frozen=True)
+class Binding:
+    """What a scope is bound to; `job_id` is set once it is completed."""
+
+    digest: str
+    job_id: str | None
+    attempts: int = 1
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows that a model is asked about on a UTC day."""
+
+    model: str
+    day: int
+    rows: int

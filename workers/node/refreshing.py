@@ -1,0 +1,326 @@
+"""Refreshing: all members put their models into new shares together, or none does.
+
+1. They tell each other what they keep.
+2. Each gives entropy; each adds the same fresh sharing of zero to what it holds (mpc/refresh.py),
+   and writes the new words beside the old ones.
+3. Each signs what it holds now. Who has all members' receipts has the proof: it throws the old
+   words away and seals everything under a new key, whose predecessor it destroys.
+
+A node that died in between asks the others when it is back: one that has the proof shows it. Until
+then it keeps both. What is staged is given up only in a refresh in which all its members take part
+and none has the proof: then nobody ever will. A node that was away is shown the proof, too, and
+copies the new words.
+
+Nobody outside learns anything: what leaves a node are salted hashes of words.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import secrets
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from apps.protocol import refreshes, wire
+from apps.protocol.jobs import JobError
+from workers.mpc.fixed import to_bytes
+from workers.mpc.keeping import SALT_BYTES, Group
+from workers.mpc.refresh import ENTROPY_BYTES, Zeros
+from workers.mpc.replicated import held_by
+from workers.mpc.sessions import PeerAborted, Session
+from workers.mpc.transport import TransportError
+from workers.node import policy, storekey
+from workers.node.copies import REFRESHED, Copies
+from workers.node.errors import Conflict, Malformed, NodeError, Refused, Unavailable
+from workers.node.home import Node, Peers
+from workers.node.records import StoredModel
+from workers.node.store import Store
+
+if TYPE_CHECKING:
+    from workers.mpc.mesh import Mesh
+
+STAGED = "refresh-staged"  # the note of what is staged: {"refresh", "receipt", "signature"}
+STATE_SEQ, ENTROPY_SEQ, RECEIPT_SEQ = 1, 2, 3
+LATELY_S = 60.0  # jobs that began with the old words may still be compared with new ones
+LOOK_EVERY_S = 60.0
+
+Json = dict[str, Any]
+
+log = logging.getLogger("flai.refresh")
+
+
+class Refreshing:
+    """One node's part in refreshes. All methods block and may be called from any thread."""
+
+    def __init__(
+        self, *, node: Node, peers: Peers, store: Store, mesh: Mesh, copies: Copies
+    ) -> None:
+        self._node = node
+        self._peers = peers
+        self._store = store
+        self._mesh = mesh
+        self._copies = copies
+        self._me = node.index
+        self._n = len(peers.nodes)
+        self._one = threading.Lock()
+        self._wake = threading.Event()
+        self._renewed_at = -LATELY_S
+        last = store.note(REFRESHED)
+        if last is not None and last["proof"]["refresh"]["nodes"] != list(peers.fingerprints):
+            store.forget_note(REFRESHED)  # another set of nodes counts from one again
+
+    def state(self) -> Json:
+        """{"number", "proof"} of the last refresh; number 0 before the first."""
+        return self._store.note(REFRESHED) or {"number": 0}
+
+    def run(self, refresh: Any, signature: Any) -> Json:
+        """{"receipt", "signature"} once this node keeps the new shares only; the same again for a
+        refresh that is done.
+
+        Raises: Malformed, Refused, Conflict("other_number", "busy"), Unavailable.
+        """
+        policy.coordinator_signed_it(
+            refresh,
+            signature,
+            coordinator=self._peers.coordinator,
+            domain=refreshes.REFRESH_DOMAIN,
+        )
+        try:
+            name = refreshes.check_refresh(refresh)
+        except JobError as error:
+            raise Malformed(error.code, error.text) from None
+        if refresh["nodes"] != list(self._peers.fingerprints):
+            raise Refused("wrong_nodes", "The refresh is for another set of nodes.")
+        if self._me not in refresh["members"]:
+            raise Refused("not_a_member", "This node takes no part in this refresh.")
+        try:
+            with self._alone():
+                state = self.state()
+                if state["number"] == refresh["after"]:
+                    self._refresh(refresh, name)
+                    state = self.state()
+                if state["number"] == 0 or state["proof"]["refresh"] != refresh:
+                    raise Conflict("other_number", f"It is at {state['number']}.", retryable=True)
+        except NodeError as error:
+            self._mesh.refuse(_session_id(name), error.code, members=refresh["members"])
+            self._wake.set()
+            raise
+        signed: list[Json] = state["proof"]["receipts"]
+        return next(one for one in signed if one["receipt"]["node"] == self._node.fingerprint)
+
+    def catch_up(self) -> bool:
+        """Take over what the others have refreshed without this node, or while it fell; whether it
+        did. Raises: Unavailable("no_copy")."""
+        with self._alone():
+            mine, best = self.state(), None
+            for peer, told in self._copies.told({"refreshed": True}, json.loads):
+                number = self._number_of(told.get("proof"), peer) if told.get("number") else 0
+                if number > (best or mine)["number"]:
+                    best = {**told, "number": number}
+            if best is None:
+                return False
+            staged = self._store.note(STAGED)
+            if staged is not None and staged["refresh"] == best["proof"]["refresh"]:
+                self._renew(best["proof"])
+            else:
+                theirs = best["sharings"]
+                moved = [m for m, sharing in self._store.sharings() if theirs.get(m) != sharing]
+                copied = {m: self._copies.copy(m) for m in moved if m in theirs}
+                self._renew(best["proof"], copied)
+            return True
+
+    def moved(self, model: str | None, sharing: str | None) -> bool:
+        """May members have begun a job on old and new shares of this model? Then it is worth
+        another attempt."""
+        if model is None:
+            return False
+        now = self._store.model(model)
+        if now is None or now.ticket.get("sharing") != sharing:
+            return True
+        if self._store.note(STAGED) or time.monotonic() - self._renewed_at < LATELY_S:
+            return True
+        told = self._copies.told({"refreshed": True}, json.loads)
+        if any(state.get("number") != self.state()["number"] for _, state in told):
+            self._wake.set()
+            return True
+        return False
+
+    def watch(self, stopping: threading.Event) -> None:
+        """Look after what the others have, now and then, until the node stops."""
+        self._wake.wait(1.0)
+        while not stopping.is_set():
+            self._wake.clear()
+            try:
+                self.catch_up()
+            except NodeError as error:
+                log.warning("cannot catch up", extra={"code": error.code})
+            except Exception as error:  # the next look may go better
+                log.error("catching up failed", extra={"kind": type(error).__name__})
+            self._wake.wait(LOOK_EVERY_S)
+
+    def stop(self) -> None:
+        self._wake.set()
+
+    # ---- together -----------------------------------------------------------------------------
+
+    def _refresh(self, refresh: Json, name: str) -> None:
+        try:
+            deadline = time.monotonic() + refresh["deadline_s"]
+            session = self._mesh.open(
+                _session_id(name), deadline=deadline, members=refresh["members"]
+            )
+            try:
+                self._together(session, refresh, name)
+            except BaseException as error:
+                session.abort(error.code if isinstance(error, NodeError) else "peer_lost")
+                raise
+            finally:
+                session.close()
+        except PeerAborted as error:
+            raise Unavailable("peer_refused", f"{error}.") from None
+        except TransportError as error:
+            raise Unavailable("peer_lost", f"{error}.") from None
+        except (ValueError, KeyError, TypeError, RecursionError):
+            raise Refused("bad_inputs", "A member broke the protocol.") from None
+
+    def _together(self, session: Session, refresh: Json, name: str) -> None:
+        models = self._common(session, refresh)
+        zeros, salts = self._entropy(session, refresh, name)
+        receipt = self._stage(refresh, name, models, zeros, salts)
+        signature = wire.sign(self._node.sign_key, refreshes.REFRESHED_DOMAIN, receipt)
+        mine = {"receipt": receipt, "signature": signature}
+        theirs = self._exchanged(session, RECEIPT_SEQ, wire.canonical(mine))
+        proof = {"refresh": refresh, "receipts": [json.loads(said) for said in theirs.values()]}
+        self._renew(proof)
+
+    def _common(self, session: Session, refresh: Json) -> list[tuple[str, str]]:
+        """The models that all members keep in the same shares. What one of them lacks stays as it
+        is: a commit that is still on its way, say."""
+        staged = self._store.note(STAGED)
+        if staged and not set(staged["refresh"]["members"]) <= set(refresh["members"]):
+            raise Unavailable("undecided", "An earlier refresh waits for a node that is away.")
+        mine = [list(pair) for pair in self._store.sharings()]
+        told = self._exchanged(session, STATE_SEQ, wire.canonical(mine))
+        kept = [{(str(m), str(s)) for m, s in json.loads(said)} for said in told.values()]
+        return sorted(set.intersection(*kept))
+
+    def _entropy(
+        self, session: Session, refresh: Json, name: str
+    ) -> tuple[Zeros, dict[int, bytes]]:
+        """Fresh sharings of zero of everybody's making, and a salt for each word that I hold, which
+        the node that lacks the word lacks too."""
+        members = tuple(refresh["members"])
+        group, mine = Group(self._n, members), secrets.token_bytes(ENTROPY_BYTES)
+        salts = {j: secrets.token_bytes(SALT_BYTES) for j in group.made_for(self._me, self._me)}
+        for peer in members:
+            if peer != self._me:
+                for_peer = [salts.get(j, b"") for j in group.made_for(self._me, peer)]
+                session.send(peer, ENTROPY_SEQ, mine + b"".join(for_peer))
+        entropy = {self._me: mine}
+        for peer in members:
+            if peer == self._me:
+                continue
+            data, made = bytes(session.recv(peer, ENTROPY_SEQ)), group.made_for(peer, self._me)
+            if len(data) != ENTROPY_BYTES + SALT_BYTES * len(made):
+                raise ValueError("a member's entropy has the wrong size")
+            entropy[peer] = data[:ENTROPY_BYTES]
+            for at, j in enumerate(made):
+                start = ENTROPY_BYTES + at * SALT_BYTES
+                salts[j] = data[start : start + SALT_BYTES]
+        context = bytes.fromhex(name)
+        return Zeros(context, [entropy[i] for i in members], self._n), salts
+
+    def _stage(
+        self,
+        refresh: Json,
+        name: str,
+        models: Sequence[tuple[str, str]],
+        zeros: Zeros,
+        salts: dict[int, bytes],
+    ) -> Json:
+        """Write the new shares beside the old ones; what this node signs of them."""
+        held = held_by(self._me, self._n)
+        hashes = {j: hashlib.sha256(salts[j]) for j in held}
+
+        def renewed() -> Iterator[tuple[str, StoredModel]]:
+            for model, sharing in models:
+                old = self._store.model(model)
+                assert old is not None  # nothing that is committed is ever deleted
+                words = zeros.add_to(dict(zip(held, old.words, strict=True)))
+                for j, word in words.items():
+                    hashes[j].update(to_bytes(word))
+                of_model = {
+                    str(j): hashlib.sha256(salts[j] + bytes.fromhex(model)).hexdigest()
+                    for j in held
+                }
+                names = {"sharing": refreshes.sharing_after(sharing, name), "salts": of_model}
+                yield (
+                    model,
+                    StoredModel(ticket=old.ticket | names, words=tuple(words[j] for j in held)),
+                )
+
+        with self._store.together():
+            self._store.stage_renewed(renewed())
+            receipt = {
+                "v": 1,
+                "refresh": name,
+                "number": refresh["after"] + 1,
+                "models": refreshes.models_digest(models),
+                "result": {str(j): hash_.hexdigest() for j, hash_ in hashes.items()},
+                "node": self._node.fingerprint,
+                "at": int(time.time()),
+            }
+            self._store.put_note(STAGED, {"refresh": refresh, "receipt": receipt})
+        return receipt
+
+    def _exchanged(self, session: Session, seq: int, mine: bytes) -> dict[int, bytes]:
+        """What each member says, in order."""
+        others = sorted(session.members - {self._me})
+        for peer in others:
+            session.send(peer, seq, mine)
+        told = {peer: bytes(session.recv(peer, seq)) for peer in others} | {self._me: mine}
+        return dict(sorted(told.items()))
+
+    # ---- alone --------------------------------------------------------------------------------
+
+    def _renew(self, proof: Json, copied: dict[str, StoredModel] | None = None) -> None:
+        """From here on the new shares alone, under a new key."""
+        number = self._number_of(proof, self._me)
+        if not number:
+            raise Refused("receipts_disagree", "The members do not hold the same new shares.")
+        key = storekey.begin(self._node.home, self._node.root_key)
+        with self._store.rekeyed(key):
+            self._store.renew(copied)
+            self._store.forget_note(STAGED)
+            self._store.put_note(REFRESHED, {"number": number, "proof": proof})
+        storekey.settle(self._node.home)
+        self._renewed_at = time.monotonic()
+        log.info("refreshed", extra={"number": number, "copied": copied is not None})
+
+    def _number_of(self, proof: Any, peer: int) -> int:
+        """Of a refresh that all its members signed for; 0 of anything else."""
+        keys = self._peers.sign_keys(range(self._n))
+        try:
+            return refreshes.check_proof(proof, nodes=self._peers.fingerprints, sign_keys=keys)
+        except JobError as error:
+            log.warning("no proof", extra={"peer": peer, "code": error.code, "why": error.text})
+            return 0
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        if not self._one.acquire(blocking=False):
+            raise Conflict("busy", "A refresh is under way.", retryable=True)
+        try:
+            yield
+        finally:
+            self._one.release()
+
+
+def _session_id(name: str) -> bytes:
+    """16 bytes naming one refresh."""
+    return hashlib.sha256(f"flai/refresh-session/v1\0{name}".encode()).digest()[:16]
