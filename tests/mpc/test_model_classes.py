@@ -6,6 +6,7 @@ import pytest
 from apps.protocol import aggregation, contribution
 from apps.protocol.circuits import CIRCUITS, CLASSES
 from apps.protocol.circuits.games import coalitions
+from apps.protocol.circuits.least_squares import factor_of
 from apps.protocol.metrics import c_index
 from tests.support.ring import joined, three_processes
 from tests.support.shamir import run_threads
@@ -30,6 +31,14 @@ def loss(name, z, y):
     return np.mean(np.exp(z[..., 0, :]) - y * z[..., 0, :], -1)
 
 
+def drawn(rng, outputs):
+    """(true weights, those of the sites), the last site's turned round."""
+    truth = rng.normal(size=(outputs, FEATURES + 1)) * 0.5
+    updates = truth + rng.normal(size=(SITES, outputs, FEATURES + 1)) * 0.2
+    updates[-1] = -truth
+    return truth, updates
+
+
 def federation(name, scoring, *, seed=3, rows=(40, 36, 44)):
     """Updates near a true model, the last one turned round; holdouts drawn from it."""
     rng = np.random.default_rng(seed)
@@ -43,9 +52,12 @@ def federation(name, scoring, *, seed=3, rows=(40, 36, 44)):
         **({"classes": CLASS_COUNT} if model.extras else {}),
     }
     outputs = model.outputs(params)
-    truth = rng.normal(size=(outputs, FEATURES + 1)) * 0.5
-    updates = truth + rng.normal(size=(SITES, outputs, FEATURES + 1)) * 0.2
-    updates[-1] = -truth
+    truth, updates = drawn(rng, outputs)
+    shared = updates.reshape(SITES, -1)
+    if name == "linear":
+        sites = site_rows(updates)
+        shared = [factor_of(x, t) for x, t in sites]
+        updates = np.array([solution([site], [s]) for site, s in zip(sites, counted(sites))])
     x = rng.normal(size=(sum(rows), FEATURES))
     z = x @ truth[:, :-1].T + truth[:, -1]
     if name == "multinomial":
@@ -64,11 +76,45 @@ def federation(name, scoring, *, seed=3, rows=(40, 36, 44)):
     groups = np.eye(2)[rng.integers(0, 2, len(x))]
     blocks = np.split(np.column_stack([x, columns, groups]), np.cumsum(rows)[:-1])
     values = {
-        "update": [encode(u.reshape(-1)).astype(np.int64) for u in updates],
+        "update": [encode(u).astype(np.int64) for u in shared],
         "holdout": [encode(block).astype(np.int64) for block in blocks],
     }
     halves = [np.concatenate([np.arange(n) % 2 == half for n in rows]) for half in (0, 1)]
     return updates, x, y, groups, halves, values, params
+
+
+def site_rows(weights):
+    """Rows of sites whose own models are about these; the largest counts as four median ones."""
+    rng = np.random.default_rng(8)
+    rows = [rng.normal(size=(count, FEATURES)) for count in (12, 40, 55, 300, 25)]
+    return [
+        (x, x @ w[0, :-1] + w[0, -1] + rng.normal(size=len(x)) * 0.2)
+        for x, w in zip(rows, weights, strict=True)
+    ]
+
+
+def counted(sites):
+    """How many rows of each site count."""
+    rows = [len(t) for _, t in sites]
+    return np.minimum(rows, 4 * np.median(rows))
+
+
+def solution(sites, shares):
+    """[1, d + 1] of (Σ s_k G_k/n_k + I)·w = Σ s_k h_k/n_k, s_k the rows that count."""
+    total, side = np.zeros((FEATURES + 1, FEATURES + 2)), FEATURES + 1
+    for (x, t), s in zip(sites, shares, strict=True):
+        rows = np.column_stack([x, np.ones(len(x)), t])
+        total += (rows.T @ rows)[:-1] * s / len(x)
+    penalty = np.diag([1.0] * FEATURES + [0.0])
+    return np.linalg.solve(total[:, :side] + penalty, total[:, side])[None, :]
+
+
+def model_of(name, flat, phi):
+    """The round's model in real numbers."""
+    if name != "linear":
+        return aggregation.aggregate(flat, phi)
+    sites = site_rows(drawn(np.random.default_rng(3), 1)[1])
+    return solution(sites, counted(sites) * (np.array(phi) > 0)).reshape(-1)
 
 
 def equations(name, updates, x, y, half, rows, scoring):
@@ -108,7 +154,7 @@ def test_a_round_follows_the_equations_and_its_evidence_is_true(name, scoring):
     flat, phi = equations(name, updates, x, y, halves[0], params["rows"], scoring)
     assert opened["phi_milli"] == pytest.approx(1000 * phi, abs=3)
     assert opened["phi_milli"][-1] == 0
-    model = aggregation.aggregate(flat, opened["phi_milli"])
+    model = model_of(name, flat, opened["phi_milli"])
     assert np.max(np.abs(decode(outcome.result.words[0], 24) - model)) < 3e-5
 
     weights = model.reshape(-1, FEATURES + 1)

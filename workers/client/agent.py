@@ -256,7 +256,8 @@ class Agent:
             what = f"{len(values)} rows of {values.shape[1]} values"
         elif self.role == CUSTODIAN:
             values = self._update(table, features, dao["params"])
-            what = f"an update of {len(values)} numbers, trained on {table.rows} rows"
+            how = "summed over" if class_of(dao["params"]).sums else "trained on"
+            what = f"an update of {len(values)} numbers, {how} {table.rows} rows"
         else:
             values = self._holdout(table, features, dao["params"])
             what = f"{len(values)} holdout rows of {values.shape[1]} values"
@@ -382,6 +383,11 @@ class Agent:
         model, label = class_of(params), params["label"]
         options = self.home.config.get("train", {})
         own = options.get("update")
+        if model.sums:
+            if own:
+                raise data.DataError(f"{model.title}: sites share sums, no weights of their own.")
+            self.say(f"Summing: {model.title.lower()} on {table.rows} rows …")
+            return training.train(features, table.labels, c=1.0, model=model, label=label)
         if own:
             self.say(f"Using the update that this site's own tooling made: {own}.")
             outputs = model.outputs(extras_of(model, label))

@@ -64,7 +64,8 @@ def train(
     model: ModelClass = CLASSES["logistic"],
     label: Mapping[str, Any] | None = None,
 ) -> np.ndarray:
-    """The update [o·(d + 1)] of a model class on standardised features, intercepts last.
+    """The update of a model class on standardised features: weights [o·(d + 1)], intercepts last,
+    or the sums that it shares instead.
 
     `c` is scikit-learn's inverse strength of the L2 penalty; `label` the request's, for a class
     whose targets have a scale or classes. Raises: DataError where the result is no finite number.
@@ -73,7 +74,10 @@ def train(
     outputs = model.outputs(extras_of(model, about))
     if model.train is None:
         raise DataError(f"{model.title} is trained on shared rows only; there is no local update.")
-    return bounded(model.train(features, targets(labels, model, about), outputs, c).reshape(-1))
+    wanted = targets(labels, model, about)
+    if model.sums:
+        return bounded(model.sums.made(features, wanted))
+    return bounded(model.train(features, wanted, outputs, c).reshape(-1))
 
 
 def targets(labels: np.ndarray, model: ModelClass, label: Mapping[str, Any]) -> np.ndarray:

@@ -30,6 +30,7 @@ from apps.protocol.circuits import CIRCUITS, CLASSES
 from apps.protocol.circuits.declare import Outcome
 from apps.protocol.circuits.descent import defaults_of
 from apps.protocol.circuits.games import SCORINGS
+from apps.protocol.circuits.least_squares import factor_of
 from apps.protocol.tickets import QUARTET
 from workers.mpc import replicated, shamir_shares
 from workers.mpc.delaying import DelayingProxy
@@ -326,6 +327,28 @@ def federated_round(
     return Workload(CIRCUITS["logistic_round@1"], values, params)
 
 
+def other_round(name: str, sites: int = 8, rows: int = 1000, features: int = 30) -> Workload:
+    """A round of linear regression, solved from its sites' sums, or of Cox's hazards."""
+    truth, held = wave(features) / features, wave(rows, features)
+    score = held @ truth
+    if name == "linear":
+        target, order = score[:, None], np.arange(rows)
+        each = np.eye(features)[np.arange(rows) % features]
+        blocks = [wave((site + 2) * rows, features)[-rows:] + each for site in range(sites)]
+        updates = [factor_of(block, block @ truth + wave(rows) / 9) for block in blocks]
+    else:
+        times = np.exp(wave(rows) - score) / 2
+        target = np.column_stack([np.minimum(times, 1.0), times < 1.0])
+        order = np.argsort(target[:, 0])
+        updates = [
+            np.append(truth, 0) + wave(site + 2, features + 1)[-1] / 99 for site in range(sites)
+        ]
+    params = {"features": features, "strata": 1, "rows": [rows], "min_cell": 5, "scoring": "taylor"}
+    holdout = np.column_stack([held, target, np.ones(rows)])[order]
+    values = {"update": [encode(update) for update in updates], "holdout": [encode(holdout)]}
+    return Workload(CIRCUITS[f"{name}_round@1"], values, params)
+
+
 def secure_sgd(sites: int = 5, rows: int = 400, features: int = 30) -> Workload:
     """The product's own training on shared rows: 5 epochs of 10 steps, early stopping on."""
     truth = wave(features + 1)
@@ -400,7 +423,8 @@ def run() -> Iterator[dict[str, Any]]:
         ("logistic_round/30/6x3x57", federated_round(6, 3, 57, 3)),
         ("logistic_round/30/6x3x333", federated_round(6, 3, 333, 3)),
         *scoring_rounds(),
-        ("secure_sgd/2000x30/50", secure_sgd()),
+        *((f"{name}_round/8x1000", other_round(name)) for name in ("linear", "cox")),
+        *((f"secure_sgd/{5 * n}x30/50", secure_sgd(rows=n)) for n in (200, 400, 800, 1600)),
         ("secure_sgd/mlp/1000x64/20", network_sgd()),
     ):
         yield from _measured(name, workload, "ring")

@@ -7,9 +7,9 @@ mean to a buyer. `CLASSES` in this package lists them. One with hidden layers ha
 mean of networks means nothing.
 
 NAME_round@1: clip, score, aggregate and evaluate one federated round, as one job. Inputs: each
-custodian's weights [o·(d+1)], each validator's holdout rows [m, d + t + R]: standardised features,
-t columns of target, one-hot of R strata. Rows of even place within a validator's block score the
-updates, the odd ones make the evidence: the two never meet.
+custodian's weights [o·(d+1)] (or sums that they are made of), each validator's holdout rows
+[m, d + t + R]: standardised features, t columns of target, one-hot of R strata. Rows of even place
+within a validator's block score the updates, the odd ones make the evidence: the two never meet.
 
 0. Copies are found before anything else (circuits/copies.py): pairs of updates that are the same
    but for their length. They count once for "three", and share one weight in w*.
@@ -18,8 +18,8 @@ updates, the odd ones make the evidence: the two never meet.
    (paper eq. 7; circuits/scoring.py). Each validator judges by its own rows; of several the upper
    weighted median counts (circuits/judges.py). φ is opened in thousandths; fewer than three > 0: no
    model.
-3. w* = Σ (a_k / S)·w_k, a_k the opened φ_k, shared among copies (paper eq. 1 and 6). It stays
-   secret.
+3. w* = Σ (a_k / S)·w_k, a_k the opened φ_k, shared among copies (paper eq. 1 and 6); or the class's
+   own model of all sites with φ_k > 0. It stays secret.
 4. Evidence: metrics divided and rounded in secret, of cells that are large enough and give no
    smaller one away (circuits/cells.py).
 
@@ -96,6 +96,24 @@ COPIES = Opening(
 
 
 @dataclass(frozen=True, kw_only=True)
+class Sums:
+    """What a site of a round shares where that is not its weights.
+
+    size: how many numbers. made(features [n, d], targets [n]): they, by the site's agent.
+    models(ops, updates [K, size] any words, params): weights for each site [K, o·(d+1)] at f = 16,
+        which φ is found by; numbers [K, ·] at f = 16 that copies are told by; whatever `merged`
+        needs.
+    merged(ops, that, shares [K]): the model, flat at f = 24; shares are whole numbers, 0 of who has
+        no part in it.
+    """
+
+    size: Callable[[Params], int]
+    made: Callable[[Real, Real], Real]
+    models: Callable[[Any, Any, Params], tuple[Any, Any, Any]]
+    merged: Callable[[Any, Any, Sequence[int]], Any]
+
+
+@dataclass(frozen=True, kw_only=True)
 class ModelClass:
     """One kind of model.
 
@@ -115,6 +133,7 @@ class ModelClass:
     settle(ops, scores [m, o]): scores of the same loss and evidence, where a cut takes nothing.
     train(features [n, d], labels, outputs, c): weights [o, d + 1], c as scikit-learn's C; None for
         a class that only steps train.
+    sums: what a site shares instead of these weights.
     answer(scores [k, o]): what they mean, per row.
     schedule: of its steps, what is not as in `descent.DEFAULTS`.
     scale: what answers are cut to where the makers allow no scores.
@@ -136,6 +155,7 @@ class ModelClass:
     answer: Callable[[Real], Real]
     scale: Scale
     extras: Mapping[str, tuple[int, int]]
+    sums: Sums | None = None
     cut: Callable[[Any, Any, str, Scale], Any] = lambda ops, scores, resolution, scale: reached(
         ops, scores, scale.edges(resolution)
     )
@@ -193,8 +213,12 @@ class ModelClass:
         return list(pairwise(widths))
 
     def weights(self, params: Params) -> int:
-        """How many numbers an update, or a model, has."""
+        """How many numbers a model has."""
         return size_of(self.layers(params))
+
+    def update(self, params: Params) -> int:
+        """How many numbers an update has. Raises: BadParams."""
+        return self.sums.size(params) if self.sums else self.weights(params)
 
 
 def round_circuit(model: ModelClass) -> Circuit:
@@ -218,7 +242,7 @@ def round_circuit(model: ModelClass) -> Circuit:
             raise BadParams(
                 f"exact Shapley values are computed for {SHAPLEY_MAX} custodians at most"
             )
-        return (model.weights(params),)
+        return (model.update(params),)
 
     def run(ops: Any, secrets: Mapping[str, Sequence[Any]], params: Params) -> Outcome:
         return _run_round(model, ops, secrets, params)
@@ -377,18 +401,27 @@ def _judged(model: ModelClass, ops: Any, weights: Any, held: Holdouts, params: P
 def _run_round(
     model: ModelClass, ops: Any, secrets: Mapping[str, Sequence[Any]], params: Params
 ) -> Outcome:
-    limit = WEIGHT_LIMIT << INPUT_F
-    updates = ops.clamp(ops.stack(secrets["update"]), -limit, limit)
+    limit, told, kept = WEIGHT_LIMIT << INPUT_F, None, None
+    updates = ops.stack(secrets["update"])
+    if model.sums:
+        updates, told, kept = model.sums.models(ops, updates, params)
+    updates = ops.clamp(updates, -limit, limit)
     held = read_holdouts(model, ops, secrets["holdout"], params)
 
     squared, inverse = lengths(ops, updates)
-    pairs = copies(ops, updates, inverse)
+    pairs = (
+        copies(ops, updates, inverse) if told is None else copies(ops, told, lengths(ops, told)[1])
+    )
     weights = clip_to_median_norm(ops, updates, squared, inverse)
     phi = _judged(model, ops, weights, held, params)
     found = {"phi_milli": phi, "copies": pairs}
     if distinct(phi, pairs) < PHI_MIN_POSITIVE:
         return Outcome(openings={**found, "void": 1})
 
-    result = aggregate(ops, weights, shared_out(phi, pairs))
+    if model.sums:
+        taken = shared_out([int(value > 0) for value in phi], pairs)
+        result = model.sums.merged(ops, kept, taken)
+    else:
+        result = aggregate(ops, weights, shared_out(phi, pairs))
     openings = prove(model, ops, held, result, params)
     return Outcome(openings={**found, "void": 0, **openings}, result=result)

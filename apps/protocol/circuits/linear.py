@@ -1,4 +1,5 @@
-"""Linear regression: the score is the target itself, on the scale of the label; squared loss.
+"""Linear regression: the score is the target itself, on the scale of the label; squared loss. A
+round solves the least squares of all its sites' rows (circuits/least_squares.py).
 
 A request gives the label's plausible range; sites share t = 4·(y − middle)/(max − min), in ±2, and
 the buyer's client turns a score back. The game of squared loss needs only Σ z_k z_j and Σ z_k t.
@@ -10,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from apps.protocol.circuits.family import ModelClass, Real
+from apps.protocol.circuits import least_squares
+from apps.protocol.circuits.family import ModelClass, Real, Sums
 from apps.protocol.circuits.games import SCORINGS
 from apps.protocol.circuits.layout import INPUT_F
 from apps.protocol.circuits.regression import OPENS, r_squared
@@ -90,6 +92,12 @@ CLASS = ModelClass(
     gains=gains,
     evidence=opened,
     train=train,
+    sums=Sums(
+        size=least_squares.size,
+        made=least_squares.factor_of,
+        models=least_squares.models,
+        merged=least_squares.merged,
+    ),
     answer=answer,
     scale=Scale(
         fifths(-TARGET_LIMIT, TARGET_LIMIT), hundredths(-TARGET_LIMIT, TARGET_LIMIT), lambda t: t

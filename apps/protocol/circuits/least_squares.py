@@ -1,0 +1,158 @@
+"""Least squares of all sites' rows, exactly, from what each site shares in place of them.
+
+A site factors its rows [X, 1, t] = Q·R and shares R/√n, upper triangular, and its number of rows n.
+(R/√n)ᵀ(R/√n) is the mean of xxᵀ, and with it of x·t. It is shared as a factor because any words
+make one of some rows then: no site can send sums that no rows have, which no solution exists of.
+
+    G = Σ_k s_k G_k / N     N = Σ_k s_k     (G_xx + I/N)·w = G_xt     (no penalty on the intercept)
+
+s_k the rows of the sites whose φ is positive, none counted for more than ROWS_OVER_MEDIAN times
+the median. Before, each site's own w_k is solved of its G_k and s_k alone: φ is found by these, as
+if they had been shared.
+
+The solution is found by Newton's iteration for an inverse, X ← X(2 − BX), and then corrected by
+what A·w lacks: as many rounds for every size. B is A over its trace, and 2^−18 on the diagonal, so
+that the word holds 1/λ of the least eigenvalue λ; the corrections take out what that does to w.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from apps.protocol.circuits.declare import BadParams, Params
+from apps.protocol.circuits.layout import FEATURE_LIMIT, INPUT_F, MODEL_F, WEIGHT_LIMIT
+
+Real = npt.NDArray[np.float64]
+
+FEATURES_MAX = 200
+OTHER_LIMIT = 2  # of the columns 1 and t
+ROWS_BITS = 22  # a number of rows is its word at f = 16, within the ±64 of all updates
+ROWS_OVER_MEDIAN = 4
+# Mean squares are under 2^8 then, and their sum over 201 features under 2^16.
+GRAM_F, SHARE_F = 24, 28
+TRACE_BITS, TRACE_F = GRAM_F + 17, 28
+FLOOR_BITS = 18
+SYSTEM_F, INVERSE_F, STEP_F, LEFT_F = 28, 20, 22, 30
+# (1 − 2^−18)^(2^22) is 10^−7.
+ITERATIONS, CORRECTIONS = FLOOR_BITS + 4, 2
+
+
+def size(params: Params) -> int:
+    """Numbers in an update: the factor's upper triangle, row by row, then n / 2^16."""
+    features = int(params["features"])
+    if features > FEATURES_MAX:
+        raise BadParams(f"least squares are solved for {FEATURES_MAX} features at most")
+    return (features + 2) * (features + 3) // 2 + 1
+
+
+def factor_of(features: Real, targets: Real) -> Real:
+    """What a site shares, as real numbers; features [n, d], targets [n]."""
+    rows = np.column_stack([features, np.ones(len(features)), targets])
+    factor = np.zeros((rows.shape[1], rows.shape[1]))
+    found = np.linalg.qr(rows, mode="r")
+    factor[: len(found)] = found
+    upper = factor[np.triu_indices(len(factor))] / np.sqrt(len(rows))
+    return np.append(upper, len(rows) / 2**INPUT_F)
+
+
+def models(ops: Any, updates: Any, params: Params) -> tuple[Any, Any, Any]:
+    """Each site's own w [K, d + 1] at f = 16; the factors, by which copies are told; and what
+    `merged` needs. updates [K, U], any words."""
+    side = int(params["features"]) + 2
+    sites, limits = updates.shape[0], np.full((side, side), FEATURE_LIMIT << INPUT_F, np.int64)
+    limits[:, -2:] = OTHER_LIMIT << INPUT_F
+    upper = np.triu_indices(side)
+    high = np.append(limits[upper], (1 << ROWS_BITS) - 1)
+    low = np.append(-limits[upper], 0)
+    tame = ops.clamp(updates, low, high)
+    rows, flat = ops.index(tame, np.s_[:, -1]), ops.index(tame, np.s_[:, :-1])
+    most = ops.scale(ops.median(rows), ROWS_OVER_MEDIAN)
+    over = ops.relu(ops.sub(rows, ops.broadcast(most, rows.shape)))
+    rows = ops.sub(rows, over)
+
+    place = np.full((side, side), len(upper[0]))
+    place[upper] = np.arange(len(upper[0]))
+    padded = ops.concat([flat, ops.public(np.zeros((sites, 1), np.int64), INPUT_F)], axis=1)
+    columns = _within(ops, ops.index(padded, np.s_[:, place.T]))
+    grams = _product_of_each(ops, columns)
+    kept = ops.index(grams, np.s_[:, :-1, :-1]), ops.index(grams, np.s_[:, :-1, -1:]), rows
+    inverse = ops.reciprocal(rows, f=28, bits=ROWS_BITS)
+    own = solved(ops, *kept[:2], ops.trunc(ops.halve(inverse, INPUT_F), GRAM_F))
+    return ops.trunc(own, INPUT_F), flat, kept
+
+
+def merged(ops: Any, kept: Any, useful: Sequence[int]) -> Any:
+    """The model [d + 1] at f = 24 of the sites' rows, weighed by `useful`: whole numbers."""
+    squares, wanted, rows = kept
+    counted = ops.scale(rows, np.array(useful, np.int64))
+    # what copies share is divided out again
+    whole = max(useful)
+    total = ops.sum(ops.reshape(counted, (1, -1)), 1)
+    inverse = ops.reciprocal(total, f=28, bits=ROWS_BITS + (whole * len(useful)).bit_length())
+    share = ops.mul(counted, ops.broadcast(inverse, counted.shape), f=SHARE_F)
+    share = ops.reshape(share, (-1, 1, 1))
+    left, right = (
+        ops.reshape(ops.sum(ops.mul(each, ops.broadcast(share, each.shape), f=GRAM_F), 0), shape)
+        for each, shape in (
+            (squares, (1, *squares.shape[1:])),
+            (wanted, (1, *wanted.shape[1:])),
+        )
+    )
+    ridge = ops.trunc(ops.halve(ops.scale(inverse, whole), INPUT_F), GRAM_F)
+    return ops.reshape(ops.trunc(solved(ops, left, right, ridge), MODEL_F), (-1,))
+
+
+def _within(ops: Any, columns: Any) -> Any:
+    """R's columns [K, side, side], a column a row here, none longer than rows could make it."""
+    limits = np.full((1, columns.shape[1]), FEATURE_LIMIT, np.int64)
+    limits[:, -2:] = OTHER_LIMIT
+    squared = ops.trunc(ops.dot(columns, columns), GRAM_F)
+    most = ops.public(np.broadcast_to(limits**2 << GRAM_F, squared.shape), GRAM_F)
+    long = ops.less_than(most, squared)
+    shrink = ops.scale(ops.rsqrt(squared, f=22, bits=TRACE_BITS, low_bits=GRAM_F), limits)
+    less = ops.mul(long, ops.add_public(shrink, -(1 << 22)))
+    factor = ops.reshape(ops.add_public(less, 1 << 22), (*squared.shape, 1))
+    return ops.mul(columns, ops.broadcast(factor, columns.shape), f=INPUT_F)
+
+
+def _product_of_each(ops: Any, columns: Any) -> Any:
+    """RᵀR of each site at f = 24."""
+    side = columns.shape[1]
+    turned = np.arange(side * side).reshape(side, side).T
+    swapped = ops.index(ops.reshape(columns, (columns.shape[0], -1)), np.s_[:, turned])
+    return ops.matmul(columns, swapped, f=GRAM_F)
+
+
+def solved(ops: Any, left: Any, right: Any, ridge: Any) -> Any:
+    """w [K, D] within ±64 at f = 28 of (left + ridge·I)·w = right; all at f = 24, left [K, D, D]
+    mean squares, right [K, D, 1], ridge [K]."""
+    count, side = left.shape[:2]
+    one = np.eye(side, dtype=np.int64)
+    slopes = one.copy()
+    slopes[-1, -1] = 0
+    spread = ops.broadcast(ops.reshape(ridge, (-1, 1, 1)), left.shape)
+    left = ops.add(left, ops.scale(spread, slopes))
+    at = np.arange(side)
+    trace = ops.sum(ops.index(left, np.s_[:, at, at]), 1)
+    # and 1, so that nothing is divided by less
+    trace = ops.add_public(trace, 1 << GRAM_F)
+    factor = ops.reciprocal(trace, f=TRACE_F, bits=TRACE_BITS, low_bits=GRAM_F)
+    factor = ops.reshape(factor, (-1, 1, 1))
+    system, wanted = (
+        ops.mul(each, ops.broadcast(factor, each.shape), f=SYSTEM_F) for each in (left, right)
+    )
+    raised = ops.add_public(system, one << (SYSTEM_F - FLOOR_BITS))
+    guess = ops.public(np.broadcast_to(one << INVERSE_F, left.shape), INVERSE_F)
+    for _ in range(ITERATIONS):
+        step = ops.neg(ops.matmul(raised, guess, f=STEP_F))
+        guess = ops.matmul(guess, ops.add_public(step, 2 * one << STEP_F), f=INVERSE_F)
+    found = ops.matmul(guess, ops.trunc(wanted, STEP_F), f=SYSTEM_F)
+    for _ in range(CORRECTIONS):
+        lacking = ops.sub(ops.lift(wanted, 2 * SYSTEM_F), ops.matmul(system, found, f=2 * SYSTEM_F))
+        found = ops.add(found, ops.matmul(guess, ops.trunc(lacking, LEFT_F), f=SYSTEM_F))
+    limit = WEIGHT_LIMIT << SYSTEM_F
+    return ops.clamp(ops.reshape(found, (count, side)), -limit, limit)
