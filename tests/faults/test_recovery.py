@@ -5,7 +5,9 @@ import subprocess
 
 import numpy as np
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from apps.protocol import heads, wire
 from tests.faults.test_more_nodes import ROW, TRUTH, ask, group
 from tests.support.meshes import until
 from tests.support.nodes import Buyer, NodeSet, Round, node_command
@@ -49,6 +51,10 @@ def test_a_wiped_node_is_filled_from_the_others_and_forgets_nothing(nodes):
     asked = buyer.job(query, **named(nodes, first))
     assert [a.status_code for a in nodes.ask(asked, uploads=[query])] == [200] * 3
 
+    key = Ed25519PrivateKey.generate()
+    for i in range(nodes.n):
+        size = 5 if i < 2 else 4
+        assert cosign(nodes, i, key, size, f"{size:064x}").status_code == 200
     nodes.kill(2)
     before, marks = words_of(nodes, 2, model)
     assert recover(nodes, 2).returncode == 3  # it has a store
@@ -65,6 +71,11 @@ def test_a_wiped_node_is_filled_from_the_others_and_forgets_nothing(nodes):
     assert again == marks
     nodes.start(2, *rest[1:])
 
+    # it signs no other log than the longest that the others have signed
+    for size, root, code in ((5, "ab" * 32, "fork"), (4, f"{4:064x}", "shorter_log")):
+        assert cosign(nodes, 2, key, size, root).json()["code"] == code
+    assert cosign(nodes, 2, key, 5, f"{5:064x}").status_code == 200
+
     last = tuple(range(nodes.n))[-3:]
     refreshed_while_one_is_away(nodes, model)
     assert abs(ask_any(nodes, model, last) - TRUTH) < 0.3
@@ -76,6 +87,13 @@ def test_a_wiped_node_is_filled_from_the_others_and_forgets_nothing(nodes):
     nodes.put(*r.uploads["update"], *r.uploads["holdout"])
     codes = {a.json()["code"] for a in nodes.ask(shorter)}
     assert "already_completed" in codes
+
+
+def cosign(nodes, i, key, size, root):
+    head = heads.head_content(size, root, 1)
+    signed = head | {"signature": wire.sign(key, heads.HEAD_DOMAIN, head)}
+    body = {"log": wire.public_hex(key), "head": signed, "path": []}
+    return nodes.post(i, "/log/head", body)
 
 
 def too_few_others_recover_nothing(nodes):

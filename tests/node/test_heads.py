@@ -8,8 +8,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from apps.protocol import heads, merkle, wire
 from workers.node import home, storekey
 from workers.node.__main__ import main
-from workers.node.errors import NodeError
-from workers.node.heads import Heads
+from workers.node.errors import Conflict, NodeError
+from workers.node.heads import Heads, highest
 from workers.node.store import Store
 
 LOG = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
@@ -112,3 +112,14 @@ def test_operators_can_agree_on_another_beginning(node, monkeypatch, capsys):
     assert json.loads(capsys.readouterr().out)["forgotten"]["size"] == 7
     ask(memory, other)
     store.close()
+
+
+def test_of_what_others_signed_the_longest_counts_if_it_is_one_log():
+    def signed(size, root="aa", log="l"):
+        return {"log": log, "size": size, "root": root, "at": 1}
+
+    assert highest([None, signed(3), signed(5, "bb"), signed(3)]) == signed(5, "bb")
+    assert highest([None, None]) is None
+    for other in (signed(3, "cc"), signed(4, "bb", "m")):
+        with pytest.raises(Conflict):
+            highest([signed(3), other])

@@ -28,6 +28,7 @@ from workers.mpc.fixed import from_bytes, to_bytes
 from workers.mpc.replicated import held_by
 from workers.mpc.sealing import Words
 from workers.mpc.transport import PeerLost, TransportError
+from workers.node import heads
 from workers.node.errors import Conflict, Unavailable
 from workers.node.home import Node
 from workers.node.records import StoredModel
@@ -62,7 +63,8 @@ class Copies:
         """What that node may have of the model it names; nothing where we do not have it."""
         asked = json.loads(request)
         if asked.get("marks"):
-            return wire.canonical(self._store.marks())
+            marks = self._store.marks() | {"head": self._store.note(heads.META)}
+            return wire.canonical(marks)
         if asked.get("refreshed"):
             last = self._store.note(REFRESHED) or {"number": 0}
             return wire.canonical(last | {"sharings": dict(self._store.sharings())})
@@ -102,7 +104,7 @@ class Copies:
     def recover(self) -> list[str]:
         """Fill this node's empty store from the others; returns the models that it has again.
 
-        Raises: Unavailable("too_few_peers", "no_copy"), Conflict("not_empty").
+        Raises: Unavailable("too_few_peers", "no_copy"), Conflict("not_empty", "log_forked").
         """
         if not self._store.is_empty:
             raise Conflict("not_empty", "This node has a store: move it away to recover another.")
@@ -113,7 +115,11 @@ class Copies:
             )
         jobs = {model: job_id for marks in told.values() for model, job_id in marks["models"]}
         models = {model: (job_id, self.copy(model)) for model, job_id in jobs.items()}
-        self._store.restore(merged(list(told.values())), models)
+        head = heads.highest(marks.get("head") for marks in told.values())
+        with self._store.together():
+            self._store.restore(merged(list(told.values())), models)
+            if head is not None:  # or the log that goes on from another one would do as well
+                self._store.put_note(heads.META, head)
         return sorted(models)
 
     def copy(self, model: str) -> StoredModel:

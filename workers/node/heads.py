@@ -7,15 +7,29 @@ signature leaves: however often it is asked, and after every restart, it signs o
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterable
 from typing import Any
 
 from apps.protocol import heads, wire
 from apps.protocol.heads import Head, HeadRefused
-from workers.node.errors import Malformed, Refused
+from workers.node.errors import Conflict, Malformed, Refused
 from workers.node.home import Node
 from workers.node.store import Store
 
 META = "log-head"
+
+
+def highest(told: Iterable[dict[str, Any] | None]) -> dict[str, Any] | None:
+    """Of what several nodes signed last, the longest, as long as it is of one log; None where none
+    signed any. Raises: Conflict("log_forked")."""
+    heads_ = [head for head in told if head]
+    logs = {head["log"] for head in heads_}
+    roots: dict[int, set[str]] = {}
+    for head in heads_:
+        roots.setdefault(head["size"], set()).add(head["root"])
+    if len(logs) > 1 or any(len(found) > 1 for found in roots.values()):
+        raise Conflict("log_forked", "The others have signed heads of different logs.")
+    return max(heads_, key=lambda head: head["size"], default=None)
 
 
 class Heads:
