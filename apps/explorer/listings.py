@@ -26,6 +26,7 @@ from apps.participants.selectors import roster
 from apps.protocol.circuits import CLASSES
 from apps.protocol.jobs import RECEIPT_DOMAIN
 from apps.protocol.revenue import policy_of
+from apps.protocol.targets import reading_of
 from apps.protocol.wire import digest
 from apps.subdaos import selectors as subdaos
 from apps.subdaos.models import Epoch
@@ -69,6 +70,15 @@ RESOLUTIONS: dict[str, tuple[str, dict[str, str]]] = {
             "survival": "The logarithm of the hazard against a row of mean features.",
         },
     ),
+}
+# What is written around the label's name, above an answer of such a kind and resolution.
+ANSWERS: dict[tuple[str, str | None], tuple[str, str]] = {
+    ("binary", None): ("Probability that", " is {}"),
+    ("binary", "label"): ("More likely,", " is"),
+    ("classes", None): ("Most likely,", " is"),
+    ("number", None): ("Expected", ""),
+    ("count", None): ("Expected", ""),
+    ("survival", None): ("Hazard of", ", as a multiple of a row of mean features"),
 }
 CURRENCY = pricing.CURRENCY
 CALL_CURL = """curl {url}/api/v1/listings/{slug}/ \\
@@ -183,12 +193,17 @@ def model(request: HttpRequest, slug: str) -> HttpResponse:
     )
 
 
-def _resolution(listing: Listing) -> dict[str, str]:
-    """How finely it answers, and that in words; what computes it."""
-    held = listing.version.round
-    kind = CLASSES[held.model_class].label
+def _resolution(listing: Listing) -> dict[str, Any]:
+    """How finely it answers, and that in words; what computes it; how its answers are read."""
+    held, label = listing.version.round, listing.dao.params["label"]
+    model = CLASSES[held.model_class]
+    kind = model.label
     what, words = RESOLUTIONS[held.resolution]
+    before, after = ANSWERS.get((kind, held.resolution)) or ANSWERS.get((kind, None), ("", ""))
     return {
+        "reading": reading_of(model, held.resolution, label),
+        "answer_before": before,
+        "answer_after": after.format(label.get("positive", "1")),
         "engine": held.engine,
         "resolution": held.resolution,
         "resolution_words": what,

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from apps.protocol.circuits import CLASSES, ModelClass
+from apps.protocol.circuits.resolution import LABEL
 
 HALF_RANGE = 2.0
 
@@ -36,3 +37,29 @@ def scale_of(model: ModelClass, label: Mapping[str, Any]) -> tuple[float, float]
 def time_unit_of(label: Mapping[str, Any]) -> float:
     """How long a time of 1 is, of a label that is a time until an event."""
     return float(label["max"]) / HALF_RANGE
+
+
+def reading_of(model: ModelClass, resolution: str, label: Mapping[str, Any]) -> dict[str, Any]:
+    """How the words of this class's answers are read, for a program that lacks this package.
+
+    circuit, kind (one of LABELS), extras (of the circuit's parameters), words (of each row's
+    answer), name (of the label), names (of its values, or none), middle and unit (of a score),
+    bands (edges) and grid (values), these on the label's own scale.
+    """
+    extras = extras_of(model, label)
+    middle, unit = scale_of(model, label)
+    positive = label.get("positive", "1")
+    names = {"binary": [f"not {positive}", positive], "classes": label.get("classes")}
+    return {
+        "circuit": model.infer_id(resolution),
+        "kind": model.label,
+        "resolution": resolution,
+        "extras": extras,
+        "words": 1 if resolution == LABEL else model.outputs(extras),
+        "name": label["name"],
+        "names": names.get(model.label) or [],
+        "middle": middle,
+        "unit": unit,
+        "bands": [middle + unit * edge for edge in model.scale.bands],
+        "grid": [middle + unit * value for value in model.scale.grid],
+    }

@@ -35,34 +35,61 @@ export const complaint = (text, low, high) => {
 };
 
 const percent = (p, digits = 0) => `${(100 * p).toFixed(digits)} %`;
+// A number in so many significant digits, zeros at its end left out, with the sign that one reads.
+const plain = (x, digits) => Number(x.toPrecision(digits)).toString();
+const chance = ({ kind }) => kind === "binary" || kind === "classes";
 
-// An answer in words: {value, text}, and for the page the part of the scale, low to high, that is filled.
-export const inWords = (answer, positive) => {
-  if ("label" in answer) {
-    const text = answer.label ? positive : `not ${positive}`;
-    return { value: text, text, low: 0, high: 0 };
+// One value, or a band's [from, to], in words.
+const said = (value, reading, answer) => {
+  if (!chance(reading)) {
+    const shown = [value].flat().map((x) => plain(x, 4).replace("-", "−"));
+    return shown.join(" to ");
   }
-  if ("low" in answer) {
-    const { low, high } = answer;
-    return { value: `${low}..${high}`, text: `${(100 * low).toFixed(0)} to ${percent(high)}`, low, high };
-  }
-  const { probability: high } = answer;
-  return { value: String(high), text: percent(high, "logit" in answer ? 1 : 0), low: 0, high };
+  if (Array.isArray(value)) return `${(100 * value[0]).toFixed(0)} to ${percent(value[1])}`;
+  return percent(value, "scores" in answer ? 1 : 0);
 };
 
-// The columns of a file of answers at a resolution, and an answer's cells in them.
-export const COLUMNS = {
-  label: ["label"],
-  band: ["probability_low", "probability_high"],
-  rounded: ["probability"],
-  logit: ["probability", "logit"],
+// Where a value or band lies on its scale, {low, high} of 0 to 1; counts and hazards have no end.
+const placed = (value, { kind, bands }) => {
+  if (kind === "count" || kind === "survival") return null;
+  const [first, last] = [bands[0], bands.at(-1)];
+  const [low, high] = (Array.isArray(value) ? value : [first, value]).map((x) =>
+    Math.min(Math.max((x - first) / (last - first), 0), 1),
+  );
+  return { low, high };
 };
-export const cells = (answer, positive) => {
-  if ("label" in answer) return [inWords(answer, positive).value];
-  if ("low" in answer) return [answer.low, answer.high].map((p) => p.toFixed(1));
-  return "logit" in answer
-    ? [answer.probability, answer.logit].map((x) => x.toFixed(DECIMALS))
-    : [answer.probability.toFixed(2)];
+
+// An answer in words: {value, text, bar: {low, high} or null, each}, `each` the same of every class
+// with its name.
+export const inWords = (answer, reading) => {
+  const { kind, names } = reading;
+  if ("label" in answer) return { value: names[answer.label], text: names[answer.label], bar: null, each: [] };
+  const values = answer.values ?? answer.bands;
+  const all = values.map((value) => ({
+    value: [value].flat().join(".."),
+    text: said(value, reading, answer),
+    bar: placed(value, reading),
+  }));
+  if (kind !== "classes") return { ...all[0], each: [] };
+  const height = values.map((value) => [value].flat()[0]);
+  const top = names.filter((_, i) => height[i] === Math.max(...height)).join(" or ");
+  return { value: top, text: top, bar: null, each: all.map((one, i) => ({ name: names[i], ...one })) };
+};
+
+// The columns of a file of answers, and an answer's cells in them: as workers/client/tables.py.
+export const columns = ({ kind, resolution, name, names }) => {
+  if (resolution === "label") return ["label"];
+  const own = { binary: ["probability"], survival: ["relative_hazard"], classes: names.map((one) => `probability_${one}`) };
+  const plain = own[kind] ?? [name];
+  if (resolution === "band") return plain.flatMap((one) => [`${one}_low`, `${one}_high`]);
+  return resolution === "logit" && kind === "binary" ? [...plain, "logit"] : plain;
+};
+export const cells = (answer, reading) => {
+  if ("label" in answer) return [reading.names[answer.label]];
+  const values = (answer.values ?? answer.bands).flat();
+  const digits = { band: 1, rounded: 2, logit: DECIMALS }[reading.resolution];
+  const shown = values.map((x) => (chance(reading) ? x.toFixed(digits) : plain(x, DECIMALS)));
+  return "scores" in answer && reading.kind === "binary" ? [...shown, answer.scores[0].toFixed(DECIMALS)] : shown;
 };
 
 export const over = (state) => state === "settled" || state === "released";

@@ -14,6 +14,7 @@ const part = (name) => document.getElementById(`try-${name}`);
 const pay = part("pay");
 const inputs = Array.from(form.querySelectorAll("input[data-feature]"));
 const offer = pay.innerHTML;
+const reading = JSON.parse(part("reading").textContent);
 const { listed, priced, send, ended } = api(
   form,
   inputs.map((input) => input.dataset.feature),
@@ -72,19 +73,40 @@ const show = (state) => {
 
 const linkTo = (id) => form.dataset.payment.replace(/[0-]{36}/, id);
 
+const bar = ({ low, high }, text) => {
+  const drawn = part("bar").content.firstElementChild.cloneNode(true);
+  drawn.setAttribute("aria-label", text);
+  const fill = drawn.querySelector(".fill");
+  fill.setAttribute("x", `${100 * low}%`);
+  fill.setAttribute("width", `${100 * (high - low)}%`);
+  return drawn;
+};
+
 const tell = (said, query) => {
   const answer = part("answer");
-  const words = inWords(said, form.dataset.positive);
+  const words = inWords(said, reading);
   const value = answer.querySelector("data");
   value.value = words.value;
   value.textContent = words.text;
-  const bar = answer.querySelector(".fill");
-  bar?.setAttribute("x", `${100 * words.low}%`);
-  bar?.setAttribute("width", `${100 * (words.high - words.low)}%`);
-  answer.querySelector("svg")?.setAttribute("aria-label", words.text);
+  part("scale").replaceChildren(...(words.bar ? [bar(words.bar, words.text)] : []));
+  part("scale").firstElementChild?.classList.add("tall");
+  part("classes").replaceChildren(
+    ...words.each.map((one) => {
+      const row = document.createElement("tr");
+      const name = document.createElement("th");
+      Object.assign(name, { scope: "row", textContent: one.name });
+      row.append(name);
+      row.insertCell().append(bar(one.bar, `${one.name}: ${one.text}`));
+      Object.assign(row.insertCell(), { className: "num", textContent: one.text });
+      return row;
+    }),
+  );
+  part("classes").closest(".table-wrap").hidden = words.each.length === 0;
   const paid = `paid ${dollars(query.price_micro)}`;
-  const logit = said.logit === undefined ? "" : `Logit ${said.logit.toFixed(4).replace("-", "−")} · `;
-  answer.querySelector(".logit").textContent = logit ? logit + paid : `P${paid.slice(1)}`;
+  const logit = reading.kind === "binary" && said.scores;
+  answer.querySelector(".logit").textContent = logit
+    ? `Logit ${logit[0].toFixed(4).replace("-", "−")} · ${paid}`
+    : `P${paid.slice(1)}`;
   answer.hidden = false;
   answer.focus();
 };
@@ -106,7 +128,7 @@ const predict = async () => {
     busy(true);
     const listing = await listed();
     const { price, quote } = await priced(1);
-    open = { ...(await makeQuery(listing, row, price)), quote, key: hex(crypto.getRandomValues(new Uint8Array(16))), id: null };
+    open = { ...(await makeQuery(listing, reading, row, price)), quote, key: hex(crypto.getRandomValues(new Uint8Array(16))), id: null };
     show("sealed");
   }
   say("");
@@ -184,7 +206,7 @@ try {
   await Promise.all([replyKey(), signingKey()]);
   form.hidden = false;
   part("needs").remove();
-  manyRows(form);
+  manyRows(form, reading);
 } catch {
   part("needs").firstChild.textContent =
     "This browser can't seal your row: it takes a current one (with X25519 and Ed25519), over HTTPS or on this machine. Otherwise, ";

@@ -1,14 +1,14 @@
 // Many rows by a CSV file: read, checked, sealed and, when they are answered, written to a file again,
 // all in this page. Only sealed rows are sent, as so many at a time as the nodes take.
 
-import { COLUMNS, NOTHING_PAID, api, cells, complaint, dollars, over, shortfall, wallet } from "./asking.js";
+import { NOTHING_PAID, api, cells, columns, complaint, dollars, over, shortfall, wallet } from "./asking.js";
 import { BadTable, check, parse, textOf, write } from "./csv.js";
 import { makeBatch, openAnswers } from "./mpc/buyer.js";
 import { Refused, hex } from "./mpc/wire.js";
 
 const WRONG_SHOWN = 20;
 
-export const manyRows = (form) => {
+export const manyRows = (form, reading) => {
   const part = (name) => document.getElementById(`many-${name}`);
   const features = Array.from(form.querySelectorAll("input[data-feature]"), ({ dataset }) => ({
     name: dataset.feature,
@@ -50,9 +50,8 @@ export const manyRows = (form) => {
 
   const save = () => {
     URL.revokeObjectURL(file);
-    const { positive, resolution } = form.dataset;
-    const records = table.answers.map((answer, i) => [...table.rows[i].cells, ...cells(answer, positive)]);
-    const text = write([[...table.header, ...COLUMNS[resolution]], ...records], table.separator);
+    const records = table.answers.map((answer, i) => [...table.rows[i].cells, ...cells(answer, reading)]);
+    const text = write([[...table.header, ...columns(reading)], ...records], table.separator);
     file = URL.createObjectURL(new Blob([text], { type: "text/csv" }));
     const link = part("save");
     link.href = file;
@@ -123,7 +122,7 @@ export const manyRows = (form) => {
       const listing = await listed();
       const rows = table.values.slice(table.answers.length, table.answers.length + most);
       const { price, quote } = await priced(rows.length);
-      open = { ...(await makeBatch(listing, rows, price)), quote, key: hex(crypto.getRandomValues(new Uint8Array(16))), id: null };
+      open = { ...(await makeBatch(listing, reading, rows, price)), quote, key: hex(crypto.getRandomValues(new Uint8Array(16))), id: null };
     }
     let query = null;
     if (open.id === null) {

@@ -17,7 +17,7 @@ from apps.governance.models import Proposal
 from apps.wallets import log
 from tests.explorer import pages, second
 from tests.explorer.world import PASSWORD
-from tests.support.browser import axe_violations
+from tests.support.browser import misfits, with_axe
 from tests.support.steps import fill
 
 FORM = {
@@ -198,25 +198,8 @@ LOADED = {"inter-latin.woff2", "flai.css", "live.js", "try-it.js", "wallet-key.j
 
 
 def problems(page: Any, sizes: dict[str, int]) -> list[str]:
-    """Of the page as it stands: axe-core's findings and overflow in both widths and themes, weight.
-
-    A theme can break contrast only. `sizes` keeps what each address was seen to weigh.
-    """
-    found = []
-    for width in (1280, 360):
-        page.set_viewport_size({"width": width, "height": 900})
-        for scheme in ("light", "dark"):
-            page.emulate_media(color_scheme=scheme)
-            only = [] if scheme == "light" else ["color-contrast"]
-            here = axe_violations(page, only=only)
-            wide = page.evaluate(
-                "document.documentElement.scrollWidth - document.documentElement.clientWidth"
-            )
-            if wide > 0:
-                here.append(f"{wide} px too wide")
-            found += [f"{width} px, {scheme}: {problem}" for problem in here]
-    page.emulate_media(color_scheme="light")
-    page.set_viewport_size({"width": 1280, "height": 900})
+    """Of the page as it stands: misfits, and its weight; `sizes` keeps each address's."""
+    found = misfits(page)
     sent = page.evaluate(SENT)
     for address, size in sent.items():
         sizes[address] = max(size, sizes.get(address, 0))
@@ -241,7 +224,7 @@ def test_pages_are_accessible_fit_and_are_light(
         ("nobody@example.org", pages.of_nobody(), {}),
         ("buyer@example.org", pages.public(world) | pages.own(world) | beside, OWN_DEEDS),
     ):
-        visitor = visit(color_scheme="light", reduced_motion="reduce")
+        visitor = with_axe(visit(reduced_motion="reduce"))
         if email:
             sign_in(visitor, email)
         for name, address in addresses.items():

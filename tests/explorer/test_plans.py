@@ -7,16 +7,12 @@ from typing import Any
 from apps.core import clock
 from apps.listings import plans
 from apps.subdaos.models import Dao
-from tests.support.browser import axe_violations
+from tests.support.browser import misfits
 
 OFFER = [
     {"name": "basic", "rows": 10, "days": 30, "off_bps": 1_000},
     {"name": "pro", "rows": 40, "days": 30, "off_bps": 2_000},
 ]
-WIDE = """() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => {
-  const { scrollWidth, clientWidth } = document.documentElement;
-  done(scrollWidth - clientWidth);
-})))"""
 TIERS = [{"from_rows": 1_000, "off_bps": 1_000}]
 
 
@@ -30,14 +26,8 @@ def test_from_the_models_page_to_a_plan_and_back(
     page, found = visitor.page, {}
 
     def look(name: str) -> None:
-        for width in (1280, 360):
-            page.set_viewport_size({"width": width, "height": 900})
-            problems = axe_violations(page)
-            if page.evaluate(WIDE) > 0:
-                problems.append("too wide")
-            if problems:
-                found[name, width] = problems
-        page.set_viewport_size({"width": 1280, "height": 900})
+        if problems := misfits(page):
+            found[name] = problems
 
     page.goto(f"/models/{world.listing.slug}/")
     assert "after 1,000 rows a month" in page.locator("aside").inner_text()

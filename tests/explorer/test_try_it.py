@@ -22,7 +22,7 @@ from apps.wallets.models import Account, Transfer
 from apps.wallets.services import faucet
 from tests.explorer import pages
 from tests.explorer.world import PASSWORD
-from tests.support.browser import axe_violations
+from tests.support.browser import misfits
 from tests.support.market import PRICE, built, drain_until, on_sale
 from tests.support.needles import Needles
 from workers.client import training
@@ -370,17 +370,11 @@ def test_a_price_that_has_changed_is_not_paid(sale: Any, asker: Any) -> None:
     assert Query.objects.count() == 0
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_the_answer_is_accessible_and_fits(sale: Any, asker: Any, scheme: str) -> None:
-    visitor = asker(2_000_000)
-    page = visitor.page
-    page.emulate_media(color_scheme=scheme)
+def test_the_answer_is_accessible_and_fits(sale: Any, asker: Any) -> None:
+    page = asker(2_000_000).page
     fill(page, ROW)
     page.get_by_role("button", name="Pay $0.50 and predict").click()
     drain_until(answered)
     page.locator("#try-answer").wait_for()
     assert page.evaluate("document.activeElement.id") == "try-answer"
-    for width in (1280, 360):
-        page.set_viewport_size({"width": width, "height": 900})
-        assert axe_violations(page) == []
-        assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert misfits(page) == []

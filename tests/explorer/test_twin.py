@@ -16,8 +16,10 @@ import pytest
 
 from apps.protocol import merkle, tickets, wire
 from apps.protocol.circuits import CLASSES
+from apps.protocol.targets import reading_of
 from tests.support import vectors
 from workers.client.buyer import meaning
+from workers.client.tables import columns_of
 from workers.mpc import replicated, sealing
 
 VENDOR = Path(__file__).resolve().parents[2] / "static/js/vendor"
@@ -154,13 +156,14 @@ def test_words_commitments_and_fixed_point_agree(inside: In) -> None:
     made = inside(
         """const [salt, id, j, word] = v.commitment_of;
         const held = new BigUint64Array(bytes(word).buffer);
+        const logit = { kind: "binary", resolution: "logit" };
         return {
           words: Array.from(await sealing.expand(bytes(v.expand.seed), 5), String),
           commitment: await sealing.commit(bytes(salt), bytes(id), j, held),
           halves: Array.from(buyer.fixed(v.halves.map(([x]) => x), 0), Number),
           row: Array.from(buyer.fixed(buyer.standardise(v.row, v.normalisation), 16), String),
           named: await buyer.constantsDigest(v.normalisation),
-          sigmoid: v.sigmoid.map(([z]) => buyer.sigmoid(z)),
+          sigmoid: v.sigmoid.map(([z]) => buyer.meaning(logit, [z], 0).values[0]),
         }""",
         kept,
     )
@@ -223,9 +226,9 @@ def test_a_whole_query_from_row_to_answer(inside: In) -> None:
         "price_micro": "500000",
         "resolution": "logit",
     }
-    given = json.dumps([listing, vectors.ROW])
-    body = """const [listing, row] = v;
-        const query = await buyer.makeQuery(listing, row);
+    reading = reading_of(CLASSES["logistic"], "logit", {"name": "malignant", "positive": "M"})
+    given = json.dumps([listing, reading, vectors.ROW])
+    body = """const query = await buyer.makeQuery(...v);
         globalThis.kept = query;
         return query.upload"""
     upload = inside(body, given)
@@ -237,43 +240,97 @@ def test_a_whole_query_from_row_to_answer(inside: In) -> None:
     opened = inside(
         "return buyer.openAnswer(v, globalThis.kept)", vectors.answer(upload["ticket"], [-1.75])
     )
-    assert opened == {"logit": -1.75, "probability": pytest.approx(0.14804719803)}
-    refused = "return code(() => buyer.makeQuery(v[0], v[1]))"
-    assert inside(refused, [listing, vectors.ROW[:4]]) == "bad_row"
-    assert inside(refused, [listing | {"obstacle": "gone"}, vectors.ROW]) == "circuit_changed"
-    assert inside(refused, [listing | {"nodes": listing["nodes"][:2]}, vectors.ROW]) == "bad_nodes"
-    for other in ({"circuit": "x@1"}, {"resolution": "label"}, {"resolution": "toString"}):
-        assert inside(refused, [listing | other, vectors.ROW]) == "unknown_circuit"
+    assert opened == {"scores": [-1.75], "values": [pytest.approx(0.14804719803)]}
+
+    def refusal(row: Any = vectors.ROW, reads: Any = reading, **changes: Any) -> Any:
+        body = "return code(() => buyer.makeQuery(...v))"
+        return inside(body, [listing | changes, reads, row])
+
+    assert refusal(vectors.ROW[:4]) == "bad_row"
+    assert refusal(obstacle="gone") == "circuit_changed"
+    assert refusal(nodes=listing["nodes"][:2]) == "bad_nodes"
+    assert refusal(circuit="x@1") == "unknown_circuit"
+    assert refusal(reads=reading | {"kind": "toString"}) == "unknown_circuit"
 
 
-def test_answers_mean_the_same_in_the_page_at_every_resolution(inside: In) -> None:
-    label = {"name": "malignant", "positive": "M"}
-    asked = {"label": [0, 1], "band": range(5), "rounded": range(101), "logit": [-98304, 0, 98304]}
-    for resolution, words_ in asked.items():
+LABELS: dict[str, Any] = {
+    "binary": {"name": "malignant", "positive": "M"},
+    "classes": {"name": "grade", "classes": ["low", "middle", "high"]},
+    "number": {"name": "dose", "min": "-3", "max": "21.5"},
+    "count": {"name": "visits", "min": "0", "max": "900"},
+    "survival": {"name": "relapse", "event": "relapsed", "max": "60"},
+}
+LOGITS = (-98304, -7, 0, 12345, 98304)
+
+
+def steps_of(reading: dict[str, Any]) -> list[list[int]]:
+    """Words of answers: every step there is, and several scores."""
+    counts = {"label": len(reading["names"]), "band": len(reading["bands"]) - 1}
+    counts["rounded"] = len(reading["grid"])
+    steps = LOGITS if reading["resolution"] == "logit" else range(counts[reading["resolution"]])
+    shifted = [[*steps[k:], *steps[:k]] for k in range(reading["words"])]
+    return [list(row) for row in zip(*shifted, strict=True)]
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_answers_mean_the_same_in_the_page_at_every_resolution(inside: In, name: str) -> None:
+    model = CLASSES[name]
+    label = LABELS[model.label]
+    for resolution in model.resolutions:
+        reading = reading_of(model, resolution, label)
+        rows = steps_of(reading)
         made = inside(
             """const asking = await import("/static/js/asking.js");
-            return v[1].map((word) => {
-              const said = buyer.meaning(v[0], BigInt(word), 16);
-              const { text } = asking.inWords(said, "M");
-              return { ...said, text, cells: asking.cells(said, "M") };
-            })""",
-            [resolution, list(words_)],
+            const [reading, rows] = v;
+            const said = rows.map((row) => buyer.meaning(reading, row.map(BigInt), 16));
+            return [asking.columns(reading), said.map((one) => [
+              [one.label ?? one.bands ?? one.values].flat(2), asking.cells(one, reading),
+              asking.inWords(one, reading).text])]""",
+            [reading, rows],
         )
-        circuit = CLASSES["logistic"].infer_id(resolution)
-        said = meaning(circuit, np.array([[word] for word in words_]), 16, label)
-        for k, row in enumerate(made):
+        said = meaning(reading["circuit"], np.array(rows), 16, label)
+        table = columns_of(said, label)
+        assert made[0] == list(table)
+        for row, (values, cells, text) in enumerate(made[1]):
+            assert values == pytest.approx(said.answers[row], rel=1e-12, abs=1e-12)
             if resolution == "label":
-                assert row["text"] == said.labels[k] and row["cells"] == [said.labels[k]]
-            elif resolution == "band":
-                assert [row["low"], row["high"]] == pytest.approx(said.answers[k])
-                assert [float(cell) for cell in row["cells"]] == pytest.approx(said.answers[k])
+                assert cells == [said.labels[row]] and text == said.labels[row]
             else:
-                assert row["probability"] == pytest.approx(said.probabilities[k], abs=1e-12)
-                assert len(row["cells"]) == (2 if resolution == "logit" else 1)
-                assert float(row["cells"][0]) == pytest.approx(row["probability"], abs=1e-6)
-    for wrong in (["label", 2], ["band", 5], ["rounded", 101], ["rounded", -1]):
-        refused = "return code(() => buyer.meaning(v[0], BigInt(v[1]), 0))"
-        assert inside(refused, wrong) == "bad_output"
+                kept = [column[row] for column in table.values()]
+                assert [float(c) for c in cells] == pytest.approx(kept, rel=1e-5, abs=1e-6)
+        if resolution != "logit":
+            refused = "return code(() => buyer.meaning(v[0], v[1].map(BigInt), 0))"
+            beyond = max(max(row) for row in rows) + 1
+            for wrong in (beyond, -1):
+                assert inside(refused, [reading, [wrong] * reading["words"]]) == "bad_output"
+
+
+@pytest.mark.parametrize(
+    ("kind", "said", "text"),
+    [
+        ("binary", {"values": [0.148], "scores": [-1.75]}, "14.8 %"),
+        ("binary", {"bands": [[0.2, 0.4]]}, "20 to 40 %"),
+        ("classes", {"values": [0.2, 0.5, 0.3]}, "middle"),
+        ("classes", {"bands": [[0, 0.2], [0.4, 0.6], [0.4, 0.6]]}, "middle or high"),
+        ("number", {"values": [-1.23456]}, "−1.235"),
+        ("number", {"bands": [[-3, 1.9]]}, "−3 to 1.9"),
+        ("count", {"values": [310]}, "310"),
+    ],
+)
+def test_an_answer_is_said_in_words(inside: In, kind: str, said: Any, text: str) -> None:
+    name = next(name for name, model in CLASSES.items() if model.label == kind)
+    reading = reading_of(CLASSES[name], "rounded", LABELS[kind])
+    made = inside(
+        """const asking = await import("/static/js/asking.js");
+        return asking.inWords(...v)""",
+        [said, reading],
+    )
+    assert made["text"] == text
+    assert [each["name"] for each in made["each"]] == (reading["names"] if made["each"] else [])
+    assert bool(made["each"]) == (kind == "classes")
+    bars = [made["bar"], *(each["bar"] for each in made["each"])]
+    assert all(0 <= bar["low"] <= bar["high"] <= 1 for bar in bars if bar)
+    assert any(bars) == (kind != "count")
 
 
 def test_the_page_signs_no_quote_above_the_price_that_it_shows(inside: In) -> None:

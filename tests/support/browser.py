@@ -111,6 +111,42 @@ AXE = Path(__file__).resolve().parents[1] / "vendor" / "axe.min.js"
 STANDARDS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 
 
+# What a narrow screen may break beside the page's width: the rest is the same document.
+NARROW = ["color-contrast", "target-size", "scrollable-region-focusable"]
+# Once it is laid out in the new width.
+WIDE_PX = """() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => {
+  const { scrollWidth, clientWidth } = document.documentElement;
+  done(scrollWidth - clientWidth);
+})))"""
+LOOKS: list[tuple[int, str, list[str]]] = [
+    (1280, "dark", NARROW[:1]),  # a theme can break contrast only
+    (1280, "light", []),
+    (360, "light", NARROW),
+]
+
+
+def with_axe(visitor: Visitor) -> Visitor:
+    """The visitor, whose pages come with axe-core: quicker than to send it to each of many."""
+    visitor.context.add_init_script(path=AXE)
+    return visitor
+
+
+def misfits(page: Page) -> list[str]:
+    """What is wrong with a page as it stands, on desk and phone: axe-core's findings, overflow."""
+    found = []
+    for width, scheme, only in LOOKS:
+        page.set_viewport_size({"width": width, "height": 900})
+        # without motion, so that no colour is seen on its way to another
+        page.emulate_media(color_scheme=scheme, reduced_motion="reduce")  # type: ignore[arg-type]
+        here = axe_violations(page, only=only)
+        wide = page.evaluate(WIDE_PX)
+        if wide > 0:
+            here.append(f"{wide} px too wide")
+        found += [f"{width} px, {scheme}: {problem}" for problem in here]
+    page.set_viewport_size({"width": 1280, "height": 900})
+    return found
+
+
 def axe_violations(page: Page, *, only: Sequence[str] = ()) -> list[str]:
     """axe-core's findings on the page as it stands: rule, and the elements that break it.
 

@@ -1,21 +1,12 @@
 // The buyer in the page: rows go out shared and sealed, the answers are opened here and nowhere
 // else. The twin of workers/client/buyer.py.
 //
-//   p = 1 / (1 + exp(−z)),   z the model's logit for (x − mean) / std
-//
-// or as coarse a step of p as the model's makers allow: apps/protocol/circuits/resolution.py.
+// What the words of an answer mean is the listing's `reading`: apps/protocol/targets.py.
 
 import { answered, nodeSet } from "./nodes.js";
 import { makeUpload, openOutputs, replyKey } from "./sealing.js";
 import { digest, hex, demand, signingKey } from "./wire.js";
 
-const INFERS = {
-  label: "logistic_infer_label@1",
-  band: "logistic_infer_band@1",
-  rounded: "logistic_infer_rounded@1",
-  logit: "logistic_infer@1",
-};
-const STEPS = { label: 2, band: 5, rounded: 101 };
 const SLOT = "row";
 const ROW_F = 16;
 const CONSTANTS_F = 20;
@@ -43,18 +34,16 @@ export const fixed = (values, f) =>
     return BigInt(up ? below + 1 : below);
   });
 
-export const sigmoid = (z) => (z >= 0 ? 1 / (1 + Math.exp(-z)) : Math.exp(z) / (1 + Math.exp(z)));
-
 // Everything of one query for one or many rows: the upload to send, and what opens and checks its
 // answer. `price`: what they cost together, in micro-units. Throws Refused.
-export const makeBatch = async (listing, rows, price) => {
+export const makeBatch = async (listing, reading, rows, price) => {
   const { features, normalisation } = listing;
   const wide = (row) => row.length === features.length;
   const fits = rows.length > 0 && [normalisation.mean, normalisation.std, ...rows].every(wide);
   demand(fits, "bad_row", `The model takes ${features.length} values.`);
   demand(rows.every((row) => row.every(Number.isFinite)), "bad_row", "A value is missing or is not a finite number.");
   demand(!listing.obstacle, "circuit_changed", listing.obstacle);
-  const known = Object.hasOwn(INFERS, listing.resolution) && INFERS[listing.resolution] === listing.circuit;
+  const known = Object.hasOwn(LINKS, reading.kind) && reading.circuit === listing.circuit;
   demand(known, "unknown_circuit", `This page can't query ${listing.circuit}.`);
   const nodes = await nodeSet(listing.nodes);
   // Keys of its own for each query: neither question nor answer can be tied to another one's.
@@ -65,42 +54,70 @@ export const makeBatch = async (listing, rows, price) => {
     slot: SLOT,
     circuits: [listing.circuit],
     circuits_hash: listing.circuits_hash,
-    params: { features: features.length, rows: rows.length, normalisation: named },
+    params: { features: features.length, rows: rows.length, normalisation: named, ...reading.extras },
     f: ROW_F,
     model: listing.model,
     reply_key: reply.publicHex,
     price_micro: price,
-    resolution: listing.resolution,
+    resolution: reading.resolution,
     issued_at: now,
     expires_at: now + TICKET_LIFETIME_S,
   };
   const values = fixed(rows.flatMap((row) => standardise(row, normalisation)), ROW_F);
   const upload = await makeUpload(values, [rows.length, features.length], fields, sender, nodes, reply.pair);
-  return { upload, nodes, replyPair: reply.pair };
+  return { upload, nodes, reading, replyPair: reply.pair };
 };
 
-export const makeQuery = (listing, row, price = listing.price_micro) => makeBatch(listing, [row], price);
+export const makeQuery = (listing, reading, row, price = listing.price_micro) =>
+  makeBatch(listing, reading, [row], price);
 
-// What a word of the answer says: {logit, probability}, {probability}, {low, high} or {label}, 1 for
-// the positive one. Throws Refused for a step that does not exist.
-export const meaning = (resolution, word, f) => {
+const sigmoid = (z) => (z >= 0 ? 1 / (1 + Math.exp(-z)) : Math.exp(z) / (1 + Math.exp(z)));
+
+const softmax = (scores) => {
+  const top = Math.max(...scores);
+  const each = scores.map((z) => Math.exp(z - top));
+  const total = each.reduce((sum, x) => sum + x, 0);
+  return each.map((x) => x / total);
+};
+
+// Scores -> answers, by the kind of label.
+const LINKS = {
+  binary: (scores) => scores.map(sigmoid),
+  classes: softmax,
+  number: (scores, { middle, unit }) => scores.map((z) => middle + unit * z),
+  count: (scores) => scores.map(Math.exp),
+  survival: (scores) => scores.map(Math.exp),
+};
+
+// What the words of one row's answer say: {label}, the place among the reading's names; {bands},
+// from and to of each; {values}, each class's probability, the positive label's, or the number; of a
+// logit {scores} too. Throws Refused for a step that does not exist.
+export const meaning = (reading, words, f) => {
+  const { kind, resolution, names, bands, grid } = reading;
   if (resolution === "logit") {
-    const logit = Number(word) / 2 ** f;
-    return { logit, probability: sigmoid(logit) };
+    const scores = words.map((word) => Number(word) / 2 ** f);
+    return { scores, values: LINKS[kind](scores, reading) };
   }
-  const step = Number(word);
-  demand(0 <= step && step < STEPS[resolution], "bad_output", "The answer can't be trusted: there is no such step.");
-  if (resolution === "rounded") return { probability: step / 100 };
-  return resolution === "band" ? { low: step / 5, high: (step + 1) / 5 } : { label: step };
+  const count = { label: names.length, band: bands.length - 1, rounded: grid.length }[resolution];
+  const steps = words.map(Number);
+  const real = steps.every((step) => 0 <= step && step < count);
+  demand(real, "bad_output", "The answer can't be trusted: there is no such step.");
+  if (resolution === "label") return { label: steps[0] };
+  return resolution === "rounded"
+    ? { values: steps.map((step) => grid[step]) }
+    : { bands: steps.map((step) => [bands[step], bands[step + 1]]) };
 };
 
 // The meaning of each row of a settled query, checked against the nodes it was sealed to. Throws
 // Refused.
-export const openAnswers = async (query, { upload, nodes, replyPair }) => {
+export const openAnswers = async (query, { upload, nodes, reading, replyPair }) => {
   const { blobs, computing } = await answered(query, upload.ticket, nodes);
   const { values, f } = await openOutputs(blobs, upload.ticket, replyPair, nodes, computing);
-  demand(values.length === upload.ticket.shape[0], "bad_output", "The nodes answered another number of rows.");
-  return Array.from(values, (word) => meaning(upload.ticket.resolution, word, f));
+  const rows = upload.ticket.shape[0];
+  demand(values.length === rows * reading.words, "bad_output", "The nodes answered another number of rows.");
+  return Array.from({ length: rows }, (_, row) =>
+    meaning(reading, Array.from(values.slice(row * reading.words, (row + 1) * reading.words)), f),
+  );
 };
 
 export const openAnswer = async (query, asked) => (await openAnswers(query, asked))[0];
