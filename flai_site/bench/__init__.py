@@ -18,6 +18,7 @@ from flai_site.stack.layout import StackError
 GROUPS = {
     "mpc": "workers.mpc.bench",
     "api": "flai_site.bench.api",
+    "soak": "flai_site.bench.soak",
     "pages": "flai_site.bench.pages",
     # last: it binds this process to a database of its own
     "ledger": "flai_site.bench.ledger",

@@ -6,9 +6,7 @@ The buyer is made for the run.
 
 from __future__ import annotations
 
-import json
 import secrets
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -19,10 +17,9 @@ from statistics import median
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from flai_site.bench import bundles
-from flai_site.stack.layout import Home, Ports, StackError
-from flai_site.stack.supervisor import Service
-from flai_site.stack.up import Stack, free_ports, python, run_stack
+from apps.protocol.circuits.family import QUERY_ROWS_MAX
+from flai_site.bench import browser, bundles, owned, processes
+from flai_site.stack.layout import Home, StackError
 
 if TYPE_CHECKING:
     from workers.client.buyer import Buyer
@@ -32,93 +29,55 @@ QUERIES = 40
 WARM_UP = 5
 CLIENTS, EACH = 32, 12
 ROWS, WIDE_CLIENTS, WIDE_EACH = 100, 4, 8
+JOB_ROWS, JOB_CLIENTS = 10_000, 2  # in as few queries as the circuits take
 STAGES = ("seal", "web", "queue", "claim", "nodes", "open")
-LIMITS = {"rows_per_epoch": 10_000_000, "rows_per_query": 1000}
 FAUCET_MICRO = 10_000 * 1_000_000
 
 
 def run() -> Iterator[dict[str, Any]]:
     running = Home.from_environment().running()
     if running is not None:
-        yield from _of(running["url"])
-        return
-    with TemporaryDirectory(prefix="flai-bench-") as folder:
-        yield from _on_own_stack(Path(folder))
+        yield from measure(running["url"])
+    else:
+        yield from owned.run("flai_site.bench.api")
 
 
-def _on_own_stack(folder: Path) -> Iterator[dict[str, Any]]:
-    """Start a stack, let this module be its story, stop it, and pass on what was measured."""
-    measured = folder / "measured.jsonl"
-    web, *nodes = free_ports(7)
-    ports = Ports(web=web, control=tuple(nodes[:3]), mesh=tuple(nodes[3:]))
-    home = Home(folder / "flai")
-    home.prepare()
-    for index in range(len(ports.control)):  # nodes that answer more than a day's rows
-        home.node(index).mkdir(parents=True)
-        (home.node(index) / "policy.json").write_text(json.dumps(LIMITS))
-    stack = Stack(home, ports)
-    story = Service(
-        "bench",
-        lambda: python("-m", "flai_site.bench.api", str(measured)),
-        environment=stack.environment(pool_max=0),
-        attached=True,
-        guarded=True,
-    )
-    try:
-        code = run_stack(stack, story=story, stay=False, say=_progress)
-    finally:
-        stack.wipe()
-    if code:
-        raise StackError("The stack of the api group's own could not be measured; see above.", code)
-    yield from map(json.loads, measured.read_text().splitlines())
-
-
-def _progress(text: str) -> None:
-    print(f"  {text}", file=sys.stderr, flush=True)
-
-
-def _play_and_measure(out: Path) -> int:
-    """The story of the own stack: the demonstration, then the measurement, into `out`."""
-    home = Home.from_environment()
-    running = home.running()
-    assert running is not None
-    demo = python("-m", "workers.demo", "--url", running["url"], "--home", str(home.demo), "--once")
-    code = subprocess.run(demo, stdout=sys.stderr.fileno(), check=False).returncode
-    if code == 0:
-        out.write_text("".join(json.dumps(line) + "\n" for line in _of(running["url"])))
-    return code
-
-
-def _of(url: str) -> Iterator[dict[str, Any]]:
+def listing_open(url: str) -> str:
+    """The name of something that is on sale. Raises: StackError."""
     from workers.client.api import Api
 
-    listing = next(filter(_is_open, Api(url).every("listings/")), None)
-    if listing is None:
-        raise StackError("No listing is open: `manage.py demo` opens one.")
+    for listing in Api(url).every("listings/"):
+        if listing["status"] == "open":
+            return str(listing["slug"])
+    raise StackError("No listing is open: `manage.py demo` opens one.")
+
+
+def measure(url: str) -> Iterator[dict[str, Any]]:
+    slug = listing_open(url)
     with TemporaryDirectory(prefix="flai-bench-") as folder:
-        yield from _measure(url, listing["slug"], Path(folder))
-
-
-def _is_open(listing: dict[str, Any]) -> bool:
-    return listing.get("status", "open") == "open"
+        yield from _measure(url, slug, Path(folder))
 
 
 def _measure(url: str, slug: str, folder: Path) -> Iterator[dict[str, Any]]:
     from workers.client.buyer import Buyer
 
-    home = _make_buyer(url, folder)
+    home = make_buyer(url, folder)
     buyer = Buyer(home, slug)
     row = [[0.0] * len(buyer.columns)]
     ask(buyer, row)  # makes the signing key before threads do
     for _ in range(WARM_UP):
         ask(buyer, row)
-    alone = [ask(buyer, row) for _ in range(QUERIES)]
+    with Spent() as spent:
+        alone = [ask(buyer, row) for _ in range(QUERIES)]
     yield from _lines("paid_query_one_row", alone)
     for stage in STAGES:
         yield _line(f"paid_query_one_row/{stage}", "p50", median(a[stage] for a in alone), "ms")
-    spent_s, many = crowd(url, home, slug, row, clients=CLIENTS, each=EACH)
+    yield from spent.lines("paid_query_one_row", len(alone))
+    with Spent() as spent:
+        many = crowd(url, home, slug, row, clients=CLIENTS, each=EACH)
     yield from _lines(f"paid_query_{CLIENTS}_clients", many)
-    yield _line(f"paid_query_{CLIENTS}_clients", "rate", len(many) / spent_s, "queries/s")
+    yield _line(f"paid_query_{CLIENTS}_clients", "rate", len(many) / spent.clock_s, "queries/s")
+    yield from spent.lines(f"paid_query_{CLIENTS}_clients", len(many))
     nodes = {
         size: [a["nodes"] for a in alone + many if a["together"] == size] for size in range(65)
     }
@@ -127,9 +86,16 @@ def _measure(url: str, slug: str, folder: Path) -> Iterator[dict[str, Any]]:
     for size in (1, most):
         yield _line(f"nodes/together_{size}", "p50", median(nodes[size]), "ms")
     rows = row * ROWS
-    spent_s, wide = crowd(url, home, slug, rows, clients=WIDE_CLIENTS, each=WIDE_EACH)
+    with Spent() as spent:
+        wide = crowd(url, home, slug, rows, clients=WIDE_CLIENTS, each=WIDE_EACH)
     yield from _lines(f"paid_query_{ROWS}_rows", wide)
-    yield _line(f"paid_query_{ROWS}_rows", "rate", ROWS * len(wide) / spent_s, "rows/s")
+    yield _line(f"paid_query_{ROWS}_rows", "rate", ROWS * len(wide) / spent.clock_s, "rows/s")
+    yield from spent.lines(f"paid_query_{ROWS}_rows", len(wide))
+    with Spent() as spent:
+        each = JOB_ROWS // QUERY_ROWS_MAX // JOB_CLIENTS
+        crowd(url, home, slug, row * QUERY_ROWS_MAX, clients=JOB_CLIENTS, each=each)
+    yield _line(f"paid_job_{JOB_ROWS}_rows", "elapsed", 1000 * spent.clock_s, "ms")
+    yield from browser.run(url, slug, home.api_key_path.read_text().strip())
     yield from bundles.run(lambda: buyer.make_query(row)[0])
 
 
@@ -161,8 +127,8 @@ def ask(buyer: Buyer, rows: list[list[float]]) -> dict[str, Any]:
 
 def crowd(
     url: str, home: ClientHome, slug: str, rows: list[list[float]], *, clients: int, each: int
-) -> tuple[float, list[dict[str, Any]]]:
-    """So many clients ask one question after the other. Returns (seconds, what `ask` says)."""
+) -> list[dict[str, Any]]:
+    """So many clients ask one question after the other. Returns what `ask` says of each."""
     from workers.client.buyer import Buyer
 
     buyers = [Buyer(home, slug) for _ in range(clients)]
@@ -170,10 +136,36 @@ def crowd(
     def work(buyer: Buyer) -> list[dict[str, Any]]:
         return [ask(buyer, rows) for _ in range(each)]
 
-    began = time.perf_counter()
     with ThreadPoolExecutor(clients) as threads:
-        done = [one for answers in threads.map(work, buyers) for one in answers]
-    return time.perf_counter() - began, done
+        return [one for answers in threads.map(work, buyers) for one in answers]
+
+
+class Spent:
+    """Time on the clock, and processor time of each kind of process, of what happens inside; where
+    another machine's stack is asked, this client's alone."""
+
+    def __init__(self) -> None:
+        running = Home.from_environment().running()
+        self._supervisor = running["pid"] if running else 0
+
+    def __enter__(self) -> Spent:
+        self._before = self._now()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        after = self._now()
+        spent = {name: after[name] - before for name, before in self._before.items()}
+        self.clock_s = spent.pop("clock")
+        self.processor_s = spent
+
+    def _now(self) -> dict[str, float]:
+        ours = {"clock": time.perf_counter(), "client": time.process_time()}
+        return ours | processes.spent_s(self._supervisor)
+
+    def lines(self, workload: str, queries: int) -> Iterator[dict[str, Any]]:
+        """Per query."""
+        for name, spent_s in (self.processor_s | {"all": sum(self.processor_s.values())}).items():
+            yield _line(f"{workload}/{name}", "processor", 1000 * spent_s / queries, "ms")
 
 
 def _lines(workload: str, asked: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
@@ -187,7 +179,7 @@ def _line(workload: str, metric: str, value: float, unit: str) -> dict[str, Any]
     return facts | {"value": round(value, 1), "unit": unit}
 
 
-def _make_buyer(url: str, folder: Path) -> ClientHome:
+def make_buyer(url: str, folder: Path) -> ClientHome:
     """A new person with test money enough for every query."""
     from workers.client.api import Api
     from workers.client.home import Home as ClientHome
@@ -207,4 +199,4 @@ def _make_buyer(url: str, folder: Path) -> ClientHome:
 
 
 if __name__ == "__main__":
-    sys.exit(_play_and_measure(Path(sys.argv[1])))
+    sys.exit(owned.play(Path(sys.argv[1]), measure))

@@ -14,10 +14,10 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
-from pathlib import Path
 from statistics import mean, median
 from typing import Any
 
+from flai_site.bench import processes
 from flai_site.stack.layout import Home, StackError
 
 SIZE = 32
@@ -25,7 +25,6 @@ TURNS = 20
 ALONE = 3  # in each turn, for a mean as good as the bundle's
 WARM_UP = 3
 SETTLE_S = 0.05
-TICKS_S = os.sysconf("SC_CLK_TCK")
 
 Upload = dict[str, Any]
 
@@ -41,7 +40,6 @@ def run(make_upload: Callable[[], Upload]) -> Iterator[dict[str, Any]]:
 
     django.setup()
     ask = _asker(home)
-    pids = [_pid(home.node(i)) for i in range(len(running["ports"]["control"]))]
     for _ in range(WARM_UP):
         for size in (1, SIZE):
             ask([make_upload() for _ in range(size)])
@@ -49,11 +47,13 @@ def run(make_upload: Callable[[], Upload]) -> Iterator[dict[str, Any]]:
     for _ in range(TURNS):
         for size in (*[1] * ALONE, SIZE):
             uploads = [make_upload() for _ in range(size)]
-            before = (time.perf_counter(), time.process_time(), _processor_s(pids))
+            nodes_s = processes.spent_s(running["pid"])["nodes"]
+            before = (time.perf_counter(), time.process_time())
             ask(uploads)
             clock_s, site_s = time.perf_counter() - before[0], time.process_time() - before[1]
             time.sleep(SETTLE_S)  # until the nodes, too, have put everything away
-            took[size].append((clock_s, site_s, _processor_s(pids) - before[2]))
+            nodes_s = processes.spent_s(running["pid"])["nodes"] - nodes_s
+            took[size].append((clock_s, site_s, nodes_s))
     for size, runs in took.items():
         clocks, site, nodes = zip(*runs)
         yield _line(f"bundle_of_{size}", "p50", 1000 * median(clocks), "ms")
@@ -81,7 +81,6 @@ def _asker(home: Home) -> Callable[[Sequence[Upload]], None]:
         )
         for node, url in zip(published["nodes"], published["control_urls"])
     ]
-    group = groups.group_any([member.fingerprint for member in members])
 
     def asked(upload: Upload) -> control.Asked:
         ticket = upload["ticket"]
@@ -89,6 +88,7 @@ def _asker(home: Home) -> Callable[[Sequence[Upload]], None]:
             kind="query",
             circuit=ticket["circuits"][0],
             circuits_hash=ticket["circuits_hash"],
+            engine=tickets.RING,
             nodes=ticket["nodes"],
             scope=ticket["scope"],
             roster=None,
@@ -98,7 +98,7 @@ def _asker(home: Home) -> Callable[[Sequence[Upload]], None]:
             expires_at=now() + timedelta(minutes=5),
             now=now(),
         )
-        descriptor = {**job.descriptor, **group, "attempt": 1}
+        descriptor = {**job.descriptor, **groups.group_any(job.descriptor), "attempt": 1}
         return control.Asked(descriptor, tickets.ticket_id(ticket), upload)
 
     def ask(uploads: Sequence[Upload]) -> None:
@@ -107,27 +107,6 @@ def _asker(home: Home) -> Callable[[Sequence[Upload]], None]:
                 raise StackError(f"The nodes did not answer: {said.text}")
 
     return ask
-
-
-def _pid(node: Path) -> int:
-    """The process that serves this node's home."""
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            arguments = (process / "cmdline").read_bytes().split(b"\0")
-        except OSError:
-            continue
-        if b"workers.node" in arguments and str(node).encode() in arguments:
-            return int(process.name)
-    raise StackError(f"No process serves {node}.")
-
-
-def _processor_s(pids: Sequence[int]) -> float:
-    """Processor time that these processes have used, in user and kernel."""
-    total = 0
-    for pid in pids:
-        after_name = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        total += int(after_name[11]) + int(after_name[12])
-    return total / TICKS_S
 
 
 def _line(workload: str, metric: str, value: float, unit: str) -> dict[str, Any]:

@@ -2,8 +2,9 @@
 
 Rules: a service starts when all it needs is ready. One that ends before it was ever ready stops
 the whole stack, with its last line as the reason; one that ends later is restarted, after 0.5 s
-doubling to 30 s. A service is stopped when everything that needs it has stopped. Every child asks
-the kernel to end it with us (child.py), so even `kill -9` leaves none.
+doubling to 30 s, and from 0.5 s again when it has lived ten times as long as it waited. A service
+is stopped when everything that needs it has stopped. Every child asks the kernel to end it with us
+(child.py), so even `kill -9` leaves none.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from flai_site.stack.embedded import child_command
 from flai_site.stack.layout import ROOT, StackError
 
 BACKOFF_S_MIN, BACKOFF_S_MAX = 0.5, 30.0
+LIVED = 10
 GUARD = Path(__file__).with_name("guard.py")
 LOG_BYTES_MAX = 10_000_000
 
@@ -132,7 +134,7 @@ class Supervisor:
                 started = time.monotonic()
                 if await self._live(service, state):
                     return
-                if time.monotonic() - started > BACKOFF_S_MAX:
+                if time.monotonic() - started > LIVED * backoff_s:
                     backoff_s = BACKOFF_S_MIN
                 self.say(f"{service.name} ended: {state.last_line}; again in {backoff_s:g} s")
                 await self._or_stop(asyncio.sleep(backoff_s))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,7 +10,7 @@ PRICE_MICRO = 500_000
 TARGET_MICRO = 12_000_000_000
 GATE_MILLI = 850
 EPOCH_S = 5
-VOTE_S = 3
+VOTE_S = max(3, int(os.environ.get("FLAI_VOTING_PERIOD_MIN_S") or 0))  # as the site has it
 OPEN_VOTE_S = 7 * 24 * 3600
 OPEN_FUNDING_S = 30 * 24 * 3600
 MIN_ROWS = 10
