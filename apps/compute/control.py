@@ -8,21 +8,15 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import ssl
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cache, lru_cache
-from pathlib import Path
+from functools import cache
 from typing import Any, TypeVar
 
-import httpx
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from django.conf import settings
-
-from apps.protocol import identity, jobs, refreshes, sharing, tickets, uploads, wire
+from apps.compute.links import Reply, Unreachable, coordinator_key, links_to
+from apps.protocol import jobs, refreshes, sharing, tickets, uploads, wire
 
 T = TypeVar("T")
 
@@ -31,8 +25,6 @@ _away: dict[str, float] = {}
 
 # One HTTP round trip must fit besides the nodes' own deadline for the job.
 ANSWER_MARGIN_S = 5.0
-# With a TLS handshake, on a machine that computes.
-CONNECT_S = 2.0
 HEALTH_S = 2.0
 AWAY_S = 10.0  # how long a node that did not answer is taken for away
 
@@ -333,54 +325,20 @@ def answer_times_ms(members: Sequence[Member]) -> list[int | None]:
     def answers(member: Member) -> int | None:
         began = time.monotonic()
         try:
-            reply = client(member.certificate).get(member.url + "/health", timeout=HEALTH_S)
-            well = reply.status_code == 200 and reply.json().get("status") == "ok"
-        except (httpx.HTTPError, ValueError):
+            link = links_to(member.url, member.certificate)
+            reply = link.ask("GET", "/health", timeout_s=HEALTH_S)
+            well = reply.status == 200 and json.loads(reply.body).get("status") == "ok"
+        except (Unreachable, ValueError):
             return None
         return round((time.monotonic() - began) * 1000) if well else None
 
     return [future.result() for future in [pool().submit(answers, m) for m in members]]
 
 
-@lru_cache(maxsize=64)
-def client(certificate: str) -> httpx.Client:
-    """One client a process and node: mutual TLS, connections that stay open between jobs."""
-    limits = httpx.Limits(max_connections=None, max_keepalive_connections=48, keepalive_expiry=60)
-    return httpx.Client(limits=limits, trust_env=False, verify=_tls(certificate))
-
-
-def _tls(pinned: str) -> ssl.SSLContext:
-    """We show the coordinator's certificate, the node its pinned one; no names, no authorities."""
-    key = coordinator_key()
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = ssl.TLSVersion.TLSv1_3
-    context.check_hostname = False
-    context.load_verify_locations(cadata=pinned)
-    # the ssl module reads keys from files only; this one never touches a disk
-    handle = os.memfd_create("tls", os.MFD_CLOEXEC)
-    try:
-        certificate = identity.certificate_pem(key, identity.COORDINATOR)
-        os.write(handle, identity.private_pem(key) + certificate.encode())
-        context.load_cert_chain(f"/proc/self/fd/{handle}")
-    finally:
-        os.close(handle)
-    return context
-
-
 @cache
 def pool() -> ThreadPoolExecutor:
     """Threads that wait for nodes; enough for several jobs at a time on three nodes each."""
     return ThreadPoolExecutor(max_workers=48, thread_name_prefix="node")
-
-
-def coordinator_key() -> Ed25519PrivateKey:
-    """The key that signs job descriptors. It proves who asks; it permits nothing by itself."""
-    return _read_key(Path(settings.COORDINATOR_KEY_FILE))
-
-
-@cache
-def _read_key(path: Path) -> Ed25519PrivateKey:
-    return Ed25519PrivateKey.from_private_bytes(bytes.fromhex(path.read_text().strip()))
 
 
 def _encode(content: dict[str, Any]) -> bytes:
@@ -428,44 +386,34 @@ def _post(
 ) -> dict[str, Any]:
     """A body in parts is sent as they are, without being put together."""
     parts = [body] if isinstance(body, bytes) else body
-    return _call(
-        member,
-        lambda http: http.post(
-            member.url + path,
-            content=parts,
-            headers={
-                "content-type": media_type,
-                "content-length": str(sum(map(len, parts))),
-            },
-            timeout=_patience(timeout_s),
-        ),
-    )
+    reply = _ask(member, "POST", path, parts, {"content-type": media_type}, timeout_s=timeout_s)
+    return _content(member, reply)
 
 
 def _get(member: Member, path: str) -> dict[str, Any]:
-    return _call(member, lambda http: http.get(member.url + path, timeout=_patience(HEALTH_S)))
+    return _content(member, _ask(member, "GET", path, timeout_s=HEALTH_S))
 
 
-def _patience(timeout_s: float) -> httpx.Timeout:
-    return httpx.Timeout(timeout_s, connect=CONNECT_S)
-
-
-def _call(member: Member, ask: Callable[[httpx.Client], httpx.Response]) -> dict[str, Any]:
+def _ask(member: Member, method: str, path: str, *body: Any, timeout_s: float) -> Reply:
+    link = links_to(member.url, member.certificate)
     try:
-        reply = ask(client(member.certificate))
-    except httpx.HTTPError:
+        return link.ask(method, path, *body, timeout_s=timeout_s)
+    except Unreachable:
         _away[member.fingerprint] = time.monotonic() + AWAY_S
         raise Retryable("node_down", f"{member.name} does not answer.") from None
+
+
+def _content(member: Member, reply: Reply) -> dict[str, Any]:
     try:
-        content = reply.json()
+        content = json.loads(reply.body)
     except ValueError:
         content = None
     if not isinstance(content, dict):
-        raise Retryable("bad_answer", f"{member.name} answered {reply.status_code} unreadably.")
-    if reply.status_code < 300:
+        raise Retryable("bad_answer", f"{member.name} answered {reply.status} unreadably.")
+    if reply.status < 300:
         return content
-    retryable = bool(content.get("retryable")) or reply.status_code >= 500
-    raise _error(member, {"code": reply.status_code, **content, "retryable": retryable})
+    retryable = bool(content.get("retryable")) or reply.status >= 500
+    raise _error(member, {"code": reply.status, **content, "retryable": retryable})
 
 
 def _error(member: Member, content: dict[str, Any]) -> ControlError:

@@ -4,24 +4,24 @@ a job names nobody."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from apps.compute import control
 from apps.compute.models import Job, JobState
-from apps.compute.selectors import members_by_fingerprint
 from apps.protocol.tickets import COMPUTING, RING, TRIO
 
 NAMES = ("computing", "holding")
 
 
-def group_choose(job: Job) -> dict[str, list[int]]:
-    """What this attempt's descriptor says of its members; jobs take turns on the nodes.
+def group_choose(job: Job, members: Sequence[control.Member]) -> dict[str, list[int]]:
+    """What this attempt's descriptor says of its members, of all nodes of the job; jobs take turns
+    on the nodes.
 
     A first attempt goes by what has been seen lately; a later one asks every node. A query takes
     nodes that have its model. Raises: control.Retryable("nodes_short").
     """
     wanted = COMPUTING[job.descriptor["engine"]]
-    members = members_by_fingerprint(job.descriptor["nodes"])
     if len(members) == TRIO:
         return {}
     up = control.there(members, ask=job.attempt > 1)

@@ -11,7 +11,7 @@ from django.db.models import BooleanField, Count, ExpressionWrapper, Max, Q
 from apps.compute.control import Member
 from apps.compute.models import Job, JobState, Node, Receipt
 from apps.core.errors import DomainError, NotFound
-from apps.core.joined import Joined
+from apps.core.joined import Joined, prepared
 from apps.protocol.tickets import NODE_COUNTS
 
 
@@ -51,10 +51,16 @@ def members_by_fingerprint(fingerprints: list[str]) -> list[Member]:
 
     Raises DomainError("no_nodes") when one of them has left the set.
     """
-    known = {node.fingerprint: node for node in Node.objects.filter(fingerprint__in=fingerprints)}
+    known = {row[1]: Member(*row) for row in prepared(_MEMBERS, [list(fingerprints)])}
     if not all(fp in known for fp in fingerprints):
         raise DomainError("no_nodes", "A node of this job is not known any more.", status=503)
-    return members([known[fp] for fp in fingerprints])
+    return [known[fp] for fp in fingerprints]
+
+
+_MEMBERS = """
+SELECT name, fingerprint, descriptor ->> 'sign_key', descriptor ->> 'tls_cert', control_url
+FROM compute_node WHERE fingerprint = ANY(%s)
+"""
 
 
 def jobs_due(*, now: datetime, limit: int = 100) -> list[Job]:

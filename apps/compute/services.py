@@ -232,9 +232,9 @@ def job_dispatch(
 
     Raises: control.Retryable, control.Final.
     """
-    job.descriptor = {**job.descriptor, **groups.group_choose(job)}
+    everyone = members_by_fingerprint(job.descriptor["nodes"])
+    job.descriptor = {**job.descriptor, **groups.group_choose(job, everyone)}
     descriptor = {**job.descriptor, "attempt": job.attempt}
-    everyone = members_by_fingerprint(descriptor["nodes"])
     members = [everyone[i] for i in jobs.members_of(descriptor)]
     return Outcome(control.run_job(members, descriptor, ticket_ids=ticket_ids, uploads=uploads))
 
@@ -247,10 +247,10 @@ def jobs_dispatch(
     No transaction is open. Raises: control.Retryable, control.Final, for all of them.
     """
     first = max((job for job, _, _ in asked), key=lambda job: job.attempt)
-    group = groups.group_choose(first)
+    everyone = members_by_fingerprint(first.descriptor["nodes"])
+    group = groups.group_choose(first, everyone)
     for job, _, _ in asked:
         job.descriptor = {**job.descriptor, **group}
-    everyone = members_by_fingerprint(first.descriptor["nodes"])
     members = [everyone[i] for i in jobs.members_of(first.descriptor)]
     said = control.run_bundle(
         members,

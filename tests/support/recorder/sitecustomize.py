@@ -1,8 +1,8 @@
 """Records what goes over HTTP: on PYTHONPATH, every Python process below writes its exchanges.
 
 For tests only: with RECORD_TO=DIR in the environment, each request's and response's body that this
-process sends or gets through httpx (agents, buyers, the story, the server to its nodes) is appended
-to a file of its own. A process that never imports httpx is left as it is.
+process sends or gets through httpx (agents, buyers, the story) or `apps.compute.links` (the server
+to its nodes) is appended to a file of its own. A process that imports neither is left as it is.
 """
 
 import importlib.abc
@@ -13,10 +13,10 @@ import threading
 
 
 class Hook(importlib.abc.MetaPathFinder):
-    """Wraps httpx right after its own import, so that no other process pays for it."""
+    """Wraps a module right after its own import, so that no other process pays for it."""
 
     def find_spec(self, name, path=None, target=None):
-        if name != "httpx":
+        if name not in WRAPS:
             return None
         sys.meta_path.remove(self)
         spec = importlib.util.find_spec(name)
@@ -27,21 +27,26 @@ class Hook(importlib.abc.MetaPathFinder):
 
         def exec_module(module):
             run(module)
-            wrap(module)
+            WRAPS[name](module)
 
         spec.loader.exec_module = exec_module
         return spec
 
 
-def wrap(httpx):
-    folder, lock = os.environ["RECORD_TO"], threading.Lock()
+lock = threading.Lock()
 
+
+def write(method, url, status, body, answer):
+    path = os.path.join(os.environ["RECORD_TO"], f"{os.getpid()}.http")
+    with lock, open(path, "ab") as file:
+        file.write(f"\n{method} {url} {status}\n".encode() + body + b"\n" + answer)
+
+
+def wrap_httpx(httpx):
     def record(request, response):
         body = request.read()  # also of a body in parts, which httpx does not put together
         answer = response.content if hasattr(response, "_content") else b""
-        head = f"\n{request.method} {request.url} {response.status_code}\n".encode()
-        with lock, open(os.path.join(folder, f"{os.getpid()}.http"), "ab") as file:
-            file.write(head + body + b"\n" + answer)
+        write(request.method, request.url, response.status_code, body, answer)
 
     send, send_async = httpx.Client.send, httpx.AsyncClient.send
 
@@ -57,6 +62,19 @@ def wrap(httpx):
 
     httpx.Client.send, httpx.AsyncClient.send = recorded, recorded_async
 
+
+def wrap_links(links):
+    ask = links.Links.ask
+
+    def recorded(self, method, path, parts=(), headers=None, *, timeout_s):
+        reply = ask(self, method, path, parts, headers, timeout_s=timeout_s)
+        write(method, path, reply.status, b"".join(parts), reply.body)
+        return reply
+
+    links.Links.ask = recorded
+
+
+WRAPS = {"httpx": wrap_httpx, "apps.compute.links": wrap_links}
 
 if os.environ.get("RECORD_TO"):
     sys.meta_path.insert(0, Hook())
