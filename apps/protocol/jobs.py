@@ -145,8 +145,9 @@ def check_node(node: Any) -> str:
     texts = all(isinstance(node[k], str) for k in ("name", "tls_cert", "control", "mesh"))
     _require(texts, code, "The node's name, certificate or addresses are missing.")
     try:
-        verify(node["sign_key"], NODE_DOMAIN, _without(node, "signature"), node["signature"])
-    except BadSignature:
+        told = canonical(_without(node, "signature"))
+        _verify_again(node["sign_key"], NODE_DOMAIN, told, str(node["signature"]))
+    except (BadSignature, ValueError):
         raise JobError(code, f"The descriptor of {node['name']} is not signed by it.") from None
     return fingerprint(node)
 
@@ -261,13 +262,15 @@ def verify_receipt(sign_key: str, receipt: dict[str, Any], signature: Any) -> No
         root = merkle.root_from_inclusion(_leaf(receipt), index, size, path)
     except (ValueError, merkle.ProofInvalid):
         raise BadSignature("a receipt's signature has a wrong form") from None
-    _verify_root(sign_key, size, root, data[:SIGNATURE_BYTES].hex())
+    told = canonical(_tree(size, root))
+    _verify_again(sign_key, RECEIPTS_DOMAIN, told, data[:SIGNATURE_BYTES].hex())
 
 
 @lru_cache(maxsize=1024)
-def _verify_root(sign_key: str, size: int, root: bytes, signature: str) -> None:
-    """Whoever checks a bundle sees the same root for each of its receipts. Raises BadSignature."""
-    verify(sign_key, RECEIPTS_DOMAIN, _tree(size, root), signature)
+def _verify_again(sign_key: str, domain: str, content: bytes, signature: str) -> None:
+    """`verify` of what is seen again and again: the root that is each receipt's of a bundle, the
+    descriptors of the nodes that one asks. Raises BadSignature."""
+    verify(sign_key, domain, content, signature)
 
 
 def _leaf(receipt: dict[str, Any]) -> bytes:
