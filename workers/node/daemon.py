@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 PURGE_EVERY_S = 300
 STOP_TIMEOUT_S = 3
 KEEP_ALIVE_S = 60
-HANDSHAKE_S = 5.0
+HANDSHAKE_S = 15.0  # a busy node's own part of it may take seconds
 GOODBYE_S = 0.2
 
 log = logging.getLogger("flai.node")
