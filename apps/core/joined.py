@@ -13,6 +13,9 @@ from typing import Any
 import psycopg
 from django.db import connection, models
 
+# One more item of the FROM of a statement that is a transaction by itself: its commit does not wait
+# for the disk. Only for what nobody is told of before a commit that does wait (ADR 24).
+UNWAITED = "(SELECT set_config('synchronous_commit', 'off', true)) AS unwaited"
 PREPARE = 5  # any number: what is executed here asks for it
 
 

@@ -260,6 +260,7 @@ class ListingInferencesView(APIView):
             quote=data.get("quote"),
             key=key_of_request(request),
             call=call,
+            waited_for=preferred_wait_s(request) > 0,
             now=now(),
         )
         return Response({"id": str(query_id)}, status=202)

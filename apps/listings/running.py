@@ -26,7 +26,7 @@ from apps.compute.models import Job, JobState
 from apps.core.clock import now as clock_now
 from apps.core.errors import Conflict
 from apps.core.events import DISPATCH, emit
-from apps.core.joined import prepared
+from apps.core.joined import UNWAITED, prepared
 from apps.core.live import changed
 from apps.core.notes import Listener, announce
 from apps.core.subscriptions import handlers_for
@@ -230,15 +230,18 @@ CANCELLED = "You cancelled it."
 EXPIRED = "The nodes could not compute this before the ticket expired."
 
 
+# A claim that is lost with the database's machine is made again, and the nodes give the same answer
+# to the same attempt.
+_CLAIM = f"SELECT c.* FROM listings_claim(%s::uuid[], %s::timestamptz, %s) AS c, {UNWAITED}"
+
+
 def _claim_all(query_ids: Sequence[Any]) -> list[Claimed]:
     """Those of these queries that are due and that no other worker has: one round trip."""
     if not query_ids:
         return []
     with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT * FROM listings_claim(%s::uuid[], %s::timestamptz, %s)",
-            [list(query_ids), clock_now(), int(compute.LEASE_MARGIN_S)],
-        )
+        margin_s = int(compute.LEASE_MARGIN_S)
+        cursor.execute(_CLAIM, [list(query_ids), clock_now(), margin_s])
         claimed = [_claimed(*row) for row in cursor.fetchall()]
     if claimed:
         changed("nodes", *{f"wallet:{query.buyer_id}" for query in claimed})

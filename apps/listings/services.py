@@ -16,7 +16,7 @@ from apps.core.clock import unix_ms
 from apps.core.errors import Conflict, DomainError, NotFound, Unprocessable
 from apps.core.events import emit
 from apps.core.idempotency import Call, CallTaken
-from apps.core.joined import prepared, row_json
+from apps.core.joined import UNWAITED, prepared, row_json
 from apps.core.live import changed
 from apps.core.months import month_of
 from apps.core.permissions import ensure
@@ -123,13 +123,15 @@ def query_create(
     key: ApiKey | None = None,
     call: Call | None = None,
     query_id: UUID | None = None,
+    waited_for: bool = False,
     now: datetime,
 ) -> Query:
     """Hold the price, keep the sealed row, wake the nodes: one round trip. Nothing is charged yet.
 
     The hold lives as long as the ticket, one day at most; then the buyer is free of it. With a
     quote its price holds; more than `max_price_micro`, or than the `key` may spend, is refused.
-    The `call` is answered with the query's id, in the same transaction.
+    The `call` is answered with the query's id, in the same transaction. `waited_for`: nobody is
+    told of it before it has ended, or a second has passed, so it does not wait for the disk itself.
     Raises Unprocessable naming the wrong field, InsufficientBalance, Conflict, NotFound, TooMany,
     SpendLimitReached, MandateNeeded (the buyer's wallet key has not allowed it), Forbidden
     in the time of early access, CallTaken.
@@ -150,7 +152,8 @@ def query_create(
             offer = None  # what is refused, is by what the listing says now
             continue
         query = _query(query_id or uuid4(), buyer, key, offer.listing, ticket, terms, now)
-        code, facts = _hold(query, offer, upload, ticket, terms, quote is not None, call, now)
+        hold = _HOLD_WAITED_FOR if waited_for else _HOLD
+        code, facts = _hold(hold, query, offer, upload, ticket, terms, quote is not None, call, now)
         match code:
             case "held":
                 for row in (query.job, query):
@@ -263,6 +266,7 @@ def _query(
 
 
 def _hold(
+    statement: str,
     query: Query,
     offer: Offer,
     upload: dict[str, Any],
@@ -272,7 +276,7 @@ def _hold(
     call: Call | None,
     now: datetime,
 ) -> tuple[str, Any]:
-    """What `listings_hold` answers."""
+    """What `listings_hold`, called by this statement, answers."""
     seller = offer.listing.dao.party
     tail = ledger.pended(
         query.hold_id,
@@ -312,14 +316,15 @@ def _hold(
         HELD_CHANNEL,
         now,
     ]
-    [(code, facts)] = prepared(_HOLD, values)
+    [(code, facts)] = prepared(statement, values)
     return code, None if facts is None else json.loads(facts)
 
 
 _HOLD = """
-SELECT * FROM listings_hold(%s::jsonb, %s, %s::jsonb, %s, %s, %s::jsonb, %s, %s, %s, %s::jsonb,
-    %s, %s, %s, %s::timestamptz)
+SELECT hold.* FROM listings_hold(%s::jsonb, %s, %s::jsonb, %s, %s, %s::jsonb, %s, %s, %s,
+    %s::jsonb, %s, %s, %s, %s::timestamptz) AS hold
 """
+_HOLD_WAITED_FOR = f"{_HOLD}, {UNWAITED}"
 
 
 def _free_expired(query: Query, now: datetime) -> bool:

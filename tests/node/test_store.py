@@ -47,6 +47,13 @@ def test_a_share_comes_back_as_it_was_put(store):
     assert store.share("00") is None
 
 
+def test_what_is_said_waits_for_the_disk_and_takes_along_what_was_not(store):
+    """SQLite waits for the disk at FULL (2), not at NORMAL (1); one file holds both, in order."""
+    for lasting, level in ((True, 2), (False, 1), (True, 2)):
+        with store.together(lasting=lasting):
+            assert store._db.execute("PRAGMA synchronous").fetchone() == (level,)
+
+
 def test_rows_are_unreadable_and_cannot_be_moved(store, tmp_path):
     one, two = put(store), put(store)
     raw = b"".join(p.read_bytes() for p in tmp_path.glob("s*"))

@@ -171,7 +171,9 @@ class Jobs:
             with metrics.phase(entries[0].job["circuit"], "admit"):
                 for entry in entries:
                     self._open_entry(entry)
-                with self._shares.lock, self._binding, self._store.together():
+                # Nothing of a query leaves this node but what its computation masks, until its
+                # receipt is on disk; and then this is.
+                with self._shares.lock, self._binding, self._store.together(lasting=False):
                     for entry in entries:
                         self._admit_entry(entry)
             deadline_s = min(entry.job["deadline_s"] for entry in entries)

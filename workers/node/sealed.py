@@ -2,7 +2,8 @@
 
 What names a row (ids, states, times) is readable; the sealed columns are not. The additional data
 of each ciphertext is table, row id and column, so that nothing can be moved to another row. One
-transaction per step, on disk (synchronous=FULL) before the node says so.
+transaction per step, on disk (synchronous=FULL) before the node says so; what a query binds before
+it is computed is there with its answer, before which nothing is said.
 
 What is deleted is overwritten in the database, but its ciphertext stays in the write-ahead log
 until that is emptied. A change of key seals every row anew, all at once.
@@ -135,18 +136,23 @@ class SealedFile:
         """What a file of an earlier release lacks."""
 
     @contextmanager
-    def together(self) -> Iterator[None]:
-        """What is written inside is on disk with one write, all of it or none."""
-        with self._transaction():
+    def together(self, *, lasting: bool = True) -> Iterator[None]:
+        """What is written inside is on disk with one write, all of it or none.
+
+        Not `lasting`: the disk gets it with the next write that is. Until then it outlives this
+        process, but not the machine, which would lose it whole, never half.
+        """
+        with self._transaction(lasting=lasting):
             yield
 
     @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
+    def _transaction(self, *, lasting: bool = True) -> Iterator[sqlite3.Connection]:
         with self._lock:
             if self._db.in_transaction:  # this thread's own: it has the lock
                 yield self._db
                 return
             try:
+                self._db.execute(f"PRAGMA synchronous={'FULL' if lasting else 'NORMAL'}")
                 self._db.execute("BEGIN IMMEDIATE")
                 yield self._db
                 self._db.execute("COMMIT")
