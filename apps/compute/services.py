@@ -22,12 +22,15 @@ from django.db import connection
 
 from apps.accounts.models import Party
 from apps.compute import control, groups
+from apps.compute.events import NodesSucceeded
 from apps.compute.models import TRANSITIONS, Job, JobState, Node, Receipt
 from apps.compute.selectors import members_by_fingerprint
+from apps.core import clock
 from apps.core.errors import DomainError
+from apps.core.events import emit
 from apps.core.live import changed
 from apps.core.transactions import durable, require_transaction
-from apps.protocol import identity, jobs, wire
+from apps.protocol import identity, jobs, successions, wire
 from apps.wallets import log
 
 logger = logging.getLogger(__name__)
@@ -57,6 +60,7 @@ def nodes_sync() -> list[Node]:
     except identity.BadCertificate as error:
         raise DomainError("bad_node_descriptor", f"A node's certificate: {error}.") from None
     with durable():
+        active = list(Node.objects.filter(active=True).values_list("fingerprint", flat=True))
         known = {n.fingerprint: n for n in Node.objects.select_for_update().order_by("id")}
         for node in known.values():
             if node.active and node.fingerprint not in prints:
@@ -73,6 +77,9 @@ def nodes_sync() -> list[Node]:
             node = known.get(fingerprint)
             if node is None or any(getattr(node, k) != v for k, v in facts.items()):
                 Node.objects.update_or_create(fingerprint=fingerprint, defaults=facts)
+        if set(prints) != set(active):
+            for old in successions.sets_before(prints, published):
+                emit(NodesSucceeded(old=old, new=prints), now=clock.now())
     return list(Node.objects.filter(active=True).order_by("index"))
 
 

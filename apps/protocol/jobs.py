@@ -64,6 +64,7 @@ OPENINGS_DOMAIN = "flai/openings/v1"
 RECEIPTS_MAX = 256  # that a node signs for together
 SIGNATURE_BYTES, PLACE_BYTES, HASH_BYTES = 64, 4, 32
 
+SUCCESSIONS_MAX = 16  # that a descriptor carries, and that lie between two node sets
 MAX_INPUTS = 4096
 MAX_DEADLINE_S = 3600
 STAGED_FOR_S = 86_400  # after its scope's expiry, a result may still be committed so long
@@ -82,6 +83,7 @@ _NODE_FIELDS = {
     "release",
     "signature",
 }
+_SUCCESSOR_FIELD = {"succeeds"}  # of a node that took another one's place: `successions`
 _JOB_FIELDS = {
     "v",
     "job_id",
@@ -134,8 +136,11 @@ def fingerprint(node: dict[str, Any]) -> str:
 def check_node(node: Any) -> str:
     """The fingerprint of a well-formed, self-signed node descriptor. Raises: JobError."""
     code = "bad_node_descriptor"
-    ok = isinstance(node, dict) and set(node) == _NODE_FIELDS
+    ok = isinstance(node, dict) and set(node) - _SUCCESSOR_FIELD == _NODE_FIELDS
     _require(ok, code, "The node's descriptor lacks or adds fields.")
+    succeeds = node.get("succeeds", [])
+    ok = isinstance(succeeds, list) and len(succeeds) <= SUCCESSIONS_MAX
+    _require(ok, code, "The node's descriptor lists no successions.")
     _require(node["v"] == 1, code, "Unknown version of node descriptor.")
     _require(
         _int(node["index"], 0, max(NODE_COUNTS) - 1), code, "The node's index is out of range."

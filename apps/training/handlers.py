@@ -7,11 +7,17 @@ from typing import Any
 from uuid import UUID
 
 from apps.training import running, services
+from apps.training.models import Round
 
 
 def whitelist_executed(payload: dict[str, Any], *, event_id: UUID, now: datetime) -> None:
     """The roster may be complete: open a round."""
     services.round_open_if_ready(dao_id=payload["dao_id"], now=now)
+
+
+def nodes_succeeded(payload: dict[str, Any], *, event_id: UUID, now: datetime) -> None:
+    """What the old set made, the new one keeps: its models are asked there from now on."""
+    Round.objects.filter(nodes=payload["old"]).update(nodes=payload["new"])
 
 
 def proposal_lost(payload: dict[str, Any], *, event_id: UUID, now: datetime) -> None:

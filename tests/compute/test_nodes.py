@@ -15,7 +15,8 @@ from apps.compute.models import Node
 from apps.compute.selectors import members, node_set
 from apps.core.clock import now
 from apps.core.errors import DomainError
-from apps.protocol import jobs, tickets, uploads, wire
+from apps.core.models import OutboxEvent
+from apps.protocol import identity, jobs, successions, tickets, uploads, wire
 from tests.support.nodes import Buyer, fixed
 from tests.support.nodes import Round as NodesRound
 from workers.mpc import commitments, keys
@@ -59,6 +60,31 @@ def test_a_descriptor_with_a_certificate_of_another_key_is_not_taken_over(market
         settings.NODES_FILE.write_text(json.dumps(published))
         with pytest.raises(DomainError, match="bad_node_descriptor"):
             services.nodes_sync()
+
+
+def test_a_successor_is_taken_over_and_its_predecessors_rounds_with_it(market, settings) -> None:
+    published = json.loads(settings.NODES_FILE.read_text())
+    old, new = market.nodes.fingerprints, Ed25519PrivateKey.generate()
+    body = published["nodes"][1] | {
+        "sign_key": wire.public_hex(new),
+        "tls_cert": identity.certificate_pem(new, "new"),
+    }
+    said = successions.statement_of(old=old[1], new=jobs.fingerprint(body), nodes=old)
+    signed = []
+    for i in (0, 2):
+        key = keys.signing_key(keys.load(market.nodes.homes[i] / "sign.key"))
+        public = {k: published["nodes"][i][k] for k in ("sign_key", "hpke_key")}
+        signature = wire.sign(key, successions.SUCCESSION_DOMAIN, said)
+        signed.append(public | {"signature": signature})
+    body["succeeds"] = [{"statement": said, "signatures": signed}]
+    del body["signature"]
+    published["nodes"][1] = body | {"signature": wire.sign(new, jobs.NODE_DOMAIN, body)}
+    settings.NODES_FILE.write_text(json.dumps(published))
+    services.nodes_sync()
+    services.nodes_sync()
+    event = OutboxEvent.objects.get(name="compute.NodesSucceeded")
+    now_ = [node.fingerprint for node in node_set()]
+    assert event.payload == {"old": list(old), "new": now_} and now_[1] == said["new"]
 
 
 def test_a_descriptor_that_is_not_signed_by_its_node_is_not_taken_over(market, settings) -> None:

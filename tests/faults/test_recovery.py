@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from apps.protocol import heads, wire
 from tests.faults.test_more_nodes import ROW, TRUTH, ask, group
 from tests.support.meshes import until
 from tests.support.nodes import Buyer, NodeSet, Round, node_command
+from workers.client.nodes import NotTrusted, trusted_nodes
 from workers.node.copies import merged
 from workers.node.home import load
 from workers.node.store import Store
@@ -41,7 +43,7 @@ def words_of(nodes, i, model):
         store.close()
 
 
-def test_a_wiped_node_is_filled_from_the_others_and_forgets_nothing(nodes):
+def test_a_wiped_node_is_filled_from_the_others_and_forgets_nothing(nodes, tmp_path):
     first, rest = (0, 1, 2), list(range(3, nodes.n))
     r = Round(nodes).put()
     made = nodes.ask(r.job(**named(nodes, first, rest)))
@@ -87,6 +89,8 @@ def test_a_wiped_node_is_filled_from_the_others_and_forgets_nothing(nodes):
     nodes.put(*r.uploads["update"], *r.uploads["holdout"])
     codes = {a.json()["code"] for a in nodes.ask(shorter)}
     assert "already_completed" in codes
+    if nodes.n == 3:
+        a_lost_node_has_a_successor(nodes, model, tmp_path)
 
 
 def cosign(nodes, i, key, size, root):
@@ -122,6 +126,61 @@ def refreshed_while_one_is_away(nodes, model):
     for i, words in enumerate(old):
         new = words_of(nodes, i, model)[0]
         assert not any(np.any(a == b) for a, b in zip(words, new, strict=True))
+
+
+def said(nodes, i, *command):
+    done = subprocess.run(
+        node_command(nodes.homes[i], *command), capture_output=True, text=True, timeout=60
+    )
+    return json.loads(done.stdout) if done.returncode == 0 else done.stderr
+
+
+def a_lost_node_has_a_successor(nodes, model, tmp_path):
+    """Its home is gone, keys and all. Two operators say who stands there now; then it recovers."""
+    lost, others = 1, (0, 2)
+    before = list(nodes.fingerprints)
+    nodes.kill(lost)
+    nodes.homes[lost].rename(tmp_path / "lost")
+    control, mesh = (nodes.descriptors[lost][k] for k in ("control", "mesh"))
+    make = ("init", "--index", str(lost), "--name", "new", "--control", control, "--mesh", mesh)
+    new = said(nodes, lost, *make)["fingerprint"]
+    descriptor = nodes.homes[lost] / "descriptor.json"
+    assert "nobody who may" in said(nodes, 0, "admit", str(descriptor))
+    words = []
+    for i in others:
+        words.append(tmp_path / f"said-{i}")
+        command = ("succession", "--index", str(lost), "--new", new)
+        words[-1].write_text(json.dumps(said(nodes, i, *command)))
+    assert "do not say" in said(nodes, lost, *make, "--succeeds", str(words[0]))
+    said(nodes, lost, *make, "--succeeds", *map(str, words))
+    for i in others:
+        admitted = said(nodes, i, "admit", str(descriptor))
+        assert admitted == {"admitted": True, "in_place_of": before[lost]}
+        nodes.kill(i)
+    peers = (nodes.homes[0] / "peers.json").read_text()
+    (nodes.homes[lost] / "peers.json").write_text(peers)
+    nodes.start(*others)
+    assert json.loads(recover(nodes, lost).stdout)["models"] == [model]
+    nodes.start(lost)
+    nodes.know_again(json.loads(peers)["nodes"])
+    assert nodes.fingerprints[lost] == new != before[lost]
+    assert abs(ask_any(nodes, model, ()) - TRUTH) < 0.3
+    assert [a.status_code for a in nodes.refresh([0, 1, 2])] == [200] * 3
+    assert abs(ask_any(nodes, model, ()) - TRUTH) < 0.3
+
+    site = SimpleNamespace(path=tmp_path, journal=SimpleNamespace(write=lambda *_, **__: None))
+    for pinned, ok in ((before, True), (before[:1] + [new] * 2, False)):
+        kept = []
+        site.pinned_nodes, site.pin_nodes = lambda p=pinned: p, kept.append
+        if ok:
+            trusted_nodes(site, nodes.descriptors)
+            assert kept == [nodes.fingerprints]
+            continue
+        with pytest.raises(NotTrusted):
+            trusted_nodes(site, nodes.descriptors)
+    bare = [{k: v for k, v in d.items() if k != "succeeds"} for d in nodes.descriptors]
+    with pytest.raises(NotTrusted):
+        trusted_nodes(site, bare)
 
 
 def ask_any(nodes, model, computing):

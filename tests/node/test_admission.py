@@ -25,7 +25,7 @@ def store(tmp_path):
 @pytest.fixture
 def jobs(store, tmp_path):
     node = home.init(tmp_path / "n", index=0, name="n", control="127.0.0.1:1", mesh="127.0.0.1:2")
-    peers = SimpleNamespace(fingerprints=(node.fingerprint,))
+    peers = SimpleNamespace(fingerprints=(node.fingerprint,), former=())
     mesh = SimpleNamespace(refuse=lambda *_, **__: None)
     intake = Shares(node=node, peers=peers, store=store)
     parts = {"limits": None, "store": store, "shares": intake, "mesh": mesh, "copies": None}

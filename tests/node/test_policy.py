@@ -91,6 +91,7 @@ def case_of(inputs, *, stored=None, binding=None, **changes):
         limits=LIMITS,
         circuits_hash=circuits_hash(),
         nodes=NODES,
+        former=(),
         now=NOW,
     )
 

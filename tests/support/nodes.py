@@ -72,8 +72,7 @@ class NodeSet:
         for i, home in enumerate(self.homes):
             addresses = [f"127.0.0.1:{port}" for port in (ports[i], ports[n + i])]
             homes.init(home, index=i, name=f"node-{i}", control=addresses[0], mesh=addresses[1])
-        self.descriptors = [json.loads((h / "descriptor.json").read_text()) for h in self.homes]
-        self.fingerprints = [jobs.fingerprint(d) for d in self.descriptors]
+        self.know([json.loads((h / "descriptor.json").read_text()) for h in self.homes])
         self.coordinator_cert = identity.certificate_pem(self.coordinator, identity.COORDINATOR)
         peers = {
             "coordinator": wire.public_hex(self.coordinator),
@@ -84,8 +83,17 @@ class NodeSet:
             (home / "peers.json").write_text(json.dumps(peers))
             if limits is not None:
                 (home / "policy.json").write_text(json.dumps(limits))
-        self.http = httpx.Client(timeout=90, verify=self.tls())
+        self.know_again(self.descriptors)
         self._threads = ThreadPoolExecutor(12)
+
+    def know(self, descriptors: list[dict[str, Any]]) -> None:
+        self.descriptors = descriptors
+        self.fingerprints = [jobs.fingerprint(d) for d in descriptors]
+
+    def know_again(self, descriptors: list[dict[str, Any]]) -> None:
+        """These are the nodes from now on, for the coordinator too."""
+        self.know(descriptors)
+        self.http = httpx.Client(timeout=90, verify=self.tls())
 
     def __deepcopy__(self, memo: dict[int, Any]) -> NodeSet:
         return self  # processes are there once

@@ -24,6 +24,7 @@ from apps.protocol.jobs import (
     members_of,
     sealed_hash,
 )
+from apps.protocol.successions import sets_before
 from apps.protocol.tickets import NODE_COUNTS, TRIO, is_node_set, permits, ticket_id
 from apps.protocol.wire import BadSignature, digest, unb64, verify
 from workers.client.api import ClientError
@@ -44,7 +45,8 @@ def trusted_nodes(home: Home, descriptors: Sequence[Mapping[str, Any]]) -> list[
 
     A home without pins pins what it sees now, and says so as a warning: this once it takes the
     server's word, and a server that lies could name nodes of its own. A home with pins accepts
-    exactly those. Raises: NotTrusted.
+    exactly those, and a successor that the lost node's own key or two of the pinned ones signed
+    for. Raises: NotTrusted.
     """
     nodes = sorted((dict(d) for d in descriptors), key=lambda d: d.get("index", -1))
     try:
@@ -63,6 +65,14 @@ def trusted_nodes(home: Home, descriptors: Sequence[Mapping[str, Any]]) -> list[
             "These nodes are trusted from now on, on the server's word: %s. Compare them with the "
             "fingerprints that their operators publish; they are kept in %s.",
             ", ".join(f"{fp[:6]}…{fp[-4:]}" for fp in fingerprints),
+            home.path / "nodes.pin.json",
+        )
+    elif sorted(pinned) in map(sorted, sets_before(fingerprints, nodes)):
+        home.pin_nodes(fingerprints)
+        home.journal.write("nodes_pinned", fingerprints=fingerprints, how="succession")
+        _log.warning(
+            "A node has a new key: its old one, or two other nodes, signed that it takes the old "
+            "one's place. %s has the new fingerprints.",
             home.path / "nodes.pin.json",
         )
     elif sorted(pinned) != sorted(fingerprints):

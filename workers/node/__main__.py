@@ -1,8 +1,12 @@
-"""python -m workers.node --home DIR [init … | claim --party PID | answered | recover | forget-log]
+"""python -m workers.node --home DIR COMMAND …
 
 init      make keys and descriptor (idempotent); prints the fingerprint
 claim     prints {"fingerprint", "signature"}: proves to the platform which party runs this node
 answered  prints how many rows each model was asked about, by UTC day, one JSON line each
+succession --index I --new FINGERPRINT
+          prints this node's signed word that the node of that fingerprint stands in the place of
+          node I, which lost its keys or is to change them
+admit FILE  writes a successor's descriptor into peers.json, if the old key or two others signed
 forget-log  the node cosigns another log from then on, or the same one from another beginning:
           for a platform whose database was restored, once all operators have agreed to it
 recover   fills the empty store of a stopped node from the others that run, for whom it waits
@@ -20,6 +24,7 @@ import json
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from workers.node.errors import StartError
 
@@ -37,6 +42,14 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     init.add_argument("--name", required=True)
     init.add_argument("--control", required=True, metavar="HOST:PORT")
     init.add_argument("--mesh", required=True, metavar="HOST:PORT")
+    init.add_argument(
+        "--succeeds", type=Path, nargs="+", metavar="FILE", help="what others said of a lost node"
+    )
+    succession = commands.add_parser("succession", help="say that another key takes a node's place")
+    succession.add_argument("--index", type=int, required=True)
+    succession.add_argument("--new", required=True, metavar="FINGERPRINT")
+    admit = commands.add_parser("admit", help="take a successor's descriptor into peers.json")
+    admit.add_argument("descriptor", type=Path)
     claim = commands.add_parser("claim", help="prove which party runs this node")
     claim.add_argument("--party", required=True, metavar="PID")
     commands.add_parser("answered", help="rows that each model was asked about, by day")
@@ -63,7 +76,39 @@ def init(home: Path, options: argparse.Namespace) -> dict[str, object]:
         control=options.control,
         mesh=options.mesh,
     )
+    if options.succeeds:
+        files = options.succeeds
+        node = homes.succeed(node, [homes.read_json(f, hint="an operator's word") for f in files])
     return {"fingerprint": node.fingerprint, "descriptor": str(home / "descriptor.json")}
+
+
+def succession(home: Path, index: int, new: str) -> dict[str, Any]:
+    """{"statement", "signatures", "earlier"}, by this node's key."""
+    from apps.protocol import successions, wire
+    from workers.node import home as homes
+
+    node = homes.load(home)
+    peers = homes.load_peers(node)
+    if not 0 <= index < len(peers.nodes) or not wire.is_hex(new, 32):
+        raise StartError("there is no such node, or that is no fingerprint")
+    statement = successions.statement_of(
+        old=peers.fingerprints[index], new=new, nodes=peers.fingerprints
+    )
+    mine = node.descriptor_body()
+    signature = {
+        "sign_key": mine["sign_key"],
+        "hpke_key": mine["hpke_key"],
+        "signature": wire.sign(node.sign_key, successions.SUCCESSION_DOMAIN, statement),
+    }
+    earlier = peers.nodes[index].get("succeeds", [])
+    return {"statement": statement, "signatures": [signature], "earlier": earlier}
+
+
+def admit(home: Path, descriptor: Path) -> dict[str, object]:
+    from workers.node import home as homes
+
+    content = homes.read_json(descriptor, hint="its operator publishes it")
+    return {"admitted": True, "in_place_of": homes.admit(home, content)}
 
 
 def claim(home: Path, party: str) -> dict[str, object]:
@@ -115,6 +160,10 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if options.command == "init":
             print_line(init(home, options))
+        elif options.command == "succession":
+            print_line(succession(home, options.index, options.new))
+        elif options.command == "admit":
+            print_line(admit(home, options.descriptor))
         elif options.command == "claim":
             print_line(claim(home, options.party))
         elif options.command == "forget-log":

@@ -6,6 +6,7 @@ config.json                   index, name, addresses
 descriptor.json               public: what operators publish and everyone else pins
 peers.json                    the operator's: {"coordinator": hex, "coordinator_cert": PEM,
                               "nodes": [descriptor × 3, 4 or 5]}
+succession.json               why this node stands where another one stood, if it does
 policy.json                   the operator's, optional: how much this node answers (Limits)
 store.sqlite                  shares and results, encrypted
 """
@@ -17,7 +18,7 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TextIO
@@ -25,7 +26,7 @@ from typing import Any, TextIO
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from apps.protocol import identity, jobs, wire
+from apps.protocol import identity, jobs, successions, wire
 from apps.protocol.tickets import ENGINES, NODE_COUNTS, is_node_set
 from workers.mpc import keys
 from workers.node import RELEASE, storekey
@@ -50,6 +51,7 @@ class Node:
     store_key: bytes
     certificate: str
     circuits_hash: str
+    succeeds: tuple[dict[str, Any], ...] = ()
 
     @property
     def fingerprint(self) -> str:
@@ -68,6 +70,7 @@ class Node:
             "engines": list(ENGINES),
             "circuits_hash": self.circuits_hash,
             "release": RELEASE,
+            **({"succeeds": list(self.succeeds)} if self.succeeds else {}),
         }
 
     def descriptor(self) -> dict[str, Any]:
@@ -83,6 +86,7 @@ class Peers:
     coordinator_cert: str
     nodes: tuple[dict[str, Any], ...]
     fingerprints: tuple[str, ...]
+    former: tuple[list[str], ...] = ()  # node sets that this one follows
 
     def sign_keys(self, indices: Iterable[int]) -> dict[str, str]:
         """By fingerprint, of these nodes."""
@@ -159,6 +163,7 @@ def load(home: Path) -> Node:
             store_key=storekey.current(home, root_key),
             certificate=identity.certificate_pem(sign_key, str(config["name"])),
             circuits_hash=circuits_hash(),
+            succeeds=_succeeds(home),
         )
     except keys.KeyFileError as error:
         raise StartError(str(error)) from None
@@ -203,7 +208,53 @@ def load_peers(node: Node) -> Peers:
         coordinator_cert=certificate,
         nodes=tuple(nodes),
         fingerprints=tuple(fingerprints),
+        former=tuple(successions.sets_before(fingerprints, nodes)),
     )
+
+
+def succeed(node: Node, said: Sequence[Any]) -> Node:
+    """Keep what others signed of this node's taking a lost one's place, in succession.json and the
+    descriptor. Raises: StartError when that is not enough."""
+    try:
+        signed = {
+            "statement": said[0]["statement"],
+            "signatures": [one for part in said for one in part["signatures"]],
+        }
+        ok = all(part["statement"] == signed["statement"] for part in said)
+        ok = ok and successions.is_succession(signed)
+        ok = ok and signed["statement"]["new"] == node.fingerprint
+        earlier = list(said[0]["earlier"])
+    except (KeyError, TypeError, IndexError):
+        ok = False
+    if not ok:
+        raise StartError("these files do not say, alike and signed by who may, that it succeeds")
+    write_json(node.home / "succession.json", [*earlier, signed])
+    succeeding = load(node.home)
+    write_json(node.home / "descriptor.json", succeeding.descriptor())
+    return succeeding
+
+
+def admit(home: Path, descriptor: Any) -> str:
+    """Write a successor's descriptor into peers.json in the place of the node that it follows; the
+    fingerprint of that one. Raises: StartError unless the old key or two others signed for it."""
+    path = home / "peers.json"
+    content = read_json(path, hint="the operator writes it")
+    try:
+        before = [jobs.check_node(node) for node in content["nodes"]]
+        new, index = jobs.check_node(descriptor), descriptor["index"]
+        identity.certificate_der(descriptor["tls_cert"], sign_key=descriptor["sign_key"])
+        address(descriptor["mesh"])
+        old = before[index]
+    except (jobs.JobError, identity.BadCertificate) as error:
+        raise StartError(f"the descriptor cannot be admitted: {error}") from None
+    except (KeyError, TypeError, IndexError):
+        raise StartError(f"{path} or the descriptor is malformed") from None
+    nodes = [*content["nodes"][:index], descriptor, *content["nodes"][index + 1 :]]
+    after = [*before[:index], new, *before[index + 1 :]]
+    if new == old or successions.sets_before(after, nodes)[:1] != [before]:
+        raise StartError("nobody who may has signed that this node takes that one's place")
+    write_json(path, content | {"nodes": nodes})
+    return old
 
 
 def load_limits(home: Path) -> Limits:
@@ -267,6 +318,11 @@ def write_json(path: Path, content: Any) -> None:
         file.write("\n")
     os.chmod(temporary, 0o644 if path.name == "descriptor.json" else 0o600)
     os.replace(temporary, path)
+
+
+def _succeeds(home: Path) -> tuple[dict[str, Any], ...]:
+    path = home / "succession.json"
+    return tuple(read_json(path, hint="")) if path.exists() else ()
 
 
 def _root_key(home: Path) -> bytes:

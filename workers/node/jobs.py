@@ -557,6 +557,7 @@ class Jobs:
             limits=self._limits,
             circuits_hash=self._node.circuits_hash,
             nodes=self._peers.fingerprints,
+            former=self._peers.former,
             now=now,
         )
         policy.admit(case)

@@ -49,6 +49,7 @@ class Case:
     limits: Limits
     circuits_hash: str
     nodes: Sequence[str]
+    former: Sequence[list[str]]  # sets that these nodes follow: each in a lost one's place
     now: int
 
     @cached_property
@@ -313,7 +314,7 @@ def the_model_was_made_here_and_goes_where_it_may(case: Case) -> None:
         raise Refused("unknown_model", "No such model has been made and committed here.")
     if case.circuit.id not in case.model["allows"]:
         raise Refused("circuit_not_allowed", f"The model may not enter {case.circuit.id}.")
-    if case.model["nodes"] != list(case.nodes):
+    if case.model["nodes"] not in (list(case.nodes), *case.former):
         raise Refused("wrong_nodes", "The model belongs to another set of nodes.")
     if case.model["resolution"] != case.tickets[0].resolution:
         raise Refused("resolution_differs", "The model's makers allow another resolution.")

@@ -26,7 +26,9 @@ export const fingerprint = ({ sign_key, hpke_key }) => digest(FINGERPRINT_DOMAIN
 // The fingerprint of a well-formed descriptor that its own key signed. Throws Refused.
 export const checkNode = async (node) => {
   const good = (condition, text) => demand(condition, "bad_node_descriptor", text);
-  good(hasFields(node, NODE_FIELDS), "A node's descriptor lacks or adds fields.");
+  const { succeeds, ...known } = node ?? {}; // why it took another node's place: for those who pinned that one
+  good(hasFields(known, NODE_FIELDS), "A node's descriptor lacks or adds fields.");
+  good(succeeds === undefined || Array.isArray(succeeds), "A node's descriptor lists no successions.");
   good(node.v === 1, "Unknown version of node descriptor.");
   good(Number.isInteger(node.index) && 0 <= node.index && node.index < Math.max(...NODE_COUNTS), "A node's index is out of range.");
   good(isHex(node.sign_key, 32) && isHex(node.hpke_key, 32), "A node's keys are not 32 bytes in hex.");

@@ -1,0 +1,85 @@
+"""A node that lost its identity, and the key that takes its place.
+
+statement = {"v", "type": "succession", "old", "new", "nodes"}, under "flai/succession/v1": in the
+node set `nodes` (fingerprints in index order) `new` stands where `old` stood. It counts when `old`
+signed it, or t + 1 = 2 others of that set, each at its operator's command: fewer than t + 1 could
+not read a share anyway.
+
+A successor's descriptor carries what was signed ("succeeds"), so whoever sees the new set sees why
+it follows the old one: nodes keep the models that the old one held, clients go on from the
+fingerprints that they pinned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from apps.protocol.jobs import SUCCESSIONS_MAX, fingerprint
+from apps.protocol.tickets import is_node_set
+from apps.protocol.wire import BadSignature, is_hex, verify
+
+SUCCESSION_DOMAIN = "flai/succession/v1"
+OTHERS_MIN = 2  # t + 1
+
+Json = dict[str, Any]
+
+
+def statement_of(*, old: str, new: str, nodes: Sequence[str]) -> Json:
+    return {"v": 1, "type": "succession", "old": old, "new": new, "nodes": list(nodes)}
+
+
+def is_succession(signed: Any) -> bool:
+    """{"statement", "signatures": [{"sign_key", "hpke_key", "signature"}]}, signed by who may."""
+    if not isinstance(signed, dict) or set(signed) != {"statement", "signatures"}:
+        return False
+    said, signatures = signed["statement"], signed["signatures"]
+    ok = (
+        isinstance(said, dict)
+        and set(said) == {"v", "type", "old", "new", "nodes"}
+        and (said["v"], said["type"]) == (1, "succession")
+        and is_node_set(said["nodes"])
+        and said["old"] in said["nodes"]
+        and is_hex(said["new"], 32)
+        and said["new"] not in said["nodes"]
+        and isinstance(signatures, list)
+        and len(signatures) <= len(said["nodes"])
+    )
+    if not ok:
+        return False
+    signers = {_signer(one, said) for one in signatures}
+    return said["old"] in signers or len(signers & set(said["nodes"])) >= OTHERS_MIN
+
+
+def _signer(one: Any, said: Json) -> str:
+    """Who signed it, by fingerprint; nobody if it does not verify."""
+    if not isinstance(one, dict) or set(one) != {"sign_key", "hpke_key", "signature"}:
+        return ""
+    try:
+        verify(one["sign_key"], SUCCESSION_DOMAIN, said, one["signature"])
+        return fingerprint(one)
+    except (BadSignature, ValueError, TypeError):
+        return ""
+
+
+def sets_before(nodes: Sequence[str], descriptors: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    """The node sets that this one follows, by what its descriptors carry: the latest first."""
+    known = [
+        one["statement"]
+        for descriptor in descriptors
+        for one in descriptor.get("succeeds", [])
+        if is_succession(one)
+    ]
+    found: list[list[str]] = []
+    now = list(nodes)
+    while len(found) < SUCCESSIONS_MAX:
+        before = next((s["nodes"] for s in known if _after(s) == now), None)
+        if before is None or before in found or before == list(nodes):
+            break
+        found.append(before)
+        now = before
+    return found
+
+
+def _after(said: Json) -> list[str]:
+    return [said["new"] if node == said["old"] else node for node in said["nodes"]]

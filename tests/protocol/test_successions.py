@@ -1,0 +1,77 @@
+"""Who may say that a node's place is another key's from now on, and which sets follow which."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from apps.protocol import successions, wire
+from apps.protocol.jobs import fingerprint
+
+Keys = tuple[Ed25519PrivateKey, dict[str, str]]
+
+
+def made() -> Keys:
+    key = Ed25519PrivateKey.generate()
+    return key, {"sign_key": wire.public_hex(key), "hpke_key": wire.public_hex(key)[::-1]}
+
+
+def names(keys: list[Keys]) -> list[str]:
+    return [fingerprint(public) for _, public in keys]
+
+
+def succession(nodes: list[Keys], index: int, new: Keys, by: list[Keys]) -> dict[str, Any]:
+    said = successions.statement_of(
+        old=names(nodes)[index], new=fingerprint(new[1]), nodes=names(nodes)
+    )
+    signed = [
+        public | {"signature": wire.sign(key, successions.SUCCESSION_DOMAIN, said)}
+        for key, public in by
+    ]
+    return {"statement": said, "signatures": signed}
+
+
+@pytest.fixture
+def nodes() -> list[Keys]:
+    return [made() for _ in range(3)]
+
+
+def test_the_old_key_or_two_others_may_say_so(nodes: list[Keys]) -> None:
+    new, stranger = made(), made()
+    for by, may in (
+        ([nodes[1]], True),
+        ([nodes[0], nodes[2]], True),
+        ([nodes[0]], False),
+        ([nodes[0], nodes[0]], False),
+        ([nodes[0], stranger], False),
+        ([nodes[0], new], False),
+        ([stranger, made()], False),
+        ([], False),
+    ):
+        assert successions.is_succession(succession(nodes, 1, new, by)) == may
+    good = succession(nodes, 1, new, [nodes[1]])
+    other = good["statement"] | {"new": fingerprint(stranger[1])}
+    assert not successions.is_succession(good | {"statement": other})
+    assert not successions.is_succession(None) and not successions.is_succession({})
+    taken = succession(nodes, 1, nodes[0], [nodes[1]])
+    assert not successions.is_succession(taken)
+
+
+def test_sets_follow_each_other_as_their_descriptors_say(nodes: list[Keys]) -> None:
+    one, two = made(), made()
+    first = succession(nodes, 1, one, [nodes[0], nodes[2]])
+    middle = [nodes[0], one, nodes[2]]
+    second = succession(middle, 0, two, [nodes[0]])
+    last = [two, one, nodes[2]]
+    carried = [{"succeeds": [second]}, {"succeeds": [first]}, {}]
+    assert successions.sets_before(names(last), carried) == [names(middle), names(nodes)]
+    assert successions.sets_before(names(last), carried[1:]) == []
+    assert successions.sets_before(names(middle), carried) == [names(nodes)]
+    # signed by one alone: nobody's word
+    weak = succession(nodes, 1, one, [nodes[0]])
+    assert successions.sets_before(names(middle), [{"succeeds": [weak]}]) == []
+    # back and forth ends
+    back = succession(middle, 1, nodes[1], [one])
+    assert successions.sets_before(names(middle), [{"succeeds": [back, first]}]) == [names(nodes)]
