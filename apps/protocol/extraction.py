@@ -23,11 +23,15 @@ from apps.protocol.plans import Plan
 from apps.protocol.tariff import Tier, charge, row_price
 
 AGREEMENT_BPS = 9_900
-# Rows for each weight, in thousandths, by class and resolution. To agree is to say the same label,
-# and of a number to be within a hundredth of its range.
+# Rows for each weight of a score, in thousandths, by class and resolution. To agree is to say the
+# same label, of a number to be within a hundredth of its range, of a count or a hazard within a
+# twentieth of it.
 PER_WEIGHT_MILLI: dict[str, dict[str, int]] = {
     "logistic": {"label": 6_000, "band": 4_300, "rounded": 1_100, "logit": 1_000},
+    "multinomial": {"logit": 1_000},
     "linear": {"band": 6_200, "rounded": 1_600, "logit": 1_000},
+    "poisson": {"rounded": 3_900, "logit": 1_000},
+    "cox": {"band": 5_300, "rounded": 1_800, "logit": 1_000},
 }
 
 

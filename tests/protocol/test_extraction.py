@@ -5,19 +5,22 @@ import math
 import numpy as np
 import pytest
 
-from apps.protocol.circuits import CLASSES
+from apps.protocol.circuits import CIRCUITS, CLASSES
+from apps.protocol.circuits.layout import INPUT_F, MODEL_F
 from apps.protocol.extraction import AGREEMENT_BPS, PER_WEIGHT_MILLI, extraction
 from apps.protocol.plans import Plan
 from apps.protocol.tariff import Tier
 from tests.support.reading_out import BlackBox, read_out
+from workers.mpc.engines.plain import run_plain
+from workers.mpc.fixed import encode
 
-SIZES, SEEDS, ROWS = (6, 30), 5, 2000
+SIZES, SEEDS, ROWS = (6, 16), 5, 2000
 # spread of the scores over standardised rows
-SPREAD = {"logistic": 2.0, "linear": 0.8}
-# a hundredth of a number's range, which is 4 wide
-NEAR = 0.04
+SPREAD = {"logistic": 2.0, "linear": 0.8, "poisson": 1.0, "cox": 1.0}
+# a hundredth of a number's range, which is 4 wide; a twentieth of a count or hazard, e^score
+NEAR = {"linear": 0.04, "poisson": 0.05, "cox": 0.05}
 OFF = 0.25
-CASES = [(name, of) for name in SPREAD for of in CLASSES[name].resolutions]
+CASES = [(name, of) for name in SPREAD for of in PER_WEIGHT_MILLI[name]]
 
 
 def needed(name, of, features, seed):
@@ -33,8 +36,10 @@ def needed(name, of, features, seed):
         said = rows @ copy
         if name == "logistic":
             same = (said >= 0) == (true >= 0)
+        elif name == "linear":
+            same = np.abs(np.clip(said, -2, 2) - np.clip(true, -2, 2)) <= NEAR[name]
         else:
-            same = np.abs(np.clip(said, -2, 2) - np.clip(true, -2, 2)) <= NEAR
+            same = np.abs(said - true) <= NEAR[name]
         return 10_000 * np.mean(same) >= AGREEMENT_BPS
 
     return read_out(BlackBox(CLASSES[name], weights, of), features, agrees, 15 * (features + 1))
@@ -58,9 +63,25 @@ def test_logits_of_a_linear_model_are_read_out_by_solving_equations():
     assert base == pytest.approx(0.25, abs=1e-4) and box.asked == 3
 
 
-def test_every_resolution_that_was_tried_has_a_figure_and_the_coarser_costs_more():
+def test_logits_of_every_class_are_read_out_by_as_many_rows_as_a_score_has_weights():
+    """Three classes' weights [3, 3] from three rows."""
+    weights = np.arange(9).reshape(3, 3) / 4 - 1
+    rows = np.array([[0.0, 0.0], [16.0, 0.0], [0.0, 16.0]])
+    values = {
+        "model": [encode(weights.reshape(-1), MODEL_F).astype(np.int64)],
+        "row": [encode(rows).astype(np.int64)],
+    }
+    circuit = CIRCUITS[CLASSES["multinomial"].infer_id("logit")]
+    words = run_plain(circuit, values, {"features": 2, "rows": 3, "classes": 3}).sealed.words[0]
+    scores = words.astype(np.int64).reshape(3, 3) / 2.0**INPUT_F
+    copy = np.linalg.solve(np.column_stack([rows, np.ones(3)]), scores).T
+    assert copy == pytest.approx(weights, abs=1e-4)
+
+
+def test_the_coarser_answer_costs_more():
     for name, figures in PER_WEIGHT_MILLI.items():
-        assert tuple(figures) == CLASSES[name].resolutions
+        tried = [of for of in CLASSES[name].resolutions if of in figures]
+        assert list(figures) == tried and "logit" in tried
         assert sorted(figures.values(), reverse=True) == list(figures.values())
 
 
