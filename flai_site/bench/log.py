@@ -11,6 +11,7 @@ from typing import Any
 PROOFS = 200
 REPLAYED_MAX = 100_000
 SIGNED = 5_000
+BATCH = 100_000
 
 # Payments of one micro-unit there and back, as the ledger would have written them, numbered in the
 # log. (The triggers that watch foreign keys are not what is measured, so they rest.)
@@ -65,7 +66,7 @@ def fill(ends: list[Any], size: int) -> None:
             )
             cursor.execute("SET session_replication_role = origin")
             cursor.execute("ANALYZE wallets_transfer, wallets_logleaf")
-    while log.sequence(now=now()):
+    while log.sequence(now=now(), limit=BATCH):
         pass
 
 
@@ -87,12 +88,12 @@ def measure(size: int) -> Iterator[dict[str, Any]]:
     yield _line(name, sorted(spent_ms)[len(spent_ms) * 95 // 100], "ms", "proof_p95")
     leaves = LogLeaf.objects.exclude(seq=None).order_by("seq").values_list("data", flat=True)
     data = [bytes(leaf) for leaf in leaves[:REPLAYED_MAX]]
-    replay, began = Replay(), time.perf_counter()
+    replay, began = Replay(), time.process_time()
     with undisturbed():
         for index, leaf_data in enumerate(data):
             replay.leaf(index, json.loads(leaf_data))
-    spent_s = time.perf_counter() - began
-    yield _line(name, len(data) / spent_s, "leaves/s", "replay")
+    spent_s = time.process_time() - began
+    yield _line(name, len(data) / spent_s, "leaves/s of processor time", "replay")
 
 
 def signatures() -> Iterator[dict[str, Any]]:
@@ -100,14 +101,16 @@ def signatures() -> Iterator[dict[str, Any]]:
     from workers.client.replay import Replay, undisturbed
 
     data, replay = _signed_payments(), Replay()
-    began = time.perf_counter()
+    began = time.process_time()
     with undisturbed():
         for index, leaf in enumerate(data):
             replay.leaf(index, json.loads(leaf))
-    spent_s = time.perf_counter() - began
+    spent_s = time.process_time() - began
     if replay.end().errors or replay.keyring.checked != SIGNED + 1:
         raise RuntimeError("the signed payments do not replay")
-    yield _line("log_signed", replay.keyring.checked / spent_s, "signatures/s", "replay")
+    yield _line(
+        "log_signed", replay.keyring.checked / spent_s, "signatures/s of processor time", "replay"
+    )
 
 
 def _signed_payments() -> list[bytes]:
