@@ -25,6 +25,7 @@ WORDS = {
     "wallets.transfer": "Transfer",
     "wallets.asset": "New asset",
     "wallets.closed": "Account closed",
+    "wallets.pulse": "Nothing happened",
     "accounts.signing_key": "Signing key bound",
     "governance.proposal": "Proposal made",
     "governance.snapshot": "Weights taken for a vote",

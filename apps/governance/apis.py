@@ -137,9 +137,15 @@ class ExecuteView(APIView):
 class CancelView(APIView):
     """Take one's own proposal back before voting begins."""
 
-    @extend_schema(request=None, responses={200: PROPOSAL})
+    @extend_schema(request=ConsentSerializer, responses={200: PROPOSAL})
     def post(self, request: Request, proposal_id: UUID) -> Response:
-        services.cancel(actor=acting_party(request), proposal_id=proposal_id, now=clock.now())
+        data = checked(ConsentSerializer, request)
+        services.cancel(
+            actor=acting_party(request),
+            proposal_id=proposal_id,
+            consent=consent_of(request, data),
+            now=clock.now(),
+        )
         return Response(_json(proposal_id, request))
 
 

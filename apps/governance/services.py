@@ -21,7 +21,7 @@ from apps.core.events import emit
 from apps.core.ids import effect_of
 from apps.core.live import TOLD_MAX, changed, concerns
 from apps.core.permissions import Denied, ensure
-from apps.core.transactions import durable, require_transaction
+from apps.core.transactions import durable, require_no_transaction, require_transaction
 from apps.core.wake import wake
 from apps.governance import events, selectors, weights
 from apps.governance.errors import SnapshotWaits
@@ -277,8 +277,9 @@ def weights_settle(
 
     So what the snapshot counts follows from the leaves before its own, to the micro-unit. (Points
     are changed under their SubDAO's lock, which the snapshot takes.)
-    Raises SnapshotWaits.
+    Raises SnapshotWaits; RuntimeError in a transaction, whose own transfers it could not wait for.
     """
+    require_no_transaction()
     due = Proposal.objects.select_related("dao").filter(
         id=proposal_id, total_weight=None, voting_starts_at__lte=now, canceled_at=None
     )
@@ -404,17 +405,26 @@ def vote(
     return cast
 
 
-def cancel(*, actor: Party, proposal_id: UUID | str, now: datetime) -> Proposal:
-    """The proposer takes it back before voting begins; once more changes nothing."""
+def cancel(
+    *,
+    actor: Party,
+    proposal_id: UUID | str,
+    consent: keys.Consent = keys.SESSION,
+    now: datetime,
+) -> Proposal:
+    """The proposer takes it back before voting begins; once more changes nothing. A bound wallet
+    key signs it, as it signed the proposal."""
     with durable():
         proposal = lock_proposal(proposal_id)
         if proposal.canceled_at is not None and proposal.proposer_id == actor.id:
             return proposal
         ensure(can_cancel(actor, proposal, now))
+        asked = rules.cancel_payload(proposal=str(proposal.id))
+        said = keys.grant(actor, rules.CANCEL, asked, consent, now=now)
         proposal.canceled_at = now
         proposal.save(update_fields=["canceled_at"])
         stirred(proposal)
-        log.append("governance.canceled", {"proposal": str(proposal.id)}, now=now)
+        log.append("governance.canceled", {"proposal": str(proposal.id), **said}, now=now)
         emit(events.ProposalCanceled(**event_fields(proposal)), now=now)
     return proposal
 

@@ -29,7 +29,7 @@ FIELDS = ("key", "nonce", "expires_at", "signature")
 
 SEND, GIVE_BACK = "wallets.send", "wallets.reversal"
 STAKE, UNSTAKE = "wallets.stake", "wallets.unstake"
-VOTE, PROPOSE = "governance.vote", "governance.propose"
+VOTE, PROPOSE, CANCEL = "governance.vote", "governance.propose", "governance.cancel"
 SWAP, ADD, REMOVE = "exchange.swap", "exchange.add", "exchange.remove"
 REWARD = "exchange.reward"
 CONVERT = "subdaos.convert"
@@ -257,6 +257,10 @@ def vote_payload(*, proposal: str, support: str) -> dict[str, str]:
 def propose_payload(*, dao: str, kind: str, payload_hash: str) -> dict[str, str]:
     """`dao`: its pid; `payload_hash`: what is voted on, as `tally.payload_hash` makes it."""
     return {"dao": dao, "kind": kind, "payload_hash": payload_hash}
+
+
+def cancel_payload(*, proposal: str) -> dict[str, str]:
+    return {"proposal": proposal}
 
 
 def key_payload(*, purpose: str, public_key: str) -> dict[str, str]:

@@ -78,6 +78,7 @@ def terms_of(params: Mapping[str, Any]) -> dict[str, Any]:
         "emission": asdict(schedule_of(params["emission"])),
         "unlocks": asdict(unlocks_of(params["unlocks"])),
         "plans": list(params["plans"]),
+        "price_micro": str(params["price_micro"]),
     }
 
 

@@ -16,6 +16,8 @@ from typing import Any
 from apps.protocol import merkle
 from apps.protocol.wire import SAFE_INT, BadSignature, is_hex, unhex, verify
 
+# How old a log lets its newest head become, and from when on a client says that it stands still.
+PULSE_S, STALLED_S = 600, 1800
 HEAD_DOMAIN = "flai/head/v1"
 COSIGN_DOMAIN = "flai/cosign/v1"
 COSIGNERS_MIN = 2  # t + 1

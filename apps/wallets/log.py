@@ -16,17 +16,18 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from django.conf import settings
-from django.db import connection, transaction
+from django.db import connection
 
 from apps.core.clock import unix_ms
 from apps.core.joined import Joined, prepared
 from apps.core.live import changed
-from apps.core.transactions import require_transaction
-from apps.protocol import merkle, wire
+from apps.core.transactions import durable, require_transaction
+from apps.protocol import heads, merkle, wire
 from apps.protocol.heads import HEAD_DOMAIN, head_content
-from apps.wallets.models import LogLeaf, LogNode, TreeHead
+from apps.wallets.models import LogLeaf, TreeHead
 
 BATCH_MAX = 20_000
+PULSE_S = heads.PULSE_S
 # One sequencer at a time in the whole cluster: "FLAI" "log" as two 32-bit words.
 SEQUENCER_LOCK = (0x464C4149, 0x6C6F67)
 _TYPE = re.compile(r"[a-z]+\.[a-z_]+")
@@ -114,7 +115,7 @@ def sequence(*, now: datetime, limit: int = BATCH_MAX) -> TreeHead | None:
 
     Returns the new head; None if nothing waited or another sequencer is at it.
     """
-    with transaction.atomic(durable=True):
+    with durable():
         with connection.cursor() as cursor:
             cursor.execute("SELECT pg_try_advisory_xact_lock(%s, %s)", SEQUENCER_LOCK)
             if not cursor.fetchone()[0]:
@@ -135,12 +136,22 @@ def sequence(*, now: datetime, limit: int = BATCH_MAX) -> TreeHead | None:
         signature = wire.sign(log_key(), HEAD_DOMAIN, head_content(new_size, root, at_ms))
         # After this point it must succeed.
         _number([id_ for id_, _ in waiting], size)
-        LogNode.objects.bulk_create(
-            [LogNode(level=level, index=index, hash=hash_) for level, index, hash_ in nodes],
-            batch_size=10_000,
-        )
+        _keep(nodes)
         changed("log")
         return TreeHead.objects.create(size=new_size, root=root, at_ms=at_ms, signature=signature)
+
+
+def pulse(*, now: datetime) -> bool:
+    """An idle log writes an entry once its newest head is PULSE_S old: whoever sees an older one
+    knows that the log stands still. False when that was not needed."""
+    last = head_latest()
+    if last is None or unix_ms(now) < last.at_ms + 1000 * PULSE_S:
+        return False
+    if LogLeaf.objects.filter(seq=None).exists():  # it is not idle, its sequencer is late
+        return False
+    with durable():
+        append("wallets.pulse", {}, now=now)
+    return True
 
 
 def _number(ids: Sequence[int], start: int) -> None:
@@ -150,6 +161,16 @@ def _number(ids: Sequence[int], start: int) -> None:
             " FROM unnest(%s::bigint[]) WITH ORDINALITY AS numbered(id, place)"
             " WHERE wallets_logleaf.id = numbered.id",
             [start, list(ids)],
+        )
+
+
+def _keep(nodes: Sequence[tuple[int, int, bytes]]) -> None:
+    levels, places, hashes = map(list, zip(*nodes, strict=True)) if nodes else ([], [], [])
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "INSERT INTO wallets_lognode (level, index, hash)"
+            " SELECT * FROM unnest(%s::int[], %s::bigint[], %s::bytea[])",
+            [levels, places, hashes],
         )
 
 

@@ -11,6 +11,8 @@ from apps.wallets import log
 from apps.wallets.models import LogLeaf, TreeHead
 
 ENTRIES_MAX = 1000
+# Leaves without a number are in no index by their hash: so many, the newest, are looked through.
+WAITING_MAX = 1000
 
 
 class NotSequenced(DomainError):
@@ -66,7 +68,10 @@ def find(*, index: int | None = None, hash: str | None = None, ref: str | None =
         if not wire.is_hex(hash, merkle.HASH_BYTES):
             raise BadInput("bad_hash", "A leaf hash is 64 hex digits.")
         same = LogLeaf.objects.filter(hash=bytes.fromhex(hash)).order_by("id")
-        leaf = same.filter(seq__isnull=False).first() or same.filter(seq=None).first()
+        waiting = LogLeaf.objects.filter(seq=None).order_by("-id")[:WAITING_MAX]
+        leaf = same.filter(seq__isnull=False).first() or next(
+            (one for one in waiting if bytes(one.hash).hex() == hash), None
+        )
     else:
         type_, _, ref_id = str(ref).partition(":")
         leaf = log.leaf_for(type_, ref_id) if ref_id else None

@@ -86,6 +86,7 @@ def on_sale(listing: str, dao: str, price: int) -> dict[str, Any]:
 
 SNAPSHOT = snapshot()
 GRACE_S = 7 * 86_400
+LATER = proposal(starts_at=1200, proposer="aa")
 CANCELED = leaf("governance.canceled", {"proposal": "p"}, 1100)
 EXECUTED = leaf("governance.executed", {"proposal": "p", "payload_hash": "h"}, 2000)
 
@@ -206,8 +207,9 @@ def test_an_honest_log_replays() -> None:
           held={"aa": 5}), "before its deadline"),
         (voted(vote("aa", "for", 5), concluded(**{"for": "5", "against": "0"}, carried=False),
           held={"aa": 5}), "did not end as its ballots say"),
-        ([*staked(aa=5), proposal(starts_at=1200), CANCELED, snapshot()], "came late or twice"),
-        ([*staked(aa=5), proposal(starts_at=1200), CANCELED, EXECUTED], "or taken back before"),
+        ([*staked(aa=5), LATER, CANCELED, snapshot()], "came late or twice"),
+        ([*staked(aa=5), LATER, CANCELED, EXECUTED], "or taken back before"),
+        ([*staked(aa=5), proposal(starts_at=1200), CANCELED], "which nobody made"),
         ([*staked(aa=5), proposal(), CANCELED], "taken back once voting had begun"),
         (voted(CANCELED, held={"aa": 5}), "taken back once voting had begun"),
         (voted(late("aa", 5, ends_at=2_001), held={"aa": 5}), "moved further than its rules"),
@@ -285,6 +287,7 @@ class Server:
         self.nodes: list[Ed25519PrivateKey] = []
         self.signed: dict[str, Any] | None = None
         self.at = 5
+        self.read_at_s = 0.0
 
     def head(self) -> dict[str, Any]:
         hashes = [merkle.leaf_hash(data) for data in self.leaves]
@@ -344,7 +347,8 @@ class Server:
         self, state: Path | None = None, key: str | None = None, nodes: list[str] | None = None
     ) -> Report:
         api = Api("http://log", transport=httpx.MockTransport(self.answer))
-        return Auditor(api, state=state, key=key, nodes=nodes).run()
+        clock = lambda: self.read_at_s  # noqa: E731
+        return Auditor(api, state=state, key=key, nodes=nodes, clock=clock).run()
 
 
 def fingerprint(node: Ed25519PrivateKey) -> str:
@@ -387,6 +391,15 @@ def test_a_withheld_entry_is_found() -> None:
     server = Server(HONEST)
     server.served.pop()
     assert "do not hash" in failed(server.check())
+
+
+def test_a_log_that_stands_still_is_told_from_an_idle_one() -> None:
+    server = Server(HONEST)
+    server.read_at_s = heads.STALLED_S
+    assert server.check().ok
+    server.read_at_s += 1
+    [wrong] = [check.text for check in server.check().checks if not check.ok]
+    assert wrong.startswith("the log stands still: its newest head is 30 minutes old")
 
 
 def test_another_key_is_found(tmp_path: Path) -> None:

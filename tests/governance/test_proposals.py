@@ -430,9 +430,26 @@ def test_the_proposer_takes_back_before_voting_only() -> None:
         services.cancel(actor=backer, proposal_id=proposal.id, now=at(31))
     assert len(events("governance.ProposalCanceled")) == 1
     assert selectors.proposal_get(proposal.id).state(at(99)) is State.CANCELED
-    other = price_proposal(dao, backer, at(30))
+    other, third = (price_proposal(dao, backer, at(30)) for _ in range(2))
     with pytest.raises(Forbidden, match="voting_begun"):
         services.cancel(actor=backer, proposal_id=other.id, now=at(36))
+    key = Ed25519PrivateKey.generate()
+    bind(backer, key, now=at(31))
+    take = {"actor": backer, "proposal_id": third.id, "now": at(32)}
+    payload = consent.cancel_payload(proposal=str(other.id))
+    for said, code in (
+        (None, "signature_required"),
+        (signed(backer, key, consent.CANCEL, payload, nonce=1, now=at(32)), "bad_signature"),
+    ):
+        with pytest.raises(Forbidden, match=code):
+            services.cancel(**take, consent=Consent("session", said))
+    payload = consent.cancel_payload(proposal=str(third.id))
+    word = signed(backer, key, consent.CANCEL, payload, nonce=1, now=at(32))
+    services.cancel(**take, consent=Consent("session", word))
+    leaves = [json.loads(bytes(one.data)) for one in LogLeaf.objects.order_by("id")]
+    assert replay(leaves).findings.errors == []
+    del leaves[-1]["body"]["signed"]
+    assert "lacks the signature" in replay(leaves).findings.unsigned[0]
 
 
 def test_a_request_taken_back_is_a_draft_that_can_be_sent_again() -> None:
@@ -538,6 +555,8 @@ def test_a_bound_wallet_key_signs_votes_and_proposals() -> None:
             services.vote(**cast, support=support, consent=Consent("session", said))
     services.vote(**cast, support="for", consent=Consent("session", word))
     assert services.vote(**cast, support="for").support == "for"  # cast already: no word needed
+    with durable(), pytest.raises(RuntimeError, match="durable"):
+        services.vote(**cast, support="for")
     rows = LogLeaf.objects.order_by("id").values_list("data", flat=True)
     state = replay(json.loads(bytes(data)) for data in rows)
     assert state.findings.errors == []

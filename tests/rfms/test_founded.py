@@ -46,6 +46,7 @@ FORGED = [
     (bent("subdaos.founded", "policy", lambda old: old | {"sdt_bps": 1}), "its policy are other"),
     (bent("subdaos.founded", "decay_ppm", lambda old: old + 1), "its decay_ppm are other"),
     (bent("subdaos.founded", "supply_micro", lambda old: old + "0"), "its supply_micro are other"),
+    (bent("subdaos.founded", "price_micro", lambda old: old + "0"), "its price_micro are other"),
     (bent("subdaos.founded", "shares", lambda old: old | {"backers_bps": 1}), "its shares are"),
     (bent("rfms.approved", "target_micro", lambda old: old + "0"), "another target"),
     (bent("governance.proposal", "ends_at", lambda old: old - 1), "less time than the request"),

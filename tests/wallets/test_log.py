@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import base64
+import time
 
 import pytest
 from rest_framework.test import APIClient
 
+from apps.core import transactions
 from apps.core.clock import unix_ms
 from apps.protocol import merkle, wire
-from apps.wallets import log
+from apps.wallets import log, proofs
 from apps.wallets.models import LogLeaf, LogNode, TreeHead
 from tests.wallets.ledger_helpers import at
 
@@ -128,6 +130,43 @@ def test_a_leaf_that_waits_for_its_number_says_so():
     write(1, start=1)
     answer = get("inclusion/?ref=test.leaf:1")
     assert (answer.status_code, answer.data["code"]) == (409, "not_sequenced")
+
+
+def test_few_leaves_that_wait_are_looked_through_for_a_hash(monkeypatch):
+    write(2)
+    oldest, newest = (
+        bytes(row.hash).hex() for row in LogLeaf.objects.filter(seq=None).order_by("id")
+    )
+    monkeypatch.setattr(proofs, "WAITING_MAX", 1)
+    for hash_, code in ((newest, "not_sequenced"), (oldest, "leaf_not_found")):
+        assert get(f"inclusion/?hash={hash_}").data["code"] == code
+    log.sequence(now=at(1))
+    assert get(f"inclusion/?hash={oldest}").status_code == 200
+
+
+def test_an_idle_log_renews_its_head_and_one_that_stands_still_does_not():
+    assert not log.pulse(now=at(0))  # an empty one has none
+    write(1)
+    log.sequence(now=at(1))
+    assert not log.pulse(now=at(log.PULSE_S))
+    write(1, start=1)
+    assert not log.pulse(now=at(2 * log.PULSE_S))
+    log.sequence(now=at(2 * log.PULSE_S))
+    assert log.pulse(now=at(3 * log.PULSE_S))
+    assert log.sequence(now=at(3 * log.PULSE_S)).at_ms == unix_ms(at(3 * log.PULSE_S))
+    assert not log.pulse(now=at(3 * log.PULSE_S))
+
+
+def test_who_has_another_time_than_the_database_writes_nothing(monkeypatch):
+    monkeypatch.setattr(transactions, "_seen_until", 0.0)
+    with monkeypatch.context() as wrong:
+        real = time.time
+        wrong.setattr(transactions.time, "time", lambda: real() + 60)
+        with pytest.raises(transactions.ClockWrong) as refused, transactions.durable():
+            write(1)
+    assert refused.value.status == 503 and not LogLeaf.objects.exists()
+    with transactions.durable():
+        write(1)
 
 
 def test_stored_subtrees_are_those_of_the_tree():

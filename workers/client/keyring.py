@@ -206,6 +206,12 @@ class Keyring:
         )
         self.action(proposer, consent.PROPOSE, payload, body, at)
 
+    def canceled(self, proposer: str | None, body: Mapping[str, Any], at: int) -> None:
+        if proposer is None:
+            raise Unsigned(f"proposal {body['proposal']}, which nobody made, was taken back")
+        payload = consent.cancel_payload(proposal=body["proposal"])
+        self.action(proposer, consent.CANCEL, payload, body, at)
+
     def _changed(self, party: Keys, kind: str, body: Mapping[str, Any], at: int) -> None:
         purpose, key = body["purpose"], body["public_key"]
         needed = consent.signers(purpose, party.active)

@@ -33,8 +33,7 @@ VOTED = {
 
 class Parameters:
     """`policy`, `schedule`, `unlocks`, `rules`, `price`, `plans` and `engine` of each SubDAO, as
-    they are in force here in the log. A price is known from the first sale on; then votes alone
-    change it."""
+    they are in force here in the log: as founded, then as voted."""
 
     def __init__(self) -> None:
         self.policy: dict[str, dict[str, int]] = {}
@@ -53,6 +52,8 @@ class Parameters:
         self.schedule[body["dao"]] = dict(body["emission"])
         self.unlocks[body["dao"]] = dict(body["unlocks"])
         self.plans[body["dao"]] = plans_of(body.get("plans", []))  # founded before there were any
+        if "price_micro" in body:  # the first sale tells it of those founded before this was said
+            self.price[body["dao"]] = int(body["price_micro"])
 
     def proposed(self, body: Body, at: int) -> None:
         """It runs by the rules of its DAO; in the vote on a request the times may be the request's

@@ -239,7 +239,7 @@ class Replay:
     # -- rounds and epochs
 
     def _on_sale(self, body: Mapping[str, Any], at: int) -> None:
-        """The first one tells the price, unless a vote did; from then on only votes change it."""
+        """At the price of the founding, or of the last vote on it."""
         listing, dao, price = body["listing"], body["dao"], int(body["price_micro"])
         if self.sales.setdefault(listing, (dao, at))[0] != dao:
             raise Finding(f"listing {listing} is another SubDAO's")

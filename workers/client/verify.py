@@ -1,7 +1,7 @@
 """The auditor: checks a server's log without trusting the server (RFC 9162 §2.1).
 
 1. The log's key is the one given, or the one pinned at the first check.
-2. The newest head is signed by it; the head seen last time is a beginning of it.
+2. The newest head is signed by it and not old; the head seen last time is a beginning of it.
 3. Every entry is fetched, hashed again, and their root is the head's.
 4. The entries are replayed: see `replay`. None is stamped after the first signed head that covers
    it, of the newest and those of earlier checks.
@@ -18,7 +18,8 @@ import errno
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -76,8 +77,9 @@ class Auditor:
         state: Path | None = None,
         key: str | None = None,
         nodes: Sequence[str] | None = None,
+        clock: Callable[[], float] = time.time,
     ) -> None:
-        self.api = api
+        self.api, self.clock = api, clock
         self.state_path = state
         self.known = _read_state(state)
         self.given_key = key
@@ -93,6 +95,7 @@ class Auditor:
         head = self.api.get("log/head/")
         if key is None or not self._head_signed(key, head):
             return self.report
+        self._going(head)
         leaves = list(self._entries(head["size"]))
         hashes = [merkle.leaf_hash(data) for data in leaves]
         self.report.size = len(leaves)
@@ -139,6 +142,16 @@ class Auditor:
             head_signed(key, head),
             f"head of {head['size']} entries is signed by the log key",
             "the head is not signed by the log key",
+        )
+
+    def _going(self, head: dict[str, Any]) -> None:
+        """An idle log renews its head every ten minutes."""
+        old_s = int(self.clock()) - int(head["at"]) // 1000
+        self.report.add(
+            old_s <= heads.STALLED_S,
+            "the log goes on: its newest head is recent",
+            f"the log stands still: its newest head is {old_s // 60} minutes old, by this "
+            "machine's clock",
         )
 
     def _entries(self, size: int) -> Iterator[bytes]:

@@ -164,6 +164,7 @@ class Votes:
         if ballots.total is not None or at > int(ballots.body["starts_at"]):
             raise Finding(f"proposal {body['proposal']} was taken back once voting had begun")
         ballots.canceled = True
+        self.keyring.canceled(ballots.body.get("proposer"), body, at)
 
     def conclude(self, body: Body, at: int) -> None:
         """The ballots are counted again. No vote is taken any more: what each would have counted

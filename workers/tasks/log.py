@@ -10,6 +10,6 @@ from apps.wallets import log
 
 @shared_task(name="flai.sequence_log")
 def sequence_log() -> None:
-    """Until nothing waits: one batch, one head."""
-    while log.sequence(now=now()) is not None:
+    """Until nothing waits: one batch, one head. An idle log's head is renewed."""
+    while log.sequence(now=now()) is not None or log.pulse(now=now()):
         pass
