@@ -10,7 +10,7 @@ import contextlib
 import json
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, TypeVar
@@ -359,13 +359,18 @@ def _most(
     despite_refusals: bool = False,
 ) -> list[tuple[Member, T]]:
     """Call every node at once and wait for all; the answers, of `least` nodes at least."""
-    futures: list[Future[T]] = [pool().submit(call, member) for member in members]
-    found, errors = [], []
-    for member, future in zip(members, futures, strict=True):
+
+    def ask(member: Member) -> T | ControlError:
         try:
-            found.append((member, future.result()))
+            return call(member)
         except ControlError as error:
-            errors.append(error)
+            return error
+
+    first, *others = members
+    waiting = [pool().submit(ask, member) for member in others]
+    said = [ask(first), *[future.result() for future in waiting]]
+    found = [(m, one) for m, one in zip(members, said) if not isinstance(one, ControlError)]
+    errors = [one for one in said if isinstance(one, ControlError)]
     refused = not despite_refusals and any(isinstance(error, Final) for error in errors)
     if len(found) >= least and not refused:
         return found

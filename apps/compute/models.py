@@ -150,8 +150,9 @@ class Job(BaseModel):
 class Receipt(BaseModel):
     """One node's signed word about a job: inputs, circuit, openings, hashes of the result."""
 
-    job = models.ForeignKey(Job, on_delete=models.PROTECT, related_name="receipts")
-    node = models.ForeignKey(Node, on_delete=models.PROTECT, related_name="receipts")
+    # Both are found by the first column of an index below.
+    job = models.ForeignKey(Job, models.PROTECT, related_name="receipts", db_index=False)
+    node = models.ForeignKey(Node, models.PROTECT, related_name="receipts", db_index=False)
     # Who ran the node when it signed: that is who is paid for the job, whoever claims it later.
     operator = models.ForeignKey(
         "accounts.Party", models.PROTECT, related_name="receipts", null=True, blank=True

@@ -146,10 +146,15 @@ class Query(BaseModel):
         SETTLED = "settled"
         RELEASED = "released"
 
-    buyer = models.ForeignKey("accounts.Party", models.PROTECT, related_name="queries")
-    listing = models.ForeignKey(Listing, models.PROTECT, related_name="queries")
+    # Found by the first column of an index below, where it has none of its own.
+    buyer = models.ForeignKey(
+        "accounts.Party", models.PROTECT, related_name="queries", db_index=False
+    )
+    listing = models.ForeignKey(Listing, models.PROTECT, related_name="queries", db_index=False)
     version = models.ForeignKey("training.ModelVersion", models.PROTECT, related_name="queries")
-    epoch = models.ForeignKey("subdaos.Epoch", models.PROTECT, null=True, related_name="queries")
+    epoch = models.ForeignKey(
+        "subdaos.Epoch", models.PROTECT, null=True, related_name="queries", db_index=False
+    )
     job = models.OneToOneField("compute.Job", models.PROTECT, related_name="query")
     hold = models.OneToOneField("wallets.Transfer", models.PROTECT, related_name="query")
     mandate = models.ForeignKey(Mandate, models.PROTECT, null=True, related_name="queries")
