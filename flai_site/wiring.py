@@ -14,7 +14,7 @@ import apps.participants.handlers as participants
 import apps.rfms.handlers as rfms
 import apps.training.handlers as training
 import apps.training.selectors as training_reads
-from apps.compute.events import NodesSucceeded
+from apps.compute.events import ModelReshared, NodesSucceeded
 from apps.core.events import Event
 from apps.core.handlers import on
 from apps.governance.events import ProposalCanceled, ProposalDefeated, ProposalExpired
@@ -36,6 +36,7 @@ TABLE: list[tuple[type[Event], Callable[..., None]]] = [
     (ProposalExpired, training.proposal_lost),
     (ProposalCanceled, training.proposal_lost),
     (NodesSucceeded, training.nodes_succeeded),
+    (ModelReshared, training.model_reshared),
     (VersionAccepted, listings.version_accepted),
 ]
 

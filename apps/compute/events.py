@@ -13,3 +13,11 @@ class NodesSucceeded(Event):
 
     old: list[str]
     new: list[str]
+
+
+@dataclass(frozen=True)
+class ModelReshared(Event):
+    """A model is kept by other nodes from now on. Fingerprints."""
+
+    model: str
+    nodes: list[str]

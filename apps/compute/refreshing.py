@@ -1,4 +1,5 @@
-"""Having the nodes refresh what they keep: asked for once an epoch, or by an operator's command.
+"""Having the nodes refresh what they keep, once an epoch or by an operator's command, and having a
+model go over to another node set.
 
 The nodes do it among themselves; what comes back is signed for by all members, and nothing of it
 tells of a share. An edge: it talks to the nodes, outside transactions.
@@ -7,6 +8,7 @@ tells of a share. An edge: it talks to the nodes, outside transactions.
 from __future__ import annotations
 
 import secrets
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -14,7 +16,9 @@ from django.conf import settings
 from django.db.models import Min
 
 from apps.compute import control, selectors
+from apps.compute.events import ModelReshared
 from apps.compute.models import Job, JobState, Node, Refresh
+from apps.core.events import emit
 from apps.core.live import changed
 from apps.core.transactions import durable
 from apps.protocol import refreshes
@@ -38,6 +42,39 @@ def refresh(*, now: datetime) -> Refresh:
     One that the nodes have done, whose answer was lost, is recorded first.
     Raises: DomainError("no_nodes"), control.Retryable, control.Final.
     """
+    nodes, after, members = _members(now=now)
+    asked = refreshes.refresh_of(
+        id_=secrets.token_hex(16),
+        after=after,
+        nodes=[node.fingerprint for node in nodes],
+        members=members,
+        deadline_s=DEADLINE_S,
+    )
+    return _asked(asked, nodes, now=now)
+
+
+def reshare(*, model: str, consents: Sequence[dict[str, str]], now: datetime) -> Refresh:
+    """A model goes over to the node set of now, from the one that kept it.
+
+    consents: [{"key", "signature"}] of all who made it; the nodes check them, and all must be
+    there. Raises: DomainError("no_nodes"), control.Retryable, control.Final.
+    """
+    nodes, after, members = _members(now=now)
+    if len(members) < len(nodes):
+        raise control.Retryable("nodes_short", "All nodes of the set take part in that.")
+    asked = refreshes.reshare_of(
+        id_=secrets.token_hex(16),
+        after=after,
+        nodes=[node.fingerprint for node in nodes],
+        deadline_s=DEADLINE_S,
+        model=model,
+        consents=consents,
+    )
+    return _asked(asked, nodes, now=now)
+
+
+def _members(*, now: datetime) -> tuple[list[Node], int, list[int]]:
+    """The node set, its last refresh, and who is there and has seen it: three at least."""
     nodes = selectors.node_set()
     everyone = selectors.members(nodes)
     up = control.there(everyone, ask=True)
@@ -52,14 +89,12 @@ def refresh(*, now: datetime) -> Refresh:
         if _number(state) == after > 0:
             _recorded(state.get("proof"), nodes, now=now)
             break
-    asked = refreshes.refresh_of(
-        id_=secrets.token_hex(16),
-        after=after,
-        nodes=[m.fingerprint for m in everyone],
-        members=members,
-        deadline_s=DEADLINE_S,
-    )
-    receipts = control.refresh([everyone[i] for i in members], asked)
+    return nodes, after, members
+
+
+def _asked(asked: dict[str, Any], nodes: list[Node], *, now: datetime) -> Refresh:
+    everyone = selectors.members(nodes)
+    receipts = control.refresh([everyone[i] for i in asked["members"]], asked)
     return _recorded({"refresh": asked, "receipts": receipts}, nodes, now=now)
 
 
@@ -83,6 +118,11 @@ def _recorded(proof: Any, nodes: list[Node], *, now: datetime) -> Refresh:
         if new:
             members = [asked["nodes"][i] for i in asked["members"]]
             leaf = {"refresh": digest, "number": number, "nodes": members}
+            if asked["type"] == "reshare":
+                leaf |= {"model": asked["model"]}
+                Job.objects.filter(model=asked["model"]).update(behind=[])
+                moved = ModelReshared(model=asked["model"], nodes=asked["nodes"])
+                emit(moved, now=now)
             log.append("compute.refreshed", leaf, now=now)
             changed("nodes")
     return row

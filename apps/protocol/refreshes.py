@@ -7,6 +7,10 @@ receipt = {"v", "refresh", "number", "models", "result", "node", "at"}, each mem
 "flai/refreshed/v1". `models` is the digest of the list of what was refreshed, `result` the salted
 hash of each word that the node holds now, over all models.
 
+reshare = the same with "type": "reshare", "model" and "consents": that model goes over to these
+nodes, all of whom take part, from the set that kept it. All its makers consent, each signing
+{"v", "type": "resharing", "model", "nodes"} under "flai/resharing/v1".
+
 All members' receipts are the proof that it is done: who has seen them keeps the new shares only.
 
     sharing' = digest("flai/sharing/v1", {"sharing", "refresh"})      names a model's new shares
@@ -24,11 +28,14 @@ from apps.protocol.wire import SAFE_INT, BadSignature, digest, is_hex, verify
 REFRESH_DOMAIN = "flai/refresh/v1"
 REFRESHED_DOMAIN = "flai/refreshed/v1"
 SHARING_DOMAIN = "flai/sharing/v1"
+CONSENT_DOMAIN = "flai/resharing/v1"
 MODELS_DOMAIN = "flai/refreshed-models/v1"
 
 Json = dict[str, Any]
 
 _FIELDS = {"v", "type", "id", "after", "nodes", "members", "deadline_s"}
+_MORE_FIELDS = {"refresh": set(), "reshare": {"model", "consents"}}
+CONSENTS_MAX = 1000
 _AGREED = ("v", "refresh", "number", "models")
 _RECEIPT_FIELDS = {*_AGREED, "result", "node", "at"}
 
@@ -36,6 +43,7 @@ _RECEIPT_FIELDS = {*_AGREED, "result", "node", "at"}
 def refresh_of(
     *, id_: str, after: int, nodes: Sequence[str], members: Sequence[int], deadline_s: int
 ) -> Json:
+    """What the coordinator signs to have these members refresh all they keep."""
     return {
         "v": 1,
         "type": "refresh",
@@ -47,17 +55,45 @@ def refresh_of(
     }
 
 
+def reshare_of(*, model: str, consents: Sequence[Json], **asked: Any) -> Json:
+    """What it signs to have a model go over to `nodes`; the rest as `refresh_of`."""
+    more = {"type": "reshare", "model": model, "consents": list(consents)}
+    return refresh_of(members=range(len(asked["nodes"])), **asked) | more
+
+
+def consent_of(*, model: str, nodes: Sequence[str]) -> Json:
+    """What a model's maker signs so that it may go over to that node set."""
+    return {"v": 1, "type": "resharing", "model": model, "nodes": list(nodes)}
+
+
+def check_consents(
+    consents: Sequence[Json], *, model: str, nodes: Sequence[str], makers: Sequence[str]
+) -> None:
+    """Every maker of the model has signed. Raises: JobError("no_consent")."""
+    wanted, signed = consent_of(model=model, nodes=nodes), set()
+    for one in consents:
+        try:
+            verify(one["key"], CONSENT_DOMAIN, wanted, one["signature"])
+            signed.add(one["key"])
+        except BadSignature:
+            continue
+    if not makers or not set(makers) <= signed:
+        raise JobError("no_consent", "Not all who made the model let it go to these nodes.")
+
+
 def check_refresh(refresh: Any) -> str:
-    """The digest of a refresh whose fields all have the right form. Raises: JobError."""
+    """The digest of a refresh or reshare whose fields all have the right form. Raises: JobError."""
+    more = _MORE_FIELDS.get(str(refresh.get("type"))) if isinstance(refresh, dict) else None
     ok = (
-        isinstance(refresh, dict)
-        and set(refresh) == _FIELDS
-        and (refresh["v"], refresh["type"]) == (1, "refresh")
+        more is not None
+        and set(refresh) == _FIELDS | more
+        and refresh["v"] == 1
         and is_hex(refresh["id"], 16)
         and _whole(refresh["after"], 0, SAFE_INT - 1)
         and is_node_set(refresh["nodes"])
         and _whole(refresh["deadline_s"], 1, MAX_DEADLINE_S)
         and _are_members(refresh["members"], len(refresh["nodes"]))
+        and (not more or _is_resharing(refresh))
     )
     if not ok:
         raise JobError("malformed", "The refresh has a wrong form.")
@@ -110,6 +146,18 @@ def _checked(item: Any, sign_keys: Mapping[str, str]) -> Json:
     except BadSignature:
         raise JobError("bad_receipt", "A receipt is not signed by its node.") from None
     return receipt
+
+
+def _is_resharing(refresh: Json) -> bool:
+    consents = refresh["consents"]
+    return (
+        is_hex(refresh["model"], 32)
+        and refresh["members"] == list(range(len(refresh["nodes"])))
+        and isinstance(consents, list)
+        and len(consents) <= CONSENTS_MAX
+        and all(isinstance(c, dict) and set(c) == {"key", "signature"} for c in consents)
+        and all(isinstance(v, str) for c in consents for v in c.values())
+    )
 
 
 def _are_members(members: Any, count: int) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 from uuid import UUID
 
 from apps.training import running, services
-from apps.training.models import Round
+from apps.training.models import ModelVersion, Round
 
 
 def whitelist_executed(payload: dict[str, Any], *, event_id: UUID, now: datetime) -> None:
@@ -18,6 +18,12 @@ def whitelist_executed(payload: dict[str, Any], *, event_id: UUID, now: datetime
 def nodes_succeeded(payload: dict[str, Any], *, event_id: UUID, now: datetime) -> None:
     """What the old set made, the new one keeps: its models are asked there from now on."""
     Round.objects.filter(nodes=payload["old"]).update(nodes=payload["new"])
+
+
+def model_reshared(payload: dict[str, Any], *, event_id: UUID, now: datetime) -> None:
+    """The model that a round made is asked where it lives now."""
+    made = ModelVersion.objects.filter(model=payload["model"]).values("round")
+    Round.objects.filter(pk__in=made).update(nodes=payload["nodes"])
 
 
 def proposal_lost(payload: dict[str, Any], *, event_id: UUID, now: datetime) -> None:

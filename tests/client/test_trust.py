@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 import logging
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from apps.protocol import refreshes
+from apps.protocol.jobs import JobError
 from tests.support.nodes import NodeSet
+from workers.client.cli import main
 from workers.client.home import Home
 from workers.client.nodes import trusted_nodes
 
@@ -38,3 +42,26 @@ def test_nodes_pinned_beforehand_need_no_warning(
     assert json.loads((home.path / "nodes.pin.json").read_text())
     trusted_nodes(home, three_nodes.descriptors)
     assert not caplog.records
+
+
+def test_a_maker_lets_its_model_go_to_the_nodes_that_it_pinned_and_no_others(
+    three_nodes: NodeSet,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    home, model = Home(tmp_path / "me"), "ab" * 32
+    command = ["resharing", "--home", str(home.path), "--model", model]
+    shown = {"results": [{"descriptor": d} for d in three_nodes.descriptors]}
+    monkeypatch.setattr(Home, "api", lambda _: SimpleNamespace(get=lambda _: shown))
+    assert main(command) == 1
+    home.pin_nodes(["ab" * 32] * 3)
+    assert main(command) == 1 and not capsys.readouterr().out
+    home.pin_nodes(three_nodes.fingerprints)
+    assert main(command) == 0
+    consent = json.loads(capsys.readouterr().out)
+    where = {"model": model, "nodes": three_nodes.fingerprints}
+    refreshes.check_consents([consent], **where, makers=[home.identity_hex()])
+    for changed in (where | {"model": "cd" * 32}, where | {"nodes": ["ab" * 32] * 3}):
+        with pytest.raises(JobError):
+            refreshes.check_consents([consent], **changed, makers=[home.identity_hex()])

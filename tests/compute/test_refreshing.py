@@ -12,9 +12,13 @@ from django.core.management import CommandError, call_command
 
 from apps.compute import control, refreshing, services
 from apps.compute.models import Job, Refresh
+from apps.compute.selectors import node_set
 from apps.core.clock import now
+from apps.core.models import OutboxEvent
+from apps.protocol import refreshes, wire
 from apps.wallets.models import LogLeaf
 from tests.support.nodes import Buyer
+from workers.node import home as homes
 from workers.tasks.compute import refresh_shares
 
 ROW = [[0.5, -1.0]]
@@ -67,3 +71,35 @@ def test_without_a_node_nothing_is_refreshed(market: Any, mortal: Any) -> None:
     with pytest.raises(CommandError, match="nodes_short"):
         call_command("refresh_shares")
     assert not Refresh.objects.exists()
+
+
+def test_a_model_that_went_over_is_asked_where_it_lives(market: Any, tmp_path: Any) -> None:
+    services.nodes_sync()
+    asked = refreshes.reshare_of(
+        id_="ab" * 16, after=0, nodes=market.nodes.fingerprints, deadline_s=9, model="ab" * 32,
+        consents=[],
+    )  # fmt: skip
+    receipts = []
+    for i, home in enumerate(market.nodes.homes):
+        receipt = {
+            "v": 1,
+            "refresh": refreshes.check_refresh(asked),
+            "number": 1,
+            "models": refreshes.models_digest([("ab" * 32, "cd" * 32)]),
+            "result": {str(j): "ef" * 32 for j in range(3) if j != i},
+            "node": market.nodes.fingerprints[i],
+            "at": 1,
+        }
+        signature = wire.sign(homes.load(home).sign_key, refreshes.REFRESHED_DOMAIN, receipt)
+        receipts.append({"receipt": receipt, "signature": signature})
+    proof = {"refresh": asked, "receipts": receipts}
+    for _ in range(2):
+        refreshing._recorded(proof, node_set(), now=now())
+    event = OutboxEvent.objects.get(name="compute.ModelReshared")
+    assert event.payload == {"model": "ab" * 32, "nodes": market.nodes.fingerprints}
+    leaf = json.loads(bytes(LogLeaf.objects.get(type="compute.refreshed").data))["body"]
+    assert leaf["model"] == "ab" * 32
+    # and the nodes take none over that its makers have not let go
+    (tmp_path / "consent").write_text(json.dumps({"key": "ab" * 32, "signature": "ab" * 64}))
+    with pytest.raises(CommandError, match="not_held"):
+        call_command("reshare_model", "ab" * 32, tmp_path / "consent")

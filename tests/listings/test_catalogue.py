@@ -21,7 +21,7 @@ from apps.listings.measured import served
 from apps.listings.models import Listing, Query
 from apps.listings.running import CANCELLED
 from apps.protocol.rfm_spec import DOMAINS, LICENCES
-from apps.training.handlers import nodes_succeeded
+from apps.training.handlers import model_reshared, nodes_succeeded
 from apps.training.models import ModelVersion, Round
 from tests.explorer import world as worlds
 from tests.support.snapshots import kept
@@ -78,6 +78,10 @@ def test_what_the_old_nodes_made_is_asked_at_those_that_follow_them(market: worl
     new = [digit * 64 for digit in "abc"]
     nodes_succeeded({"old": held.nodes, "new": new}, event_id=uuid.uuid4(), now=clock.now())
     assert Round.objects.get(pk=held.pk).nodes == new != held.nodes
+    model = ModelVersion.objects.filter(round=held).values_list("model", flat=True)[0]
+    more = {"model": model, "nodes": [digit * 64 for digit in "abcde"]}
+    model_reshared(more, event_id=uuid.uuid4(), now=clock.now())
+    assert Round.objects.get(pk=held.pk).nodes == more["nodes"]
 
 
 def of(listing: Listing) -> dict[str, str]:

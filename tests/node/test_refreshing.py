@@ -54,7 +54,8 @@ class Three:
             homes.write_json(home / "peers.json", peers)
             self.start(i)
             held = StoredModel(
-                ticket={"sharing": "cd" * 32, "shape": [2, 3], "salts": {}, "allows": ["x@1"]},
+                ticket={"sharing": "cd" * 32, "shape": [2, 3], "salts": {}, "allows": ["x@1"]}
+                | {"nodes": self.fingerprints},
                 words=tuple(words[j] for j in held_by(i)),
             )
             kept = {MODEL: ("ef" * 16, held)} | ({OTHER: ("ee" * 16, held)} if i < 2 else {})

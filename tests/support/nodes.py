@@ -90,6 +90,17 @@ class NodeSet:
         self.descriptors = descriptors
         self.fingerprints = [jobs.fingerprint(d) for d in descriptors]
 
+    def become(self, descriptors: list[dict[str, Any]]) -> None:
+        """These are the nodes from now on: all are restarted as a set of so many."""
+        for i in list(self.processes):
+            self.kill(i)
+        self.n = len(descriptors)
+        for home in self.homes[: self.n]:
+            peers = json.loads((home / "peers.json").read_text())
+            (home / "peers.json").write_text(json.dumps(peers | {"nodes": descriptors}))
+        self.know_again(descriptors)
+        self.start()
+
     def know_again(self, descriptors: list[dict[str, Any]]) -> None:
         """These are the nodes from now on, for the coordinator too."""
         self.know(descriptors)
@@ -193,7 +204,9 @@ class NodeSet:
         """How many refreshes that node has seen."""
         return int(self.http.get(self.control[i] + "/refresh").json()["number"])
 
-    def refresh(self, members: Sequence[int], asked_of: Sequence[int] | None = None) -> list[Any]:
+    def refresh(
+        self, members: Sequence[int], asked_of: Sequence[int] | None = None, **changes: Any
+    ) -> list[Any]:
         """What these members, or some of them, say to the next refresh of what they keep."""
         asked_of = asked_of or members
         refresh = refreshes.refresh_of(
@@ -203,6 +216,7 @@ class NodeSet:
             members=members,
             deadline_s=30,
         )
+        refresh |= changes
         signature = wire.sign(self.coordinator, refreshes.REFRESH_DOMAIN, refresh)
         body = {"refresh": refresh, "signature": signature}
         return self.post_all("/refresh", body, asked_of)

@@ -98,6 +98,13 @@ def parser() -> argparse.ArgumentParser:
     _home(key)
     key.set_defaults(run=_key)
 
+    resharing = commands.add_parser(
+        "resharing", help="let a model that you helped to make go over to the nodes that you pinned"
+    )
+    _home(resharing)
+    resharing.add_argument("--model", required=True, help="the model's id")
+    resharing.set_defaults(run=_resharing)
+
     show = commands.add_parser("journal", help="what left this home, and when")
     _home(show)
     show.set_defaults(run=_journal)
@@ -442,6 +449,27 @@ def _feed(options: argparse.Namespace) -> int:
 
 def _key(options: argparse.Namespace) -> int:
     print(Home(options.home).identity_hex())
+    return 0
+
+
+def _resharing(options: argparse.Namespace) -> int:
+    import json
+
+    from apps.protocol import refreshes, wire
+    from apps.protocol.jobs import fingerprint
+    from workers.client.nodes import trusted_nodes
+
+    home = Home(options.home)
+    if not wire.is_hex(options.model, 32):
+        raise ClientError("A model's id is 64 hex digits.")
+    if home.pinned_nodes() is None:
+        raise ClientError("Pin the nodes that the model is to go to in nodes.pin.json first.")
+    nodes = trusted_nodes(home, [row["descriptor"] for row in home.api().get("nodes/")["results"]])
+    prints = [fingerprint(node) for node in nodes]
+    said = refreshes.consent_of(model=options.model, nodes=prints)
+    signature = wire.sign(home.identity(), refreshes.CONSENT_DOMAIN, said)
+    home.journal.write("resharing_consented", model=options.model, nodes=prints)
+    print(json.dumps({"key": home.identity_hex(), "signature": signature}))
     return 0
 
 

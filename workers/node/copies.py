@@ -71,6 +71,8 @@ class Copies:
         model = self._store.model(str(asked["model"]))
         if model is None or asked["sharing"] not in (None, model.ticket.get("sharing")):
             return b""
+        if len(model.words) != self._n - 1:  # it is kept for another node set yet
+            return b""
         held = dict(zip(held_by(self._node.index, self._n), model.words, strict=True))
         given = {j: word for j, word in held.items() if j != asker}
         salts = {str(j): model.ticket["salts"][str(j)] for j in given}

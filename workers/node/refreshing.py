@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 
 from apps.protocol import refreshes, wire
 from apps.protocol.jobs import JobError
+from workers.mpc.engines.counted import Disagreement
 from workers.mpc.fixed import to_bytes
 from workers.mpc.keeping import SALT_BYTES, Group
 from workers.mpc.refresh import ENTROPY_BYTES, Zeros
@@ -39,6 +40,7 @@ from workers.node.copies import REFRESHED, Copies
 from workers.node.errors import Conflict, Malformed, NodeError, Refused, Unavailable
 from workers.node.home import Node, Peers
 from workers.node.records import StoredModel
+from workers.node.resharing import exchanged, reshare
 from workers.node.store import Store
 
 if TYPE_CHECKING:
@@ -48,6 +50,7 @@ STAGED = "refresh-staged"  # the note of what is staged: {"refresh", "receipt", 
 STATE_SEQ, ENTROPY_SEQ, RECEIPT_SEQ = 1, 2, 3
 LATELY_S = 60.0  # jobs that began with the old words may still be compared with new ones
 LOOK_EVERY_S = 60.0
+BUSY_S = 5.0
 
 Json = dict[str, Any]
 
@@ -108,7 +111,8 @@ class Refreshing:
                     raise Conflict("other_number", f"It is at {state['number']}.", retryable=True)
         except NodeError as error:
             self._mesh.refuse(_session_id(name), error.code, members=refresh["members"])
-            self._wake.set()
+            if error.retryable:  # another one may be done without this node
+                self._wake.set()
             raise
         signed: list[Json] = state["proof"]["receipts"]
         return next(one for one in signed if one["receipt"]["node"] == self._node.fingerprint)
@@ -185,27 +189,69 @@ class Refreshing:
             raise Unavailable("peer_refused", f"{error}.") from None
         except TransportError as error:
             raise Unavailable("peer_lost", f"{error}.") from None
-        except (ValueError, KeyError, TypeError, RecursionError):
+        except (Disagreement, ValueError, KeyError, TypeError, RecursionError):
             raise Refused("bad_inputs", "A member broke the protocol.") from None
 
     def _together(self, session: Session, refresh: Json, name: str) -> None:
-        models = self._common(session, refresh)
-        zeros, salts = self._entropy(session, refresh, name)
-        receipt = self._stage(refresh, name, models, zeros, salts)
+        self._decided(refresh)
+        if refresh["type"] == "reshare":
+            receipt = self._reshare(session, refresh, name)
+        else:
+            models = self._common(session, refresh)
+            zeros, salts = self._entropy(session, refresh, name)
+            receipt = self._stage(refresh, name, models, zeros, salts)
         signature = wire.sign(self._node.sign_key, refreshes.REFRESHED_DOMAIN, receipt)
         mine = {"receipt": receipt, "signature": signature}
-        theirs = self._exchanged(session, RECEIPT_SEQ, wire.canonical(mine))
+        theirs = exchanged(session, RECEIPT_SEQ, wire.canonical(mine))
         proof = {"refresh": refresh, "receipts": [json.loads(said) for said in theirs.values()]}
         self._renew(proof)
+
+    def _decided(self, refresh: Json) -> None:
+        """What is staged may be given up here: all its members are there. Raises: Unavailable."""
+        staged = self._store.note(STAGED)
+        if staged and not set(staged["refresh"]["members"]) <= set(refresh["members"]):
+            raise Unavailable("undecided", "An earlier refresh waits for a node that is away.")
+
+    def _is_ours(self, model: str) -> bool:
+        """Whether these nodes, or those whose place some took, made or took over the model."""
+        held = self._store.model(model)
+        sets = (list(self._peers.fingerprints), *self._peers.former)
+        return held is not None and held.ticket.get("nodes") in sets
+
+    def _reshare(self, session: Session, asked: Json, name: str) -> Json:
+        """A model of another node set in this one's shares, staged; what this node signs of it."""
+        model = asked["model"]
+        came = reshare(
+            session,
+            asked,
+            name,
+            fingerprints=self._peers.fingerprints,
+            mine=self._store.model(model),
+        )
+        receipt = self._receipt(asked, name, [(model, came.before)], came.hashes)
+        with self._store.together():
+            self._store.stage_renewed([(model, came.model)])
+            self._store.put_note(STAGED, {"refresh": asked, "receipt": receipt})
+        return receipt
+
+    def _receipt(
+        self, refresh: Json, name: str, models: Sequence[tuple[str, str]], hashes: dict[str, str]
+    ) -> Json:
+        return {
+            "v": 1,
+            "refresh": name,
+            "number": refresh["after"] + 1,
+            "models": refreshes.models_digest(models),
+            "result": hashes,
+            "node": self._node.fingerprint,
+            "at": int(time.time()),
+        }
 
     def _common(self, session: Session, refresh: Json) -> list[tuple[str, str]]:
         """The models that all members keep in the same shares. What one of them lacks stays as it
         is: a commit that is still on its way, say."""
-        staged = self._store.note(STAGED)
-        if staged and not set(staged["refresh"]["members"]) <= set(refresh["members"]):
-            raise Unavailable("undecided", "An earlier refresh waits for a node that is away.")
-        mine = [list(pair) for pair in self._store.sharings()]
-        told = self._exchanged(session, STATE_SEQ, wire.canonical(mine))
+        mine = [[m, sharing] for m, sharing in self._store.sharings() if self._is_ours(m)]
+        told = exchanged(session, STATE_SEQ, wire.canonical(mine))
         kept = [{(str(m), str(s)) for m, s in json.loads(said)} for said in told.values()]
         return sorted(set.intersection(*kept))
 
@@ -266,25 +312,10 @@ class Refreshing:
 
         with self._store.together():
             self._store.stage_renewed(renewed())
-            receipt = {
-                "v": 1,
-                "refresh": name,
-                "number": refresh["after"] + 1,
-                "models": refreshes.models_digest(models),
-                "result": {str(j): hash_.hexdigest() for j, hash_ in hashes.items()},
-                "node": self._node.fingerprint,
-                "at": int(time.time()),
-            }
+            told = {str(j): hash_.hexdigest() for j, hash_ in hashes.items()}
+            receipt = self._receipt(refresh, name, models, told)
             self._store.put_note(STAGED, {"refresh": refresh, "receipt": receipt})
         return receipt
-
-    def _exchanged(self, session: Session, seq: int, mine: bytes) -> dict[int, bytes]:
-        """What each member says, in order."""
-        others = sorted(session.members - {self._me})
-        for peer in others:
-            session.send(peer, seq, mine)
-        told = {peer: bytes(session.recv(peer, seq)) for peer in others} | {self._me: mine}
-        return dict(sorted(told.items()))
 
     # ---- alone --------------------------------------------------------------------------------
 
@@ -295,7 +326,7 @@ class Refreshing:
             raise Refused("receipts_disagree", "The members do not hold the same new shares.")
         key = storekey.begin(self._node.home, self._node.root_key)
         with self._store.rekeyed(key):
-            self._store.renew(copied)
+            self._store.renew(proof["refresh"]["id"], copied)
             self._store.forget_note(STAGED)
             self._store.put_note(REFRESHED, {"number": number, "proof": proof})
         storekey.settle(self._node.home)
@@ -313,7 +344,7 @@ class Refreshing:
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
-        if not self._one.acquire(blocking=False):
+        if not self._one.acquire(timeout=BUSY_S):
             raise Conflict("busy", "A refresh is under way.", retryable=True)
         try:
             yield

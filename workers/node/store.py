@@ -339,30 +339,32 @@ class Store(SealedFile):
                 words = self._seal("renewed", model, "words", _pack(held.words))
                 db.execute("INSERT INTO renewed VALUES (?, ?, ?)", (model, body, words))
 
-    def renew(self, copied: Mapping[str, StoredModel] | None = None) -> None:
-        """The shares that are staged, or `copied` ones, in place of the old, which go."""
+    def renew(self, by: str, copied: Mapping[str, StoredModel] | None = None) -> None:
+        """The shares that are staged, or `copied` ones, in place of the old, which go. A model that
+        is new here stands under `by` as its job."""
         with self._transaction() as db:
             if copied is None:
                 for model, body, words in db.execute("SELECT * FROM renewed").fetchall():
-                    opened = (
-                        self._open("renewed", model, "body", body),
-                        self._open("renewed", model, "words", words),
+                    ticket = self._open("renewed", model, "body", body)
+                    self._replace(
+                        db, by, model, ticket, self._open("renewed", model, "words", words)
                     )
-                    self._replace(db, model, *opened)
             else:
                 for model, held in copied.items():
-                    self._replace(db, model, as_json(held.ticket), _pack(held.words))
+                    self._replace(db, by, model, as_json(held.ticket), _pack(held.words))
             db.execute("DELETE FROM renewed")
             self._models.clear()
 
-    def _replace(self, db: sqlite3.Connection, model: str, body: bytes, words: bytes) -> None:
+    def _replace(
+        self, db: sqlite3.Connection, by: str, model: str, body: bytes, words: bytes
+    ) -> None:
+        sealed = [
+            self._seal("models", model, c, data) for c, data in (("body", body), ("words", words))
+        ]
         db.execute(
-            "UPDATE models SET body = ?, words = ? WHERE model = ? AND committed = 1",
-            (
-                self._seal("models", model, "body", body),
-                self._seal("models", model, "words", words),
-                model,
-            ),
+            "INSERT INTO models VALUES (?, ?, 1, ?, ?) ON CONFLICT (model) "
+            "DO UPDATE SET body = excluded.body, words = excluded.words",
+            (model, by, *sealed),
         )
 
     # ---- giving and taking over what nodes have done ------------------------------------------
