@@ -61,13 +61,14 @@ def rows_of(model_class: str, cells: Sequence[str]) -> str:
     [
         ("multinomial", {"classes": ["a", "1", "c"]}, ("a", "1.0", "a"), [0, 1, 0], 0),
         ("linear", {"min": "-10", "max": "30"}, ("-2.5", "7", "1e9"), [-2.5, 7, 30], 1),
+        ("linear", {"min": "1", "max": "5"}, ("1.75", "2.7", "1e9"), [1.75, 2.7, 5], 1),
         ("poisson", {"min": "0", "max": "50"}, ("0", "3", "70"), [0, 3, 50], 1),
         # who was watched beyond the longest time had no event within it
         (
             "cox",
             {"event": "dead", "occurred": "yes", "max": "50"},
-            ("70,yes", "3,yes", "9,no"),
-            [[50, 0], [3, 1], [9, 0]],
+            ("70,yes", "3,no", "3,yes"),
+            [[50, 0], [3, 0], [3, 1]],
             0,
         ),
     ],
@@ -82,10 +83,11 @@ def test_labels_of_other_classes(tmp_path: Path, model_class, label, cells, labe
     if model_class == "multinomial":
         assert columns.tolist() == [[1, 0, 0], [0, 1, 0], [1, 0, 0]]
     elif model_class == "linear":  # the range becomes ±2
-        assert columns[:, 0].tolist() == [-1.25, -0.3, 2.0]
+        assert np.allclose(columns[:, 0], [-1.25, -0.3, 2.0])
     elif model_class == "cox":  # the longest time becomes 2
-        assert np.allclose(columns, [[2, 0], [0.12, 1], [0.36, 0]])
-        assert data.row_order(table.labels, None).tolist() == [1, 2, 0]
+        assert np.allclose(columns, [[2, 0], [0.12, 0], [0.12, 1]])
+        # who was watched until the event was still at risk of it
+        assert data.row_order(table.labels, None).tolist() == [2, 1, 0]
         assert table.notes == ("1 rows end at 50, before their time.",)
     else:
         assert columns[:, 0].tolist() == labels
@@ -105,6 +107,8 @@ def test_labels_of_other_classes(tmp_path: Path, model_class, label, cells, labe
         ("cox", {"event": "dead", "max": "9"}, ("1,0", "-1,1"), "“-1” is no time"),
         ("cox", {"event": "dead", "max": "9"}, ("1,0", "1,"), "row 3: “dead” is missing"),
         ("cox", {"event": "dead", "max": "9"}, ("1,0", "2,0"), "must be “1” in some rows"),
+        ("cox", {"event": "dead", "max": "9"}, ("1,0", "12,1"), "must be “1” in some rows"),
+        ("cox", {"event": "dead", "max": "9"}, ("1,0", "2,1", "3,2"), "has 3 different values"),
     ],
 )
 def test_a_label_that_does_not_fit_its_class_is_named(tmp_path, model_class, label, cells, said):

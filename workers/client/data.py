@@ -162,6 +162,11 @@ def read_table(
         labels, clamped = inside, clamped + int((inside != labels).sum())
     if schema.kind == "survival":
         labels, notes = _watched(labels, schema, notes)
+        if labels[:, 1].min() == labels[:, 1].max():
+            raise DataError(
+                f"{path.name}: “{schema.event}” must be “{schema.positive}” in some rows that are "
+                "watched long enough, and another value in others."
+            )
     notes = (*sheet.notes, *notes)
     return Table(path, schema.columns, features, labels, strata, missing, clamped, notes)
 
@@ -306,20 +311,22 @@ def _number_labels(path: Path, sheet: Sheet, cells: list[str], schema: Schema) -
 
 
 def _survival_labels(path: Path, sheet: Sheet, cells: list[str], schema: Schema) -> np.ndarray:
-    """[n, 2]: the time, and 1 where the event came then. Some rows must have it, and some not."""
+    """[n, 2]: the time, and 1 where the event came then. The event has two values at most: a third
+    would pass for rows without it."""
     at, occurred = sheet.header.index(str(schema.event)), plain(schema.positive)
-    labels = np.zeros((len(cells), 2))
+    labels, values = np.zeros((len(cells), 2)), set()
     for number, cell in enumerate(cells):
         if not is_number(cell) or float(cell) < 0:
             raise DataError(f"{sheet.where(number)}: the label “{cell[:40]}” is no time.")
         what = sheet.rows[number][at].strip()
         if what.lower() in MISSING:
             raise DataError(f"{sheet.where(number)}: “{schema.event}” is missing.")
+        values.add(plain(what))
         labels[number] = float(cell), plain(what) == occurred
-    if labels[:, 1].min() == labels[:, 1].max():
+    if len(values) > 2:
         raise DataError(
-            f"{path.name}: “{schema.event}” must be “{schema.positive}” in some rows and another "
-            "value in others."
+            f"{path.name}: “{schema.event}” has {len(values)} different values "
+            f"({few(sorted(values))}); it says “{schema.positive}” or one other value."
         )
     return labels
 
@@ -408,7 +415,8 @@ def row_order(labels: np.ndarray, strata: np.ndarray | None) -> np.ndarray:
     Returns: row numbers [n].
     """
     if labels.ndim == 2:
-        return np.lexsort((labels[:, 1], labels[:, 0]))
+        # events first: a row that was watched until then was still at risk
+        return np.lexsort((-labels[:, 1], labels[:, 0]))
     keys = [
         ("" if strata is None else str(strata[i]), float(labels[i])) for i in range(len(labels))
     ]

@@ -84,8 +84,10 @@ def targets(labels: np.ndarray, model: ModelClass, label: Mapping[str, Any]) -> 
     """Labels as the class trains on them: numbers on ±2 of their range, times on 0 … 2."""
     if model.label == "survival":
         return labels / [time_unit_of(label), 1.0]
+    if model.label != "number":
+        return labels
     middle, unit = scale_of(model, label)
-    return labels if unit == 1.0 else (labels - middle) / unit
+    return (labels - middle) / unit
 
 
 def target_columns(labels: np.ndarray, model: ModelClass, label: Mapping[str, Any]) -> np.ndarray:

@@ -8,7 +8,9 @@ row was only watched so long. With R_i the rows of time ≥ t_i, S_i = Σ_{j in 
 
 (the martingale residual). A validator gives its rows in the order of their times, and is judged by
 that order: R_i are the rows from i on, so that S is a public sum and no two times are compared.
-Rows in another order are one way to lie about labels. Evidence compares times themselves.
+Of equal times events come first, each of which lacks those before it in its sum: where most times
+are equal, finer ones judge better. Rows in another order are one way to lie about labels. Evidence
+compares times themselves.
 
 C-index (Harrell): of pairs of which one has the event before the other's time, the share where its
 score is the higher one, half of those with equal scores. Within groups of GROUP_MAX rows.
