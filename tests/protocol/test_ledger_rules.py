@@ -15,6 +15,7 @@ from apps.protocol.ledger import (
     apply,
     net_posted,
 )
+from tests.support.examples import examples
 
 ACCOUNTS = ["mint", "a", "b", "c", "other"]
 START = {
@@ -60,7 +61,7 @@ def histories(draw):
     ]
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=examples(1000), deadline=None)
 @given(histories())
 def test_balances_are_always_the_sums_and_money_is_conserved(history):
     book, balances = Book(), dict(START)

@@ -13,6 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from apps.protocol import pool as rules
 from apps.protocol.ledger import AMOUNT_MAX
 from apps.protocol.pool import BASE, QUOTE, Pool, PoolRule
+from tests.support.examples import examples
 
 E18 = 10**18
 amounts = st.one_of(st.integers(1, 5000), st.integers(1, 10**15))
@@ -221,4 +222,6 @@ class PoolHistory(RuleBasedStateMachine):
 
 
 TestPoolHistory = PoolHistory.TestCase
-TestPoolHistory.settings = settings(max_examples=1000, stateful_step_count=12, deadline=None)
+TestPoolHistory.settings = settings(
+    max_examples=examples(1000), stateful_step_count=12, deadline=None
+)

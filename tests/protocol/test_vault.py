@@ -10,6 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from apps.protocol import vault as rules
 from apps.protocol.ledger import AMOUNT_MAX
 from apps.protocol.vault import Position, Vault, VaultRule
+from tests.support.examples import examples
 
 amounts = st.one_of(st.integers(1, 5000), st.integers(1, 10**12))
 NONE = Position()
@@ -169,4 +170,6 @@ class VaultHistory(RuleBasedStateMachine):
 
 
 TestVaultHistory = VaultHistory.TestCase
-TestVaultHistory.settings = settings(max_examples=1000, stateful_step_count=12, deadline=None)
+TestVaultHistory.settings = settings(
+    max_examples=examples(1000), stateful_step_count=12, deadline=None
+)
