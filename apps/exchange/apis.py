@@ -348,16 +348,27 @@ class VaultView(APIView):
 
 
 class PositionView(APIView):
-    """The acting party's stake, and what is on its way out."""
+    """The acting party's stake, and what of it is on its way out and free the soonest: all of that
+    is at `unstakings/`."""
 
     @extend_schema(responses=MineSerializer)
     def get(self, request: Request, asset: str) -> Response:
         party, found = acting_party(request), vaults.stakeable(asset)
         answer = {
             "position": selectors.staked_of(party, found),
-            "unstaking": selectors.unstakings_of(party, found),
+            "unstaking": selectors.unstakings_of(party, found)[: selectors.UNSTAKINGS_SHOWN],
         }
         return Response(MineSerializer(answer).data)
+
+
+class UnstakingsView(APIView):
+    """What the acting party has on its way out of a vault, soonest first."""
+
+    @extend_schema(operation_id="unstakings_list", responses=UnstakingSerializer(many=True))
+    def get(self, request: Request, asset: str) -> Response:
+        rows = selectors.unstakings_of(acting_party(request), vaults.stakeable(asset))
+        to_json = UnstakingSerializer().to_representation
+        return paged(request, rows, to_json, ordering=("ready_at", "id"))
 
 
 class VaultStakesView(APIView):
@@ -451,6 +462,7 @@ urlpatterns = [
     path("vaults/", VaultsView.as_view()),
     path("vaults/<slug:asset>/", VaultView.as_view()),
     path("vaults/<slug:asset>/position/", PositionView.as_view()),
+    path("vaults/<slug:asset>/unstakings/", UnstakingsView.as_view()),
     path("vaults/<slug:asset>/stakes/", VaultStakesView.as_view()),
     path("vaults/<slug:asset>/unstakes/", VaultUnstakesView.as_view()),
     path("vaults/<slug:asset>/rewards/", RewardsView.as_view()),

@@ -24,6 +24,7 @@ from apps.wallets.models import Account, Asset
 from apps.wallets.selectors import supply_micro
 
 SLIPPAGE_BPS = 50
+UNSTAKINGS_SHOWN = 50
 DAY = timedelta(days=1)
 _LAST_EVENTS = """
 SELECT p.id, g.at_ms, e.base_after_micro, e.quote_after_micro, e.area, e.volume_micro, e.at_ms
@@ -299,10 +300,11 @@ def staked_of(party: Party, asset: Asset) -> Staked:
 
 
 def unstakings_of(party: Party, asset: Asset) -> QuerySet[Unstaking]:
-    """What is on its way out, soonest first."""
+    """What is on its way out, soonest first; there may be many, so show UNSTAKINGS_SHOWN of them or
+    a page."""
     return Unstaking.objects.filter(
         party=party, vault__asset=asset, released_at=None, amount_micro__gt=0
-    ).order_by("ready_at")
+    ).order_by("ready_at", "id")
 
 
 def slashable_micro(party: Party, asset: Asset) -> int:

@@ -311,6 +311,8 @@ def vault_page(request: HttpRequest, code: str) -> HttpResponse:
     vault = selectors.vault_of(asset)
     mine = selectors.staked_of(party, asset) if party else None
     locked = mine.locked_until if mine and mine.locked_until and mine.locked_until > now else None
+    leaving = selectors.unstakings_of(party, asset) if party else ()
+    waiting = list(leaving[: selectors.UNSTAKINGS_SHOWN + 1])
     spread = selectors.spread(asset)
     rules = _unlocks(asset, dao)
     needed = unlocks.needed_micro(rules, supply_micro=spread.supply_micro) if rules else 0
@@ -333,7 +335,8 @@ def vault_page(request: HttpRequest, code: str) -> HttpResponse:
         share_bps=mine.principal_micro * BPS // max(spread.staked_micro, 1) if mine else 0,
         earned_micro=mine.worth_micro - mine.principal_micro if mine else 0,
         locked_until=locked,
-        waiting=list(selectors.unstakings_of(party, asset)) if party else [],
+        waiting=waiting[: selectors.UNSTAKINGS_SHOWN],
+        more=len(waiting) > selectors.UNSTAKINGS_SHOWN,
         has=_available(party, asset)[0] if party else 0,
         delay_s=settings.UNSTAKE_DELAY_S,
         boost=int(dao.params["stake_boost_bps"]) / BPS if dao else None,

@@ -16,8 +16,9 @@ from apps.exchange.models import Vault
 from apps.subdaos.selectors import superdao
 from apps.wallets.models import LogLeaf, Transfer
 from apps.wallets.selectors import asset_by_code, supply_weights
-from apps.wallets.services import account, mint
+from apps.wallets.services import account, faucet, mint
 from tests.exchange.helpers import MICRO, at, has, holder, replayed
+from tests.wallets.test_wallet_api import member
 from workers.client.replay import Replay
 
 pytestmark = pytest.mark.django_db
@@ -51,6 +52,21 @@ def test_a_stake_weighs_what_was_staked_until_it_is_unstaked():
         0, 30 * MICRO, 70 * MICRO,
     )  # fmt: skip
     assert weight(ann, 4) == 70 * MICRO  # the past does not change
+
+
+def test_of_much_on_its_way_out_the_soonest_is_shown_and_all_is_paged(monkeypatch):
+    monkeypatch.setattr(selectors, "UNSTAKINGS_SHOWN", 1)
+    client, ann = member("ann")
+    faucet(party=ann, asset="FLAI", amount_micro=100 * MICRO, now=at(0))
+    stake(ann, 100)
+    for seconds in (5, 6):
+        unstake(ann, seconds * MICRO, seconds)
+    where = "/api/v1/vaults/FLAI"
+    (soonest,) = client.get(f"{where}/position/").data["unstaking"]
+    rows = client.get(f"{where}/unstakings/").data["results"]
+    assert [row["amount_micro"] for row in (soonest, *rows)] == ["5000000", "5000000", "6000000"]
+    client.force_login(ann.memberships.get().user)
+    assert "More comes later" in client.get("/vaults/FLAI/").content.decode()
 
 
 def test_unstaked_tokens_come_back_once_after_the_delay():

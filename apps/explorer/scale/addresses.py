@@ -163,6 +163,7 @@ def api_own(plan: Plan) -> dict[str, str]:
         "inference": f"inferences/{plan.id('query', 0)}/",
         "webhook deliveries": f"webhooks/{plan.id('endpoint')}/deliveries/",
         "position": "vaults/SDT-m0/position/",
+        "unstakings": "vaults/SDT-m0/unstakings/",
         "usage.csv": f"usage.csv?{day}",
         "invoice": f"invoices/{plan.at(0):%Y-%m}/",
         "invoice.csv": f"invoices/{plan.at(0):%Y-%m}.csv",
