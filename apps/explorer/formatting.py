@@ -15,7 +15,7 @@ TRAINING_NAMES = {
 }
 SCORING_NAMES = {
     "taylor": "Direction at the mean update",
-    "shapley": "Exact Shapley value",
+    "shapley": "Shapley value",
     "leave_one_out": "Leaving each site out",
 }
 ENGINE_NAMES = {

@@ -1,13 +1,16 @@
-"""Metrics of binary classifiers and of survival, in real numbers, and which cells
-may be seen."""
+"""Metrics of binary classifiers and of survival, in real numbers, how sure they are, and which
+cells may be seen."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+Z95 = 1.959964  # of a 95 % interval
 
 
 def auc(scores: npt.ArrayLike, labels: npt.ArrayLike) -> float | None:
@@ -67,6 +70,31 @@ def c_index(scores: npt.ArrayLike, times: npt.ArrayLike, events: npt.ArrayLike) 
     pairs = (e == 1)[:, None] & (t[:, None] < t[None, :])
     apart = np.sign(z[:, None] - z[None, :])[pairs]
     return float(np.mean((apart + 1) / 2)) if apart.size else None
+
+
+def share_interval(share: float, count: int, z: float = Z95) -> tuple[float, float]:
+    """Wilson's interval of a share that was seen in `count` rows."""
+    middle = (share + z * z / (2 * count)) / (1 + z * z / count)
+    reach = (
+        math.sqrt(share * (1 - share) / count + (z / (2 * count)) ** 2) * z / (1 + z * z / count)
+    )
+    return max(0.0, middle - reach), min(1.0, middle + reach)
+
+
+def auc_interval(auc: float, positives: int, negatives: int, z: float = Z95) -> tuple[float, float]:
+    """Hanley and McNeil's (1982) interval of an AUC of so many positive and negative rows:
+    SE² = (A(1 − A) + (P − 1)(A/(2 − A) − A²) + (N − 1)(2A²/(1 + A) − A²)) / PN, about the logit
+    of A with SE / A(1 − A), so that it ends within 0 and 1. A is kept half a pair from either end.
+    """
+    edge = 1 / (2 * positives * negatives)
+    a = min(max(auc, edge), 1 - edge)
+    spread = a * (1 - a)
+    spread += (positives - 1) * (a / (2 - a) - a * a) + (negatives - 1) * (
+        2 * a * a / (1 + a) - a * a
+    )
+    reach = z * math.sqrt(spread / (positives * negatives)) / (a * (1 - a))
+    low, high = (1 / (1 + (1 - a) / a * math.exp(way * reach)) for way in (1, -1))
+    return low, high
 
 
 def cells_shown(support: Sequence[tuple[int, int]], min_cell: int) -> list[int]:

@@ -336,7 +336,7 @@ def _governance(raw: object, model: ModelClass) -> Spec:
     if rules["scoring"] == "shapley" and rules["min_custodians"] > SHAPLEY_MAX:
         raise SpecError(
             "governance.scoring",
-            f"Exact Shapley values are computed for {SHAPLEY_MAX} custodians at most.",
+            f"Shapley values are computed for {SHAPLEY_MAX} custodians at most.",
         )
     return rules
 

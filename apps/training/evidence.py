@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from apps.protocol.metrics import auc_interval, share_interval
+
 Json = dict[str, Any]
 METRIC_NAMES = {
     "auc": "AUC",
@@ -20,6 +22,7 @@ METRIC_NAMES = {
     "log_loss": "Log-loss",
 }
 # What stands for a version at a glance: the first of these that its class measures.
+WITH_INTERVAL = ("auc", "accuracy", "recall")
 LEADING = ("auc", "accuracy", "r2", "c_index")
 
 
@@ -34,6 +37,7 @@ def evidence_of(
     """The evidence object of a model version.
 
     {"auc_milli", "auc_by_stratum": {name: milli | null} and so for each metric that was opened,
+    "intervals": {metric: {"all": [low, high] milli | null, "by_stratum": {name: …}}} at 95 %,
     "support", "calibration", "training": {"improved", "curve_milli"} of steps on shared rows,
     "gates": [{"metric", "stratum", "min_milli", "got_milli", "met"}]}
 
@@ -46,6 +50,17 @@ def evidence_of(
         if metric != name:
             evidence[f"{metric}_milli"] = openings.get(f"{metric}_milli")
             evidence[f"{metric}_by_stratum"] = _by_name(strata, openings[name])
+    evidence["intervals"] = {
+        name: {
+            "all": _interval(name, evidence[f"{name}_milli"], _cell(evidence, None)),
+            "by_stratum": {
+                stratum: _interval(name, value, _cell(evidence, stratum))
+                for stratum, value in evidence[f"{name}_by_stratum"].items()
+            },
+        }
+        for name in WITH_INTERVAL
+        if f"{name}_by_stratum" in evidence
+    }
     evidence |= {name: openings[name] for name in ("calibration", "classes") if name in openings}
     if "improved" in openings:
         evidence["training"] = {name: openings[name] for name in ("improved", "curve_milli")}
@@ -53,6 +68,23 @@ def evidence_of(
         line for gate in gates for line in _gate_lines(gate, evidence, strata=strata)
     ]
     return evidence
+
+
+def _cell(evidence: Json, stratum: str | None) -> Any:
+    support = evidence["support"] or {}
+    return support.get("all") if stratum is None else support.get("by_stratum", {}).get(stratum)
+
+
+def _interval(metric: str, value: int | None, cell: Any) -> list[int] | None:
+    """Of what is opened anyway: nothing more is told."""
+    if value is None or not cell:
+        return None
+    rows, ups = cell["rows"], cell.get("positives", 0)
+    if metric == "auc":
+        ends = auc_interval(value / 1000, ups, rows - ups)
+    else:
+        ends = share_interval(value / 1000, ups if metric == "recall" else rows)
+    return [round(1000 * end) for end in ends]
 
 
 def all_met(evidence: Mapping[str, Any]) -> bool:

@@ -167,7 +167,7 @@ def why_not(dao: Dao) -> str | None:
     have = sum(person.role == "custodian" for person in people)
     if dao.params["scoring"] == "shapley" and have > SHAPLEY_MAX:
         return (
-            f"Exact Shapley values are computed for {SHAPLEY_MAX} custodians at most, the roster "
+            f"Shapley values are computed for {SHAPLEY_MAX} custodians at most, the roster "
             f"has {have}; vote for another scoring (subdaos.set_scoring)."
         )
     wanted = tickets.COMPUTING[engine_of(dao)]

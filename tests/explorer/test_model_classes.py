@@ -110,6 +110,20 @@ def test_the_form_keeps_what_it_does_not_ask_for() -> None:
     ]  # fmt: skip
 
 
+def test_an_auc_is_shown_with_its_interval_and_a_hidden_one_without() -> None:
+    openings = {
+        "support": [[200, 80], [190, 75], None],
+        "auc_milli": 912,
+        "auc_strata_milli": [905, None],
+    }
+    evidence = evidence_of(openings, strata=["north", "south"], gates=[])
+    low, high = evidence["intervals"]["auc"]["all"]
+    assert 850 < low < 912 < high < 960
+    assert evidence["intervals"]["auc"]["by_stratum"]["south"] is None
+    page = render_to_string("explorer/_evidence.html", {"evidence": evidence})
+    assert f"between 0.{low} and 0.{high} overall" in page
+
+
 def test_evidence_of_a_regression_leads_with_r_squared() -> None:
     openings = {"support": [60, 30, None], "r2_milli": 712, "r2_strata_milli": [-40, None]}
     gates = [{"metric": "r2", "min_milli": 600, "per_stratum": True}]

@@ -7,7 +7,7 @@ import pytest
 
 from apps.protocol.aggregation import VoidRound, aggregate
 from apps.protocol.circuits import CIRCUITS, BadParams, circuits_hash
-from apps.protocol.circuits.games import SCORING_POINT, coalitions
+from apps.protocol.circuits.games import EXACT_MAX, SAMPLED_MAX, SCORING_POINT, coalitions, sampled
 from apps.protocol.circuits.logistic import LOSS
 from apps.protocol.contribution import (
     clip_to_median_norm,
@@ -17,7 +17,7 @@ from apps.protocol.contribution import (
     sigmoid,
     taylor_scores,
 )
-from apps.protocol.metrics import accuracy, auc
+from apps.protocol.metrics import accuracy, auc, auc_interval, share_interval
 from apps.protocol.normalise import normalisation
 
 PARAMS = {"features": 3, "strata": 0, "rows": [9], "min_cell": 5, "scoring": "taylor"}
@@ -77,13 +77,34 @@ def test_shapley_is_the_mean_marginal_gain_over_all_orders():
     assert np.allclose(coalition_scores(w, x, y, "leave_one_out"), left)
 
 
-def test_shapley_values_sum_to_the_gain_of_all_and_end_at_twelve_sites():
-    for sites in (1, 3, 12):
-        members, weights = coalitions("shapley", sites)
-        assert np.allclose(weights.sum(axis=1)[:-1], 0) and np.isclose(weights[-1].sum(), 1)
-        assert members[-1].all() and len(members) == 2**sites - 1
-    with pytest.raises(ValueError, match="13 sites"):
-        coalitions("shapley", 13)
+@pytest.mark.parametrize("sites", [1, 3, 12, 13, 32])
+def test_shapley_values_sum_to_the_gain_of_all(sites):
+    members, weights = coalitions("shapley", sites)
+    assert members[-1].all() and len({row.tobytes() for row in members}) == len(members)
+    assert np.allclose(weights.sum(axis=1)[:-1], 0) and np.isclose(weights[-1].sum(), 1)
+    assert len(members) == 2**sites - 1 if sites <= EXACT_MAX else len(members) <= SAMPLED_MAX
+    with pytest.raises(ValueError, match="33 sites"):
+        coalitions("shapley", 33)
+
+
+def test_sampled_values_are_exact_where_all_are_drawn_and_near_them_where_half_are():
+    rng = np.random.default_rng(2)
+    (some, exact), (members, weights) = coalitions("shapley", 7), sampled(7, 2**7)
+    gain = {row.tobytes(): rng.normal() for row in some}
+    both = [np.array([gain[row.tobytes()] for row in rows]) for rows in (some, members)]
+    assert np.allclose(both[0] @ exact, both[1] @ weights)
+
+    # log-loss of twelve sites' mean scores, one of them turned round
+    truth = rng.normal(size=60) * 2
+    y, sites = truth + rng.logistic(size=60) > 0, truth + rng.normal(size=(12, 60)) * 3
+    sites[4] = -sites[4]
+
+    def phi(game):
+        z = game[0] / game[0].sum(axis=1, keepdims=True) @ sites
+        return phi_from_utilities(-np.mean(np.logaddexp(0, z) - y * z, axis=1) @ game[1])
+
+    all_of_them, half = phi(coalitions("shapley", 12)), phi(sampled(12, 2048))
+    assert np.abs(all_of_them - half).max() < 0.01 and half[4] == all_of_them[4] == 0
 
 
 def test_the_polynomial_is_log_loss_on_the_whole_range():
@@ -103,6 +124,21 @@ def test_aggregate_weighs_by_phi_and_refuses_fewer_than_three():
     assert aggregate([[1.0], [2.0], [4.0]], [1, 1, 2]).tolist() == [2.75]
     with pytest.raises(VoidRound):
         aggregate([[1.0], [2.0], [4.0]], [1, 0, 2])
+
+
+def test_intervals_are_about_those_of_a_bootstrap():
+    rng = np.random.default_rng(4)
+    y = np.arange(160) % 4 == 0
+    z = rng.normal(size=160) + 1.4 * y
+    found = []
+    for _ in range(1000):
+        rows = rng.integers(0, 160, 160)
+        found.append([auc(z[rows], y[rows]), accuracy(z[rows] - 0.9, y[rows])])
+    ends = np.quantile(found, [0.025, 0.975], axis=0).T
+    assert np.allclose(auc_interval(auc(z, y), 40, 120), ends[0], atol=0.025)
+    assert np.allclose(share_interval(accuracy(z - 0.9, y), 160), ends[1], atol=0.025)
+    assert 0.2 < auc_interval(1.0, 5, 5)[0] < 0.9 < auc_interval(1.0, 5, 5)[1] <= 1
+    assert share_interval(0.0, 10) == (0.0, pytest.approx(0.2775, abs=1e-3))
 
 
 def test_auc_counts_ties_half_and_agrees_with_scikit_learn():

@@ -403,12 +403,12 @@ def network_sgd(sites: int = 5, rows: int = 200, features: int = 64, classes: in
 
 
 def scoring_rounds() -> Iterator[tuple[str, Workload]]:
-    """Rounds on 1 000 holdout rows by each scoring, and how exact Shapley values grow.
+    """Rounds on 1 000 holdout rows by each scoring, and how Shapley values grow.
 
     Half of the rows score, the other half is the evidence (AUC by all pairs)."""
     for scoring in SCORINGS:
         yield f"scoring/{scoring}/8x1000", federated_round(8, 1, 1000, 1, scoring=scoring)
-    for sites in (3, 6, 12):
+    for sites in (3, 6, 12, 16, 32):
         yield f"scoring/shapley/{sites}x1000", federated_round(sites, 1, 1000, 1, scoring="shapley")
     for rows in (250, 500, 2000):
         yield f"scoring/shapley/8x{rows}", federated_round(8, 1, rows, 1, scoring="shapley")

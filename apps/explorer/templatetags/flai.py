@@ -417,6 +417,14 @@ def lead(evidence: Mapping[str, Any]) -> str:
 
 
 @register.filter
+def interval(evidence: Mapping[str, Any]) -> list[int] | None:
+    """[low, high] of the leading metric over all rows, in thousandths."""
+    found = (evidence.get("intervals") or {}).get(leading(evidence)) or {}
+    ends: list[int] | None = found.get("all")
+    return ends
+
+
+@register.filter
 def overall(evidence: Mapping[str, Any]) -> int | None:
     """The leading metric over all rows."""
     value: int | None = evidence.get(f"{leading(evidence)}_milli")

@@ -239,9 +239,7 @@ def round_circuit(model: ModelClass) -> Circuit:
     def update_shape(params: Params, index: int) -> Shape:
         """Raises: BadParams for a site too many, so that no node takes part in such a job."""
         if params["scoring"] == "shapley" and index >= SHAPLEY_MAX:
-            raise BadParams(
-                f"exact Shapley values are computed for {SHAPLEY_MAX} custodians at most"
-            )
+            raise BadParams(f"Shapley values are computed for {SHAPLEY_MAX} custodians at most")
         return (model.update(params),)
 
     def run(ops: Any, secrets: Mapping[str, Sequence[Any]], params: Params) -> Outcome:
