@@ -56,6 +56,9 @@ class Session:
         self._inbox: dict[tuple[int, int], bytes | bytearray] = {}
         self._waiting_bytes = 0
         self._error: TransportError | None = None
+        self.parting_s = 0.0  # how long those who stay may still hear each other when one is gone
+        self._gone: set[int] = set()
+        self._parts_at = 0.0
         self._nominated = False
         self._changed = threading.Condition()
 
@@ -73,12 +76,16 @@ class Session:
         if self.early:
             self.lost.add(peer)
         elif peer in self.members:
-            self.fail(PeerLost(f"member {peer} is gone"))
+            with self._changed:
+                self._gone.add(peer)
+                if self._error is None:
+                    self._parts_at = time.monotonic() + self.parting_s
+                self.fail(PeerLost(f"member {peer} is gone"))
 
     def send(self, to: int, seq: int, data: bytes) -> None:
         """Raises: PeerLost, PeerAborted."""
-        if self._error is not None:
-            raise self._error
+        if self._over(to):
+            raise self._ended()
         self._mesh.send_frame(to, self.sid, seq, data)
         self.bytes_sent += len(data)
         self.messages_sent += 1
@@ -102,8 +109,8 @@ class Session:
         if data is not None:
             self._waiting_bytes -= len(data)
             return data
-        if self._error is not None:
-            raise self._error
+        if self._over(frm):
+            raise self._ended()
         if self._deadline is not None and time.monotonic() >= self._deadline:
             raise DeadlineExceeded(f"no answer from member {frm} in time")
         return None
@@ -111,7 +118,7 @@ class Session:
     def _read(self, inbound: Inbound, frm: int, seq: int) -> None:
         """Read that peer's connection, for every session, until our message is there."""
         try:
-            while (frm, seq) not in self._inbox and self._error is None:
+            while (frm, seq) not in self._inbox and not self._over(frm):
                 left = SLICE_S
                 if self._deadline is not None:
                     left = min(left, self._deadline - time.monotonic())
@@ -126,7 +133,7 @@ class Session:
     def _stand_in_line(self, inbound: Inbound | None, frm: int, seq: int) -> None:
         """Another thread reads: wait for the message, or to be the next who reads."""
         with self._changed:
-            if (frm, seq) not in self._inbox and self._error is None and not self._nominated:
+            if (frm, seq) not in self._inbox and not self._over(frm) and not self._nominated:
                 self._changed.wait(SLICE_S)
             self._nominated = False
         if inbound is not None:
@@ -152,6 +159,16 @@ class Session:
         with self._changed:
             self._error = self._error or error
             self._changed.notify_all()
+
+    def _over(self, peer: int) -> bool:
+        """No more messages to or from that member; where another one is gone, after a while."""
+        if self._error is None:
+            return False
+        return peer in self._gone or time.monotonic() >= self._parts_at
+
+    def _ended(self) -> TransportError:
+        assert self._error is not None
+        return self._error
 
     def check(self) -> None:
         """Raises the error that ended the session, if any."""

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 AGREE_SEQ = 0xFFFE0000  # far above what an engine counts to
 CHEAT = "cheating_suspected"
+PARTING_S = 0.5  # a cheat that hangs up is named by the notes of those who stay
 # Circuits whose answer to row k depends on row k of this slot alone: rows of several askers may be
 # computed one below the other.
 ROWWISE = dict.fromkeys(INFERS, "row")
@@ -168,6 +169,8 @@ class Computation:
         deadline = time.monotonic() + deadline_s
         try:
             session = self._mesh.open(sid, deadline=deadline, members=group.members)
+            if len(group.computing) == COMPUTING[VERIFIED]:
+                session.parting_s = PARTING_S
         except TransportError as error:
             raise _unavailable(error) from None
         try:

@@ -148,11 +148,11 @@ class VerifiedNet(Counted):
         said = {self.me: memoryview(notes)}
         heard: dict[int, memoryview] = {}
         lost: TransportError | None = None
-        try:
-            for to in self.others:
+        for to in self.others:  # all who are there: one that is gone may have cheated first
+            try:
                 self._send(to, b"".join([notes, *messages.get(to, ())]))
-        except TransportError as error:
-            lost = error
+            except TransportError as error:
+                lost = lost or error
         for frm in self.others:
             start = DIGEST_BYTES * sum(way.absent != frm for way in told)
             try:
