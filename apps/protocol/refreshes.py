@@ -14,6 +14,9 @@ nodes, all of whom take part, from the set that kept it. All its makers consent,
 All members' receipts are the proof that it is done: who has seen them keeps the new shares only.
 
     sharing' = digest("flai/sharing/v1", {"sharing", "refresh"})      names a model's new shares
+
+With it goes how often they were renewed: of two sharings of a model the one that was renewed more
+often follows from the other, whatever the node sets counted in the meantime.
 """
 
 from __future__ import annotations
@@ -100,9 +103,14 @@ def check_refresh(refresh: Any) -> str:
     return digest(REFRESH_DOMAIN, refresh)
 
 
-def sharing_after(sharing: str, refresh: str) -> str:
-    """What the shares of a model are called after that refresh (its digest)."""
-    return digest(SHARING_DOMAIN, {"sharing": sharing, "refresh": refresh})
+def named_after(ticket: Mapping[str, Any], refresh: str) -> Json:
+    """{"sharing", "renewed"}: what a model's shares are called after that refresh (its digest), and
+    how often they were renewed."""
+    before = str(ticket.get("sharing"))
+    return {
+        "sharing": digest(SHARING_DOMAIN, {"sharing": before, "refresh": refresh}),
+        "renewed": ticket.get("renewed", 0) + 1,
+    }
 
 
 def models_digest(models: Sequence[Sequence[str]]) -> str:

@@ -67,7 +67,7 @@ class Copies:
             return wire.canonical(marks)
         if asked.get("refreshed"):
             last = self._store.note(REFRESHED) or {"number": 0}
-            return wire.canonical(last | {"sharings": dict(self._store.sharings())})
+            return wire.canonical(last | {"sharings": self._store.kept()})
         model = self._store.model(str(asked["model"]))
         if model is None or asked["sharing"] not in (None, model.ticket.get("sharing")):
             return b""
@@ -124,20 +124,23 @@ class Copies:
                 self._store.put_note(heads.META, head)
         return sorted(models)
 
-    def copy(self, model: str) -> StoredModel:
-        """A model of which each word is told alike by all but one of those who hold it, two at
-        least where there are two. Raises: Unavailable("no_copy")."""
+    def copy(self, model: str, sharing: str | None = None) -> StoredModel:
+        """A model, in these shares or the latest, each of whose words all others who hold it tell
+        alike, two at least where there are two. Raises: Unavailable("no_copy")."""
         wanted = held_by(self._node.index, self._n)
         told: dict[tuple[str, int], list[tuple[str, Words]]] = {}
         tickets: dict[str, list[dict[str, Any]]] = {}
-        for _peer, (ticket, theirs) in self.told({"model": model, "sharing": None}, _read):
-            sharing = str(ticket.get("sharing"))
-            tickets.setdefault(sharing, []).append(ticket)
+        for _peer, (ticket, theirs) in self.told({"model": model, "sharing": sharing}, _read):
+            name = str(ticket.get("sharing"))
+            if sharing not in (None, name):
+                continue
+            tickets.setdefault(name, []).append(ticket)
             for j, word in theirs.items():
-                told.setdefault((sharing, j), []).append((ticket["salts"].get(str(j)), word))
+                told.setdefault((name, j), []).append((ticket["salts"].get(str(j)), word))
         least = min(TOLD_BY, self._n - 2)
-        for sharing, given in tickets.items():
-            reports = {j: told.get((sharing, j), []) for j in wanted}
+        latest_first = sorted(tickets.items(), key=lambda it: -min(map(renewed, it[1])))
+        for name, given in latest_first:
+            reports = {j: told.get((name, j), []) for j in wanted}
             bare = [{**ticket, "salts": {}} for ticket in given]
             if len(given) < TOLD_BY or any(ticket != bare[0] for ticket in bare):
                 continue
@@ -167,6 +170,14 @@ class Copies:
                     continue
                 silent.discard(peer)
                 yield peer, told
+
+
+def renewed(ticket: Mapping[str, Any]) -> int:
+    """How often these shares were renewed. Raises: ValueError."""
+    times = ticket.get("renewed", 0)
+    if type(times) is not int:
+        raise ValueError("a ticket has a wrong form")
+    return times
 
 
 def sources_needed(n: int) -> int:
@@ -208,6 +219,7 @@ def _read(data: bytes) -> tuple[dict[str, Any], dict[int, Words]]:
     body, ticket = from_bytes(data[_SIZE.size + size :]), head["ticket"]
     count = int(np.prod(ticket["shape"]))
     indices = [int(j) for j in head["words"]]
+    renewed(ticket)
     if not isinstance(ticket["salts"], dict) or body.size != count * len(indices):
         raise ValueError("a copy has the wrong size")
     return ticket, dict(zip(indices, body.reshape(len(indices), count), strict=True))

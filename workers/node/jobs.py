@@ -110,6 +110,7 @@ class Jobs:
         self._shares = shares
         self._mesh = mesh
         self._copies = copies
+        self._refreshing = refreshing
         self._computation = Computation(
             node=node, peers=peers, store=store, mesh=mesh, refreshing=refreshing
         )
@@ -310,6 +311,7 @@ class Jobs:
                 self._check_open(stored.scope, stored.digest, job_id)
                 self._store.commit(job_id, share_ids=record["share_ids"])
                 log.info("committed", extra={"job": job_id, "phase": "commit"})
+        self._refreshing.wake()  # the others may have refreshed it in the meantime
         return {"committed": True, "model": record["model"]}
 
     def _adopt(self, job_id: str, signed: Any, descriptor: Any) -> dict[str, Any]:
@@ -354,6 +356,7 @@ class Jobs:
                 words=words,
             )
         log.info("adopted", extra={"job": job_id, "phase": "commit"})
+        self._refreshing.wake()
         return {"committed": True, "model": model}
 
     def _copied(

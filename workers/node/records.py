@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from workers.mpc.sealing import Words
 
@@ -31,6 +31,13 @@ class StoredJob:
 class StoredModel:
     ticket: dict[str, Any]
     words: tuple[Words, ...]
+
+
+class Sharing(NamedTuple):
+    """What a model's shares are called; those renewed more often follow from the others."""
+
+    renewed: int  # how often, since the model was made
+    name: str
 
 
 @dataclass(frozen=True)

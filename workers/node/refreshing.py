@@ -8,8 +8,12 @@
 
 A node that died in between asks the others when it is back: one that has the proof shows it. Until
 then it keeps both. What is staged is given up only in a refresh in which all its members take part
-and none has the proof: then nobody ever will. A node that was away is shown the proof, too, and
-copies the new words.
+and none has the proof: then nobody ever will.
+
+A node that was away, or was shown late what the others had committed, copies each model that two
+others keep alike in a later sharing than its own: with one node against it, that is a true one. It
+goes forward only, and takes the number of a refresh only as two prove it and when it has all the
+sharings that those have.
 
 Nobody outside learns anything: what leaves a node are salted hashes of words.
 """
@@ -24,7 +28,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from apps.protocol import refreshes, wire
 from apps.protocol.jobs import JobError
@@ -36,10 +40,10 @@ from workers.mpc.replicated import held_by
 from workers.mpc.sessions import PeerAborted, Session
 from workers.mpc.transport import TransportError
 from workers.node import policy, storekey
-from workers.node.copies import REFRESHED, Copies
+from workers.node.copies import REFRESHED, TOLD_BY, Copies
 from workers.node.errors import Conflict, Malformed, NodeError, Refused, Unavailable
 from workers.node.home import Node, Peers
-from workers.node.records import StoredModel
+from workers.node.records import Sharing, StoredModel
 from workers.node.resharing import exchanged, reshare
 from workers.node.store import Store
 
@@ -55,6 +59,14 @@ BUSY_S = 5.0
 Json = dict[str, Any]
 
 log = logging.getLogger("flai.refresh")
+
+
+class Told(NamedTuple):
+    """What another node says that it keeps."""
+
+    number: int  # of the last refresh that it proves
+    proof: Any
+    kept: dict[str, Sharing]
 
 
 class Refreshing:
@@ -119,40 +131,49 @@ class Refreshing:
 
     def catch_up(self) -> bool:
         """Take over what the others have refreshed without this node, or while it fell; whether it
-        did. Raises: Unavailable("no_copy")."""
+        did. Raises: Conflict("busy"), Unavailable("no_copy")."""
         with self._alone():
-            mine, best = self.state(), None
-            for peer, told in self._copies.told({"refreshed": True}, json.loads):
-                number = self._number_of(told.get("proof"), peer) if told.get("number") else 0
-                if number > (best or mine)["number"]:
-                    best = {**told, "number": number}
-            if best is None:
+            number, staged, told = self.state()["number"], self._store.note(STAGED), self._told()
+            ahead = sorted((t for t in told if t.number > number), key=lambda t: -t.number)
+            for one in ahead:
+                if staged is not None and staged["refresh"] == one.proof["refresh"]:
+                    self._renew(one.proof)
+                    return True
+            then = ahead[TOLD_BY - 1] if len(ahead) >= TOLD_BY else None
+            proved = [] if then is None else [t.kept for t in ahead if t.number >= then.number]
+            later, sure = {}, True
+            for model, mine in self._store.kept().items():
+                said = [t.kept[model] for t in told if model in t.kept]
+                latest = max([mine, *(s for s in said if said.count(s) >= TOLD_BY)])
+                if latest.renewed > mine.renewed:
+                    later[model] = latest.name
+                said = [kept[model] for kept in proved if model in kept]
+                sure &= said.count(latest) >= TOLD_BY or max([latest, *said]) == latest
+            taken = then.proof if then is not None and sure else None
+            if taken is None and not later:
                 return False
-            staged = self._store.note(STAGED)
-            if staged is not None and staged["refresh"] == best["proof"]["refresh"]:
-                self._renew(best["proof"])
-            else:
-                theirs = best["sharings"]
-                moved = [m for m, sharing in self._store.sharings() if theirs.get(m) != sharing]
-                copied = {m: self._copies.copy(m) for m in moved if m in theirs}
-                self._renew(best["proof"], copied)
+            copied = {m: self._copies.copy(m, sharing) for m, sharing in later.items()}
+            self._renew(taken, copied)
             return True
+
+    def wake(self) -> None:
+        """Something has changed: look after what the others have now."""
+        self._wake.set()
 
     def moved(self, model: str | None, sharing: str | None) -> bool:
         """May members have begun a job on old and new shares of this model? Then it is worth
         another attempt."""
         if model is None:
             return False
-        now = self._store.model(model)
-        if now is None or now.ticket.get("sharing") != sharing:
+        mine = self._store.kept().get(model)
+        if mine is None or mine.name != sharing:
             return True
         if self._store.note(STAGED) or time.monotonic() - self._renewed_at < LATELY_S:
             return True
-        told = self._copies.told({"refreshed": True}, json.loads)
-        if any(state.get("number") != self.state()["number"] for _, state in told):
-            self._wake.set()
-            return True
-        return False
+        if all(told.kept.get(model, mine) == mine for told in self._told()):
+            return False
+        self._wake.set()
+        return True
 
     def watch(self, stopping: threading.Event) -> None:
         """Look after what the others have, now and then, until the node stops."""
@@ -294,7 +315,7 @@ class Refreshing:
         hashes = {j: hashlib.sha256(salts[j]) for j in held}
 
         def renewed() -> Iterator[tuple[str, StoredModel]]:
-            for model, sharing in models:
+            for model, _sharing in models:
                 old = self._store.model(model)
                 assert old is not None  # nothing that is committed is ever deleted
                 words = zeros.add_to(dict(zip(held, old.words, strict=True)))
@@ -304,7 +325,7 @@ class Refreshing:
                     str(j): hashlib.sha256(salts[j] + bytes.fromhex(model)).hexdigest()
                     for j in held
                 }
-                names = {"sharing": refreshes.sharing_after(sharing, name), "salts": of_model}
+                names = {**refreshes.named_after(old.ticket, name), "salts": of_model}
                 yield (
                     model,
                     StoredModel(ticket=old.ticket | names, words=tuple(words[j] for j in held)),
@@ -319,19 +340,30 @@ class Refreshing:
 
     # ---- alone --------------------------------------------------------------------------------
 
-    def _renew(self, proof: Json, copied: dict[str, StoredModel] | None = None) -> None:
-        """From here on the new shares alone, under a new key."""
-        number = self._number_of(proof, self._me)
-        if not number:
+    def _told(self) -> list[Told]:
+        """What the others keep, and what they prove."""
+        told = self._copies.told({"refreshed": True}, _read)
+        return [
+            one._replace(number=self._number_of(one.proof, peer) if one.number else 0)
+            for peer, one in told
+        ]
+
+    def _renew(self, proof: Json | None, copied: dict[str, StoredModel] | None = None) -> None:
+        """From here on the new shares alone, under a new key; after that refresh, if there is a
+        proof of one."""
+        number = self.state()["number"] if proof is None else self._number_of(proof, self._me)
+        if proof is not None and not number:
             raise Refused("receipts_disagree", "The members do not hold the same new shares.")
         key = storekey.begin(self._node.home, self._node.root_key)
         with self._store.rekeyed(key):
-            self._store.renew(proof["refresh"]["id"], copied)
-            self._store.forget_note(STAGED)
-            self._store.put_note(REFRESHED, {"number": number, "proof": proof})
+            self._store.renew(proof["refresh"]["id"] if proof else "", copied)
+            if proof is not None:
+                self._store.stage_renewed(())
+                self._store.forget_note(STAGED)
+                self._store.put_note(REFRESHED, {"number": number, "proof": proof})
         storekey.settle(self._node.home)
         self._renewed_at = time.monotonic()
-        log.info("refreshed", extra={"number": number, "copied": copied is not None})
+        log.info("refreshed", extra={"number": number, "copied": len(copied or ())})
 
     def _number_of(self, proof: Any, peer: int) -> int:
         """Of a refresh that all its members signed for; 0 of anything else."""
@@ -350,6 +382,19 @@ class Refreshing:
             yield
         finally:
             self._one.release()
+
+
+def _read(data: bytes) -> Told:
+    """Raises: ValueError, KeyError, TypeError for what is no answer."""
+    said = json.loads(data)
+    if not isinstance(said, dict) or not isinstance(said["sharings"], dict):
+        raise ValueError("that is no state of a node")
+    kept = {model: Sharing(*sharing) for model, sharing in said["sharings"].items()}
+    numbers = (said["number"], *(sharing.renewed for sharing in kept.values()))
+    names = [sharing.name for sharing in kept.values()]
+    if any(type(n) is not int for n in numbers) or any(type(s) is not str for s in names):
+        raise ValueError("that is no state of a node")
+    return Told(said["number"], said.get("proof"), kept)
 
 
 def _session_id(name: str) -> bytes:

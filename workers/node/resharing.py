@@ -75,7 +75,7 @@ def reshare(
         raise ValueError("nothing came of it")
     names = {
         "nodes": list(fingerprints),
-        "sharing": refreshes.sharing_after(before, name),
+        **refreshes.named_after(ticket, name),
         "salts": {str(j): salt.hex() for j, salt in held.salts.items()},
     }
     words = tuple(held.words[j].reshape(ticket["shape"]) for j in held_by(session.me, n))

@@ -18,7 +18,7 @@ import numpy as np
 from apps.protocol.jobs import STAGED_FOR_S
 from apps.protocol.tickets import Ticket
 from workers.mpc.sealing import Words
-from workers.node.records import Binding, Rows, StoredJob, StoredModel, StoredShare
+from workers.node.records import Binding, Rows, Sharing, StoredJob, StoredModel, StoredShare
 from workers.node.sealed import CorruptStore, SealedFile, as_json
 
 MODELS_MAX = 16
@@ -321,12 +321,19 @@ class Store(SealedFile):
 
     def sharings(self) -> list[tuple[str, str]]:
         """(model, what its shares are called) of all that is committed, in order."""
+        return [(model, sharing.name) for model, sharing in self.kept().items()]
+
+    def kept(self) -> dict[str, Sharing]:
+        """The sharing of each model that is committed, in order of their ids."""
         with self._lock:
             rows = self._db.execute(
                 "SELECT model, body FROM models WHERE committed = 1 ORDER BY model"
             ).fetchall()
-            tickets = [(m, json.loads(self._open("models", m, "body", body))) for m, body in rows]
-        return [(model, str(ticket.get("sharing"))) for model, ticket in tickets]
+            tickets = {m: json.loads(self._open("models", m, "body", body)) for m, body in rows}
+        return {
+            model: Sharing(ticket.get("renewed", 0), str(ticket.get("sharing")))
+            for model, ticket in tickets.items()
+        }
 
     # ---- new shares of the same ----------------------------------------------------------------
 
@@ -340,8 +347,8 @@ class Store(SealedFile):
                 db.execute("INSERT INTO renewed VALUES (?, ?, ?)", (model, body, words))
 
     def renew(self, by: str, copied: Mapping[str, StoredModel] | None = None) -> None:
-        """The shares that are staged, or `copied` ones, in place of the old, which go. A model that
-        is new here stands under `by` as its job."""
+        """The shares that are staged, or `copied` ones, in place of the old, which go; what is
+        staged stays so. A model that is new here stands under `by` as its job."""
         with self._transaction() as db:
             if copied is None:
                 for model, body, words in db.execute("SELECT * FROM renewed").fetchall():
@@ -352,7 +359,6 @@ class Store(SealedFile):
             else:
                 for model, held in copied.items():
                     self._replace(db, by, model, as_json(held.ticket), _pack(held.words))
-            db.execute("DELETE FROM renewed")
             self._models.clear()
 
     def _replace(

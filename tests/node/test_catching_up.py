@@ -1,0 +1,208 @@
+"""What a node that was away takes over from the others, and from how many: real stores, no network.
+
+In these tests node i of n keeps the model in the sharing of refresh number `numbers[i]`.
+"""
+
+import hashlib
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from apps.protocol import refreshes, wire
+from workers.mpc import keys
+from workers.mpc.replicated import held_by
+from workers.mpc.transport import PeerLost
+from workers.node import storekey
+from workers.node.copies import REFRESHED, Copies
+from workers.node.errors import Unavailable
+from workers.node.jobs import Jobs
+from workers.node.records import StoredJob, StoredModel
+from workers.node.refreshing import Refreshing
+from workers.node.store import Store
+
+MODEL, JOB = "ab" * 32, "ef" * 16
+
+
+class Mesh:
+    """Questions and answers alone, in this thread."""
+
+    def __init__(self, me, all_):
+        self.me, self.all = me, all_
+
+    def wait_for_any(self, peers, until):
+        return {i for i in peers if self.all[i].up}
+
+    def ask(self, to, question, *, deadline):
+        said = self.all[to].answer(self.me, question)
+        if said is None:
+            raise PeerLost("it says nothing")
+        return said
+
+
+class Nodes:
+    def __init__(self, directory, n, numbers):
+        self.n, self.all = n, []
+        self.keys = [Ed25519PrivateKey.generate() for _ in range(n)]
+        self.fingerprints = tuple(f"{i:064x}" for i in range(n))
+        public = [wire.public_hex(key) for key in self.keys]
+        peers = SimpleNamespace(
+            nodes=[{"sign_key": key} for key in public],
+            fingerprints=self.fingerprints,
+            former=(),
+            sign_keys=lambda indices: {self.fingerprints[i]: public[i] for i in indices},
+        )
+        for i, number in enumerate(numbers):
+            home, root = directory / str(i), bytes(32)
+            home.mkdir()
+            keys.create(home / storekey.FILE)
+            node = SimpleNamespace(home=home, root_key=root, index=i, sign_key=self.keys[i])
+            node.fingerprint = self.fingerprints[i]
+            store, mesh = Store(home / "s", storekey.current(home, root)), Mesh(i, self.all)
+            copies = Copies(node=node, n=n, store=store, mesh=mesh)
+            parts = {"peers": peers, "store": store, "mesh": mesh, "copies": copies}
+            one = SimpleNamespace(node=node, up=True, answer=copies.answer, **parts)
+            one.refreshing = Refreshing(node=node, **parts)
+            if number is not None:
+                store.restore({"scopes": [], "answered": []}, {MODEL: (JOB, self.held(i, number))})
+            if number:
+                note = {"number": number, "proof": self.proof(number)}
+                store.put_note(REFRESHED, note)
+            self.all.append(one)
+
+    def __getitem__(self, i):
+        return self.all[i]
+
+    def held(self, i, number):
+        """The model as node i has it after that refresh; not of one secret, which nobody checks."""
+
+        def made(what, j):
+            return hashlib.sha256(f"{what}{number}{j}".encode())
+
+        mine = held_by(i, self.n)
+        ticket = {"sharing": f"s{number}", "renewed": number, "shape": [2]}
+        ticket["salts"] = {str(j): made("salt", j).hexdigest() for j in mine}
+        words = [np.frombuffer(made("word", j).digest()[:16], np.uint64) for j in mine]
+        return StoredModel(ticket=ticket, words=tuple(words))
+
+    def proof(self, number, members=(0, 1, 2)):
+        refresh = refreshes.refresh_of(
+            id_=f"{number:032x}",
+            after=number - 1,
+            nodes=self.fingerprints,
+            members=members,
+            deadline_s=10,
+        )
+        receipts = []
+        for i in members:
+            receipt = {
+                "v": 1,
+                "refresh": refreshes.check_refresh(refresh),
+                "number": number,
+                "models": "00" * 32,
+                "result": {str(j): str(j) for j in held_by(i, self.n)},
+                "node": self.fingerprints[i],
+                "at": 1,
+            }
+            signature = wire.sign(self.keys[i], refreshes.REFRESHED_DOMAIN, receipt)
+            receipts.append({"receipt": receipt, "signature": signature})
+        return {"refresh": refresh, "receipts": receipts}
+
+    def state(self, i):
+        """(its number, what it calls its shares)."""
+        sharings = dict(self[i].store.sharings())
+        return self[i].refreshing.state()["number"], sharings.get(MODEL)
+
+    def lies(self, i, **changes):
+        """Node i tells these instead of what it keeps."""
+        true = self[i].answer
+
+        def answer(asker, question):
+            if b"refreshed" not in question:
+                return true(asker, question)
+            return wire.canonical(json.loads(true(asker, question)) | changes)
+
+        self[i].answer = answer
+
+
+@pytest.fixture
+def nodes(tmp_path):
+    made = []
+
+    def make(*numbers):
+        made.append(Nodes(tmp_path, len(numbers), numbers))
+        return made[-1]
+
+    yield make
+    for one in made[0].all:
+        one.store.close()
+
+
+def test_what_is_committed_late_follows_the_others_to_their_shares(nodes):
+    """Its number says that it was there: only what it keeps shows that it was not."""
+    four = nodes(1, 1, 1, None)
+    last = four[3]
+    job = StoredJob(
+        job_id=JOB, scope="round:x", attempt=1, digest="d", state="staged",
+        record={"answer": {"receipt": {}}, "share_ids": [], "model": MODEL},
+    )  # fmt: skip
+    last.store.bind(scope="round:x", digest="d", share_ids=[], job_id=None, expires_at=1 << 40)
+    staged = four.held(3, 0)
+    last.store.stage(job, model=MODEL, result=staged.ticket, words=staged.words)
+    assert last.refreshing.catch_up() and four.state(3) == (1, None)
+
+    jobs = Jobs(
+        node=last.node, peers=last.peers, limits=None, store=last.store, shares=None,
+        mesh=last.mesh, copies=last.copies, refreshing=last.refreshing,
+    )  # fmt: skip
+    jobs._check_receipts = lambda *_: None
+    last.refreshing._wake.clear()
+    jobs.commit(JOB, [])
+    assert last.refreshing._wake.is_set() and four.state(3) == (1, "s0")
+    assert last.refreshing.moved(MODEL, "s0")  # a job that met it is tried again
+    assert last.refreshing.catch_up() and four.state(3) == (1, "s1")
+    words = zip(last.store.model(MODEL).words, four.held(3, 1).words, strict=True)
+    assert all(np.array_equal(a, b) for a, b in words)
+    last.refreshing._renewed_at = -1e9
+    assert not last.refreshing.catch_up() and not last.refreshing.moved(MODEL, "s1")
+
+
+def test_no_number_without_the_shares_that_go_with_it(nodes):
+    """Of five three went on; the others find one of them, then two, then all: two of each word."""
+    five = nodes(1, 1, 1, 0, 0)
+    for i in (1, 2):
+        five[i].up = False
+    for i in (0, 3, 4):
+        assert not five[i].refreshing.catch_up()
+    assert [five.state(i) for i in (0, 3, 4)] == [(1, "s1"), (0, "s0"), (0, "s0")]
+    five[2].up = True
+    with pytest.raises(Unavailable):
+        five[3].refreshing.catch_up()
+    assert five.state(3) == (0, "s0")
+    five[1].up = True
+    assert five[3].refreshing.catch_up() and five.state(3) == (1, "s1")
+
+
+LIES = [
+    {"sharings": {MODEL: [0, "s0"]}},
+    {"sharings": {}},
+    {"sharings": {MODEL: [9, "s9"]}, "number": 9},
+    {"sharings": {MODEL: ["9", []]}},
+    {"sharings": {MODEL: [9, []]}},
+    {"sharings": []},
+    {"number": "1"},
+]
+
+
+def test_what_one_other_tells_alone_changes_nothing(nodes):
+    four = nodes(1, 1, 1, 0)
+    true, four[1].up = four[0].answer, False
+    for lie in LIES:
+        four[0].answer = true
+        four.lies(0, **lie)
+        assert not four[3].refreshing.catch_up() and four.state(3) == (0, "s0")
+    four[0].answer = lambda asker, asked: b"[]" if b"refreshed" in asked else true(asker, asked)
+    four[1].up = True
+    assert four[3].refreshing.catch_up() and four.state(3) == (1, "s1")
