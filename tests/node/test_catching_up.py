@@ -17,10 +17,10 @@ from workers.mpc.replicated import held_by
 from workers.mpc.transport import PeerLost
 from workers.node import storekey
 from workers.node.copies import REFRESHED, Copies
-from workers.node.errors import Unavailable
+from workers.node.errors import Refused, Unavailable
 from workers.node.jobs import Jobs
 from workers.node.records import StoredJob, StoredModel
-from workers.node.refreshing import Refreshing
+from workers.node.refreshing import STAGED, Refreshing
 from workers.node.store import Store
 
 MODEL, JOB = "ab" * 32, "ef" * 16
@@ -206,3 +206,18 @@ def test_what_one_other_tells_alone_changes_nothing(nodes):
     four[0].answer = lambda asker, asked: b"[]" if b"refreshed" in asked else true(asker, asked)
     four[1].up = True
     assert four[3].refreshing.catch_up() and four.state(3) == (1, "s1")
+
+
+def test_only_what_the_proof_names_is_taken_from_the_stage(nodes):
+    """One refresh run twice, with other entropy, gives other words under the same name."""
+    three = nodes(1, 0, 0)
+    proof = three.proof(1)
+    for i, receipt in ((1, {"of": "another run"}), (2, proof["receipts"][2]["receipt"])):
+        three[i].store.stage_renewed([(MODEL, three.held(i, 1))])
+        three[i].store.put_note(STAGED, {"refresh": proof["refresh"], "receipt": receipt})
+    assert not three[1].refreshing.catch_up() and three.state(1) == (0, "s0")
+    with pytest.raises(Refused):  # so it is not run twice by those who remember it
+        three[1].refreshing._decided(proof["refresh"])
+    assert three[2].refreshing.catch_up() and three.state(2) == (1, "s1")
+    assert three[1].refreshing.catch_up() and three.state(1) == (1, "s1")
+    assert three[1].store.note(STAGED) is None

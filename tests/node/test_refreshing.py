@@ -3,6 +3,7 @@ the old shares or all the new ones; what is thrown away opens nothing."""
 
 import secrets
 import shutil
+import sqlite3
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -12,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from apps.protocol import identity, jobs, refreshes, wire
 from tests.support.meshes import Net, until
+from workers.mpc import keys
 from workers.mpc.refresh import Zeros
 from workers.mpc.replicated import held_by, join
 from workers.node import home as homes
@@ -305,6 +307,36 @@ def test_zeros_sum_to_nothing_and_are_uniform():
     for z in for_one.values():
         seen = np.bincount(z.view(np.uint8), minlength=256)
         assert ((seen - 8 * count / 256) ** 2 / (8 * count / 256)).sum() < 400  # χ², 255 d.o.f.
+
+
+def test_a_key_that_may_be_the_stores_own_is_not_thrown_away(tmp_path, monkeypatch):
+    """All is sealed under the next key, and something fails before that has its place."""
+    root = bytes(32)
+    keys.create(tmp_path / storekey.FILE)
+    store = Store(tmp_path / "s", storekey.current(tmp_path, root))
+
+    def sealed_anew(n):
+        with store.rekeyed(storekey.begin(tmp_path, root, store)):
+            store.put_note("a", {"n": n})
+
+    def full(*_):
+        raise sqlite3.OperationalError("database or disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "_empty_log", full)
+        sealed_anew(1)  # and the process ends here
+    with monkeypatch.context() as patch, pytest.raises(Unavailable):
+        patch.setattr(store, "_seal_anew", full)
+        sealed_anew(2)
+    assert not store.opens_with(storekey.begin(tmp_path, root, store))
+    (tmp_path / storekey.NEXT).write_text("cut o")
+    store.close()
+    store = Store(tmp_path / "s", storekey.current(tmp_path, root))
+    assert store.note("a") == {"n": 1}
+    sealed_anew(3)
+    storekey.settle(tmp_path)
+    assert store.opens_with(storekey.current(tmp_path, root))
+    store.close()
 
 
 def test_a_store_that_is_sealed_anew_keeps_everything_or_nothing(tmp_path):

@@ -136,7 +136,7 @@ class Refreshing:
             number, staged, told = self.state()["number"], self._store.note(STAGED), self._told()
             ahead = sorted((t for t in told if t.number > number), key=lambda t: -t.number)
             for one in ahead:
-                if staged is not None and staged["refresh"] == one.proof["refresh"]:
+                if staged is not None and _proves(one.proof, staged):
                     self._renew(one.proof)
                     return True
             then = ahead[TOLD_BY - 1] if len(ahead) >= TOLD_BY else None
@@ -232,6 +232,8 @@ class Refreshing:
         staged = self._store.note(STAGED)
         if staged and not set(staged["refresh"]["members"]) <= set(refresh["members"]):
             raise Unavailable("undecided", "An earlier refresh waits for a node that is away.")
+        if staged and staged["refresh"] == refresh:  # with other entropy it would be another one
+            raise Refused("undecided", "This refresh is staged here: it is not begun again.")
 
     def _is_ours(self, model: str) -> bool:
         """Whether these nodes, or those whose place some took, made or took over the model."""
@@ -354,7 +356,7 @@ class Refreshing:
         number = self.state()["number"] if proof is None else self._number_of(proof, self._me)
         if proof is not None and not number:
             raise Refused("receipts_disagree", "The members do not hold the same new shares.")
-        key = storekey.begin(self._node.home, self._node.root_key)
+        key = storekey.begin(self._node.home, self._node.root_key, self._store)
         with self._store.rekeyed(key):
             self._store.renew(proof["refresh"]["id"] if proof else "", copied)
             if proof is not None:
@@ -382,6 +384,11 @@ class Refreshing:
             yield
         finally:
             self._one.release()
+
+
+def _proves(proof: Json, staged: Json) -> bool:
+    """Did all members sign for what is staged here, and not for what another run gave?"""
+    return any(one["receipt"] == staged["receipt"] for one in proof["receipts"])
 
 
 def _read(data: bytes) -> Told:

@@ -16,7 +16,7 @@ import os
 import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -97,11 +97,13 @@ class SealedFile:
         with self._lock:
             new = AESGCM(key)
             with self._transaction() as db:
+                self._check_key()  # what this one does not open would be left under the old one
                 yield
                 for table in self.SEALED:
                     self._seal_anew(db, table, new)
             self._cipher = new
-            self._empty_log()
+            with suppress(sqlite3.Error):  # all is written: emptying the log can wait
+                self._empty_log()
 
     def _seal_anew(self, db: sqlite3.Connection, table: str, new: AESGCM) -> None:
         id_, *columns = self.SEALED[table]
@@ -120,6 +122,16 @@ class SealedFile:
         except CorruptStore:
             return blob
         return _sealed(new, table, row, column, data)
+
+    def opens_with(self, key: bytes) -> bool:
+        """Is that the key that this file is sealed under now, as the file itself shows?"""
+        with self._lock:
+            row = self._one("SELECT body FROM meta WHERE name = ?", "key-check")
+        try:
+            _opened(AESGCM(key), "meta", "key-check", "body", row[0])
+        except InvalidTag:
+            return False
+        return True
 
     def _check_key(self) -> None:
         row = self._one("SELECT body FROM meta WHERE name = ?", "key-check")
@@ -182,7 +194,7 @@ class SealedFile:
     def _open(self, table: str, row: str, column: str, blob: bytes) -> bytes:
         """With the lock held since it was read."""
         try:
-            return self._cipher.decrypt(blob[:12], blob[12:], _place(table, row, column))
+            return _opened(self._cipher, table, row, column, blob)
         except InvalidTag:
             raise CorruptStore("corrupt_store", "A stored row is damaged.") from None
 
@@ -200,6 +212,10 @@ def as_json(content: Any) -> bytes:
 def _sealed(cipher: AESGCM, table: str, row: str, column: str, data: bytes) -> bytes:
     nonce = os.urandom(12)
     return nonce + cipher.encrypt(nonce, data, _place(table, row, column))
+
+
+def _opened(cipher: AESGCM, table: str, row: str, column: str, blob: bytes) -> bytes:
+    return cipher.decrypt(blob[:12], blob[12:], _place(table, row, column))
 
 
 def _place(table: str, row: str, column: str) -> bytes:

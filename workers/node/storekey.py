@@ -33,9 +33,14 @@ def current(home: Path, root: bytes) -> bytes:
     return _derived(home / FILE, root) if (home / FILE).exists() else root
 
 
-def begin(home: Path, root: bytes) -> bytes:
-    """The key to seal everything under next; on disk when this returns. Raises: KeyFileError."""
-    (home / NEXT).unlink(missing_ok=True)
+def begin(home: Path, root: bytes, store: Store) -> bytes:
+    """The key to seal everything under next; on disk when this returns. One that was begun before
+    may be the store's own by now: then it takes its place first. Raises: KeyFileError, OSError."""
+    if (home / NEXT).exists():
+        if _is_whole(home / NEXT) and store.opens_with(_derived(home / NEXT, root)):
+            settle(home)
+        else:
+            destroy(home / NEXT)
     keys.create(home / NEXT)
     _sync(home)
     return _derived(home / NEXT, root)
@@ -67,6 +72,11 @@ def settle(home: Path) -> None:
         destroy(home / FILE)
     os.replace(home / NEXT, home / FILE)
     _sync(home)
+
+
+def _is_whole(path: Path) -> bool:
+    """One that was cut off while it was written was never used."""
+    return path.stat().st_size > 2 * keys.SECRET_BYTES
 
 
 def destroy(path: Path) -> None:
