@@ -86,7 +86,7 @@ def _members(*, now: datetime) -> tuple[list[Node], int, list[int]]:
             "nodes_short", f"{len(members)} of {len(everyone)} nodes can refresh now; 3 must."
         )
     for state in states.values():
-        if _number(state) == after > 0:
+        if _number(state) == after > 0 and _is_of(state.get("proof"), nodes):
             _recorded(state.get("proof"), nodes, now=now)
             break
     return nodes, after, members
@@ -96,6 +96,13 @@ def _asked(asked: dict[str, Any], nodes: list[Node], *, now: datetime) -> Refres
     everyone = selectors.members(nodes)
     receipts = control.refresh([everyone[i] for i in asked["members"]], asked)
     return _recorded({"refresh": asked, "receipts": receipts}, nodes, now=now)
+
+
+def _is_of(proof: Any, nodes: list[Node]) -> bool:
+    """A set that follows another one in a node's succession counts on from its last refresh."""
+    refresh = proof.get("refresh") if isinstance(proof, dict) else None
+    named = refresh.get("nodes") if isinstance(refresh, dict) else None
+    return named == [node.fingerprint for node in nodes]
 
 
 def _number(state: dict[str, Any]) -> int:

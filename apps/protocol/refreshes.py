@@ -24,7 +24,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from apps.protocol.jobs import MAX_DEADLINE_S, JobError, check_words
+from apps.protocol.jobs import JobError, check_words, fingerprint
 from apps.protocol.tickets import TRIO, is_node_set
 from apps.protocol.wire import SAFE_INT, BadSignature, digest, is_hex, verify
 
@@ -39,6 +39,8 @@ Json = dict[str, Any]
 _FIELDS = {"v", "type", "id", "after", "nodes", "members", "deadline_s"}
 _MORE_FIELDS = {"refresh": set(), "reshare": {"model", "consents"}}
 CONSENTS_MAX = 1000
+DEADLINE_MAX_S = 120  # so long a node that refreshes can't catch up
+_KEYS = ("sign_key", "hpke_key")
 _AGREED = ("v", "refresh", "number", "models")
 _RECEIPT_FIELDS = {*_AGREED, "result", "node", "at"}
 
@@ -94,7 +96,7 @@ def check_refresh(refresh: Any) -> str:
         and is_hex(refresh["id"], 16)
         and _whole(refresh["after"], 0, SAFE_INT - 1)
         and is_node_set(refresh["nodes"])
-        and _whole(refresh["deadline_s"], 1, MAX_DEADLINE_S)
+        and _whole(refresh["deadline_s"], 1, DEADLINE_MAX_S)
         and _are_members(refresh["members"], len(refresh["nodes"]))
         and (not more or _is_resharing(refresh))
     )
@@ -118,17 +120,31 @@ def models_digest(models: Sequence[Sequence[str]]) -> str:
     return digest(MODELS_DOMAIN, [list(pair) for pair in models])
 
 
-def check_proof(proof: Any, *, nodes: Sequence[str], sign_keys: Mapping[str, str]) -> int:
+def keys_of(nodes: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, str]]:
+    """The keys of these descriptors by fingerprint: they show by themselves whose they are."""
+    return {fingerprint(node): {k: node[k] for k in _KEYS} for node in map(dict, nodes)}
+
+
+def check_proof(
+    proof: Any,
+    *,
+    nodes: Sequence[str],
+    sign_keys: Mapping[str, str],
+    former: Sequence[Sequence[str]] = (),
+) -> int:
     """The number of a refresh that all its members signed for, alike.
 
-    proof = {"refresh", "receipts": [{"receipt", "signature"}, …]}; `nodes` are the set's
-    fingerprints in index order, `sign_keys` their keys. Raises: JobError("bad_receipt", …).
+    proof = {"refresh", "receipts": [{"receipt", "signature"}, …]} and, so that it outlives a change
+    of its nodes, "keys" as `keys_of` gives them; `nodes` are the set's fingerprints in index order,
+    `former` those of sets that it follows. Raises: JobError("bad_receipt", …).
     """
-    ok = isinstance(proof, dict) and set(proof) == {"refresh", "receipts"}
+    ok = isinstance(proof, dict) and set(proof) - {"keys"} == {"refresh", "receipts"}
     _require(ok, "It is not a refresh and its receipts.")
     refresh, signed = proof["refresh"], proof["receipts"]
     name = check_refresh(refresh)
-    _require(refresh["nodes"] == list(nodes), "It is of another set of nodes.")
+    of_ours = refresh["nodes"] in [list(nodes), *map(list, former)]
+    _require(of_ours, "It is of another set of nodes.")
+    nodes, sign_keys = refresh["nodes"], {**sign_keys, **_certified(proof.get("keys", {}))}
     members = {nodes[i] for i in refresh["members"]}
     ok = isinstance(signed, list) and len(signed) == len(members)
     _require(ok, "Every member's receipt is needed, once.")
@@ -141,6 +157,17 @@ def check_proof(proof: Any, *, nodes: Sequence[str], sign_keys: Mapping[str, str
         _require(same, "The members' receipts do not agree.")
     check_words(receipts, nodes)
     return int(receipts[0]["number"])
+
+
+def _certified(keys: Any) -> dict[str, str]:
+    """The signing key of each fingerprint that keys really have."""
+    _require(isinstance(keys, dict), "Its keys are no keys.")
+    found = {}
+    for name, both in keys.items():
+        ok = isinstance(both, dict) and all(is_hex(both.get(key), 32) for key in _KEYS)
+        _require(ok and fingerprint(both) == name, "Its keys are another node's.")
+        found[name] = both["sign_key"]
+    return found
 
 
 def _checked(item: Any, sign_keys: Mapping[str, str]) -> Json:

@@ -12,17 +12,20 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from apps.protocol import refreshes, wire
+from apps.protocol.jobs import fingerprint
 from workers.mpc import keys
 from workers.mpc.replicated import held_by
 from workers.mpc.transport import PeerLost
 from workers.node import storekey
 from workers.node.copies import REFRESHED, Copies
 from workers.node.errors import Refused, Unavailable
+from workers.node.home import Peers
 from workers.node.jobs import Jobs
 from workers.node.records import StoredJob, StoredModel
 from workers.node.refreshing import STAGED, Refreshing
 from workers.node.store import Store
 
+NAMES = ("sign_key", "hpke_key")
 MODEL, JOB = "ab" * 32, "ef" * 16
 
 
@@ -46,14 +49,8 @@ class Nodes:
     def __init__(self, directory, n, numbers):
         self.n, self.all = n, []
         self.keys = [Ed25519PrivateKey.generate() for _ in range(n)]
-        self.fingerprints = tuple(f"{i:064x}" for i in range(n))
-        public = [wire.public_hex(key) for key in self.keys]
-        peers = SimpleNamespace(
-            nodes=[{"sign_key": key} for key in public],
-            fingerprints=self.fingerprints,
-            former=(),
-            sign_keys=lambda indices: {self.fingerprints[i]: public[i] for i in indices},
-        )
+        self.former = ()
+        peers = self.peers()
         for i, number in enumerate(numbers):
             home, root = directory / str(i), bytes(32)
             home.mkdir()
@@ -74,6 +71,25 @@ class Nodes:
 
     def __getitem__(self, i):
         return self.all[i]
+
+    def peers(self):
+        described = [{k: wire.public_hex(key) for k in NAMES} for key in self.keys]
+        self.fingerprints = tuple(fingerprint(d) for d in described)
+        return Peers(
+            coordinator="",
+            coordinator_cert="",
+            nodes=tuple(described),
+            fingerprints=self.fingerprints,
+            former=self.former,
+        )
+
+    def succeeded(self, i):
+        """Node i's home is lost; another key stands there, and the others have been told."""
+        self.former, self.keys[i] = (list(self.fingerprints),), Ed25519PrivateKey.generate()
+        self[i].up, peers = False, self.peers()
+        for one in self.all:
+            parts = {"store": one.store, "mesh": one.mesh, "copies": one.copies}
+            one.refreshing = Refreshing(node=one.node, peers=peers, **parts)
 
     def held(self, i, number):
         """The model as node i has it after that refresh; not of one secret, which nobody checks."""
@@ -108,7 +124,9 @@ class Nodes:
             }
             signature = wire.sign(self.keys[i], refreshes.REFRESHED_DOMAIN, receipt)
             receipts.append({"receipt": receipt, "signature": signature})
-        return {"refresh": refresh, "receipts": receipts}
+        described = [{k: wire.public_hex(self.keys[i]) for k in NAMES} for i in members]
+        keys_ = refreshes.keys_of(described)
+        return {"refresh": refresh, "receipts": receipts, "keys": keys_}
 
     def state(self, i):
         """(its number, what it calls its shares)."""
@@ -221,3 +239,25 @@ def test_only_what_the_proof_names_is_taken_from_the_stage(nodes):
     assert three[2].refreshing.catch_up() and three.state(2) == (1, "s1")
     assert three[1].refreshing.catch_up() and three.state(1) == (1, "s1")
     assert three[1].store.note(STAGED) is None
+
+
+def test_a_refresh_outlives_the_node_that_a_successor_follows(nodes):
+    """One of three had it done, one had it staged, the third is lost with its keys."""
+    three = nodes(1, 0, 0)
+    proof = three.proof(1)
+    three[1].store.stage_renewed([(MODEL, three.held(1, 1))])
+    staged = {"refresh": proof["refresh"], "receipt": proof["receipts"][1]["receipt"]}
+    three[1].store.put_note(STAGED, staged)
+    three.succeeded(2)
+    assert three.state(0) == (1, "s1") and not three[0].refreshing.catch_up()
+    three.lies(0, proof=proof | {"keys": refreshes.keys_of(three[0].refreshing._peers.nodes)})
+    assert not three[1].refreshing.catch_up()  # the lost node's key is not among these
+    three.lies(0, proof=proof)
+    assert three[1].refreshing.catch_up() and three.state(1) == (1, "s1")
+
+
+def test_who_missed_some_before_a_succession_still_has_to_copy_them(nodes):
+    five = nodes(2, 2, 2, 0, 2)
+    five.succeeded(4)
+    assert five[3].refreshing.catch_up() and five.state(3) == (2, "s2")
+    assert not five[0].refreshing.catch_up()

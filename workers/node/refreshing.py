@@ -27,7 +27,7 @@ import secrets
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from apps.protocol import refreshes, wire
@@ -86,8 +86,9 @@ class Refreshing:
         self._wake = threading.Event()
         self._renewed_at = -LATELY_S
         last = store.note(REFRESHED)
-        if last is not None and last["proof"]["refresh"]["nodes"] != list(peers.fingerprints):
-            store.forget_note(REFRESHED)  # another set of nodes counts from one again
+        ours = [list(peers.fingerprints), *peers.former]
+        if last is not None and last["proof"]["refresh"]["nodes"] not in ours:
+            store.forget_note(REFRESHED)  # a set that follows no other counts from one
 
     def state(self) -> Json:
         """{"number", "proof"} of the last refresh; number 0 before the first."""
@@ -115,6 +116,8 @@ class Refreshing:
             raise Refused("not_a_member", "This node takes no part in this refresh.")
         try:
             with self._alone():
+                with suppress(NodeError):  # then the number shows whether it can take part
+                    self._catch_up()
                 state = self.state()
                 if state["number"] == refresh["after"]:
                     self._refresh(refresh, name)
@@ -133,28 +136,31 @@ class Refreshing:
         """Take over what the others have refreshed without this node, or while it fell; whether it
         did. Raises: Conflict("busy"), Unavailable("no_copy")."""
         with self._alone():
-            number, staged, told = self.state()["number"], self._store.note(STAGED), self._told()
-            ahead = sorted((t for t in told if t.number > number), key=lambda t: -t.number)
-            for one in ahead:
-                if staged is not None and _proves(one.proof, staged):
-                    self._renew(one.proof)
-                    return True
-            then = ahead[TOLD_BY - 1] if len(ahead) >= TOLD_BY else None
-            proved = [] if then is None else [t.kept for t in ahead if t.number >= then.number]
-            later, sure = {}, True
-            for model, mine in self._store.kept().items():
-                said = [t.kept[model] for t in told if model in t.kept]
-                latest = max([mine, *(s for s in said if said.count(s) >= TOLD_BY)])
-                if latest.renewed > mine.renewed:
-                    later[model] = latest.name
-                said = [kept[model] for kept in proved if model in kept]
-                sure &= said.count(latest) >= TOLD_BY or max([latest, *said]) == latest
-            taken = then.proof if then is not None and sure else None
-            if taken is None and not later:
-                return False
-            copied = {m: self._copies.copy(m, sharing) for m, sharing in later.items()}
-            self._renew(taken, copied)
-            return True
+            return self._catch_up()
+
+    def _catch_up(self) -> bool:
+        number, staged, told = self.state()["number"], self._store.note(STAGED), self._told()
+        ahead = sorted((t for t in told if t.number > number), key=lambda t: -t.number)
+        for one in ahead:
+            if staged is not None and _proves(one.proof, staged):
+                self._renew(one.proof)
+                return True
+        then = ahead[TOLD_BY - 1] if len(ahead) >= TOLD_BY else None
+        proved = [] if then is None else [t.kept for t in ahead if t.number >= then.number]
+        later, sure = {}, True
+        for model, mine in self._store.kept().items():
+            said = [t.kept[model] for t in told if model in t.kept]
+            latest = max([mine, *(s for s in said if said.count(s) >= TOLD_BY)])
+            if latest.renewed > mine.renewed:
+                later[model] = latest.name
+            said = [kept[model] for kept in proved if model in kept]
+            sure &= said.count(latest) >= TOLD_BY or max([latest, *said]) == latest
+        taken = then.proof if then is not None and sure else None
+        if taken is None and not later:
+            return False
+        copied = {m: self._copies.copy(m, sharing) for m, sharing in later.items()}
+        self._renew(taken, copied)
+        return True
 
     def wake(self) -> None:
         """Something has changed: look after what the others have now."""
@@ -224,7 +230,11 @@ class Refreshing:
         signature = wire.sign(self._node.sign_key, refreshes.REFRESHED_DOMAIN, receipt)
         mine = {"receipt": receipt, "signature": signature}
         theirs = exchanged(session, RECEIPT_SEQ, wire.canonical(mine))
-        proof = {"refresh": refresh, "receipts": [json.loads(said) for said in theirs.values()]}
+        proof = {
+            "refresh": refresh,
+            "receipts": [json.loads(said) for said in theirs.values()],
+            "keys": refreshes.keys_of([self._peers.nodes[i] for i in refresh["members"]]),
+        }
         self._renew(proof)
 
     def _decided(self, refresh: Json) -> None:
@@ -371,7 +381,12 @@ class Refreshing:
         """Of a refresh that all its members signed for; 0 of anything else."""
         keys = self._peers.sign_keys(range(self._n))
         try:
-            return refreshes.check_proof(proof, nodes=self._peers.fingerprints, sign_keys=keys)
+            return refreshes.check_proof(
+                proof,
+                nodes=self._peers.fingerprints,
+                sign_keys=keys,
+                former=self._peers.former,
+            )
         except JobError as error:
             log.warning("no proof", extra={"peer": peer, "code": error.code, "why": error.text})
             return 0
