@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 from xdist.scheduler import LoadFileScheduling
 
 import flai_site.celery  # noqa: F401 - the default application for wake-ups, as in the site
@@ -11,6 +12,10 @@ import tests.support.flush  # noqa: F401 - append-only tables can be emptied bet
 
 # Imported here alone: each conftest that imports a fixture makes another one, with its own nodes.
 from tests.support.nodes import model, mortal, three_nodes  # noqa: F401
+
+# How long an example takes says something of the machine only.
+settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("suite")
 
 HERE = Path(__file__).parent
 LONG = (

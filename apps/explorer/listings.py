@@ -64,7 +64,8 @@ RESOLUTIONS: dict[str, tuple[str, dict[str, str]]] = {
         {
             "binary": "A logit, the log of the odds: 0 is even chances, 2 is about 88 %, −2 about "
             "12 %. The page or your program turns it into a probability.",
-            "classes": "A score of each class, which your program turns into probabilities.",
+            "classes": "A score of each class. The page or your program turns them into "
+            "probabilities.",
             "number": "The number itself.",
             "count": "The logarithm of the expected count.",
             "survival": "The logarithm of the hazard against a row of mean features.",
@@ -100,7 +101,7 @@ from workers.client.home import Home
 buyer = Buyer(Home("./me"), "{slug}")
 rows = rows_from_csv("row.csv", buyer.columns)
 answer = buyer.predict(rows)  # shared and sealed here, opened here
-print(answer.probabilities)
+print(answer.texts)
 """
 
 

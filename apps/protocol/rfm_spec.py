@@ -61,6 +61,7 @@ DAY_S = 86_400
 AMOUNT_MAX = 10**15
 _SLUG = re.compile(r"[a-z0-9-]{1,60}")
 _NAME = re.compile(r"[^\x00-\x1f\x7f]{1,80}")
+_FORMULA = re.compile(r"[=@]|[+-](?![\d.]+$)")
 
 
 class SpecError(ValueError):
@@ -427,6 +428,9 @@ def _name(raw: object, field: str) -> str:
     text = _text(raw, field, most=80)
     if not _NAME.fullmatch(text):
         raise SpecError(field, "Must be one line of printable characters.")
+    if _FORMULA.match(text):
+        # names are headers and cells of the files that people open
+        raise SpecError(field, "Must not begin with =, +, - or @: a spreadsheet would compute it.")
     return text
 
 

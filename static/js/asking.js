@@ -35,23 +35,33 @@ export const complaint = (text, low, high) => {
 };
 
 const percent = (p, digits = 0) => `${(100 * p).toFixed(digits)} %`;
-// A number in so many significant digits, zeros at its end left out, with the sign that one reads.
-const plain = (x, digits) => Number(x.toPrecision(digits)).toString();
 const chance = ({ kind }) => kind === "binary" || kind === "classes";
+const endless = ({ kind }) => kind === "count" || kind === "survival";
 
-// One value, or a band's [from, to], in words.
+// A number without zeros at its end. Of a range it keeps a tenth of its hundredth; of what has no end
+// four digits.
+const shown = (x, reading) => {
+  if (endless(reading)) return Number(x.toPrecision(4)).toString();
+  const step = (reading.bands.at(-1) - reading.bands[0]) / 100;
+  return Number(x.toFixed(Math.min(Math.max(1 - Math.floor(Math.log10(step)), 0), 12))).toString().replace("-", "−");
+};
+
+// One value, or a band's [from, to], in words. The outermost step of what has no end has none either.
 const said = (value, reading, answer) => {
-  if (!chance(reading)) {
-    const shown = [value].flat().map((x) => plain(x, 4).replace("-", "−"));
-    return shown.join(" to ");
+  const { resolution, bands, grid } = reading;
+  if (chance(reading)) {
+    if (Array.isArray(value)) return `${(100 * value[0]).toFixed(0)} to ${percent(value[1])}`;
+    return percent(value, "scores" in answer ? 1 : 0);
   }
-  if (Array.isArray(value)) return `${(100 * value[0]).toFixed(0)} to ${percent(value[1])}`;
-  return percent(value, "scores" in answer ? 1 : 0);
+  const [low, high] = [value].flat();
+  const last = resolution === "band" ? high === bands.at(-1) : resolution === "rounded" && low === grid.at(-1);
+  if (endless(reading) && last) return `${shown(low, reading)} or more`;
+  return [value].flat().map((x) => shown(x, reading)).join(" to ");
 };
 
 // Where a value or band lies on its scale, {low, high} of 0 to 1; counts and hazards have no end.
 const placed = (value, { kind, bands }) => {
-  if (kind === "count" || kind === "survival") return null;
+  if (endless({ kind })) return null;
   const [first, last] = [bands[0], bands.at(-1)];
   const [low, high] = (Array.isArray(value) ? value : [first, value]).map((x) =>
     Math.min(Math.max((x - first) / (last - first), 0), 1),
@@ -72,7 +82,8 @@ export const inWords = (answer, reading) => {
   }));
   if (kind !== "classes") return { ...all[0], each: [] };
   const height = values.map((value) => [value].flat()[0]);
-  const top = names.filter((_, i) => height[i] === Math.max(...height)).join(" or ");
+  const highest = names.filter((_, i) => height[i] === Math.max(...height));
+  const top = highest.length === names.length ? "none stands out" : highest.join(" or ");
   return { value: top, text: top, bar: null, each: all.map((one, i) => ({ name: names[i], ...one })) };
 };
 
@@ -88,8 +99,8 @@ export const cells = (answer, reading) => {
   if ("label" in answer) return [reading.names[answer.label]];
   const values = (answer.values ?? answer.bands).flat();
   const digits = { band: 1, rounded: 2, logit: DECIMALS }[reading.resolution];
-  const shown = values.map((x) => (chance(reading) ? x.toFixed(digits) : plain(x, DECIMALS)));
-  return "scores" in answer && reading.kind === "binary" ? [...shown, answer.scores[0].toFixed(DECIMALS)] : shown;
+  const texts = values.map((x) => (chance(reading) ? x.toFixed(digits) : String(x)));
+  return "scores" in answer && reading.kind === "binary" ? [...texts, answer.scores[0].toFixed(DECIMALS)] : texts;
 };
 
 export const over = (state) => state === "settled" || state === "released";

@@ -96,7 +96,9 @@ const tell = (said, query) => {
       const name = document.createElement("th");
       Object.assign(name, { scope: "row", textContent: one.name });
       row.append(name);
-      row.insertCell().append(bar(one.bar, `${one.name}: ${one.text}`));
+      const drawn = bar(one.bar, "");
+      drawn.setAttribute("aria-hidden", "true"); // its neighbours say it
+      row.insertCell().append(drawn);
       Object.assign(row.insertCell(), { className: "num", textContent: one.text });
       return row;
     }),

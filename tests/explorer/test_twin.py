@@ -250,6 +250,8 @@ def test_a_whole_query_from_row_to_answer(inside: In) -> None:
     assert refusal(obstacle="gone") == "circuit_changed"
     assert refusal(nodes=listing["nodes"][:2]) == "bad_nodes"
     assert refusal(circuit="x@1") == "unknown_circuit"
+    other = {"circuit": "logistic_infer_label@1"}
+    assert refusal(reads=reading | other, **other) == "unknown_circuit"
     assert refusal(reads=reading | {"kind": "toString"}) == "unknown_circuit"
 
 
@@ -297,7 +299,7 @@ def test_answers_mean_the_same_in_the_page_at_every_resolution(inside: In, name:
                 assert cells == [said.labels[row]] and text == said.labels[row]
             else:
                 kept = [column[row] for column in table.values()]
-                assert [float(c) for c in cells] == pytest.approx(kept, rel=1e-5, abs=1e-6)
+                assert [float(c) for c in cells] == pytest.approx(kept, rel=1e-12, abs=1e-6)
         if resolution != "logit":
             refused = "return code(() => buyer.meaning(v[0], v[1].map(BigInt), 0))"
             beyond = max(max(row) for row in rows) + 1
@@ -312,9 +314,12 @@ def test_answers_mean_the_same_in_the_page_at_every_resolution(inside: In, name:
         ("binary", {"bands": [[0.2, 0.4]]}, "20 to 40 %"),
         ("classes", {"values": [0.2, 0.5, 0.3]}, "middle"),
         ("classes", {"bands": [[0, 0.2], [0.4, 0.6], [0.4, 0.6]]}, "middle or high"),
-        ("number", {"values": [-1.23456]}, "−1.235"),
+        ("classes", {"bands": [[0, 0.2], [0, 0.2], [0, 0.2]]}, "none stands out"),
+        ("number", {"values": [-1.23456]}, "−1.23"),
         ("number", {"bands": [[-3, 1.9]]}, "−3 to 1.9"),
         ("count", {"values": [310]}, "310"),
+        ("count", {"values": [1000]}, "1000 or more"),
+        ("survival", {"values": [0.5]}, "0.5"),
     ],
 )
 def test_an_answer_is_said_in_words(inside: In, kind: str, said: Any, text: str) -> None:
@@ -330,7 +335,7 @@ def test_an_answer_is_said_in_words(inside: In, kind: str, said: Any, text: str)
     assert bool(made["each"]) == (kind == "classes")
     bars = [made["bar"], *(each["bar"] for each in made["each"])]
     assert all(0 <= bar["low"] <= bar["high"] <= 1 for bar in bars if bar)
-    assert any(bars) == (kind != "count")
+    assert any(bars) == (kind not in ("count", "survival"))
 
 
 def test_the_page_signs_no_quote_above_the_price_that_it_shows(inside: In) -> None:

@@ -127,7 +127,7 @@ def test_a_wrong_field_is_named(path: str, value: Any, field: str) -> None:
 @pytest.mark.parametrize(
     ("model_class", "label", "metric", "checked"),
     [
-        ("multinomial", {"classes": ["a", 1]}, "accuracy", {"classes": ["a", "1"]}),
+        ("multinomial", {"classes": ["a", -1]}, "accuracy", {"classes": ["a", "-1"]}),
         ("linear", {"min": 0, "max": "40.50"}, "r2", {"min": "0", "max": "40.5"}),
         ("poisson", {}, "r2", {"min": "0", "max": "1000"}),
         (
@@ -162,6 +162,7 @@ def test_each_model_class_has_its_label_and_its_gates(model_class, label, metric
         ("multinomial", {}, "label.classes"),
         ("multinomial", {"classes": ["a"]}, "label.classes"),
         ("multinomial", {"classes": ["a", "a"]}, "label.classes"),
+        ("multinomial", {"classes": ["a", "=1+1"]}, "label.classes[1]"),
         ("linear", {}, "label.max"),
         ("linear", {"min": "3", "max": "3"}, "label.max"),
         ("poisson", {"max": 1001}, "label.max"),

@@ -187,8 +187,8 @@ def train(features: Real, labels: Any, outputs: int, c: float) -> Real:
 
 
 def answer(scores: Real) -> Real:
-    """The hazard against that of a row of mean features, [k, 1]."""
-    return np.asarray(np.exp(scores))
+    """The hazard against that of a row of mean features, [k, 1], e^50 at most."""
+    return np.asarray(np.exp(np.minimum(scores, 50)))
 
 
 CLASS = ModelClass(

@@ -34,6 +34,11 @@ export const fixed = (values, f) =>
     return BigInt(up ? below + 1 : below);
   });
 
+// Is this the circuit of this resolution?
+const answersAt = ({ circuit, resolution }) =>
+  /^[a-z0-9]+_infer(_[a-z]+)?@1$/.test(circuit) &&
+  circuit.endsWith(resolution === "logit" ? "_infer@1" : `_infer_${resolution}@1`);
+
 // Everything of one query for one or many rows: the upload to send, and what opens and checks its
 // answer. `price`: what they cost together, in micro-units. Throws Refused.
 export const makeBatch = async (listing, reading, rows, price) => {
@@ -43,7 +48,7 @@ export const makeBatch = async (listing, reading, rows, price) => {
   demand(fits, "bad_row", `The model takes ${features.length} values.`);
   demand(rows.every((row) => row.every(Number.isFinite)), "bad_row", "A value is missing or is not a finite number.");
   demand(!listing.obstacle, "circuit_changed", listing.obstacle);
-  const known = Object.hasOwn(LINKS, reading.kind) && reading.circuit === listing.circuit;
+  const known = Object.hasOwn(LINKS, reading.kind) && reading.circuit === listing.circuit && answersAt(reading);
   demand(known, "unknown_circuit", `This page can't query ${listing.circuit}.`);
   const nodes = await nodeSet(listing.nodes);
   // Keys of its own for each query: neither question nor answer can be tied to another one's.
@@ -54,7 +59,7 @@ export const makeBatch = async (listing, reading, rows, price) => {
     slot: SLOT,
     circuits: [listing.circuit],
     circuits_hash: listing.circuits_hash,
-    params: { features: features.length, rows: rows.length, normalisation: named, ...reading.extras },
+    params: { ...reading.extras, features: features.length, rows: rows.length, normalisation: named },
     f: ROW_F,
     model: listing.model,
     reply_key: reply.publicHex,
@@ -80,13 +85,16 @@ const softmax = (scores) => {
   return each.map((x) => x / total);
 };
 
+// Far beyond what any count or hazard says, and still a number.
+const grown = (z) => Math.exp(Math.min(z, 50));
+
 // Scores -> answers, by the kind of label.
 const LINKS = {
   binary: (scores) => scores.map(sigmoid),
   classes: softmax,
   number: (scores, { middle, unit }) => scores.map((z) => middle + unit * z),
-  count: (scores) => scores.map(Math.exp),
-  survival: (scores) => scores.map(Math.exp),
+  count: (scores) => scores.map(grown),
+  survival: (scores) => scores.map(grown),
 };
 
 // What the words of one row's answer say: {label}, the place among the reading's names; {bands},
