@@ -17,7 +17,6 @@ from statistics import median
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from apps.protocol.circuits.family import QUERY_ROWS_MAX
 from flai_site.bench import browser, bundles, owned, processes
 from flai_site.stack.layout import Home, StackError
 
@@ -29,7 +28,7 @@ QUERIES = 40
 WARM_UP = 5
 CLIENTS, EACH = 32, 12
 ROWS, WIDE_CLIENTS, WIDE_EACH = 100, 4, 8
-JOB_ROWS, JOB_CLIENTS = 10_000, 2  # in as few queries as the circuits take
+JOB_ROWS, JOB_CLIENTS = 10_000, 2  # in as few queries as the nodes take
 STAGES = ("seal", "web", "queue", "claim", "nodes", "open")
 FAUCET_MICRO = 10_000 * 1_000_000
 
@@ -92,10 +91,11 @@ def _measure(url: str, slug: str, folder: Path) -> Iterator[dict[str, Any]]:
     yield _line(f"paid_query_{ROWS}_rows", "rate", ROWS * len(wide) / spent.clock_s, "rows/s")
     yield from spent.lines(f"paid_query_{ROWS}_rows", len(wide))
     with Spent() as spent:
-        each = JOB_ROWS // QUERY_ROWS_MAX // JOB_CLIENTS
-        crowd(url, home, slug, row * QUERY_ROWS_MAX, clients=JOB_CLIENTS, each=each)
+        most = buyer.listing["rows_per_query"]
+        each = JOB_ROWS // most // JOB_CLIENTS
+        crowd(url, home, slug, row * most, clients=JOB_CLIENTS, each=each)
     yield _line(f"paid_job_{JOB_ROWS}_rows", "elapsed", 1000 * spent.clock_s, "ms")
-    yield from browser.run(url, slug, home.api_key_path.read_text().strip())
+    yield from browser.run(url, buyer.listing, home.api_key_path.read_text().strip())
     yield from bundles.run(lambda: buyer.make_query(row)[0])
 
 

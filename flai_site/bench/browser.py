@@ -11,21 +11,23 @@ from collections.abc import Iterator
 from statistics import median
 from typing import Any
 
+from apps.protocol.circuits import INFERS
+from apps.protocol.targets import reading_of
+
 QUERIES = 20
 WARM_UP = 3
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 _ASK = """
-async ([slug, key, count]) => {
+async ([listing, reading, key, count]) => {
   const { makeQuery, openAnswer } = await import("/static/js/mpc/buyer.js");
-  const listing = await (await fetch(`/api/v1/listings/${slug}/`)).json();
   const row = listing.features.map(() => 0);
   const took = [];
   for (let n = 0; n < count; n++) {
     const began = performance.now();
-    const asked = await makeQuery(listing, row);
+    const asked = await makeQuery(listing, reading, row);
     const sealed = performance.now();
-    const answer = await fetch(`/api/v1/listings/${slug}/inferences/`, {
+    const answer = await fetch(`/api/v1/listings/${listing.slug}/inferences/`, {
       method: "POST",
       credentials: "omit",
       headers: {
@@ -46,8 +48,8 @@ async ([slug, key, count]) => {
 """
 
 
-def run(url: str, slug: str, api_key: str) -> Iterator[dict[str, Any]]:
-    """Medians of paid queries from a page of the site at `url`."""
+def run(url: str, listing: dict[str, Any], api_key: str) -> Iterator[dict[str, Any]]:
+    """Medians of paid queries of this listing from a page of the site at `url`."""
     program = next(filter(None, map(shutil.which, NAMES)), None)
     try:
         from playwright.sync_api import sync_playwright
@@ -56,13 +58,14 @@ def run(url: str, slug: str, api_key: str) -> Iterator[dict[str, Any]]:
     if program is None:
         print("No Chromium and playwright: no lines of a browser.", file=sys.stderr)
         return
+    reading = reading_of(*INFERS[listing["circuit"]], listing["label"])
     with sync_playwright() as playwright:
         flags = ["--no-sandbox", "--disable-dev-shm-usage"]
         browser = playwright.chromium.launch(executable_path=program, args=flags)
         try:
             page = browser.new_page()
             page.goto(url)
-            took = page.evaluate(_ASK, [slug, api_key, WARM_UP + QUERIES])[WARM_UP:]
+            took = page.evaluate(_ASK, [listing, reading, api_key, WARM_UP + QUERIES])[WARM_UP:]
         finally:
             browser.close()
     for name, parts in {

@@ -34,6 +34,7 @@ def run(module: str) -> Lines:
             home.node(index).mkdir(parents=True)
             (home.node(index) / "policy.json").write_text(json.dumps(LIMITS))
         os.environ.setdefault("FLAI_VOTING_PERIOD_MIN_S", VOTE_S)
+        os.environ["FLAI_ROWS_PER_QUERY"] = str(LIMITS["rows_per_query"])
         stack = Stack(home, ports)
         story = Service(
             "bench",

@@ -15,7 +15,7 @@ KINDS = {
     "beat": "beat",
     "workers.node": "nodes",
     "postgres": "postgres",
-    "valkey": "valkey",
+    "valkey-server": "valkey",
 }
 
 
