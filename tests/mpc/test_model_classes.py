@@ -57,7 +57,7 @@ def federation(name, scoring, *, seed=3, rows=(40, 36, 44)):
     if name == "linear":
         sites = site_rows(updates)
         shared = [factor_of(x, t) for x, t in sites]
-        updates = np.array([solution([site], [s]) for site, s in zip(sites, counted(sites))])
+        updates = np.array([solution([site], [s]) for site, s in zip(sites, rows_of(sites))])
     x = rng.normal(size=(sum(rows), FEATURES))
     z = x @ truth[:, :-1].T + truth[:, -1]
     if name == "multinomial":
@@ -84,7 +84,7 @@ def federation(name, scoring, *, seed=3, rows=(40, 36, 44)):
 
 
 def site_rows(weights):
-    """Rows of sites whose own models are about these; the largest counts as four median ones."""
+    """Rows of sites whose own models are about these; the largest counts as two median ones."""
     rng = np.random.default_rng(8)
     rows = [rng.normal(size=(count, FEATURES)) for count in (12, 40, 55, 300, 25)]
     return [
@@ -93,18 +93,29 @@ def site_rows(weights):
     ]
 
 
+def gram(x, t):
+    """Mean of the rows' products, [d + 2, d + 2]."""
+    rows = np.column_stack([x, np.ones(len(x)), t])
+    return rows.T @ rows / len(rows)
+
+
 def counted(sites):
-    """How many rows of each site count."""
+    """How many rows of each site count in the model."""
+    rows = rows_of(sites)
+    lengths = [np.linalg.norm(np.triu(gram(x, t))) for x, t in sites]
+    return np.minimum(rows, 2 * np.median(rows * lengths) / lengths)
+
+
+def rows_of(sites):
     rows = [len(t) for _, t in sites]
-    return np.minimum(rows, 4 * np.median(rows))
+    return np.minimum(rows, 2 * np.median(rows))
 
 
 def solution(sites, shares):
     """[1, d + 1] of (Σ s_k G_k/n_k + I)·w = Σ s_k h_k/n_k, s_k the rows that count."""
     total, side = np.zeros((FEATURES + 1, FEATURES + 2)), FEATURES + 1
     for (x, t), s in zip(sites, shares, strict=True):
-        rows = np.column_stack([x, np.ones(len(x)), t])
-        total += (rows.T @ rows)[:-1] * s / len(x)
+        total += gram(x, t)[:-1] * s
     penalty = np.diag([1.0] * FEATURES + [0.0])
     return np.linalg.solve(total[:, :side] + penalty, total[:, side])[None, :]
 

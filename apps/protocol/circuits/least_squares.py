@@ -6,9 +6,13 @@ make one of some rows then: no site can send sums that no rows have, which no so
 
     G = Σ_k s_k G_k / N     N = Σ_k s_k     (G_xx + I/N)·w = G_xt     (no penalty on the intercept)
 
-s_k the rows of the sites whose φ is positive, none counted for more than ROWS_OVER_MEDIAN times
-the median. Before, each site's own w_k is solved of its G_k and s_k alone: φ is found by these, as
-if they had been shared.
+s_k the rows of the sites whose φ is positive. φ is found by each site's own w_k, solved of its G_k
+and n_k alone, as if it had been shared; it says nothing of how far G_k moves the others' w. So none
+counts for more than OVER_MEDIAN times the median: neither by n_k, its own word, nor by n_k·‖G_k‖,
+‖G_k‖ the root of the sum of its squares on and above the diagonal. No spread of features and no
+number of rows makes one site outweigh many; features are standardised, so honest ones are alike.
+
+Copies are told by G_k, not by R_k: rows of R of the other sign make the same G_k.
 
 The solution is found by Newton's iteration for an inverse, X ← X(2 − BX), and then corrected by
 what A·w lacks: as many rounds for every size. B is A over its trace, and 2^−18 on the diagonal, so
@@ -25,17 +29,20 @@ import numpy.typing as npt
 
 from apps.protocol.circuits.declare import BadParams, Params
 from apps.protocol.circuits.layout import FEATURE_LIMIT, INPUT_F, MODEL_F, WEIGHT_LIMIT
+from apps.protocol.circuits.scoring import lengths
 
 Real = npt.NDArray[np.float64]
 
 FEATURES_MAX = 200
-OTHER_LIMIT = 2  # of the columns 1 and t
+ONE_LIMIT, TARGET_LIMIT = 1, 2  # of the columns 1 and t
 ROWS_BITS = 22  # a number of rows is its word at f = 16, within the ±64 of all updates
-ROWS_OVER_MEDIAN = 4
+ROWS_MIN = 10  # fewer count as so many
+OVER_MEDIAN = 2
 # Mean squares are under 2^8 then, and their sum over 201 features under 2^16.
 GRAM_F, SHARE_F = 24, 28
 TRACE_BITS, TRACE_F = GRAM_F + 17, 28
 FLOOR_BITS = 18
+COUNTED_F, USEFUL_BITS = 24, 8
 SYSTEM_F, INVERSE_F, STEP_F, LEFT_F = 28, 20, 22, 30
 # (1 − 2^−18)^(2^22) is 10^−7.
 ITERATIONS, CORRECTIONS = FLOOR_BITS + 4, 2
@@ -60,39 +67,61 @@ def factor_of(features: Real, targets: Real) -> Real:
 
 
 def models(ops: Any, updates: Any, params: Params) -> tuple[Any, Any, Any]:
-    """Each site's own w [K, d + 1] at f = 16; the factors, by which copies are told; and what
-    `merged` needs. updates [K, U], any words."""
+    """Each site's own w [K, d + 1] at f = 16; what copies are told by, at f = 24; and what `merged`
+    needs. updates [K, U], any words."""
     side = int(params["features"]) + 2
-    sites, limits = updates.shape[0], np.full((side, side), FEATURE_LIMIT << INPUT_F, np.int64)
-    limits[:, -2:] = OTHER_LIMIT << INPUT_F
     upper = np.triu_indices(side)
-    high = np.append(limits[upper], (1 << ROWS_BITS) - 1)
-    low = np.append(-limits[upper], 0)
-    tame = ops.clamp(updates, low, high)
+    limits = np.broadcast_to(_limits(side), (side, side))[upper] << INPUT_F
+    high = np.append(limits, (1 << ROWS_BITS) - 1 - ROWS_MIN)
+    shift = np.append(np.zeros(len(limits), np.int64), ROWS_MIN)
+    shift = np.broadcast_to(shift, updates.shape)
+    tame = ops.clamp(ops.add_public(updates, -shift), np.append(-limits, 0), high)
+    tame = ops.add_public(tame, shift)
     rows, flat = ops.index(tame, np.s_[:, -1]), ops.index(tame, np.s_[:, :-1])
-    most = ops.scale(ops.median(rows), ROWS_OVER_MEDIAN)
-    over = ops.relu(ops.sub(rows, ops.broadcast(most, rows.shape)))
-    rows = ops.sub(rows, over)
+    most = ops.broadcast(ops.scale(ops.median(rows), OVER_MEDIAN), rows.shape)
+    rows = ops.sub(rows, ops.relu(ops.sub(rows, most)))
 
     place = np.full((side, side), len(upper[0]))
     place[upper] = np.arange(len(upper[0]))
-    padded = ops.concat([flat, ops.public(np.zeros((sites, 1), np.int64), INPUT_F)], axis=1)
+    padded = ops.concat([flat, ops.public(np.zeros((len(shift), 1), np.int64), INPUT_F)], axis=1)
     columns = _within(ops, ops.index(padded, np.s_[:, place.T]))
     grams = _product_of_each(ops, columns)
-    kept = ops.index(grams, np.s_[:, :-1, :-1]), ops.index(grams, np.s_[:, :-1, -1:]), rows
+    squares, wanted = ops.index(grams, np.s_[:, :-1, :-1]), ops.index(grams, np.s_[:, :-1, -1:])
     inverse = ops.reciprocal(rows, f=28, bits=ROWS_BITS)
-    own = solved(ops, *kept[:2], ops.trunc(ops.halve(inverse, INPUT_F), GRAM_F))
-    return ops.trunc(own, INPUT_F), flat, kept
+    own = solved(ops, squares, wanted, ops.trunc(ops.halve(inverse, INPUT_F), GRAM_F))
+
+    trace, factor = _trace_of(ops, grams)
+    told = ops.index(grams, (slice(None), *upper))
+    told = ops.mul(told, ops.broadcast(ops.reshape(factor, (-1, 1)), told.shape), f=GRAM_F)
+    return (
+        ops.trunc(own, INPUT_F),
+        told,
+        (squares, wanted, _counted(ops, rows, told, trace, factor)),
+    )
+
+
+def _counted(ops: Any, rows: Any, told: Any, trace: Any, factor: Any) -> Any:
+    """min(n_k, OVER_MEDIAN · median(n·‖G‖) / ‖G_k‖) at f = 24, [K]; told = G·factor, ‖told‖ ≤ 1."""
+    squared, inverse = lengths(ops, told)
+    length = ops.mul(ops.mul(ops.trunc(squared, 26), inverse, f=20), trace, f=INPUT_F)
+    weight = ops.mul(rows, length, f=COUNTED_F)
+    most = ops.broadcast(ops.scale(ops.median(weight), OVER_MEDIAN), weight.shape)
+    over = ops.less_than(most, weight)
+    # the bit is applied to 1/‖G‖ first: what it is multiplied with would overflow for a tiny one
+    shrink = ops.mul(over, ops.mul(ops.trunc(factor, 22), inverse, f=28))
+    return ops.select(over, ops.mul(most, shrink, f=COUNTED_F), ops.lift(rows, COUNTED_F))
 
 
 def merged(ops: Any, kept: Any, useful: Sequence[int]) -> Any:
     """The model [d + 1] at f = 24 of the sites' rows, weighed by `useful`: whole numbers."""
     squares, wanted, rows = kept
-    counted = ops.scale(rows, np.array(useful, np.int64))
-    # what copies share is divided out again
-    whole = max(useful)
+    # of the largest, in 2^−8: what copies share may have any common multiple
+    parts = np.array([(each << USEFUL_BITS) // max(useful) for each in useful], np.int64)
+    counted = ops.halve(ops.scale(rows, parts), USEFUL_BITS)
     total = ops.sum(ops.reshape(counted, (1, -1)), 1)
-    inverse = ops.reciprocal(total, f=28, bits=ROWS_BITS + (whole * len(useful)).bit_length())
+    low = COUNTED_F - INPUT_F + USEFUL_BITS
+    bits = ROWS_BITS + low + len(useful).bit_length()
+    inverse = ops.reciprocal(total, f=28, bits=bits, low_bits=low)
     share = ops.mul(counted, ops.broadcast(inverse, counted.shape), f=SHARE_F)
     share = ops.reshape(share, (-1, 1, 1))
     left, right = (
@@ -102,15 +131,21 @@ def merged(ops: Any, kept: Any, useful: Sequence[int]) -> Any:
             (wanted, (1, *wanted.shape[1:])),
         )
     )
-    ridge = ops.trunc(ops.halve(ops.scale(inverse, whole), INPUT_F), GRAM_F)
+    ridge = ops.trunc(ops.halve(inverse, INPUT_F), GRAM_F)
     return ops.reshape(ops.trunc(solved(ops, left, right, ridge), MODEL_F), (-1,))
+
+
+def _limits(side: int) -> npt.NDArray[np.int64]:
+    """[side]: the root of what a column's mean square may be."""
+    limits = np.full(side, FEATURE_LIMIT, np.int64)
+    limits[-2:] = ONE_LIMIT, TARGET_LIMIT
+    return limits
 
 
 def _within(ops: Any, columns: Any) -> Any:
     """R's columns [K, side, side], a column a row here, none longer than rows could make it."""
-    limits = np.full((1, columns.shape[1]), FEATURE_LIMIT, np.int64)
-    limits[:, -2:] = OTHER_LIMIT
-    squared = ops.trunc(ops.dot(columns, columns), GRAM_F)
+    limits = _limits(columns.shape[1])
+    squared = ops.dot(columns, columns, f=GRAM_F)
     most = ops.public(np.broadcast_to(limits**2 << GRAM_F, squared.shape), GRAM_F)
     long = ops.less_than(most, squared)
     shrink = ops.scale(ops.rsqrt(squared, f=22, bits=TRACE_BITS, low_bits=GRAM_F), limits)
@@ -127,6 +162,14 @@ def _product_of_each(ops: Any, columns: Any) -> Any:
     return ops.matmul(columns, swapped, f=GRAM_F)
 
 
+def _trace_of(ops: Any, squares: Any) -> tuple[Any, Any]:
+    """(t at f = 24, 1/t at f = 28), [K] each; t the trace plus 1: nothing is divided by less."""
+    at = np.arange(squares.shape[1])
+    trace = ops.sum(ops.index(squares, np.s_[:, at, at]), 1)
+    trace = ops.add_public(trace, 1 << GRAM_F)
+    return trace, ops.reciprocal(trace, f=TRACE_F, bits=TRACE_BITS, low_bits=GRAM_F)
+
+
 def solved(ops: Any, left: Any, right: Any, ridge: Any) -> Any:
     """w [K, D] within ±64 at f = 28 of (left + ridge·I)·w = right; all at f = 24, left [K, D, D]
     mean squares, right [K, D, 1], ridge [K]."""
@@ -136,11 +179,7 @@ def solved(ops: Any, left: Any, right: Any, ridge: Any) -> Any:
     slopes[-1, -1] = 0
     spread = ops.broadcast(ops.reshape(ridge, (-1, 1, 1)), left.shape)
     left = ops.add(left, ops.scale(spread, slopes))
-    at = np.arange(side)
-    trace = ops.sum(ops.index(left, np.s_[:, at, at]), 1)
-    # and 1, so that nothing is divided by less
-    trace = ops.add_public(trace, 1 << GRAM_F)
-    factor = ops.reciprocal(trace, f=TRACE_F, bits=TRACE_BITS, low_bits=GRAM_F)
+    _, factor = _trace_of(ops, left)
     factor = ops.reshape(factor, (-1, 1, 1))
     system, wanted = (
         ops.mul(each, ops.broadcast(factor, each.shape), f=SYSTEM_F) for each in (left, right)
