@@ -27,7 +27,7 @@ from flai_site.stack.services import _running
 
 CLIENTS = 3
 BURST = 25  # acknowledged payments that are waited for before the blow
-CHUNKS = 9  # of a closing that are whole before the blow; there are some thirty
+CHUNKS = 9  # of a closing that are whole before the blow; there are some sixteen
 LEDGER = Path(__file__).with_name("ledger_client.py")
 EPOCH = Path(__file__).with_name("epoch_client.py")
 
