@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from datetime import timedelta
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from apps.compute import control
@@ -16,7 +18,7 @@ from apps.protocol.jobs import STAGED_FOR_S
 from apps.training import running, selectors, services, submissions
 from apps.training.deadlines import rounds_go_on
 from apps.training.models import ModelVersion, Round, Submission
-from apps.wallets.models import Transfer
+from apps.wallets.models import LogLeaf, Transfer
 from tests.support.market import drain, drain_until
 from workers.mpc import sealing
 
@@ -309,3 +311,55 @@ def test_a_round_survives_the_death_of_a_node(market, mortal) -> None:
     assert held.phase == "done", held.progress
     assert held.round_job.attempt > 1
     assert Round.objects.get().version.evidence["auc_milli"] > 850
+
+
+class Killed(BaseException):
+    """What no handler catches, as a kill -9."""
+
+
+def test_a_round_survives_the_death_of_its_worker_at_every_step(market, monkeypatch) -> None:
+    """Before the nodes hear of a job, when they have answered, when they have committed."""
+
+    def dies(module, name, *, before) -> None:
+        lives = getattr(module, name)
+
+        def once(*args, **options):
+            monkeypatch.setattr(module, name, lives)
+            if not before:
+                lives(*args, **options)
+            raise Killed
+
+        monkeypatch.setattr(module, name, once)
+        with pytest.raises(Killed):
+            drain()
+        assert Job.objects.filter(state__in=("running", "committing")).count() == 1
+        Job.objects.update(lease_until=now())  # as long as others leave it to that worker
+
+    def dies_everywhere() -> None:
+        dies(running.compute, "job_dispatch", before=True)
+        dies(running.compute, "job_dispatch", before=False)
+        dies(running.compute, "job_commit", before=False)
+        dies(running, "_record", before=True)
+        drain()
+
+    held = market.whitelist()
+    market.normalise_validators(held)
+    for i, site in enumerate(market.custodians):
+        market.submit(held, site, market.upload(held, site, "sums", market.sums(i)))
+    dies_everywhere()
+    held.refresh_from_db()
+    assert held.phase == "updates", held.progress
+    rows = np.concatenate([
+        np.random.default_rng(i).normal(0, 1, (50, 2)) for i in range(len(market.custodians))
+    ])  # fmt: skip
+    mean = np.array([int(value) for value in held.normalisation["mean"]]) / 2.0**20
+    assert np.allclose(mean, rows.mean(axis=0), atol=1e-4)  # each site's sums once
+    market.share_updates(held)
+    dies_everywhere()
+    held.refresh_from_db()
+    assert held.phase == "done", held.progress
+    assert held.scores.count() == len(market.custodians)
+    assert held.round_job.attempt == 3  # what all nodes committed is not computed again
+    kinds = Counter(LogLeaf.objects.values_list("type", flat=True))
+    assert kinds["training.round_done"] == kinds["training.normalised"] == 1, kinds
+    assert ModelVersion.objects.count() == 1
