@@ -75,10 +75,12 @@ def columns_of(answers: Answers, label: Mapping[str, Any]) -> dict[str, list[Any
     has two: …_low and …_high."""
     if answers.resolution == LABEL:
         return {"label": list(answers.labels)}
-    plain = "relative_hazard" if "event" in label else str(label["name"])
-    names = ["probability" if "positive" in label else plain]
     if "classes" in label:
         names = [f"probability_{name}" for name in label["classes"]]
+    elif "positive" in label:
+        names = ["probability"]
+    else:
+        names = ["relative_hazard" if "event" in label else str(label["name"])]
     if answers.resolution == BAND:
         names = [f"{name}_{end}" for name in names for end in ("low", "high")]
     named = zip(names, zip(*answers.answers, strict=True), strict=True)
