@@ -53,6 +53,29 @@ def test_two_members_may_send_much_at_once(net):
     assert both[0].recv(1, 1) == both[1].recv(0, 1) == data
 
 
+@pytest.mark.parametrize("parting_s", [0.0, 20.0])
+def test_those_who_stay_hear_each_other_for_a_while_where_they_are_to(net, parting_s):
+    """In verified jobs: what one that is gone has said before is compared."""
+    a, b, _ = net.sessions(sid(1))
+    for session in (a, b):
+        session.parting_s = parting_s
+    net.meshes[2].close()
+    for session in (a, b):
+        with pytest.raises(PeerLost):
+            session.recv(2, 1)
+    if not parting_s:
+        with pytest.raises(PeerLost):
+            a.send(1, 1, b"notes")
+        return
+    a.send(1, 1, b"notes")
+    assert b.recv(0, 1) == b"notes"
+    with pytest.raises(PeerLost):
+        a.send(2, 1, b"notes")
+    a._parts_at = 0.0  # the while is over
+    with pytest.raises(PeerLost):
+        a.send(1, 2, b"more")
+
+
 def test_messages_that_come_early_wait_for_the_job(net):
     a, b = net.sessions(sid(1), members=(0, 1))
     a.send(2, 1, b"early")

@@ -113,24 +113,6 @@ def test_a_node_that_cheats_is_named_and_nothing_is_opened(nodes, what):
     assert codes(answers) == [200] * 5, [a.text for a in answers]
 
 
-def test_a_cheat_that_hangs_up_at_once_is_named_too(nodes):
-    """By the notes that those who stay tell each other when it is gone."""
-    cheat = nodes.homes[CHEAT] / "cheat"
-    job = Round(nodes).put().job(**GROUP)
-    cheat.write_text("hangs up")
-    pending = {i: nodes.begin(job, i) for i in jobs.members_of(job)}
-    pending.pop(CHEAT).exception()
-    cheat.unlink()
-    nodes.kill(CHEAT)
-    answers = {i: p.result() for i, p in pending.items()}
-    nodes.start(CHEAT)
-    for i in set(COMPUTING) - {CHEAT}:
-        assert answers[i].json()["code"] == "cheating_suspected", (i, answers[i].text)
-        assert f"node-{CHEAT}" in answers[i].json()["detail"]
-    answers = nodes.ask(job | {"attempt": 2})
-    assert codes(answers) == [200] * 5, [a.text for a in answers]
-
-
 def test_an_accusation_falls_on_who_makes_it_too():
     """A cheat that accuses two others, before they have seen anything, is suspected with them."""
     group = keeping.Group(5, tuple(COMPUTING), tuple(HOLDING))

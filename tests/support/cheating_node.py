@@ -2,13 +2,11 @@
 
 Run as `python -m tests.support.cheating_node --home DIR`. While DIR/cheat holds "message", "notes"
 or "opening", whatever it sends of this kind in a verified job has a wrong bit: notes come first in
-a message. With "hangs up" it is killed when it has sent a false message to all.
+a message.
 """
 
 from __future__ import annotations
 
-import os
-import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -37,18 +35,13 @@ class CheatingNet(VerifiedNet):
         with self._does("message"):
             return super().tell(*args, **more)
 
-    def step(self) -> None:
-        super().step()
-        if self.doing == "message" and CHEAT.exists() and CHEAT.read_text() == "hangs up":
-            os.kill(os.getpid(), signal.SIGKILL)
-
     def missing(self, words: Any) -> Any:
         with self._does("opening"):
             return super().missing(words)
 
     def _send(self, to: int, data: bytes) -> None:
         cheat = CHEAT.read_text() if CHEAT.exists() else None
-        if data and (cheat == self.doing or (cheat, self.doing) == ("hangs up", "message")):
+        if data and cheat == self.doing:
             data = data[:-1] + bytes([data[-1] ^ 1])
         if data and cheat == "notes" and self.doing == "message":
             data = bytes([data[0] ^ 1]) + data[1:]
