@@ -21,6 +21,8 @@ from apps.protocol.wire import BadSignature, verify
 from apps.wallets import log, proofs
 from apps.wallets.models import TreeHead
 
+HEADS_MAX = 10  # that a recovered node has from itself and the others, and goes on from all
+
 logger = logging.getLogger(__name__)
 
 
@@ -42,7 +44,7 @@ def collect() -> int:
     made = 0
     for node, member, future in zip(waiting, members, futures, strict=True):
         try:
-            signature = _cosigned(member, newest, future.result())
+            signature = _cosigned(member, newest, future.result(), tries=HEADS_MAX)
         except ControlError as error:
             logger.warning("%s has not signed the head of size %d: %s", node.name, newest.size,
                            error.code)  # fmt: skip
@@ -54,13 +56,18 @@ def collect() -> int:
     return made
 
 
-def _cosigned(member: Member, newest: TreeHead, last: dict[str, Any]) -> str:
+def _cosigned(member: Member, newest: TreeHead, last: dict[str, Any], *, tries: int) -> str:
     size = last.get("size")
     if not isinstance(size, int) or not 0 <= size <= newest.size:
         raise control.Final("shorter_log", f"{member.name} has signed a longer log.")
     path = proofs.consistency(size, newest.size)["path"] if size else []
     public = log.public_key()
-    answer = control.cosign(member, log=public, head=proofs.head_json(newest), path=path)
+    try:
+        answer = control.cosign(member, log=public, head=proofs.head_json(newest), path=path)
+    except control.Retryable as error:
+        if error.code != "more_proofs" or tries <= 1:
+            raise
+        return _cosigned(member, newest, control.last_head(member), tries=tries - 1)
     content = cosign_content(
         Head(newest.size, newest.root, newest.at_ms), log=public, node=member.fingerprint
     )

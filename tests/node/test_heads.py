@@ -8,8 +8,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from apps.protocol import heads, merkle, wire
 from workers.node import home, storekey
 from workers.node.__main__ import main
-from workers.node.errors import Conflict, NodeError
-from workers.node.heads import Heads, highest
+from workers.node.errors import NodeError
+from workers.node.heads import META, Heads, floors
 from workers.node.store import Store
 
 LOG = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
@@ -114,12 +114,57 @@ def test_operators_can_agree_on_another_beginning(node, monkeypatch, capsys):
     store.close()
 
 
-def test_of_what_others_signed_the_longest_counts_if_it_is_one_log():
-    def signed(size, root="aa", log="l"):
-        return {"log": log, "size": size, "root": root, "at": 1}
+def note(leaves, key=LOG, **changes):
+    """What a node tells of the head that it signed last."""
+    signed = {k: v for k, v in head(leaves, key).items() if k != "v"}
+    return {"log": wire.public_hex(key), **signed, **changes}
 
-    assert highest([None, signed(3), signed(5, "bb"), signed(3)]) == signed(5, "bb")
-    assert highest([None, None]) is None
-    for other in (signed(3, "cc"), signed(4, "bb", "m")):
-        with pytest.raises(Conflict):
-            highest([signed(3), other])
+
+def recovered(memory, *told):
+    found = floors(memory._store.note(META), told)
+    if found is not None:
+        memory._store.put_note(META, found)
+    return memory
+
+
+def test_a_recovered_node_goes_on_from_each_head_that_others_signed(open_heads):
+    memory = recovered(open_heads(), note(LEAVES[:4]), None, note(LEAVES[:7]), note(LEAVES[:4]))
+    assert memory.last()["size"] == 4
+    refused("shorter_log", ask, memory, LEAVES[:6], 4)
+    refused("more_proofs", ask, memory, LEAVES[:9], 4)
+    assert memory.last()["size"] == 7
+    assert ask(memory, LEAVES[:9], 7)["size"] == 9
+    ask(open_heads(), LEAVES[:12], 9)
+
+
+def test_one_that_tells_a_fork_has_no_recovered_node_follow_it(open_heads):
+    """Even with a head that the log itself signed: then the node signs nothing."""
+    other = [LEAVES[11], *LEAVES[1:9]]
+    memory = recovered(open_heads(), note(LEAVES[:4]), note(other))
+    refused("fork", ask, memory, other, 4)
+    refused("more_proofs", ask, memory, LEAVES[:9] + LEAVES[:1], 4)
+    for proved in (9, 10):
+        refused("fork", ask, memory, LEAVES[:9] + LEAVES[:1], proved)
+
+
+def test_what_no_log_signed_is_no_head(open_heads):
+    theirs = Ed25519PrivateKey.generate()
+    mine, public = note(LEAVES[:3]), wire.public_hex(LOG)
+    for lie in (
+        note(LEAVES[:9], size=2**53 - 1),
+        note(LEAVES[:9], theirs, log=public),
+        note(LEAVES[:3], root="ab" * 32),
+        {"log": [], "size": 1, "root": "a"},
+        {"log": public},
+        [],
+    ):
+        assert floors(None, [lie]) is None
+        assert floors(None, [mine, lie]) == mine == floors(mine, [lie])
+    told = note(LEAVES[:3], also=[{"size": 9}, 5, note(LEAVES[:5], also=5)])
+    assert [h["size"] for h in floors(None, [told])["also"]] == [5]
+    # of two logs that which two tell; of one each, none
+    another = note(LEAVES[:2], theirs)
+    assert floors(None, [mine, another, mine]) == mine
+    memory = recovered(open_heads(), mine, another)
+    refused("other_log", ask, memory, LEAVES[:5], 3)
+    assert floors(None, [None]) is None

@@ -106,18 +106,19 @@ class Copies:
     def recover(self) -> list[str]:
         """Fill this node's empty store from the others; returns the models that it has again.
 
-        Raises: Unavailable("too_few_peers", "no_copy"), Conflict("not_empty", "log_forked").
+        Raises: Unavailable("too_few_peers", "no_copy"), Conflict("not_empty").
         """
         if not self._store.is_empty:
             raise Conflict("not_empty", "This node has a store: move it away to recover another.")
-        told = dict(self.told({"marks": True}, json.loads))
+        told = dict(self.told({"marks": True}, _read_marks))
         if len(told) < sources_needed(self._n):
             raise Unavailable(
                 "too_few_peers", f"{len(told)} other nodes answer, {sources_needed(self._n)} must."
             )
         jobs = {model: job_id for marks in told.values() for model, job_id in marks["models"]}
         models = {model: (job_id, self.copy(model)) for model, job_id in jobs.items()}
-        head = heads.highest(marks.get("head") for marks in told.values())
+        known = [marks.get("head") for marks in told.values()]
+        head = heads.floors(self._store.note(heads.META), known)
         with self._store.together():
             self._store.restore(merged(list(told.values())), models)
             if head is not None:  # or the log that goes on from another one would do as well
@@ -210,6 +211,15 @@ def _alike(reports: Sequence[tuple[str, Words]]) -> bool:
 
 def _hash(salt: str, word: Words) -> str:
     return hashlib.sha256(wire.unhex(salt) + to_bytes(word)).hexdigest()
+
+
+def _read_marks(data: bytes) -> dict[str, Any]:
+    """Raises: ValueError, KeyError, TypeError for what is no answer."""
+    marks: dict[str, Any] = json.loads(data)
+    merged([marks])
+    if not all(isinstance(word, str) for pair in marks["models"] for word in (*pair, pair[1])):
+        raise ValueError("a mark has a wrong form")
+    return marks
 
 
 def _read(data: bytes) -> tuple[dict[str, Any], dict[int, Words]]:
