@@ -41,6 +41,17 @@ SEES = {
             ("That site", "yyyyn"),
             ("Other sites", "nnyyn"),
             ("One node", "nnyyn"),
+            ("Two nodes together", "nyyyy"),
+            ("This site", "nnyyn"),
+        ),
+    ),
+    "round on sums": (
+        ("A site's rows", "Sums of their products", "Every φ", "The metrics", "The model"),
+        (
+            ("That site", "yyyyn"),
+            ("Other sites", "nnyyn"),
+            ("One node", "nnyyn"),
+            ("Two nodes together", "nyyyy"),
             ("This site", "nnyyn"),
         ),
     ),

@@ -12,6 +12,7 @@ from django.http import Http404, HttpRequest, HttpResponse
 from apps.compute.models import Receipt
 from apps.explorer.formatting import SCORING_NAMES
 from apps.explorer.page import show
+from apps.protocol.circuits import CLASSES
 from apps.training.models import Member, Round, Score, Submission
 from apps.training.selectors import awaited
 
@@ -49,6 +50,15 @@ ROWS_SCORING = (
     "which a site's rows pull makes the predictions better, and add that up. A site whose sum is "
     "not above 0 has no part in the next epoch; nobody sees that until the end.",
 )
+# What gain is measured in, by kind of label.
+SURPRISE = "log-loss: how surprised the model is by what really happened"
+LOSSES = {
+    "binary": SURPRISE,
+    "classes": SURPRISE,
+    "number": "squared error: how far predictions lie from what really happened",
+    "count": "Poisson log-loss: how surprised the model is by the counts that really came",
+    "survival": "partial likelihood: how surprised the model is by who had the event next",
+}
 STAGES = {"moments": "Sums", "round": "Update or holdout"}
 
 
@@ -77,6 +87,8 @@ def round_page(request: HttpRequest, round_id: UUID) -> HttpResponse:
         waits_for=[member.party.name for member in awaited(held)],
         scoring=ROWS_SCORING[0] if held.shares_rows else SCORING_NAMES[held.scoring],
         scoring_text=ROWS_SCORING[1] if held.shares_rows else SCORING_TEXT[held.scoring],
+        loss=LOSSES[CLASSES[held.model_class].label],
+        model=CLASSES[held.model_class],
         epochs=_epochs(version.evidence.get("training") if version else None),
         version=version,
         evidence=version.evidence if version else None,

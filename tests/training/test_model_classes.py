@@ -6,12 +6,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from django.test import Client
 
 from apps.core.errors import BadInput
 from apps.listings.selectors import listing_json
 from apps.protocol.circuits import CLASSES
 from apps.protocol.circuits.descent import defaults_of
 from apps.protocol.circuits.least_squares import factor_of
+from apps.training.models import Round
+from apps.training.submissions import _deadline_s
 from apps.wallets.invariants import violations
 from tests.support.market import SPEC, Market, drain
 from tests.training.test_shared_rows import SITE_ROWS, announce, choose
@@ -56,6 +59,15 @@ class Classes(Market):
         return rng.poisson(np.exp(z[:, 0]))
 
 
+class Hazards(Classes):
+    """Whose sites send intercepts that the round drops."""
+
+    def oracle(self, held: Any, rows: Any) -> np.ndarray:
+        for site in self.custodians:
+            site.weights = site.weights * [1, 1, 0]
+        return super().oracle(held, rows)
+
+
 class Linear(Classes):
     """Whose sites share the sums of their rows."""
 
@@ -76,6 +88,19 @@ class Linear(Classes):
         return np.column_stack([rows, np.ones(len(rows))]) @ weights
 
 
+def test_a_round_that_is_solved_is_given_the_time_that_many_features_take() -> None:
+    members = [{"role": "custodian", "key": f"{place}"} for place in range(64)]
+    roster = {"members": [*members, {"role": "validator", "key": "v"}]}
+
+    def given(name: str, features: int) -> int:
+        return _deadline_s(
+            Round(phase="updates", model_class=name, features=features, roster=roster)
+        )
+
+    assert given("poisson", 200) == given("linear", 10) == 120
+    assert 1800 < given("linear", 200) <= 3600
+
+
 @pytest.mark.parametrize("name", sorted(WEIGHTS))
 def test_a_class_goes_from_the_request_to_the_paid_answer(
     name,
@@ -87,7 +112,7 @@ def test_a_class_goes_from_the_request_to_the_paid_answer(
     metric, least = GATES[name]
     gate = {"metric": metric, "min_milli": least, "per_stratum": True}
     governance = SPEC["governance"] | {"scoring": "leave_one_out"}
-    market = type("Of" + name, (Linear if name == "linear" else Classes,), {
+    market = type("Of" + name, ({"linear": Linear, "cox": Hazards}.get(name, Classes),), {
         "spec": SPEC | {
             "model_class": name, "label": LABELS[name], "gates": [gate], "governance": governance,
         },
@@ -97,6 +122,9 @@ def test_a_class_goes_from_the_request_to_the_paid_answer(
     assert held.phase == "done", held.progress
     phi = {s.party_id: s.phi_milli for s in held.scores.all()}
     assert phi[market.custodians[3].party.id] == 0 and max(phi.values()) == 1000
+    page = Client().get(f"/rounds/{held.id}/").content.decode()
+    assert ("Sums of their products" in page) == (name == "linear")
+    assert ("in squared error" in page) == (name == "linear")
     evidence = held.version.evidence
     assert [g["met"] for g in evidence["gates"]] == [True] * 3, evidence
     assert evidence["support"]["all"]["rows"] == 60

@@ -47,6 +47,7 @@ ATTESTATION_DOMAIN = "flai/attestation/v1"
 SCHEMA_DOMAIN = "flai/schema/v1"
 PARTY_KEY_DOMAIN = "flai/party-key/v1"
 WAIT_DEADLINE_S = 3600.0
+SUMS_ROWS_MIN = 2  # for each column that is summed: of fewer, sums are the rows but for a turn
 
 
 class Agent:
@@ -56,6 +57,7 @@ class Agent:
     normalisation that is kept is none that this site knows.
     `dry_run`: check everything and show what would leave, send nothing and write nothing down.
     `share_rows`: the organisation agrees that its rows, not an update, go to the nodes in shares.
+    `share_sums`: it agrees to the sums that stand for its rows in a round that is solved.
     """
 
     def __init__(
@@ -68,9 +70,11 @@ class Agent:
         accept_roster: bool = False,
         dry_run: bool = False,
         share_rows: bool = False,
+        share_sums: bool = False,
     ) -> None:
         self.dry_run = dry_run
         self.share_rows = share_rows
+        self.share_sums = share_sums
         self.home = home
         self.role = role
         self.say = say
@@ -209,6 +213,8 @@ class Agent:
         model = class_of(dao["params"])
         if current["training"] == SECURE_SGD:
             self._consent(current, table, model, extras_of(model, dao["params"]["label"]))
+        elif model.sums:
+            self._may_sum(table, model)
         if current["summed"]:
             self.say("The serving version's mean and variance are kept: no sums are asked for.")
             return None
@@ -334,6 +340,31 @@ class Agent:
                 code="no_consent",
             )
 
+    def _may_sum(self, table: data.Table, model: ModelClass) -> None:
+        """Raises: ClientError("no_consent") unless this site says that it shares sums; DataError
+        where they would be of too few rows, or the site has a penalty or weights of its own.
+        """
+        if not self.share_sums:
+            raise ClientError(
+                f"{model.title} is solved from SUMS of products of each site's columns. They go to "
+                "the nodes in shares: one node reads nothing of them, but two that put their words "
+                "together read, exactly, in how many rows any two values stand together. If your "
+                "organisation consents, run the same command with --share-sums. Nothing was sent.",
+                code="no_consent",
+            )
+        own = [name for name in ("C", "update") if name in self.home.config.get("train", {})]
+        if own:
+            raise data.DataError(
+                f"{model.title}: sites share sums, no weights and no penalty of their own. Take "
+                f"{' and '.join(own)} out of [train] in agent.toml."
+            )
+        least = SUMS_ROWS_MIN * (len(table.columns) + 2)
+        if table.rows < least:
+            raise data.DataError(
+                f"{table.path.name} has {table.rows} rows; sums of fewer than {least} (twice the "
+                "columns, the label's and one more) would say too much about each."
+            )
+
     def _consent(
         self,
         current: Mapping[str, Any],
@@ -381,13 +412,12 @@ class Agent:
         self, table: data.Table, features: np.ndarray, params: Mapping[str, Any]
     ) -> np.ndarray:
         model, label = class_of(params), params["label"]
-        options = self.home.config.get("train", {})
-        own = options.get("update")
         if model.sums:
-            if own:
-                raise data.DataError(f"{model.title}: sites share sums, no weights of their own.")
+            self._may_sum(table, model)
             self.say(f"Summing: {model.title.lower()} on {table.rows} rows …")
             return training.train(features, table.labels, c=1.0, model=model, label=label)
+        options = self.home.config.get("train", {})
+        own = options.get("update")
         if own:
             self.say(f"Using the update that this site's own tooling made: {own}.")
             outputs = model.outputs(extras_of(model, label))

@@ -144,6 +144,12 @@ def _agent(commands: argparse._SubParsersAction, role: str, text: str) -> None:
                 action="store_true",
                 help="your organisation consents that rows go to the nodes in shares",
             )
+            step.add_argument(
+                "--share-sums",
+                action="store_true",
+                help="your organisation consents that sums of its columns' products do "
+                "(linear regression)",
+            )
         if name in ("normalise", "train"):
             step.add_argument(
                 "--dry-run",
@@ -318,6 +324,7 @@ def _step(options: argparse.Namespace) -> int:
         accept_roster=accept,
         dry_run=getattr(options, "dry_run", False),
         share_rows=getattr(options, "share_rows", False),
+        share_sums=getattr(options, "share_sums", False),
     )
     if options.step == "attest":
         agent.attest(options.rfm)

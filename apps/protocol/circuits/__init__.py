@@ -8,7 +8,7 @@ query, whose model outlives many releases, that of its circuit's graph alone.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -43,11 +43,17 @@ def _found() -> Iterator[ModelClass]:
         yield from (value for value in declared if isinstance(value, ModelClass))
 
 
-# The model classes, by name; by kind of label, and networks last.
-CLASSES: dict[str, ModelClass] = {
-    model.name: model
-    for model in sorted(_found(), key=lambda model: (LABELS.index(model.label), model.hidden))
-}
+def by_name(found: Iterable[ModelClass]) -> dict[str, ModelClass]:
+    """By kind of label, and networks last. Raises: ValueError for two classes of one name."""
+    once = {id(model): model for model in found}.values()  # a file may import another's
+    ordered = sorted(once, key=lambda model: (LABELS.index(model.label), model.hidden))
+    classes = {model.name: model for model in ordered}
+    if len(classes) < len(ordered):
+        raise ValueError("two files declare model classes of the same name")
+    return classes
+
+
+CLASSES: dict[str, ModelClass] = by_name(_found())
 
 CIRCUITS: dict[str, Circuit] = {
     circuit.id: circuit

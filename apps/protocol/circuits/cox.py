@@ -202,6 +202,7 @@ CLASS = ModelClass(
     read_targets=read_targets,
     residuals=residuals,
     spare_bits=1,
+    intercept=False,
     descends=False,
     gains=gains,
     evidence=opened,

@@ -128,6 +128,7 @@ class ModelClass:
     gains(ops, scores [K, o, m] f = 16 within ±8, targets, members [C, K]): Σ_i [loss of score 0 −
         loss of the coalition's mean score], over the next power of two ≥ m; [C] at f = 26.
     evidence(ops, scores [m, o] f = 40, targets, strata [m, R] bits, min_cell): the openings.
+    intercept: has it a part in the loss? If not it stays 0, whatever sites send.
     descends: residuals are within ±10, so that `secure_sgd` keeps its steps in the word.
     hidden: units of each hidden layer.
     settle(ops, scores [m, o]): scores of the same loss and evidence, where a cut takes nothing.
@@ -162,6 +163,7 @@ class ModelClass:
     outputs: Callable[[Params], int] = lambda params: 1
     targets: Callable[[Params], int] = lambda params: 1
     spare_bits: int = 0
+    intercept: bool = True
     descends: bool = True
     hidden: tuple[int, ...] = ()
     settle: Callable[[Any, Any], Any] = lambda ops, scores: scores
@@ -404,6 +406,9 @@ def _run_round(
     if model.sums:
         updates, told, kept = model.sums.models(ops, updates, params)
     updates = ops.clamp(updates, -limit, limit)
+    if not model.intercept:
+        slopes = np.resize(np.append(np.ones(params["features"], np.int64), 0), updates.shape[1])
+        updates = ops.scale(updates, slopes)
     held = read_holdouts(model, ops, secrets["holdout"], params)
 
     squared, inverse = lengths(ops, updates)

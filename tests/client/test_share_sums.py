@@ -1,0 +1,67 @@
+"""A site's sums for a solved regression leave it by its own word only, and not of a few rows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from apps.protocol.circuits import CLASSES
+from workers.client.agent import Agent
+from workers.client.api import ClientError
+from workers.client.data import DataError
+from workers.client.home import Home
+
+PARAMS = {"model_class": "linear", "label": {"name": "days", "min": "0", "max": "40"}}
+
+
+class Server:
+    """Asks for sums, and takes none."""
+
+    def get(self, path: str) -> dict[str, Any]:
+        rounds = {"id": "r", "training": "fedavg", "summed": None}
+        return rounds if path.startswith("rounds/") else {"params": PARAMS}
+
+    def post(self, path: str, body: Any) -> None:
+        raise AssertionError(f"{path} was sent {body}")
+
+
+def agent(folder: Path, rows: int, train: str = "", **options: Any) -> Agent:
+    (folder / "agent.toml").write_text(f"[train]\n{train}\n")
+    made = Agent(Home(folder), "custodian", say=lambda line: None, api=Server(), **options)  # type: ignore[arg-type]
+    table = SimpleNamespace(
+        path=folder / "rows.csv", rows=rows, columns=("a", "b"), labels=np.linspace(0, 40, rows)
+    )
+    made.table = lambda spec: table  # type: ignore[assignment,method-assign,return-value]
+    return made
+
+
+@pytest.mark.parametrize(
+    ("rows", "train", "options", "error", "said"),
+    [
+        (40, "", {}, ClientError, "--share-sums"),
+        (40, "", {"share_rows": True}, ClientError, "--share-sums"),
+        (7, "", {"share_sums": True}, DataError, "fewer than 8"),
+        (40, "C = 0.1", {"share_sums": True}, DataError, "Take C out"),
+        (40, 'update = "w.csv"', {"share_sums": True}, DataError, "Take update out"),
+    ],
+)
+def test_nothing_is_summed_without_consent_of_few_rows_or_by_a_penalty_of_ones_own(
+    tmp_path, rows, train, options, error, said
+) -> None:
+    one = agent(tmp_path, rows, train, **options)
+    with pytest.raises(error, match=said):
+        one.normalise(subdao="d", round_id="r")
+    # nor at the second step, whatever the server says the round is
+    with pytest.raises(error, match=said):
+        one._update(one.table(PARAMS), np.zeros((rows, 2)), PARAMS)
+
+
+def test_who_consents_shares_a_factor(tmp_path) -> None:
+    one = agent(tmp_path, 40, share_sums=True)
+    features = np.random.default_rng(0).normal(size=(40, 2))
+    update = one._update(one.table(PARAMS), features, PARAMS)
+    assert len(update) == CLASSES["linear"].update({"features": 2})
