@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import secrets
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -36,6 +37,7 @@ class ControlError(Exception):
         super().__init__(text)
         self.code = code
         self.text = text
+        self.node = ""  # the fingerprint of the one at fault, where that is known
 
 
 class Retryable(ControlError):
@@ -280,13 +282,26 @@ def last_refresh(member: Member) -> dict[str, Any]:
 
 
 def refresh(members: Sequence[Member], asked: dict[str, Any]) -> list[dict[str, Any]]:
-    """Have all these nodes refresh what they keep; what each signed. Raises: Retryable, Final."""
+    """Have all these nodes refresh what they keep; what each signed.
+
+    Raises: Retryable, Final: of the `node` that failed by itself, or of any where all say that it
+    was another.
+    """
     signature = wire.sign(coordinator_key(), refreshes.REFRESH_DOMAIN, asked)
-    body, patience = _encode({"refresh": asked, "signature": signature}), asked["deadline_s"]
-    return _all(
-        members,
-        lambda member: _post(member, "/refresh", body, timeout_s=patience + ANSWER_MARGIN_S),
-    )
+    body = _encode({"refresh": asked, "signature": signature})
+    patience = asked["deadline_s"] + ANSWER_MARGIN_S
+    futures = [pool().submit(_post, m, "/refresh", body, timeout_s=patience) for m in members]
+    signed, failed = [], []
+    for member, future in zip(members, futures, strict=True):
+        try:
+            signed.append(future.result())
+        except ControlError as error:
+            error.node = member.fingerprint
+            failed.append(error)
+    if failed:
+        secrets.SystemRandom().shuffle(failed)
+        raise min(failed, key=lambda error: error.code in ("peer_refused", "peer_lost"))
+    return signed
 
 
 def last_head(member: Member) -> dict[str, Any]:

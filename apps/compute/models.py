@@ -68,6 +68,16 @@ class Refresh(BaseModel):
     def __str__(self) -> str:
         return f"refresh {self.number}"
 
+    @property
+    def count(self) -> int:
+        """How many models have new shares."""
+        return int(self.proof["receipts"][0]["receipt"].get("count", 0))
+
+    @property
+    def left(self) -> int:
+        """How many kept the shares that they had, as not all who took part kept them alike."""
+        return int(self.proof["receipts"][0]["receipt"].get("left", 0))
+
 
 class JobState(models.TextChoices):
     QUEUED = "queued"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -21,7 +22,7 @@ from apps.compute.models import Job, JobState, Node, Refresh
 from apps.core.events import emit
 from apps.core.live import changed
 from apps.core.transactions import durable
-from apps.protocol import refreshes
+from apps.protocol import refreshes, successions
 from apps.protocol.jobs import JobError
 from apps.protocol.tickets import TRIO
 from apps.wallets import log
@@ -39,18 +40,33 @@ def refresh_due(*, now: datetime) -> bool:
 def refresh(*, now: datetime) -> Refresh:
     """One refresh by all three nodes, or by all of more that are there: three at least.
 
-    One that the nodes have done, whose answer was lost, is recorded first.
+    One that the nodes have done, whose answer was lost, is recorded first. Of more than three the
+    one that fails is left out of a second try. After a refresh that left models as they were each
+    time another one is left out, as it may lack them: it copies what the others have then.
     Raises: DomainError("no_nodes"), control.Retryable, control.Final.
     """
     nodes, after, members = _members(now=now)
-    asked = refreshes.refresh_of(
-        id_=secrets.token_hex(16),
-        after=after,
-        nodes=[node.fingerprint for node in nodes],
-        members=members,
-        deadline_s=DEADLINE_S,
-    )
-    return _asked(asked, nodes, now=now)
+    last = Refresh.objects.first()
+    if last is not None and last.left and len(members) > TRIO:
+        del members[after % len(members)]
+
+    def attempt(members: list[int]) -> Refresh:
+        asked = refreshes.refresh_of(
+            id_=secrets.token_hex(16),
+            after=after,
+            nodes=[node.fingerprint for node in nodes],
+            members=members,
+            deadline_s=DEADLINE_S,
+        )
+        return _asked(asked, nodes, now=now)
+
+    try:
+        return attempt(members)
+    except control.ControlError as error:
+        others = [i for i in members if nodes[i].fingerprint != error.node]
+        if not TRIO <= len(others) < len(members):
+            raise
+        return attempt(others)
 
 
 def reshare(*, model: str, consents: Sequence[dict[str, str]], now: datetime) -> Refresh:
@@ -78,17 +94,21 @@ def _members(*, now: datetime) -> tuple[list[Node], int, list[int]]:
     nodes = selectors.node_set()
     everyone = selectors.members(nodes)
     up = control.there(everyone, ask=True)
-    states = {i: control.last_refresh(m) for i, m in enumerate(everyone) if up[i]}
-    after = max((_number(state) for state in states.values()), default=0)
-    members = [i for i, state in states.items() if _number(state) == after]
+    proofs, numbers = {}, {}
+    for i, member in enumerate(everyone):
+        if up[i]:
+            with suppress(control.ControlError, JobError):
+                proofs[i] = _proof_of(control.last_refresh(member))
+                numbers[i] = _number(proofs[i], nodes) if proofs[i] is not None else 0
+    after = max(numbers.values(), default=0)
+    members = [i for i, number in numbers.items() if number == after]
     if len(members) < TRIO:
         raise control.Retryable(
             "nodes_short", f"{len(members)} of {len(everyone)} nodes can refresh now; 3 must."
         )
-    for state in states.values():
-        if _number(state) == after > 0 and _is_of(state.get("proof"), nodes):
-            _recorded(state.get("proof"), nodes, now=now)
-            break
+    proof = proofs[members[0]]
+    if proof is not None:
+        _recorded(proof, nodes, now=now)
     return nodes, after, members
 
 
@@ -98,23 +118,26 @@ def _asked(asked: dict[str, Any], nodes: list[Node], *, now: datetime) -> Refres
     return _recorded({"refresh": asked, "receipts": receipts}, nodes, now=now)
 
 
-def _is_of(proof: Any, nodes: list[Node]) -> bool:
-    """A set that follows another one in a node's succession counts on from its last refresh."""
-    refresh = proof.get("refresh") if isinstance(proof, dict) else None
-    named = refresh.get("nodes") if isinstance(refresh, dict) else None
-    return named == [node.fingerprint for node in nodes]
+def _proof_of(state: dict[str, Any]) -> Any:
+    """What a node shows of its last refresh; nothing before the first."""
+    return None if state.get("number") == 0 else state.get("proof", {})
 
 
-def _number(state: dict[str, Any]) -> int:
-    number = state.get("number")
-    return number if isinstance(number, int) else 0
+def _number(proof: Any, nodes: list[Node]) -> int:
+    """Of a refresh by this set, or by one that it follows. Raises: JobError."""
+    fingerprints = [node.fingerprint for node in nodes]
+    return refreshes.check_proof(
+        proof,
+        nodes=fingerprints,
+        sign_keys={node.fingerprint: node.descriptor["sign_key"] for node in nodes},
+        former=successions.sets_before(fingerprints, [node.descriptor for node in nodes]),
+    )
 
 
 def _recorded(proof: Any, nodes: list[Node], *, now: datetime) -> Refresh:
     """The row of a refresh that its members signed for, and its leaf; once."""
-    signed_by = {node.fingerprint: node.descriptor["sign_key"] for node in nodes}
     try:
-        number = refreshes.check_proof(proof, nodes=list(signed_by), sign_keys=signed_by)
+        number = _number(proof, nodes)
     except JobError as error:
         raise control.Final(error.code, error.text) from None
     asked, digest = proof["refresh"], proof["receipts"][0]["receipt"]["refresh"]
@@ -125,6 +148,7 @@ def _recorded(proof: Any, nodes: list[Node], *, now: datetime) -> Refresh:
         if new:
             members = [asked["nodes"][i] for i in asked["members"]]
             leaf = {"refresh": digest, "number": number, "nodes": members}
+            leaf |= {"count": row.count, "left": row.left}
             if asked["type"] == "reshare":
                 leaf |= {"model": asked["model"]}
                 Job.objects.filter(model=asked["model"]).update(behind=[])

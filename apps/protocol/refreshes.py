@@ -3,9 +3,10 @@
 refresh = {"v", "type": "refresh", "id", "after", "nodes", "members", "deadline_s"}, signed by the
 coordinator under "flai/refresh/v1". `after` is the number of the refresh before it, so that each
 follows one; `members` are the indices of those who take part, three at least.
-receipt = {"v", "refresh", "number", "models", "result", "node", "at"}, each member's, under
-"flai/refreshed/v1". `models` is the digest of the list of what was refreshed, `result` the salted
-hash of each word that the node holds now, over all models.
+receipt = {"v", "refresh", "number", "models", "count", "left", "result", "node", "at"}, each
+member's, under "flai/refreshed/v1". `models` is the digest of the list of what was refreshed and
+`count` its length, `left` how many models members keep besides, in the shares that they had;
+`result` is the salted hash of each word that the node holds now, over all models.
 
 reshare = the same with "type": "reshare", "model" and "consents": that model goes over to these
 nodes, all of whom take part, from the set that kept it. All its makers consent, each signing
@@ -41,6 +42,7 @@ _MORE_FIELDS = {"refresh": set(), "reshare": {"model", "consents"}}
 CONSENTS_MAX = 1000
 DEADLINE_MAX_S = 120  # so long a node that refreshes can't catch up
 _KEYS = ("sign_key", "hpke_key")
+_COUNTED = ("count", "left")  # not in receipts of before
 _AGREED = ("v", "refresh", "number", "models")
 _RECEIPT_FIELDS = {*_AGREED, "result", "node", "at"}
 
@@ -153,7 +155,7 @@ def check_proof(
     for receipt in receipts:
         about = (receipt["refresh"], receipt["number"]) == (name, refresh["after"] + 1)
         _require(about, "A receipt is of another refresh.")
-        same = all(receipt[k] == receipts[0][k] for k in _AGREED)
+        same = all(receipt.get(k) == receipts[0].get(k) for k in (*_AGREED, *_COUNTED))
         _require(same, "The members' receipts do not agree.")
     check_words(receipts, nodes)
     return int(receipts[0]["number"])
@@ -174,7 +176,9 @@ def _checked(item: Any, sign_keys: Mapping[str, str]) -> Json:
     ok = isinstance(item, dict) and set(item) == {"receipt", "signature"}
     _require(ok and isinstance(item["receipt"], dict), "A receipt comes with its signature.")
     receipt: Json = item["receipt"]
-    _require(set(receipt) == _RECEIPT_FIELDS and receipt["v"] == 1, "A receipt has a wrong form.")
+    ok = set(receipt) - {*_COUNTED} == _RECEIPT_FIELDS and receipt["v"] == 1
+    ok = ok and all(_whole(receipt.get(k, 0), 0, SAFE_INT) for k in _COUNTED)
+    _require(ok, "A receipt has a wrong form.")
     key = sign_keys.get(str(receipt["node"]), "")
     try:
         verify(key, REFRESHED_DOMAIN, receipt, item["signature"])

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from datetime import timedelta
 from io import StringIO
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from django.core.management import CommandError, call_command
 
 from apps.compute import control, refreshing, services
@@ -48,8 +50,10 @@ def test_once_an_epoch_the_same_model_has_new_shares(
     first = Refresh.objects.get()
     assert abs(asked() - before) < 0.01
     leaf = LogLeaf.objects.get(type="compute.refreshed")
+    assert first.count >= 1
     assert json.loads(bytes(leaf.data))["body"] == {
-        "refresh": first.digest, "number": first.number, "nodes": nodes.fingerprints
+        "refresh": first.digest, "number": first.number, "nodes": nodes.fingerprints,
+        "count": first.count, "left": first.left,
     }  # fmt: skip
     assert refreshing.refresh_due(now=now())
 
@@ -59,7 +63,10 @@ def test_once_an_epoch_the_same_model_has_new_shares(
     call_command("refresh_shares", stdout=said)
     again, second = Refresh.objects.order_by("number")
     assert (again.digest, second.number) == (first.digest, first.number + 1)
-    assert said.getvalue() == f"refresh {second.number}: new shares at 3 nodes\n"
+    assert said.getvalue() == (
+        f"refresh {second.number}: {first.count} models in new shares at 3 nodes, "
+        f"{first.left} as before\n"
+    )
     assert abs(asked() - before) < 0.01
 
 
@@ -103,3 +110,36 @@ def test_a_model_that_went_over_is_asked_where_it_lives(market: Any, tmp_path: A
     (tmp_path / "consent").write_text(json.dumps({"key": "ab" * 32, "signature": "ab" * 64}))
     with pytest.raises(CommandError, match="not_held"):
         call_command("reshare_model", "ab" * 32, tmp_path / "consent")
+
+
+def test_one_of_more_nodes_does_not_keep_the_others_from_it(monkeypatch: Any, db: Any) -> None:
+    """One does not answer, one invents a number, one refuses each time."""
+    fake = [SimpleNamespace(fingerprint=f"{i:064x}", descriptor={"sign_key": ""}) for i in range(5)]
+    said = {i: {"number": 0} for i in range(4)} | {4: {"number": 9, "proof": {"refresh": 9}}}
+    members: Any = [SimpleNamespace(fingerprint=n.fingerprint, index=i) for i, n in enumerate(fake)]
+
+    def post(member: Any, _path: str, body: bytes, **_: Any) -> Any:
+        if 3 not in json.loads(body)["refresh"]["members"]:
+            return {"receipt": member.index}
+        if member.index == 3:
+            raise control.Final("store_failed", "It does not.")
+        raise control.Retryable("peer_refused", "Another one does not.")
+
+    monkeypatch.setattr(refreshing.selectors, "node_set", lambda: fake)
+    monkeypatch.setattr(refreshing.selectors, "members", lambda nodes: members)
+    monkeypatch.setattr(control, "there", lambda *_, **__: [True] * 5)
+    monkeypatch.setattr(control, "last_refresh", lambda member: said[member.index])
+    monkeypatch.setattr(control, "coordinator_key", Ed25519PrivateKey.generate)
+    monkeypatch.setattr(control, "_post", post)
+    monkeypatch.setattr(refreshing, "_recorded", lambda proof, *_, **__: proof)
+    done: Any = refreshing.refresh(now=now())
+    assert done["refresh"]["members"] == [0, 1, 2] and len(done["receipts"]) == 3
+
+    def last(member: Any) -> Any:
+        if member.index:
+            return said[member.index]
+        raise control.Retryable("node_down", "It does not answer.")
+
+    monkeypatch.setattr(control, "last_refresh", last)
+    with pytest.raises(control.Final, match="does not"):
+        refreshing.refresh(now=now())

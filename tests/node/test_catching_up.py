@@ -5,6 +5,7 @@ In these tests node i of n keeps the model in the sharing of refresh number `num
 
 import hashlib
 import json
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -62,6 +63,8 @@ class Nodes:
             parts = {"peers": peers, "store": store, "mesh": mesh, "copies": copies}
             one = SimpleNamespace(node=node, up=True, answer=copies.answer, **parts)
             one.refreshing = Refreshing(node=node, **parts)
+            one.jobs = partial(Jobs, node=node, limits=None, shares=None, **parts)
+            one.jobs.keywords["refreshing"] = one.refreshing
             if number is not None:
                 store.restore({"scopes": [], "answered": []}, {MODEL: (JOB, self.held(i, number))})
             if number:
@@ -171,10 +174,7 @@ def test_what_is_committed_late_follows_the_others_to_their_shares(nodes):
     last.store.stage(job, model=MODEL, result=staged.ticket, words=staged.words)
     assert last.refreshing.catch_up() and four.state(3) == (1, None)
 
-    jobs = Jobs(
-        node=last.node, peers=last.peers, limits=None, store=last.store, shares=None,
-        mesh=last.mesh, copies=last.copies, refreshing=last.refreshing,
-    )  # fmt: skip
+    jobs = last.jobs()
     jobs._check_receipts = lambda *_: None
     last.refreshing._wake.clear()
     jobs.commit(JOB, [])
@@ -261,3 +261,18 @@ def test_who_missed_some_before_a_succession_still_has_to_copy_them(nodes):
     five.succeeded(4)
     assert five[3].refreshing.catch_up() and five.state(3) == (2, "s2")
     assert not five[0].refreshing.catch_up()
+
+
+def test_a_copy_of_what_was_signed_for_is_held_against_the_hashes(nodes):
+    """Of three nodes one holds each word alone: what it tells is not taken for want of another."""
+    three = nodes(None, 0, 0)
+    jobs = three[0].jobs()
+    ticket, words = three.held(0, 0).ticket, three.held(0, 0).words
+    hashes = {
+        str(j): hashlib.sha256(bytes.fromhex(ticket["salts"][str(j)]) + word.tobytes()).hexdigest()
+        for j, word in zip(held_by(0), words, strict=True)
+    }
+    copied = jobs._copied(MODEL, "s0", hashes)[1]
+    assert all(np.array_equal(a, b) for a, b in zip(copied, words, strict=True))
+    with pytest.raises(Unavailable):
+        jobs._copied(MODEL, "s0", hashes | {"1": "00" * 32})

@@ -163,7 +163,8 @@ def test_new_words_of_the_same_secret_under_a_new_key(three, tmp_path):
 
 def test_what_one_member_lacks_stays_as_it_is(three):
     (kept,) = [w for m, w in three.store(0).sharings() if m == OTHER]
-    three.refresh(0)
+    receipt = three.refresh(0)[2]["receipt"]
+    assert (receipt["count"], receipt["left"]) == (1, 1)  # and whoever reads the log is told so
     assert dict(three.store(0).sharings())[OTHER] == kept and three.numbers() == [1, 1, 1]
     assert three.nodes[0].moved(OTHER, kept) and three.nodes[0].moved(MODEL, "cd" * 32)
 
@@ -334,6 +335,16 @@ def test_a_key_that_may_be_the_stores_own_is_not_thrown_away(tmp_path, monkeypat
     sealed_anew(3)
     storekey.settle(tmp_path)
     assert store.opens_with(storekey.current(tmp_path, root))
+    store.close()
+
+
+def test_no_store_is_begun_under_the_root_key_alone(tmp_path):
+    """As after a restore of a home whose `epoch.key` is in no backup."""
+    node = homes.init(tmp_path / "n", index=0, name="n", control="h:1", mesh="h:2")
+    (node.home / storekey.FILE).unlink()
+    store = storekey.open_store(node)
+    assert store.opens_with(node.store_key) and not store.opens_with(node.root_key)
+    assert node.store_key not in vars(node).values()
     store.close()
 
 

@@ -48,7 +48,6 @@ class Node:
     sign_key: Ed25519PrivateKey
     hpke_key: X25519PrivateKey
     root_key: bytes
-    store_key: bytes
     certificate: str
     circuits_hash: str
     succeeds: tuple[dict[str, Any], ...] = ()
@@ -56,6 +55,11 @@ class Node:
     @property
     def fingerprint(self) -> str:
         return jobs.fingerprint(self.descriptor_body())
+
+    @property
+    def store_key(self) -> bytes:
+        """What the store opens with now; not kept, as it is to be gone after the next refresh."""
+        return storekey.current(self.home, self.root_key)
 
     def descriptor_body(self) -> dict[str, Any]:
         return {
@@ -151,6 +155,7 @@ def load(home: Path) -> Node:
         sign_key = keys.signing_key(keys.load(home / "sign.key"))
         hpke_key = keys.hpke_key(keys.load(home / "hpke.key"))
         root_key = _root_key(home)
+        storekey.current(home, root_key)  # or there is none
         return Node(
             home=home,
             index=int(config["index"]),
@@ -160,7 +165,6 @@ def load(home: Path) -> Node:
             sign_key=sign_key,
             hpke_key=hpke_key,
             root_key=root_key,
-            store_key=storekey.current(home, root_key),
             certificate=identity.certificate_pem(sign_key, str(config["name"])),
             circuits_hash=circuits_hash(),
             succeeds=_succeeds(home),

@@ -368,6 +368,8 @@ class Jobs:
             return self._copies.fetch(model, sharing, hashes)
         except Unavailable:
             held = self._copies.copy(model)
+            if held.ticket.get("sharing") == sharing:
+                raise  # these shares were signed for, and the words are others
             return held.ticket, held.words
 
     def _check_open(self, scope: str, digest: str, job_id: str) -> None:

@@ -224,9 +224,9 @@ class Refreshing:
         if refresh["type"] == "reshare":
             receipt = self._reshare(session, refresh, name)
         else:
-            models = self._common(session, refresh)
+            models, left = self._common(session, refresh)
             zeros, salts = self._entropy(session, refresh, name)
-            receipt = self._stage(refresh, name, models, zeros, salts)
+            receipt = self._stage(refresh, name, models, left, zeros, salts)
         signature = wire.sign(self._node.sign_key, refreshes.REFRESHED_DOMAIN, receipt)
         mine = {"receipt": receipt, "signature": signature}
         theirs = exchanged(session, RECEIPT_SEQ, wire.canonical(mine))
@@ -261,32 +261,40 @@ class Refreshing:
             fingerprints=self._peers.fingerprints,
             mine=self._store.model(model),
         )
-        receipt = self._receipt(asked, name, [(model, came.before)], came.hashes)
+        receipt = self._receipt(asked, name, [(model, came.before)], 0, came.hashes)
         with self._store.together():
             self._store.stage_renewed([(model, came.model)])
             self._store.put_note(STAGED, {"refresh": asked, "receipt": receipt})
         return receipt
 
     def _receipt(
-        self, refresh: Json, name: str, models: Sequence[tuple[str, str]], hashes: dict[str, str]
+        self,
+        refresh: Json,
+        name: str,
+        models: Sequence[tuple[str, str]],
+        left: int,
+        hashes: dict[str, str],
     ) -> Json:
         return {
             "v": 1,
             "refresh": name,
             "number": refresh["after"] + 1,
             "models": refreshes.models_digest(models),
+            "count": len(models),
+            "left": left,
             "result": hashes,
             "node": self._node.fingerprint,
             "at": int(time.time()),
         }
 
-    def _common(self, session: Session, refresh: Json) -> list[tuple[str, str]]:
-        """The models that all members keep in the same shares. What one of them lacks stays as it
-        is: a commit that is still on its way, say."""
+    def _common(self, session: Session, refresh: Json) -> tuple[list[tuple[str, str]], int]:
+        """The models that all members keep in the same shares, and how many they keep besides. What
+        one of them lacks stays as it is: a commit that is still on its way, say."""
         mine = [[m, sharing] for m, sharing in self._store.sharings() if self._is_ours(m)]
         told = exchanged(session, STATE_SEQ, wire.canonical(mine))
         kept = [{(str(m), str(s)) for m, s in json.loads(said)} for said in told.values()]
-        return sorted(set.intersection(*kept))
+        common = set.intersection(*kept)
+        return sorted(common), len({m for said in kept for m, _ in said} - {m for m, _ in common})
 
     def _entropy(
         self, session: Session, refresh: Json, name: str
@@ -319,6 +327,7 @@ class Refreshing:
         refresh: Json,
         name: str,
         models: Sequence[tuple[str, str]],
+        left: int,
         zeros: Zeros,
         salts: dict[int, bytes],
     ) -> Json:
@@ -346,7 +355,7 @@ class Refreshing:
         with self._store.together():
             self._store.stage_renewed(renewed())
             told = {str(j): hash_.hexdigest() for j, hash_ in hashes.items()}
-            receipt = self._receipt(refresh, name, models, told)
+            receipt = self._receipt(refresh, name, models, left, told)
             self._store.put_note(STAGED, {"refresh": refresh, "receipt": receipt})
         return receipt
 

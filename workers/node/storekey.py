@@ -52,6 +52,8 @@ def open_store(node: Node, *, alone: bool = True) -> Store:
     from workers.node.store import Store
 
     path = node.home / "store.sqlite"
+    if alone and not path.exists():  # as after a restore of the other keys: no store without this
+        keys.load_or_create(node.home / FILE)
     if not (node.home / NEXT).exists():
         return Store(path, node.store_key)
     try:

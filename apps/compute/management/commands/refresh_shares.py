@@ -21,4 +21,7 @@ class Command(BaseCommand):
         except (ControlError, DomainError) as error:
             raise CommandError(f"{error.code}: {error.text}") from None
         members = len(row.proof["receipts"])
-        self.stdout.write(f"refresh {row.number}: new shares at {members} nodes")
+        self.stdout.write(
+            f"refresh {row.number}: {row.count} models in new shares at {members} nodes, "
+            f"{row.left} as before"
+        )
