@@ -66,7 +66,10 @@ class Party(BaseModel):
     kind = models.CharField(max_length=12, choices=Kind.choices)
     name = models.CharField(max_length=120)
     slug = models.SlugField(max_length=60, unique=True)
-    pid = models.CharField(max_length=32, unique=True, default=new_pid, editable=False)
+    # "C": an epoch's parts are bounded and its tree is ordered by it, in whichever language.
+    pid = models.CharField(
+        max_length=32, unique=True, default=new_pid, editable=False, db_collation="C"
+    )
     # Read under this row's lock, so that no unsigned action slips in behind the binding of a key.
     keyed = models.BooleanField(default=False)
     nonce = models.BigIntegerField(default=0)

@@ -322,6 +322,7 @@ FORGERIES: list[tuple[Callable[[Leaves], None], str]] = [
     (lambda said: more(body_of(said, "rfms.approved"), "target_micro", -1), "than the target"),
     (lambda said: body_of(said, "subdaos.founded").update(rfm="ee"), "for no crowdfund"),
     (lambda said: body_of(said, "subdaos.founded").update(submitter="ee"), "another submitter"),
+    (lambda said: body_of(said, "subdaos.founded").update(sdt="XYZ"), "is not called SDT-"),
     (lambda said: body_of(said, "subdaos.founded")["shares"].update(
         backers_bps=5_000, reserve_bps=2_500), "that no founding asks for"),
     (lambda said: more(moved(said, "subdaos.mint"), "amount_micro"), "no founding asks for"),

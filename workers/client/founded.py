@@ -9,9 +9,8 @@ from typing import Any
 
 from apps.protocol.founding import shares_of, terms_of
 from apps.protocol.rfm_spec import spec_hash, subdao_params
+from workers.client.holdings import SDT
 from workers.client.replay import Replay
-
-SDT = "SDT-"
 
 
 def slug_of(sdt: str) -> str:

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator
 from workers.client.accounts import parts
 
 Course = list[tuple[int, int]]
+SDT = "SDT-"  # what every SubDAO's token is called, before its address
 LONG_AGO = -(2**63)
 
 
@@ -67,4 +68,4 @@ class Holdings:
 
 
 def _votes(purpose: str, asset: str) -> bool:
-    return purpose == "staked" or (purpose == "main" and asset.startswith("SDT-"))
+    return purpose == "staked" or (purpose == "main" and asset.startswith(SDT))

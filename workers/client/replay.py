@@ -25,7 +25,7 @@ from workers.client.crowdfund import FORK, Crowdfunds
 from workers.client.earnings import Earnings, Finding
 from workers.client.emission import Reserves
 from workers.client.exchange import Exchange
-from workers.client.holdings import Holdings
+from workers.client.holdings import SDT, Holdings
 from workers.client.keyring import Keyring, Unsigned
 from workers.client.parameters import Parameters
 from workers.client.plans import Plans
@@ -290,6 +290,8 @@ class Replay:
         forked = voted.body["dao"] if voted.body["kind"] == FORK else None
         if body.get("parent") != forked:
             raise Finding(f"SubDAO {body['dao']} goes on from another one than was voted on")
+        if not str(body["sdt"]).startswith(SDT):  # what is held of it would weigh nothing here
+            raise Finding(f"SubDAO {body['dao']} has a token that is not called {SDT}…")
         self.earnings.founded(body, at)
         self.points.founded[body["dao"]] = body
         self.parameters.founded(body)
