@@ -58,6 +58,17 @@ def test_linear_regression_of_six_uneven_parts_of_the_diabetes_data_is_that_of_a
     assert pooled.mean() > 0.48 and np.abs(words - pooled).max() <= 0.001
 
 
+def test_features_that_are_nearly_copies_of_one_another_get_the_pooled_weights() -> None:
+    rng, sites = np.random.default_rng(0), []
+    for _ in range(4):
+        x = rng.normal(size=(4000, 10))
+        x[:, 1] = 0.9999 * x[:, 0] + np.sqrt(1 - 0.9999**2) * x[:, 1]
+        y = 0.4 * x[:, 0] - 0.3 * x[:, 1] + 0.03 * x[:, 2:].sum(1)
+        sites.append((x, np.clip(y + 0.3 * rng.normal(size=4000), -2, 2)))
+    pooled = CLASSES["linear"].train(*map(np.concatenate, zip(*sites)), 1, 1.0)[0]
+    assert np.abs(solved_on_words([factor_of(*site) for site in sites], 10) - pooled).max() < 5e-4
+
+
 def solved_on_words(updates: Sequence[np.ndarray], features: int) -> np.ndarray:
     """The model [d + 1] as nodes solve it, on 16-bit words in the clear."""
     ops, words = Plain(), np.array([encode(update) for update in updates])

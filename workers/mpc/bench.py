@@ -334,7 +334,10 @@ def other_round(name: str, sites: int = 8, rows: int = 1000, features: int = 30)
     if name == "linear":
         target, order = score[:, None], np.arange(rows)
         each = np.eye(features)[np.arange(rows) % features]
-        blocks = [wave((site + 2) * rows, features)[-rows:] + each for site in range(sites)]
+        blocks = [
+            wave((site + 2) * rows, features)[-rows:] + each * (1 + site / sites)
+            for site in range(sites)
+        ]
         updates = [factor_of(block, block @ truth + wave(rows) / 9) for block in blocks]
     else:
         times = np.exp(wave(rows) - score) / 2
