@@ -179,6 +179,7 @@ def test_what_is_committed_late_follows_the_others_to_their_shares(nodes):
     last.refreshing._wake.clear()
     jobs.commit(JOB, [])
     assert last.refreshing._wake.is_set() and four.state(3) == (1, "s0")
+    last.refreshing._renewed_at = -1e9
     assert last.refreshing.moved(MODEL, "s0")  # a job that met it is tried again
     assert last.refreshing.catch_up() and four.state(3) == (1, "s1")
     words = zip(last.store.model(MODEL).words, four.held(3, 1).words, strict=True)
