@@ -176,7 +176,8 @@ class Refreshing:
             return True
         if self._store.note(STAGED) or time.monotonic() - self._renewed_at < LATELY_S:
             return True
-        if all(told.kept.get(model, mine) == mine for told in self._told()):
+        told = [one.kept.get(model, mine) for one in self._told()]
+        if all(sharing.renewed == mine.renewed for sharing in told):  # or they disagree for ever
             return False
         self._wake.set()
         return True
