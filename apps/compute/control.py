@@ -342,9 +342,9 @@ def answer_times_ms(members: Sequence[Member]) -> list[int | None]:
         try:
             link = links_to(member.url, member.certificate)
             reply = link.ask("GET", "/health", timeout_s=HEALTH_S)
-            well = reply.status == 200 and json.loads(reply.body).get("status") == "ok"
-        except (Unreachable, ValueError):
+        except Unreachable:
             return None
+        well = reply.status == 200 and (_read(reply) or {}).get("status") == "ok"
         return round((time.monotonic() - began) * 1000) if well else None
 
     return [future.result() for future in [pool().submit(answers, m) for m in members]]
@@ -381,6 +381,8 @@ def _most(
         except ControlError as error:
             return error
 
+    if not members:
+        raise Retryable("node_down", "There is no node to ask.")
     first, *others = members
     waiting = [pool().submit(ask, member) for member in others]
     said = [ask(first), *[future.result() for future in waiting]]
@@ -423,12 +425,17 @@ def _ask(member: Member, method: str, path: str, *body: Any, timeout_s: float) -
         raise Retryable("node_down", f"{member.name} does not answer.") from None
 
 
-def _content(member: Member, reply: Reply) -> dict[str, Any]:
+def _read(reply: Reply) -> dict[str, Any] | None:
     try:
         content = json.loads(reply.body)
-    except ValueError:
-        content = None
-    if not isinstance(content, dict):
+    except (ValueError, RecursionError):
+        return None
+    return content if isinstance(content, dict) else None
+
+
+def _content(member: Member, reply: Reply) -> dict[str, Any]:
+    content = _read(reply)
+    if content is None:
         raise Retryable("bad_answer", f"{member.name} answered {reply.status} unreadably.")
     if reply.status < 300:
         return content

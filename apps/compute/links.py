@@ -26,6 +26,8 @@ from apps.protocol import identity
 CONNECT_S = 2.0  # with a TLS handshake, on a machine that computes
 IDLE_S_MAX = 50.0  # less than a node keeps a silent connection
 IDLE_MAX = 48
+ANSWER_BYTES_MAX = 64 << 20  # twice what a node takes in a request: answers are smaller than those
+PIECE_BYTES = 1 << 20
 
 
 class Unreachable(Exception):
@@ -56,8 +58,8 @@ class Links:
         *,
         timeout_s: float,
     ) -> Reply:
-        """One request; `timeout_s` is the longest silence. A body in parts is sent as they are,
-        without being put together. Raises: Unreachable."""
+        """One request; `timeout_s` is the longest silence, and the longest an answer's body takes.
+        A body in parts is sent as they are, without being put together. Raises: Unreachable."""
         link = None
         try:
             link = self._kept() or self._connected()
@@ -65,7 +67,7 @@ class Links:
             size = {"content-length": str(sum(map(len, parts)))} if method == "POST" else {}
             link.request(method, path, body=parts or None, headers=size | dict(headers or {}))
             answer = link.getresponse()
-            reply = Reply(answer.status, answer.read())
+            reply = Reply(answer.status, _body(link, answer, timeout_s))
         except (OSError, http.client.HTTPException) as error:
             if link is not None:
                 link.close()
@@ -96,6 +98,25 @@ class Links:
         )
         link.connect()
         return link
+
+
+def _body(
+    link: http.client.HTTPSConnection, answer: http.client.HTTPResponse, timeout_s: float
+) -> bytes:
+    """Of the length that the node declared, as all of them do: none fills this machine's memory or
+    keeps a thread by sending a little at a time. Raises: Unreachable, OSError, HTTPException."""
+    left, until, pieces = answer.length, time.monotonic() + timeout_s, []
+    if left is None or left > ANSWER_BYTES_MAX:
+        raise Unreachable("its answer is of no length that is taken")
+    while left:
+        link.sock.settimeout(max(until - time.monotonic(), 0.001))
+        piece = answer.read1(min(left, PIECE_BYTES))
+        if not piece or time.monotonic() > until:
+            raise Unreachable("its answer did not end")
+        pieces.append(piece)
+        left -= len(piece)
+    answer.close()  # the answer alone: the connection is kept
+    return b"".join(pieces)
 
 
 def _readable(link: http.client.HTTPSConnection) -> bool:

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 
 def now() -> datetime:
     """The current time, with time zone UTC."""
     return datetime.now(UTC)
+
+
+def going_on(start: datetime) -> Callable[[], datetime]:
+    """A clock that says `start` now: for work in many transactions, each stamped when it begins."""
+    began = now()
+    return lambda: start + (now() - began)
 
 
 def unix_ms(at: datetime) -> int:

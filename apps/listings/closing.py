@@ -27,7 +27,7 @@ from django.db import connection
 from django.db.models import Exists, OuterRef
 
 from apps.accounts.models import Party
-from apps.core.clock import unix_ms
+from apps.core.clock import going_on, unix_ms
 from apps.core.events import emit
 from apps.core.joined import prepared
 from apps.core.transactions import durable, require_transaction
@@ -135,9 +135,10 @@ FROM (
 def carry_on(epoch_id: Any, *, now: datetime, chunk: int = CHUNK) -> bool:
     """Do what is left of a closing, chunk by chunk. False when nothing was.
 
-    `chunk` is how many rows a transaction touches; the result does not depend on it.
+    `chunk` is how many rows a transaction touches; the result does not depend on it. What a chunk
+    says is stamped when it begins: the log takes no leaf that is minutes behind the others.
     """
-    worked = False
+    worked, clock = False, going_on(now)
     while True:
         with durable():
             # Nobody queues: a worker that waits for another's chunk answers no query meanwhile.
@@ -146,7 +147,7 @@ def carry_on(epoch_id: Any, *, now: datetime, chunk: int = CHUNK) -> bool:
             if closing is None or closing.step == Step.DONE:
                 return worked
             epoch = Epoch.objects.select_related("dao__party", "dao__asset").get(pk=epoch_id)
-            if not _STEPS[closing.step](closing, epoch, now, chunk):
+            if not _STEPS[closing.step](closing, epoch, clock(), chunk):
                 return worked
             closing.save()
         worked = True

@@ -15,6 +15,7 @@ from django.db.models import Count, F, Q, Sum
 
 from apps.accounts.models import Party
 from apps.compute.models import Receipt
+from apps.core.clock import going_on
 from apps.core.sweeping import each
 from apps.core.transactions import durable
 from apps.core.wake import wake
@@ -68,10 +69,10 @@ def epochs_settle(*, now: datetime, limit: int = 20) -> int:
     """Settle epochs that are over, and go on with those that somebody left. Returns how many."""
     left = Closing.objects.exclude(step=Closing.Step.DONE).values("epoch")
     over = Q(closed_at=None, ends_at__lte=now) | Q(pk__in=left)
-    due = Epoch.objects.filter(over).order_by("ends_at")
+    due, clock = Epoch.objects.filter(over).order_by("ends_at"), going_on(now)
     return each(
         due,
-        lambda epoch_id: epoch_settle(epoch_id=epoch_id, now=now),
+        lambda epoch_id: epoch_settle(epoch_id=epoch_id, now=clock()),
         now=now,
         limit=limit,
         log=logger,

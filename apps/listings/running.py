@@ -31,7 +31,7 @@ from apps.core.live import changed
 from apps.core.notes import Listener, announce
 from apps.core.subscriptions import handlers_for
 from apps.core.sweeping import each
-from apps.core.transactions import durable
+from apps.core.transactions import clocks_agree, durable
 from apps.core.wake import wake, wake_once
 from apps.listings import serving
 from apps.listings.channels import ENDED_CHANNEL, HELD_CHANNEL
@@ -239,6 +239,7 @@ def _claim_all(query_ids: Sequence[Any]) -> list[Claimed]:
     """Those of these queries that are due and that no other worker has: one round trip."""
     if not query_ids:
         return []
+    clocks_agree()
     with connection.cursor() as cursor:
         margin_s = int(compute.LEASE_MARGIN_S)
         cursor.execute(_CLAIM, [list(query_ids), clock_now(), margin_s])
@@ -305,6 +306,7 @@ def _epoch(dao_id: uuid.UUID, now: datetime) -> Epoch:
 
 def _charge(answered: Answered, epoch: Epoch, now: datetime) -> tuple[str, Any]:
     """Post the holds, store receipts and sealed outputs: what `listings_settle` answers."""
+    clocks_agree()
     settled = [
         _settlement(query, outcome, answer, epoch, now)
         for (query, outcome), answer in zip(answered, compute.answers_json(

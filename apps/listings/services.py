@@ -20,7 +20,7 @@ from apps.core.joined import UNWAITED, prepared, row_json
 from apps.core.live import changed
 from apps.core.months import month_of
 from apps.core.permissions import ensure
-from apps.core.transactions import durable
+from apps.core.transactions import clocks_agree, durable
 from apps.listings import pricing
 from apps.listings.asking import ensure_on_sale, hash_of, infer_of
 from apps.listings.channels import HELD_CHANNEL
@@ -276,7 +276,8 @@ def _hold(
     call: Call | None,
     now: datetime,
 ) -> tuple[str, Any]:
-    """What `listings_hold`, called by this statement, answers."""
+    """What `listings_hold`, called by this statement, answers. Raises ClockWrong."""
+    clocks_agree()
     seller = offer.listing.dao.party
     tail = ledger.pended(
         query.hold_id,

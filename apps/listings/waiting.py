@@ -15,10 +15,19 @@ from uuid import UUID, uuid4
 from django.db import connection
 
 from apps.accounts.models import Party
+from apps.core.errors import DomainError, NotFound
 from apps.core.notes import Listener
 from apps.listings.channels import ENDED_CHANNEL
 from apps.listings.models import Query
 from apps.listings.selectors import ENDED, query_ended, query_get
+
+
+class QueryLost(DomainError):
+    """The database fell before what it had said of a hold was on its disk (ADR 24)."""
+
+    code = "query_lost"
+    status = 503
+    text = "The server lost this query before anybody answered it. Nothing was charged: ask again."
 
 
 class Waiters:
@@ -74,7 +83,8 @@ def ended_within(party: Party, query_id: UUID, wait_s: int) -> Query:
 
 def made_and_ended_within(party: Party, make: Callable[[UUID], UUID], wait_s: int) -> Query:
     """The same of a query that `make` makes under the id that it is handed, or made earlier, when
-    it returns that one's: who listens before need not look whether it has ended since."""
+    it returns that one's: who listens before need not look whether it has ended since. Raises
+    QueryLost."""
     new_id = uuid4()
     if not wait_s:
         return query_get(party, make(new_id))
@@ -82,7 +92,10 @@ def made_and_ended_within(party: Party, make: Callable[[UUID], UUID], wait_s: in
         query_id = make(new_id)
         if query_id == new_id:
             _wait(ended, wait_s)
-            return query_get(party, new_id)
+            try:
+                return query_get(party, new_id)
+            except NotFound:
+                raise QueryLost(retry_after_s=1) from None
     return ended_within(party, query_id, wait_s)
 
 

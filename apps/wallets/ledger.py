@@ -22,7 +22,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any, NamedTuple
 
-from django.db import IntegrityError, connection, transaction
+from django.db import IntegrityError, connection
 from django.db.models import Q
 
 from apps.accounts.models import Party
@@ -30,7 +30,7 @@ from apps.core.events import Event, outbox_row
 from apps.core.joined import prepared
 from apps.core.live import changed
 from apps.core.sweeping import each
-from apps.core.transactions import one_statement, require_transaction
+from apps.core.transactions import durable, one_statement, require_transaction
 from apps.protocol import wire
 from apps.wallets.errors import (
     CapExceeded,
@@ -280,7 +280,7 @@ def sweep_expired(*, now: datetime, limit: int = 200) -> int:
 
 
 def _void_expired(pending_id: uuid.UUID, now: datetime) -> bool:
-    with transaction.atomic():
+    with durable():
         try:
             void_pending(pending_id, now=now)
         except HoldResolved:  # posted or voided by somebody else meanwhile

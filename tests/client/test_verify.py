@@ -400,6 +400,10 @@ def test_a_log_that_stands_still_is_told_from_an_idle_one() -> None:
     server.read_at_s += 1
     [wrong] = [check.text for check in server.check().checks if not check.ok]
     assert wrong.startswith("the log stands still: its newest head is 30 minutes old")
+    server.read_at_s = -60
+    assert server.check().ok
+    server.read_at_s = -61
+    assert failed(server.check()).endswith("signed 61 s ahead of this machine's clock")
 
 
 def test_another_key_is_found(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -14,6 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from apps.accounts.models import Party
+from apps.core import clock
 from apps.core.errors import DomainError
 from apps.core.transactions import durable
 from apps.listings import claims, closing
@@ -231,6 +234,17 @@ def test_who_has_staked_all_and_never_held_is_weighed(people: list[Party]) -> No
         mint(dao.asset, account(party("staker"), dao.asset, "staked"), 10**7, None, at(20))
     closing.carry_on(epoch.id, now=AFTER)
     assert paid_to_holders(epoch) == shares(epoch, holdings(dao, epoch))
+
+
+def test_what_a_long_closing_says_is_stamped_when_it_says_it(
+    people: list[Party], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, epoch = closed(people)
+    minutes = itertools.count()
+    monkeypatch.setattr(clock, "now", lambda: at(60 * next(minutes)))
+    closing.carry_on(epoch.id, now=AFTER, chunk=3)
+    leaf = LogLeaf.objects.get(type="listings.epoch_settled")
+    assert json.loads(bytes(leaf.data))["at"] >= clock.unix_ms(AFTER) + 5 * 60_000
 
 
 def test_many_are_paid_when_they_ask_and_each_proves_its_part(

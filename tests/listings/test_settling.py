@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import threading
+import time
+import uuid
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -10,14 +13,15 @@ from django.db import connection, transaction
 from django.test.utils import CaptureQueriesContext
 
 from apps.compute.models import Job, Receipt
+from apps.core import transactions
 from apps.core.clock import now
-from apps.listings import running
+from apps.listings import running, waiting
 from apps.listings.models import Query
 from apps.listings.services import query_create
 from apps.subdaos.models import Epoch
 from apps.wallets import ledger
 from apps.wallets.invariants import violations
-from apps.wallets.models import Account
+from apps.wallets.models import Account, LogLeaf
 from tests.support.shelf import PRICE, Shelf
 
 FUNDS = 20 * PRICE
@@ -113,7 +117,8 @@ def test_what_another_worker_took_meanwhile_is_left_to_it(shelf) -> None:
     Job.objects.filter(pk=mine[0].job.pk).update(lease_until=now())
     (theirs,) = running._claim_all(ids)
     assert theirs.job.attempt == 2
-    running._settle([(query, shelf.outcome(query)) for query in mine])
+    lost = replace(mine[0], id=uuid.uuid4())  # one that the database does not have
+    running._settle([(query, shelf.outcome(query)) for query in (*mine, lost)])
     assert [Query.objects.get(pk=query.id).state for query in mine] == ["running", "settled"]
     assert Receipt.objects.count() == 3
     running._settle([(theirs, shelf.outcome(theirs))])
@@ -129,3 +134,33 @@ def test_a_hold_that_was_voided_meanwhile_is_not_charged(shelf) -> None:
     running._settle([(claimed, shelf.outcome(claimed))])
     assert Query.objects.get().state == "released"
     assert balance_of(buyer) == (FUNDS, 0)
+
+
+def test_by_a_wrong_clock_nothing_is_held_claimed_or_charged(shelf, monkeypatch) -> None:
+    buyer = shelf.buyer(FUNDS)
+
+    def ask() -> Query:
+        return query_create(slug=shelf.dao.slug, buyer=buyer, upload=shelf.upload(), now=now())
+
+    waits, (claimed,) = ask(), running._claim_all([ask().id])
+    running._epoch(claimed.dao_id, now())
+    paid = [(claimed, shelf.outcome(claimed))]
+    leaves, real = LogLeaf.objects.count(), time.time
+    with monkeypatch.context() as wrong:
+        wrong.setattr(transactions.time, "time", lambda: real() + 60)
+        for act in (ask, lambda: running._claim_all([waits.id]), lambda: running._settle(paid)):
+            wrong.setattr(transactions, "_seen_until", 0.0)
+            with pytest.raises(transactions.ClockWrong):
+                act()
+    assert LogLeaf.objects.count() == leaves
+    assert set(Query.objects.values_list("state", flat=True)) == {"held", "running"}
+
+
+def test_who_waited_for_a_query_that_was_lost_is_told_to_ask_again(shelf, monkeypatch) -> None:
+    monkeypatch.setattr(waiting, "_wait", lambda ended, wait_s: None)
+    try:
+        with pytest.raises(waiting.QueryLost) as lost:
+            waiting.made_and_ended_within(shelf.buyer(), lambda new_id: new_id, 1)
+    finally:
+        waiting.waiters.close()
+    assert (lost.value.status, lost.value.args_) == (503, {"retry_after_s": 1})

@@ -33,7 +33,7 @@ from workers.client.api import Api, ClientError
 from workers.client.earnings import Made
 from workers.client.founded import not_as_requested, slug_of
 from workers.client.nodes import signed_for
-from workers.client.replay import Replay, undisturbed
+from workers.client.replay import AHEAD_MS, Replay, undisturbed
 
 PAGE = 1000
 HEADS_KEPT = 256
@@ -148,10 +148,12 @@ class Auditor:
         """An idle log renews its head every ten minutes."""
         old_s = int(self.clock()) - int(head["at"]) // 1000
         self.report.add(
-            old_s <= heads.STALLED_S,
+            -AHEAD_MS // 1000 <= old_s <= heads.STALLED_S,
             "the log goes on: its newest head is recent",
             f"the log stands still: its newest head is {old_s // 60} minutes old, by this "
-            "machine's clock",
+            "machine's clock"
+            if old_s > 0
+            else f"the log's newest head is signed {-old_s} s ahead of this machine's clock",
         )
 
     def _entries(self, size: int) -> Iterator[bytes]:

@@ -2,14 +2,15 @@
 -- sealed outputs, leaves, events and calls; all of them, or none.
 --
 -- An answer other than 'settled' has written nothing: 'taken' (facts: the queries that another
--- worker has, or that have ended), 'epoch_changed', 'epoch_over', or an outcome of wallets_write.
+-- worker has, that have ended or are not there), 'epoch_changed', 'epoch_over', or an outcome of
+-- wallets_write.
 --
 -- epoch    the open epoch, as the leaves name it
 -- settled  [{"query", "post": the id of the transfer that posts its hold, "tail": that one's leaf
 --            as wallets_write takes it, "leaf": the query's own, "outputs", "mark": the end of its
 --            timeline, "told": the body of a call, and what compute_answered takes}]
 -- event    the name of what is told the outbox; heard: whether anybody listens
-CREATE FUNCTION listings_settle(
+CREATE OR REPLACE FUNCTION listings_settle(
     dao uuid, epoch uuid, settled jsonb, event text, heard bool, call text, channel text,
     now timestamptz,
     OUT code text, OUT facts jsonb
@@ -33,8 +34,9 @@ BEGIN
     ORDER BY j.id FOR UPDATE;
     SELECT array_agg(s.query) INTO gone
     FROM jsonb_to_recordset(settled) AS s(query uuid, job uuid, state text, attempt int)
-    JOIN listings_query q ON q.id = s.query JOIN compute_job j ON j.id = s.job
-    WHERE q.state <> 'running' OR (j.state, j.attempt) <> (s.state, s.attempt);
+    LEFT JOIN listings_query q ON q.id = s.query LEFT JOIN compute_job j ON j.id = s.job
+    WHERE q.state IS DISTINCT FROM 'running'
+        OR (j.state, j.attempt) IS DISTINCT FROM (s.state, s.attempt);
     IF gone IS NOT NULL THEN code := 'taken'; facts := to_jsonb(gone); RETURN; END IF;
 
     SELECT array_agg(s.post), array_agg(h.id), array_agg(h.debit_id), array_agg(h.credit_id),
