@@ -59,7 +59,7 @@ class Nodes:
             node = SimpleNamespace(home=home, root_key=root, index=i, sign_key=self.keys[i])
             node.fingerprint = self.fingerprints[i]
             store, mesh = Store(home / "s", storekey.current(home, root)), Mesh(i, self.all)
-            copies = Copies(node=node, n=n, store=store, mesh=mesh)
+            copies = Copies(node=node, sets=peers.sets, store=store, mesh=mesh)
             parts = {"peers": peers, "store": store, "mesh": mesh, "copies": copies}
             one = SimpleNamespace(node=node, up=True, answer=copies.answer, **parts)
             one.refreshing = Refreshing(node=node, **parts)
@@ -91,6 +91,7 @@ class Nodes:
         self.former, self.keys[i] = (list(self.fingerprints),), Ed25519PrivateKey.generate()
         self[i].up, peers = False, self.peers()
         for one in self.all:
+            one.copies._sets = peers.sets
             parts = {"store": one.store, "mesh": one.mesh, "copies": one.copies}
             one.refreshing = Refreshing(node=one.node, peers=peers, **parts)
 
@@ -101,7 +102,8 @@ class Nodes:
             return hashlib.sha256(f"{what}{number}{j}".encode())
 
         mine = held_by(i, self.n)
-        ticket = {"sharing": f"s{number}", "renewed": number, "shape": [2]}
+        first = self.former[0] if self.former else list(self.fingerprints)
+        ticket = {"sharing": f"s{number}", "renewed": number, "shape": [2], "nodes": first}
         ticket["salts"] = {str(j): made("salt", j).hexdigest() for j in mine}
         words = [np.frombuffer(made("word", j).digest()[:16], np.uint64) for j in mine]
         return StoredModel(ticket=ticket, words=tuple(words))
@@ -133,8 +135,8 @@ class Nodes:
 
     def state(self, i):
         """(its number, what it calls its shares)."""
-        sharings = dict(self[i].store.sharings())
-        return self[i].refreshing.state()["number"], sharings.get(MODEL)
+        kept = self[i].store.kept().get(MODEL)
+        return self[i].refreshing.state()["number"], kept and kept.name
 
     def lies(self, i, **changes):
         """Node i tells these instead of what it keeps."""

@@ -53,9 +53,16 @@ T = TypeVar("T")
 class Copies:
     """One node's giving and taking of committed results."""
 
-    def __init__(self, *, node: Node, n: int, store: Store, mesh: Mesh) -> None:
+    def __init__(
+        self, *, node: Node, sets: Sequence[Sequence[str]], store: Store, mesh: Mesh
+    ) -> None:
+        """`sets`: the fingerprints of the nodes that there are, then of the sets that these follow,
+        each in another's place. Nothing is told of what was shared out among others: by another
+        numbering a node could get its own word too, and by another roster somebody whom its makers
+        never chose."""
         self._node = node
-        self._n = n
+        self._n = len(sets[0])
+        self._sets = [list(each) for each in sets]
         self._store = store
         self._mesh = mesh
 
@@ -64,14 +71,16 @@ class Copies:
         asked = json.loads(request)
         if asked.get("marks"):
             marks = self._store.marks() | {"head": self._store.note(heads.META)}
+            kept = self._store.kept(self._sets)
+            marks["models"] = [pair for pair in marks["models"] if pair[0] in kept]
             return wire.canonical(marks)
         if asked.get("refreshed"):
             last = self._store.note(REFRESHED) or {"number": 0}
-            return wire.canonical(last | {"sharings": self._store.kept()})
+            return wire.canonical(last | {"sharings": self._store.kept(self._sets)})
         model = self._store.model(str(asked["model"]))
         if model is None or asked["sharing"] not in (None, model.ticket.get("sharing")):
             return b""
-        if len(model.words) != self._n - 1:  # it is kept for another node set yet
+        if not self._is_ours(model.ticket):
             return b""
         held = dict(zip(held_by(self._node.index, self._n), model.words, strict=True))
         given = {j: word for j, word in held.items() if j != asker}
@@ -91,7 +100,7 @@ class Copies:
         salts: dict[str, str] = {}
         tickets: list[dict[str, Any]] = []
         asked = {"model": model, "sharing": sharing}
-        for _peer, (ticket, theirs) in self.told(asked, _read, within_s=ARRIVE_S):
+        for _peer, (ticket, theirs) in self.told(asked, self._read, within_s=ARRIVE_S):
             for j, word in theirs.items():
                 salt = str(ticket["salts"].get(str(j), ""))
                 if j in wanted and _hash(salt, word) == hashes.get(str(j)):
@@ -131,7 +140,7 @@ class Copies:
         wanted = held_by(self._node.index, self._n)
         told: dict[tuple[str, int], list[tuple[str, Words]]] = {}
         tickets: dict[str, list[dict[str, Any]]] = {}
-        for _peer, (ticket, theirs) in self.told({"model": model, "sharing": sharing}, _read):
+        for _peer, (ticket, theirs) in self.told({"model": model, "sharing": sharing}, self._read):
             name = str(ticket.get("sharing"))
             if sharing not in (None, name):
                 continue
@@ -150,6 +159,16 @@ class Copies:
                 words = tuple(r[0][1].reshape(bare[0]["shape"]) for r in reports.values())
                 return StoredModel(ticket=bare[0] | {"salts": salts}, words=words)
         raise Unavailable("no_copy", f"The others do not hold model {model} alike.")
+
+    def _is_ours(self, ticket: Mapping[str, Any]) -> bool:
+        return ticket.get("nodes") in self._sets
+
+    def _read(self, data: bytes) -> tuple[dict[str, Any], dict[int, Words]]:
+        """Raises: ValueError and others of GARBLED, also for words of another node set."""
+        ticket, words = _read(data)
+        if not self._is_ours(ticket):
+            raise ValueError("a copy is of another node set")
+        return ticket, words
 
     def told(
         self, asked: dict[str, Any], read: Callable[[bytes], T], *, within_s: float = 0

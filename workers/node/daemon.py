@@ -64,7 +64,7 @@ def run(home: Path, *, metrics_port: int | None = None) -> None:
         metrics.serve(metrics_port)
     store = storekey.open_store(node)
     mesh = _mesh(node, peers, mesh_socket)
-    copies = Copies(node=node, n=len(peers.nodes), store=store, mesh=mesh)
+    copies = Copies(node=node, sets=peers.sets, store=store, mesh=mesh)
     mesh.answer = copies.answer
     mesh.start()
     refreshing = Refreshing(node=node, peers=peers, store=store, mesh=mesh, copies=copies)
@@ -129,7 +129,7 @@ def recover(home: Path, *, wait_s: float) -> list[str]:
     n = len(peers.nodes)
     mesh = _mesh(node, peers, listen(node.mesh, "mesh"))
     store = storekey.open_store(node)
-    copies = Copies(node=node, n=n, store=store, mesh=mesh)
+    copies = Copies(node=node, sets=peers.sets, store=store, mesh=mesh)
     mesh.start()
     try:
         mesh.wait_for(n - 1, seconds=wait_s, least=sources_needed(n))

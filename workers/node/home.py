@@ -92,6 +92,11 @@ class Peers:
     fingerprints: tuple[str, ...]
     former: tuple[list[str], ...] = ()  # node sets that this one follows
 
+    @property
+    def sets(self) -> list[list[str]]:
+        """These nodes, then the sets that they follow: whose results are theirs to compute on."""
+        return [list(self.fingerprints), *self.former]
+
     def sign_keys(self, indices: Iterable[int]) -> dict[str, str]:
         """By fingerprint, of these nodes."""
         return {self.fingerprints[i]: self.nodes[i]["sign_key"] for i in indices}

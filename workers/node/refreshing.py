@@ -86,8 +86,7 @@ class Refreshing:
         self._wake = threading.Event()
         self._renewed_at = -LATELY_S
         last = store.note(REFRESHED)
-        ours = [list(peers.fingerprints), *peers.former]
-        if last is not None and last["proof"]["refresh"]["nodes"] not in ours:
+        if last is not None and last["proof"]["refresh"]["nodes"] not in peers.sets:
             store.forget_note(REFRESHED)  # a set that follows no other counts from one
 
     def state(self) -> Json:
@@ -246,12 +245,6 @@ class Refreshing:
         if staged and staged["refresh"] == refresh:  # with other entropy it would be another one
             raise Refused("undecided", "This refresh is staged here: it is not begun again.")
 
-    def _is_ours(self, model: str) -> bool:
-        """Whether these nodes, or those whose place some took, made or took over the model."""
-        held = self._store.model(model)
-        sets = (list(self._peers.fingerprints), *self._peers.former)
-        return held is not None and held.ticket.get("nodes") in sets
-
     def _reshare(self, session: Session, asked: Json, name: str) -> Json:
         """A model of another node set in this one's shares, staged; what this node signs of it."""
         model = asked["model"]
@@ -291,7 +284,7 @@ class Refreshing:
     def _common(self, session: Session, refresh: Json) -> tuple[list[tuple[str, str]], int]:
         """The models that all members keep in the same shares, and how many they keep besides. What
         one of them lacks stays as it is: a commit that is still on its way, say."""
-        mine = [[m, sharing] for m, sharing in self._store.sharings() if self._is_ours(m)]
+        mine = [[m, sharing.name] for m, sharing in self._store.kept(self._peers.sets).items()]
         told = exchanged(session, STATE_SEQ, wire.canonical(mine))
         kept = [{(str(m), str(s)) for m, s in json.loads(said)} for said in told.values()]
         common = set.intersection(*kept)

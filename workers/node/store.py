@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -319,12 +319,8 @@ class Store(SealedFile):
         words = _unpack(self._open("models", model, "words", row[1]), ticket["shape"])
         return StoredModel(ticket=ticket, words=words)
 
-    def sharings(self) -> list[tuple[str, str]]:
-        """(model, what its shares are called) of all that is committed, in order."""
-        return [(model, sharing.name) for model, sharing in self.kept().items()]
-
-    def kept(self) -> dict[str, Sharing]:
-        """The sharing of each model that is committed, in order of their ids."""
+    def kept(self, sets: Sequence[Sequence[str]] | None = None) -> dict[str, Sharing]:
+        """The sharing of each committed model, in order of their ids; of these node sets."""
         with self._lock:
             rows = self._db.execute(
                 "SELECT model, body FROM models WHERE committed = 1 ORDER BY model"
@@ -333,6 +329,7 @@ class Store(SealedFile):
         return {
             model: Sharing(ticket.get("renewed", 0), str(ticket.get("sharing")))
             for model, ticket in tickets.items()
+            if sets is None or ticket.get("nodes") in sets
         }
 
     # ---- new shares of the same ----------------------------------------------------------------
