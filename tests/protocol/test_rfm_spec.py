@@ -103,7 +103,7 @@ def test_the_schema_and_the_parameters_are_taken_from_the_spec() -> None:
         ("governance/min_custodians", 2, "governance.min_custodians"),
         ("governance/n", 5, "governance.n"),
         ("governance/scoring", "luck", "governance.scoring"),
-        ("governance", {"scoring": "shapley", "min_custodians": 13}, "governance.scoring"),
+        ("governance", {"scoring": "shapley", "min_custodians": 33}, "governance.scoring"),
         ("price_micro", 0, "price_micro"),
         ("price_micro", "-5", "price_micro"),
         ("price_micro", "0.5", "price_micro"),
