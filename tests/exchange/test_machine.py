@@ -27,7 +27,7 @@ from apps.wallets.selectors import asset_by_code
 from tests.exchange.helpers import MICRO, at, has, holder, replayed
 from tests.support.examples import examples
 
-EXAMPLES = examples(30)
+EXAMPLES = examples(100)
 NAMES = ("ann", "ben", "cid")
 names = st.sampled_from(NAMES)
 amounts = st.one_of(st.integers(1, 3000), st.integers(1, 50 * MICRO), st.just(2**63 - 1))
