@@ -13,13 +13,14 @@ within a validator's block score the updates, the odd ones make the evidence: th
 
 0. Copies are found before anything else (circuits/copies.py): pairs of updates that are the same
    but for their length. They count once for "three", and share one weight in w*.
-1. w_k clipped to the median norm: w_k · min(1, median‖w‖ / ‖w_k‖).
+1. w_k clipped to the median norm: w_k · min(1, median‖w‖ / ‖w_k‖); or to a public one.
 2. φ_k = relu(u_k) / max_j relu(u_j), u_k the utility on the class's loss that `scoring` names
    (paper eq. 7; circuits/scoring.py). Each validator judges by its own rows; of several the upper
    weighted median counts (circuits/judges.py). φ is opened in thousandths; fewer than three > 0: no
    model.
 3. w* = Σ (a_k / S)·w_k, a_k the opened φ_k, shared among copies (paper eq. 1 and 6); or the class's
-   own model of all sites with φ_k > 0. It stays secret.
+   own model of all sites with φ_k > 0. It stays secret. Where owners signed for a privacy budget,
+   it gets the nodes' noise here (circuits/noise.py), before anything is made of it.
 4. Evidence: metrics divided and rounded in secret, of cells that are large enough and give no
    smaller one away (circuits/cells.py).
 
@@ -62,10 +63,11 @@ from apps.protocol.circuits.layout import (
     with_intercept,
 )
 from apps.protocol.circuits.network import columns_of, forward, size_of
+from apps.protocol.circuits.noise import asked, bound_of, check, noised
 from apps.protocol.circuits.resolution import LABEL, LOGIT, RESOLUTIONS, Scale, reached
 from apps.protocol.circuits.scoring import (
     aggregate,
-    clip_to_median_norm,
+    clipped,
     coalition_utilities,
     lengths,
     phi_milli,
@@ -209,6 +211,11 @@ class ModelClass:
         """Is there a federated round of updates?"""
         return self.train is not None
 
+    @property
+    def noises(self) -> bool:
+        """Can its rounds make noise? What changes a solved model is not bounded by a length."""
+        return self.averages and self.sums is None
+
     def layers(self, params: Params) -> list[tuple[int, int]]:
         """(in, out) of each layer."""
         widths = [int(params["features"]), *self.hidden, self.outputs(params)]
@@ -227,16 +234,18 @@ def round_circuit(model: ModelClass) -> Circuit:
     """The circuit of a class's federated round."""
 
     def validate(params: Params) -> None:
-        """{"features", "strata", "rows": [m_1, …], "min_cell", "scoring"} and the class's extras.
+        """{"features", "strata", "rows": [m_1, …], "min_cell", "scoring"}, the class's extras, and
+        where the model gets noise {"clip_milli", "rho_micro"}.
 
         Raises: BadParams.
         """
-        given = {"weights", NORMALISATION} & set(params)
+        given = {"weights", NORMALISATION} & set(params) | asked(params)
         only(params, "features", "strata", "rows", "min_cell", "scoring", *model.extras, *given)
         if params["scoring"] not in model.scorings:
             raise BadParams(f"parameter 'scoring' must be one of: {', '.join(model.scorings)}")
         check_holdouts(model, params)
         check_weights(params)
+        check(params, model.weights(params) if model.noises else None)
 
     def update_shape(params: Params, index: int) -> Shape:
         """Raises: BadParams for a site too many, so that no node takes part in such a job."""
@@ -406,8 +415,9 @@ def _run_round(
     if model.sums:
         updates, told, kept = model.sums.models(ops, updates, params)
     updates = ops.clamp(updates, -limit, limit)
+    slopes = np.ones(updates.shape[1], np.int64)
     if not model.intercept:
-        slopes = np.resize(np.append(np.ones(params["features"], np.int64), 0), updates.shape[1])
+        slopes[params["features"] :: params["features"] + 1] = 0
         updates = ops.scale(updates, slopes)
     held = read_holdouts(model, ops, secrets["holdout"], params)
 
@@ -415,7 +425,7 @@ def _run_round(
     pairs = (
         copies(ops, updates, inverse) if told is None else copies(ops, told, lengths(ops, told)[1])
     )
-    weights = clip_to_median_norm(ops, updates, squared, inverse)
+    weights = clipped(ops, updates, squared, inverse, bound_of(params))
     phi = _judged(model, ops, weights, held, params)
     found = {"phi_milli": phi, "copies": pairs}
     if distinct(phi, pairs) < PHI_MIN_POSITIVE:
@@ -425,6 +435,9 @@ def _run_round(
         taken = shared_out([int(value > 0) for value in phi], pairs)
         result = model.sums.merged(ops, kept, taken)
     else:
-        result = aggregate(ops, weights, shared_out(phi, pairs))
+        shares = shared_out(phi, pairs)
+        result = aggregate(ops, weights, shares)
+        if asked(params):
+            result = noised(ops, result, slopes, shares, params)
     openings = prove(model, ops, held, result, params)
     return Outcome(openings={**found, "void": 0, **openings}, result=result)

@@ -33,12 +33,16 @@ def lengths(ops: Any, updates: Any) -> tuple[Any, Any]:
     return squared, ops.rsqrt(squared, f=22, bits=56)
 
 
-def clip_to_median_norm(ops: Any, updates: Any, squared: Any, inverse: Any) -> Any:
-    """w_k · min(1, median‖w‖ / ‖w_k‖); [K, d+1] at f = 16 -> f = 24. A zero update stays zero."""
+def clipped(ops: Any, updates: Any, squared: Any, inverse: Any, bound: int | None = None) -> Any:
+    """w_k · min(1, b / ‖w_k‖); [K, d+1] at f = 16 -> f = 24. A zero update stays zero.
+
+    b: the median norm, or the public bound, its word at f = 20.
+    """
     norms = ops.mul(ops.trunc(squared, 26), inverse, f=20)
-    middle = ops.broadcast(ops.median(norms), norms.shape)
+    most = ops.median(norms) if bound is None else ops.public([bound], 20)
+    middle = ops.broadcast(most, norms.shape)
     too_long = ops.less_than(middle, norms)
-    # the bit is applied to 1/‖w‖ first: median/‖w‖ of a tiny update would overflow
+    # the bit is applied to 1/‖w‖ first: b/‖w‖ of a tiny update would overflow
     shrink = ops.mul(middle, ops.mul(too_long, inverse), f=22)
     keep = ops.lift(ops.sub(ops.public(np.ones(norms.shape, np.int64), 0), too_long), 22)
     factor = ops.broadcast(ops.reshape(ops.add(keep, shrink), (-1, 1)), updates.shape)

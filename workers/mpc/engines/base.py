@@ -49,6 +49,11 @@ def as_words(ints: npt.ArrayLike) -> Word:
     return array.astype(np.int64).astype(np.uint64)
 
 
+def share_of(variance: int, contributors: int) -> int:
+    """The least whole variance of which so many make up at least this one."""
+    return -(-variance // contributors)
+
+
 def times(x: Any, y: Any) -> Any:
     return x * y
 
@@ -89,6 +94,11 @@ class Engine(ABC):
     @abstractmethod
     def _bits(self, a: Shared, low: int, high: int) -> tuple[Word, ...]:
         """[high − low, *shape]: the word's own bits low … high − 1."""
+
+    @abstractmethod
+    def _noise(self, count: int, variance: int) -> tuple[Word, ...]:
+        """[count] discrete Gaussians, of each node's own making, summed: without those of any t
+        nodes the variance is still at least this."""
 
     @abstractmethod
     def open(self, a: Shared) -> Ints:
@@ -196,6 +206,13 @@ class Engine(ABC):
             tuple(fn(words) for words in zip(*(item.words for item in items), strict=True)),
             items[0].f,
         )
+
+    # -- noise --------------------------------------------------------------------------------
+
+    def noise(self, shape: Sequence[int], *, variance: int, f: int) -> Shared:
+        """Numbers that no node knows nor can take back, of this variance in units of 2^−2f."""
+        drawn = Shared(self._noise(math.prod(shape), variance), f)
+        return self.reshape(drawn, shape)
 
     # -- products -----------------------------------------------------------------------------
 

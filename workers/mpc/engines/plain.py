@@ -7,19 +7,31 @@ bounds show in tests instead of as noise.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from apps.protocol.circuits import Circuit, Outcome
-from workers.mpc.engines.base import Bilinear, Engine, Ints, Shared, Word, as_words
+from apps.protocol.tickets import TRIO
+from workers.mpc.engines.base import Bilinear, Engine, Ints, Shared, Word, as_words, share_of
+from workers.mpc.gaussian import discrete_gaussian
+from workers.mpc.keystream import KEY_BYTES, Keystream
+
+Noise = Callable[[int, int], Ints]
 
 LIMIT = 2.0**62
 
 
 class Plain(Engine):
-    """Secrets are one array of words."""
+    """Secrets are one array of words.
+
+    noise: (count, variance) -> what is taken for noise; by default as three nodes make it.
+    """
+
+    def __init__(self, noise: Noise | None = None) -> None:
+        self._drawn = noise or three_nodes_noise
 
     def _constant(self, words: Word) -> tuple[Word, ...]:
         return (words,)
@@ -53,6 +65,9 @@ class Plain(Engine):
         places = np.arange(low, high, dtype=np.uint64).reshape(-1, *[1] * len(a.shape))
         return ((a.words[0] >> places) & np.uint64(1),)
 
+    def _noise(self, count: int, variance: int) -> tuple[Word, ...]:
+        return (as_words(self._drawn(count, variance)),)
+
     def open(self, a: Shared) -> Ints:
         return signed(a)
 
@@ -68,8 +83,22 @@ def signed(a: Shared) -> Ints:
     return a.words[0].astype(np.int64)
 
 
+def three_nodes_noise(count: int, variance: int) -> Ints:
+    """The sum of what each of the ring's three nodes draws, of half of the variance each."""
+    drawn = [
+        discrete_gaussian(Keystream(os.urandom(KEY_BYTES)), share_of(variance, 2), count)
+        for _ in range(TRIO)
+    ]
+    total: Ints = np.sum(drawn, axis=0, dtype=np.int64)
+    return total
+
+
 def run_plain(
-    circuit: Circuit, values: Mapping[str, Sequence[Any]], params: Mapping[str, Any]
+    circuit: Circuit,
+    values: Mapping[str, Sequence[Any]],
+    params: Mapping[str, Any],
+    *,
+    noise: Noise | None = None,
 ) -> Outcome:
     """Run in the clear. values[slot]: per member an integer array at the slot's f."""
     circuit.validate(params)
@@ -81,4 +110,4 @@ def run_plain(
         for name, slot in circuit.slots.items()
     }
     with np.errstate(over="ignore"):
-        return circuit.run(Plain(), secrets, params)
+        return circuit.run(Plain(noise), secrets, params)

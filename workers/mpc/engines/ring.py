@@ -17,6 +17,7 @@ What a node receives, and why it tells nothing (k_j: stream of word j, unknown t
 - opening: the one missing word. Together with the node's own words it is determined by the
   opened value, so it shows nothing else. `open_rounded` opens the upper bits of a XOR sharing,
   whose lower bits stay where they are. Both holders send the word and must agree.
+- noise: what a node has drawn enters as its part of a resharing, so nobody sees it.
 - a sealed output gets a fresh sharing of 0 added before it leaves: its addressee sees all three
   words, and they must tell no more than their sum. A result stays where its words already are.
 """
@@ -30,7 +31,7 @@ import numpy as np
 
 from apps.protocol.circuits import Circuit
 from apps.protocol.tickets import TRIO
-from workers.mpc.engines.base import Bilinear, Shared, Word
+from workers.mpc.engines.base import Bilinear, Shared, Word, as_words, share_of
 from workers.mpc.engines.counted import Disagreement
 from workers.mpc.engines.ring_base import (
     Replicated,
@@ -42,6 +43,7 @@ from workers.mpc.engines.ring_base import (
 from workers.mpc.engines.ring_bits import Array, Bits
 from workers.mpc.engines.ring_net import Net
 from workers.mpc.engines.running import entered
+from workers.mpc.gaussian import discrete_gaussian
 from workers.mpc.transport import Transport
 
 __all__ = ["Disagreement", "Ring", "RingOutcome", "run_ring"]
@@ -195,6 +197,11 @@ class Ring(Replicated):
             (p[0] + q[0] - two * both[0]).reshape(shape),
             (p[1] + q[1] - two * both[1]).reshape(shape),
         )
+
+    def _noise(self, count: int, variance: int) -> Pair:
+        """Each node's own numbers are its additive part. Two of the three suffice."""
+        mine = discrete_gaussian(self.net.private, share_of(variance, TRIO - 1), count)
+        return self.net.reshare(as_words(mine))
 
     def _missing(self, words: Words) -> Array:
         return self.net.exchange_missing(*words)

@@ -18,12 +18,14 @@ What a node is told is masked by the stream of a key that it lacks; streams are 
   product that is truncated the two terms inside A and B need no message.
 - sign and bits: A and B are put in as XOR shares and added by the same adder as three nodes use.
 - bits to integers: p = b_0 ^ b_1 and q = b_2 ^ b_3 are put in; p xor q = p + q − 2pq.
+- noise: drawn by pairs of nodes, each from a seed of theirs, and put in like a product's terms.
 - a sealed output gets a fresh sharing of 0 made of seeds that all four learn: its addressee sees
   all four words, and must learn no more than their sum.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -31,7 +33,7 @@ import numpy as np
 
 from apps.protocol.circuits import Circuit
 from apps.protocol.tickets import QUARTET
-from workers.mpc.engines.base import Bilinear, Shared, Word
+from workers.mpc.engines.base import Bilinear, Shared, Word, as_words, share_of
 from workers.mpc.engines.ring_base import (
     Replicated,
     RingOutcome,
@@ -49,6 +51,7 @@ from workers.mpc.engines.ring_verified_net import (
     Way,
 )
 from workers.mpc.engines.running import entered
+from workers.mpc.gaussian import discrete_gaussian
 from workers.mpc.keystream import KEY_BYTES, Keystream
 from workers.mpc.transport import Transport
 
@@ -58,6 +61,7 @@ _WORD, _BYTE = np.dtype(np.uint64), np.dtype(np.uint8)
 _ONE = np.uint64(1)
 _TWO = np.uint64(2)
 _TOP = np.uint64(63)
+PAIRS_UNKNOWN = 3  # of the six pairs of nodes, to any one node
 
 
 class RingVerified(Replicated):
@@ -191,6 +195,28 @@ class RingVerified(Replicated):
         return tuple(
             (word - _TWO * both).reshape(shape) for word, both in zip(halves, product, strict=True)
         )
+
+    # -- noise --------------------------------------------------------------------------------
+
+    def _noise(self, count: int, variance: int) -> Words:
+        """Two nodes draw the same numbers from a seed that only they know, and put them in: so
+        nobody brings in others than it has drawn. A node knows those of three pairs of the six."""
+        terms: list[tuple[Way, Sequence[Array] | None]] = []
+        for way in (*CROSS, *WITHIN):
+            # `to` lacks one half of the seed, `absent` the other
+            halves = [
+                self.net.draw(j, KEY_BYTES, _BYTE).tobytes()
+                for j in (way.to, way.absent)
+                if j != self.net.me
+            ]
+            if self.net.me not in (way.frm, way.check):
+                terms.append((way, None))
+                continue
+            seed = hashlib.sha256(b"flai/ring_verified/noise\0" + b"".join(halves)).digest()
+            drawn = discrete_gaussian(Keystream(seed), share_of(variance, PAIRS_UNKNOWN), count)
+            terms.append((way, (as_words(drawn),)))
+        (words,) = self.net.put_in(terms, [_WORD], count)
+        return words
 
     # -- what leaves --------------------------------------------------------------------------
 

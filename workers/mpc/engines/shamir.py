@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import sys
 import threading
 from collections.abc import Iterable, Mapping, Sequence
@@ -34,11 +35,22 @@ import numpy.typing as npt
 
 from apps.protocol.circuits import Circuit
 from workers.mpc.engines import field89
-from workers.mpc.engines.base import Bilinear, Engine, Ints, Shared, Word, as_words, times
+from workers.mpc.engines.base import (
+    Bilinear,
+    Engine,
+    Ints,
+    Shared,
+    Word,
+    as_words,
+    share_of,
+    times,
+)
 from workers.mpc.engines.field89 import Limbs
 from workers.mpc.engines.running import entered, run_declared
 from workers.mpc.engines.shamir_bits import BitPool, Bits, composed, low_bits, random_bits
 from workers.mpc.engines.shamir_net import Net, WrongShare
+from workers.mpc.gaussian import discrete_gaussian
+from workers.mpc.keystream import KEY_BYTES, Keystream
 from workers.mpc.transport import Transport
 
 __all__ = ["BitPool", "Shamir", "ShamirOutcome", "WrongShare", "make_bits", "run_shamir"]
@@ -185,6 +197,15 @@ class Shamir(Engine):
             return self.bits.top_bit(field89.taken(self.bits.bits(values, high), np.s_[low:]))
 
         return _in_batches(_limbs(a), part)
+
+    def _noise(self, count: int, variance: int) -> Limbs:
+        """Each member deals its own numbers. All but t of them suffice."""
+        members = len(self.net.points)
+        own = Keystream(os.urandom(KEY_BYTES))
+        drawn = discrete_gaussian(own, share_of(variance, members - self.net.t), count)
+        parts = self.net.deal(field89.of_words(as_words(drawn)), range(members), count)
+        l0, l1, l2 = (sum(limbs[1:], start=limbs[0]) for limbs in zip(*parts, strict=True))
+        return field89.carried(l0, l1, l2)
 
     def open(self, a: Shared) -> Ints:
         """The integers mod 2^64, as two's complement."""
