@@ -1,7 +1,7 @@
 """Noise on a model before anybody uses it, so that no site's update shows through its answers.
 
-With `clip_milli` C and `rho_micro` ρ among a round's parameters, updates are shortened to the length
-C instead of the median one, and each weight of w* = Σ (a_k / S)·w_k gets a discrete Gaussian of
+With `clip_milli` C and `rho_micro` ρ among a round's parameters, updates are shortened to length C
+instead of the median one, and each weight of w* = Σ (a_k / S)·w_k gets a discrete Gaussian of
 variance Δ² / 2ρ, that the nodes make together (`ops.noise`). Δ is by how much w* can change when
 one site sends another update and what was opened before, φ and the pairs of copies, stays:
 
