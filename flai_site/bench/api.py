@@ -1,7 +1,7 @@
 """A paid private query through a running stack, as a buyer sees it: share, seal, pay, open.
 
-Measures the stack that runs here, or else one of its own, in which the demonstration was played.
-The buyer is made for the run.
+Measures the stack that runs here, or else one of its own, in which the demonstration was played and
+a neural network put on sale, too. The buyer is made for the run.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from statistics import median
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+from apps.protocol.circuits import CLASSES, INFERS
+from apps.protocol.targets import extras_of
 from flai_site.bench import browser, bundles, owned, processes
 from flai_site.stack.layout import Home, StackError
 
@@ -25,10 +27,11 @@ if TYPE_CHECKING:
     from workers.client.home import Home as ClientHome
 
 QUERIES = 40
-WARM_UP = 5
+WARM_UP = 6
 CLIENTS, EACH = 32, 12
 ROWS, WIDE_CLIENTS, WIDE_EACH = 100, 4, 8
 JOB_ROWS, JOB_CLIENTS = 10_000, 2  # in as few queries as the nodes take
+LOGISTIC = CLASSES["logistic"].infer_id("logit")
 STAGES = ("seal", "web", "queue", "claim", "nodes", "open")
 FAUCET_MICRO = 10_000 * 1_000_000
 
@@ -42,36 +45,65 @@ def run() -> Iterator[dict[str, Any]]:
 
 
 def listing_open(url: str) -> str:
-    """The name of something that is on sale. Raises: StackError."""
+    """The name of something that is on sale, a logistic model where there is one.
+    Raises: StackError."""
+    found = _on_sale(url)
+    if not found:
+        raise StackError("No listing is open: `manage.py demo` opens one.")
+    return min(found, key=lambda slug: found[slug] != LOGISTIC)
+
+
+def _on_sale(url: str) -> dict[str, str]:
+    """{short name of each open listing: the circuit that answers it}"""
     from workers.client.api import Api
 
-    for listing in Api(url).every("listings/"):
-        if listing["status"] == "open":
-            return str(listing["slug"])
-    raise StackError("No listing is open: `manage.py demo` opens one.")
+    listings = Api(url).every("listings/")
+    return {str(x["slug"]): str(x["circuit"]) for x in listings if x["status"] == "open"}
 
 
 def measure(url: str) -> Iterator[dict[str, Any]]:
     slug = listing_open(url)
     with TemporaryDirectory(prefix="flai-bench-") as folder:
-        yield from _measure(url, slug, Path(folder))
+        home = make_buyer(url, Path(folder))
+        yield from _networks(url, home)
+        yield from _measure(url, slug, home)
 
 
-def _measure(url: str, slug: str, folder: Path) -> Iterator[dict[str, Any]]:
+def _networks(url: str, home: ClientHome) -> Iterator[dict[str, Any]]:
+    """A lone query of each network that is on sale, called by the sizes of its layers."""
     from workers.client.buyer import Buyer
 
-    home = make_buyer(url, folder)
-    buyer = Buyer(home, slug)
+    for slug, circuit in _on_sale(url).items():
+        model, _ = INFERS[circuit]
+        if model.hidden:
+            buyer = Buyer(home, slug)
+            extras = extras_of(model, buyer.listing["label"])
+            layers = model.layers({"features": len(buyer.columns), **extras})
+            sizes = [layers[0][0], *(out for _, out in layers)]
+            yield from _alone(buyer, f"paid_query_mlp_{'_'.join(map(str, sizes))}")[1]
+
+
+def _alone(buyer: Buyer, workload: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """(what `ask` says of queries of a row, one after the other; their lines)"""
     row = [[0.0] * len(buyer.columns)]
-    ask(buyer, row)  # makes the signing key before threads do
     for _ in range(WARM_UP):
         ask(buyer, row)
     with Spent() as spent:
-        alone = [ask(buyer, row) for _ in range(QUERIES)]
-    yield from _lines("paid_query_one_row", alone)
-    for stage in STAGES:
-        yield _line(f"paid_query_one_row/{stage}", "p50", median(a[stage] for a in alone), "ms")
-    yield from spent.lines("paid_query_one_row", len(alone))
+        asked = [ask(buyer, row) for _ in range(QUERIES)]
+    stages = (
+        _line(f"{workload}/{stage}", "p50", median(a[stage] for a in asked), "ms")
+        for stage in STAGES
+    )
+    return asked, [*_lines(workload, asked), *stages, *spent.lines(workload, len(asked))]
+
+
+def _measure(url: str, slug: str, home: ClientHome) -> Iterator[dict[str, Any]]:
+    from workers.client.buyer import Buyer
+
+    buyer = Buyer(home, slug)
+    row = [[0.0] * len(buyer.columns)]
+    alone, lines = _alone(buyer, "paid_query_one_row")  # makes the signing key before threads do
+    yield from lines
     with Spent() as spent:
         many = crowd(url, home, slug, row, clients=CLIENTS, each=EACH)
     yield from _lines(f"paid_query_{CLIENTS}_clients", many)
@@ -199,4 +231,4 @@ def make_buyer(url: str, folder: Path) -> ClientHome:
 
 
 if __name__ == "__main__":
-    sys.exit(owned.play(Path(sys.argv[1]), measure))
+    sys.exit(owned.play(Path(sys.argv[1]), measure, network=True))

@@ -52,16 +52,22 @@ def run(module: str) -> Lines:
             raise StackError(f"The stack of {module}'s own failed; see above.", code)
 
 
-def play(out: Path, measure: Callable[[str], Lines]) -> int:
-    """The story of such a stack: the demonstration, then what is measured at its address, into
-    `out`."""
+def play(out: Path, measure: Callable[[str], Lines], *, network: bool = False) -> int:
+    """The story of such a stack: the demonstration, with `network` a second one that puts a neural
+    network on sale, then what is measured at its address, into `out`."""
     home = Home.from_environment()
     running = home.running()
     assert running is not None
-    demo = python("-m", "workers.demo", "--url", running["url"], "--home", str(home.demo), "--once")
-    code = subprocess.run(demo, stdout=sys.stderr.fileno(), check=False).returncode
-    if code:
-        return code
+    where = ["--url", running["url"], "--home", str(home.demo)]
+    stories = [python("-m", "workers.demo", *where, "--once")]
+    if network:
+        where = ["--url", running["url"], "--home", str(home.root / "network")]
+        nodes = str(home.node(0).parent)
+        stories.append(python("-m", "workers.demo.network", *where, "--nodes", nodes))
+    for story in stories:
+        code = subprocess.run(story, stdout=sys.stderr.fileno(), check=False).returncode
+        if code:
+            return code
     with out.open("w") as file:
         try:
             for line in measure(running["url"]):

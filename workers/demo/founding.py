@@ -32,7 +32,10 @@ def request_phase(story: Story) -> None:
         story.stake(voter.key)
     company = story.cast.api(COMPANY.key)
     asked = request.main_request(
-        story.sites, custodians=len(story.custodians), validators=len(story.validators)
+        story.sites,
+        custodians=len(story.custodians),
+        validators=len(story.validators),
+        network=story.network,
     )
     main = story.state.step("rfm", lambda: brief(company.post("rfms/", asked)))
     other = story.state.step(
@@ -45,7 +48,8 @@ def request_phase(story: Story) -> None:
     story.screen.done(
         f"{COMPANY.name} asks for a classifier of {len(story.sites['columns'])} features:"
     )
-    story.screen.note(f"AUC ≥ {gate:.2f} overall{per}, ${price} a query")
+    metric = "accuracy" if story.network else "AUC"
+    story.screen.note(f"{metric} ≥ {gate:.2f} overall{per}, ${price} a query")
     for who, item in ((COMPANY.key, main), (OTHER_COMPANY.key, other)):
         slug = item["slug"]
         proposal_id = story.state.step(

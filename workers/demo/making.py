@@ -65,10 +65,15 @@ def _round_in(story: Story, round_id: str, *phases: str) -> dict[str, Any] | Non
     return current if current["phase"] in phases else None
 
 
+def _step(story: Story, key: str, step: str, round_id: str) -> None:
+    role = "custodian" if key in story.custodians else "validator"
+    consents = ["--share-rows"] if story.network and role == "custodian" else []
+    story.agent(key, role, step, "--subdao", story.subdao, "--round", round_id, *consents)
+
+
 def _share_moments(story: Story, round_id: str) -> None:
     def normalise(key: str) -> None:
-        role = "custodian" if key in story.custodians else "validator"
-        story.agent(key, role, "normalise", "--subdao", story.subdao, "--round", round_id)
+        _step(story, key, "normalise", round_id)
 
     if _round_in(story, round_id, "moments", "normalising"):
         agents.each(story.members, normalise, lambda key: None)
@@ -87,8 +92,7 @@ def _share_moments(story: Story, round_id: str) -> None:
 
 def _share_updates(story: Story, round_id: str) -> None:
     def train(key: str) -> None:
-        role = "custodian" if key in story.custodians else "validator"
-        story.agent(key, role, "train", "--subdao", story.subdao, "--round", round_id)
+        _step(story, key, "train", round_id)
 
     def told(key: str) -> None:
         left = story.cast.home(key).journal.last("leaving", round=round_id, stage="round")
@@ -134,15 +138,13 @@ def _listing(story: Story) -> dict[str, Any] | None:
 
 def _evidence(story: Story, evidence: dict[str, Any]) -> bool:
     """Show the opened metrics; do they meet every gate?"""
-    rows = [("overall", evidence["auc_milli"], evidence["accuracy_milli"])]
-    rows += [
-        (name, auc, evidence["accuracy_by_stratum"].get(name))
-        for name, auc in evidence["auc_by_stratum"].items()
-    ]
-    for where, auc, accuracy in rows:
-        shown = "too few rows" if auc is None else f"{auc / 1000:.3f}"
-        right = "–" if accuracy is None else f"{accuracy / 1000:.3f}"
-        story.screen.note(f"{where:10} AUC {shown}   accuracy {right}")
+    shown = [name for name in ("auc", "accuracy") if f"{name}_milli" in evidence]
+    for where in ("overall", *evidence["accuracy_by_stratum"]):
+        found = [
+            f"{name.upper() if name == 'auc' else name} {_milli(evidence, name, where)}"
+            for name in shown
+        ]
+        story.screen.note(f"{where:10} {'   '.join(found)}")
     met = True
     for gate in evidence["gates"]:
         met = met and gate["met"]
@@ -150,6 +152,12 @@ def _evidence(story: Story, evidence: dict[str, Any]) -> bool:
         text = f"{gate['metric'].upper()} ≥ {gate['min_milli'] / 1000:.2f} {where}"
         (story.screen.done if gate["met"] else story.screen.failed)(text)
     return met
+
+
+def _milli(evidence: dict[str, Any], metric: str, where: str) -> str:
+    by_stratum = evidence[f"{metric}_by_stratum"]
+    value = evidence[f"{metric}_milli"] if where == "overall" else by_stratum.get(where)
+    return "too few rows" if value is None else f"{value / 1000:.3f}"
 
 
 def _scores(current: dict[str, Any]) -> list[dict[str, Any]]:

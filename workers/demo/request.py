@@ -16,22 +16,33 @@ OPEN_FUNDING_S = 30 * 24 * 3600
 MIN_ROWS = 10
 
 
-def main_request(sites: Mapping[str, Any], *, custodians: int, validators: int) -> dict[str, Any]:
+def main_request(
+    sites: Mapping[str, Any], *, custodians: int, validators: int, network: bool = False
+) -> dict[str, Any]:
     """The request of the story, with the schema that the sites' files have."""
     strata = sites["strata"]
+    label: dict[str, Any] = {"name": sites["label"], "positive": sites["positive"]}
+    if network:
+        label = {"name": sites["label"], "classes": ["0", "1"]}
     return {
         "title": f"Predict {sites['label']}"[:120],
         "spec": {
             "objective": f"Predict “{sites['label']}” for one patient, from routine measurements, "
             "with a model that can be explained. No patient's row leaves a hospital.",
             "kind": "federated_learning",
-            "model_class": "logistic",
-            "interpretable": True,
+            "model_class": "mlp" if network else "logistic",
+            "interpretable": not network,
             "standard": "tabular-csv",
             "features": [{"name": name} for name in sites["columns"]],
-            "label": {"name": sites["label"], "positive": sites["positive"]},
+            "label": label,
             "strata": strata,
-            "gates": [{"metric": "auc", "min_milli": GATE_MILLI, "per_stratum": bool(strata)}],
+            "gates": [
+                {
+                    "metric": "accuracy" if network else "auc",
+                    "min_milli": GATE_MILLI,
+                    "per_stratum": bool(strata),
+                }
+            ],
             "governance": _governance(VOTE_S)
             | {"min_custodians": max(3, custodians), "min_validators": validators},
             "price_micro": str(PRICE_MICRO),

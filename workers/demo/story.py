@@ -23,10 +23,20 @@ WAIT_S = 60.0
 
 
 class Story:
+    """`network`: a neural network is asked for, for which sites share their rows."""
+
     def __init__(
-        self, *, url: str, root: Path, state: State, screen: Screen, nodes: Path | None
+        self,
+        *,
+        url: str,
+        root: Path,
+        state: State,
+        screen: Screen,
+        nodes: Path | None,
+        network: bool = False,
     ) -> None:
         self.root = root
+        self.network = network
         self.state = state
         self.screen = screen
         self.nodes = nodes
