@@ -10,6 +10,7 @@ import http.client
 import os
 import select
 import ssl
+import threading
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -48,6 +49,8 @@ class Links:
         self._host, self._port = address.hostname or "", address.port
         self._context = _tls(certificate)
         self._idle: deque[tuple[http.client.HTTPSConnection, float]] = deque(maxlen=IDLE_MAX)
+        self._lock = threading.Lock()
+        self._reaper: threading.Timer | None = None
 
     def ask(
         self,
@@ -77,8 +80,35 @@ class Links:
                 link.close()
             raise
         if not answer.will_close:
-            self._idle.append((link, time.monotonic()))
+            self._keep(link)
         return reply
+
+    def _keep(self, link: http.client.HTTPSConnection) -> None:
+        """Those unused for longest stand first. While there are any, one timer waits for them."""
+        self._idle.append((link, time.monotonic()))
+        with self._lock:
+            if self._reaper is None:
+                self._reap_after(IDLE_S_MAX)
+
+    def _reap_after(self, wait_s: float) -> None:
+        self._reaper = threading.Timer(wait_s, self._reap)
+        self._reaper.daemon = True
+        self._reaper.start()
+
+    def _reap(self) -> None:
+        """Close what nobody took any more: the process may have no further question to a node."""
+        with self._lock:
+            self._reaper = None
+            while self._idle:
+                try:
+                    link, since = self._idle.popleft()
+                except IndexError:  # another thread took it
+                    return
+                left_s = since + IDLE_S_MAX - time.monotonic()
+                if left_s > 0:
+                    self._idle.appendleft((link, since))
+                    return self._reap_after(left_s)
+                link.close()
 
     def _kept(self) -> http.client.HTTPSConnection | None:
         """The connection used last, if the node has not closed it since."""

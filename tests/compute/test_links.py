@@ -30,6 +30,7 @@ def says(monkeypatch):
 
         monkeypatch.setattr(links.Links, "_connected", connected)
         node = links.Links("https://node:1", "")
+        node.ends = ends
         monkeypatch.setattr(control, "links_to", lambda url, certificate: node)
         return node
 
@@ -71,6 +72,18 @@ def test_a_body_that_is_no_object_is_unreadable(says, body) -> None:
     assert control.health([MEMBER]) == [False]
     with pytest.raises(control.Retryable, match="unreadably"):
         control.last_head(MEMBER)
+
+
+def test_a_connection_that_nobody_asks_any_more_is_closed(says, monkeypatch) -> None:
+    """Without another question: the process may have none."""
+    monkeypatch.setattr(links, "IDLE_S_MAX", 0.01)
+    node = says(HEAD + b"content-length: 2\r\n\r\n{}")
+    assert node.ask("GET", "/", timeout_s=5).status == 200
+    while (reaper := node._reaper) is not None:
+        reaper.join()
+    assert not node._idle
+    ours, theirs = node.ends
+    assert ours.fileno() == -1 and theirs.recv(1 << 10).startswith(b"GET /") and not theirs.recv(1)
 
 
 def test_nobody_is_asked() -> None:
