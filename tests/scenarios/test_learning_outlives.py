@@ -1,0 +1,237 @@
+"""A round outlives its dead: a site's agent, a Celery worker and a node, each killed by SIGKILL in
+another phase of one round, on the stack that the story left.
+
+While one is dead the supervisor stands still, so that nobody comes back before we have looked; a
+lock on one table holds the site at the very point where the blow is to fall.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psycopg
+import pytest
+
+from apps.protocol import wire
+from apps.protocol.decay import POINT_MICRO, points_of_phi
+from workers.client.agent import Agent
+from workers.client.api import Api, wait_for
+from workers.client.home import Home
+from workers.client.verify import verify_server
+
+ROOT = Path(__file__).resolve().parents[2]
+PATIENCE_S = 60.0
+VICTIM = "node-1"
+Json = dict[str, Any]
+
+
+@dataclass
+class Stage:
+    """The running stack and who plays on it."""
+
+    url: str
+    home: Path
+    own: dict[str, str]
+
+    def __post_init__(self) -> None:
+        self.api = Api(self.url)
+        about = json.loads((self.home / "demo" / "sites" / "sites.json").read_text())
+        self.roles = {site["slug"]: site["role"] for site in about["sites"]}
+        state = json.loads((self.home / "demo" / "state.json").read_text())
+        self.dao = state["steps"]["subdao"]
+        self.slugs = {key: state["cast"][key]["slug"] for key in self.roles}
+        self.homes = {key: Home(self.home / "demo" / "sites" / key) for key in self.roles}
+        for home in self.homes.values():  # the site has another port than when the story ran
+            home.connect(url=self.url, api_key=home.api_key_path.read_text().strip())
+        self.custodians = [key for key, role in self.roles.items() if role == "custodian"]
+
+    @property
+    def points(self) -> dict[str, int]:
+        held = self.api.get(f"subdaos/{self.dao}/")["sbgt"]
+        return {row["party"]["slug"]: int(row["points_micro"]) for row in held}
+
+    def opened(self) -> str:
+        """Another round, by the members' vote."""
+        asked = {"dao": self.dao, "kind": "training.open_round", "payload": {}, "title": "Again"}
+        proposal = self.homes[self.custodians[0]].api().post("proposals/", asked)["id"]
+        for home in self.homes.values():
+            home.api().post(f"proposals/{proposal}/votes/", {"support": "for"})
+
+        def current() -> str | None:
+            found = self.api.get(f"subdaos/{self.dao}/")["current_round"]
+            return found["id"] if found["phase"] == "moments" else None
+
+        return wait_for(current, deadline_s=PATIENCE_S, what="the round", every_s_max=0.2)
+
+    def round(self, round_id: str) -> Json:
+        return self.api.get(f"rounds/{round_id}/")
+
+    def page(self, round_id: str) -> str:
+        return httpx.get(f"{self.url}/rounds/{round_id}/").text
+
+    def until(self, round_id: str, seen: Callable[[Json], Any], what: str) -> Json:
+        def look() -> Json | None:
+            found = self.round(round_id)
+            assert found["phase"] != "failed", found["reason"]
+            return found if seen(found) else None
+
+        return wait_for(look, deadline_s=PATIENCE_S, what=what, every_s=0.05, every_s_max=0.2)
+
+    def act(self, key: str, step: str, round_id: str) -> list[str]:
+        """One step of a site's agent, here; what it said."""
+        said: list[str] = []
+        agent = Agent(self.homes[key], self.roles[key], say=said.append)
+        getattr(agent, step)(subdao=self.dao, round_id=round_id)
+        return said
+
+    def process(self, key: str, step: str, round_id: str) -> subprocess.Popen[str]:
+        """The same as a process of its own."""
+        command = [self.roles[key], "--home", str(self.homes[key].path), step]
+        return subprocess.Popen(
+            [sys.executable, "-m", "workers.client", *command]
+            + ["--subdao", self.dao, "--round", round_id],
+            cwd=ROOT,
+            env=self.own,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    @property
+    def supervisor(self) -> int:
+        return int(json.loads((self.home / "stack.json").read_text())["pid"])
+
+    @contextmanager
+    def dead(self, *words: str) -> Iterator[None]:
+        """The service whose command has these words is killed, and nobody starts it again until
+        the end of the block."""
+        os.kill(self.supervisor, signal.SIGSTOP)
+        try:
+            with os.fdopen(os.pidfd_open(self._service(words))) as ended:
+                signal.pidfd_send_signal(ended.fileno(), signal.SIGKILL)
+                assert select.select([ended], [], [], PATIENCE_S)[0]
+            yield
+        finally:
+            os.kill(self.supervisor, signal.SIGCONT)
+
+    def _service(self, words: tuple[str, ...]) -> int:
+        children = Path(f"/proc/{self.supervisor}/task").glob("*/children")
+        for pid in " ".join(path.read_text() for path in children).split():
+            command = Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")
+            if set(words) <= set(command):
+                return int(pid)
+        raise AssertionError(f"no service of {words}")
+
+    @contextmanager
+    def held(self, table: str) -> Iterator[Callable[[], None]]:
+        """Nobody writes to this table; yields how to wait until somebody wants to."""
+        waiting = "SELECT FROM pg_locks WHERE NOT granted AND relation = %s::regclass"
+        database = json.loads((self.home / "stack.json").read_text())["environment"]
+        with psycopg.connect(database["DATABASE_URL"]) as connection:
+            connection.execute(f"LOCK TABLE {table} IN SHARE MODE")
+            yield lambda: wait_for(
+                lambda: connection.execute(waiting, [table]).fetchone(),
+                deadline_s=PATIENCE_S,
+                what=f"a write to {table}",
+                every_s_max=0.1,
+            )
+
+    def leaves(self, round_id: str) -> list[Json]:
+        """All entries of the log about this round, once its end is among them."""
+
+        def found() -> list[Json] | None:
+            size, start, about = self.api.get("log/head/")["size"], 0, []
+            while start < size:
+                page = self.api.get("log/entries/", start=start, end=size)["results"]
+                start += len(page)
+                read = [json.loads(wire.unb64(entry["leaf_b64"])) for entry in page]
+                about += [leaf for leaf in read if round_id in wire.canonical(leaf).decode()]
+            return about if any(leaf["type"] == "training.round_done" for leaf in about) else None
+
+        return wait_for(found, deadline_s=PATIENCE_S, what="the log")
+
+
+@pytest.mark.slow
+def test_an_agent_a_worker_and_a_node_are_killed_in_one_round_and_nothing_counts_twice(
+    played: Any, stack: Any
+) -> None:
+    url, own = stack
+    stage = Stage(url, played[2], own)
+    before, round_id = stage.points, stage.opened()
+    late, *punctual = stage.custodians
+    validators = [key for key in stage.roles if key not in stage.custodians]
+    name = {m["key"]: m["name"] for m in stage.round(round_id)["roster"]["members"]}[
+        stage.homes[late].identity_hex()
+    ]
+
+    # Sum up: an agent dies while its share is on the way
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda key: stage.act(key, "normalise", round_id), punctual + validators))
+    with stage.held("training_submission") as wanted:
+        agent = stage.process(late, "normalise", round_id)
+        wanted()
+        agent.kill()
+        assert agent.wait() == -signal.SIGKILL
+    found = stage.round(round_id)
+    assert found["phase"] == "moments"
+    assert [party["slug"] for party in found["waits_for"]] == [stage.slugs[late]]
+    assert f"Waits for {name} until" in stage.page(round_id)
+    again = stage.process(late, "normalise", round_id)
+    said, _ = again.communicate(timeout=PATIENCE_S)
+    assert again.returncode == 0, said
+    assert "Going on with the share that an earlier run has made." in said
+    stage.until(round_id, lambda r: r["phase"] == "updates", "the normalisation")
+
+    with ExitStack() as without_a_node, ThreadPoolExecutor(len(stage.roles)) as pool:
+        with stage.held("compute_receipt") as wanted:
+            # Train: the worker dies that was to hand the shares to the nodes
+            with stage.dead("celery", "worker"):
+                sent = [pool.submit(stage.act, key, "train", round_id) for key in stage.roles]
+                found = stage.until(round_id, lambda r: not r["waits_for"], "all shares")
+                states = [s["state"] for s in found["submissions"] if s["stage"] == "round"]
+                assert found["phase"] == "updates"
+                assert states == ["received"] * len(stage.roles)
+                assert stage.page(round_id).count("received") >= len(stage.roles)
+            # Compute: a node dies that has signed the result and not yet kept its part of it
+            wanted()
+            home = str(stage.home / "nodes" / VICTIM[-1])
+            without_a_node.enter_context(stage.dead("workers.node", home))
+        for share in sent:
+            share.result()
+        told = f"{VICTIM} does not answer"
+        found = stage.until(round_id, lambda r: told in r["progress"][-1]["text"], "word of it")
+        assert found["phase"] == "computing" and found["job"]["state"] == "committing"
+        assert "All nodes have signed the result, but one is away" in stage.page(round_id)
+    done = stage.until(round_id, lambda r: r["phase"] == "done", "the round's end")
+
+    # nothing counts twice: one score, one addition of points, one leaf of each kind, for each
+    phi = {row["party"]["slug"]: row["phi_milli"] for row in done["scores"]}
+    undisturbed = {stage.slugs[key]: 1000 * value for key, value in played[0]["phi"].items()}
+    assert phi == pytest.approx(undisturbed, abs=3)
+    earned = {slug: points_of_phi(value) for slug, value in phi.items()}
+    earned |= {stage.slugs[key]: POINT_MICRO for key in validators}
+    after = stage.points
+    assert {slug: after[slug] - before.get(slug, 0) for slug in earned} == earned
+    leaves = stage.leaves(round_id)
+    counted = Counter(leaf["type"] for leaf in leaves)
+    assert counted["training.share_received"] == len(stage.custodians) + len(stage.roles)
+    assert counted["subdaos.sbgt"] == sum(micro > 0 for micro in earned.values())
+    for once in ("round_opened", "normalised", "round_done"):
+        assert counted[f"training.{once}"] == 1
+    shared = [leaf["body"] for leaf in leaves if leaf["type"] == "training.share_received"]
+    assert len({(body["party"], body["slot"]) for body in shared}) == len(shared)
+    report = verify_server(url, nodes=stage.homes[late].pinned_nodes())
+    assert report.ok, [check.text for check in report.checks if not check.ok]
