@@ -298,10 +298,12 @@ _epochs: dict[uuid.UUID, Epoch] = {}
 
 
 def _epoch(dao_id: uuid.UUID, now: datetime) -> Epoch:
-    if dao_id not in _epochs:
+    epoch = _epochs.get(dao_id)  # another thread may forget it at any time
+    if epoch is None:
         with durable():
-            _epochs[dao_id] = epoch_begin(dao=Dao.objects.get(pk=dao_id), now=now)
-    return _epochs[dao_id]
+            epoch = epoch_begin(dao=Dao.objects.get(pk=dao_id), now=now)
+        _epochs[dao_id] = epoch
+    return epoch
 
 
 def _charge(answered: Answered, epoch: Epoch, now: datetime) -> tuple[str, Any]:

@@ -107,6 +107,20 @@ def test_an_epoch_that_is_over_is_ended_before_the_next_payment(shelf) -> None:
     assert first.closed_at is not None and second.closed_at is None
 
 
+class Forgetful(dict):  # type: ignore[type-arg]
+    """Epochs of which another thread forgets each as soon as this one has seen that it is there."""
+
+    def __contains__(self, dao_id: object) -> bool:
+        return self.pop(dao_id, None) is not None
+
+
+def test_an_epoch_that_another_thread_forgets_meanwhile_is_read_again(shelf, monkeypatch) -> None:
+    """A bundle whose settlement failed here waited for its lease: 35 s."""
+    monkeypatch.setattr(running, "_epochs", Forgetful())
+    begun = running._epoch(shelf.dao.id, now())
+    assert running._epoch(shelf.dao.id, now()) == begun
+
+
 def test_what_another_worker_took_meanwhile_is_left_to_it(shelf) -> None:
     buyer = shelf.buyer(FUNDS)
     ids = [
