@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import combinations, pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +16,8 @@ import numpy.typing as npt
 from apps.protocol.circuits.descent import SCORING_HALVINGS
 from apps.protocol.circuits.layout import FEATURE_LIMIT, MODEL_F, WEIGHT_LIMIT
 from apps.protocol.circuits.network import BACK_LIMIT, start_of
-from apps.protocol.contribution import sigmoid
+from apps.protocol.circuits.same_rows import NEAR_BITS, looked_up
+from apps.protocol.contribution import sigmoid, upper_median
 
 Real = npt.NDArray[np.float64]
 
@@ -49,12 +50,14 @@ LOSSES |= {name: LOSSES["multinomial"] for name in ("mlp", "mlp2")}
 
 @dataclass
 class Descent:
-    """Where steps led: weights, each site's φ before it is scaled, and what was seen on the way."""
+    """Where steps led: weights, each site's φ before it is scaled, what was seen on the way, and
+    which sites share the same rows."""
 
     layers: list[Real]
     utilities: Real
     improved: list[int] = field(default_factory=list)
     gains: list[float] = field(default_factory=list)
+    pairs: list[tuple[int, int]] = field(default_factory=list)
 
     @property
     def weights(self) -> Real:
@@ -65,43 +68,57 @@ class Descent:
 
 def descend(
     sites: Sequence[tuple[Real, Real]],
-    holdout: tuple[Real, Real],
+    holdouts: Sequence[tuple[Real, Real]],
     schedule: Mapping[str, int],
     *,
     kind: str,
+    judges: Sequence[int] | None = None,
     hidden: Sequence[int] = (),
     start: Sequence[Real] | None = None,
 ) -> Descent:
-    """Before each epoch φ_k ← φ_k + ⟨g_k, −∇L_val⟩ in the last layer's weights, at ¼ of them, and
-    a_k = [φ_k > 0]; in each step, of each layer, g = Σ a_k g_k / Σ a_k n_k · steps;
-    v ← μv + g − λw;  w ← w + ηv.
+    """Before each epoch φ_vk ← φ_vk + ⟨g_k, −∇L_v⟩ in the last layer's weights, at ¼ of them, and
+    a_k = [median_v φ_vk > 0] / (1 + how many share its rows); in each step, of each layer,
+    g = Σ a_k g_k / Σ a_k n_k · steps;  v ← μv + g − λw;  w ← w + ηv.
 
-    sites: (features [n_k, d], targets [n_k, t]) each; holdout: those rows that score; schedule as
-    `circuits.descent.SCHEDULE`; kind: a model class; hidden: units of its hidden layers; start:
-    weights of each layer.
+    sites: (features [n_k, d], targets [n_k, t]) each; holdouts: each validator's rows that score;
+    schedule as `circuits.descent.SCHEDULE`; kind: a model class; judges: the validators' weights;
+    hidden: units of its hidden layers; start: weights of each layer.
     Source: MISSION M-FL6; paper eq. 1 and 7 with rows in place of updates.
     """
     residuals, loss = RESIDUALS[kind], LOSSES[kind]
     inputs = [_with_one(x) for x, _ in sites]
     targets = [y for _, y in sites]
-    seen, truth = _with_one(holdout[0]), holdout[1]
+    judged = [(_with_one(x), y) for x, y in holdouts]
+    votes = judges or [1] * len(judged)
+    pairs = same_rows([x for x, _ in sites])
+    doubled = np.array([1 + sum(k in pair for pair in pairs) for k in range(len(sites))])
     rows = list(zip(inputs, targets, strict=True))
     counts = np.array([len(x) for x in inputs])
-    weights = list(start or public_start([seen.shape[1] - 1, *hidden, truth.shape[1]]))
+    weights = list(start or public_start([inputs[0].shape[1] - 1, *hidden, targets[0].shape[1]]))
     speed = [np.zeros_like(each) for each in weights]
     steps, patience = schedule["steps"], schedule["patience"]
-    start_loss = loss(np.zeros_like(truth), truth)
-    best, least, missed = weights, start_loss - loss(scores_of(weights, holdout[0]), truth), 0
-    done = Descent(weights, np.zeros(len(sites)))
+
+    def gained() -> Real:
+        """Of each validator."""
+        return np.array(
+            [loss(np.zeros_like(y), y) - loss(scores_of(weights, x), y) for x, y in holdouts]
+        )
+
+    said = np.zeros((len(judged), len(sites)))
+    best, least, missed = weights, gained(), 0
+    done = Descent(weights, said[0], pairs=pairs)
     for _ in range(schedule["epochs"]):
         point = weights[-1] / 2**SCORING_HALVINGS
-        judge = forward(weights, seen)[-1]
-        wanted = residuals(judge @ point.T, truth).T @ judge / len(seen)
-        done.utilities = done.utilities + [
-            float(np.sum(residuals(x @ point.T, y).T @ x / counts.sum() * wanted))
-            for x, y in zip([forward(weights, x)[-1] for x in inputs], targets, strict=True)
-        ]
-        active = (done.utilities > NOISE).astype(float)
+        given, wanted = (
+            np.array([residuals(x @ point.T, y).T @ x / whole for x, y, whole in each])
+            for each in (
+                [(forward(weights, x)[-1], y, counts.sum()) for x, y in rows],
+                [(forward(weights, x)[-1], y, len(x)) for x, y in judged],
+            )
+        )
+        said = said + np.einsum("vij,kij->vk", wanted, given)
+        done.utilities = upper_median(said, votes)
+        active = (done.utilities > NOISE) / doubled
         taken = float(active @ counts)
         share = active * (steps / taken if taken else 0.0)
         for step in range(steps):
@@ -113,17 +130,40 @@ def descend(
                 speed[layer] = schedule["momentum_ppm"] * PPM * moving + gradient - shrunk
             weights = [w + schedule["rate_ppm"] * PPM * v for w, v in zip(weights, speed)]
         weights = [np.clip(each, -WEIGHT_LIMIT, WEIGHT_LIMIT) for each in weights]
-        gain = start_loss - loss(scores_of(weights, holdout[0]), truth)
-        done.gains.append(gain)
+        gains = gained()
+        done.gains.append(float(np.average(gains, weights=[len(x) for x, _ in judged])))
         if patience:
-            done.improved.append(int(gain > least + LEAST_GAIN))
+            more = upper_median((gains - least)[:, None], votes)
+            done.improved.append(int(more[0] > LEAST_GAIN))
             missed = 0 if done.improved[-1] else missed + 1
             if not missed:
-                best, least = weights, gain
+                best, least = weights, gains
             if missed == patience:
                 break
     done.layers = best if patience else weights
     return done
+
+
+def same_rows(sites: Sequence[Real]) -> list[tuple[int, int]]:
+    """Pairs (i, j), i < j, of sites with the same rows, or half of them: of features [n_k, d].
+
+    A row is found where one is within 2^−6 (root mean square), and is evidence where none else is
+    at its own site.
+    """
+    counts = [len(x) for x in sites]
+    asked = np.concatenate(looked_up(counts))
+    every, owner = np.concatenate(sites), np.repeat(np.arange(len(sites)), counts)
+    squared = np.sum(every**2, axis=1)
+    apart = squared[asked, None] + squared[None, :] - 2 * every[asked] @ every.T
+    hits = (apart < every.shape[1] * 2.0**-NEAR_BITS) @ np.eye(len(sites), dtype=int)[owner]
+    alone = hits[np.arange(len(asked)), owner[asked]] < 2
+    evidence = alone[:, None] & (hits > 0)
+    share = np.array([evidence[owner[asked] == k].mean(axis=0) for k in range(len(sites))])
+    return [
+        (i, j)
+        for i, j in combinations(range(len(sites)), 2)
+        if max(share[i, j], share[j, i]) >= 0.5
+    ]
 
 
 def public_start(widths: Sequence[int]) -> list[Real]:

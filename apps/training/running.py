@@ -257,12 +257,13 @@ def _record_round(held: Round, job: Job, now: datetime) -> None:
 
 
 def _phi(held: Round, job: Job, custodians: list[Member], now: datetime) -> list[int]:
-    """What the nodes opened, with 0 for each copy of an update that was committed earlier."""
+    """What the nodes opened, with 0 for each copy of an update, or of rows, committed earlier."""
     opened: list[int] = job.openings["phi_milli"]
     pairs = job.openings.get("copies", [])
     if not pairs:
         return opened
-    shares = job.descriptor["inputs"]["update"]
+    what = "rows" if held.shares_rows else "update"
+    shares = job.descriptor["inputs"][what]
     tickets = dict(
         held.submissions.filter(share_id__in=shares).values_list("share_id", "ticket_id")
     )
@@ -270,7 +271,7 @@ def _phi(held: Round, job: Job, custodians: list[Member], now: datetime) -> list
     phi = without_copies(opened, pairs, [when[tickets[share]] for share in shares])
     for i, j in pairs:
         one, other = custodians[i].party.name, custodians[j].party.name
-        note(held, f"{one} and {other} sent the same update; the later one scores 0.", now)
+        note(held, f"{one} and {other} sent the same {what}; the later one scores 0.", now)
     return phi
 
 

@@ -108,7 +108,8 @@ def stage_ticket(
             params |= {"site_rows": counts("custodian"), **schedule}
         else:
             circuit_id, params["scoring"] = made.round_id, scoring
-            judges = [key for key in members_with_role(roster, "validator") if key in rows]
+        judges = [key for key in members_with_role(roster, "validator") if key in rows]
+        if len(judges) > 1 or not schedule:
             params["weights"] = judge_weights([(stakes or {}).get(key, 0) for key in judges])
     slots: Json = {}
     for name, slot in CIRCUITS[circuit_id].slots.items():

@@ -74,7 +74,7 @@ def test_logistic_steps_are_as_good_as_pooled_training() -> None:
         x, y, test, hold, rest = cancer(seed)
         sites = [site(x[part], y[part]) for part in np.array_split(rest, 5)]
         holdout = site(x[hold], y[hold])
-        clear = descend(sites, half(holdout), DEFAULTS, kind="logistic").weights
+        clear = descend(sites, [half(holdout)], DEFAULTS, kind="logistic").weights
         pooled = LogisticRegression(max_iter=5000).fit(x[rest], y[rest]).decision_function(x[test])
         found.append([roc_auc_score(y[test], z) for z in (scores(clear, x[test])[:, 0], pooled)])
     clear_auc, pooled_auc = np.mean(found, axis=0)
@@ -89,7 +89,7 @@ def test_words_lose_nothing_against_real_numbers() -> None:
         holdout = site(x[hold], y[hold])
         weights = (
             on_words("logistic", sites, holdout),
-            descend(sites, half(holdout), DEFAULTS, kind="logistic").weights,
+            descend(sites, [half(holdout)], DEFAULTS, kind="logistic").weights,
         )
         found.append([roc_auc_score(y[test], scores(w, x[test])[:, 0]) for w in weights])
     words, clear = np.mean(found, axis=0)
@@ -144,7 +144,7 @@ def test_networks_lose_nothing_where_sites_see_two_digits_each(name: str) -> Non
         hidden = CLASSES[name].hidden
         done = descend(
             sites,
-            half(site(x[hold], one[hold])),
+            [half(site(x[hold], one[hold]))],
             defaults_of(CLASSES[name]),
             kind=name,
             hidden=hidden,
@@ -177,12 +177,12 @@ def test_a_round_that_goes_on_needs_fewer_steps_than_one_from_zero() -> None:
         x = (x - x[known].mean(0)) / x[known].std(0)
         sites = [site(x[part], y[part]) for part in parts]
         holdout = half(site(x[hold], y[hold]))
-        first = descend(sites[:3], holdout, DEFAULTS, kind="logistic").weights
+        first = descend(sites[:3], [holdout], DEFAULTS, kind="logistic").weights
         models = [
             first,
-            descend(sites, holdout, few, kind="logistic", start=[first]).weights,
-            descend(sites, holdout, few, kind="logistic").weights,
-            descend(sites, holdout, DEFAULTS, kind="logistic").weights,
+            descend(sites, [holdout], few, kind="logistic", start=[first]).weights,
+            descend(sites, [holdout], few, kind="logistic").weights,
+            descend(sites, [holdout], DEFAULTS, kind="logistic").weights,
         ]
         found.append([log_loss(y[test], scores(w, x[test])[:, 0]) for w in models])
     first, on, zero, long = np.mean(found, axis=0)
@@ -220,5 +220,5 @@ def test_steps_find_bad_sites_and_take_no_honest_one_for_bad(goes_on: bool) -> N
 
 def _phi(sites: Sequence[Site], holdout: Site, start: np.ndarray | None) -> np.ndarray:
     begin = None if start is None else [start]
-    done = descend(sites, holdout, DEFAULTS, kind="logistic", start=begin)
+    done = descend(sites, [holdout], DEFAULTS, kind="logistic", start=begin)
     return phi_from_utilities(done.utilities)

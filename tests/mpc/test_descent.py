@@ -9,7 +9,7 @@ from apps.protocol.circuits import CIRCUITS, CLASSES, BadParams
 from apps.protocol.circuits.descent import sgd_circuit
 from apps.protocol.circuits.network import size_of, start_of
 from apps.protocol.contribution import phi_from_utilities
-from apps.protocol.descent import descend, scores_of
+from apps.protocol.descent import descend, same_rows, scores_of
 from tests.support.ring import joined, three_processes
 from tests.support.shamir import run_threads
 from workers.mpc.engines.plain import Plain, run_plain
@@ -38,7 +38,10 @@ def targets_of(name, z, rng):
 
 
 def federation(name, *, seed=5, site_rows=(60, 45, 52, 40), rows=(40, 36), bad=True, **schedule):
-    """Sites that draw from one model, the last with its targets turned round; holdouts from it."""
+    """Sites that draw from one model, the last with its targets turned round; holdouts from it.
+
+    (sites, each validator's scoring half, words by slot, parameters).
+    """
     rng = np.random.default_rng(seed)
     model = CLASSES[name]
     params = {
@@ -67,8 +70,8 @@ def federation(name, *, seed=5, site_rows=(60, 45, 52, 40), rows=(40, 36), bad=T
         "rows": [words(np.column_stack(site)) for site in sites],
         "holdout": [words(block) for block in blocks],
     }
-    scoring = np.concatenate([np.arange(count) % 2 == 0 for count in rows])
-    return sites, (x[scoring], y[scoring]), values, params
+    judged = zip(np.split(x, np.cumsum(rows)[:-1]), np.split(y, np.cumsum(rows)[:-1]), strict=True)
+    return sites, [(x[::2], y[::2]) for x, y in judged], values, params
 
 
 def words(values, f=16):
@@ -115,7 +118,7 @@ def test_steps_follow_the_equations_and_a_bad_site_drops_out(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_site_that_does_not_help_has_no_part_in_the_steps(name):
-    sites, holdout, _, params = federation(name)
+    sites, holdout, _, params = federation(name, rows=(76,))
     whole = in_the_clear(name, sites, holdout, params)
     assert whole.utilities[-1] < 0 < min(whole.utilities[:-1])
     rest = in_the_clear(name, sites[:-1], holdout, params)
@@ -197,6 +200,71 @@ def test_training_stops_when_the_validators_loss_falls_no_more_and_the_best_epoc
     assert np.max(np.abs(weights_of(outcome) - flat(clear.layers))) < 2e-3
     silent = run_plain(CIRCUITS["logistic_sgd@1"], values, params | {"patience": 0}).openings
     assert silent["improved"] == silent["curve_milli"] == []
+
+
+@pytest.mark.parametrize("name", ["logistic", "mlp"])
+def test_a_validator_who_lies_decides_nothing_among_three(name):
+    """Flipped labels of one of three: sites, and when to stop, are judged as without it."""
+    sites, holdouts, values, params = federation(name, rows=(60, 56, 64), patience=2, curve=1)
+    model, (x, y) = CLASSES[name], holdouts[2]
+    lying = 1 - y if model.targets(params) == 1 else np.roll(y, 1, axis=1)
+    held, width = values["holdout"][2], model.targets(params)
+    targets = held[:, FEATURES : FEATURES + width]
+    held[:, FEATURES : FEATURES + width] = (
+        (1 << 16) - targets if width == 1 else np.roll(targets, 1, axis=1)
+    )
+    opened = run_plain(CIRCUITS[model.sgd_id], values, params).openings
+    clear = in_the_clear(name, sites, [*holdouts[:2], (x, lying)], params)
+    assert opened["phi_milli"] == pytest.approx(1000 * phi_from_utilities(clear.utilities), abs=3)
+    assert opened["phi_milli"][-1] == 0 and min(opened["phi_milli"][:-1]) > 100
+    assert opened["improved"] == clear.improved and opened["improved"][0] == 1
+    assert opened["curve_milli"] == pytest.approx([1000 * gain for gain in clear.gains], abs=12)
+    # who weighs more than the others without it decides, and no weight of half is accepted
+    heavy = params | {"weights": [1, 1, 5]}
+    with pytest.raises(BadParams, match="half of the weight"):
+        CIRCUITS[model.sgd_id].validate(heavy)
+
+
+def copied(site_rows=(60, 45, 52, 40)):
+    """A federation whose last site has the first one's rows, in another order and relabelled, and
+    some of its own; the second repeats what it has itself."""
+    _, holdouts, values, params = federation("logistic", site_rows=site_rows, bad=False)
+    first, last = values["rows"][0], values["rows"][-1]
+    taken = 3 * len(last) // 4
+    last[:taken] = first[::-1][:taken]
+    last[:taken:5, -1] = (1 << 16) - last[:taken:5, -1]
+    values["rows"][1][1::2] = values["rows"][1][::2][: len(values["rows"][1][1::2])]
+    found = [
+        (rows[:, :FEATURES] / 2.0**16, rows[:, FEATURES:] / 2.0**16) for rows in values["rows"]
+    ]
+    return found, holdouts, values, params
+
+
+def test_who_shares_anothers_rows_is_found_and_both_count_half():
+    sites, holdouts, values, params = copied()
+    circuit = CIRCUITS["logistic_sgd@1"]
+    outcome = run_plain(circuit, values, params)
+    clear = in_the_clear("logistic", sites, holdouts, params)
+    assert outcome.openings["copies"] == [[0, 3]] and clear.pairs == [(0, 3)]
+    assert np.max(np.abs(weights_of(outcome) - flat(clear.layers))) < 1e-3
+    assert outcome.openings["void"] == 0
+    agree(three_processes(circuit, values, params)[0].openings, outcome.openings)
+    *_, few, small = copied(site_rows=(12, 10, 11))
+    small |= {"epochs": 1, "steps": 1}
+    on_shamir, on_plain = (run(circuit, few, small) for run in (run_threads, run_plain))
+    assert on_plain.openings["copies"] == [[0, 2]] and on_plain.openings["void"] == 1
+    agree(on_shamir[0].openings, on_plain.openings)
+
+
+def test_rows_that_many_have_make_nobody_a_copy():
+    """Three binary features: each site has every row that another one has."""
+    rng = np.random.default_rng(3)
+    sites = [rng.integers(0, 2, (80, 3)).astype(float) for _ in range(4)]
+    assert same_rows(sites) == []
+    assert same_rows([*sites, *(rng.normal(size=(80, 3)) for _ in range(4))]) == []
+    near = rng.normal(size=(80, 3))
+    assert same_rows([near, near + rng.normal(0, 0.005, near.shape), *sites]) == [(0, 1)]
+    assert same_rows([near, near + rng.normal(0, 0.05, near.shape), *sites]) == []
 
 
 def test_no_model_where_fewer_than_three_sites_help():

@@ -90,8 +90,10 @@ def asked_for_shares(market) -> Round:
 
 
 def share(market, held: Round, *, but: int = 0) -> None:
+    """The last site shares the first one's rows, in another order."""
     for place, site in list(enumerate(market.custodians))[but:]:
-        market.submit(held, site, market.upload(held, site, "rows", rows_of(place)))
+        rows = rows_of(0)[::-1] if place == 3 else rows_of(place)
+        market.submit(held, site, market.upload(held, site, "rows", rows))
     for validator in market.validators:
         market.submit(held, validator, market.upload(held, validator, "holdout", validator.holdout))
 
@@ -103,7 +105,13 @@ def test_a_round_on_shared_rows_ends_in_a_version_that_is_voted_on(market) -> No
     held.refresh_from_db()
     assert held.phase == "done", held.progress
     phi = {s.party_id: s.phi_milli for s in held.scores.all()}
-    assert phi[market.custodians[3].party.id] == 0 and max(phi.values()) == 1000
+    copier, opened = market.custodians[3].party, held.round_job.openings
+    assert phi[copier.id] == 0 and max(phi.values()) == 1000
+    assert len(opened["copies"]) == 1 and min(opened["phi_milli"]) > 0
+    note = next(step["text"] for step in held.progress if "sent the same rows" in step["text"])
+    assert copier.name in note and market.custodians[0].party.name in note
+    leaf = json.loads(bytes(LogLeaf.objects.get(type="training.round_done").data))["body"]
+    assert leaf["phi_milli"][copier.pid] == 0
     evidence = held.version.evidence
     assert evidence["auc_milli"] > 850 and held.version.proposal is not None
     assert set(evidence["training"]["improved"]) <= {0, 1}

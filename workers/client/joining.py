@@ -125,8 +125,8 @@ def join(
         check_schedule(params, home=home, say=say)
     elif stage == ROUND:
         say(f"Contributions are scored by: {params['scoring']}.")
-        if len(params["rows"]) > 1:
-            say(f"  Weights of the validators, in the roster's order: {params.get('weights')}.")
+    if len(params.get("rows", [])) > 1:
+        say(f"  Weights of the validators, in the roster's order: {params.get('weights')}.")
     if note:
         _note_roster(current, stage, subdao, home)
     return Joined(

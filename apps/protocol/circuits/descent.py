@@ -6,18 +6,23 @@ holdout as in the federated round; for NAME_sgd_on the model that its makers sha
 that each site gives its share to every step. Before each epoch, at p = ¼·w, all sites' whole
 gradients are compared with the validators' on the scoring half of their holdouts (docs/adr/0015):
 
-    φ_k ← φ_k + ⟨g_k(p), −∇L_val(p)⟩            a_k = [φ_k > 0], never opened
+    φ_vk ← φ_vk + ⟨g_k(p), −∇L_v(p)⟩       φ_k = median_v φ_vk       a_k = [φ_k > 0], never opened
 
 and in each step of the epoch
 
     g = Σ_k a_k g_k / Σ_k a_k n_k · steps      g_k = Σ_i x_i (y_i − ŷ_i) over the site's rows
     v ← μ·v + g − λ·w (no penalty on intercepts)      w ← w + η·v, cut to ±64
 
+Each validator v judges by its own rows, and the upper weighted median of them counts
+(circuits/judges.py). Which sites share the same rows is opened before anything else
+(circuits/same_rows.py): the rows of such a pair count half, and both are one of the three sites
+that a model needs.
+
 Where a class has hidden layers, each layer takes this step with its own inputs in place of x and
 what flows back to it in place of y − ŷ (circuits/network.py), from public weights in place of zero.
 Sites are compared by the last layer's gradient, ¼ of that layer's weights taken.
 
-With `patience`, whether the validators' loss fell is opened after each epoch:
+With `patience`, whether the validators' loss fell (by the same median) is opened after each epoch:
 training ends when it has not for so many, and the model of the best epoch counts. With `curve`, by
 how much it fell is opened too. In the end φ, void and the evidence as in the federated round.
 
@@ -32,6 +37,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from apps.protocol.circuits.copies import distinct
 from apps.protocol.circuits.declare import (
     BadParams,
     Circuit,
@@ -56,6 +62,7 @@ from apps.protocol.circuits.family import (
     read_holdouts,
     read_rows,
 )
+from apps.protocol.circuits.judges import Judges, check_weights
 from apps.protocol.circuits.layout import (
     FEATURE_LIMIT,
     INPUT_F,
@@ -71,9 +78,9 @@ from apps.protocol.circuits.network import (
     forward,
     start_of,
 )
+from apps.protocol.circuits.same_rows import same_rows
 from apps.protocol.circuits.scoring import (
     GAIN_F,
-    SCORE_LIMIT_BITS,
     UTILITY_F,
     UTILITY_NOISE_BITS,
     phi_milli,
@@ -104,6 +111,14 @@ DEFAULTS = {
     "curve": 0,
 }
 
+SAME_ROWS = Opening(
+    "copies",
+    "which pairs of custodians share the same rows, or half of them (within 2^−6 deviations), by "
+    "roster place; of such a pair the one committed later gets nothing, and both count once for "
+    "the three",
+)
+HALF_F = 8  # of what a site's rows count for
+
 # Where sites are compared: 2^−2 of the way (docs/adr/0015).
 SCORING_HALVINGS = 2
 # |Σ x (y − ŷ)| ≤ 16 · 10, of a batch that may be twice the mean one.
@@ -132,9 +147,11 @@ def sgd_circuit(model: ModelClass, *, goes_on: bool) -> Circuit:
             *("features", "strata", "rows", "min_cell", "site_rows"),
             *SCHEDULE,
             *model.extras,
-            *({NORMALISATION} if goes_on else {NORMALISATION} & set(params)),
+            *({"weights", NORMALISATION} & set(params)),
+            *({NORMALISATION} if goes_on else ()),
         )
         check_holdouts(model, params)
+        check_weights(params)
         check_schedule(params)
         sites = params["site_rows"]
         if not isinstance(sites, (list, tuple)) or not 1 <= len(sites) <= MEMBERS_MAX:
@@ -164,6 +181,7 @@ def sgd_circuit(model: ModelClass, *, goes_on: bool) -> Circuit:
         run=run,
         opens=(
             *OPENS,
+            SAME_ROWS,
             *model.opens,
             Opening(
                 "improved",
@@ -200,6 +218,8 @@ def _run(
     sites, steps, patience = params["site_rows"], params["steps"], params["patience"]
     inputs, targets = read_rows(model, ops, ops.concat(secrets["rows"]), params)
     held = read_holdouts(model, ops, secrets["holdout"], params)
+    pairs = same_rows(ops, inputs, sites)
+    doubled = [1 + sum(site in pair for pair in pairs) for site in range(len(sites))]
     owner = np.repeat(np.arange(len(sites)), sites)
     place = np.concatenate([np.arange(count) for count in sites])
     batches = [
@@ -216,36 +236,44 @@ def _run(
     reach, limit = _reach(params, layers), WEIGHT_LIMIT << MODEL_F
     best, missed = weights, 0
     seen, scores = _scores(model, ops, every, weights, layers)
-    # over score 0: nothing from zero, or what the shared model gains
-    least = _gain(model, ops, held, scores) if patience else None
-    utility = ops.public(np.zeros(len(sites), np.int64), UTILITY_F)
+    judges = Judges(params)
+    spared = judges.spared(_spared(model, params))
+
+    def gained(scores: Any) -> list[Any]:
+        """Over score 0: nothing from zero, or what the shared model gains."""
+        on = ops.index(scores, np.s_[-len(held.scoring) :])
+        return judges.gains(ops, on, ops.index(held.targets, held.scoring), model.gains)
+
+    least = gained(scores) if patience else []
+    utility = ops.public(np.zeros((len(judges.rows), len(sites)), np.int64), UTILITY_F)
     improved: list[int] = []
     curve: list[int] = []
     for _ in range(params["epochs"]):
-        utility = ops.add(utility, _alignment(model, ops, seen, scores, targets, held, params))
-        share = _shares(model, ops, utility, params)
+        seen_by = _alignment(model, ops, seen, scores, targets, held, judges, params)
+        utility = ops.add(utility, seen_by)
+        share = _shares(ops, judges.of_sites(ops, utility), spared, doubled, params)
         for step, batch in enumerate(batches, start=1):
             weights, speed = _step(model, ops, weights, speed, batch, share, params)
             if step % reach == 0 or step == steps:
                 weights = ops.clamp(weights, -limit, limit)
         seen, scores = _scores(model, ops, every, weights, layers)
         if params["curve"] or patience:
-            gain = _gain(model, ops, held, scores)
+            gains = gained(scores)
         if params["curve"]:
-            curve.append(_open_gain(ops, gain, len(held.scoring)))
+            curve.append(judges.open_gain(ops, gains))
         if patience:
-            fell = ops.less_than(ops.add_public(least, LEAST_GAIN), gain)
+            fell = judges.fell(ops, gains, least, LEAST_GAIN)
             improved += [int(bit) for bit in ops.open(fell)]
             missed = 0 if improved[-1] else missed + 1
             if not missed:
-                best, least = weights, gain
+                best, least = weights, gains
             if missed == patience:
                 break
 
     weights = best if patience else weights
-    phi = phi_milli(ops, utility, _spared(model, params))
-    told = {"phi_milli": phi, "improved": improved, "curve_milli": curve}
-    if sum(value > 0 for value in phi) < PHI_MIN_POSITIVE:
+    phi = phi_milli(ops, judges.of_sites(ops, utility), spared)
+    told = {"phi_milli": phi, "copies": pairs, "improved": improved, "curve_milli": curve}
+    if distinct(phi, pairs) < PHI_MIN_POSITIVE:
         return Outcome(openings={**told, "void": 1})
     evidence = prove(model, ops, held, weights, params)
     return Outcome(openings={**told, "void": 0, **evidence}, result=weights)
@@ -324,26 +352,28 @@ def _alignment(
     scores: Any,
     targets: Any,
     held: Holdouts,
+    judges: Judges,
     params: Params,
 ) -> Any:
-    """⟨g_k, −∇L_val⟩ at ¼·w of each site, in the last layer's weights, [K] at f = 40, times a
-    public constant."""
-    rows, judged = targets.shape[0], len(held.scoring)
+    """⟨g_k, −∇L_v⟩ at ¼·w of each site and validator, in the last layer's weights, [V, K] at
+    f = 40, times a public constant of each validator."""
+    rows, spared = targets.shape[0], _spared(model, params)
     every = ops.concat([targets, ops.index(held.targets, held.scoring)])
     # scores are linear in the last layer's weights: those of ¼·w are ¼ of these
     errors = model.residuals(ops, ops.halve(scores, SCORING_HALVINGS), every)
-    on = ops.transpose(ops.index(seen, np.s_[rows:]))
-    wanted = ops.matmul(on, ops.index(errors, np.s_[rows:]), f=INPUT_F + errors.f)
-    spared = _spared(model, params)
-    wanted = ops.trunc(ops.halve(wanted, (judged - 1).bit_length() + spared), HOLDOUT_F)
-    own = []
-    for end, count in zip(np.cumsum(params["site_rows"]), params["site_rows"], strict=True):
-        mine = np.s_[end - count : end]
-        across = ops.transpose(ops.index(seen, mine))
-        own.append(ops.matmul(across, ops.index(errors, mine), f=INPUT_F + errors.f))
-    given = ops.trunc(ops.halve(ops.stack(own), (rows - 1).bit_length()), SITE_F)
-    flat = ops.reshape(given, (len(own), -1))
-    return ops.reshape(ops.matmul(flat, ops.reshape(wanted, (-1, 1)), f=UTILITY_F), (-1,))
+
+    def gradients(begins: int, counts: Sequence[int], spare: int, f: int) -> Any:
+        found = []
+        for end, count in zip(np.cumsum(counts) + begins, counts, strict=True):
+            own = np.s_[end - count : end]
+            across = ops.transpose(ops.index(seen, own))
+            whole = ops.matmul(across, ops.index(errors, own), f=INPUT_F + errors.f)
+            found.append(ops.halve(whole, spare or (count - 1).bit_length() + spared))
+        return ops.reshape(ops.trunc(ops.stack(found), f), (len(counts), -1))
+
+    given = gradients(0, params["site_rows"], (rows - 1).bit_length(), SITE_F)
+    wanted = gradients(rows, judges.rows, 0, HOLDOUT_F)
+    return ops.matmul(wanted, ops.transpose(given), f=UTILITY_F)
 
 
 def _spared(model: ModelClass, params: Params) -> int:
@@ -351,28 +381,16 @@ def _spared(model: ModelClass, params: Params) -> int:
     return model.spare_bits + (int(params["epochs"]) - 1).bit_length()
 
 
-def _shares(model: ModelClass, ops: Any, utility: Any, params: Params) -> Any:
-    """steps · a_k / Σ_j a_j n_j, [K] at SHARE_F; all 0 where nobody is left."""
-    line = 1 << max(0, UTILITY_NOISE_BITS - _spared(model, params))
+def _shares(ops: Any, utility: Any, spared: int, doubled: Sequence[int], params: Params) -> Any:
+    """steps · (a_k / c_k) / Σ_j a_j n_j / c_j, [K] at SHARE_F, c_k = 1 and how many share k's rows;
+    all 0 where nobody is left. `utility` was halved so often as `spared` says."""
+    line = 1 << max(0, UTILITY_NOISE_BITS - spared)
     useful = ops.ltz(ops.add_public(ops.neg(utility), line))
-    counts = np.asarray(params["site_rows"], np.int64)
+    counts = np.asarray(params["site_rows"], np.int64) // np.asarray(doubled)
     taken = ops.sum(ops.scale(ops.reshape(useful, (-1, 1)), counts[:, None]), 0)
     inverse = ops.scale(ops.reciprocal(taken, f=SHARE_F, bits=ROWS_BITS), params["steps"])
-    return ops.mul(useful, ops.broadcast(inverse, useful.shape))
-
-
-def _gain(model: ModelClass, ops: Any, held: Holdouts, scores: Any) -> Any:
-    """Loss of score 0 less that of these scores, of the scoring half's rows that end [N + m, o],
-    summed, over the next 2^k ≥ m; [1]."""
-    judged, limit = len(held.scoring), 1 << (SCORE_LIMIT_BITS + scores.f)
-    scores = ops.index(scores, np.s_[-judged:])
-    tame = ops.trunc(ops.clamp(scores, -limit, limit), INPUT_F)
-    targets = ops.index(held.targets, held.scoring)
-    across = ops.reshape(ops.transpose(tame), (1, scores.shape[1], judged))
-    return model.gains(ops, across, targets, np.ones((1, 1), np.int64))
-
-
-def _open_gain(ops: Any, gain: Any, rows: int) -> int:
-    """Opened as a mean, in thousandths."""
-    factor = round(1000 * 2 ** (rows - 1).bit_length() / rows * 2**8)
-    return int(ops.open_rounded(ops.scale(gain, factor, f=8))[0])
+    share = ops.mul(useful, ops.broadcast(inverse, useful.shape))
+    if max(doubled) == 1:
+        return share
+    parts = np.rint(2**HALF_F / np.asarray(doubled)).astype(np.int64)
+    return ops.trunc(ops.scale(share, parts, f=HALF_F), SHARE_F)
