@@ -43,7 +43,7 @@ QUERY, QUERY_MOVE = "listings.query", ("pend", "main", "revenue")
 ANY_LISTING = "*"
 MANDATE_MS_MAX = 366 * 24 * 3600 * 1000
 # Transfers that are part of something larger: its leaf has the signature (a swap, a plan), or the
-# vote (a slashing), and the replay compares the transfers with it.
+# vote (a slashing), and the replay compares the transfers with it. None of them is a hold.
 LEAF_KINDS = (SWAP, ADD, REMOVE, PLAN, "exchange.earned", "exchange.slash")
 # Proposals that follow from an event may name a party which has not signed them.
 SYSTEM_PROPOSALS = ("rfms.approve", "rfms.fork")
@@ -154,7 +154,7 @@ def needs_signature(kind: str, phase: str, purpose: str, to_purpose: str) -> boo
 
     What is held, escrowed or issued moves by the rules of whoever holds it, not by its owner's.
     """
-    if kind in LEAF_KINDS or mandated(kind, phase, purpose, to_purpose):
+    if mandated(kind, phase, purpose, to_purpose) or (phase == "single" and kind in LEAF_KINDS):
         return False
     return purpose in WALLET_PURPOSES
 

@@ -24,7 +24,7 @@ from workers.client.accounts import parts
 from workers.client.earnings import CURRENCY, Finding
 
 Body = Mapping[str, Any]
-PLEDGE = "rfms.pledge"
+PLEDGE, RFM_REF = "rfms.pledge", "rfms.rfm:"
 APPROVE, FORK = "rfms.approve", "rfms.fork"
 HOUSES = {APPROVE: "super", FORK: "sbgt"}  # who decides on a request
 
@@ -115,6 +115,8 @@ class Crowdfunds:
         pid, purpose, _ = parts(debit)
         if rfm is None or (body["kind"], body["phase"], purpose) != (PLEDGE, "single", "main"):
             raise Finding(f"transfer {id_} pays into an escrow and is no pledge")
+        if body["ref"] != f"{RFM_REF}{rfm}":  # which is what a wallet's key has signed
+            raise Finding(f"transfer {id_} pledges to another request than its escrow's")
         fund = self.funds[rfm]
         if fund.paid or fund.raised + amount > fund.target:
             raise Finding(f"transfer {id_} pledges more than the target, or after the award")

@@ -50,8 +50,8 @@ class Reserves:
         sides = debit, credit = body["debit"], body["credit"]
         if parts(debit)[1] not in POTS and parts(credit)[1] not in POTS:
             return
-        if body["kind"] == "subdaos.mint":
-            return
+        if parts(debit)[1] == "issuance":
+            return  # how much is minted, and to whom, the founding says: see `crowdfund`
         moves = self.moved.setdefault(str(body["ref"]), {})
         moves[sides] = moves.get(sides, 0) + amount
 

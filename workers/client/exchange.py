@@ -3,7 +3,8 @@
 A pool's leaf says what somebody put in; what had to come out follows from the reserves before by
 the rules of `apps.protocol.pool`, and the transfers that refer to it must be exactly that. A
 vault's likewise, by `apps.protocol.vault`. After each leaf, and at the end, the accounts hold what
-the rules say: nothing leaves a pool, a pot or a stake without a leaf that accounts for it.
+the rules say: nothing leaves a pool, a pot or a stake without a leaf that accounts for it. All
+assets are issued by one party, the first that issues any: no shares come from anybody else.
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ class Exchange:
         self.vaults: dict[str, Stakes] = {}
         self.leaving: dict[str, Leaving] = {}
         self.moved: dict[str, Moves] = {}
-        self.issuers: dict[str, str] = {}
+        self.issuer = ""
         self.slashes: dict[str, tuple[str, str, str, int]] = {}
         self.locks: dict[str, int] = {}
         self.changes = 0
@@ -82,7 +83,9 @@ class Exchange:
         for account in (debit, credit):
             pid, purpose, asset = parts(account)
             if purpose == "issuance":
-                self.issuers.setdefault(asset, pid)
+                self.issuer = self.issuer or pid
+                if pid != self.issuer:
+                    raise Finding(f"transfer {body['id']}: {pid} does not issue {asset}")
         ref = str(body["ref"] or "")
         if ref.startswith(OUT_REF):
             self._release(ref.removeprefix(OUT_REF), debit, credit, amount, at)
@@ -288,7 +291,7 @@ class Exchange:
         return balance.posted_micro if balance else 0
 
     def _issuance(self, asset: str) -> str:
-        return f"{self.issuers.get(asset, '')}/issuance/{asset}"
+        return f"{self.issuer}/issuance/{asset}"
 
     def end(self) -> list[str]:
         """What is left over when the log is, and every pool and stake once more."""

@@ -66,7 +66,8 @@ class Replay:
         self.findings = Findings()
         self.heads = list(reversed(heads))
         self.balances: dict[str, ledger.Balance] = {}
-        self.holds: dict[str, tuple[str, int]] = {}
+        # What is held, of whom, for whom and for what: it can be paid as just that, or released.
+        self.holds: dict[str, tuple[str, str, str, str | None, int]] = {}
         self.seen: set[str] = set()
         self.issuing: set[str] = set()  # accounts, of FLAI
         self.payments: dict[str, tuple[str, str, int]] = {}
@@ -154,9 +155,12 @@ class Replay:
             raise Finding(f"unknown phase {phase}")
         hold = 0
         if phase in ("post", "void"):
-            account, hold = self.holds.pop(body["pending"], ("", 0))
-            if account != debit:
+            held = self.holds.pop(body["pending"], None)
+            if held is None or held[0] != debit:
                 raise Finding(f"transfer {id_} resolves no open hold of its account")
+            hold = held[4]
+            if held[1:4] != (credit, kind, body["ref"]):
+                raise Finding(f"transfer {id_} makes something else of a hold than was held")
         pair = {name: self.balances.get(name) or _opened(name) for name in (debit, credit)}
         try:
             after = ledger.apply(pair, [ledger.Move(debit, credit, amount, phase, hold)])
@@ -170,7 +174,7 @@ class Replay:
         if phase in ("single", "post"):
             untimely = self.holdings.transfer(debit, credit, amount, at)
         if phase == "pend":
-            self.holds[id_] = (debit, amount)
+            self.holds[id_] = (debit, credit, kind, body["ref"], amount)
         self.findings.transfers += 1
         self.keyring.transfer(body, at)
         self.plans.transfer(body, at, amount)

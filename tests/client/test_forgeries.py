@@ -1,0 +1,126 @@
+"""Logs that a server with the database and the log's key would write to steal: each is found, and
+the same log without the theft is not."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from apps.protocol import consent, pool, wire
+from tests.client.test_verify import ADA, BOB, MINT, leaf, transfer
+from workers.client.crowdfund import Fund
+from workers.client.replay import Replay
+
+EVE = "ee/main/USDC"
+KEY = Ed25519PrivateKey.generate()
+Leaf = dict[str, Any]
+
+
+def bound(pid: str = "aa") -> Leaf:
+    public = wire.public_hex(KEY)
+    proof = wire.sign(KEY, consent.KEY_DOMAIN, consent.possession(pid, "wallet", public))
+    body = {"id": "x", "pid": pid, "purpose": "wallet", "public_key": public, "proof": proof}
+    return leaf("accounts.key_bound", body)
+
+
+def word(kind: str, payload: dict[str, str], nonce: int = 1) -> dict[str, Any]:
+    """What aa's key says to an action, as its leaf has it."""
+    fields = {"key": wire.public_hex(KEY), "nonce": nonce, "expires_at": 5000}
+    content = consent.message(pid="aa", kind=kind, payload=payload, **fields)
+    signature = wire.sign(KEY, consent.ACTION_DOMAIN, content)
+    return {"auth": "key", "signed": fields | {"signature": signature}}
+
+
+def errors(leaves: list[Leaf], state: Replay | None = None) -> str:
+    state = state or Replay()
+    for index, one in enumerate(leaves):
+        state.leaf(index, one)
+    return " ".join(state.end().errors)
+
+
+@pytest.mark.parametrize("kind", consent.LEAF_KINDS)
+def test_no_hold_is_part_of_a_swap_or_of_another_leaf(kind: str) -> None:
+    leaves = [bound(), transfer("1", MINT, ADA, 100),
+              transfer("2", ADA, EVE, 100, phase="pend", kind=kind),
+              transfer("3", ADA, EVE, 100, phase="post", kind=kind, pending="2")]  # fmt: skip
+    assert f"{kind} takes from aa" in errors(leaves)
+
+
+@pytest.mark.parametrize(
+    "more", [{"credit": EVE}, {"kind": "y"}, {"ref": "q"}, {"amount_micro": "101"}]
+)
+@pytest.mark.parametrize("phase", ["post", "void"])
+def test_a_hold_is_paid_as_what_it_was_held_for_or_not_at_all(
+    phase: str, more: dict[str, str]
+) -> None:
+    payload = consent.send_payload(to="bb", asset="USDC", amount_micro=100)
+    held = {"kind": consent.SEND, "ref": "r:1"}
+    leaves = [bound(), transfer("1", MINT, ADA, 100),
+              transfer("2", ADA, BOB, 100, phase="pend", **held, **word(consent.SEND, payload))]  # fmt: skip
+    ended = transfer("3", ADA, BOB, 100, phase=phase, pending="2", **held)
+    assert errors([*leaves, ended]) == ""
+    bent = ended | {"body": ended["body"] | more}
+    assert ("something else" in errors([*leaves, bent])) or "post_over_hold" in errors(
+        [*leaves, bent]
+    )
+
+
+def test_one_party_issues_all_there_is() -> None:
+    """Shares of a pool that somebody else makes would empty it."""
+    leaves = [transfer("1", MINT, ADA, 10**9), transfer("2", "00/issuance/FLAI", "aa/main/FLAI", 10**9),
+              leaf("exchange.pool_opened",
+                   {"pool": "pp", "base": "FLAI", "quote": "USDC", "shares": "LP-FLAI"})]  # fmt: skip
+    state, issuance = pool.Pool(), "00/issuance/LP-FLAI"
+
+    def changed(id_: str, kind: str, pid: str, change: pool.Change, limits: dict[str, int],
+                legs: list[tuple[str, str, int]]) -> None:  # fmt: skip
+        ref = {"kind": f"exchange.{kind}", "ref": f"exchange.pool:{id_}"}
+        leaves.extend(transfer(f"{id_}{n}", *leg, **ref) for n, leg in enumerate(legs))
+        after = change.pool
+        facts = {"base_micro": change.base, "quote_micro": change.quote,
+                 "shares_micro": change.shares, "base_after_micro": after.base,
+                 "quote_after_micro": after.quote, "area": after.area, "at_ms": after.at_ms}  # fmt: skip
+        asked = {"base": "FLAI", **{name: str(value) for name, value in limits.items()}}
+        body = {"id": id_, "pool": "pp", "kind": kind, "party": pid, "asked": asked}
+        leaves.append(leaf("exchange.pool_changed", body | {k: str(v) for k, v in facts.items()}))
+
+    added = pool.add(state, 10**9, 10**9, at_ms=1000)
+    most = {"base_max_micro": 10**9, "quote_max_micro": 10**9, "shares_min_micro": 0}
+    changed("a", "add", "aa", added, most, [
+        ("aa/main/FLAI", "pp/pool/FLAI", 10**9), (ADA, "pp/pool/USDC", 10**9),
+        (issuance, "aa/main/LP-FLAI", added.shares), (issuance, "pp/pool/LP-FLAI", 1000)])  # fmt: skip
+    assert errors(leaves) == ""
+    out = pool.remove(added.pool, added.shares, held=added.shares, at_ms=1000)
+    least = {"shares_micro": added.shares, "base_min_micro": 0, "quote_min_micro": 0}
+    leaves.append(transfer("z", "ee/issuance/LP-FLAI", "ee/main/LP-FLAI", added.shares))
+    changed("r", "remove", "ee", out, least, [
+        ("pp/pool/FLAI", "ee/main/FLAI", -out.base), ("pp/pool/USDC", EVE, -out.quote),
+        ("ee/main/LP-FLAI", issuance, added.shares)])  # fmt: skip
+    assert "ee does not issue LP-FLAI" in errors(leaves)
+
+
+def test_a_reserve_is_not_taken_by_calling_it_minted() -> None:
+    mint = {"kind": "subdaos.mint"}
+    leaves = [transfer("1", "00/issuance/SDT-x", "dd/reserve/SDT-x", 9, **mint)]
+    taken = transfer("2", "dd/reserve/SDT-x", "ee/main/SDT-x", 9, **mint)
+    assert "emission's transfer" not in errors(leaves)
+    assert "emission's transfer for None stands without its leaf" in errors([*leaves, taken])
+
+
+def test_a_pledge_goes_to_the_request_that_was_signed() -> None:
+    for rfm, said in (("A", ""), ("B", "pledges to another request than its escrow's")):
+        state, id_ = Replay(), str(uuid.uuid4())
+        for name in "AB":
+            state.crowdfunds.funds[name] = Fund(f"{name}/escrow/USDC", 1000, opened=-(10**12))
+            state.crowdfunds.escrows[f"{name}/escrow/USDC"] = name
+        payload = consent.pledge_payload(rfm="A", amount_micro=50)
+        paid = transfer(id_, ADA, f"{rfm}/escrow/USDC", 50, kind=consent.PLEDGE, ref="rfms.rfm:A",
+                        asked_micro="50", **word(consent.PLEDGE, payload))  # fmt: skip
+        told = {"id": id_, "rfm": rfm, "party": "aa", "amount_micro": "50"}
+        found = errors(
+            [bound(), transfer("1", MINT, ADA, 100), paid, leaf("rfms.pledged", told)], state
+        )
+        assert said in found and bool(said) == bool(found)
