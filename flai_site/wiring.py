@@ -23,6 +23,7 @@ from apps.rfms.events import CrowdfundFilled
 from apps.subdaos.events import SubdaoFounded
 from apps.subdaos.selectors import add_detail
 from apps.training.events import VersionAccepted
+from apps.training.privacy import budget_json
 
 TABLE: list[tuple[type[Event], Callable[..., None]]] = [
     (ProposalDefeated, rfms.proposal_ended),
@@ -46,3 +47,4 @@ for event, handler in TABLE:
 # What higher apps add to the public description of a SubDAO.
 add_detail("current_round", training_reads.current_round)
 add_detail("listing", listing_reads.listing_of)
+add_detail("privacy", budget_json)

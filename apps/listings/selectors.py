@@ -21,6 +21,7 @@ from apps.listings.pricing import CURRENCY, copy_cost, price_micro, rebate_bps, 
 from apps.protocol.extraction import AGREEMENT_BPS
 from apps.subdaos.models import Dao
 from apps.training.models import ModelVersion
+from apps.training.privacy import noise_json
 
 Json = dict[str, Any]
 ENDED = (Query.State.SETTLED, Query.State.RELEASED)
@@ -92,6 +93,7 @@ def listing_json(listing: Listing, nodes: Sequence[Node] | None = None) -> Json:
         "currency": CURRENCY,
         "resolution": held.resolution,
         "engine": held.engine,
+        "privacy": noise_json(held),
         "rows_per_query": settings.ROWS_PER_QUERY,
         "extraction": {
             "agreement_bps": AGREEMENT_BPS,

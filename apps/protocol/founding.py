@@ -79,6 +79,7 @@ def terms_of(params: Mapping[str, Any]) -> dict[str, Any]:
         "unlocks": asdict(unlocks_of(params["unlocks"])),
         "plans": list(params["plans"]),
         "price_micro": str(params["price_micro"]),
+        **({"privacy": dict(params["privacy"])} if params.get("privacy") else {}),
     }
 
 

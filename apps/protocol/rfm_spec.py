@@ -21,6 +21,7 @@ from apps.protocol.circuits.poisson import COUNT_MAX
 from apps.protocol.emission import Schedule
 from apps.protocol.money import BPS
 from apps.protocol.plans import plans_of
+from apps.protocol.privacy import budget_of
 from apps.protocol.tariff import tiers_of
 from apps.protocol.unlocks import Unlocks
 from apps.protocol.wire import digest
@@ -165,6 +166,7 @@ def subdao_params(spec: Mapping[str, Any]) -> Spec:
         "engine": "ring",
         "scoring": SCORINGS[0],
         "training": training_of(CLASSES[spec["model_class"]]),
+        "privacy": {},
         **governance,
         "proposal_threshold_bps": 100,
         "split": {
@@ -326,7 +328,7 @@ def _governance(raw: object, model: ModelClass) -> Spec:
         "n": (3, 3, 3),
         "t": (1, 1, 1),
     }
-    row = _table(raw, "governance", " ".join(bounds) + " scoring")
+    row = _table(raw, "governance", " ".join(bounds) + " scoring privacy")
     rules: Spec = {
         key: _whole(row.get(key, default), f"governance.{key}", least, most)
         for key, (default, least, most) in bounds.items()
@@ -339,7 +341,20 @@ def _governance(raw: object, model: ModelClass) -> Spec:
             "governance.scoring",
             f"Shapley values are computed for {SHAPLEY_MAX} custodians at most.",
         )
-    return rules
+    return rules | _privacy(row.get("privacy"), model)
+
+
+def _privacy(raw: object, model: ModelClass) -> Spec:
+    """A request without a budget says nothing of one, as requests did before there were any."""
+    try:
+        budget = budget_of(raw)
+    except ValueError as error:
+        raise SpecError("governance.privacy", f"{error}.") from None
+    if budget is None:
+        return {}
+    if not model.noises:
+        raise SpecError("governance.privacy", f"{model.title}: its rounds make no noise yet.")
+    return {"privacy": budget.as_json}
 
 
 def _funding(raw: object) -> Spec:

@@ -11,7 +11,7 @@ from django.conf import settings
 
 from apps.core.actions import Payload, action
 from apps.core.errors import BadInput
-from apps.protocol import decay, emission, plans, tariff, unlocks
+from apps.protocol import decay, emission, plans, privacy, tariff, unlocks
 from apps.protocol.circuits import BadParams
 from apps.protocol.circuits.descent import DEFAULTS, check_schedule, defaults_of
 from apps.protocol.ledger import AMOUNT_MAX
@@ -216,6 +216,56 @@ class SetResolution:
         )
 
 
+@action("subdaos.set_privacy", house="sbgt")
+class SetPrivacy:
+    """{"privacy": {"epsilon_milli": 8000, "rounds": 4, "clip_milli": 2000}}: noise on the models of
+    so many rounds, so that they show no more than ε of one site's update, shortened to that length.
+    {"privacy": {}}: none, from the next round on. What rounds have spent stays spent.
+    """
+
+    def validate(self, payload: Payload, dao: Dao) -> Payload:
+        if set(payload) != {"privacy"} or not isinstance(payload["privacy"], dict):
+            raise BadInput("bad_payload", "Give privacy, an object, and nothing else.")
+        try:
+            budget = privacy.budget_of(payload["privacy"])
+        except ValueError as error:
+            raise BadInput("bad_privacy", f"privacy: {error}.") from None
+        if budget == selectors.budget_of(dao):
+            raise BadInput("no_change", "This is the privacy budget already.")
+        model = class_of(dao.params)
+        if budget and not model.noises:
+            raise BadInput("bad_privacy", f"{model.title}: its rounds make no noise yet.")
+        if budget and dao.params["training"]["kind"] != "fedavg":
+            raise BadInput("bad_privacy", "Steps on shared rows make no noise yet; fedavg does.")
+        return {"privacy": budget.as_json if budget else {}}
+
+    def describe(self, payload: Payload, dao: Dao) -> list[dict[str, Any]]:
+        before, after = dao.params.get("privacy") or {}, payload["privacy"]
+        return [
+            {"label": label, "before": _said(before, name), "after": _said(after, name)}
+            for name, label in PRIVACY_LABELS.items()
+            if before.get(name) != after.get(name)
+        ]
+
+    def execute(self, payload: Payload, *, dao: Dao, proposal_id: UUID, now: datetime) -> None:
+        services.param_set(
+            dao=dao, key="privacy", value=payload["privacy"], proposal_id=proposal_id, now=now
+        )
+
+
+PRIVACY_LABELS = {
+    "epsilon_milli": "Privacy budget: ε of all models together",
+    "rounds": "Rounds that spend it",
+    "clip_milli": "Updates are shortened to",
+}
+
+
+def _said(budget: dict[str, int], name: str) -> str:
+    if not budget:
+        return "no noise"
+    return str(budget[name]) if name == "rounds" else f"{budget[name] / 1000:.3f}"
+
+
 @action("subdaos.set_training", house="sbgt")
 class SetTraining:
     """{"training": {"kind": "fedavg"}}, or of kind "secure_sgd" with a schedule and a start: how
@@ -298,6 +348,11 @@ def _training(asked: dict[str, Any], dao: Dao) -> dict[str, Any]:
         )
     if not model.descends:
         raise BadInput("bad_training", f"{model.title} is trained by fedavg only.")
+    if dao.params.get("privacy"):
+        raise BadInput(
+            "bad_training",
+            "Steps on shared rows make no noise yet, and this SubDAO has a privacy budget.",
+        )
     full = {**defaults_of(model), **schedule}
     try:
         check_schedule(full)

@@ -25,7 +25,9 @@ SUBDAO = OpenApiResponse(
     OpenApiTypes.OBJECT,
     description="{slug, name, kind, pid, params, founded_at, treasury_micro, "
     "sdt: {code, supply_micro} | null, sbgt: [{party, points_micro, weight_bps}] (the 100 "
-    "heaviest), sbgt_members, current_round, listing, epoch}",
+    "heaviest), sbgt_members, current_round, listing, epoch, privacy: {epsilon_milli, "
+    "delta_exponent, clip_milli, rounds, rounds_spent, rounds_left, rounds_without_noise, "
+    "spent_epsilon_milli} | null}",
 )
 LIST = OpenApiResponse(OpenApiTypes.OBJECT, description="{results: […], next: url | null}")
 BRIEFS = OpenApiResponse(

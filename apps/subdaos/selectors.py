@@ -13,6 +13,7 @@ from django.db.models import F, QuerySet, Sum, Window
 from apps.accounts.models import Party
 from apps.core.errors import NotFound
 from apps.protocol import emission as rules
+from apps.protocol import privacy
 from apps.protocol.money import BPS
 from apps.protocol.tally import PPM, share_ppm
 from apps.protocol.tickets import RING
@@ -35,6 +36,11 @@ _details: dict[str, Callable[[Dao], Any]] = {}
 def engine_of(dao: Dao) -> str:
     """What nodes compute this SubDAO's next round with."""
     return str(dao.params.get("engine", RING))
+
+
+def budget_of(dao: Dao) -> privacy.Budget | None:
+    """What noise this SubDAO's next round makes, and how many such rounds there may be."""
+    return privacy.budget_of(dao.params.get("privacy"))
 
 
 def superdao() -> Dao:

@@ -55,7 +55,8 @@ class Round(BaseModel):
     and the job makes steps on them by `schedule`. `rows` maps each validator's key to the
     holdout rows it announced, and each custodian's to the rows that it will share,
     `stakes` each validator's to the FLAI it had staked when the round opened; `extras` are the
-    parameters that only circuits of its model class have; `normalisation` holds the public mean
+    parameters that only circuits of its model class have; `privacy` those of the noise that its
+    model gets, none where there is no budget; `normalisation` holds the public mean
     and standard deviation of each feature as integers with 20 fractional bits. `start` is the
     version whose model the steps go on from (training/starting.py), `summed` the earlier round
     whose sums gave the normalisation that is kept for it; None where steps begin at zero, and
@@ -78,6 +79,7 @@ class Round(BaseModel):
     training = models.CharField(max_length=12, choices=Training, default=Training.FEDAVG)
     schedule = models.JSONField(default=dict)
     extras = models.JSONField(default=dict)
+    privacy = models.JSONField(default=dict)
     rows = models.JSONField(default=dict)
     stakes = models.JSONField(default=dict)
     normalisation = models.JSONField(null=True)

@@ -45,6 +45,7 @@ from apps.training.services import (
     lock_round,
     note,
     note_once,
+    privacy_named,
     round_close,
     round_fail,
     updates_if_ready,
@@ -220,6 +221,7 @@ def _record_round(held: Round, job: Job, now: datetime) -> None:
         "receipts": _receipts(job),
         "phi_milli": {pids[party]: value for party, value in phi.items()},
         "model": job.model or None,
+        **privacy_named(held),
     }
     if job.openings["void"]:
         log.append("training.round_void", leaf, now=now)

@@ -22,6 +22,7 @@ from apps.training.models import (
     Score,
     Submission,
 )
+from apps.training.privacy import noise_json
 from apps.training.services import round_ticket
 
 Json = dict[str, Any]
@@ -154,6 +155,7 @@ def round_json(held: Round) -> Json:
         "model_class": held.model_class,
         "training": held.training,
         "schedule": held.schedule,
+        "privacy": noise_json(held),
         "start": _start(held),
         "normalisation": held.normalisation if known else None,
         "summed": _summed(held),

@@ -23,7 +23,7 @@ from apps.protocol.circuits.games import SHAPLEY_MAX
 from apps.protocol.sharing import consent_to
 from apps.protocol.targets import class_of, extras_of
 from apps.subdaos.models import Dao
-from apps.subdaos.selectors import engine_of
+from apps.subdaos.selectors import budget_of, engine_of
 from apps.training.events import RoundClosed, RoundOpened
 from apps.training.models import (
     GIVEN_UP,
@@ -37,6 +37,7 @@ from apps.training.models import (
     Submission,
     Training,
 )
+from apps.training.privacy import why_no_round
 from apps.training.starting import makers_missing, start_of
 from apps.training.tickets import stage_ticket
 from apps.wallets import log
@@ -82,6 +83,7 @@ def round_open(*, dao: Dao, now: datetime) -> Round:
         or 0
     )
     training = dao.params.get("training", {"kind": Training.FEDAVG})
+    budget = budget_of(dao)
     opened = Round(
         dao=dao,
         number=number,
@@ -96,6 +98,7 @@ def round_open(*, dao: Dao, now: datetime) -> Round:
         extras=extras_of(class_of(dao.params), dao.params["label"]),
         training=training["kind"],
         schedule=training.get("schedule", {}),
+        privacy=budget.params if budget else {},
         opened_at=now,
         expires_at=now + timedelta(seconds=int(dao.params.get("round_s", ROUND_S))),
     )
@@ -146,6 +149,7 @@ def round_open(*, dao: Dao, now: datetime) -> Round:
             "training": opened.training,
             "start": opened.start.model if opened.start else None,
             **jobs.engine_named({"engine": opened.engine}),
+            **privacy_named(opened),
         },
         now=now,
     )
@@ -176,7 +180,12 @@ def why_not(dao: Dao) -> str | None:
             f"{wanted} nodes that check each other are to compute, and there are {there}; vote for "
             "another engine (subdaos.set_engine)."
         )
-    return None
+    return why_no_round(dao)
+
+
+def privacy_named(held: Round) -> dict[str, Any]:
+    """What a round's leaves say of its noise."""
+    return {"privacy": held.privacy} if held.privacy else {}
 
 
 def minima(dao: Dao) -> tuple[tuple[str, int], ...]:
@@ -207,6 +216,7 @@ def round_ticket(held: Round, *, stage: str | None = None) -> dict[str, Any]:
         engine=held.engine,
         model_class=held.model_class,
         extras=held.extras,
+        privacy=held.privacy,
         schedule=held.schedule,
         stakes=held.stakes,
         model=held.start.model if held.start else None,

@@ -73,6 +73,7 @@ def stage_ticket(
     engine: str = RING,
     model_class: str = "logistic",
     extras: Mapping[str, int] | None = None,
+    privacy: Mapping[str, int] | None = None,
     schedule: Mapping[str, int] | None = None,
     stakes: Mapping[str, int] | None = None,
     model: str | None = None,
@@ -80,6 +81,7 @@ def stage_ticket(
 ) -> Json:
     """What tickets of this stage carry: the COMMON fields, and per slot role, f and shapes by key.
 
+    `privacy` is what the nodes' noise is made by, where there is a budget for it.
     `schedule` is that of steps on shared rows; `stakes` are the validators' by key, in micro-units:
     how much each one's scores weigh; `model` is the one that steps go on from; `normalisation` are
     the public constants, once they are known. `rows` may lack members as long as they have not
@@ -108,6 +110,7 @@ def stage_ticket(
             params |= {"site_rows": counts("custodian"), **schedule}
         else:
             circuit_id, params["scoring"] = made.round_id, scoring
+            params |= privacy or {}
         judges = [key for key in members_with_role(roster, "validator") if key in rows]
         if len(judges) > 1 or not schedule:
             params["weights"] = judge_weights([(stakes or {}).get(key, 0) for key in judges])

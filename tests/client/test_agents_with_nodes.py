@@ -667,6 +667,25 @@ def test_an_engine_that_checks_less_than_the_site_demands_is_not_signed_for(
     refused(asked, code)
 
 
+@pytest.mark.parametrize(
+    ("most", "noise", "code"),
+    [
+        (1.0, {}, "too_little_noise"),
+        (1.0, {"clip_milli": 2000, "rho_micro": 30_000}, "too_little_noise"),  # ε = 1.12
+        ("1", {"clip_milli": 2000, "rho_micro": 1}, "bad_privacy"),
+        (None, {"clip_milli": 2000}, "bad_params"),
+    ],
+)
+def test_less_noise_than_the_site_asks_for_is_not_signed_for(
+    asked: Any, most: Any, noise: dict[str, int], code: str
+) -> None:
+    bridge, agent = asked
+    agent.home.config = {**agent.home.config, "epsilon": most}
+    ticket = bridge.round()["ticket"]
+    bridge.changes = {"ticket": ticket | {"params": ticket["params"] | noise}}
+    refused(asked, code)
+
+
 def test_constants_of_the_servers_own_are_refused(asked: Any) -> None:
     bridge, _ = asked
     own = json.loads(json.dumps(bridge.normalisation))

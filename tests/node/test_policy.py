@@ -11,6 +11,7 @@ import pytest
 from apps.protocol import jobs, tickets
 from apps.protocol.circuits import CIRCUITS, CLASSES, circuits_hash, query_hash
 from apps.protocol.circuits.descent import DEFAULTS
+from apps.protocol.circuits.noise import CLIP, RHO
 from apps.protocol.tickets import VERIFIED
 from workers.node import policy
 from workers.node.errors import Refused
@@ -22,6 +23,7 @@ NODES = ["a1" * 32, "a2" * 32, "a3" * 32]
 CUSTODIANS = [f"{n:02x}" * 32 for n in (1, 2, 3)]
 VALIDATORS = ["0f" * 32]
 LIMITS = Limits(rows_per_epoch=10, rows_per_query=4, price_micro_min=1)
+NOISE = {CLIP: 2000, RHO: 1}
 PARAMS = {"features": 2, "strata": 1, "rows": [8], "min_cell": 3, "scoring": "taylor"}
 
 
@@ -110,7 +112,10 @@ def round_case(**changes):
 
 
 def spoilt(slot, position, /, **changes):
-    inputs = round_inputs()
+    return spoilt_of(round_inputs(), slot, position, **changes)
+
+
+def spoilt_of(inputs, slot, position=0, /, **changes):
     inputs[slot][position] = replace(inputs[slot][position], **changes)
     return case_of(inputs)
 
@@ -193,6 +198,7 @@ def test_the_good_cases_are_admitted():
     policy.admit(going_on(stored=None, circuit="logistic_sgd@1", model=None, params=SGD))
     policy.admit(going_on(stored=None, circuit="logistic_sgd@1", model=None))
     policy.admit(round_case())
+    policy.admit(case_of(round_inputs(params=PARAMS | NOISE)))
     policy.admit(query_case())
     policy.admit(query_case(HASHED))
     policy.admit(query_under("ab", made="ab"))
@@ -329,9 +335,18 @@ REFUSED = {
     ],
     "expired": [lambda: spoilt("update", 0, expires_at=NOW)],
     "share_used": [lambda: renumbered(round_case(), "ee" * 16)],
-    "params_differ": [lambda: spoilt("update", 0, params=PARAMS | {"min_cell": 4})],
+    "params_differ": [
+        lambda: spoilt("update", 0, params=PARAMS | {"min_cell": 4}),
+        lambda: spoilt("update", 1, params=PARAMS | NOISE),
+        lambda: spoilt_of(round_inputs(params=PARAMS | NOISE), "holdout", params=PARAMS),
+        lambda: spoilt_of(
+            round_inputs(params=PARAMS | NOISE), "update", params=PARAMS | NOISE | {RHO: 2}
+        ),
+    ],
     "bad_params": [
         lambda: case_of(round_inputs(params=PARAMS | {"min_cell": 1})),
+        lambda: case_of(round_inputs(params=PARAMS | {RHO: 1})),
+        lambda: going_on(params=NAMED | NOISE),
         # a model and tickets that name no normalisation do not agree on one
         lambda: going_on(stored=TRAINABLE | {"params": PARAMS}, params=SGD),
     ],

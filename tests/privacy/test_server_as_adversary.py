@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from apps.protocol import identity, jobs, tickets, wire
+from apps.protocol.circuits.noise import CLIP, RHO
 from tests.support.nodes import Buyer, NodeSet, Round, fixed, trained_model
 from workers.mpc import keys, sealing
 from workers.node import home as homes
@@ -425,6 +426,40 @@ def test_a_round_has_one_set_of_parameters(nodes, nothing_changes):
     r.uploads["update"][0] = odd
     r.put()
     nothing_changes(nodes.ask(r.job()), "params_differ", before=stores(nodes))
+
+
+def test_noise_that_the_tickets_demand_is_neither_left_out_nor_made_less(nodes, nothing_changes):
+    """The server tells some owners of less noise, or of none; or it asks for the job without."""
+    noise = {CLIP: 2000, RHO: 100_000}
+    for told in ({}, noise | {RHO: 50_000_000}, noise | {CLIP: 100}):
+        r = Round(nodes, params=noise)
+        fewer = {name: value for name, value in r.params.items() if name not in noise} | told
+        for place, key in list(enumerate(r.custodians))[1:]:
+            own = r.fields("update", params=fewer)
+            r.uploads["update"][place] = nodes.upload(key, fixed(r.weights[place]), **own)
+        r.put()
+        nothing_changes(nodes.ask(r.job()), "params_differ", before=stores(nodes))
+    r = Round(nodes, params=noise).put()
+    before = stores(nodes)
+    job = r.job() | {"params": {"features": 2}}
+    nothing_changes(nodes.ask(job), "malformed_job", before=before, status=400)
+    half = Round(nodes)
+    alone = nodes.upload(
+        half.custodians[0],
+        fixed([1, 2, 3]),
+        **half.fields("update", params={**half.params, RHO: 1}),
+    )
+    before = stores(nodes)
+    nothing_changes(nodes.post_all("/shares", alone), "bad_params", before=before)
+
+
+def test_a_model_with_noise_answers_with_it(nodes):
+    """Noise so large that all weights lie on ±64 or near: the makers' own are below 2."""
+    model = trained_model(nodes, params={CLIP: 2000, RHO: 1})
+    me = Buyer(nodes, model)
+    query = me.query([[1.0, 0.0], [0.0, 1.0], [0.0, 0.0]])
+    scores = me.open(query, nodes.ask(me.job(query), uploads=[query]))
+    assert np.max(np.abs(scores)) > 20
 
 
 def test_members_that_hold_different_descriptors_compute_nothing(nodes):

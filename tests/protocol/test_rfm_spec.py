@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from apps.protocol.founding import terms_of
 from apps.protocol.rfm_spec import SpecError, check_spec, schema_of, subdao_params
 
 GOOD: dict[str, Any] = {
@@ -202,6 +203,26 @@ def test_poisson_is_not_scored_by_shapley() -> None:
     with pytest.raises(SpecError) as caught:
         check_spec(raw | {"governance": {"scoring": "shapley"}})
     assert caught.value.field == "governance.scoring"
+
+
+def test_a_request_may_ask_for_a_privacy_budget_where_rounds_can_make_noise() -> None:
+    budget = {"epsilon_milli": 8_000, "rounds": 4, "clip_milli": 2_000}
+    spec = check_spec(GOOD | {"governance": {"privacy": budget}})
+    assert check_spec(spec) == spec and spec["governance"]["privacy"] == budget
+    params = subdao_params(spec)
+    assert params["privacy"] == terms_of(params)["privacy"] == budget
+    none = check_spec(GOOD | {"governance": {"privacy": {}}})
+    assert none == check_spec(GOOD | {"governance": {}}) and "privacy" not in none["governance"]
+    assert subdao_params(none)["privacy"] == {} and "privacy" not in terms_of(subdao_params(none))
+    regression = {"model_class": "linear", "label": {"name": "y", "min": "0", "max": "1"}}
+    for raw in (
+        GOOD | {"governance": {"privacy": budget | {"rounds": 101}}},
+        GOOD | {"governance": {"privacy": []}},
+        GOOD | regression | {"gates": [], "governance": {"privacy": budget}},
+    ):
+        with pytest.raises(SpecError) as caught:
+            check_spec(raw)
+        assert caught.value.field == "governance.privacy"
 
 
 json_values = st.recursive(

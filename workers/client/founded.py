@@ -33,6 +33,8 @@ def not_as_requested(spec: Any, state: Replay, dao: str) -> str | None:
         for name, value in terms.items():
             if body[name] != value:
                 return f"its {name} are other ones than those of the request"
+        if body.get("privacy") != terms.get("privacy"):
+            return "it has a privacy budget that the request does not ask for"
         if fund.target != int(spec["funding"]["target_micro"]):
             return "its crowdfund had another target than the request"
         parent = state.reserves.sdt.get(body.get("parent", ""))

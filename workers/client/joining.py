@@ -19,8 +19,10 @@ from typing import Any
 from apps.protocol import tickets
 from apps.protocol.circuits import CIRCUITS, Circuit, ModelClass, Slot
 from apps.protocol.circuits.family import NORMALISATION
+from apps.protocol.circuits.noise import CLIP, RHO
 from apps.protocol.circuits.resolution import LOGIT, RESOLUTIONS
 from apps.protocol.normalise import constants_digest, public_constants
+from apps.protocol.privacy import DELTA_EXPONENT, epsilon_milli
 from apps.protocol.tickets import COMPUTING, ENGINES, VERIFIED
 from workers.client.api import ClientError
 from workers.client.data import Table
@@ -111,6 +113,7 @@ def join(
     _check_params(params, current, table, stage, home=home, role=role)
     if stage == ROUND:
         _check_resolution(asked.get("resolution"), model, home=home, say=say)
+        _check_privacy(params, home=home, say=say)
     engine = _check_engine(asked["engine"], nodes, home=home, say=say)
     start = current["start"] if stage == ROUND else None
     if asked["model"] != (start and start["model"]):
@@ -187,6 +190,27 @@ def _check_engine(engine: Any, nodes: Sequence[Any], *, home: Home, say: Print) 
     if engine == VERIFIED:
         say("Computed by four nodes that check each other: one that cheats is caught.")
     return engine
+
+
+def _check_privacy(params: Mapping[str, Any], *, home: Home, say: Print) -> None:
+    """What noise the model gets is signed for here, and the nodes hold everybody to it. `epsilon`
+    in agent.toml is the most that this site's update may show through one round's model."""
+    found = epsilon_milli(params[RHO]) / 1000 if RHO in params else None
+    most = home.config.get("epsilon")
+    if most is not None and (isinstance(most, bool) or not isinstance(most, (int, float))):
+        raise NotTrusted("agent.toml: epsilon must be a number.", "bad_privacy")
+    if most is not None and (found is None or found > most):
+        told = "no noise" if found is None else f"noise for ε = {found:.3f}"
+        raise NotTrusted(
+            f"The round's model would get {told}; agent.toml asks for ε = {most:g} at most.",
+            "too_little_noise",
+        )
+    if found is not None:
+        say(
+            f"The nodes add noise to the model: given the scores φ, it shows no more than ε = "
+            f"{found:.3f} (δ = 10^-{DELTA_EXPONENT}) of this site's update, which is shortened to "
+            f"length {params[CLIP] / 1000:g}."
+        )
 
 
 def check_schedule(schedule: Mapping[str, Any], *, home: Home, say: Print) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from apps.protocol import tally
 from apps.protocol.plans import Plan, plans_of
+from apps.protocol.privacy import Budget, budget_of, spent_micro
 from apps.protocol.unlocks import Sponsoring, sponsoring_of
 from workers.client.crowdfund import HOUSES
 from workers.client.earnings import Finding
@@ -24,6 +25,7 @@ VOTED = {
     "engine": ("subdaos.set_engine", "sbgt"),
     "resolution": ("subdaos.set_resolution", "sbgt"),
     "training": ("subdaos.set_training", "sbgt"),
+    "privacy": ("subdaos.set_privacy", "sbgt"),
     "emission": ("subdaos.set_emission", "sdt"),
     "split": ("subdaos.set_split", "sdt"),
     "unlocks": ("subdaos.set_unlocks", "sdt"),
@@ -32,8 +34,8 @@ VOTED = {
 
 
 class Parameters:
-    """`policy`, `schedule`, `unlocks`, `rules`, `price`, `plans` and `engine` of each SubDAO, as
-    they are in force here in the log: as founded, then as voted."""
+    """`policy`, `schedule`, `unlocks`, `rules`, `price`, `plans`, `engine` and `budget` of each
+    SubDAO, as they are in force here in the log: as founded, then as voted; and what was spent."""
 
     def __init__(self) -> None:
         self.policy: dict[str, dict[str, int]] = {}
@@ -45,6 +47,8 @@ class Parameters:
         self.superdao: str | None = None
         self.plans: dict[str, tuple[Plan, ...]] = {}
         self.engine: dict[str, str] = {}  # that of three nodes until a vote
+        self.budget: dict[str, Budget | None] = {}
+        self.spent: dict[str, int] = {}  # ρ of rounds that made a model, in millionths
 
     def founded(self, body: Body) -> None:
         self.rules[body["dao"]] = tally.rules_of(body["rules"])
@@ -52,6 +56,7 @@ class Parameters:
         self.schedule[body["dao"]] = dict(body["emission"])
         self.unlocks[body["dao"]] = dict(body["unlocks"])
         self.plans[body["dao"]] = plans_of(body.get("plans", []))  # founded before there were any
+        self.budget[body["dao"]] = budget_of(body.get("privacy"))
         if "price_micro" in body:  # the first sale tells it of those founded before this was said
             self.price[body["dao"]] = int(body["price_micro"])
 
@@ -102,10 +107,28 @@ class Parameters:
             self.price[dao] = int(value)
         if key == "engine":
             self.engine[dao] = str(value)
+        if key == "privacy":
+            self.budget[dao] = budget_of(value)
         if key == "plans":
             self.plans[dao] = plans_of(value)
         if key == "split":
             self.policy[dao] = self.policy[dao] | dict(value)
+
+    def round_opened(self, body: Body) -> None:
+        """With the noise that was voted for, and a budget that is not used up. Raises Finding."""
+        dao, name = body["dao"], f"round {body['round']}"
+        budget = self.budget.get(dao)
+        if body.get("privacy", {}) != (budget.params if budget else {}):
+            raise Finding(f"{name} makes its model with another noise than was voted for")
+        if budget and not budget.rounds_left(self.spent.get(dao, 0)):
+            raise Finding(f"{name} was opened although its SubDAO's privacy budget is used up")
+
+    def round_done(self, body: Body, opened: Body) -> None:
+        """Spends what it was opened with. Raises Finding."""
+        told = body.get("privacy", {})
+        if told != opened.get("privacy", {}):
+            raise Finding(f"round {body['round']} spent another privacy than it was opened with")
+        self.spent[body["dao"]] = self.spent.get(body["dao"], 0) + spent_micro([told])
 
 
 def _seconds(since_ms: int, until_ms: int) -> int:

@@ -317,10 +317,12 @@ class Replay:
         named, voted = body.get("engine", RING), self.parameters.engine.get(body["dao"], RING)
         if named != voted:
             raise Finding(f"round {body['round']} is computed by {named}, the vote was for {voted}")
+        self.parameters.round_opened(body)
         self.earnings.round_opened(body, at)
 
     def _round_done(self, body: Mapping[str, Any], at: int) -> None:
         self.earnings.round_done(body, at)
+        self.parameters.round_done(body, self.earnings.opened[body["round"]])
         _raise(self.points.round_done(body, self.earnings.opened[body["round"]]["members"]))
         self.findings.rounds += 1
 

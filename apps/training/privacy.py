@@ -1,0 +1,74 @@
+"""The ε ledger of a SubDAO: what its rounds with noise have spent of its budget. Reads only.
+
+A round spends ρ when it makes a model; one that fails or is void makes none. Rounds without noise
+spend nothing, and are not covered.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from apps.protocol import privacy
+from apps.protocol.circuits.noise import CLIP, RHO
+from apps.subdaos.models import Dao
+from apps.subdaos.selectors import budget_of
+from apps.training.models import Phase, Round, Training
+
+Json = dict[str, Any]
+
+
+def _made(dao: Dao) -> list[dict[str, int]]:
+    """What the tickets of the rounds that made a model said of noise; empty where they had none."""
+    rounds = Round.objects.filter(dao=dao, phase=Phase.DONE)
+    return list(rounds.values_list("privacy", flat=True))
+
+
+def why_no_round(dao: Dao) -> str | None:
+    """Why the budget allows no further round, or None."""
+    budget = budget_of(dao)
+    if budget is None:
+        return None
+    if dao.params.get("training", {}).get("kind") == Training.SECURE_SGD:
+        return (
+            "Steps on shared rows make no noise, and this SubDAO has a privacy budget; vote for "
+            "fedavg (subdaos.set_training) or for no budget (subdaos.set_privacy)."
+        )
+    spent = privacy.spent_micro(_made(dao))
+    if budget.rounds_left(spent):
+        return None
+    return (
+        f"The privacy budget is used up: models made so far have spent ε = "
+        f"{privacy.epsilon_milli(spent) / 1000:.3f} of {budget.epsilon_milli / 1000:.3f}, and "
+        "another round would go beyond it; vote for a larger one (subdaos.set_privacy)."
+    )
+
+
+def budget_json(dao: Dao) -> Json | None:
+    """The budget, what is spent and what is left; None where there never was one."""
+    budget, made = budget_of(dao), _made(dao)
+    noised = [params for params in made if params]
+    if budget is None and not noised:
+        return None
+    spent = privacy.spent_micro(noised)
+    return {
+        "epsilon_milli": budget.epsilon_milli if budget else None,
+        "delta_exponent": privacy.DELTA_EXPONENT,
+        "clip_milli": budget.clip_milli if budget else None,
+        "rounds": budget.rounds if budget else None,
+        "rounds_spent": len(noised),
+        "rounds_left": budget.rounds_left(spent) if budget else None,
+        "rounds_without_noise": len(made) - len(noised),
+        "spent_epsilon_milli": privacy.epsilon_milli(spent),
+    }
+
+
+def noise_json(held: Round) -> Json | None:
+    """What one round's model tells of one site's update, given φ; None where it has no noise."""
+    if not held.privacy:
+        return None
+    return {
+        "epsilon_milli": privacy.epsilon_milli(held.privacy[RHO]),
+        "delta_exponent": privacy.DELTA_EXPONENT,
+        "clip_milli": held.privacy[CLIP],
+        "rho_micro": held.privacy[RHO],
+    }
