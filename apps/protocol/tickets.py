@@ -18,6 +18,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from functools import lru_cache
 from typing import Any
 
 from apps.protocol.wire import BadSignature, canonical, digest, is_hex, unb64, verify
@@ -269,7 +270,13 @@ def _int(value: Any, low: int, high: int) -> bool:
 def is_node_set(value: Any) -> bool:
     """Three, four or five fingerprints, in index order, each once."""
     formed = isinstance(value, list) and len(value) in NODE_COUNTS
-    return formed and all(is_hex(x, 32) for x in value) and len(set(value)) == len(value)
+    return formed and all(isinstance(x, str) for x in value) and _are_nodes(tuple(value))
+
+
+@lru_cache(maxsize=64)
+def _are_nodes(prints: tuple[str, ...]) -> bool:
+    """The same few sets are named by every ticket and job."""
+    return all(is_hex(x, 32) for x in prints) and len(set(prints)) == len(prints)
 
 
 _FORMS: dict[str, Any] = {

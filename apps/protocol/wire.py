@@ -50,7 +50,8 @@ def canonical(obj: Any) -> bytes:
 
 
 def _check(obj: Any, depth: int) -> None:
-    """Most values are strings: those are not called for, each signed thing is checked here."""
+    """Most values are strings and small numbers: those are not called for, as each signed thing is
+    checked here."""
     if isinstance(obj, (dict, list, tuple)):
         if depth >= MAX_DEPTH and obj:
             raise ValueError(f"nested deeper than {MAX_DEPTH}")
@@ -61,8 +62,10 @@ def _check(obj: Any, depth: int) -> None:
             obj = obj.values()
         depth += 1
         for value in obj:
-            if type(value) is not str:
-                _check(value, depth)
+            kind = type(value)
+            if kind is str or value is None or (kind is int and -SAFE_INT <= value <= SAFE_INT):
+                continue
+            _check(value, depth)
     elif isinstance(obj, int):
         if not -SAFE_INT <= obj <= SAFE_INT:
             raise ValueError("an integer beyond ±2^53 must be written as a string")

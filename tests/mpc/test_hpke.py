@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hmac
+import secrets
+
 import pytest
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
@@ -34,6 +37,15 @@ def test_a_secret_is_of_these_two_and_this_purpose() -> None:
         theirs.exporter,
     ]
     assert mine.export(b"reply") not in others
+
+
+@pytest.mark.parametrize("size", [0, 1, 32, 63, 64])
+def test_our_hmac_is_the_librarys(size: int) -> None:
+    key = secrets.token_bytes(size)
+    for message in (b"", b"m", bytes(200)):
+        assert hpke._hmac(key, message) == hmac.digest(key, message, "sha256")
+    with pytest.raises(ValueError, match="block"):
+        hpke._hmac(bytes(65), b"")
 
 
 def test_an_answer_may_be_given_twice_and_is_sealed_differently_each_time() -> None:

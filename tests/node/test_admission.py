@@ -61,6 +61,7 @@ def test_queries_of_a_bundle_that_could_not_begin_do_not_run_for_ever(jobs, monk
             raise sqlite3.OperationalError("disk I/O error")
 
     monkeypatch.setattr(Jobs, "_entries", lambda *_: entries)
+    monkeypatch.setattr(Store, "known", lambda self, job_ids: set(job_ids))
     monkeypatch.setattr(Store, "job", job)
     with pytest.raises(sqlite3.OperationalError):
         jobs.run_bundle([], "")

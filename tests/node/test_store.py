@@ -35,8 +35,8 @@ def put(store, *, expires_at=100, size=3):
     return share_id
 
 
-def job(job_id="j1", scope="round:1", state="staged"):
-    record = {"answer": {"n": 1}, "share_ids": [], "model": None}
+def job(job_id="j1", scope="round:1", state="staged", *share_ids):
+    record = {"answer": {"n": 1}, "share_ids": share_ids, "model": None}
     return StoredJob(job_id=job_id, scope=scope, attempt=1, digest="d", state=state, record=record)
 
 
@@ -105,6 +105,42 @@ def test_a_store_made_before_attempts_were_counted_still_opens(tmp_path):
     store = Store(tmp_path / "s", KEY)
     assert store.binding("round:1") == Binding("d", None, attempts=1)
     store.close()
+
+
+def test_what_is_admitted_together_is_as_if_it_came_one_by_one(store):
+    """Each sees what was written of those before it, and a refusal of all leaves nothing."""
+    mark, other = came_with_its_job("ab" * 16), came_with_its_job("cd" * 16)
+    bound = {"digest": "d", "share_ids": [], "job_id": "j", "expires_at": 9}
+    store.bind(scope="a", **bound, rows=Rows("m", 1, 3))
+
+    def admit():
+        asked = [mark.share_id, other.share_id]
+        with store.admitting(shares=asked, scopes=["a", "b"]):
+            before = store.changes
+            assert store.share_mark(mark.share_id) is None and store.binding("b") is None
+            for scope in ("a", "b", "b"):
+                store.bind(scope=scope, **bound, rows=Rows("m", 1, 5))
+            store.use_share(ticket=mark, job_id="j")
+            assert store.share_mark(mark.share_id) == (mark.id, "j")
+            assert store.rows_answered("m", since=1) == 8 and store.rows_answered("m", since=2) == 0
+            assert store.changes == before + 4
+            with pytest.raises(KeyError):
+                store.binding("c")  # nothing was read of it
+            yield
+        yield
+
+    undone = admit()
+    next(undone)
+    with pytest.raises(ZeroDivisionError):
+        undone.throw(ZeroDivisionError)
+    assert store.binding("b") is None and store.share_mark(mark.share_id) is None
+    assert store.rows_answered("m", since=1) == 3
+    for _ in admit():
+        pass
+    assert store.binding("a") == Binding("d", None, 2) == store.binding("b")
+    assert store.share_mark(mark.share_id) == (mark.id, "j")
+    assert store.share_mark(other.share_id) is None
+    assert store.answered() == [Rows("m", 1, 8)]
 
 
 def test_rows_are_counted_once_a_scope_by_model_and_day(store, tmp_path):
@@ -191,7 +227,7 @@ def test_what_is_deleted_is_in_no_file_of_the_store(store, tmp_path, end):
         assert np.array_equal(store.model("m").words[0], words(2, size)[0])
     elif end == "finish":
         store.bind(scope="query:1", digest="d", share_ids=[share_id], job_id="j1", expires_at=900)
-        store.finish(job("j1", "query:1", "done"), share_ids=[share_id])
+        store.finish([job("j1", "query:1", "done", share_id)])
         store.purge(now=50)
         assert store.share(share_id).words is None
     else:
@@ -250,7 +286,7 @@ def test_a_share_that_came_before_its_job_keeps_its_words_until_it_is_done(store
 def test_what_a_completed_job_has_used_stays_its_own(store):
     share_id = put(store)
     store.bind(scope="query:1", digest="d", share_ids=[share_id], job_id="j1", expires_at=9)
-    store.finish(job("j1", "query:1", "done"), share_ids=[share_id])
+    store.finish([job("j1", "query:1", "done", share_id)])
     ticket = {"share_id": share_id, "expires_at": 100, "shape": [3]}
     assert not store.withdraw_share(ticket=ticket, ticket_id="t" + share_id)
     assert store.share_mark(share_id) == ("t" + share_id, "j1")
@@ -261,7 +297,7 @@ def test_what_has_expired_is_forgotten_but_completed_rounds_are_not(store):
     old, new = put(store, expires_at=10), put(store, expires_at=1000)
     for scope in ("query:a", "round:a"):
         store.bind(scope=scope, digest="d", share_ids=[], job_id=None, expires_at=10)
-        store.finish(job(scope, scope, "done"), share_ids=[])
+        store.finish([job(scope, scope, "done")])
     store.purge(now=11)
     assert store.share(old) is None and store.share(new) is not None
     assert store.binding("query:a") is None and store.job("query:a") is None

@@ -258,8 +258,15 @@ class Computation:
         with metrics.phase(done[0].admitted.circuit.id, "keep"):
             receipts = [self._receipt(one) for one in done]
             signatures = jobs.sign_receipts(self._node.sign_key, receipts)
+            answers = list(map(_answer, done, receipts, signatures))
+            put = list(map(_stored, done, answers))
             with self._store.together():
-                return [self._put(*signed) for signed in zip(done, receipts, signatures)]
+                if is_query(done[0].admitted.job):
+                    self._store.finish(put)
+                else:
+                    for one, job in zip(done, put):
+                        self._stage(one, job)
+            return answers
 
     def _receipt(self, done: Done) -> dict[str, Any]:
         admitted, held, sealed = done.admitted, done.held, done.sealed
@@ -282,37 +289,13 @@ class Computation:
             **jobs.engine_named(job),
         }
 
-    def _put(self, done: Done, receipt: dict[str, Any], signature: str) -> dict[str, Any]:
-        admitted, held, model = done.admitted, done.held, receipt["model"]
-        job = admitted.job
-        answer = {
-            "receipt": receipt,
-            "signature": signature,
-            "openings": done.facts["openings"],
-            "sealed": None if done.sealed is None else wire.b64(done.sealed),
-        }
-        stored = StoredJob(
-            job_id=job["job_id"],
-            scope=job["scope"],
-            attempt=job["attempt"],
-            digest=admitted.scope_digest,
-            state="done" if is_query(job) else "staged",
-            record={
-                "answer": answer,
-                "share_ids": admitted.share_ids,
-                "model": model,
-                "members": list(jobs.members_of(job)),
-            },
-        )
-        if is_query(job):
-            self._store.finish(stored, share_ids=admitted.share_ids)
-        elif held is None:
-            self._store.stage(stored)
-        else:
-            words = tuple(held.words[j] for j in held_by(self._node.index, len(job["nodes"])))
-            ticket = self._result_ticket(admitted, done.facts, held)
-            self._store.stage(stored, model=model, result=ticket, words=words)
-        return answer
+    def _stage(self, done: Done, job: StoredJob) -> None:
+        admitted, held = done.admitted, done.held
+        if held is None:
+            return self._store.stage(job)
+        words = tuple(held.words[j] for j in held_by(self._node.index, len(admitted.job["nodes"])))
+        ticket = self._result_ticket(admitted, done.facts, held)
+        self._store.stage(job, model=job.record["model"], result=ticket, words=words)
 
     def _result_ticket(
         self, admitted: Admitted, facts: dict[str, Any], held: Held
@@ -367,6 +350,33 @@ def bundle_session_id(descriptors: Sequence[dict[str, Any]]) -> bytes:
     """16 bytes naming one bundle: members that were asked for the same one meet."""
     names = b"".join(session_id(job) for job in descriptors)
     return hashlib.sha256(b"flai/bundle/v1\0" + names).digest()[:16]
+
+
+def _answer(done: Done, receipt: dict[str, Any], signature: str) -> dict[str, Any]:
+    return {
+        "receipt": receipt,
+        "signature": signature,
+        "openings": done.facts["openings"],
+        "sealed": None if done.sealed is None else wire.b64(done.sealed),
+    }
+
+
+def _stored(done: Done, answer: dict[str, Any]) -> StoredJob:
+    admitted = done.admitted
+    job = admitted.job
+    return StoredJob(
+        job_id=job["job_id"],
+        scope=job["scope"],
+        attempt=job["attempt"],
+        digest=admitted.scope_digest,
+        state="done" if is_query(job) else "staged",
+        record={
+            "answer": answer,
+            "share_ids": admitted.share_ids,
+            "model": answer["receipt"]["model"],
+            "members": list(jobs.members_of(job)),
+        },
+    )
 
 
 def _facts(admitted: Admitted, outcome: Any) -> dict[str, Any]:

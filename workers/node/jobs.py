@@ -11,7 +11,7 @@ import logging
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -167,15 +167,21 @@ class Jobs:
         session = bundle_session_id([entry.job for entry in entries])
         group = group_of(entries[0].job)
         try:
+            known = self._store.known([entry.job["job_id"] for entry in entries])
             for entry in entries:
-                self._begin(entry)
+                self._begin(entry, known)
             with metrics.phase(entries[0].job["circuit"], "admit"):
                 for entry in entries:
                     self._open_entry(entry)
                 # Nothing of a query leaves this node but what its computation masks, until its
                 # receipt is on disk; and then this is.
-                with self._shares.lock, self._binding, self._store.together(lasting=False):
-                    for entry in entries:
+                opened = [entry for entry in entries if entry.opened is not None]
+                admitting = self._store.admitting(
+                    shares=[entry.opened.ticket.share_id for entry in opened],
+                    scopes=[entry.job["scope"] for entry in opened],
+                )
+                with self._shares.lock, self._binding, admitting:
+                    for entry in opened:
                         self._admit_entry(entry)
             deadline_s = min(entry.job["deadline_s"] for entry in entries)
             wanted = [entry.admitted for entry in entries]
@@ -231,9 +237,11 @@ class Jobs:
             raise Malformed("malformed", "A bundle has queries of one circuit and one model.")
         return entries
 
-    def _begin(self, entry: Entry) -> None:
+    def _begin(self, entry: Entry, known: Collection[str]) -> None:
+        """`known`: jobs that this node has an answer of."""
         try:
-            entry.answer = self._known_answer(entry.job)
+            if entry.job["job_id"] in known:
+                entry.answer = self._known_answer(entry.job)
             if entry.answer is None:
                 running, mine = self._enter(entry.job, entry.digest)
                 if not mine:

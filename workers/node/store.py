@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter, OrderedDict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ import numpy as np
 from apps.protocol.jobs import STAGED_FOR_S
 from apps.protocol.tickets import Ticket
 from workers.mpc.sealing import Words
+from workers.node.errors import Unavailable
 from workers.node.records import Binding, Rows, Sharing, StoredJob, StoredModel, StoredShare
 from workers.node.sealed import CorruptStore, SealedFile, as_json
 
@@ -69,6 +72,25 @@ CREATE TABLE IF NOT EXISTS answered (
 """
 
 
+@dataclass
+class Page:
+    """What is on record of some shares and scopes, and what is to be written of them at once.
+    Raises KeyError for others: nothing is known of those."""
+
+    marks: dict[str, tuple[str, str | None] | None]
+    bindings: dict[str, Binding | None]
+    answered: dict[tuple[str, int], int] = field(default_factory=dict)  # as asked for
+    rows: Counter[tuple[str, int]] = field(default_factory=Counter)  # new ones, by model and day
+    shares: list[tuple[Any, ...]] = field(default_factory=list)
+    scopes: list[tuple[Any, ...]] = field(default_factory=list)
+    again: list[tuple[str]] = field(default_factory=list)
+    used: list[tuple[str, str]] = field(default_factory=list)
+
+    @property
+    def writes(self) -> int:
+        return len(self.shares) + len(self.scopes) + len(self.again) + len(self.used)
+
+
 class Store(SealedFile):
     """Raises StartError when the file cannot be opened or the key is not its own."""
 
@@ -82,6 +104,7 @@ class Store(SealedFile):
 
     def __init__(self, path: Path, key: bytes) -> None:
         self._models: OrderedDict[str, StoredModel] = OrderedDict()  # committed ones
+        self._page: Page | None = None
         super().__init__(path, key)
 
     # ---- shares -------------------------------------------------------------------------------
@@ -101,12 +124,9 @@ class Store(SealedFile):
     def use_share(self, *, ticket: Ticket, job_id: str) -> None:
         """From now on this share is that job's. If it only came with it, no more is kept of it:
         every attempt brings it again."""
-        with self._transaction() as db:
-            db.execute(
-                "INSERT INTO shares VALUES (?, ?, ?, ?, x'', NULL) "
-                "ON CONFLICT DO UPDATE SET used_by = excluded.used_by",
-                (ticket.share_id, ticket.id, ticket.expires_at, job_id),
-            )
+        with self._writing() as page:
+            page.shares.append((ticket.share_id, ticket.id, ticket.expires_at, job_id))
+            page.marks[ticket.share_id] = (ticket.id, job_id)
 
     def share(self, share_id: str) -> StoredShare | None:
         """A share that came before its job; of others there is but a mark."""
@@ -134,7 +154,10 @@ class Store(SealedFile):
 
     def share_mark(self, share_id: str) -> tuple[str, str | None] | None:
         """(ticket id, the job that uses it) of any share that has come, without deciphering it."""
-        row = self._one("SELECT ticket_id, used_by FROM shares WHERE share_id = ?", share_id)
+        with self._lock:
+            if self._page is not None:
+                return self._page.marks[share_id]
+            row = self._one("SELECT ticket_id, used_by FROM shares WHERE share_id = ?", share_id)
         return (row[0], row[1]) if row else None
 
     def forget_share(self, share_id: str) -> None:
@@ -162,7 +185,10 @@ class Store(SealedFile):
     # ---- scopes and jobs ----------------------------------------------------------------------
 
     def binding(self, scope: str) -> Binding | None:
-        row = self._one("SELECT digest, job_id, attempts FROM scopes WHERE scope = ?", scope)
+        with self._lock:
+            if self._page is not None:
+                return self._page.bindings[scope]
+            row = self._one("SELECT digest, job_id, attempts FROM scopes WHERE scope = ?", scope)
         return Binding(*row) if row else None
 
     def bind(
@@ -177,22 +203,63 @@ class Store(SealedFile):
     ) -> None:
         """From now on this scope is for that descriptor only; with `job_id`, its shares for that
         job only. Each call is an attempt; `rows` are counted at the first."""
-        with self._transaction() as db:
-            first = db.execute(
-                "INSERT OR IGNORE INTO scopes (scope, digest, expires_at) VALUES (?, ?, ?)",
-                (scope, digest, expires_at),
-            ).rowcount
-            if not first:
-                db.execute("UPDATE scopes SET attempts = attempts + 1 WHERE scope = ?", (scope,))
-            if rows is not None and first:
-                db.execute(
-                    "INSERT INTO answered VALUES (?, ?, ?) "
-                    "ON CONFLICT DO UPDATE SET rows = rows + excluded.rows",
-                    (rows.model, rows.day, rows.rows),
-                )
+        with self._writing(scope) as page:
+            known = page.bindings[scope]
+            if known is None:
+                page.scopes.append((scope, digest, expires_at))
+                page.bindings[scope] = Binding(digest, None)
+                if rows is not None:
+                    page.rows[rows.model, rows.day] += rows.rows
+            else:
+                page.again.append((scope,))
+                page.bindings[scope] = replace(known, attempts=known.attempts + 1)
             if job_id is not None:
-                marks = [(job_id, share_id) for share_id in share_ids]
-                db.executemany("UPDATE shares SET used_by = ? WHERE share_id = ?", marks)
+                page.used += [(job_id, share_id) for share_id in share_ids]
+
+    @contextmanager
+    def admitting(self, *, shares: Sequence[str], scopes: Sequence[str]) -> Iterator[None]:
+        """`together`, not lasting, for queries that are admitted one after the other: what is on
+        record of these shares and scopes, and of no others, is read at once, and what is written
+        of them goes in at once at the end. Each sees what was written of those before it."""
+        with self.together(lasting=False), self._writing(*scopes, shares=shares):
+            yield
+
+    @contextmanager
+    def _writing(self, *scopes: str, shares: Sequence[str] = ()) -> Iterator[Page]:
+        """The page that is open, or one of its own."""
+        with self._transaction() as db:
+            if self._page is not None:
+                yield self._page
+                return
+            marks = _among(db, "share_id, ticket_id, used_by FROM shares WHERE share_id", shares)
+            bound = _among(db, "scope, digest, job_id, attempts FROM scopes WHERE scope", scopes)
+            page = self._page = Page(
+                dict.fromkeys(shares) | {id_: (ticket_id, job) for id_, ticket_id, job in marks},
+                dict.fromkeys(scopes) | {scope: Binding(*rest) for scope, *rest in bound},
+            )
+            try:
+                yield page
+            finally:
+                self._page = None
+            db.executemany(
+                "INSERT INTO shares VALUES (?, ?, ?, ?, x'', NULL) "
+                "ON CONFLICT DO UPDATE SET used_by = excluded.used_by",
+                page.shares,
+            )
+            db.executemany(
+                "INSERT INTO scopes (scope, digest, expires_at) VALUES (?, ?, ?)", page.scopes
+            )
+            db.executemany("UPDATE scopes SET attempts = attempts + 1 WHERE scope = ?", page.again)
+            db.executemany(
+                "INSERT INTO answered VALUES (?, ?, ?) "
+                "ON CONFLICT DO UPDATE SET rows = rows + excluded.rows",
+                [(*where, rows) for where, rows in page.rows.items()],
+            )
+            db.executemany("UPDATE shares SET used_by = ? WHERE share_id = ?", page.used)
+
+    @property
+    def changes(self) -> int:
+        return super().changes + (self._page.writes if self._page is not None else 0)
 
     def forgive(self, scope: str) -> None:
         """The last attempt was none: a peer had no room for it."""
@@ -212,10 +279,16 @@ class Store(SealedFile):
     def rows_answered(self, model: str, *, since: int) -> int:
         """How many rows this model was asked about from that UTC day on."""
         with self._lock:
-            (rows,) = self._db.execute(
-                "SELECT coalesce(sum(rows), 0) FROM answered WHERE model = ? AND day >= ?",
-                (model, since),
-            ).fetchone()
+            page = self._page
+            rows = page.answered.get((model, since)) if page is not None else None
+            if rows is None:
+                (rows,) = self._db.execute(
+                    "SELECT coalesce(sum(rows), 0) FROM answered WHERE model = ? AND day >= ?",
+                    (model, since),
+                ).fetchone()
+            if page is not None:
+                page.answered[model, since] = rows
+                rows += sum(n for (of, day), n in page.rows.items() if of == model and day >= since)
         return int(rows)
 
     def answered(self) -> list[Rows]:
@@ -223,6 +296,16 @@ class Store(SealedFile):
         with self._lock:
             found = self._db.execute("SELECT * FROM answered ORDER BY day, model").fetchall()
         return [Rows(*row) for row in found]
+
+    def known(self, job_ids: Sequence[str]) -> set[str]:
+        """Those of these jobs that are here."""
+        with self._lock:
+            try:
+                return {
+                    row[0] for row in _among(self._db, "job_id FROM jobs WHERE job_id", job_ids)
+                }
+            except sqlite3.Error as error:
+                raise Unavailable("store_failed", f"The share store failed: {error}.") from None
 
     def job(self, job_id: str) -> StoredJob | None:
         with self._lock:
@@ -286,15 +369,20 @@ class Store(SealedFile):
             self._forget_others(db, job.job_id)
         self._empty_log()
 
-    def finish(self, job: StoredJob, *, share_ids: list[str]) -> None:
-        """Keep the answer of a job that leaves nothing behind; its inputs, bound to it before, are
-        used up."""
+    def finish(self, done: Sequence[StoredJob]) -> None:
+        """Keep the answers of jobs that leave nothing behind; their inputs, bound to them before,
+        are used up."""
         with self._transaction() as db:
-            self._put_job(db, job)
-            db.execute("UPDATE scopes SET job_id = ? WHERE scope = ?", (job.job_id, job.scope))
+            self._put_jobs(db, done)
             db.executemany(
-                "UPDATE shares SET words = NULL WHERE share_id = ? AND words IS NOT NULL",
-                [(share_id,) for share_id in share_ids],
+                "UPDATE scopes SET job_id = ? WHERE scope = ?",
+                [(job.job_id, job.scope) for job in done],
+            )
+            used = [share_id for job in done for share_id in job.record["share_ids"]]
+            db.execute(
+                "UPDATE shares SET words = NULL WHERE words IS NOT NULL "
+                f"AND share_id IN ({_places(used)})",
+                used,
             )
 
     def model(self, model: str) -> StoredModel | None:
@@ -440,10 +528,18 @@ class Store(SealedFile):
     # ---- inner --------------------------------------------------------------------------------
 
     def _put_job(self, db: sqlite3.Connection, job: StoredJob) -> None:
-        body = self._seal("jobs", job.job_id, "body", as_json(job.record))
-        db.execute(
+        self._put_jobs(db, [job])
+
+    def _put_jobs(self, db: sqlite3.Connection, jobs: Sequence[StoredJob]) -> None:
+        db.executemany(
             "INSERT OR REPLACE INTO jobs VALUES (?, ?, ?, ?, ?, ?)",
-            (job.job_id, job.scope, job.attempt, job.digest, job.state, body),
+            [
+                (
+                    *(job.job_id, job.scope, job.attempt, job.digest, job.state),
+                    self._seal("jobs", job.job_id, "body", as_json(job.record)),
+                )
+                for job in jobs
+            ],
         )
 
     def _put_model(
@@ -494,6 +590,17 @@ class Store(SealedFile):
         with self._transaction() as db:
             if all(name != "attempts" for _, name, *_ in db.execute("PRAGMA table_info(scopes)")):
                 db.execute("ALTER TABLE scopes ADD COLUMN attempts INTEGER NOT NULL DEFAULT 1")
+
+
+def _places(values: Sequence[str]) -> str:
+    return ", ".join("?" * len(values))
+
+
+def _among(db: sqlite3.Connection, what: str, values: Sequence[str]) -> list[Any]:
+    """The rows whose last column named is one of these."""
+    if not values:
+        return []
+    return db.execute(f"SELECT {what} IN ({_places(values)})", values).fetchall()
 
 
 def _pack(words: Any) -> bytes:
