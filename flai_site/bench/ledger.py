@@ -209,7 +209,7 @@ def rate(work: Work, seconds: float) -> float:
         process.join()
     if any(process.exitcode for process in clients):
         raise RuntimeError("a client of the bench failed; its trace is above")
-    return sum(results.get() for _ in clients)
+    return float(sum(results.get() for _ in clients))
 
 
 def _functions_without_leaves() -> tuple[str, str]:

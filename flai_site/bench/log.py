@@ -124,8 +124,8 @@ def _signed_payments() -> list[bytes]:
     bound = {"id": "k", "pid": me, "purpose": consent.WALLET, "public_key": public}
     content = consent.possession(me, consent.WALLET, public)
     bound["proof"] = wire.sign(key, consent.KEY_DOMAIN, content)
-    found = [("accounts.key_bound", bound | {"auth": "session"})]
-    move = {"phase": "single", "ref": None}
+    found: list[tuple[str, dict[str, Any]]] = [("accounts.key_bound", bound | {"auth": "session"})]
+    move: dict[str, Any] = {"phase": "single", "ref": None}
     issued = {"debit": f"{'cc' * 16}/issuance/USDC", "credit": f"{me}/main/USDC"}
     money = issued | {"id": "0", "amount_micro": str(SIGNED), "kind": "wallets.mint"}
     found.append(("wallets.transfer", money | move))

@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from importlib import import_module
+from typing import Any
+
+import pytest
+
+from apps.explorer.scale import addresses
 from apps.protocol.circuits import CLASSES
 from apps.protocol.rfm_spec import check_spec, subdao_params
+from flai_site.bench import FIELDS, GROUPS, epochs, ledger, log, pages
 from workers.demo import request
 
 SITES = {
@@ -20,3 +28,53 @@ def test_the_network_that_the_bench_sells_is_asked_for_as_one() -> None:
     assert CLASSES[params["model_class"]].hidden and params["training"]["kind"] == "secure_sgd"
     plain = request.main_request(SITES, custodians=6, validators=3)
     assert check_spec(plain["spec"])["interpretable"]
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sizes at which a run measures nothing, and shows that everything it calls is there."""
+    for module, sizes in {
+        ledger: {"CLIENTS": 2, "SECONDS": 0.01, "SLICE_S": 0.01, "SLICES": 1, "BATCH": 4}
+        | {"SAMPLES": 2, "GROWTH": (2, 4)},
+        log: {"PROOFS": 2, "SIGNED": 3},
+        epochs: {"HOLDERS": (40,), "CLAIMS": 2},
+        pages: {"OBJECTS": 3, "SAMPLES": 1, "WARM_UP": 0},
+    }.items():
+        for name, size in sizes.items():
+            assert hasattr(module, name)
+            monkeypatch.setattr(module, name, size)
+
+
+def workloads(lines: Iterable[dict[str, Any]]) -> set[str]:
+    found = list(lines)
+    assert all(set(FIELDS) <= set(line) for line in found)
+    return {line["workload"] for line in found}
+
+
+def test_the_ledgers_bench_finds_what_it_calls(transactional_db: None, small: None) -> None:
+    bench = ledger.Bench()
+    assert workloads(log.signatures()) == {"log_signed"}
+    assert {"transfer_at_2", "log_at_4"} <= workloads(bench.growth(*ledger.GROWTH))
+    assert workloads(bench.throughput()) == {
+        *("transfer_spread", "transfer_hot", "transfer_settlement", "swap")
+    }
+    assert "transfer_settlement_without_log" in workloads(bench.log_share())
+    assert "closing_40" in workloads(epochs.run())
+
+
+def test_the_pages_bench_finds_what_it_calls(
+    transactional_db: None, small: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        pages, "settle", lambda: None
+    )  # the other tests want their garbage looked for
+    monkeypatch.setattr(addresses, "pages", lambda plan: {"home": "/"})
+    monkeypatch.setattr(addresses, "api", lambda plan: {"listings": "/api/v1/listings/"})
+    monkeypatch.setattr(addresses, "api_own", lambda plan: {"inferences": "/api/v1/inferences/"})
+    found = workloads(pages._measure())
+    assert {"stranger: home", "member: inferences", "all"} <= found
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_every_group_is_a_module_that_runs(group: str) -> None:
+    assert callable(import_module(GROUPS[group]).run)
