@@ -148,6 +148,12 @@ class ApiKey(BaseModel):
     previous_until = models.DateTimeField(null=True)
     revoked_at = models.DateTimeField(null=True)
 
+    def outlives(self, other: ApiKey) -> bool:
+        """Whether it works on after the other has expired."""
+        if other.expires_at is None:
+            return False
+        return self.expires_at is None or self.expires_at > other.expires_at
+
 
 class PartyKey(BaseModel):
     """An Ed25519 key that a party signs with, for one purpose (`apps.protocol.consent`); at most

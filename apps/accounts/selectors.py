@@ -54,4 +54,6 @@ def key_within(party: Party, key_id: object, *, by: ApiKey | None) -> ApiKey:
         raise Forbidden("limited_key", "A key with a spending limit can't renew others.")
     if by is not None and set(row.scopes) - set(by.scopes):
         raise Forbidden("scope_not_yours", "That key may do what this one may not.")
+    if by is not None and row.outlives(by):
+        raise Forbidden("expiring_key", "That key works longer than this one.")
     return row

@@ -125,7 +125,8 @@ def api_key_create(
         if row is not None:
             asked = (label[:60], user.id, scopes, spend_limit_micro)
             same = (row.label, row.user_id, row.scopes, row.spend_limit_micro) == asked
-            if not same or row.revoked_at is not None:
+            outlives = by is not None and row.outlives(by)
+            if not same or outlives or row.revoked_at is not None:
                 raise Conflict("idempotency_conflict", "This made another key, or one now revoked.")
             row.prefix, row.sha256 = key[:12], api_key_hash(key)
             row.save(update_fields=["prefix", "sha256"])

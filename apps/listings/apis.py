@@ -17,7 +17,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from apps.accounts.permissions import acting_party, key_of_request
+from apps.accounts.permissions import ANY, acting_party, key_of_request
 from apps.accounts.throttling import WINDOW_S, used_now
 from apps.compute import availability
 from apps.core.clock import now
@@ -185,6 +185,8 @@ class ListingFilterSerializer(serializers.Serializer[Any]):
 class ListingView(APIView):
     """One listing with all that an inference's ticket must carry."""
 
+    key_scope = ANY
+
     @extend_schema(responses={200: OpenApiTypes.OBJECT}, tags=["listings"])
     def get(self, request: Request, slug: str) -> Response:
         return Response(selectors.listing_json(services.listing_get(slug)))
@@ -231,9 +233,6 @@ class ListingInferencesView(APIView):
     )
     def post(self, request: Request, slug: str) -> Response:
         party, wait_s = acting_party(request), preferred_wait_s(request)
-        if availability.missed():
-            held = services.listing_get(slug).version.round
-            availability.nodes_ensure(held.nodes, held.engine)
         call, kept = call_of(request), {}
 
         def make(query_id: UUID) -> UUID:
@@ -251,6 +250,9 @@ class ListingInferencesView(APIView):
 
     def _hold(self, request: Request, slug: str, call: Call, query_id: UUID) -> Response:
         data = checked(InferenceRequestSerializer, request)
+        if availability.missed():
+            held = services.listing_get(slug).version.round
+            availability.nodes_ensure(held.nodes, held.engine)
         services.query_create(
             query_id=query_id,
             slug=slug,

@@ -45,6 +45,8 @@ class FacetsSerializer(serializers.Serializer[Any]):
 class ListingsView(APIView):
     """Models on sale: all, or those with these words and of these kinds, in an order."""
 
+    key_scope = ANY
+
     @extend_schema(
         operation_id="listings_list",
         parameters=[WORDS, *CHOICES, SORT],
@@ -96,6 +98,8 @@ class FeedView(APIView):
 
 class FacetsView(APIView):
     """How many listings there are of each kind: what a list can be narrowed down by."""
+
+    key_scope = ANY
 
     @extend_schema(
         operation_id="listing_facets",

@@ -17,6 +17,7 @@ from uuid import UUID
 from django.db.models import Q
 
 from apps.accounts.models import Party
+from apps.core.cells import cell_text
 from apps.core.errors import NotFound
 from apps.listings.models import Listing, Subscription
 from apps.listings.plans import LEAF_TYPE
@@ -122,5 +123,7 @@ def invoice_csv(invoice: Invoice) -> str:
     names = ["number", *Line.__dataclass_fields__]
     writer = csv.DictWriter(out, names, lineterminator="\n")
     writer.writeheader()
-    writer.writerows({"number": invoice.number, **asdict(line)} for line in invoice.lines)
+    for line in invoice.lines:
+        seller = cell_text(line.seller)
+        writer.writerow({"number": invoice.number, **asdict(line), "seller": seller})
     return out.getvalue()

@@ -77,6 +77,8 @@ def is_public(text: str) -> bool:
             inner = ipaddress.ip_address(int(address) & 0xFFFFFFFF)
         if inner is not None:
             return is_public(str(inner))
+        if address.is_site_local:
+            return False
     special = address.is_multicast or address.is_reserved or address.is_unspecified
     return bool(address.is_global and not special)
 

@@ -15,6 +15,7 @@ from datetime import datetime
 from django.db.models import Q, QuerySet, Sum
 
 from apps.accounts.models import Party
+from apps.core.cells import cell_text
 from apps.core.errors import BadInput
 from apps.wallets.models import Account, Transfer
 from apps.wallets.selectors import transfers_of
@@ -25,7 +26,6 @@ COLUMNS = (
     "counterparty", "ref", "memo",
 )  # fmt: skip
 POSTED = ("single", "post")
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def statement_csv(party: Party, *, since: datetime | None, until: datetime | None) -> str:
@@ -77,12 +77,7 @@ def _lines(
             change_micro,
             transfer.amount_micro if transfer.phase == "pend" and sign < 0 else 0,
             balances[account.id],
-            _text(f"{other.owner.name} ({other.owner.pid})"),
+            cell_text(f"{other.owner.name} ({other.owner.pid})"),
             f"{transfer.ref_type}:{transfer.ref_id}" if transfer.ref_type else "",
-            _text(transfer.memo),
+            cell_text(transfer.memo),
         ]
-
-
-def _text(text: str) -> str:
-    """What others wrote must stay text: a spreadsheet would run a cell that begins like this."""
-    return f"'{text}" if text.startswith(_FORMULA) else text

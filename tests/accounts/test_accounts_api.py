@@ -231,6 +231,10 @@ def test_a_key_writes_within_its_scopes_and_reads_within_them(api):
     shop = bearer(buyer["api_key"])
     assert shop.get("/api/v1/me/").status_code == 200
     assert shop.get("/api/v1/inferences/").status_code == 200
+    trainer = bearer(api.post("/api/v1/keys/", {"scopes": ["training"]}).data["api_key"])
+    for shown in ("listings/", "listing-facets/"):  # as to a stranger
+        assert trainer.get(f"/api/v1/{shown}").status_code == 200
+    assert trainer.get("/api/v1/listings/none/").status_code == 404
     money = {"asset": "USDC", "amount_micro": "5"}
     for answer in (
         shop.get("/api/v1/wallet/"),
@@ -266,6 +270,13 @@ def test_an_expired_key_is_refused_and_its_children_expire_with_it(api):
     key = api.post("/api/v1/keys/", {"expires_at": soon.isoformat()}).data
     child = bearer(key["api_key"]).post("/api/v1/keys/", {}).data
     assert child["expires_at"] == key["expires_at"] is not None
+    by, lasting = bearer(key["api_key"]), ApiKey.objects.get(label="sign-up")
+    renewed = by.post(f"/api/v1/keys/{lasting.id}/rotate/")
+    assert (renewed.status_code, renewed.data["code"]) == (403, "expiring_key")
+    assert by.post(f"/api/v1/keys/{child['id']}/rotate/").status_code == 200
+    again = {"Idempotency-Key": "lost"}
+    assert api.post("/api/v1/keys/", {}, headers=again).status_code == 201
+    assert by.post("/api/v1/keys/", {}, headers=again).data["code"] == "idempotency_conflict"
     ApiKey.objects.filter(id=key["id"]).update(expires_at=now())
     answer = bearer(key["api_key"]).get("/api/v1/me/")
     assert (answer.status_code, answer.data["code"]) == (401, "api_key_expired")

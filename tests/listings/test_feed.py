@@ -10,7 +10,9 @@ from typing import Any
 import httpx
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from django.db import connection
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
 
 from apps.core import clock
 from apps.listings import feed as feeds
@@ -71,6 +73,20 @@ def test_the_whole_feed_is_read_in_one_chain_of_pages(market: worlds.World) -> N
     assert set(model["metrics"]["auc"]["by_stratum"]) == set(worlds.STRATA)
     assert feed.head.size == log.head_latest().size
     assert not read_feed(reader()).pinned
+
+
+def test_the_order_is_that_of_code_points_whatever_the_databases_locale(
+    market: worlds.World,
+) -> None:
+    """Most locales ignore a hyphen; a reader compares what is written."""
+    first, second, *_ = Listing.objects.order_by("slug")
+    for row, slug in ((first, "0b"), (second, "0-c")):
+        Listing.objects.filter(pk=row.pk).update(slug=slug)
+    with CaptureQueriesContext(connection) as queries:
+        slugs = [model["slug"] for model in read_feed(reader(), key=log.public_key()).models]
+    assert slugs[:2] == ["0-c", "0b"] and len(slugs) == MODELS
+    [*pages] = [q["sql"] for q in queries if 'FROM "listings_listing"' in q["sql"]]
+    assert pages and all(sql.count('COLLATE "C"') >= 2 for sql in pages)
 
 
 OTHER = Ed25519PrivateKey.generate()

@@ -164,7 +164,11 @@ def test_while_a_node_is_away_new_questions_are_told_so_and_nothing_is_held(
     mortal_sale.fund()
     client = client_of(mortal_sale)
     mortal_sale.nodes.kill(1)
-    first = buy(mortal_sale, client, "a")
+    body, again = (
+        {"input": mortal_sale.row(mortal_sale.listing, ROWS[:1])},
+        {"Idempotency-Key": "a"},
+    )
+    first = client.post(inferences(mortal_sale), body, headers=again)
     assert first.status_code == 202  # nobody knows yet
     assert running.query_run(query_id=first.json()["id"]) is False
     short = buy(mortal_sale, client, "b")
@@ -172,6 +176,8 @@ def test_while_a_node_is_away_new_questions_are_told_so_and_nothing_is_held(
     assert short.headers["Retry-After"] == "2" and mortal_sale.nodes.descriptors[1]["name"] in str(
         short.json()["detail"]
     )
+    retried = client.post(inferences(mortal_sale), body, headers=again)
+    assert (retried.status_code, retried.json()["id"]) == (202, first.json()["id"])
     assert balance(mortal_sale) == (10_000_000, PRICE)
     mortal_sale.nodes.start(1)
     assert buy(mortal_sale, client, "b").status_code == 202

@@ -33,6 +33,8 @@ def test_an_invoice_is_what_was_paid_in_its_month(shelf) -> None:
         email="ada@example.org", password="a long pass phrase 7", name="Ada", kind="person"
     )
     faucet(party=buyer, asset="USDC", amount_micro=20 * PRICE)
+    shelf.dao.name = "=HYPERLINK(0)"
+    shelf.dao.save(update_fields=["name"])
     asked = [
         query_create(slug=shelf.dao.slug, buyer=buyer, upload=shelf.upload(rows), now=now())
         for rows in (1, 3)
@@ -64,6 +66,7 @@ def test_an_invoice_is_what_was_paid_in_its_month(shelf) -> None:
     text = page.get(url.rstrip("/") + ".csv")
     assert text["Content-Disposition"].endswith(f'{made["number"]}.csv"')
     [row] = csv.DictReader(io.StringIO(text.content.decode()))
+    assert row["seller"] == f"'{shelf.dao.name}"
     assert (row["number"], row["amount_micro"]) == (made["number"], str(4 * PRICE))
 
     address = reverse("explorer:invoice", args=[last])
