@@ -93,6 +93,12 @@ class MetricField(ScaledField):
         super().__init__(**kwargs)
 
 
+class ThousandthsField(ScaledField):
+    """A number with three decimals, as thousandths."""
+
+    scale, decimals = 1_000, 3
+
+
 class DurationField(forms.CharField):
     """`3 d`, `12 h`, `90 min`, `3 s` or `1 d 12 h`, as seconds."""
 

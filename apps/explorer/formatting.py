@@ -30,6 +30,17 @@ RESOLUTION_NAMES = {
 }
 
 
+def budget_words(budget: dict[str, int]) -> str:
+    """A privacy budget in one line."""
+    if not budget:
+        return "none: models get no noise"
+    rounds = budget["rounds"]
+    return (
+        f"ε = {budget['epsilon_milli'] / 1000:g} in {rounds} round{'s'[: rounds != 1]}, updates "
+        f"shortened to length {budget['clip_milli'] / 1000:g}"
+    )
+
+
 def exact(micro: int) -> str:
     """`1_500_000 -> "1.500000"`: every digit that the ledger holds, thousands grouped."""
     sign = "-" if micro < 0 else ""

@@ -44,6 +44,7 @@ KINDS = {
     "subdaos.set_scoring": "Change how contributions are scored",
     "subdaos.set_engine": "Change how nodes compute",
     "subdaos.set_resolution": "Change how finely buyers are answered",
+    "subdaos.set_privacy": "Change the privacy budget",
     "subdaos.set_training": "Change how rounds train",
     "subdaos.set_emission": "Change what the reserve releases",
     "subdaos.set_split": "Change how revenue is divided",

@@ -31,6 +31,7 @@ from apps.protocol.wire import digest
 from apps.subdaos import selectors as subdaos
 from apps.subdaos.models import Epoch
 from apps.training.models import Score
+from apps.training.privacy import noise_json
 from apps.wallets.log import leaf_for
 from apps.wallets.selectors import spendable_micro
 
@@ -163,6 +164,7 @@ def model(request: HttpRequest, slug: str) -> HttpResponse:
         early_until=early_until(listing, clock.now()),
         price_micro=price_micro,
         copied=pricing.copy_cost(listing),
+        privacy=noise_json(listing.version.round),
         rows_per_epoch=settings.ROWS_PER_EPOCH,
         epoch_days=settings.ROWS_EPOCH_DAYS,
         **_resolution(listing),

@@ -23,6 +23,7 @@ from apps.explorer.fields import (
     DurationField,
     PercentField,
     PlansField,
+    ThousandthsField,
     TiersField,
 )
 from apps.explorer.formatting import (
@@ -38,6 +39,8 @@ from apps.governance import services
 from apps.governance.models import House
 from apps.protocol import emission
 from apps.protocol.circuits.descent import DEFAULTS, SCHEDULE, defaults_of
+from apps.protocol.circuits.noise import CLIP_MILLI
+from apps.protocol.privacy import EPSILON_MILLI, ROUNDS, budget_asked
 from apps.protocol.revenue import SPLIT
 from apps.protocol.targets import class_of
 from apps.subdaos.actions import (
@@ -48,7 +51,7 @@ from apps.subdaos.actions import (
     START_NAMES,
 )
 from apps.subdaos.models import Dao
-from apps.subdaos.selectors import engine_of
+from apps.subdaos.selectors import budget_of, engine_of
 from apps.wallets.consenting import consent_of_form
 
 
@@ -174,6 +177,46 @@ class ResolutionForm(KindForm):
     @property
     def payload(self) -> dict[str, Any]:
         return {"resolution": self.cleaned_data["resolution"]}
+
+
+class PrivacyForm(KindForm):
+    """Noise on the models of so many rounds; no ε means none."""
+
+    kind = "subdaos.set_privacy"
+    about = "Noise on models, so that answers show little of what one site sent."
+    epsilon = ThousandthsField(
+        label="ε of all models together",
+        required=False,
+        maximum=EPSILON_MILLI[1],
+        help_text="Like 8. The smaller, the more noise. Empty: no noise.",
+    )
+    rounds = forms.IntegerField(
+        label="Rounds that spend it, in equal parts",
+        min_value=ROUNDS[0],
+        max_value=ROUNDS[1],
+        initial=1,
+    )
+    clip = ThousandthsField(
+        label="Updates are shortened to length",
+        maximum=CLIP_MILLI[1],
+        initial="1",
+        help_text="Near the usual length. Longer: more noise. Shorter: less of each update.",
+    )
+
+    def __init__(self, *args: Any, dao: Dao, **kwargs: Any) -> None:
+        budget, now = budget_of(dao), {}
+        if budget:
+            now = {
+                "epsilon": f"{budget.epsilon_milli / 1000:g}",
+                "rounds": budget.rounds,
+                "clip": f"{budget.clip_milli / 1000:g}",
+            }
+        super().__init__(*args, dao=dao, initial=now, **kwargs)
+
+    @property
+    def payload(self) -> dict[str, Any]:
+        data = self.cleaned_data
+        return {"privacy": budget_asked(data["epsilon"], data["rounds"], data["clip"])}
 
 
 class TrainingForm(KindForm):
@@ -331,6 +374,7 @@ FORMS: dict[str, type[KindForm]] = {
         ScoringForm,
         EngineForm,
         ResolutionForm,
+        PrivacyForm,
         TrainingForm,
         RevokeForm,
     )

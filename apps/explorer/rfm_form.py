@@ -20,9 +20,12 @@ from apps.explorer.fields import (
     ListField,
     MetricField,
     PercentField,
+    ThousandthsField,
 )
 from apps.explorer.formatting import RESOLUTION_NAMES, SCORING_NAMES, duration, short
 from apps.protocol.circuits import CLASSES
+from apps.protocol.circuits.noise import CLIP_MILLI
+from apps.protocol.privacy import EPSILON_MILLI, ROUNDS, budget_asked
 from apps.protocol.rfm_spec import (
     DOMAINS,
     MODEL_CLASSES,
@@ -72,6 +75,7 @@ PLACES = {
     "funding.target_micro": "target",
     "funding.deadline_s": "deadline",
     "terms.resolution": "resolution",
+    "governance.privacy": "epsilon",
     "terms.sbgt_bps": "share_sbgt",
     "terms.sdt_bps": "share_sdt",
     "terms.treasury_bps": "share_treasury",
@@ -269,6 +273,23 @@ class RfmForm(forms.Form):
         help_text="The nodes compute nothing finer than this, whoever asks. The coarser, the "
         "dearer it is to read the model out by asking.",
     )
+    epsilon = ThousandthsField(
+        label="Privacy budget, ε",
+        required=False,
+        maximum=EPSILON_MILLI[1],
+        help_text="Noise on models, so that their answers show little of what one site sent: the "
+        "smaller, the more noise. With six sites 16 costs some quality, 4 most of it. Empty: none.",
+    )
+    privacy_rounds = forms.IntegerField(
+        label="Rounds that spend it",
+        min_value=ROUNDS[0],
+        max_value=ROUNDS[1],
+        initial=1,
+        required=False,
+    )
+    clip = ThousandthsField(
+        label="Updates shortened to", maximum=CLIP_MILLI[1], initial="1", required=False
+    )
     share_sbgt = PercentField(label="Contributors (SBGT)", initial="60")
     share_sdt = PercentField(label="Owners (SDT)", initial="28")
     share_treasury = PercentField(label="Treasury", initial="12")
@@ -314,6 +335,8 @@ class RfmForm(forms.Form):
             "min_rows",
         ]
         scoring = {"scoring": data["scoring"]} if data["scoring"] else {}
+        budget = budget_asked(data["epsilon"], data["privacy_rounds"] or 1, data["clip"] or 1_000)
+        privacy = {"privacy": budget}
         resolution = {"resolution": data["resolution"]} if data["resolution"] else {}
         chosen = {name: data[name] for name in ("domain", "licence") if data[name]}
         return {
@@ -327,7 +350,7 @@ class RfmForm(forms.Form):
             "label": {"name": data["label_name"], **_label(data, model.label)},
             "strata": {"column": column, "values": values} if column or values else None,
             "gates": gates,
-            "governance": {name: data[name] for name in governance} | scoring,
+            "governance": {name: data[name] for name in governance} | scoring | privacy,
             "price_micro": str(data["price"]),
             "funding": {"target_micro": str(data["target"]), "deadline_s": data["deadline"]},
             "terms": {
@@ -404,6 +427,17 @@ def kept_of(base: dict[str, Any]) -> list[str]:
     return kept + ["codes"] * any("code" in row for row in [*base["features"], base["label"]])
 
 
+def _budget_in(budget: dict[str, int] | None) -> dict[str, Any]:
+    """The form's content for a privacy budget."""
+    if not budget:
+        return {}
+    return {
+        "epsilon": f"{budget['epsilon_milli'] / 1000:g}",
+        "privacy_rounds": budget["rounds"],
+        "clip": f"{budget['clip_milli'] / 1000:g}",
+    }
+
+
 def initial_from(title: str, spec: dict[str, Any]) -> dict[str, Any]:
     """The form's content for an existing request, so that one can start from it."""
     governance, terms, strata = spec["governance"], spec["terms"], spec["strata"] or {}
@@ -445,6 +479,7 @@ def initial_from(title: str, spec: dict[str, Any]) -> dict[str, Any]:
             if name in governance
         },
         "resolution": terms.get("resolution", "logit"),
+        **_budget_in(governance.get("privacy")),
         "share_sbgt": f"{terms['sbgt_bps'] / 100:g}",
         "share_sdt": f"{terms['sdt_bps'] / 100:g}",
         "share_treasury": f"{terms['treasury_bps'] / 100:g}",

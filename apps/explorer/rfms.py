@@ -22,6 +22,7 @@ from apps.explorer.formatting import (
     RESOLUTION_NAMES,
     SCORING_NAMES,
     bps,
+    budget_words,
     duration,
     exact,
     percent,
@@ -309,6 +310,7 @@ def _rules(spec: dict[str, Any]) -> list[tuple[str, str]]:
         ("Least validators", str(governance["min_validators"])),
         ("Contributions are scored by", SCORING_NAMES[governance.get("scoring", "taylor")]),
         ("Buyers are answered by", RESOLUTION_NAMES[spec["terms"].get("resolution", "logit")]),
+        ("Privacy budget", budget_words(governance.get("privacy", {}))),
         ("Nodes", f"{governance['n']}, of which {governance['t']} may be curious"),
     ]
 

@@ -14,6 +14,7 @@ from apps.explorer.formatting import SCORING_NAMES
 from apps.explorer.page import show
 from apps.protocol.circuits import CLASSES
 from apps.training.models import Member, Round, Score, Submission
+from apps.training.privacy import noise_json
 from apps.training.selectors import awaited
 
 PHASES = [
@@ -93,6 +94,7 @@ def round_page(request: HttpRequest, round_id: UUID) -> HttpResponse:
         version=version,
         evidence=version.evidence if version else None,
         jobs=[{"job": job, "receipts": receipts[job.id]} for job in jobs],
+        privacy=noise_json(held),
         live=held.closed_at is None,
     )
 

@@ -14,6 +14,7 @@ from apps.explorer.formatting import (
     SCORING_NAMES,
     TRAINING_NAMES,
     bps,
+    budget_words,
     duration,
 )
 from apps.explorer.page import paged, show
@@ -25,6 +26,7 @@ from apps.protocol.revenue import policy_of
 from apps.subdaos import selectors
 from apps.subdaos.models import Dao
 from apps.training.models import Round, Score
+from apps.training.privacy import budget_json
 from apps.wallets.models import Account, Asset
 from apps.wallets.selectors import holders
 
@@ -79,6 +81,7 @@ def subdao(request: HttpRequest, slug: str) -> HttpResponse:
         open_epoch=next((e for e in epochs if e.closed_at is None), None),
         proposals=stated,
         parameters=parameters(dao.params),
+        privacy=budget_json(dao, rounds if len(rounds) < SHOWN else None),
         phi=phi_by_round(_scores(rounds)),
         flow_paid=epochs_flow(epoch.settlement for epoch in epochs),
         flow_price=price_flow(int(dao.params["price_micro"]), policy_of(dao.params)),
@@ -126,6 +129,7 @@ def parameters(params: dict[str, Any]) -> list[tuple[str, str]]:
         "scoring": ("Contributions are scored by", lambda v: SCORING_NAMES.get(v, v)),
         "resolution": ("Buyers are answered by", lambda v: RESOLUTION_NAMES.get(v, v)),
         "engine": ("Nodes compute as", lambda v: ENGINE_NAMES.get(v, v)),
+        "privacy": ("Privacy budget", budget_words),
     }
     rows = [(title, say(params[key])) for key, (title, say) in names.items() if key in params]
     if "n" in params:

@@ -42,7 +42,8 @@ def listings_described() -> QuerySet[Listing]:
         *("created_at", "dao__slug", "dao__name", "dao__domain", "dao__standard"),
         *("dao__licence", "dao__params", "dao__party__id", "dao__asset__code"),
         *("version__number", "version__model", "version__asked_by", "version__asked_hash"),
-        *("version__evidence", "version__round__resolution", "version__round__normalisation"),
+        *("version__evidence", "version__round__resolution", "version__round__privacy"),
+        *("version__round__normalisation",),
         *("version__round__nodes", "version__round__features", "version__round__extras"),
         *("version__round__model_class", "version__round__roster", "version__round__engine"),
     )

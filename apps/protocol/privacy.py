@@ -79,6 +79,11 @@ def budget_of(raw: Any) -> Budget | None:
     return budget
 
 
+def budget_asked(epsilon_milli: int | None, rounds: int, clip_milli: int) -> dict[str, int]:
+    """A budget as people fill it in: no ε, none."""
+    return Budget(epsilon_milli, rounds, clip_milli).as_json if epsilon_milli else {}
+
+
 def spent_micro(rounds: Iterable[Mapping[str, int]]) -> int:
     """ρ of rounds that made a model, by the parameters that their tickets named: a plain sum."""
     return sum(params.get(RHO, 0) for params in rounds)

@@ -6,6 +6,7 @@ spend nothing, and are not covered.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from apps.protocol import privacy
@@ -43,9 +44,13 @@ def why_no_round(dao: Dao) -> str | None:
     )
 
 
-def budget_json(dao: Dao) -> Json | None:
-    """The budget, what is spent and what is left; None where there never was one."""
-    budget, made = budget_of(dao), _made(dao)
+def budget_json(dao: Dao, rounds: Sequence[Round] | None = None) -> Json | None:
+    """The budget, what is spent and what is left; None where there never was one.
+
+    rounds: all of the SubDAO's, where they are at hand.
+    """
+    budget = budget_of(dao)
+    made = _made(dao) if rounds is None else [r.privacy for r in rounds if r.phase == Phase.DONE]
     noised = [params for params in made if params]
     if budget is None and not noised:
         return None

@@ -133,3 +133,23 @@ def test_evidence_of_a_regression_leads_with_r_squared() -> None:
     page = render_to_string("explorer/_evidence.html", {"evidence": evidence})
     assert "R² on the half" in page and "0.712" in page and "−0.040" in page
     assert "AUC" not in page and "Calibration" not in page
+
+
+def test_the_form_asks_for_a_privacy_budget_and_takes_it_away_again() -> None:
+    model = {"model_class": "logistic", "label_positive": "1"}
+    budget = {"epsilon_milli": 8_500, "rounds": 4, "clip_milli": 500}
+    filled = {"epsilon": "8.5", "privacy_rounds": "4", "clip": "0.5"}
+    form = RfmForm(FILLED | model | filled)
+    assert form.is_valid(), form.errors
+    spec = form.cleaned_data["spec"]
+    assert spec["governance"]["privacy"] == budget
+    again = RfmForm(initial_from("Grades", spec), base=spec)
+    assert again.is_valid() and again.cleaned_data["spec"] == spec and not again.kept
+    none = RfmForm(FILLED | model | {"epsilon": ""}, base=spec)
+    assert none.is_valid() and "privacy" not in none.cleaned_data["spec"]["governance"]
+    for wrong in (
+        model | filled | {"epsilon": "0.05"},
+        {"model_class": "linear", "label_min": "0", "label_max": "9"} | filled,
+    ):
+        form = RfmForm(FILLED | wrong)
+        assert not form.is_valid() and set(form.errors) == {"epsilon"}

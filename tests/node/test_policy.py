@@ -199,6 +199,7 @@ def test_the_good_cases_are_admitted():
     policy.admit(going_on(stored=None, circuit="logistic_sgd@1", model=None))
     policy.admit(round_case())
     policy.admit(case_of(round_inputs(params=PARAMS | NOISE)))
+    policy.admit(noised(attempts=9))
     policy.admit(query_case())
     policy.admit(query_case(HASHED))
     policy.admit(query_under("ab", made="ab"))
@@ -214,6 +215,12 @@ def test_the_good_cases_are_admitted():
 def tried(times, **changes):
     case = query_case(**changes)
     return replace(case, binding=Binding(jobs.scope_digest(case.job), None, times))
+
+
+def noised(*, attempts):
+    """A round under a privacy budget that was tried so often."""
+    case = case_of(round_inputs(params=PARAMS | NOISE))
+    return replace(case, binding=Binding(jobs.scope_digest(case.job), None, attempts))
 
 
 def asked(*, rows, answered=0, **ticket):
@@ -388,7 +395,12 @@ REFUSED = {
         lambda: going_on(params=SGD | {"normalisation": "cd" * 32}),
     ],
     "wrong_query": [two_rows],
-    "too_many_attempts": [lambda: tried(10, attempt=11), lambda: tried(11)],
+    "too_many_attempts": [
+        lambda: tried(10, attempt=11),
+        lambda: tried(11),
+        lambda: noised(attempts=10),
+        lambda: noised(attempts=11),
+    ],
     "wrong_model": [
         lambda: replace_job(query_case(), model="99" * 32),
         lambda: replace_job(round_case(), model="99" * 32),

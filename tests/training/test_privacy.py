@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 
 import pytest
+from django.test import Client
+from django.urls import reverse
 
 from apps.core.clock import now
 from apps.core.errors import BadInput, Conflict, DomainError
@@ -88,6 +90,16 @@ def test_a_budget_lasts_for_the_rounds_that_were_voted_and_no_further(market) ->
         1,
         0,
     )
+    for address in (
+        reverse("explorer:subdao", args=[market.dao.slug]),
+        reverse("explorer:round", args=[held.id]),
+        reverse("explorer:model", args=[listing.slug]),
+    ):
+        shown = Client().get(address).content.decode()
+        assert 'id="privacy"' in shown and "ε = 20.000" in shown, address
+        assert "φ itself tells of a site is not covered" in shown
+    assert "used up" in Client().get(f"/subdaos/{market.dao.slug}/").content.decode()
+
     assert "ε = 20.000 of 20.000" in services.why_not(market.dao)
     with pytest.raises(Conflict, match="used up"), durable():
         services.round_open(dao=dao_lock(market.dao), now=now())

@@ -16,6 +16,7 @@ from typing import Any
 
 from apps.protocol import jobs, wire
 from apps.protocol.circuits import BadParams, Circuit, query_hash
+from apps.protocol.circuits.noise import RHO
 from apps.protocol.tickets import (
     MIN_CUSTODIANS,
     RING,
@@ -30,6 +31,7 @@ from workers.node.home import Limits
 from workers.node.records import Binding
 
 QUERY_ATTEMPTS_MAX = 10
+NOISE_ATTEMPTS_MAX = 10
 ROSTER_MAX = 1000  # as check_roster has it
 DAY_S = 86_400
 ROUND_SCOPES = ("round:", "moments:")
@@ -281,6 +283,18 @@ def a_scope_has_one_descriptor_and_completes_once(case: Case) -> None:
         raise Refused("already_completed", "This round or query is already completed.")
 
 
+def noise_is_drawn_a_few_times_only(case: Case) -> None:
+    """Each attempt opens the metrics of a model with other noise. Of enough of them one could see
+    those of the model without."""
+    if case.is_query or RHO not in case.tickets[0].params or case.binding is None:
+        return
+    if case.binding.attempts >= NOISE_ATTEMPTS_MAX:
+        raise Refused(
+            "too_many_attempts",
+            f"A round under a privacy budget has at most {NOISE_ATTEMPTS_MAX} attempts.",
+        )
+
+
 # ---- a query: a model that the network made, an output for the buyer alone ----------------------
 
 
@@ -422,6 +436,7 @@ RULES = (
     enough_members_take_part,
     the_whole_roster_takes_part_once,
     shapes_fit_the_circuit,
+    noise_is_drawn_a_few_times_only,
     a_query_is_one_buyers,
     the_model_is_the_one_the_buyer_named,
     the_model_was_made_here_and_goes_where_it_may,
