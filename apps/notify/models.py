@@ -19,6 +19,8 @@ class Endpoint(BaseModel):
     url = models.CharField(max_length=500)
     events = models.JSONField()
     generation = models.PositiveIntegerField(default=1)
+    calling_until = models.DateTimeField(null=True)  # a call is under way, and its lease
+    called_at = models.DateTimeField(null=True)
     removed_at = models.DateTimeField(null=True)
 
     class Meta:

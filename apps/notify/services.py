@@ -9,14 +9,17 @@ import hashlib
 import hmac
 import json
 import logging
-from collections.abc import Iterable, Sequence
+import threading
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 import httpcore
 from django.conf import settings
-from django.db.models import F
+from django.db import connection
+from django.db.models import Count, F, OuterRef, Q, Subquery
+from django.db.models.functions import Coalesce
 
 from apps.accounts.models import Party
 from apps.core.clock import now as clock_now
@@ -35,6 +38,13 @@ LEASE = timedelta(seconds=3 * outside.DEADLINE_S)
 # After the first attempt; then the call is given up, and can be made again by hand.
 BACKOFF_S = (5, 30, 120, 600, 3600, 3 * 3600, 8 * 3600, 24 * 3600)
 PING = "webhook.ping"
+THREADS = 4
+PARTY_MAX = 2  # of them, for one party
+
+
+class StillPending(Conflict):
+    code = "still_pending"
+    text = "This call is still being made."
 
 
 def endpoint_create(
@@ -109,9 +119,14 @@ def tell(told: Iterable[tuple[UUID, str, dict[str, Any]]], *, now: datetime) -> 
 
 
 def ping(*, party: Party, endpoint_id: UUID, now: datetime) -> Delivery:
-    """A call that says nothing, to try an address out. Raises NotFound."""
+    """A call that says nothing, to try an address out. Raises NotFound, Conflict while another
+    such call is being made."""
     with durable():
-        call = _call(endpoint_get(party, endpoint_id), PING, {}, now)
+        Party.objects.select_for_update(no_key=True).get(id=party.id)
+        endpoint = endpoint_get(party, endpoint_id)
+        if endpoint.deliveries.filter(event=PING, state=Delivery.State.PENDING).exists():
+            raise StillPending()
+        call = _call(endpoint, PING, {}, now)
         call.save()
         wake_once(DELIVER)
     return call
@@ -129,22 +144,49 @@ def redeliver(*, party: Party, delivery_id: UUID, now: datetime) -> Delivery:
         if call is None:
             raise NotFound("delivery_not_found", "You have no such call.")
         if call.state == Delivery.State.PENDING:
-            raise Conflict("still_pending", "This call is still being made.")
+            raise StillPending()
         call.state, call.ended_at, call.attempts, call.due_at = Delivery.State.PENDING, None, 0, now
         call.save()
         wake_once(DELIVER)
     return call
 
 
-def deliver_due(*, limit: int = 20, post: outside.Post = outside.post) -> int:
-    """Make the calls that are due. An edge: reads the clock, opens no transaction while it calls.
+def deliver() -> None:
+    """Make the calls that are due, on threads of their own: whoever asks does not wait for what
+    strangers answer. At most THREADS of them call at a time in this process."""
+    if _free.acquire(blocking=False):
+        threading.Thread(target=_deliver, name="webhooks", daemon=True).start()
 
-    Returns how many were tried.
+
+_free = threading.BoundedSemaphore(THREADS)
+
+
+def _deliver() -> None:
+    try:
+        deliver_due(claimed=deliver)
+    except Exception:  # the sweep comes round again
+        logger.exception("webhooks")
+    finally:
+        _free.release()
+        connection.close()
+
+
+def deliver_due(
+    *,
+    limit: int = 20,
+    post: outside.Post = outside.post,
+    claimed: Callable[[], None] = lambda: None,
+) -> int:
+    """Make the calls that are due. An edge: reads the clock, holds no connection while it calls.
+
+    claimed: told of each call before it is made. Returns how many were tried.
     """
     for tried in range(limit):
         call = _claim(clock_now())
         if call is None:
             return tried
+        claimed()
+        connection.close()
         delivered, answer = _try(call, post)
         _record(call, delivered, answer, clock_now())
     return limit
@@ -156,11 +198,33 @@ def due(*, now: datetime) -> bool:
 
 
 def _claim(now: datetime) -> Delivery | None:
+    """The oldest call of the endpoint whose turn it is: one at a time to each endpoint, PARTY_MAX
+    to each party, and of the others the party that has waited for its turn the longest."""
+    waiting = Delivery.objects.filter(state=Delivery.State.PENDING, due_at__lte=now)
+    others = Endpoint.objects.filter(party=OuterRef("party"), called_at__isnull=False)
+    calling = (
+        others.filter(calling_until__gt=now)
+        .order_by()
+        .values("party")
+        .annotate(count=Count("id"))
+        .values("count")
+    )
+    last = others.order_by("-called_at").values("called_at")[:1]
     with durable():
+        endpoint = (
+            Endpoint.objects.select_for_update(skip_locked=True, no_key=True)
+            .filter(Q(calling_until=None) | Q(calling_until__lte=now))
+            .filter(id__in=waiting.values("endpoint"))
+            .annotate(turn=Subquery(last), calls=Coalesce(Subquery(calling), 0))
+            .filter(calls__lt=PARTY_MAX)
+            .order_by(F("turn").asc(nulls_first=True), F("called_at").asc(nulls_first=True))
+            .first()
+        )
+        if endpoint is None:
+            return None
         call = (
-            Delivery.objects.select_for_update(of=("self",), skip_locked=True)
-            .select_related("endpoint")
-            .filter(state=Delivery.State.PENDING, due_at__lte=now)
+            waiting.filter(endpoint=endpoint)
+            .select_for_update(skip_locked=True)
             .order_by("due_at")
             .first()
         )
@@ -168,6 +232,9 @@ def _claim(now: datetime) -> Delivery | None:
             call.attempts += 1
             call.due_at = now + LEASE
             call.save(update_fields=["attempts", "due_at"])
+            endpoint.calling_until, endpoint.called_at = call.due_at, now
+            endpoint.save(update_fields=["calling_until", "called_at"])
+            call.endpoint = endpoint
     return call
 
 
@@ -202,9 +269,13 @@ def _record(call: Delivery, delivered: bool, answer: str, now: datetime) -> None
         facts |= {"state": Delivery.State.FAILED, "ended_at": now}
     else:
         facts |= {"due_at": now + timedelta(seconds=BACKOFF_S[call.attempts - 1])}
-    Delivery.objects.filter(
-        pk=call.pk, state=Delivery.State.PENDING, attempts=call.attempts
-    ).update(**facts)
+    with durable():
+        Delivery.objects.filter(
+            pk=call.pk, state=Delivery.State.PENDING, attempts=call.attempts
+        ).update(**facts)
+        Endpoint.objects.filter(pk=call.endpoint_id, calling_until=call.due_at).update(
+            calling_until=None
+        )
 
 
 def call_body(event: str, data: dict[str, Any], now: datetime) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import threading
 import time
 from datetime import timedelta
 
@@ -218,3 +220,48 @@ def test_the_page_shows_a_secret_once_every_call_and_makes_one_again(buyer, clie
     assert "hook.example" not in client.get(page).content.decode()
     private = client.post(page, {"url": "http://hook.example/"}).content.decode()
     assert "must begin with https://" in private and not Endpoint.objects.filter(removed_at=None)
+
+
+def test_one_slow_address_keeps_no_other_waiting(buyer, monkeypatch) -> None:
+    """A stranger's endpoints have one call each under way, two in all; another party's turn comes
+    while they last, and whoever wakes the deliveries does not wait for them."""
+    slow, quick = Party("slow@example.org"), Receiver(204)
+    for number in range(3):
+        slow.register(url=f"https://slow.example/{number}")
+    buyer.register()
+    tell(slow, slow, slow)
+    started, told, released = threading.Semaphore(0), threading.Event(), threading.Event()
+    under_way: list[str] = []
+
+    def post(url, body, headers):
+        if "hook" in url:
+            told.set()
+            return quick(url, body, headers)
+        under_way.append(url)
+        started.release()
+        released.wait(20)
+        return 204
+
+    deliver_due = functools.partial(services.deliver_due, post=post)
+    monkeypatch.setattr(services, "deliver_due", deliver_due)
+    services.deliver()
+    assert started.acquire(timeout=20) and started.acquire(timeout=20)
+    assert Endpoint.objects.filter(calling_until__gt=now()).count() == 2 == len(set(under_way))
+    assert services._claim(now()) is None
+    tell(buyer)
+    services.deliver()
+    assert told.wait(20) and not released.is_set()
+    released.set()
+    for _ in range(services.THREADS):  # each thread has ended when all may begin
+        assert services._free.acquire(timeout=20)
+    for _ in range(services.THREADS):
+        services._free.release()
+    assert not Delivery.objects.filter(state="pending").exists() and len(under_way) == 9
+    assert not Endpoint.objects.exclude(calling_until=None).exists()
+
+
+def test_an_address_is_tried_out_by_one_call_at_a_time(buyer) -> None:
+    url = f"/api/v1/webhooks/{buyer.register(events=['webhook.ping'])['id']}/ping/"
+    assert [buyer.client.post(url).status_code for _ in range(2)] == [202, 409]
+    services.deliver_due(post=Receiver(200))
+    assert buyer.client.post(url).status_code == 202
