@@ -1,6 +1,7 @@
 // What the try-it form and the table of many rows share: the values' check, the API, the words for
 // money. No row comes near it but sealed.
 
+import { trusted } from "./mpc/pins.js";
 import { Refused, demand } from "./mpc/wire.js";
 
 const DEADLINE_MS = 90_000;
@@ -11,6 +12,7 @@ const NUMBER = /^[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,3})?$/;
 
 export const NOTHING_PAID = "Nothing was charged.";
 // In a window of its own: what has been typed here stays.
+export const compare = { text: "Compare them", href: "/nodes/#nodes-known", target: "_blank" };
 export const wallet = { text: "Add money in your wallet, then pay again here", href: "/wallet/", target: "_blank" };
 
 // Money, as apps/explorer/formatting.py writes it.
@@ -103,6 +105,10 @@ export const cells = (answer, reading) => {
   return "scores" in answer && reading.kind === "binary" ? [...texts, answer.scores[0].toFixed(DECIMALS)] : texts;
 };
 
+// Might this query still be answered, so that its key must be kept? One that was taken, or that was sent
+// without an answer and now meets a closed door: the session may have ended.
+export const pending = (open, error) => open?.id != null || (open?.lost === true && [401, 403].includes(error.status));
+
 export const over = (state) => state === "settled" || state === "released";
 
 // The API as the form names it. `names` are the features that the page was made for, in order.
@@ -113,12 +119,17 @@ export const api = (form, names) => {
     const answer = await fetch(base + path, { credentials: "same-origin", cache: "no-store", ...options });
     const body = await answer.json().catch(() => ({}));
     // What a server can't say for sure (5xx, 429) may have happened: it is asked again.
-    if (answer.status >= 500 || answer.status === 429) throw new TypeError(`the server answered ${answer.status}`);
-    if (!answer.ok) throw new Refused(body.code ?? "refused", body.detail ?? "The site refused this.", { facts: body });
+    if (answer.status >= 500 || answer.status === 429) {
+      throw Object.assign(new TypeError(`the server answered ${answer.status}`), { detail: body.detail ?? "" });
+    }
+    if (!answer.ok) {
+      throw new Refused(body.code ?? "refused", body.detail ?? "The site refused this.", { facts: body, status: answer.status });
+    }
     return body;
   };
 
-  // The listing, if it still is what this page shows. Throws Refused("changed").
+  // The listing, if it still is what this page shows and its nodes are known here. Throws
+  // Refused("changed"), Refused("other_nodes").
   const listed = async () => {
     const listing = await call(`listings/${slug}/`);
     const now = "The model has changed since this page was made. Nothing was sent. Reload it and look again.";
@@ -126,6 +137,7 @@ export const api = (form, names) => {
     demand(listing.status === "open" && same, "changed", now);
     const asked = listing.features.map((feature) => feature.name);
     demand(asked.length === names.length && asked.every((name, i) => name === names[i]), "changed", now);
+    await trusted(listing.nodes);
     return listing;
   };
 

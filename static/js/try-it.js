@@ -1,7 +1,7 @@
 // The try-it form of a listing: checks a row, seals it, pays for it, opens the answer. Nothing of the
 // row leaves the page but what makeQuery has sealed; the fields have no names, so no form sends them.
 
-import { NOTHING_PAID, api, complaint, dollars, inWords, over, shortfall, wallet } from "./asking.js";
+import { NOTHING_PAID, api, compare, complaint, dollars, inWords, over, pending, shortfall, wallet } from "./asking.js";
 import { makeQuery, openAnswer } from "./mpc/buyer.js";
 import { replyKey } from "./mpc/sealing.js";
 import { Refused, hex, signingKey } from "./mpc/wire.js";
@@ -160,17 +160,27 @@ const predict = async () => {
   }
 };
 
+const AGAIN = "Keep this page open, and ask again: it is the same query, which can't be paid twice.";
+
 const failed = (error) => {
-  const { code, message, facts } = error;
+  const { code, message, facts, detail } = error;
+  if (pending(open, error)) {
+    // Its answer can be opened by the key that is in this page alone.
+    say(error instanceof Refused ? `${message} ${AGAIN} If you were signed out, sign in in another tab first.` : `${detail || "The site did not answer."} ${AGAIN}`);
+    pay.textContent = "Ask again";
+    return;
+  }
   if (code === "insufficient_balance") {
     open = null;
     say(`Your balance is short by ${shortfall(facts.short_micro)}. ${NOTHING_PAID}`, wallet);
+  } else if (code === "other_nodes") {
+    say(message, compare);
   } else if (error instanceof Refused) {
-    if (open?.id) say(message);
-    else say(open === null ? message : `${message} ${NOTHING_PAID}`);
+    say(open === null ? message : `${message} ${NOTHING_PAID}`);
     open = null;
   } else if (open !== null) {
-    say("The site did not answer. Keep this page open, and ask again: it is the same query, which can't be paid twice.");
+    open.lost = true;
+    say(`${detail || "The site did not answer."} ${AGAIN}`);
     pay.textContent = "Ask again";
     return;
   } else {

@@ -1,7 +1,7 @@
 // Many rows by a CSV file: read, checked, sealed and, when they are answered, written to a file again,
 // all in this page. Only sealed rows are sent, as so many at a time as the nodes take.
 
-import { NOTHING_PAID, api, cells, columns, complaint, dollars, over, shortfall, wallet } from "./asking.js";
+import { NOTHING_PAID, api, cells, columns, compare, complaint, dollars, over, pending, shortfall, wallet } from "./asking.js";
 import { BadTable, check, parse, textOf, write } from "./csv.js";
 import { makeBatch, openAnswers } from "./mpc/buyer.js";
 import { Refused, hex } from "./mpc/wire.js";
@@ -154,16 +154,20 @@ export const manyRows = (form, reading) => {
     announce(part("doing").textContent);
   };
 
-  const failed = ({ code, message, facts }) => {
+  const failed = (error) => {
+    const { code, message, facts, detail } = error;
     const kept = table.answers.length ? ` The ${table.answers.length} answers so far are yours.` : "";
-    if (code === "insufficient_balance") {
+    if (pending(open, error) && code !== undefined) {
+      say(`${message} Keep this page open, and go on: it is the same query, which can't be paid twice. If you were signed out, sign in in another tab first.${kept}`);
+    } else if (code === "insufficient_balance") {
       open = null;
       say(`Your balance is short by ${shortfall(facts.short_micro)}. ${table.answers.length ? "The rows left were not charged." : NOTHING_PAID}${kept}`, wallet);
     } else if (code !== undefined) {
-      if (open?.id === null) open = null; // it was not taken
-      say(`${message}${kept}`);
+      open = null; // it was not taken
+      say(`${message}${kept}`, code === "other_nodes" ? compare : null);
     } else if (open !== null) {
-      say(`The site did not answer. Keep this page open, and go on: it is the same query, which can't be paid twice.${kept}`);
+      open.lost = true;
+      say(`${detail || "The site did not answer."} Keep this page open, and go on: it is the same query, which can't be paid twice.${kept}`);
     } else {
       say(`The site did not answer. Try again in a moment.${kept}`);
     }

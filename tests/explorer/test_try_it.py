@@ -296,31 +296,72 @@ def test_a_plan_that_is_offered_no_more_still_pays(sale: Any, asker: Any) -> Non
 
 
 def test_an_answer_lost_on_the_way_is_asked_again_and_paid_once(sale: Any, asker: Any) -> None:
+    """First the nodes are short, then the answer is lost, then the session ends: one query, and the
+    page keeps the key that opens it."""
     visitor = asker(2_000_000)
     page = visitor.page
-    lost: list[str] = []
+    faults = ["short", "lost", "closed"]
 
-    def lose(route: Any) -> None:
-        if route.request.url.endswith("/inferences/") and not lost:
-            lost.append(route.fetch().text())  # the site has it; the page never hears
+    def hinder(route: Any) -> None:
+        sending = route.request.url.endswith("/inferences/")
+        asking = "/inferences/" in route.request.url and not sending
+        if sending and faults[:1] == ["short"]:
+            faults.pop(0)
+            route.fulfill(status=503, json={"code": "nodes_short", "detail": "A node is away."})
+        elif sending and faults[:1] == ["lost"]:
+            faults.pop(0)
+            route.fetch()  # the site has it; the page never hears
             route.abort()
+        elif asking and faults[:1] == ["closed"]:
+            faults.pop(0)
+            route.fulfill(status=403, json={"code": "not_authenticated", "detail": "Sign in."})
         else:
             route.continue_()
 
-    page.route("**/api/v1/**", lose)
+    page.route("**/api/v1/**", hinder)
     fill(page, ROW)
     page.get_by_role("button", name="Pay $0.50 and predict").click()
     again = page.get_by_role("button", name="Ask again")
-    again.wait_for()
-    assert "can't be paid twice" in page.get_by_role("alert").inner_text()
-    assert page.get_by_label("a", exact=True).is_disabled()
-    again.click()
+    for said in ("A node is away. Keep", "The site did not answer. Keep", "sign in in another tab"):
+        page.get_by_role("alert").get_by_text(said).wait_for()
+        assert "can't be paid twice" in page.get_by_role("alert").inner_text()
+        assert page.get_by_label("a", exact=True).is_disabled()
+        again.click()
     page.locator("#try-course li.now", has_text="Nodes compute").wait_for()
     drain_until(answered)
     page.locator("#try-answer").wait_for()
-    assert len(lost) == 1 and Query.objects.count() == 1
+    assert faults == [] and Query.objects.count() == 1
     assert balance(sale) == (2_000_000 - PRICE, 0)
     page.get_by_role("button", name="Pay $0.50 and predict").wait_for()
+
+
+def test_nothing_is_sealed_to_nodes_that_this_browser_does_not_know(
+    sale: Any, asker: Any
+) -> None:
+    visitor = asker(2_000_000)
+    page, sent = visitor.page, Sent(visitor.page)
+    others = ["00" * 32, "11" * 32, "22" * 32]
+    page.evaluate("kept => localStorage.setItem('flai-nodes', JSON.stringify(kept))", others)
+    fill(page, ROW)
+    page.get_by_role("button", name="Pay $0.50 and predict").click()
+    alert = page.get_by_role("alert")
+    alert.get_by_text("The site names other nodes than this browser").wait_for()
+    assert [call for call in sent.calls() if not call.startswith("GET")] == []
+    with page.expect_popup() as opened:
+        alert.get_by_role("link", name="Compare them").click()
+    nodes = opened.value
+    region = nodes.get_by_role("region", name="In this browser")
+    region.get_by_text("These are not the nodes").wait_for()
+    assert region.locator("code").all_inner_texts() == others
+    assert misfits(nodes) == []
+    region.get_by_role("button", name="Seal to these nodes from now on").click()
+    region.get_by_text("it seals to no others").wait_for()
+    nodes.close()
+    page.get_by_role("button", name="Pay $0.50 and predict").click()
+    drain_until(answered)
+    page.locator("#try-answer").wait_for()
+    kept = page.evaluate("JSON.parse(localStorage.getItem('flai-nodes'))")
+    assert kept == [node["fingerprint"] for node in Query.objects.get().outputs]
 
 
 def test_an_answer_that_the_nodes_did_not_sign_for_is_not_shown(sale: Any, asker: Any) -> None:

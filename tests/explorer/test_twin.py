@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from apps.protocol import merkle, tickets, wire
+from apps.protocol import merkle, successions, tickets, wire
 from apps.protocol.circuits import CLASSES
 from apps.protocol.targets import reading_of
+from tests.protocol.test_successions import made, names, succession
 from tests.support import vectors
 from workers.client.buyer import meaning
 from workers.client.tables import columns_of
@@ -27,8 +28,8 @@ In = Callable[..., Any]
 # Values cross as JSON text: the debugger's own encoding would change -0, __proto__ and surrogates.
 RUN = """async ([body, given]) => {
   const at = (name) => import(`/static/js/mpc/${name}.js`);
-  const [wire, tickets, sealing, nodes, buyer, consent, merkle] = await Promise.all(
-    ["wire", "tickets", "sealing", "nodes", "buyer", "consent", "merkle"].map(at));
+  const [wire, tickets, sealing, nodes, pins, buyer, consent, merkle] = await Promise.all(
+    ["wire", "tickets", "sealing", "nodes", "pins", "buyer", "consent", "merkle"].map(at));
   const code = async (work) => { try { await work(); return null } catch (e) { return e.code } };
   const bytes = (hex) => wire.unhex(hex);
   const words = (texts) => BigInt64Array.from(texts, BigInt);
@@ -41,7 +42,7 @@ RUN = """async ([body, given]) => {
     return { publicKey: await load({}, name === "Ed25519" ? ["verify"] : []),
       privateKey: await load({ d: jwk(seed) }, [usage]) };
   };
-  const kit = { wire, tickets, sealing, nodes, buyer, consent, merkle, code, bytes, words, key };
+  const kit = { wire, tickets, sealing, nodes, pins, buyer, consent, merkle, code, bytes, words, key };
   const names = Object.keys(kit);
   const result = await eval(`(async (v, {${names}}) => {${body}})`)(JSON.parse(given), kit);
   return JSON.stringify(result);
@@ -471,6 +472,29 @@ def test_two_nodes_that_report_different_words_are_seen(inside: In) -> None:
         patch.setattr(sealing, "seal_output", lie)
         answer = vectors.answer(kept["ticket"])
     assert inside(REFUSED, kept | {"answer": answer}) == "bad_output"
+
+
+def test_the_page_follows_the_node_sets_that_the_nodes_signed_for(inside: In) -> None:
+    nodes, one, two = [made() for _ in range(3)], made(), made()
+    middle, last = [nodes[0], one, nodes[2]], [two, one, nodes[2]]
+    first = succession(nodes, 1, one, [nodes[0], nodes[2]])
+    second = succession(middle, 0, two, [nodes[0]])
+    weak = succession(nodes, 1, one, [nodes[0], nodes[0], made()])
+    back = succession(middle, 1, nodes[1], [one])
+    forged = first | {"statement": first["statement"] | {"new": names([two])[0]}}
+    cases = [
+        (names(last), [{"succeeds": [second]}, {"succeeds": [first]}, {}]),
+        (names(last), [{"succeeds": [first]}, {}]),
+        (names(middle), [{"succeeds": [second, first]}]),
+        (names(middle), [{"succeeds": [weak]}]),
+        (names(middle), [{"succeeds": [back, first]}]),
+        (names([nodes[0], two, nodes[2]]), [{"succeeds": [forged, None, {}]}]),
+    ]
+    found = inside(
+        "return Promise.all(v.map(([prints, all]) => pins.setsBefore(prints, all)))", cases
+    )
+    assert found == [successions.sets_before(*case) for case in cases]
+    assert [len(sets) for sets in found] == [2, 0, 1, 0, 1, 0]
 
 
 def test_sealing_and_opening_thirty_features_is_quick(inside: In) -> None:

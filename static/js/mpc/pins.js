@@ -1,0 +1,99 @@
+// The nodes that this browser seals to: those that it saw first, and who follows them by their own word.
+// The twin of `trusted_nodes` in workers/client/nodes.py and of apps/protocol/successions.py. The
+// server hands descriptors out, but after the first time it can't put its own keys in their place.
+
+import { fingerprint, nodeSet } from "./nodes.js";
+import { isNodeSet } from "./tickets.js";
+import { Refused, isHex, isTable, same, verify } from "./wire.js";
+
+const KEPT = "flai-nodes"; // fingerprints
+const SUCCESSION_DOMAIN = "flai/succession/v1";
+const OTHERS_MIN = 2; // t + 1
+const SUCCESSIONS_MAX = 16;
+
+// The fingerprints that are kept here, or null. A browser without a store knows none, ever.
+export const known = () => {
+  try {
+    const kept = JSON.parse(window.localStorage.getItem(KEPT));
+    return Array.isArray(kept) && kept.length ? kept : null;
+  } catch {
+    return null;
+  }
+};
+
+export const keepNodes = (prints) => {
+  try {
+    window.localStorage.setItem(KEPT, JSON.stringify(prints));
+  } catch {
+    // private windows may refuse: then each visit is the first
+  }
+};
+
+export const equal = (one, other) => same([...one].sort(), [...other].sort());
+
+// Did the old key sign that another has its place, or two others of that set?
+export const isSuccession = async (signed) => {
+  const fields = (value, names) => isTable(value) && same(Object.keys(value).sort(), names);
+  if (!fields(signed, ["signatures", "statement"])) return false;
+  const { statement: said, signatures } = signed;
+  const good =
+    fields(said, ["new", "nodes", "old", "type", "v"]) &&
+    said.v === 1 &&
+    said.type === "succession" &&
+    isNodeSet(said.nodes) &&
+    said.nodes.includes(said.old) &&
+    isHex(said.new, 32) &&
+    !said.nodes.includes(said.new) &&
+    Array.isArray(signatures) &&
+    signatures.length <= said.nodes.length;
+  if (!good) return false;
+  const signers = new Set();
+  for (const one of signatures) {
+    if (!fields(one, ["hpke_key", "sign_key", "signature"])) continue;
+    try {
+      await verify(one.sign_key, SUCCESSION_DOMAIN, said, one.signature);
+      signers.add(await fingerprint(one));
+    } catch {
+      // nobody's
+    }
+  }
+  return signers.has(said.old) || said.nodes.filter((node) => signers.has(node)).length >= OTHERS_MIN;
+};
+
+// The node sets that this one follows, by what its descriptors carry: the latest first.
+export const setsBefore = async (prints, descriptors) => {
+  const carried = [];
+  for (const one of descriptors.flatMap(({ succeeds }) => succeeds ?? [])) {
+    if (await isSuccession(one)) carried.push(one.statement);
+  }
+  const after = (said) => said.nodes.map((node) => (node === said.old ? said.new : node));
+  const found = [];
+  let now = prints;
+  while (found.length < SUCCESSIONS_MAX) {
+    const before = carried.find((said) => same(after(said), now))?.nodes;
+    if (!before || same(before, prints) || found.some((one) => same(one, before))) break;
+    found.push(before);
+    now = before;
+  }
+  return found;
+};
+
+// How this browser knows these nodes: "first", "known", "followed" or "other".
+export const standing = async (descriptors) => {
+  const nodes = await nodeSet(descriptors);
+  const prints = await Promise.all(nodes.map(fingerprint));
+  const kept = known();
+  if (kept === null) return { how: "first", prints };
+  if (equal(kept, prints)) return { how: "known", prints };
+  const before = await setsBefore(prints, nodes);
+  return { how: before.some((one) => equal(one, kept)) ? "followed" : "other", prints };
+};
+
+// Nothing is sealed to any but the nodes that this browser knows. Throws Refused("other_nodes").
+export const trusted = async (descriptors) => {
+  const { how, prints } = await standing(descriptors);
+  if (how === "other") {
+    throw new Refused("other_nodes", "The site names other nodes than this browser has sealed to before. Nothing was sent.");
+  }
+  if (how !== "known") keepNodes(prints);
+};
