@@ -7,6 +7,7 @@ from apps.protocol.money import mul_div_floor
 PPM = 1_000_000
 MILLI_TO_MICRO = 1_000
 POINT_MICRO = 1_000_000
+WORK_UNITS_A_ROUND = 1  # each validator's, whatever it scores
 COMMITMENT_MICRO = POINT_MICRO  # for each verified commitment, when a SubDAO is founded
 
 

@@ -20,6 +20,9 @@ from collections.abc import Hashable, Iterable, Mapping
 from typing import NamedTuple
 
 AMOUNT_MAX = 2**63 - 1
+# What may be issued of the assets that every site begins with: 10^9 FLAI; test USDC up to 10^12. In
+# micro-units, well inside 2^63.
+BASE_CAPS = {"FLAI": 1_000_000_000 * 1_000_000, "USDC": 1_000_000_000_000 * 1_000_000}
 
 # Which of several broken rules is named: the first in this list.
 PRECEDENCE = (

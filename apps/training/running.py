@@ -54,7 +54,6 @@ from apps.training.submissions import shares_bring
 from apps.wallets import log
 
 logger = logging.getLogger(__name__)
-WORK_UNITS_A_ROUND = 1
 GONE = (
     "A node is gone and has not kept its part of the result: {text} No version came of this round; "
     "what the sites sent is not used, and nobody is paid or charged for it."
@@ -238,7 +237,7 @@ def _record_round(held: Round, job: Job, now: datetime) -> None:
         return
     ScoringWork.objects.bulk_create(
         [
-            ScoringWork(round=held, party=validator.party, units=WORK_UNITS_A_ROUND)
+            ScoringWork(round=held, party=validator.party, units=decay.WORK_UNITS_A_ROUND)
             for validator in validators
         ]
     )
@@ -249,7 +248,7 @@ def _record_round(held: Round, job: Job, now: datetime) -> None:
         {
             **leaf,
             "version": version.number,
-            "work": {v.party.pid: WORK_UNITS_A_ROUND for v in validators},
+            "work": {v.party.pid: decay.WORK_UNITS_A_ROUND for v in validators},
             "evidence": {k: job.openings[k] for k in sorted(job.openings)},
         },
         now=now,
@@ -289,7 +288,7 @@ def _points(held: Round, members: list[Member], phi: dict[Any, int], now: dateti
     earned = {
         m.party_id: decay.points_of_phi(phi[m.party_id])
         if m.role == "custodian"
-        else WORK_UNITS_A_ROUND * decay.POINT_MICRO
+        else decay.WORK_UNITS_A_ROUND * decay.POINT_MICRO
         for m in members
     }
     dao_lock(held.dao)

@@ -7,11 +7,9 @@ from typing import Any
 from django.apps import apps as live_apps
 from django.apps.registry import Apps
 
-# 10^9 FLAI; test USDC up to 10^12. In micro-units, well inside 2^63.
-BASE_ASSETS = {
-    "FLAI": ("FLAI", 1_000_000_000 * 1_000_000),
-    "USDC": ("USD Coin (test)", 1_000_000_000_000 * 1_000_000),
-}
+from apps.protocol.ledger import BASE_CAPS
+
+NAMES = {"FLAI": "FLAI", "USDC": "USD Coin (test)"}
 
 
 def make_base_assets(*, using: str, apps: Apps = live_apps, **kwargs: Any) -> None:
@@ -23,9 +21,9 @@ def make_base_assets(*, using: str, apps: Apps = live_apps, **kwargs: Any) -> No
     except LookupError:  # migrated back to before the tables
         return
     protocol = Party.objects.using(using).get(slug="protocol")
-    for code, (name, cap_micro) in BASE_ASSETS.items():
+    for code, cap_micro in BASE_CAPS.items():
         asset, _ = Asset.objects.using(using).get_or_create(
-            code=code, defaults={"name": name, "cap_micro": cap_micro}
+            code=code, defaults={"name": NAMES[code], "cap_micro": cap_micro}
         )
         Account.objects.using(using).get_or_create(
             owner=protocol,

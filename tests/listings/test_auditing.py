@@ -345,6 +345,9 @@ def test_a_round_is_what_its_nodes_signed_for(sold: Market) -> None:
         values = list(body["phi_milli"].values())
         body["phi_milli"] = dict(zip(pids, values[1:] + values[:1]))
 
+    def judges(job: dict[str, Any], body: dict[str, Any]) -> None:
+        body["work"]["ee" * 16] = body["work"].popitem()[1]
+
     def model(job: dict[str, Any], body: dict[str, Any]) -> None:
         body["model"] = job["model"] = "ab" * 32
 
@@ -357,7 +360,7 @@ def test_a_round_is_what_its_nodes_signed_for(sold: Market) -> None:
     def nodes(job: dict[str, Any], body: dict[str, Any]) -> None:
         job["nodes"][1]["sign_key"] = job["nodes"][0]["sign_key"]
 
-    for forge in (evidence, phi, owners, model, roster, receipts, nodes):
+    for forge in (evidence, phi, owners, judges, model, roster, receipts, nodes):
         assert any("version 1 of" in line for line in failed(audit(sold, forge=forge))), forge
 
 

@@ -12,7 +12,7 @@ import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -156,6 +156,7 @@ class Market:
         at, rfm_id, target_micro = now(), uuid.uuid4(), 1_000_000
         faucet(party=self.backer.party, asset="USDC", amount_micro=target_micro, now=at)
         with durable():
+            self._applied(self.members, at)
             pledges = {self.backer.party: target_micro}
             escrow = crowdfunds.full(rfm_id, pledges, submitter=submitter.party, now=at)
             pledged = {self.backer.party.id: target_micro}
@@ -205,6 +206,7 @@ class Market:
         site = self.person(name)
         self.custodians.append(site)
         with durable():
+            self._applied([site], now())
             self._admit(self.dao.call, [site])
         drain()
         return Round.objects.filter(dao=self.dao).latest("number")
@@ -215,7 +217,7 @@ class Market:
             Application.objects.create(
                 call=call,
                 party=m.party,
-                role="custodian" if m in self.custodians else "validator",
+                role=self._role(m),
                 public_key=m.public,
                 attestation={"rows": 100},
                 signature="00" * 64,
@@ -224,11 +226,17 @@ class Market:
             )
             for m in people
         ]
-        for row in rows:
-            facts = {"party": row.party.pid, "role": row.role, "key": row.public_key}
-            log.append("participants.application", {"id": str(row.id), **facts}, now=at)
         ids = [str(row.id) for row in rows]
         whitelist(dao=self.dao, application_ids=ids, proposal_id=uuid.uuid4(), now=at)
+
+    def _role(self, member: Person) -> str:
+        return "custodian" if member in self.custodians else "validator"
+
+    def _applied(self, people: list[Person], at: datetime) -> None:
+        """As the log tells of applications, which come before a founding."""
+        for m in people:
+            facts = {"party": m.party.pid, "role": self._role(m), "key": m.public}
+            log.append("participants.application", {"id": str(uuid.uuid4()), **facts}, now=at)
 
     # ---- a round ------------------------------------------------------------------------------
 

@@ -5,7 +5,7 @@
     out    each pledge once, exactly, to whoever made it; or all of them, when they reach the
            target, to the treasury of the SubDAO that was founded for the request
     SDT    minted at the founding as pledges, shares and supply ask (`apps.protocol.founding`), and
-           never after
+           never before or after
 
 Any other transfer out of an escrow, or of a SubDAO's issuance, is a finding.
 """
@@ -22,6 +22,7 @@ from apps.protocol import tally
 from apps.protocol.founding import SdtShares, sdt_allocation
 from workers.client.accounts import parts
 from workers.client.earnings import CURRENCY, Finding
+from workers.client.holdings import SDT
 
 Body = Mapping[str, Any]
 PLEDGE, RFM_REF = "rfms.pledge", "rfms.rfm:"
@@ -104,8 +105,9 @@ class Crowdfunds:
         if parts(debit)[1] == "escrow":
             self._out(body, debit, credit, amount)
         _, purpose, asset = parts(debit)
-        if purpose == "issuance" and asset in self.tokens:
-            due = self.funds[self.tokens[asset]].due
+        if purpose == "issuance" and asset.startswith(SDT):
+            rfm = self.tokens.get(asset)
+            due = self.funds[rfm].due if rfm else Counter()
             if not due[credit, amount]:
                 raise Finding(f"transfer {body['id']} mints {asset} that no founding asks for")
             due[credit, amount] -= 1

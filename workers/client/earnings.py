@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from apps.protocol import entitlements, revenue
+from apps.protocol.decay import WORK_UNITS_A_ROUND
 from apps.protocol.money import BPS, mul_div_floor
 from apps.protocol.tickets import COMPUTING, MIN_CUSTODIANS
 from workers.client.accounts import parts
@@ -119,6 +120,8 @@ class Earnings:
         judges = {pid for pid, role in roles.items() if role == "validator"}
         if set(body["phi_milli"]) != scored or set(body["work"]) != judges:
             raise Finding(f"round {body['round']} scores others than its members")
+        if any(int(units) != WORK_UNITS_A_ROUND for units in body["work"].values()):
+            raise Finding(f"round {body['round']} credits more scoring than a round has")
         self.versions[name] = Made(opened, body)
 
     def accepted(self, body: Body, at: int) -> None:

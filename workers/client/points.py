@@ -1,12 +1,13 @@
 """Soul-bound points, replayed: who has which π, and by which rule each change came.
 
-    π′ = π + 1 point     for a verified commitment, when the SubDAO is founded
+    π′ = π + 1 point     for a verified commitment, once, when the SubDAO is founded
     π′ = π + φ or π + work in a finished round, for its members; λ·π for everybody else (eq. 12)
     π′ = max(π − x, 0)   by a vote that names the party and x
     π′ = π − x           by a conversion of x by their owner (`emission`)
 
 There is no other rule: points that moved from one party to another would be two changes that none
-of them explains.
+of them explains. The leaves of a round's changes and of its end are one transaction's, under the
+SubDAO's lock: nothing is counted between them.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from apps.protocol import decay
+from workers.client.earnings import Finding
 from workers.client.holdings import value_at
 
 Body = Mapping[str, Any]
@@ -30,8 +32,11 @@ class Points:
         self.totals: dict[str, int] = {}
         self.converted: dict[str, tuple[str, str, int]] = {}
         self.founded: dict[str, Body] = {}
-        self.changed: dict[str, dict[str, int]] = {}
-        self.trained: set[str] = set()
+        # By (SubDAO, round): what those had before whose points a round has changed.
+        self.changed: dict[tuple[str, str], dict[str, int]] = {}
+        self.applicants: set[str] = set()
+        self.committed: set[tuple[str, str]] = set()
+        self.awarded: set[str] = set()  # requests, whose SubDAO has been founded by then
 
     def change(self, body: Body, at: int) -> str | None:
         """A member's new π, from its leaf's time on, or from the last change's if that is later. A
@@ -50,11 +55,17 @@ class Points:
         self.held[dao, pid] = after
         self.totals[dao] = self.totals.get(dao, 0) + after - before
         if reason in ROUND:
-            self.changed.setdefault(ref, {}).setdefault(pid, before)
-            return None
+            changed = self.changed.setdefault((dao, ref), {})
+            twice = pid in changed
+            changed.setdefault(pid, before)
+            return f"the points of {pid} were changed twice for round {ref}" if twice else None
+        if self._unfinished(dao):
+            return f"the points of {pid} in {dao} were changed while a round's were"
         if reason == "commitment":
-            at_founding = dao not in self.trained and ref == self.founded.get(dao, {}).get("rfm")
-            right = at_founding and after == before + decay.COMMITMENT_MICRO
+            right = ref == self.founded.get(dao, {}).get("rfm") and ref not in self.awarded
+            right = right and pid in self.applicants and (dao, pid) not in self.committed
+            right = right and after == before + decay.COMMITMENT_MICRO
+            self.committed.add((dao, pid))
             return None if right else f"{pid} was given points of {dao} for no commitment"
         if reason == "revoked":
             return None  # by how much, the vote says: see Replay
@@ -67,14 +78,19 @@ class Points:
         return f"the points of {pid} in {dao} were changed for no rule ({reason})"
 
     def at(self, dao: str, at_ms: int) -> dict[str, int]:
-        """{pid: its π > 0 at the end of that millisecond}, by the leaves so far."""
+        """{pid: its π > 0 at the end of that millisecond}, by the leaves so far. Raises Finding."""
+        if self._unfinished(dao):
+            raise Finding(f"points of {dao} were counted while a round changed them")
         held = {pid: value_at(one, at_ms) for pid, one in self.history.get(dao, {}).items()}
         return {pid: micro for pid, micro in held.items() if micro > 0}
 
+    def _unfinished(self, dao: str) -> bool:
+        return any(known == dao for known, _ in self.changed)
+
     def round_done(self, done: Body, roles: Mapping[str, str]) -> str | None:
         """Everybody's π in the SubDAO after a finished round is what eq. 12 gives."""
-        dao, before = done["dao"], self.changed.pop(done["round"], {})
-        self.trained.add(dao)
+        dao = done["dao"]
+        before = self.changed.pop((dao, done["round"]), {})
         members = {pid for known, pid in self.held if known == dao} | set(roles)
         for pid in sorted(members):
             held = self.held.get((dao, pid), 0)
@@ -89,7 +105,8 @@ class Points:
         return None
 
     def end(self) -> list[str]:
-        return [f"points were changed for round {id_}, which did not end" for id_ in self.changed]
+        rounds = [id_ for _, id_ in self.changed]
+        return [f"points were changed for round {id_}, which did not end" for id_ in rounds]
 
 
 def _earned(done: Body, pid: str, role: str | None) -> int:

@@ -66,6 +66,7 @@ class Replay:
         self.findings = Findings()
         self.heads = list(reversed(heads))
         self.balances: dict[str, ledger.Balance] = {}
+        self.caps = dict(ledger.BASE_CAPS)
         # What is held, of whom, for whom and for what: it can be paid as just that, or released.
         self.holds: dict[str, tuple[str, str, str, str | None, int]] = {}
         self.seen: set[str] = set()
@@ -161,7 +162,7 @@ class Replay:
             hold = held[4]
             if held[1:4] != (credit, kind, body["ref"]):
                 raise Finding(f"transfer {id_} makes something else of a hold than was held")
-        pair = {name: self.balances.get(name) or _opened(name) for name in (debit, credit)}
+        pair = {name: self.balances.get(name) or self._opened(name) for name in (debit, credit)}
         try:
             after = ledger.apply(pair, [ledger.Move(debit, credit, amount, phase, hold)])
         except ledger.RuleBroken as broken:
@@ -201,9 +202,20 @@ class Replay:
             raise Finding(f"payment {original} was reversed twice")
         self.reversed.add(original)
 
+    def _asset(self, body: Mapping[str, Any], at: int) -> None:
+        if body["id"] in self.caps:
+            raise Finding(f"asset {body['id']} was made twice, or after it was issued")
+        self.caps[body["id"]] = int(body["cap_micro"])
+
+    def _opened(self, account: str) -> ledger.Balance:
+        """Of an asset that no leaf has made as much may be issued as its own rules say."""
+        _, purpose, asset = parts(account)
+        cap = self.caps.setdefault(asset, -NO_FLOOR) if purpose == "issuance" else 0
+        return ledger.Balance(asset, floor_micro=-cap)
+
     def _closed(self, body: Mapping[str, Any], at: int) -> None:
         name = body["id"]
-        balance = self.balances.get(name) or _opened(name)
+        balance = self.balances.get(name) or self._opened(name)
         if balance.posted_micro or balance.held_micro:
             raise Finding(f"account {name} was closed with money on it")
         self.balances[name] = balance._replace(closed=True)
@@ -278,6 +290,7 @@ class Replay:
     def _application(self, body: Mapping[str, Any], at: int) -> None:
         if self.keys.setdefault(body["key"], body["party"]) != body["party"]:
             raise Finding(f"two parties applied with the key {body['key'][:12]}…")
+        self.points.applicants.add(body["party"])
 
     def _approved(self, body: Mapping[str, Any], at: int) -> None:
         """Its execution comes after, in the same transaction: the founding asks for it."""
@@ -301,6 +314,10 @@ class Replay:
         self.parameters.founded(body)
         self.reserves.founded(body)
         self.crowdfunds.founded(body, at)
+
+    def _awarded(self, body: Mapping[str, Any], at: int) -> None:
+        self.points.awarded.add(body["id"])
+        self.crowdfunds.awarded(body, at)
 
     def _converted(self, body: Mapping[str, Any], at: int) -> None:
         self.reserves.converted(body, at)
@@ -347,11 +364,6 @@ def undisturbed() -> Iterator[None]:
 Handler = Callable[[Replay, Mapping[str, Any], int], None]
 
 
-def _opened(account: str) -> ledger.Balance:
-    purpose = parts(account)[1]
-    return ledger.Balance(_asset(account), floor_micro=NO_FLOOR if purpose == "issuance" else 0)
-
-
 def _asset(account: str) -> str:
     return parts(account)[2]
 
@@ -390,6 +402,7 @@ _HANDLERS: dict[str, Handler] = {
     "accounts.key_bound": _keys(Keyring.bound),
     "accounts.key_revoked": _keys(Keyring.revoked),
     "wallets.transfer": Replay._transfer,
+    "wallets.asset": Replay._asset,
     "wallets.closed": Replay._closed,
     "governance.proposal": Replay._proposal,
     "governance.snapshot": _voted(Votes.snapshot),
@@ -413,7 +426,7 @@ _HANDLERS: dict[str, Handler] = {
     "rfms.approved": Replay._approved,
     "rfms.pledged": Replay._pledged,
     "rfms.returned": _funded(Crowdfunds.given_back),
-    "rfms.awarded": _funded(Crowdfunds.awarded),
+    "rfms.awarded": Replay._awarded,
     "subdaos.sbgt": Replay._points,
     "compute.node_claimed": _earned(Earnings.claimed),
     "training.round_opened": Replay._round_opened,

@@ -403,6 +403,9 @@ def not_receipted(
         phi = without_copies(done["evidence"]["phi_milli"], pairs, [when[pid] for pid in order])
         if dict(zip(order, phi, strict=True)) != done["phi_milli"]:
             return "φ is given to others than those who were scored"
+        judges = {keys[key] for key in members_with_role(roster, "validator")}
+        if judges != set(done["work"]):
+            return "scoring is credited to others than those whose rows were scored on"
     except (JobError, TicketError) as error:
         return error.text
     except (KeyError, TypeError, ValueError):
