@@ -527,10 +527,16 @@ def free_expired(account_ids: Collection[uuid.UUID], *, now: datetime) -> bool:
     """Void the expired holds on these accounts: such a hold is free at read time. For the writers
     here, and for who calls the SQL function in a statement of its own.
 
-    Only debit sides can be short, and a void changes nothing else. Returns whether there were any.
+    Only debit sides can be short, and a void changes nothing else. Returns whether there were any:
+    some may be freed by somebody else by the time that their accounts are locked.
     """
     expired = _named().filter(hold__account__in=account_ids, hold__expires_at__lte=now)
-    voids = [_resolution(p, Phase.VOID, p.amount_micro) for p in expired]
+    found = list(expired)
+    if not found:
+        return False
+    lock(side for p in found for side in (p.debit, p.credit))
+    left = expired.filter(id__in=[p.id for p in found])
+    voids = [_resolution(p, Phase.VOID, p.amount_micro) for p in left]
     if voids and (outcome := _call(voids, now, ())).code != "written":
         raise _error(outcome, voids)
-    return bool(voids)
+    return True

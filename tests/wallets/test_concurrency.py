@@ -15,6 +15,7 @@ from apps.core.errors import DomainError
 from apps.core.models import IdempotentCall
 from apps.wallets import ledger, log, services
 from apps.wallets.models import Account, LogLeaf, Transfer, TreeHead
+from tests.support.locks import until_blocked
 from tests.wallets.ledger_helpers import at, balances, funded, leg
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -140,6 +141,30 @@ def test_an_expired_hold_is_freed_once_by_spenders_and_sweep_together():
     outcomes = together(*[spend] * 4, *[lambda: ledger.sweep_expired(now=at(6))] * 4)
     assert outcomes == {"ok": 6, "insufficient_balance": 2}
     assert Transfer.objects.filter(phase="void").count() == 1
+
+
+def test_two_who_find_the_same_expired_hold_both_go_on():
+    """As two requests of one buyer do: the second waits for the first, and finds it freed."""
+    a, b = funded("alice", 10), funded("bob", 0)
+    freed = []
+
+    def free():
+        try:
+            with transaction.atomic(durable=True):
+                freed.append(ledger.free_expired([a.id], now=at(6)))
+        finally:
+            connection.close()
+
+    other = threading.Thread(target=free)
+    with transaction.atomic():
+        ledger.pend(leg(a, b, 10), expires_at=at(5), now=at(1))
+    with transaction.atomic():
+        assert ledger.free_expired([a.id], now=at(6))
+        other.start()
+        assert until_blocked()
+    other.join(timeout=20)
+    assert freed == [True] and balances(a) == (10, 0)
+    assert not ledger.free_expired([a.id], now=at(6))
 
 
 def test_sequencers_at_the_same_time_number_every_leaf_once():
