@@ -204,7 +204,7 @@ def _resolution(listing: Listing) -> dict[str, Any]:
     what, words = RESOLUTIONS[held.resolution]
     before, after = ANSWERS.get((kind, held.resolution)) or ANSWERS.get((kind, None), ("", ""))
     return {
-        "reading": reading_of(model, held.resolution, label),
+        "reading": reading_of(model, held.resolution, listing.dao.params),
         "answer_before": before,
         "answer_after": after.format(label.get("positive", "1")),
         "engine": held.engine,

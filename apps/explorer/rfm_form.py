@@ -57,6 +57,7 @@ PLACES = {
     "domain": "domain",
     "licence": "licence",
     "model_class": "model_class",
+    "hidden": "hidden",
     "interpretable": "interpretable",
     "standard": "standard",
     "features": "features",
@@ -136,6 +137,14 @@ class RfmForm(forms.Form):
         widget=ClassSelect,
         help_text="Networks are trained only on rows that every custodian shares with the nodes, "
         "by consent that it signs: two nodes that put their words together would read them.",
+    )
+    hidden = ListField(
+        label="Units of its hidden layers",
+        required=False,
+        widget=forms.TextInput(attrs=_of("classes", needed=False)),
+        help_text="Of a network, 1 to 256 a layer, for example 64, 32. Empty: "
+        + ", ".join(f"{' and '.join(map(str, m.hidden))}" for m in CLASSES.values() if m.hidden)
+        + ".",
     )
     interpretable = forms.BooleanField(
         label="It must be interpretable",
@@ -344,6 +353,7 @@ class RfmForm(forms.Form):
             **chosen,
             **({"parent": data["parent"]} if data["parent"] else {}),
             "model_class": data["model_class"],
+            **({"hidden": _whole_numbers(data["hidden"])} if data["hidden"] else {}),
             "interpretable": data["interpretable"],
             "standard": data["standard"],
             "features": feature_rows(data["features"]),
@@ -369,6 +379,11 @@ class RfmForm(forms.Form):
         if error.field.endswith("_bps") and "add up" in text:
             text = "The three shares must add up to 100 %."
         self.add_error(PLACES[max(matches, key=len)] if matches else None, text)
+
+
+def _whole_numbers(texts: list[str]) -> list[int | str]:
+    """As numbers where they are; `check_spec` says what is wrong with the rest."""
+    return [int(t) if t.isascii() and t.isdigit() and len(t) < 9 else t for t in texts]
 
 
 def _label(data: dict[str, Any], kind: str) -> dict[str, Any]:
@@ -452,6 +467,7 @@ def initial_from(title: str, spec: dict[str, Any]) -> dict[str, Any]:
         "title": title,
         **{name: spec[name] for name in ("domain", "licence", "parent") if name in spec},
         **{name: spec[name] for name in ("objective", "model_class", "interpretable", "standard")},
+        "hidden": ", ".join(map(str, spec.get("hidden", []))),
         "features": "\n".join(
             ", ".join(str(row.get(name) or "") for name in ("name", "unit", "min", "max"))
             for row in spec["features"]

@@ -84,6 +84,7 @@ def listing_json(listing: Listing, nodes: Sequence[Node] | None = None) -> Json:
         "version": version.number,
         "model": version.model,
         "model_class": dao.params.get("model_class"),
+        "hidden": dao.params.get("hidden"),
         "domain": dao.domain,
         "standard": dao.standard,
         "licence": dao.licence,

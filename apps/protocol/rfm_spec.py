@@ -17,6 +17,7 @@ from apps.protocol.circuits import CLASSES, ModelClass
 from apps.protocol.circuits.descent import defaults_of
 from apps.protocol.circuits.games import SCORINGS, SHAPLEY_MAX
 from apps.protocol.circuits.multinomial import CLASSES_MAX
+from apps.protocol.circuits.network import UNITS_MAX
 from apps.protocol.circuits.poisson import COUNT_MAX
 from apps.protocol.emission import Schedule
 from apps.protocol.money import BPS
@@ -79,8 +80,8 @@ def check_spec(spec: object) -> Spec:
     raw = _table(
         spec,
         "",
-        "objective kind domain model_class interpretable standard features label strata gates "
-        "governance price_micro funding licence terms parent",
+        "objective kind domain model_class hidden interpretable standard features label strata "
+        "gates governance price_micro funding licence terms parent",
     )
     features = _features(raw.get("features"))
     model_class = _choice(raw.get("model_class", "logistic"), "model_class", MODEL_CLASSES)
@@ -95,6 +96,7 @@ def check_spec(spec: object) -> Spec:
         "kind": _choice(raw.get("kind", KINDS[0]), "kind", KINDS),
         "domain": _choice(raw.get("domain", DOMAIN), "domain", DOMAINS),
         "model_class": model_class,
+        **_hidden(raw.get("hidden"), model),
         "interpretable": _interpretable(raw.get("interpretable"), model),
         "standard": standard,
         "features": features,
@@ -130,6 +132,20 @@ def _interpretable(raw: object, model: ModelClass) -> bool:
     return wanted
 
 
+def _hidden(raw: object, model: ModelClass) -> Spec:
+    """Units of each hidden layer, where the request names them."""
+    if raw is None:
+        return {}
+    count = len(model.hidden)
+    if not count:
+        raise SpecError("hidden", f"{model.title} has no hidden layers.")
+    units = [
+        _whole(each, f"hidden[{place}]", 1, UNITS_MAX)
+        for place, each in enumerate(_items(raw, "hidden", least=count, most=count))
+    ]
+    return {"hidden": units}
+
+
 def training_of(model: ModelClass) -> Spec:
     """How rounds of a new SubDAO train, until its members vote for another way."""
     if model.averages:
@@ -157,6 +173,7 @@ def subdao_params(spec: Mapping[str, Any]) -> Spec:
         "strata": spec["strata"],
         "gates": spec["gates"],
         "model_class": spec["model_class"],
+        **({"hidden": spec["hidden"]} if "hidden" in spec else {}),
         "interpretable": spec["interpretable"],
         "price_micro": spec["price_micro"],
         "tiers": terms.get("tiers", []),

@@ -21,9 +21,11 @@ def class_of(params: Mapping[str, Any]) -> ModelClass:
     return CLASSES[params.get("model_class", "logistic")]
 
 
-def extras_of(model: ModelClass, label: Mapping[str, Any]) -> dict[str, int]:
-    """The parameters that this class's circuits have beside everyone's, from the label."""
-    return {"classes": len(label["classes"])} if "classes" in model.extras else {}
+def extras_of(model: ModelClass, params: Mapping[str, Any]) -> dict[str, int]:
+    """The parameters that this class's circuits have beside everyone's, of a spec, a SubDAO's
+    parameters or a listing: from its label, and the units that it names for hidden layers."""
+    classes = {"classes": len(params["label"]["classes"])} if "classes" in model.extras else {}
+    return classes | dict(zip(model.unit_names, params.get("hidden") or ()))
 
 
 def scale_of(model: ModelClass, label: Mapping[str, Any]) -> tuple[float, float]:
@@ -39,14 +41,14 @@ def time_unit_of(label: Mapping[str, Any]) -> float:
     return float(label["max"]) / HALF_RANGE
 
 
-def reading_of(model: ModelClass, resolution: str, label: Mapping[str, Any]) -> dict[str, Any]:
+def reading_of(model: ModelClass, resolution: str, params: Mapping[str, Any]) -> dict[str, Any]:
     """How the words of this class's answers are read, for a program that lacks this package.
 
     circuit, kind (one of LABELS), extras (of the circuit's parameters), words (of each row's
     answer), name (of the label), names (of its values, or none), middle and unit (of a score),
     bands (edges) and grid (values), these on the label's own scale.
     """
-    extras = extras_of(model, label)
+    extras, label = extras_of(model, params), params["label"]
     middle, unit = scale_of(model, label)
     positive = label.get("positive", "1")
     names = {"binary": [f"not {positive}", positive], "classes": label.get("classes")}

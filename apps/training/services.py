@@ -95,7 +95,7 @@ def round_open(*, dao: Dao, now: datetime) -> Round:
         scoring=dao.params["scoring"],
         engine=engine_of(dao),
         model_class=class_of(dao.params).name,
-        extras=extras_of(class_of(dao.params), dao.params["label"]),
+        extras=extras_of(class_of(dao.params), dao.params),
         training=training["kind"],
         schedule=training.get("schedule", {}),
         privacy=budget.params if budget else {},

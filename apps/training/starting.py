@@ -83,7 +83,7 @@ def _why_not(made: Round, opened: Round, people: Sequence[Member]) -> str | None
 
 _SAME = {
     "model_class": "the model class has changed",
-    "extras": "the label's classes have changed",
+    "extras": "the label's classes or the hidden layers have changed",
     "features": "the number of features has changed",
     "resolution": "the resolution of answers has changed",
     "nodes": "the set of nodes has changed",

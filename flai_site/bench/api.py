@@ -77,7 +77,7 @@ def _networks(url: str, home: ClientHome) -> Iterator[dict[str, Any]]:
         model, _ = INFERS[circuit]
         if model.hidden:
             buyer = Buyer(home, slug)
-            extras = extras_of(model, buyer.listing["label"])
+            extras = extras_of(model, buyer.listing)
             layers = model.layers({"features": len(buyer.columns), **extras})
             sizes = [layers[0][0], *(out for _, out in layers)]
             yield from _alone(buyer, f"paid_query_mlp_{'_'.join(map(str, sizes))}")[1]

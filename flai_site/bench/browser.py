@@ -58,7 +58,7 @@ def run(url: str, listing: dict[str, Any], api_key: str) -> Iterator[dict[str, A
     if program is None:
         print("No Chromium and playwright: no lines of a browser.", file=sys.stderr)
         return
-    reading = reading_of(*INFERS[listing["circuit"]], listing["label"])
+    reading = reading_of(*INFERS[listing["circuit"]], listing)
     with sync_playwright() as playwright:
         flags = ["--no-sandbox", "--disable-dev-shm-usage"]
         browser = playwright.chromium.launch(executable_path=program, args=flags)

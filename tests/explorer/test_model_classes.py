@@ -79,6 +79,21 @@ def test_the_form_asks_for_the_label_of_each_class(
         assert not empty.is_valid() and list(empty.errors) == [wrong]
 
 
+def test_the_form_asks_for_the_units_of_hidden_layers() -> None:
+    about = {"model_class": "mlp2", "label_classes": "low, high", "interpretable": ""}
+    form = RfmForm(FILLED | about | {"hidden": "64, 8"})
+    assert form.is_valid(), form.errors
+    spec = form.cleaned_data["spec"]
+    assert spec["hidden"] == [64, 8]
+    again = RfmForm(initial_from("Grades", spec))
+    assert again.is_valid() and again.cleaned_data["spec"] == spec
+    plain = RfmForm(FILLED | about)
+    assert plain.is_valid() and "hidden" not in plain.cleaned_data["spec"]
+    for wrong in ("64", "64, many", "64, 257"):
+        refused = RfmForm(FILLED | about | {"hidden": wrong})
+        assert not refused.is_valid() and list(refused.errors) == ["hidden"]
+
+
 def test_the_form_keeps_what_it_does_not_ask_for() -> None:
     """A request made by program: its tiers, gates and codes survive the browser's form."""
     form = RfmForm(FILLED | {"model_class": "logistic", "label_positive": "1"})

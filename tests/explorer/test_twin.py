@@ -227,7 +227,9 @@ def test_a_whole_query_from_row_to_answer(inside: In) -> None:
         "price_micro": "500000",
         "resolution": "logit",
     }
-    reading = reading_of(CLASSES["logistic"], "logit", {"name": "malignant", "positive": "M"})
+    reading = reading_of(
+        CLASSES["logistic"], "logit", {"label": {"name": "malignant", "positive": "M"}}
+    )
     given = json.dumps([listing, reading, vectors.ROW])
     body = """const query = await buyer.makeQuery(...v);
         globalThis.kept = query;
@@ -280,7 +282,7 @@ def test_answers_mean_the_same_in_the_page_at_every_resolution(inside: In, name:
     model = CLASSES[name]
     label = LABELS[model.label]
     for resolution in model.resolutions:
-        reading = reading_of(model, resolution, label)
+        reading = reading_of(model, resolution, {"label": label})
         rows = steps_of(reading)
         made = inside(
             """const asking = await import("/static/js/asking.js");
@@ -325,7 +327,7 @@ def test_answers_mean_the_same_in_the_page_at_every_resolution(inside: In, name:
 )
 def test_an_answer_is_said_in_words(inside: In, kind: str, said: Any, text: str) -> None:
     name = next(name for name, model in CLASSES.items() if model.label == kind)
-    reading = reading_of(CLASSES[name], "rounded", LABELS[kind])
+    reading = reading_of(CLASSES[name], "rounded", {"label": LABELS[kind]})
     made = inside(
         """const asking = await import("/static/js/asking.js");
         return asking.inWords(...v)""",

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from apps.protocol.circuits import CIRCUITS, CLASSES, BadParams
+from apps.protocol.circuits import CIRCUITS, CLASSES, BadParams, query_hash
 from apps.protocol.circuits.descent import sgd_circuit
 from apps.protocol.circuits.network import size_of, start_of
 from apps.protocol.contribution import phi_from_utilities
@@ -353,6 +353,52 @@ def test_a_networks_scores_may_be_large_and_its_residuals_stay_true():
     each = np.exp(z - z.max(axis=1, keepdims=True))
     truth = -each / each.sum(axis=1, keepdims=True)
     np.testing.assert_allclose(decode(ops.open(found).astype(np.uint64), 20), truth, atol=1e-4)
+
+
+@pytest.mark.parametrize(("name", "units"), [("mlp", (5,)), ("mlp2", (4, 70))])
+def test_a_network_has_the_units_that_its_parameters_name(name, units):
+    """More than 64, too, whose residuals flow back with fewer bits."""
+    model, rng = CLASSES[name], np.random.default_rng(4)
+    sites, holdouts, values, params = federation(name, bad=False, epochs=2)
+    sizes = dict(zip(model.unit_names, units, strict=True))
+    outcome = run_plain(CIRCUITS[model.sgd_id], values, params | sizes)
+    clear = descend(sites, holdouts, params, kind=name, hidden=units)
+    assert [len(each) for each in clear.layers[:-1]] == list(units)
+    assert np.max(np.abs(weights_of(outcome) - flat(clear.layers))) < 5e-3
+    on = {"model": [outcome.result.words[0].astype(np.int64)], "normalisation": "ab" * 32}
+    more = run_plain(
+        CIRCUITS[model.sgd_on_id],
+        values | {"model": on["model"]},
+        params | sizes | {"normalisation": on["normalisation"]},
+    )
+    assert len(more.result.words[0]) == len(outcome.result.words[0])
+    rows = rng.normal(size=(9, FEATURES))
+    asked = {"model": on["model"], "row": [words(rows)]}
+    infer = CIRCUITS[model.infer_id("logit")]
+    given = {"features": FEATURES, "classes": CLASS_COUNT, "rows": 9}
+    answer = three_processes(infer, asked, given | sizes)
+    found = decode(joined(answer, "sealed").astype(np.uint64), 16).reshape(9, -1)
+    np.testing.assert_allclose(found, scores_of(clear.layers, rows), atol=2e-2)
+    made = {"features": FEATURES, "classes": CLASS_COUNT}
+    assert query_hash(infer.id, made | sizes) != query_hash(infer.id, made)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"hidden_1": 4}, "hidden_2"),
+        ({"hidden_1": 257, "hidden_2": 4}, "hidden_1"),
+        ({"hidden_1": 4, "hidden_2": True}, "hidden_2"),
+        ({"hidden_1": 256, "hidden_2": 4, "features": 1000}, "weights"),
+        ({"hidden_1": 256, "hidden_2": 4, "site_rows": [6000] * 3}, "16384 rows"),
+    ],
+)
+def test_hidden_layers_out_of_bounds_are_refused(change, says):
+    *_, params = federation("mlp2")
+    with pytest.raises(BadParams, match=says):
+        CIRCUITS["mlp2_sgd@1"].validate({**params, **change})
+    with pytest.raises(BadParams, match="exactly"):
+        CIRCUITS["mlp_sgd@1"].validate({**params, "hidden_2": 4})
 
 
 def test_networks_are_trained_by_steps_alone():

@@ -145,7 +145,7 @@ TRAINABLE = MODEL | {
 
 
 def query_case(stored=MODEL, ticket_changes=None, circuit="logistic_infer@1", **changes):
-    hashed = query_hash(circuit, PARAMS)
+    hashed = changes.get("circuits_hash") or query_hash(circuit, PARAMS)
     row = ticket(
         1,
         "0e" * 32,
@@ -191,6 +191,25 @@ def query_under(signed, *, made):
 
 def named(byte):
     return {"normalisation": byte * 32} if byte else {}
+
+
+def network(made, asked):
+    """A query of a network that was made with these units, asked as one with those."""
+    sizes = {"features": 2, "classes": 3}
+    hashed = query_hash("mlp_infer@1", sizes | asked)
+    stored = MODEL | {"allows": {"mlp_infer@1": hashed}, "params": PARAMS | sizes | made}
+    signed = {"circuits": ["mlp_infer@1"], "circuits_hash": hashed}
+    signed["params"] = {**sizes, "rows": 1, **asked}
+    return query_case(stored, signed, circuit="mlp_infer@1", circuits_hash=hashed)
+
+
+def test_a_network_is_asked_as_it_was_made():
+    for made in ({}, {"hidden_1": 9}):
+        policy.admit(network(made, made))
+    for made, asked in (({}, {"hidden_1": 9}), ({"hidden_1": 9}, {}), ({"hidden_1": 32}, {})):
+        with pytest.raises(Refused) as caught:
+            policy.admit(network(made, asked))
+        assert caught.value.code == "wrong_shape"
 
 
 def test_the_good_cases_are_admitted():

@@ -10,8 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from apps.protocol.circuits import CLASSES
 from apps.protocol.founding import terms_of
 from apps.protocol.rfm_spec import SpecError, check_spec, schema_of, subdao_params
+from apps.protocol.targets import extras_of
 
 GOOD: dict[str, Any] = {
     "objective": "Predict response to an immunotherapy",
@@ -196,6 +198,33 @@ def test_networks_train_on_shared_rows_and_are_not_interpretable(model_class) ->
     training = subdao_params(spec)["training"]
     assert training["kind"] == "secure_sgd" and training["schedule"]["momentum_ppm"] == 900_000
     assert subdao_params(check_spec(GOOD))["training"] == {"kind": "fedavg"}
+
+
+def test_a_request_names_the_units_of_a_networks_hidden_layers() -> None:
+    raw = {k: v for k, v in GOOD.items() if k != "interpretable"} | {
+        "model_class": "mlp2",
+        "label": {"name": "outcome", "classes": ["a", "b"]},
+        "gates": [],
+    }
+    spec = check_spec(raw | {"hidden": [256, 1]})
+    assert check_spec(spec)["hidden"] == subdao_params(spec)["hidden"] == [256, 1]
+    extras = extras_of(CLASSES["mlp2"], subdao_params(spec))
+    assert extras == {"classes": 2, "hidden_1": 256, "hidden_2": 1}
+    # without a word the class's own, and no word of it: requests hash as before
+    assert "hidden" not in check_spec(raw) and "hidden" not in subdao_params(check_spec(raw))
+    assert extras_of(CLASSES["mlp2"], check_spec(raw)) == {"classes": 2}
+    for hidden, field in (
+        ([257, 1], "hidden[0]"),
+        ([8, 0], "hidden[1]"),
+        ([8, True], "hidden[1]"),
+        ([8], "hidden"),
+        ("8, 8", "hidden"),
+    ):
+        with pytest.raises(SpecError) as caught:
+            check_spec(raw | {"hidden": hidden})
+        assert caught.value.field == field
+    with pytest.raises(SpecError, match="no hidden layers"):
+        check_spec(GOOD | {"hidden": [8]})
 
 
 def test_poisson_is_not_scored_by_shapley() -> None:

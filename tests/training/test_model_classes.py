@@ -154,11 +154,11 @@ def test_a_network_is_trained_on_shared_rows_from_its_first_round_on(
 ) -> None:
     market = type("OfNetwork", (Classes,), {
         "spec": SPEC | {
-            "model_class": "mlp", "label": LABELS["multinomial"],
+            "model_class": "mlp", "label": LABELS["multinomial"], "hidden": [7],
             "gates": [{"metric": "accuracy", "min_milli": 500, "per_stratum": False}],
         },
         "circuit": "mlp_infer@1",
-        "extras": {"classes": 3},
+        "extras": {"classes": 3, "hidden_1": 7},
     })(three_nodes, settings, tmp_path)  # fmt: skip
     schedule = market.dao.params["training"]["schedule"]
     assert schedule == defaults_of(CLASSES["mlp"]) and schedule["momentum_ppm"] == 900_000
@@ -166,7 +166,7 @@ def test_a_network_is_trained_on_shared_rows_from_its_first_round_on(
         choose(market, {"kind": "fedavg"})
     choose(market, {"kind": "secure_sgd", "schedule": {"epochs": 5, "steps": 5}})
     held = market.whitelist()
-    assert held.training == "secure_sgd"
+    assert held.training == "secure_sgd" and held.extras["hidden_1"] == 7
     market.normalise(held)
     rng = np.random.default_rng(3)
     for place, site in enumerate(market.custodians):
@@ -185,6 +185,8 @@ def test_a_network_is_trained_on_shared_rows_from_its_first_round_on(
     phi = {s.party_id: s.phi_milli for s in held.scores.all()}
     assert phi[market.custodians[3].party.id] == 0 and max(phi.values()) == 1000
     listing = market.accept(held)
+    assert listing_json(listing)["hidden"] == [7]
+    assert "7 hidden units" in Client().get(f"/models/{listing.slug}/").content.decode()
     market.fund()
     clear = [[4.0, -3.0], [-3.0, 4.0]]  # surely of the first class, and of the second
     upload = market.row(listing, clear)

@@ -212,7 +212,7 @@ class Agent:
             return None
         model = class_of(dao["params"])
         if current["training"] == SECURE_SGD:
-            self._consent(current, table, model, extras_of(model, dao["params"]["label"]))
+            self._consent(current, table, model, extras_of(model, dao["params"]))
         elif model.sums:
             self._may_sum(table, model)
         if current["summed"]:
@@ -242,10 +242,11 @@ class Agent:
         table = self.table(dao["params"])
         model = class_of(dao["params"])
         joined = self._join(current, ROUND, table, subdao, model)
-        if any(
-            joined.params[name] != n for name, n in extras_of(model, dao["params"]["label"]).items()
-        ):
-            raise NotTrusted("The round's classes are not the label's.", "bad_params")
+        named = {*model.extras, *model.unit_names} & set(joined.params)
+        if {name: joined.params[name] for name in named} != extras_of(model, dao["params"]):
+            raise NotTrusted(
+                "The round's classes or hidden layers are not the SubDAO's.", "bad_params"
+            )
         check_normalisation(
             current,
             joined,
@@ -420,7 +421,7 @@ class Agent:
         own = options.get("update")
         if own:
             self.say(f"Using the update that this site's own tooling made: {own}.")
-            outputs = model.outputs(extras_of(model, label))
+            outputs = model.outputs(extras_of(model, params))
             return training.bounded(data.read_weights(self.home.path / own, table.columns, outputs))
         c = float(options.get("C", 1.0))
         self.say(f"Training: {model.title.lower()} on {table.rows} rows (C = {c:g}) …")

@@ -260,7 +260,7 @@ class Buyer:
             "features": len(self.columns),
             "rows": len(values),
             NORMALISATION: self._normalisation(),
-            **extras_of(model, self.listing.get("label", {})),
+            **extras_of(model, {"label": {}, **self.listing}),
         }
         circuit = CIRCUITS[name]
         try:

@@ -71,7 +71,7 @@ def train(
     whose targets have a scale or classes. Raises: DataError where the result is no finite number.
     """
     about = label or {}
-    outputs = model.outputs(extras_of(model, about))
+    outputs = model.outputs(extras_of(model, {"label": about}))
     if model.train is None:
         raise DataError(f"{model.title} is trained on shared rows only; there is no local update.")
     wanted = targets(labels, model, about)

@@ -333,7 +333,8 @@ def the_model_was_made_here_and_goes_where_it_may(case: Case) -> None:
     if case.model["resolution"] != case.tickets[0].resolution:
         raise Refused("resolution_differs", "The model's makers allow another resolution.")
     asked, made = case.tickets[0].params, case.model["params"]
-    others = [name for name in case.circuit.of_model if asked.get(name) != made.get(name)]
+    named = (*case.circuit.of_model, *case.circuit.of_model_too)
+    others = [name for name in named if asked.get(name) != made.get(name)]
     if others:
         raise Refused("wrong_shape", f"The model was made with another value of {others[0]}.")
 

@@ -58,7 +58,8 @@ class Circuit:
 
     resolution: how finely a sealed output shows what the model says, one of
         circuits.resolution.RESOLUTIONS.
-    of_model: parameters that must be those by which the model that enters was made.
+    of_model: parameters that must be those by which the model that enters was made; of_model_too:
+        others that models may have been made without, and are asked without then.
     """
 
     name: str
@@ -72,6 +73,7 @@ class Circuit:
     sealed: bool = False
     resolution: str | None = None
     of_model: tuple[str, ...] = ()
+    of_model_too: tuple[str, ...] = ()
     min_members: Mapping[str, int] = field(default_factory=dict)
 
     @property

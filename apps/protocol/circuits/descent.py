@@ -71,7 +71,9 @@ from apps.protocol.circuits.layout import (
     WEIGHT_LIMIT,
 )
 from apps.protocol.circuits.network import (
+    ALIVE_MAX,
     Layers,
+    back_f,
     backward,
     columns_of,
     flat_of,
@@ -147,7 +149,8 @@ def sgd_circuit(model: ModelClass, *, goes_on: bool) -> Circuit:
             *("features", "strata", "rows", "min_cell", "site_rows"),
             *SCHEDULE,
             *model.extras,
-            *({"weights", NORMALISATION} & set(params)),
+            *model.optional(params),
+            *({"weights"} & set(params)),
             *({NORMALISATION} if goes_on else ()),
         )
         check_holdouts(model, params)
@@ -163,6 +166,12 @@ def sgd_circuit(model: ModelClass, *, goes_on: bool) -> Circuit:
             raise BadParams(f"each custodian brings at least {least} rows, one for each step")
         if sum(sites) > SITE_ROWS_MAX:
             raise BadParams(f"custodians bring {SITE_ROWS_MAX} rows at most, all together")
+        widest = max((into for into, _ in model.layers(params)[1:]), default=1)
+        if sum(sites) * widest > ALIVE_MAX:
+            raise BadParams(
+                f"with {widest} units in a layer custodians bring {ALIVE_MAX // widest} rows at "
+                "most, all together"
+            )
 
     def rows_shape(params: Params, index: int) -> Shape:
         return (params["site_rows"][index], params["features"] + model.targets(params))
@@ -197,6 +206,7 @@ def sgd_circuit(model: ModelClass, *, goes_on: bool) -> Circuit:
         result_allows=model.made_for,
         result_f=MODEL_F,
         of_model=("features", NORMALISATION, *model.extras) if goes_on else (),
+        of_model_too=model.unit_names if goes_on else (),
         min_members={"custodian": 3, "validator": 1},
     )
 
@@ -325,7 +335,7 @@ def _reach(params: Params, layers: Layers) -> int:
     word: then they are cut to ±64 again, as at the end of an epoch."""
     most = min(2 ** (62 - INPUT_F - MODEL_F) / (FEATURE_LIMIT * (into + 1)) for into, _ in layers)
     for _, out in layers[1:]:
-        most = min(most, 2 ** (62 - SCORE_F - MODEL_F) / (RESIDUAL_MAX * out))
+        most = min(most, 2 ** (62 - back_f(out) - MODEL_F) / (RESIDUAL_MAX * out))
     pulled = GRADIENT_MAX + most * params["l2_ppm"] / ONE_PPM
     moved = params["rate_ppm"] / (ONE_PPM - params["momentum_ppm"]) * pulled
     return max(1, int((most - WEIGHT_LIMIT) / moved))

@@ -62,7 +62,13 @@ from apps.protocol.circuits.layout import (
     WEIGHT_LIMIT,
     with_intercept,
 )
-from apps.protocol.circuits.network import columns_of, forward, size_of
+from apps.protocol.circuits.network import (
+    UNITS_MAX,
+    WEIGHTS_MAX,
+    columns_of,
+    forward,
+    size_of,
+)
 from apps.protocol.circuits.noise import asked, bound_of, check, noised
 from apps.protocol.circuits.resolution import LABEL, LOGIT, RESOLUTIONS, Scale, reached
 from apps.protocol.circuits.scoring import (
@@ -132,7 +138,7 @@ class ModelClass:
     evidence(ops, scores [m, o] f = 40, targets, strata [m, R] bits, min_cell): the openings.
     intercept: has it a part in the loss? If not it stays 0, whatever sites send.
     descends: residuals are within ±10, so that `secure_sgd` keeps its steps in the word.
-    hidden: units of each hidden layer.
+    hidden: units of each hidden layer, unless a request names others (`unit_names`).
     settle(ops, scores [m, o]): scores of the same loss and evidence, where a cut takes nothing.
     train(features [n, d], labels, outputs, c): weights [o, d + 1], c as scikit-learn's C; None for
         a class that only steps train.
@@ -216,10 +222,20 @@ class ModelClass:
         """Can its rounds make noise? What changes a solved model is not bounded by a length."""
         return self.averages and self.sums is None
 
+    @property
+    def unit_names(self) -> tuple[str, ...]:
+        """Parameters that say how many units each hidden layer has: all of them, or none where it
+        is `hidden`."""
+        return tuple(f"hidden_{place}" for place in range(1, 1 + len(self.hidden)))
+
+    def optional(self, params: Params) -> set[str]:
+        """Those parameters that these have, of those that a class may go without."""
+        return {NORMALISATION, *self.unit_names} & set(params)
+
     def layers(self, params: Params) -> list[tuple[int, int]]:
         """(in, out) of each layer."""
-        widths = [int(params["features"]), *self.hidden, self.outputs(params)]
-        return list(pairwise(widths))
+        hidden = [int(params.get(n, own)) for n, own in zip(self.unit_names, self.hidden)]
+        return list(pairwise([int(params["features"]), *hidden, self.outputs(params)]))
 
     def weights(self, params: Params) -> int:
         """How many numbers a model has."""
@@ -239,7 +255,7 @@ def round_circuit(model: ModelClass) -> Circuit:
 
         Raises: BadParams.
         """
-        given = {"weights", NORMALISATION} & set(params) | asked(params)
+        given = model.optional(params) | {"weights"} & set(params) | asked(params)
         only(params, "features", "strata", "rows", "min_cell", "scoring", *model.extras, *given)
         if params["scoring"] not in model.scorings:
             raise BadParams(f"parameter 'scoring' must be one of: {', '.join(model.scorings)}")
@@ -278,7 +294,7 @@ def infer_circuit(model: ModelClass, resolution: str) -> Circuit:
     def validate(params: Params) -> None:
         """{"features", "rows": k}, the class's extras, and the name of the normalisation where
         the model has one. Raises: BadParams."""
-        only(params, "features", "rows", *model.extras, *({NORMALISATION} & set(params)))
+        only(params, "features", "rows", *model.extras, *model.optional(params))
         _sizes(model, params)
         whole(params, "rows", 1, QUERY_ROWS_MAX)
 
@@ -309,6 +325,7 @@ def infer_circuit(model: ModelClass, resolution: str) -> Circuit:
         sealed=True,
         resolution=resolution,
         of_model=("features", NORMALISATION, *model.extras),
+        of_model_too=model.unit_names,
     )
 
 
@@ -317,6 +334,11 @@ def _sizes(model: ModelClass, params: Params) -> None:
     whole(params, "features", 1, FEATURES_MAX)
     for name, (least, most) in model.extras.items():
         whole(params, name, least, most)
+    if set(model.unit_names) & set(params):
+        for name in model.unit_names:
+            whole(params, name, 1, UNITS_MAX)
+        if model.weights(params) > WEIGHTS_MAX:
+            raise BadParams(f"a network has {WEIGHTS_MAX} weights at most")
     if not is_hex(params.get(NORMALISATION, 64 * "0"), 32):
         raise BadParams(f"parameter '{NORMALISATION}' must be a digest in hex")
 

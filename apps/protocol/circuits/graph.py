@@ -185,7 +185,7 @@ def graph_of(circuit: Circuit, params: Params) -> dict[str, Any]:
     return {
         "circuit": circuit.id,
         "resolution": circuit.resolution,
-        "of_model": sorted(circuit.of_model),
+        "of_model": sorted([*circuit.of_model, *(set(circuit.of_model_too) & set(params))]),
         "slots": {
             name: {"role": circuit.slots[name].role, "f": secret.f, "shape": list(secret.shape)}
             for name, secret in slots.items()
@@ -201,7 +201,8 @@ _hashes: dict[tuple[Any, ...], str] = {}
 def circuit_hash(circuit: Circuit, made: Mapping[str, Any]) -> str:
     """The hash of a query's circuit for a model made with these parameters; others of them than the
     model's sizes play no part. Raises: BadParams where such a model can't enter it."""
-    sizes = {name: made[name] for name in circuit.of_model if type(made.get(name)) is int}
+    names = (*circuit.of_model, *circuit.of_model_too)
+    sizes = {name: made[name] for name in names if type(made.get(name)) is int}
     key = circuit.id, *sizes.items()
     if key not in _hashes:
         _hashes[key] = digest(CIRCUIT_DOMAIN, graph_of(circuit, {**sizes, "rows": ROWS}))

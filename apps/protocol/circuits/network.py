@@ -10,7 +10,8 @@ and what flows back through it, from residuals δ within ±10 of the layer behin
     δ' = [0 ≤ z ≤ 16] · cut(δ · W, ±8)
 
 So inputs and residuals of every layer keep the bounds of a linear class, and with them its
-gradients, steps and words: |δ · W| ≤ 10 · 64 · UNITS_MAX, at f = 44 under 2^60.
+gradients, steps and words: |δ · W| ≤ 10 · 64 · 64, at f = 44 under 2^60. Behind layers of more
+units than 64 residuals have 16 fractional bits in this product, which is then under 2^58.
 
 Steps on a network begin at public weights, uniform in ±√(6 / (in + out)), drawn by SHA-256 from the
 sizes. Zeros would never part the units; a secret start would hide nothing that the steps do not
@@ -35,7 +36,9 @@ from apps.protocol.circuits.layout import (
     with_intercept,
 )
 
-UNITS_MAX = 64
+UNITS_MAX, FINE_UNITS_MAX = 256, 64
+# What a node's memory bears: weights, and units of a layer times the rows of all sites.
+WEIGHTS_MAX, ALIVE_MAX = 1 << 17, 1 << 22
 BACK_LIMIT = 8
 SCORE_SHIFT = 8
 # Values that are compared at once: bounds memory.
@@ -81,13 +84,19 @@ def backward(ops: Any, errors: Any, columns: Sequence[Any], alive: Sequence[Any]
     for each, bits in zip(columns[:0:-1], reversed(alive), strict=True):
         across = ops.transpose(ops.index(each, np.s_[:-1]))
         limit = BACK_LIMIT << SCORE_F
+        errors = ops.trunc(found[0], back_f(each.shape[1]))
         (cut,) = _by_rows(
             lambda back: (ops.clamp(back, -limit, limit),),  # noqa: B023 - called at once
             ops,
-            ops.matmul(found[0], across, SCORE_F),
+            ops.matmul(errors, across, SCORE_F),
         )
         found.insert(0, ops.mul(bits, cut))
     return found
+
+
+def back_f(units: int) -> int:
+    """Fractional bits of the residuals of so many units, where they flow back."""
+    return SCORE_F if units <= FINE_UNITS_MAX else INPUT_F
 
 
 def under_the_highest(ops: Any, scores: Any) -> Any:
