@@ -37,6 +37,7 @@ from workers.client import data, joining, training
 from workers.client.agent import Agent
 from workers.client.api import Api, ClientError
 from workers.client.buyer import Buyer, sigmoid
+from workers.client.cli import main
 from workers.client.cli import main as cli
 from workers.client.home import Home
 from workers.client.nodes import NotTrusted, delivered
@@ -164,6 +165,48 @@ def test_a_query_whose_buyer_died_is_paid_once_and_still_opened(
     assert kept.stat().st_mode & 0o077 == 0
     with pytest.raises(ClientError, match="other rows"):
         again.predict(rows[:1], idempotency_key="visit-7")
+
+
+def test_a_query_without_a_key_of_ones_own_is_kept_until_its_answer_is_opened(
+    world: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    """Its answer is late, its buyer is killed, and one never arrives."""
+    bridge, _, made, _ = world
+    home = Home(tmp_path)
+    home.pin_nodes(bridge.nodes.fingerprints)
+    row, before = made.patients[0][:1].tolist(), len(bridge.queries)
+    fails = iter([ClientError("Waited 90 s.", code="timeout"), KeyboardInterrupt()])
+
+    def broken_off(*_: object) -> None:
+        raise next(fails)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Buyer, "_ended", broken_off)
+        with pytest.raises(ClientError, match="idempotency key") as late:
+            Buyer(home, SUBDAO, api=bridge.api()).predict(row)
+        with pytest.raises(KeyboardInterrupt):
+            Buyer(home, SUBDAO, api=bridge.api()).predict(row)
+        patched.setattr(Buyer, "_post", broken_off)
+        past = SimpleNamespace(time=lambda: time.time() - 1_000)
+        patched.setattr("workers.client.buyer.time", past)
+        fails = iter([ClientError("It does not answer.", code="unreachable")])
+        with pytest.raises(ClientError, match="does not answer"):
+            Buyer(home, SUBDAO, api=bridge.api()).predict(row)
+    [one, _, _] = keys = {kept["key"] for kept in home.kept_queries().values()}
+    assert any(key in late.value.text for key in keys) and one
+    monkeypatch.setattr(Home, "api", lambda _: bridge.api())
+    assert main(["answers", "--home", str(tmp_path)]) == 0
+    said = capsys.readouterr()
+    first, second = said.out.splitlines()
+    assert first == second and float(first) and said.err.count("never arrived") == 1
+    assert len(bridge.queries) == before + 2 and home.kept_queries() == {}
+    assert main(["predict", "--home", str(tmp_path), SUBDAO]) == 2
+    file = tmp_path / "rows.csv"
+    names = [feature["name"] for feature in bridge.spec["features"]]
+    file.write_text("\n".join([",".join(names), ",".join(map(str, row[0]))]))
+    capsys.readouterr()
+    assert main(["predict", "--home", str(tmp_path), SUBDAO, str(file)]) == 0
+    assert capsys.readouterr().out.split() == [first] and home.kept_queries() == {}
 
 
 def test_a_kept_query_that_never_arrived_is_made_anew_once_it_has_expired(

@@ -24,20 +24,29 @@ TIERS = [{"from_rows": 10, "off_bps": 500, "price_micro": "950"}]
 class Site:
     """Answers with the quotes and then with the refusals that it is given, one after the other."""
 
-    def __init__(self, *quotes: int, refusals: tuple[str, ...] = (), **listing: Any) -> None:
-        self.quotes, self.refusals = list(quotes), list(refusals)
+    def __init__(
+        self,
+        *quotes: int,
+        refusals: tuple[str, ...] = (),
+        paid_from: str = "balance",
+        later: dict[str, Any] | None = None,
+        **listing: Any,
+    ) -> None:
+        self.quotes, self.refusals, self.later = list(quotes), list(refusals), later or {}
+        self.paid_from = paid_from
         self.listing = {"price_micro": str(PRICE), "nodes": [], **listing}
         self.asked: list[dict[str, Any]] = []
 
     def __call__(self, request: httpx.Request) -> httpx.Response:
         if request.url.path.endswith("/quote/"):
             price = self.quotes.pop(0)
-            said = {"price_micro": str(price), "quote": f"at {price}", "paid_from": "plan"}
+            said = {"price_micro": str(price), "quote": f"at {price}", "paid_from": self.paid_from}
             return httpx.Response(200, json=said)
         if request.method == "GET":
             return httpx.Response(200, json=self.listing)
         self.asked.append(json.loads(request.content))
         if self.refusals:
+            self.listing |= self.later
             refusal = {"code": self.refusals.pop(0), "detail": "No. Nothing was charged."}
             return httpx.Response(409, json=refusal)
         return httpx.Response(202, json={"id": "q", "state": "settled"})
@@ -90,4 +99,31 @@ def test_when_what_pays_has_changed_a_new_quote_is_asked_for_once(
     site = Site(2_700, 3_000, tiers=TIERS, refusals=(code, code))
     with pytest.raises(ClientError, match="Nothing was charged"):
         buy(site, key=key and "visit-3")
+    assert len(site.asked) == 2
+
+
+def test_rows_that_a_plan_has_paid_cost_what_they_did_when_it_began(buy: Any) -> None:
+    """The price has fallen since; who set a limit is held to it."""
+    dear = {"paid_from": "plan", "plans": [{"name": "pro"}]}
+    assert buy(Site(3_300, **dear)) == [("3300", "at 3300")]
+    with pytest.raises(ClientError, match="more than the 1000 a row"):
+        buy(Site(3_300, **dear), max_row_micro=PRICE)
+
+
+@pytest.mark.parametrize("code", ["ticket_mismatch", "price_changed"])
+def test_a_listing_that_has_changed_is_read_once_more(buy: Any, code: str) -> None:
+    cheaper = Site(refusals=(code,), later={"price_micro": "900"})
+    assert buy(cheaper) == [("3000", None), ("2700", None)]
+    for later, refused in (
+        ({"price_micro": "1100"}, "price_changed"),
+        ({"features": [{"name": "age"}]}, "listing_changed"),
+    ):
+        site = Site(refusals=(code,), later=later)
+        with pytest.raises(ClientError) as caught:
+            buy(site)
+        assert caught.value.code == refused and len(site.asked) == 1
+        assert "Nothing was" in caught.value.text and "idempotency" not in caught.value.text
+    site = Site(refusals=(code, code), later={"price_micro": "900"})
+    with pytest.raises(ClientError, match="Nothing was charged"):
+        buy(site)
     assert len(site.asked) == 2

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import time
 import uuid
+from datetime import UTC, datetime
 from typing import Any
 
 import httpx
@@ -131,6 +132,9 @@ class Bridge:
                     self.answered[key] = (body, self.query(body))
                 same = self.answered[key][0] == body
                 return httpx.Response(200 if same else 409, json=self.answered[key][1])
+            case "GET", ["inferences"]:
+                found = {"results": [*reversed(self.queries.values())], "next": None}
+                return httpx.Response(200, json=found)
             case "GET", ["inferences", query_id]:
                 return httpx.Response(200, json=self.queries[query_id])
         return httpx.Response(404, json={"code": "not_found", "detail": "Nothing here."})
@@ -227,7 +231,8 @@ class Bridge:
         ]
         query = {"id": str(uuid.uuid4()), "state": "settled", "sealed": sealed}
         receipts = [{k: a.json()[k] for k in ("receipt", "signature")} for a in answers]
-        query |= {"price_micro": ticket["price_micro"]}
+        query |= {"price_micro": ticket["price_micro"], "ticket_id": tickets.ticket_id(ticket)}
+        query |= {"created_at": datetime.now(UTC).isoformat()}
         query |= {"job": {"descriptor": job, "receipts": receipts}}
         self.queries[query["id"]] = query
         return query

@@ -42,6 +42,9 @@ QUERY_DEADLINE_S = 90.0
 WAIT_S = 10
 ENDED = ("settled", "released")
 EXPIRED = ("expired", "quote_expired")
+NOTHING_HELD = ("nodes_short", "query_lost", "too_many_waiting")
+RELEASED = "released"
+LISTING_CHANGED = ("ticket_mismatch", "price_changed")
 PLAN_ASIDE = ("plan_covers", "plan_changed", "quota_used_up")
 
 
@@ -128,7 +131,8 @@ class Buyer:
     pays the listing's price for each of them, or where large buyers pay less what a quote says.
 
     max_row_micro: the most that a row may cost; without it the listing's price as it is read now,
-    once. No ticket for more is signed, whatever the server quotes.
+    once. No ticket for more is signed, whatever the server quotes; but where you set no limit, rows
+    that a plan of yours has paid ahead cost what they cost when it began.
 
     verified: each ticket demands that four nodes compute that check each other; a listing whose
     model is not asked so is refused before anything is sent.
@@ -147,6 +151,7 @@ class Buyer:
         self.api = api or home.api()
         self.listing = self.api.get(f"listings/{listing}/")
         self.slug = listing
+        self._has_limit = max_row_micro is not None
         self.max_row_micro = self.price_micro if max_row_micro is None else max_row_micro
         self.engine = VERIFIED if verified else RING
         self._has_plan = False
@@ -165,27 +170,63 @@ class Buyer:
     ) -> Prediction:
         """One paid query. Raises: ClientError; where the query fails, the hold is released.
 
-        With an `idempotency_key` of yours the sealed row and its reply key are kept in the home
-        before they are sent, so that the same call again, by another process too, is the same
-        query: paid once, and its answer can still be opened.
+        The sealed row and its reply key are kept in the home before they are sent, until the answer
+        is opened; what breaks off before is named in the error, and opened by `reopened`. With an
+        `idempotency_key` of yours they stay, so that the same call again, by another process too,
+        is the same query: paid once, and its answer can still be opened.
         """
-        key = idempotency_key or str(uuid.uuid4())
-        make = self._quoted_query if idempotency_key is None else self._kept_query
-        body, reply_private = make(rows, key)
+        key, passing = idempotency_key or str(uuid.uuid4()), idempotency_key is None
         try:
-            query = self._post(body, key)
+            query, ticket, reply_private = self._sent(rows, key, passing=passing)
+            answer = self._open(self._ended(query), ticket, reply_private)
         except ClientError as error:
-            if error.code not in EXPIRED + PLAN_ASIDE:
-                raise
-            self._has_plan = self._has_plan or error.code in PLAN_ASIDE
-            # The server knows no query by this key, else it had repeated its answer: the kept one
-            # never arrived, and is too old now; or what pays is not what the ticket says. Nothing
-            # was charged.
-            if idempotency_key is not None:
+            if error.code == RELEASED and passing:
                 self.home.forget_query(kept_name(key))
-            body, reply_private = make(rows, key)
-            query = self._post(body, key)
-        return self._open(self._ended(query), body["input"]["ticket"], reply_private)
+            if not passing or self.home.kept_query(kept_name(key)) is None:
+                raise
+            raise ClientError(
+                f"{error.text} If it arrived it is paid once, and its answer waits: `answers` "
+                f"opens it, or the same call with the idempotency key {key}.",
+                code=error.code,
+                status=error.status,
+            ) from None
+        if passing:
+            self.home.forget_query(kept_name(key))
+        return answer
+
+    def _sent(
+        self, rows: Sequence[Sequence[float]], key: str, *, passing: bool
+    ) -> tuple[dict[str, Any], Mapping[str, Any], Any]:
+        """(the query as the server has it, its ticket, what opens its answer). Asked anew, once,
+        where the server knows no query by this key, else it had repeated its answer: the kept one
+        never arrived, and is too old now; or model, price or what pays are not what the ticket
+        says. Nothing was charged then."""
+        for last in (False, True):
+            body, reply_private = self._kept_query(rows, key, passing=passing)
+            try:
+                return self._post(body, key), body["input"]["ticket"], reply_private
+            except ClientError as error:
+                again = error.code in EXPIRED + PLAN_ASIDE + LISTING_CHANGED
+                if (again and not last) or (passing and _refused(error)):
+                    self.home.forget_query(kept_name(key))
+                if last or not again:
+                    raise
+                self._has_plan = self._has_plan or error.code in PLAN_ASIDE
+                if error.code in LISTING_CHANGED:
+                    self._read_again()
+        raise AssertionError("unreachable: the last attempt returns or raises")
+
+    def _read_again(self) -> None:
+        """The listing as it is now. Raises: ClientError where rows would mean something else."""
+        now = self.api.get(f"listings/{self.slug}/")
+        if [f["name"] for f in now.get("features", [])] != [
+            f["name"] for f in self.listing.get("features", [])
+        ]:
+            raise ClientError(
+                "The model takes other features now. Nothing was charged; begin again with them.",
+                code="listing_changed",
+            )
+        self.listing = now
 
     def quote(self, rows: int) -> dict[str, Any]:
         """What so many rows cost now; the price holds for ten minutes. Raises: ClientError."""
@@ -204,7 +245,8 @@ class Buyer:
         asks = depends or self._has_plan
         quote = self.quote(len(rows)) if asks and len(rows) else None
         price_micro = int(quote["price_micro"]) if quote else self.price_micro * len(rows)
-        if price_micro > self.max_row_micro * len(rows):
+        ahead = quote is not None and quote.get("paid_from") == "plan" and not self._has_limit
+        if price_micro > self.max_row_micro * len(rows) and not ahead:
             raise ClientError(
                 f"These {len(rows)} rows shall cost {price_micro} micro-units, more than the "
                 f"{self.max_row_micro} a row that you know of. Nothing was sent. Look at the price "
@@ -214,7 +256,9 @@ class Buyer:
         upload, reply_private = self.make_query(rows, price_micro=price_micro)
         return _body(upload, quote["quote"] if quote else None), reply_private
 
-    def _kept_query(self, rows: Sequence[Sequence[float]], key: str) -> tuple[dict[str, Any], Any]:
+    def _kept_query(
+        self, rows: Sequence[Sequence[float]], key: str, *, passing: bool
+    ) -> tuple[dict[str, Any], Any]:
         demand = [self.engine] if self.engine != RING else []
         listed = [[float(value) for value in row] for row in rows]
         question = json.dumps([self.slug, listed, *demand])
@@ -225,7 +269,8 @@ class Buyer:
             body, reply_private = self._quoted_query(rows, key)
             secret = reply_private.private_bytes_raw().hex()
             kept = {"asked": asked, "upload": body["input"], "reply_key": secret}
-            kept["quote"] = body.get("quote")
+            kept |= {"quote": body.get("quote"), "listing": self.slug}
+            kept |= {"key": key} if passing else {}
             self.home.keep_query(name, kept)
         if kept["asked"] != asked:
             raise ClientError(
@@ -315,7 +360,7 @@ class Buyer:
     ) -> Prediction:
         if query["state"] == "released":
             why = query.get("reason") or "the nodes could not compute it"
-            raise ClientError(f"No answer: {why}. You were not charged.", code="released")
+            raise ClientError(f"No answer: {why}. You were not charged.", code=RELEASED)
         nodes = trusted_nodes(self.home, self.listing["nodes"])
         blobs, computing = answered(query, ticket, nodes=nodes)
         try:
@@ -373,6 +418,12 @@ def rows_from_csv(path: Path | str, columns: Sequence[str]) -> list[list[float]]
 def _body(upload: Mapping[str, Any], quote: str | None) -> dict[str, Any]:
     body = {"input": upload, "max_price_micro": upload["ticket"]["price_micro"]}
     return body | {"quote": quote} if quote else body
+
+
+def _refused(error: ClientError) -> bool:
+    """Whether the server has looked at the query and holds nothing for it."""
+    status = error.status or 0
+    return (status not in (401, 429) and 400 <= status < 500) or error.code in NOTHING_HELD
 
 
 def kept_name(key: str) -> str:

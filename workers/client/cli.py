@@ -20,7 +20,7 @@ examples:
     python3 -m workers.client connect --home ./alder --url https://flai.example --api-key-file key
     python3 -m workers.client custodian --home ./alder run --rfm response-to-immunotherapy
   a buyer asks one private question:
-    python3 -m workers.client predict --home ./me --listing response-to-immunotherapy --row row.csv
+    python3 -m workers.client predict --home ./me response-to-immunotherapy rows.csv
   anyone checks the whole log without trusting the server:
     python3 -m workers.client verify --url https://flai.example --state ./heads.json
 
@@ -53,9 +53,15 @@ def parser() -> argparse.ArgumentParser:
 
     predict = commands.add_parser("predict", help="buy a prediction that only you can read")
     _home(predict)
-    predict.add_argument("--listing", required=True, help="the listing's short name")
-    source = predict.add_mutually_exclusive_group(required=True)
-    source.add_argument("--row", type=Path, help="CSV file with a header, one or more rows")
+    predict.add_argument(
+        "asked",
+        nargs="*",
+        metavar="LISTING ROWS",
+        help="the listing's short name, and a CSV file with a header (or Parquet)",
+    )
+    predict.add_argument("--listing", help="the same as LISTING")
+    source = predict.add_mutually_exclusive_group()
+    source.add_argument("--row", type=Path, help="the same as ROWS")
     source.add_argument("--values", type=float, nargs="+", help="one row, in the model's order")
     predict.add_argument("--idempotency-key", help="the same key never pays twice")
     predict.add_argument(
@@ -67,6 +73,12 @@ def parser() -> argparse.ArgumentParser:
         "--verified", action="store_true", help="demand four nodes that check each other"
     )
     predict.set_defaults(run=_predict)
+
+    answers = commands.add_parser(
+        "answers", help="open what you asked and paid before something broke off"
+    )
+    _home(answers)
+    answers.set_defaults(run=_answers)
 
     claim = commands.add_parser("claim", help="be paid what epochs owe you, each part proved")
     _home(claim)
@@ -352,23 +364,44 @@ def _predict(options: argparse.Namespace) -> int:
     from workers.client.buyer import Buyer, rows_from_csv
     from workers.client.tables import Parts, predict_parts
 
+    asked = list(options.asked)
+    listing = options.listing or (asked.pop(0) if asked else None)
+    file = options.row or (Path(asked.pop(0)) if asked else None)
+    if asked or not listing or (file is None) == (options.values is None):
+        print("Name one listing and one file of rows, or --values.", file=sys.stderr)
+        return 2
     home, most, verified = Home(options.home), options.max_row_micro, options.verified
-    buyer = Buyer(home, options.listing, max_row_micro=most, verified=verified)
-    rows = rows_from_csv(options.row, buyer.columns) if options.row else [options.values]
-    asked = Parts(buyer, rows, key=options.idempotency_key)
-    if len(asked) > 1:
+    buyer = Buyer(home, listing, max_row_micro=most, verified=verified)
+    rows = rows_from_csv(file, buyer.columns) if file else [options.values]
+    parts = Parts(buyer, rows, key=options.idempotency_key)
+    if len(parts) > 1:
         dearest = len(rows) * buyer.max_row_micro / 1_000_000
         print(
-            f"{len(rows)} rows in {len(asked)} queries, {dearest:.2f} USDC at most. If this breaks "
-            f"off, go on with --idempotency-key {asked.key}",
+            f"{len(rows)} rows in {len(parts)} queries, {dearest:.2f} USDC at most. If this breaks "
+            f"off, go on with --idempotency-key {parts.key}",
             file=sys.stderr,
         )
-    parts = predict_parts(asked)
-    for text in (text for part in parts for text in part.texts):
+    answers = predict_parts(parts)
+    for text in (text for part in answers for text in part.texts):
         print(text)
-    paid = f"{sum(part.price_micro for part in parts) / 1_000_000:.2f}"
-    ids = ", ".join(part.query_id for part in parts)
+    paid = f"{sum(part.price_micro for part in answers) / 1_000_000:.2f}"
+    ids = ", ".join(part.query_id for part in answers)
     print(f"Paid {paid} USDC, query {ids}. Only you have read this.", file=sys.stderr)
+    return 0
+
+
+def _answers(options: argparse.Namespace) -> int:
+    from workers.client.reopening import reopened
+
+    for found in reopened(Home(options.home)):
+        if found.answer is None:
+            print(f"{found.listing}, key {found.key}: {found.text}", file=sys.stderr)
+            continue
+        paid = f"{found.answer.price_micro / 1_000_000:.2f} USDC, query {found.answer.query_id}"
+        print(f"{found.listing}, paid {paid}:", file=sys.stderr)
+        for text in found.answer.texts:
+            print(text)
+        sys.stdout.flush()  # it is forgotten then
     return 0
 
 

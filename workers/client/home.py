@@ -141,6 +141,11 @@ class Home:
         path = self.path / "queries" / f"{name}.json"
         return dict(_read_json(path)) if path.exists() else None
 
+    def kept_queries(self) -> dict[str, dict[str, Any]]:
+        """All that are kept, by name."""
+        found = sorted((self.path / "queries").glob("*.json"))
+        return {path.stem: dict(_read_json(path)) for path in found}
+
     def keep_query(self, name: str, content: dict[str, Any]) -> None:
         folder = self.path / "queries"
         folder.mkdir(exist_ok=True, mode=0o700)

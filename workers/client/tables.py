@@ -107,7 +107,8 @@ class Parts:
         if not self._passing or len(rows) > size:
             kept = buyer.home.kept_query(self._record)
             if kept is None:
-                kept = {"asked": asked, "rows": size}
+                kept = {"asked": asked, "rows": size, "listing": buyer.slug}
+                kept |= {"key": self.key} if self._passing else {}
                 buyer.home.keep_query(self._record, kept)
             if kept["asked"] != asked:
                 raise ClientError(
@@ -121,7 +122,7 @@ class Parts:
 
     @property
     def _alone(self) -> bool:
-        """One query without a key of the caller's, which nobody could ask for again."""
+        """One query without a key of the caller's."""
         return self._passing and len(self) == 1
 
     def __len__(self) -> int:
@@ -212,8 +213,8 @@ class AsyncBuyer:
         async with AsyncBuyer(Home("./me"), "predict-malignant") as buyer:
             answers = await asyncio.gather(*(buyer.predict([row]) for row in rows))
 
-    A call that is cancelled begins nothing more; what was sent may be paid then, and with an
-    idempotency key the same call opens its answer.
+    A call that is cancelled begins nothing more; what was sent may be paid then, and its answer is
+    still opened: with an idempotency key by the same call, else by `reopening.reopened`.
     """
 
     def __init__(self, home: Home, listing: str, *, at_once: int = AT_ONCE, **options: Any) -> None:
