@@ -63,6 +63,7 @@ WORDS = {
     "training.version_rejected": "Version rejected",
     "listings.opened": "Model on sale",
     "listings.plan": "Plan begun, changed or ended",
+    "listings.plan_renewal": "Plan renews itself, or no more",
     "listings.query_held": "Prediction asked",
     "listings.query_settled": "Prediction answered",
     "listings.query_released": "Prediction released",

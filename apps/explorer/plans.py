@@ -9,6 +9,7 @@ from django import forms
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.urls import reverse
+from django.views.decorators.http import require_POST
 
 from apps.core import clock
 from apps.core.errors import DomainError, NotFound
@@ -17,8 +18,10 @@ from apps.listings import plans as service
 from apps.listings.models import Subscription
 from apps.listings.pricing import price_micro
 from apps.listings.services import listing_get
-from apps.protocol.plans import NAME_MAX
+from apps.protocol.plans import DAYS_MAX, NAME_MAX, Renewal
+from apps.protocol.tariff import ROWS_MAX
 from apps.wallets.consenting import consent_of_form
+from apps.wallets.keys import SESSION
 from apps.wallets.selectors import spendable_micro
 
 
@@ -32,11 +35,20 @@ class ChangeForm(forms.Form):
     refund_micro = forms.IntegerField(min_value=0, max_value=2**63 - 1)
 
 
+class RenewalForm(forms.Form):
+    """What the page has shown of the next period; without rows: none."""
+
+    rows = forms.IntegerField(min_value=1, max_value=ROWS_MAX, required=False)
+    days = forms.IntegerField(min_value=1, max_value=DAYS_MAX, required=False)
+    max_micro = forms.IntegerField(min_value=1, max_value=2**63 - 1, required=False)
+
+
 def line(row: Subscription, now: datetime) -> dict[str, Any]:
     """A plan as pages show it: its quota, and how much of it is left."""
     over = row.ended_at is not None or row.ends_at <= now
     left = 0 if over else service.left_rows(row, now=now)
-    return {"row": row, "left": left, "asked": row.rows - left, "over": over}
+    why = service.UNRENEWED.get(row.unrenewed, service.UNRENEWED_ELSE) if row.unrenewed else ""
+    return {"row": row, "left": left, "asked": row.rows - left, "over": over, "why": why}
 
 
 @for_party
@@ -87,6 +99,7 @@ def plan(request: HttpRequest, slug: str) -> HttpResponse:
             )
         except DomainError as error:
             problem = explain(error)
+    offered = service.plans_json(listing)
     to_spend_micro = spendable_micro(party, service.CURRENCY, now=now)
     return show(
         request,
@@ -97,11 +110,38 @@ def plan(request: HttpRequest, slug: str) -> HttpResponse:
         listing=listing,
         own=line(running, now) if running else None,
         used=service.used_of(running) if running else None,
-        plans=service.plans_json(listing),
+        plans=offered,
+        next=next((plan for plan in offered if running and plan["name"] == running.plan), None),
         price_micro=price_micro(listing),
         chosen=chosen,
         seen=seen,
         short_micro=max(seen.change.due_micro - to_spend_micro, 0) if seen else 0,
         ends_at=clock.from_unix_ms(seen.change.term.ends_ms) if seen and seen.change.term else None,
         problem=problem,
+    )
+
+
+@require_POST
+@for_party
+def renewal(request: HttpRequest, slug: str) -> HttpResponse:
+    """Have the plan renew itself as the page showed, or no more."""
+    try:
+        listing = listing_get(slug)
+    except NotFound:
+        raise Http404 from None
+    back, form = reverse("explorer:plan", args=[slug]), RenewalForm(request.POST)
+    if not form.is_valid():
+        return redirect(back)
+    said = form.cleaned_data
+    return act(
+        request,
+        back,
+        lambda row: "It renews itself." if row.renewal else "It ends, and does not renew itself.",
+        lambda: service.renewal_set(
+            listing=listing,
+            buyer=party_of(request),
+            agreed=Renewal(**said) if all(said.values()) else None,
+            consent=SESSION,
+            now=clock.now(),
+        ),
     )

@@ -55,6 +55,7 @@ urlpatterns = [
     path("models/<slug:slug>/audit/", log.audit, name="audit"),
     path("models/<slug:slug>/", listings.model, name="model"),
     path("models/<slug:slug>/plan/", plans.plan, name="plan"),
+    path("models/<slug:slug>/plan/renewal/", plans.renewal, name="plan_renewal"),
     path("queries/<uuid:query_id>/", listings.query, name="query"),
     path("rfms/", rfms.rfms, name="rfms"),
     path("rfms/new/", rfms.rfm_new, name="rfm-new"),

@@ -7,7 +7,7 @@ from django.db.models import F, Q
 
 from apps.core.clock import unix_ms
 from apps.core.models import BaseModel
-from apps.protocol.plans import Term
+from apps.protocol.plans import Renewal, Term
 
 METRIC_NONE = -1_000_000  # of a version without a leading metric: behind all others
 
@@ -88,6 +88,8 @@ class Subscription(BaseModel):
     `starts_at` to `ends_at`. A change of plan begins a new term within the period that began at
     `began_at`. `price_micro`: what a row costs without a plan, for this term; `earlier`: the rows
     asked in earlier terms of the period, each with that of its term ([rows, price_micro] in order).
+    `renewal`: what its buyer agreed to for the next period (`protocol.plans.Renewal`), null: that
+    there is none; `unrenewed`: the code of the reason why there was none all the same.
     """
 
     buyer = models.ForeignKey("accounts.Party", models.PROTECT, related_name="subscriptions")
@@ -102,6 +104,8 @@ class Subscription(BaseModel):
     starts_at = models.DateTimeField()
     ends_at = models.DateTimeField()
     ended_at = models.DateTimeField(null=True)
+    renewal = models.JSONField(null=True)
+    unrenewed = models.CharField(max_length=40, blank=True)
 
     class Meta:
         constraints = [
@@ -132,6 +136,10 @@ class Subscription(BaseModel):
             unix_ms(self.starts_at),
             unix_ms(self.ends_at),
         )
+
+    @property
+    def agreed(self) -> Renewal | None:
+        return Renewal(**self.renewal) if self.renewal else None
 
 
 class Query(BaseModel):

@@ -19,7 +19,8 @@ from apps.core.pagination import paged
 from apps.core.serial import MicroField, checked
 from apps.listings import plans
 from apps.listings.services import listing_get
-from apps.protocol.plans import NAME_MAX
+from apps.protocol.plans import DAYS_MAX, NAME_MAX, Renewal
+from apps.protocol.tariff import ROWS_MAX
 from apps.wallets.consenting import ConsentSerializer, consent_of
 
 NAME = {
@@ -27,6 +28,12 @@ NAME = {
     "allow_blank": True,
     "help_text": "A plan's name on the listing; empty: none.",
 }
+
+
+class RenewalSerializer(serializers.Serializer[Any]):
+    rows = serializers.IntegerField(min_value=1, max_value=ROWS_MAX, help_text="of each period")
+    days = serializers.IntegerField(min_value=1, max_value=DAYS_MAX, help_text="of each period")
+    max_micro = MicroField(help_text="the most that a period may cost")
 
 
 class SubscriptionSerializer(serializers.Serializer[Any]):
@@ -41,6 +48,19 @@ class SubscriptionSerializer(serializers.Serializer[Any]):
     began_at = serializers.DateTimeField()
     ends_at = serializers.DateTimeField()
     ended_at = serializers.DateTimeField(allow_null=True)
+    renewal = RenewalSerializer(
+        allow_null=True, help_text="what the next period may be; null: none"
+    )
+    unrenewed = serializers.CharField(
+        allow_blank=True, help_text="the code of the reason why there was none all the same"
+    )
+
+
+class AgreedSerializer(serializers.Serializer[Any]):
+    renewal = RenewalSerializer(
+        allow_null=True,
+        help_text="rows and days as on offer now, and the most to pay a period; null: no more",
+    )
 
 
 class WantedSerializer(serializers.Serializer[Any]):
@@ -142,8 +162,37 @@ class PlanPreviewView(APIView):
         return Response(plans.preview_json(seen))
 
 
+class PlanRenewalView(APIView):
+    """Let your plan renew itself at its end, from your balance: at the price that the listing has
+    then, never above what you agree to here. Else it ends, and the webhook event
+    `plan.not_renewed` says why. Null takes that back, at any time before. Nothing moves now.
+
+    A wallet with a bound key signs each period: 403 `wallet_key_bound`.
+    """
+
+    key_scope = "wallet"
+
+    @extend_schema(
+        operation_id="plan_renewal_set",
+        request=AgreedSerializer,
+        responses={200: SubscriptionSerializer},
+        tags=["listings"],
+    )
+    def post(self, request: Request, slug: str) -> Response:
+        said, at = checked(AgreedSerializer, request)["renewal"], now()
+        row = plans.renewal_set(
+            listing=listing_get(slug),
+            buyer=acting_party(request),
+            agreed=Renewal(**said) if said else None,
+            consent=consent_of(request, {}),
+            now=at,
+        )
+        return Response(plans.plan_json(row, now=at))
+
+
 urlpatterns = [
     path("subscriptions/", SubscriptionsView.as_view()),
     path("listings/<slug:slug>/plan/", PlanView.as_view()),
     path("listings/<slug:slug>/plan/preview/", PlanPreviewView.as_view()),
+    path("listings/<slug:slug>/plan/renewal/", PlanRenewalView.as_view()),
 ]

@@ -8,6 +8,9 @@ SubDAO's treasury: no version has earned it.
 
 A buyer has one plan at a listing. Beginning, changing and cancelling are one action, which does
 what its preview said, or nothing; each is a leaf "listings.plan" (`workers.client.plans`).
+
+A plan renews itself where its buyer agreed to that (leaf "listings.plan_renewal"): the sweep that
+ends it begins the next period in the same transaction, at the price of then, or says why not.
 """
 
 from __future__ import annotations
@@ -16,14 +19,15 @@ import logging
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
-from uuid import uuid4
+from uuid import uuid4, uuid5
 
+from django.db import transaction
 from django.db.models import Count, QuerySet, Sum
 
 from apps.accounts.models import Party
 from apps.accounts.services import party_create
 from apps.core.clock import from_unix_ms, unix_ms
-from apps.core.errors import BadInput, Conflict, NotFound
+from apps.core.errors import BadInput, Conflict, DomainError, Forbidden, NotFound
 from apps.core.permissions import ensure
 from apps.core.sweeping import each
 from apps.core.transactions import durable
@@ -31,6 +35,8 @@ from apps.listings.asking import ensure_on_sale
 from apps.listings.models import Listing, Query, Subscription
 from apps.listings.pricing import CURRENCY, price_micro
 from apps.listings.unlocks import can_ask
+from apps.notify.models import PLAN_NOT_RENEWED, PLAN_RENEWED
+from apps.notify.services import tell
 from apps.protocol import consent as signing
 from apps.protocol import plans as rules
 from apps.protocol.tariff import row_price
@@ -42,6 +48,7 @@ from apps.wallets.services import account
 logger = logging.getLogger(__name__)
 PURPOSE = "prepaid"
 LEAF_TYPE = "listings.plan"
+RENEWAL_TYPE = "listings.plan_renewal"
 PREVIEW_MS = 5 * 60_000
 
 
@@ -56,6 +63,29 @@ class InUse(Conflict):
         "Predictions under this plan wait for their answers. Change it when they have ended; "
         "nothing has moved."
     )
+
+
+class KeySigns(Forbidden):
+    code = "wallet_key_bound"
+    text = (
+        "A key is bound to this wallet, and signs each period: its plans don't renew themselves. "
+        "Nothing has changed."
+    )
+
+
+class NotAsAgreed(Conflict):
+    code = "not_as_agreed"
+    text = "The plan costs more than was agreed to, or has other rows or days."
+
+
+# Why there is no next period, in words, by the code of what stood against it.
+UNRENEWED = {
+    NotAsAgreed.code: "It would have cost more than you agreed to, or has other rows or days now.",
+    KeySigns.code: "A key is bound to your wallet since, and signs each period.",
+    "insufficient_balance": "Your balance was short.",
+    "plan_not_found": "It is not on offer any more.",
+}
+UNRENEWED_ELSE = "The model was not on sale to you then."
 
 
 @dataclass(frozen=True)
@@ -193,8 +223,48 @@ def plan_set(
     return made
 
 
+def renewal_set(
+    *,
+    listing: Listing,
+    buyer: Party,
+    agreed: rules.Renewal | None,
+    consent: keys.Consent,
+    now: datetime,
+) -> Subscription:
+    """Let the running plan renew itself as agreed, or (None) no more. Moves nothing.
+
+    Raises NotFound without a plan here, or one that is not on offer any more, PlanChanged where
+    what was agreed to is not what is on offer now, KeySigns to a wallet with a key. Taking it back
+    is everybody's: that only takes away.
+    """
+    with durable():
+        listing.dao = dao_lock(listing.dao)
+        if agreed is not None and keys.keyed(buyer):
+            raise KeySigns()
+        rows = Subscription.objects.filter(buyer=buyer, listing=listing, ended_at=None)
+        row = _described(rows.filter(ends_at__gt=now)).select_for_update(of=("self",)).first()
+        if row is None:
+            raise NotFound("no_plan", "You have no plan here.")
+        if agreed is not None:
+            plan = _offered(listing, row.plan)
+            if rules.renewed(agreed, plan, price_micro=price_micro(listing), at_ms=0) is None:
+                raise PlanChanged()
+        row.renewal = vars(agreed) if agreed else None
+        row.save(update_fields=["renewal"])
+        body = _about(row) | {
+            "plan": row.plan,
+            "agreed": {name: str(value) for name, value in vars(agreed).items()}
+            if agreed
+            else None,
+            "auth": consent.auth,
+        }
+        log.append(RENEWAL_TYPE, body, now=now)
+    return row
+
+
 def subscriptions_end(*, now: datetime, limit: int = 100) -> int:
-    """End plans whose period is over: what nobody used goes to the treasury. Returns how many."""
+    """End plans whose period is over: what nobody used goes to the treasury. Those that renew
+    themselves begin again. Returns how many ended."""
     due = Subscription.objects.filter(ended_at=None, ends_at__lte=now).order_by("ends_at")
     return each(
         due,
@@ -210,15 +280,66 @@ def _expire(id_: Any, now: datetime) -> bool:
     with durable():
         found = Subscription.objects.filter(pk=id_, ends_at__lte=now)
         seen = _described(found).get()
+        dao = dao_lock(seen.listing.dao)
+        keyed = keys.keyed(seen.buyer)
         try:
-            treasury = account(seen.listing.dao.party, CURRENCY, "treasury")
-            row = _locked(found, seen.account, treasury)
+            treasury = account(dao.party, CURRENCY, "treasury")
+            row = _locked(found, seen.account, treasury, account(seen.buyer, CURRENCY))
         except InUse:  # its last answers are on their way
             return False
         if row is None:
             return False
+        row.listing.dao = dao
         _end(row, now)
+        if row.renewal:
+            _go_on(row, keyed, now)
     return True
+
+
+def _go_on(row: Subscription, keyed: bool, now: datetime) -> None:
+    """Inner writer: the next period of a plan that has just ended, or why there is none; its buyer
+    is told of either."""
+    about = {"listing": row.listing.slug, "plan": row.plan}
+    try:
+        with transaction.atomic():
+            if keyed:
+                raise KeySigns()
+            made = _renew(row, now)
+        what, told = (
+            PLAN_RENEWED,
+            {
+                "paid_micro": str(made.term.cost_micro),
+                "ends_at": made.ends_at.isoformat(),
+            },
+        )
+    except DomainError as error:
+        row.unrenewed = error.code
+        row.save(update_fields=["unrenewed"])
+        what, told = PLAN_NOT_RENEWED, {"reason": error.code}
+    tell([(row.buyer_id, what, about | told)], now=now)
+
+
+def _renew(row: Subscription, now: datetime) -> Subscription:
+    """Raises what a preview raises, NotAsAgreed, InsufficientBalance."""
+    seen = _preview(row.listing, row.buyer, row.plan, unix_ms(now))
+    plan, price = _offered(row.listing, row.plan), price_micro(row.listing)
+    assert row.agreed is not None
+    if rules.renewed(row.agreed, plan, price_micro=price, at_ms=seen.at_ms) != seen.change.term:
+        raise NotAsAgreed()
+    assert seen.change.term is not None
+    made = Subscription(
+        id=uuid5(row.id, "renewal"),  # a plan is renewed once
+        buyer=row.buyer,
+        listing=row.listing,
+        account=row.account,
+        renewal=row.renewal,
+        created_at=now,
+    )
+    moved = _move(made, seen.change, now)
+    _fill(made, row.plan, seen.change.term, (), began=True)
+    made.save(force_insert=True)
+    _tell(made, "renewed", seen.change, moved, {"renews": str(row.id)}, now)
+    return made
 
 
 def _preview(
@@ -226,10 +347,7 @@ def _preview(
 ) -> Preview:
     if row is None:
         row = running(buyer, listing, now=from_unix_ms(at_ms))
-    offered = {plan.name: plan for plan in plans_offered(listing)}
-    to = offered.get(name)
-    if name and to is None:
-        raise NotFound("plan_not_found", "There is no such plan here.")
+    to = _offered(listing, name) if name else None
     if name:
         ensure_on_sale(listing)
     if row is None and to is None:
@@ -262,6 +380,13 @@ def _preview(
     if change.term is not None and not change.term.rows:
         raise Conflict("too_late", "The period is nearly over: begin the other plan after it.")
     return Preview(listing, name, at_ms, row, change, used)
+
+
+def _offered(listing: Listing, name: str) -> rules.Plan:
+    for plan in plans_offered(listing):
+        if plan.name == name:
+            return plan
+    raise NotFound("plan_not_found", "There is no such plan here.")
 
 
 @dataclass(frozen=True)
@@ -304,6 +429,8 @@ def _account(buyer: Party, listing: Listing, now: datetime) -> Account:
 def _fill(
     row: Subscription, plan: str, term: rules.Term, used: tuple[rules.Used, ...], *, began: bool
 ) -> None:
+    if not began:
+        row.renewal = None  # it was agreed to of another plan
     row.plan, row.rows, row.earlier = plan, term.rows, list(used)
     row.row_micro, row.price_micro = term.row_micro, term.price_micro
     row.starts_at, row.ends_at = from_unix_ms(term.starts_ms), from_unix_ms(term.ends_ms)
@@ -312,7 +439,8 @@ def _fill(
 
 
 def _move(row: Subscription, change: rules.Change, now: datetime) -> dict[str, str]:
-    """Post what a change moves: {"due" | "refund" | "lapsed": the transfer's id}."""
+    """Post what a change moves: {"due" | "refund" | "lapsed": the transfer's id}. That which begins
+    a plan has the plan's own, so that none begins twice."""
     own, main = row.account, account(row.buyer, CURRENCY)
     treasury = account(row.listing.dao.party, CURRENCY, "treasury")
     sides = {
@@ -325,6 +453,7 @@ def _move(row: Subscription, change: rules.Change, now: datetime) -> dict[str, s
             debit_account=debit,
             credit_account=credit,
             amount_micro=micro,
+            id=row.id if name == "due" and row._state.adding else uuid4(),
             kind=f"{LEAF_TYPE}_{name}" if name != "due" else LEAF_TYPE,
             ref=("listings.plan", row.id),
         )
@@ -354,19 +483,25 @@ def _tell(
     now: datetime,
 ) -> None:
     term = change.term
-    body = {
-        "id": str(row.id),
+    body = _about(row) | {
         "step": step,
-        "buyer": row.buyer.pid,
-        "dao": row.listing.dao.party.pid,
-        "listing": row.listing.slug,
-        "account": row.account.owner.pid,
         "plan": row.plan if term else "",
         "term": {name: str(value) for name, value in vars(term).items()} if term else None,
         "moved": moved,
         **said,
     }
     log.append(LEAF_TYPE, body, now=now)
+
+
+def _about(row: Subscription) -> dict[str, Any]:
+    """What each leaf of a plan says of whose it is."""
+    return {
+        "id": str(row.id),
+        "buyer": row.buyer.pid,
+        "dao": row.listing.dao.party.pid,
+        "listing": row.listing.slug,
+        "account": row.account.owner.pid,
+    }
 
 
 # -- drawing: what a prediction needs to know
@@ -400,6 +535,8 @@ def plan_json(row: Subscription, *, now: datetime) -> dict[str, Any]:
         "began_at": row.began_at.isoformat(),
         "ends_at": row.ends_at.isoformat(),
         "ended_at": row.ended_at.isoformat() if row.ended_at else None,
+        "renewal": row.renewal and row.renewal | {"max_micro": str(row.renewal["max_micro"])},
+        "unrenewed": row.unrenewed,
     }
 
 

@@ -8,7 +8,15 @@ from django.db.models import Q
 from apps.core.models import BaseModel
 
 BALANCE_LOW = "balance.low"
-EVENTS = ("inference.settled", "inference.released", BALANCE_LOW, "webhook.ping")
+PLAN_RENEWED, PLAN_NOT_RENEWED = "plan.renewed", "plan.not_renewed"
+EVENTS = (
+    "inference.settled",
+    "inference.released",
+    BALANCE_LOW,
+    PLAN_RENEWED,
+    PLAN_NOT_RENEWED,
+    "webhook.ping",
+)
 
 
 class Endpoint(BaseModel):

@@ -115,6 +115,28 @@ def begin(plan: Plan, *, price_micro: int, at_ms: int) -> Term:
     return Term(plan.rows, row, price_micro, at_ms, at_ms + plan.period_ms)
 
 
+@dataclass(frozen=True)
+class Renewal:
+    """What a buyer agreed to for the periods to come: so many rows for so many days each, for
+    `max_micro` a period at most."""
+
+    rows: int
+    days: int
+    max_micro: int
+
+    def __post_init__(self) -> None:
+        within(self, "rows", 1, ROWS_MAX)
+        within(self, "days", 1, DAYS_MAX)
+        within(self, "max_micro", 1, 2**63 - 1)
+
+
+def renewed(agreed: Renewal, plan: Plan, *, price_micro: int, at_ms: int) -> Term | None:
+    """The next period, from now on; None where the plan is another one or dearer than agreed."""
+    term = begin(plan, price_micro=price_micro, at_ms=at_ms)
+    same = (plan.rows, plan.days) == (agreed.rows, agreed.days)
+    return term if same and term.cost_micro <= agreed.max_micro else None
+
+
 # So many rows, and what one cost without a plan in the term that they were asked in.
 Used = tuple[int, int]
 

@@ -40,6 +40,12 @@ def test_from_the_models_page_to_a_plan_and_back(
     assert page.get_by_text("0 of 10 rows").is_visible()
     look("offers")
     assert plans.running(world.party, world.listing, now=clock.now()) is not None
+    page.get_by_role("button", name="Renew it at its end").click()
+    assert "It renews itself." in page.get_by_role("status").first.inner_text()
+    assert page.get_by_text("never more than $4.50").is_visible()
+    look("renews")
+    page.get_by_role("button", name="Don't renew it").click()
+    assert page.get_by_role("button", name="Renew it at its end").is_visible()
     page.get_by_role("link", name="Change to pro").click()
     assert page.get_by_text("Still counts").is_visible()
     look("change")

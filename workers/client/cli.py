@@ -218,6 +218,11 @@ def _wallet(commands: argparse._SubParsersAction) -> None:
     plan.add_argument("--to", help="the plan's name (default: show what would cost what)")
     plan.add_argument("--cancel", action="store_true", help="have no plan any more")
     plan.add_argument("--yes", action="store_true", help="do it, and don't only show it")
+    plan.add_argument(
+        "--renew",
+        action=argparse.BooleanOptionalAction,
+        help="let it renew itself at its end, for no more than it costs now; or no more",
+    )
     mandate = step("mandate", "let predictions be paid up to a limit, signed once")
     mandate.add_argument("--limit", required=True, help="USDC in all, like 25")
     mandate.add_argument("--days", type=int, default=30, help="how long (default: 30)")
@@ -406,6 +411,12 @@ def _answers(options: argparse.Namespace) -> int:
 
 
 def _plan(wallet: Any, options: argparse.Namespace) -> None:
+    if options.renew is not None:
+        made = wallet.plan_renew(listing=options.listing, on=options.renew)
+        most = made["renewal"] and int(made["renewal"]["max_micro"]) / 1e6
+        how = f"renews itself, for {most:,.6f} USDC at most" if made["renewal"] else "ends"
+        print(f"{made['plan']}: on {made['ends_at'][:10]} it {how}.")
+        return
     if not options.to and not options.cancel:
         for plan in wallet.api.get(f"listings/{options.listing}/")["plans"]:
             price, row = (int(plan[name]) / 1e6 for name in ("price_micro", "row_micro"))

@@ -3,8 +3,9 @@
 A plan's money lies on an account of the purpose "prepaid". It comes there from its buyer, by a leaf
 "listings.plan" with the plan that the SubDAO then offered; it leaves by the holds of predictions at
 the plan's price of a row, to that SubDAO and for that buyer, and by such leaves again: changed,
-cancelled or ended as `apps.protocol.plans` says. Any other transfer on it is a finding, and so is
-one of a plan's kinds elsewhere.
+cancelled or ended as `apps.protocol.plans` says. It begins again by itself, at the moment of its
+end, where its buyer agreed to that and at most for what was agreed to. Any other transfer on it is
+a finding, and so is one of a plan's kinds elsewhere.
 """
 
 from __future__ import annotations
@@ -13,7 +14,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from apps.protocol import consent, ledger
-from apps.protocol.plans import Change, Plan, Term, Used, and_used, begin, change
+from apps.protocol.plans import (
+    Change,
+    Plan,
+    Renewal,
+    Term,
+    Used,
+    and_used,
+    begin,
+    change,
+    renewed,
+)
 from workers.client.accounts import parts
 from workers.client.earnings import CURRENCY, QUERY, Body, Finding
 from workers.client.parameters import Parameters
@@ -39,6 +50,11 @@ class Running:
     term: Term
     used: tuple[Used, ...] = ()
     spent_micro: int = 0
+    agreed: Renewal | None = None
+
+    @property
+    def facts(self) -> tuple[str, ...]:
+        return self.id, self.buyer, self.dao, self.listing
 
 
 class Plans:
@@ -47,6 +63,7 @@ class Plans:
     def __init__(self, balances: Mapping[str, ledger.Balance], parameters: Parameters) -> None:
         self.balances, self.parameters = balances, parameters
         self.running: dict[str, Running] = {}
+        self.over: dict[str, tuple[Running, int]] = {}  # ended by the time, and when
         self.seen: set[str] = set()
         self.holds: dict[str, tuple[str, int]] = {}
         self.unsaid: dict[str, tuple[str, str, str, int]] = {}
@@ -94,26 +111,31 @@ class Plans:
         balance = self.balances.get(account)
         if balance is not None and balance.held_micro:
             raise Finding(f"{name} changed while predictions under it waited")
-        if (step == "begun") is (plan is not None) or seller != body["dao"]:
+        before = self.over.pop(account, None)
+        if (step in ("begun", "renewed")) is (plan is not None) or seller != body["dao"]:
             raise Finding(f"{name}: {step} without a plan, or beside one, or at no listing")
         if plan is None and body["id"] in self.seen:
             raise Finding(f"{name} began twice")
-        if plan is not None:
-            facts = (plan.id, plan.buyer, plan.dao, plan.listing)
-            if facts != tuple(body[key] for key in ("id", "buyer", "dao", "listing")):
-                raise Finding(f"{name}: {step} on the account of another one")
+        told = tuple(body[key] for key in ("id", "buyer", "dao", "listing"))
+        if plan is not None and plan.facts != told:
+            raise Finding(f"{name}: {step} on the account of another one")
         self.seen.add(body["id"])
         moved = self._moved(body, account, name)
         left = (balance.posted_micro if balance else 0) - moved["due"]
         left += moved["refund"] + moved["lapsed"]
+        agreed = None
         if step == "ended":
             made, to_name = self._ended(plan, left, at, name), ""
+            if plan is not None:
+                self.over[account] = (plan, at)
+        elif step == "renewed":
+            made, to_name, agreed = self._renewed(body, before, left, at, name)
         else:
             made, to_name = self._asked(body, plan, left, at, name)
         if (made.due_micro, made.refund_micro, made.lapsed_micro) != tuple(moved.values()):
             raise Finding(f"{name}: {step} moves other sums than follow from its terms")
         term = {key: str(value) for key, value in vars(made.term).items()} if made.term else None
-        steps = ("begun", "changed") if made.term else ("cancelled", "ended")
+        steps = ("begun", "changed", "renewed") if made.term else ("cancelled", "ended")
         if (body["term"], body["plan"]) != (term, to_name) or step not in steps:
             raise Finding(f"{name}: {step} has other terms than the SubDAO offered")
         if made.term is None:
@@ -122,8 +144,9 @@ class Plans:
             self.running[account] = Running(
                 body["id"], body["buyer"], body["dao"], body["listing"], to_name, made.term
             )
+            self.running[account].agreed = agreed
         else:
-            plan.term, plan.plan = made.term, to_name
+            plan.term, plan.plan, plan.agreed = made.term, to_name, None
 
     def _moved(self, body: Body, account: str, name: str) -> dict[str, int]:
         """{"due", "refund", "lapsed": micro-units}, of the transfers that the leaf names."""
@@ -144,6 +167,29 @@ class Plans:
         if plan is None or at < plan.term.ends_ms:
             raise Finding(f"{name} ended before its time")
         return Change(None, 0, left, 0, 0)
+
+    def agreed(self, body: Body) -> None:
+        """A leaf "listings.plan_renewal"."""
+        plan = self.running.get(f"{body['account']}/{PURPOSE}/{CURRENCY}")
+        told = tuple(body[key] for key in ("id", "buyer", "dao", "listing"))
+        if plan is None or (*plan.facts, plan.plan) != (*told, body["plan"]):
+            raise Finding(f"plan {body['id']}: a renewal was agreed to of no plan that runs")
+        said = body["agreed"]
+        plan.agreed = Renewal(**{key: int(said[key]) for key in said}) if said else None
+
+    def _renewed(
+        self, body: Body, before: tuple[Running, int] | None, left: int, at: int, name: str
+    ) -> tuple[Change, str, Renewal]:
+        """The next period of a plan that has ended in the same moment."""
+        plan, ended = before or (None, 0)
+        told = (body["renews"], *(body[key] for key in ("buyer", "dao", "listing")))
+        if plan is None or plan.agreed is None or (plan.facts, ended, left) != (told, at, 0):
+            raise Finding(f"{name} renews no plan that ended then and was to renew itself")
+        to, price = self._offered(plan.dao, plan.plan, name), self.parameters.price[plan.dao]
+        term = renewed(plan.agreed, to, price_micro=price, at_ms=at) if to else None
+        if term is None:
+            raise Finding(f"{name} is another plan than its buyer agreed to, or dearer")
+        return Change(term, 0, 0, term.cost_micro, 0), plan.plan, plan.agreed
 
     def _asked(
         self, body: Body, plan: Running | None, left: int, at: int, name: str

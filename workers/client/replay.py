@@ -273,8 +273,15 @@ class Replay:
     def _plan(self, body: Mapping[str, Any], at: int) -> None:
         dao, _ = self.sales.get(body["listing"], ("", 0))
         self.plans.told(body, at, dao)
-        if body["step"] != "ended":
+        if body["step"] == "renewed":  # a wallet key would have had to sign it
+            self.keyring.action(body["buyer"], consent.PLAN, {}, body, at)
+        elif body["step"] != "ended":
             self.keyring.action(body["buyer"], consent.PLAN, body["asked"], body, at)
+
+    def _plan_renewal(self, body: Mapping[str, Any], at: int) -> None:
+        self.plans.agreed(body)
+        if body["agreed"]:
+            self.keyring.action(body["buyer"], "listings.plan_renewal", {}, body, at)
 
     def _early(self, dao: str, opened: int, body: Mapping[str, Any], at: int) -> None:
         """Early access is for those who have staked enough, and for the request's author."""
@@ -439,6 +446,7 @@ _HANDLERS: dict[str, Handler] = {
     "listings.query_held": Replay._query_held,
     "listings.opened": Replay._on_sale,
     "listings.plan": Replay._plan,
+    "listings.plan_renewal": Replay._plan_renewal,
     "listings.query_settled": _earned(Earnings.query_settled),
     "listings.epoch_settled": Replay._epoch,
 }

@@ -117,6 +117,18 @@ class Wallet:
         )
         return self._act(f"listings/{seen['listing']}/plan/", body, consent.PLAN, payload, key)
 
+    def plan_renew(self, *, listing: str, on: bool = True) -> dict[str, Any]:
+        """Let the plan renew itself at its end, for no more than it costs now; or no more."""
+        agreed = None
+        if on:
+            mine = self.api.get(f"listings/{listing}/plan/")
+            offered = self.api.get(f"listings/{listing}/")["plans"]
+            plan = next((plan for plan in offered if plan["name"] == mine["plan"]), None)
+            if plan is None:
+                raise ClientError("Your plan is not on offer any more.", code="plan_not_found")
+            agreed = {"rows": plan["rows"], "days": plan["days"], "max_micro": plan["price_micro"]}
+        return dict(self.api.post(f"listings/{listing}/plan/renewal/", {"renewal": agreed}))
+
     def vote(self, *, proposal: str, support: str) -> dict[str, Any]:
         payload = consent.vote_payload(proposal=proposal, support=support)
         path = f"proposals/{proposal}/votes/"
