@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import secrets
 import subprocess
@@ -82,3 +83,26 @@ def test_the_readmes_example_buys_as_it_is_written(stack: Any, tmp_path: Path) -
     assert re.search(r"^\('[01]\.\d+',\) paid 0\.50$", done.stdout, re.MULTILINE), done.stdout
     wallet = Api(url, key).get("wallet/")["accounts"]
     assert [a["posted_micro"] for a in wallet if a["purpose"] == "main"] == ["500000"]
+
+
+# One of each thing that is measured: no figure, but nothing that it calls may be gone.
+BENCH = """
+import json
+from flai_site.bench import api, browser, bundles
+api.WARM_UP, api.QUERIES, api.CLIENTS, api.EACH = 1, 1, 2, 1
+api.ROWS, api.WIDE_CLIENTS, api.WIDE_EACH, api.JOB_ROWS, api.JOB_CLIENTS = 2, 1, 1, 1, 1
+browser.WARM_UP, browser.QUERIES = 0, 1
+bundles.SIZE, bundles.TURNS, bundles.ALONE, bundles.WARM_UP = 2, 1, 1, 1
+for line in api.run():
+    print(json.dumps(line))
+"""
+
+
+@pytest.mark.slow
+def test_the_bench_of_paid_queries_finds_what_it_calls(stack: Any) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", BENCH], cwd=ROOT, env=stack[1], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    found = {json.loads(line)["workload"] for line in done.stdout.splitlines()}
+    assert {"paid_query_one_row", "nodes/together_1", "browser/both", "bundle_of_2"} <= found
