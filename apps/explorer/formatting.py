@@ -1,11 +1,12 @@
 """How amounts, weights, hashes and times read on a page. Pure: no Django, no clock.
 
-Amounts are integer micro-units (1 token = 1 000 000); nothing here computes with floats.
+Amounts are integer micro-units (1 token = 1 000 000); none is computed with floats.
 """
 
 from __future__ import annotations
 
 import hashlib
+import math
 from datetime import UTC, datetime
 
 MICRO = 1_000_000
@@ -28,6 +29,13 @@ RESOLUTION_NAMES = {
     "rounded": "A rounded value, like whole per cent",
     "logit": "The exact score (logit)",
 }
+
+
+def times_as_likely(epsilon_milli: int) -> str:
+    """e^ε, rounded up to two digits: 2720 -> "16"."""
+    odds = math.exp(epsilon_milli / 1000)
+    unit = 10 ** max(0, math.floor(math.log10(odds)) - 1)
+    return f"{math.ceil(odds / unit) * unit:,}" if odds >= 10 else f"{math.ceil(odds * 10) / 10:g}"
 
 
 def budget_words(budget: dict[str, int]) -> str:

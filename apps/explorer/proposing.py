@@ -200,7 +200,7 @@ class PrivacyForm(KindForm):
         label="Updates are shortened to length",
         maximum=CLIP_MILLI[1],
         initial="1",
-        help_text="Near the usual length. Longer: more noise. Shorter: less of each update.",
+        help_text="A third of the usual length cost least where it was tried. Longer: more noise.",
     )
 
     def __init__(self, *args: Any, dao: Dao, **kwargs: Any) -> None:

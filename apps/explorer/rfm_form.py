@@ -291,13 +291,18 @@ class RfmForm(forms.Form):
     )
     privacy_rounds = forms.IntegerField(
         label="Rounds that spend it",
+        help_text="In equal parts. Without ε this says nothing.",
         min_value=ROUNDS[0],
         max_value=ROUNDS[1],
         initial=1,
         required=False,
     )
     clip = ThousandthsField(
-        label="Updates shortened to", maximum=CLIP_MILLI[1], initial="1", required=False
+        label="Updates shortened to",
+        maximum=CLIP_MILLI[1],
+        initial="1",
+        required=False,
+        help_text="Their length; a third of the usual one cost least where it was tried.",
     )
     share_sbgt = PercentField(label="Contributors (SBGT)", initial="60")
     share_sdt = PercentField(label="Owners (SDT)", initial="28")

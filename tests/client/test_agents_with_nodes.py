@@ -127,6 +127,26 @@ def test_a_dry_run_shows_what_would_leave_and_sends_nothing(
         assert len([body for body in bridge.bodies if body]) == sent
 
 
+def test_an_agent_shows_what_noise_it_signs_for_and_what_is_left_of_its_update(
+    world: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bridge, agents, *_ = world
+    monkeypatch.setattr(bridge, "changes", {"phase": "updates"})
+    ticket = bridge.round()["ticket"]
+    noise = {"clip_milli": 500, "rho_micro": 1_052_358}
+    changes = {"phase": "updates", "ticket": ticket | {"params": ticket["params"] | noise}}
+    monkeypatch.setattr(bridge, "changes", changes)
+    agent = next(agent for agent in agents.values() if agent.role == "custodian")
+    lines: list[str] = []
+    home = agent.home
+    monkeypatch.setattr(home, "config", {**home.config, "epsilon": 8})
+    trial = Agent(home, agent.role, say=lines.append, api=bridge.api(), dry_run=True)
+    assert trial.train(subdao=SUBDAO, round_id=bridge.round_id) == {"dry_run": True}
+    text = "\n".join(lines)
+    assert "no more than ε = 8.000 (δ = 10^-6) of this site's update" in text
+    assert "the nodes shorten it to 0.5." in text
+
+
 def test_a_bought_answer_is_the_models_own(world: Any, tmp_path: Path) -> None:
     bridge, agents, made, _ = world
     home = Home(tmp_path / "buyer")

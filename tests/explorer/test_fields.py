@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from apps.explorer.fields import AmountField, DurationField
-from apps.explorer.formatting import duration
+from apps.explorer.formatting import duration, times_as_likely
 
 
 @pytest.mark.parametrize(
@@ -17,6 +17,21 @@ from apps.explorer.formatting import duration
 )  # fmt: skip
 def test_a_duration_is_read_as_it_is_written(text, seconds):
     assert DurationField().clean(text) == seconds
+
+
+@pytest.mark.parametrize(
+    ("epsilon_milli", "times"),
+    [
+        (0, "1"),
+        (1_000, "2.8"),
+        (2_300, "10"),
+        (5_375, "220"),
+        (8_000, "3,000"),
+        (12_000, "170,000"),
+    ],
+)
+def test_what_an_epsilon_bounds_is_said_in_two_digits_and_never_less(epsilon_milli, times):
+    assert times_as_likely(epsilon_milli) == times
 
 
 @given(st.integers(0, 400 * 86_400))

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from apps.protocol.circuits import CIRCUITS, CLASSES
 from apps.protocol.circuits.layout import MODEL_F, WEIGHT_LIMIT
 from apps.protocol.circuits.noise import CLIP, RHO, SLACK_BITS, bound_of, variance_of
-from apps.protocol.circuits.scoring import clipped, lengths
+from apps.protocol.circuits.scoring import aggregate, clipped, lengths
 from tests.mpc import test_logistic_round, test_model_classes
 from tests.mpc.test_ring_nodes import chi2
 from tests.mpc.test_ring_privacy import Tap
@@ -201,6 +201,35 @@ def test_no_update_stays_longer_than_the_circuit_counts_with(size, log_length, c
     assert np.all(longest <= bound + (bound + 1) * 2.0**-SLACK_BITS)
     before = np.linalg.norm(words / 2.0**16, axis=1)
     assert np.allclose(longest, np.minimum(before, bound), rtol=2e-3, atol=2e-3)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(1, 200),
+    st.lists(st.integers(0, 1000), min_size=3, max_size=8).filter(lambda w: max(w) > 0),
+    st.sampled_from([100, 700, 2000, 64_000]),
+    st.integers(0, 2**32),
+)
+def test_no_other_update_of_one_site_moves_the_model_further_than_the_noise_is_made_for(
+    size, phi, clip, seed
+) -> None:
+    """Δ, as the noise counts it, against two updates of the heaviest site at the same φ."""
+    rng, params = np.random.default_rng(seed), {CLIP: clip, RHO: 500_000}  # σ = Δ
+    scale = 2.0 ** rng.uniform(-6, 6, (len(phi), 1))
+    one = rng.normal(size=(len(phi), size)) * scale
+    other = one.copy()
+    site = int(np.argmax(phi))
+    other[site] = -one[site] if seed % 2 else 64 * np.sign(rng.normal(size=size))
+
+    def model(updates):
+        words = np.rint(np.clip(updates, -64, 64) * 2**16).astype(np.int64).astype(np.uint64)
+        ops, secret = plain.Plain(), plain.Shared((words,), 16)
+        with np.errstate(over="ignore"):
+            kept = clipped(ops, secret, *lengths(ops, secret), bound_of(params))
+            return plain.signed(aggregate(ops, kept, phi)).astype(float)
+
+    moved = float(np.linalg.norm(model(one) - model(other)))
+    assert moved**2 <= variance_of(params, phi, size)
 
 
 def test_a_round_with_noise_runs_on_every_engine() -> None:

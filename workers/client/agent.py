@@ -20,6 +20,7 @@ import numpy as np
 
 from apps.protocol import wire
 from apps.protocol.circuits import ModelClass
+from apps.protocol.circuits.noise import CLIP
 from apps.protocol.jobs import fingerprint
 from apps.protocol.sharing import CONSENT_DOMAIN, consent_to
 from apps.protocol.targets import class_of, extras_of
@@ -265,6 +266,7 @@ class Agent:
             values = self._update(table, features, dao["params"])
             how = "summed over" if class_of(dao["params"]).sums else "trained on"
             what = f"an update of {len(values)} numbers, {how} {table.rows} rows"
+            self._say_length(values, joined.params)
         else:
             values = self._holdout(table, features, dao["params"])
             what = f"{len(values)} holdout rows of {values.shape[1]} values"
@@ -400,6 +402,13 @@ class Agent:
         self.home.journal.write("rows_declared", round=current["id"], rows=table.rows)
 
     # -- what is shared
+
+    def _say_length(self, update: np.ndarray, params: Mapping[str, Any]) -> None:
+        """What the public length of a privacy budget leaves of this update."""
+        if CLIP in params:
+            length, most = float(np.linalg.norm(update)), params[CLIP] / 1000
+            kept = "all of it counts" if length <= most else f"the nodes shorten it to {most:g}"
+            self.say(f"The update's length is {length:.3f}: {kept}.")
 
     def _rows(
         self, table: data.Table, features: np.ndarray, params: Mapping[str, Any]

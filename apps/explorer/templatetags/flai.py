@@ -326,6 +326,11 @@ def milli(value: object) -> str:
 
 
 @register.filter
+def times_as_likely(epsilon_milli: int) -> str:
+    return formatting.times_as_likely(epsilon_milli)
+
+
+@register.filter
 def share_of(part: object, whole: object) -> str:
     """`{{ part|share_of:whole }}` -> "12.4 %"."""
     return formatting.percent(int(str(part or 0)), int(str(whole or 0)))
