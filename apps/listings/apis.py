@@ -41,7 +41,7 @@ from apps.listings import (
     spending,
 )
 from apps.listings.models import Query
-from apps.listings.waiting import ended_within, made_and_ended_within
+from apps.listings.waiting import ended_within, made_and_ended_within, waiters
 from apps.protocol.circuits.family import QUERY_ROWS_MAX
 from apps.wallets.apis import CsvRenderer
 
@@ -50,7 +50,8 @@ PREFER = OpenApiParameter(
     str,
     "header",
     description=f"`wait=N`: answer when it has ended, after N seconds at the latest (at most "
-    f"{WAIT_S_MAX}). Other preferences are ignored (RFC 7240).",
+    f"{WAIT_S_MAX}). Other preferences are ignored (RFC 7240), and this one where too many of your "
+    "requests wait already: then there is no `Preference-Applied`.",
 )
 
 
@@ -232,15 +233,18 @@ class ListingInferencesView(APIView):
         tags=["inferences"],
     )
     def post(self, request: Request, slug: str) -> Response:
-        party, wait_s = acting_party(request), preferred_wait_s(request)
+        party = acting_party(request)
         call, kept = call_of(request), {}
+        with waiters.seated(party, preferred_wait_s(request)) as wait_s:
 
-        def make(query_id: UUID) -> UUID:
-            held = first_answer(call, lambda: self._hold(request, slug, call, query_id))
-            kept.update(held.headers)
-            return UUID(held.data["id"])
+            def make(query_id: UUID) -> UUID:
+                held = first_answer(
+                    call, lambda: self._hold(request, slug, call, query_id, wait_s > 0)
+                )
+                kept.update(held.headers)
+                return UUID(held.data["id"])
 
-        query = made_and_ended_within(party, make, wait_s)
+            query = made_and_ended_within(party, make, wait_s)
         response = _inference(query, wait_s)
         response.status_code = 200 if query.state in selectors.ENDED else 202
         response.headers["Location"] = f"/api/v1/inferences/{query.id}/"
@@ -248,7 +252,9 @@ class ListingInferencesView(APIView):
             response.headers.setdefault(name, value)
         return response
 
-    def _hold(self, request: Request, slug: str, call: Call, query_id: UUID) -> Response:
+    def _hold(
+        self, request: Request, slug: str, call: Call, query_id: UUID, waited_for: bool
+    ) -> Response:
         data = checked(InferenceRequestSerializer, request)
         if availability.missed():
             held = services.listing_get(slug).version.round
@@ -262,7 +268,7 @@ class ListingInferencesView(APIView):
             quote=data.get("quote"),
             key=key_of_request(request),
             call=call,
-            waited_for=preferred_wait_s(request) > 0,
+            waited_for=waited_for,
             now=now(),
         )
         return Response({"id": str(query_id)}, status=202)
@@ -294,8 +300,9 @@ class InferenceView(APIView):
     )
     def get(self, request: Request, query_id: UUID) -> Response:
         party = acting_party(request)
-        wait_s = preferred_wait_s(request)
-        return _inference(ended_within(party, query_id, wait_s), wait_s)
+        with waiters.seated(party, preferred_wait_s(request)) as wait_s:
+            query = ended_within(party, query_id, wait_s)
+        return _inference(query, wait_s)
 
 
 class CancelView(APIView):

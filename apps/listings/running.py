@@ -80,6 +80,7 @@ class Claimed:
 Answered = Sequence[tuple[Claimed, compute.Outcome]]
 
 _lanes = serving.Lanes()
+_turns = serving.Turns()
 _threads = ThreadPoolExecutor(THREADS, thread_name_prefix="queries")
 
 
@@ -127,13 +128,16 @@ def query_run(*, query_id: Any) -> bool:
     return query.ended_at is not None and not ended_before
 
 
+# Each buyer's oldest first, so that however many one of them has waiting, the others are seen.
 _DUE = """
-SELECT q.id, q.buyer_id, q.rows, q.created_at, j.id, j.attempt
-FROM listings_query q JOIN compute_job j ON j.id = q.job_id
-WHERE q.version_id = %(version)s AND q.ended_at IS NULL AND q.expires_at > %(now)s
-    AND (j.state = 'queued' AND j.due_at <= %(now)s
-        OR j.state = 'running' AND j.lease_until <= %(now)s)
-ORDER BY q.created_at LIMIT %(limit)s
+SELECT id, buyer_id, rows, created_at, job_id, attempt FROM (
+    SELECT q.id, q.buyer_id, q.rows, q.created_at, q.job_id, j.attempt,
+        row_number() OVER (PARTITION BY q.buyer_id ORDER BY q.created_at) AS turn
+    FROM listings_query q JOIN compute_job j ON j.id = q.job_id
+    WHERE q.version_id = %(version)s AND q.ended_at IS NULL AND q.expires_at > %(now)s
+        AND (j.state = 'queued' AND j.due_at <= %(now)s
+            OR j.state = 'running' AND j.lease_until <= %(now)s)
+) due ORDER BY turn, created_at LIMIT %(limit)s
 """
 
 
@@ -147,7 +151,7 @@ def _next_bundle(version_id: Any) -> list[Any]:
             _look_again(query)
         seen = [row for row in seen if not row[-1]]
     waiting = [serving.Waiting(*row[:4]) for row in seen]
-    return [query.query_id for query in serving.pick(waiting, now=now)]
+    return [query.query_id for query in _turns.pick(waiting, now=now)]
 
 
 def _run(query_ids: Sequence[Any]) -> int:

@@ -6,17 +6,20 @@ busy others gather, and the next free lane takes them together.
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import Any
 
 BUNDLE_MAX = 64
 BUNDLE_ROWS_MAX = 1000  # as the circuit takes
 LARGE_ROWS = 100
 LANES = 2
 PATIENCE = timedelta(seconds=5)
+SERVED_MAX = 10_000  # buyers that are remembered
 
 
 @dataclass(frozen=True)
@@ -29,22 +32,23 @@ class Waiting:
     since: datetime
 
 
-def pick(waiting: Sequence[Waiting], *, now: datetime) -> list[Waiting]:
+def pick(
+    waiting: Sequence[Waiting], *, now: datetime, served: Mapping[Hashable, int] | None = None
+) -> list[Waiting]:
     """The next bundle: at most BUNDLE_MAX queries of BUNDLE_ROWS_MAX rows in all.
 
-    Who has waited for PATIENCE comes first, oldest first. Then turn by turn among buyers, the
-    small before the large of each buyer and of each turn. A query of more than LARGE_ROWS rows is
-    taken alone, so that no small one waits for it inside a bundle.
+    Who has waited for PATIENCE comes first, turn by turn among buyers, each buyer's oldest first;
+    of the buyers in a turn those who were `served` longest ago (the least number; none: never).
+    Then the others, turn by turn too, the small before the large of each buyer and of each turn. A
+    query of more than LARGE_ROWS rows is taken alone, so that no small one waits for it inside a
+    bundle.
     """
-    patient = [q for q in waiting if now - q.since >= PATIENCE]
-    order = sorted(patient, key=lambda q: q.since)
+    patient = sorted((q for q in waiting if now - q.since >= PATIENCE), key=lambda q: q.since)
+    last = served or {}
+    order = _in_turns(patient, lambda q: (last.get(q.buyer_id, 0), q.since))
     rest = [q for q in waiting if now - q.since < PATIENCE]
-    turns: dict[Hashable, int] = defaultdict(int)
-    ranked = []
-    for query in sorted(rest, key=lambda q: (q.rows, q.since)):
-        ranked.append((turns[query.buyer_id], query.rows, query.since, query))
-        turns[query.buyer_id] += 1
-    order += [query for *_, query in sorted(ranked, key=lambda entry: entry[:3])]
+    rest.sort(key=lambda q: (q.rows, q.since))
+    order += _in_turns(rest, lambda q: (q.rows, q.since))
     if order and order[0].rows > LARGE_ROWS:
         return order[:1]
     chosen: list[Waiting] = []
@@ -55,6 +59,35 @@ def pick(waiting: Sequence[Waiting], *, now: datetime) -> list[Waiting]:
             chosen.append(query)
             rows += query.rows
     return chosen
+
+
+def _in_turns(queries: Sequence[Waiting], place: Callable[[Waiting], Any]) -> list[Waiting]:
+    """Each buyer's first of these, then each one's second, …; within a turn by their place."""
+    turns: dict[Hashable, int] = defaultdict(int)
+    ranked = []
+    for query in queries:
+        ranked.append((turns[query.buyer_id], place(query), query))
+        turns[query.buyer_id] += 1
+    return [query for *_, query in sorted(ranked, key=lambda entry: entry[:2])]
+
+
+class Turns:
+    """Whom this process has served, in which order: a large query is a bundle of its own, so turns
+    go on from one bundle to the next."""
+
+    def __init__(self) -> None:
+        self._served: dict[Hashable, int] = {}
+        self._numbers = itertools.count(1)
+        self._lock = threading.Lock()
+
+    def pick(self, waiting: Sequence[Waiting], *, now: datetime) -> list[Waiting]:
+        """As `pick`; who is chosen was served then."""
+        with self._lock:
+            chosen = pick(waiting, now=now, served=self._served)
+            self._served |= {q.buyer_id: next(self._numbers) for q in chosen}
+            if len(self._served) > SERVED_MAX:
+                self._served.clear()
+        return chosen
 
 
 @dataclass

@@ -7,7 +7,7 @@ its timeout, nothing else.
 from __future__ import annotations
 
 import threading
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from uuid import UUID, uuid4
@@ -20,6 +20,11 @@ from apps.core.notes import Listener
 from apps.listings.channels import ENDED_CHANNEL
 from apps.listings.models import Query
 from apps.listings.selectors import ENDED, query_ended, query_get
+
+# A request that waits keeps its thread (flai_site.threads has 256): some are always left for those
+# that don't, and one party takes only a part.
+SEATS_MAX = 192
+PARTY_SEATS_MAX = 64
 
 
 class QueryLost(DomainError):
@@ -36,7 +41,22 @@ class Waiters:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._waiting: dict[str, set[threading.Event]] = defaultdict(set)
+        self._seats: Counter[UUID] = Counter()
         self._listener = Listener(ENDED_CHANNEL, self._wake)
+
+    @contextmanager
+    def seated(self, party: Party, wait_s: int) -> Iterator[int]:
+        """How long this request may wait: as it asked, or not at all where as many wait as may."""
+        with self._lock:
+            free = self._seats.total() < SEATS_MAX and self._seats[party.id] < PARTY_SEATS_MAX
+            self._seats[party.id] += 1 if wait_s and free else 0
+        try:
+            yield wait_s if free else 0
+        finally:
+            with self._lock:
+                self._seats[party.id] -= 1 if wait_s and free else 0
+                if not self._seats[party.id]:
+                    del self._seats[party.id]
 
     @contextmanager
     def registered(self, query_id: UUID) -> Iterator[threading.Event]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from types import SimpleNamespace
 
 import pytest
 from django.db import close_old_connections
@@ -11,13 +12,14 @@ from django.db import close_old_connections
 from apps.compute.models import JobState
 from apps.core.clock import now
 from apps.core.prefer import preferred_wait_s
-from apps.listings import running, services
+from apps.listings import running, services, waiting
 from apps.listings.models import Query
 from apps.notify.models import Delivery, Endpoint
 from apps.subdaos.models import Dao
 from apps.wallets.models import Hold
 from tests.listings.test_queries import ROWS, balance, charges, client_of
 from tests.support.market import PRICE, drain
+from tests.support.shelf import Shelf
 
 
 def inferences(market) -> str:
@@ -67,6 +69,29 @@ def test_who_would_rather_wait_gets_the_answer_in_the_same_request(sale) -> None
     assert answer.headers["Preference-Applied"] == "wait=20"
     assert len(answer.json()["sealed"]) == 3 and len(answer.json()["job"]["receipts"]) == 3
     assert balance(sale) == (10_000_000 - PRICE, 0)
+
+
+def test_no_party_waits_in_all_threads(transactional_db, monkeypatch) -> None:
+    """Who finds no seat is answered at once; one that gets up leaves it to the next."""
+    monkeypatch.setattr(waiting, "PARTY_SEATS_MAX", 2)
+    monkeypatch.setattr(waiting, "SEATS_MAX", 3)
+    shelf = Shelf()
+    one, other = shelf.buyer(10_000_000), shelf.buyer()
+    seated = waiting.waiters.seated
+    with seated(one, 5) as first, seated(one, 5) as second:
+        body = {"input": shelf.upload()}
+        headers = {"Idempotency-Key": "k", "Prefer": "wait=20"}
+        client = client_of(SimpleNamespace(buyer=SimpleNamespace(party=one)))
+        url = f"/api/v1/listings/{shelf.dao.slug}/inferences/"
+        answer = client.post(url, body, headers=headers)
+        assert answer.status_code == 202 and "Preference-Applied" not in answer.headers
+        again = client.get(answer.headers["Location"], headers=headers)
+        assert again.json()["state"] == "held" and "Preference-Applied" not in again.headers
+        with seated(other, 5) as third, seated(other, 5) as fourth, seated(one, 0) as none:
+            assert (first, second, third, fourth, none) == (5, 5, 5, 0, 0)
+    with seated(one, 5) as free:
+        assert free == 5
+    assert not waiting.waiters._seats
 
 
 def test_a_queued_inference_can_be_cancelled_and_costs_nothing(sale) -> None:

@@ -14,18 +14,21 @@ from apps.compute.models import Job, Receipt
 from apps.core.clock import now
 from apps.listings import running
 from apps.listings.models import Query
+from apps.listings.services import query_create
 from apps.listings.serving import (
     BUNDLE_MAX,
     BUNDLE_ROWS_MAX,
     LARGE_ROWS,
     PATIENCE,
     Lanes,
+    Turns,
     Waiting,
     pick,
 )
 from apps.wallets import ledger
 from tests.listings.test_queries import ROWS, balance, charges
 from tests.support.market import PRICE
+from tests.support.shelf import Shelf
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 queues = st.lists(
@@ -77,6 +80,33 @@ def test_small_before_large_and_turn_by_turn() -> None:
     chosen = pick([*crowd, large, other], now=NOW)
     assert other in chosen[:2] and large not in chosen and len(chosen) == BUNDLE_MAX
     assert pick([large], now=NOW) == [large]
+
+
+def test_patience_is_no_way_past_the_others() -> None:
+    """Who has filled the queue with large questions, each a bundle of its own, waits for its turn
+    as everybody does; and a bundle of small ones has everybody's."""
+    crowd = [ask("greedy", rows=500, ms=20_000 - n) for n in range(50)]
+    others = [ask(buyer, rows=rows, ms=6_000) for buyer, rows in (("a", 1), ("b", 1), ("c", 900))]
+    waiting, turns, seen = [*crowd, *others], Turns(), []
+    for _ in range(4):
+        chosen = turns.pick(waiting, now=NOW)
+        waiting = [q for q in waiting if q not in chosen]
+        seen.append("".join(q.buyer_id[0] for q in chosen))
+    assert seen == ["g", "ab", "c", "g"]
+    small = [ask("greedy", ms=20_000 - n) for n in range(BUNDLE_MAX)]
+    assert {q.buyer_id for q in pick([*small, others[0]], now=NOW)} == {"greedy", "a"}
+
+
+def test_one_buyers_queue_does_not_hide_the_others(transactional_db, monkeypatch) -> None:
+    monkeypatch.setattr(running, "SEEN_MAX", 3)
+    shelf = Shelf()
+    greedy, modest = shelf.buyer(10 * PRICE), shelf.buyer(10 * PRICE)
+    asked = [
+        query_create(slug=shelf.dao.slug, buyer=buyer, upload=shelf.upload(), now=now())
+        for buyer in (greedy, greedy, greedy, greedy, modest)
+    ]
+    ids = [query.id for query in asked]
+    assert set(running._next_bundle(shelf.listing.version_id)) == {ids[0], ids[1], ids[4]}
 
 
 def test_who_finds_the_lanes_busy_is_served_by_them() -> None:
