@@ -25,7 +25,8 @@ SITES = {
 def test_the_network_that_the_bench_sells_is_asked_for_as_one() -> None:
     asked = request.main_request(SITES, custodians=6, validators=3, network=True)
     params = subdao_params(check_spec(asked["spec"]))
-    assert CLASSES[params["model_class"]].hidden and params["training"]["kind"] == "secure_sgd"
+    assert CLASSES[params["model_class"]].hidden and params["hidden"] == [64]
+    assert params["training"]["kind"] == "secure_sgd"
     plain = request.main_request(SITES, custodians=6, validators=3)
     assert check_spec(plain["spec"])["interpretable"]
 

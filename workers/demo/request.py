@@ -14,6 +14,7 @@ VOTE_S = max(3, int(os.environ.get("FLAI_VOTING_PERIOD_MIN_S") or 0))  # as the 
 OPEN_VOTE_S = 7 * 24 * 3600
 OPEN_FUNDING_S = 30 * 24 * 3600
 MIN_ROWS = 10
+HIDDEN = 64  # units of a network that is asked for
 
 
 def main_request(
@@ -31,6 +32,7 @@ def main_request(
             "with a model that can be explained. No patient's row leaves a hospital.",
             "kind": "federated_learning",
             "model_class": "mlp" if network else "logistic",
+            **({"hidden": [HIDDEN]} if network else {}),
             "interpretable": not network,
             "standard": "tabular-csv",
             "features": [{"name": name} for name in sites["columns"]],
