@@ -20,6 +20,7 @@ from apps.explorer.pictures import price_flow, query_flow
 from apps.explorer.plans import line as plan_line
 from apps.listings import plans, pricing, services
 from apps.listings.asking import obstacle
+from apps.listings.measured import Served, served
 from apps.listings.models import Listing, Query
 from apps.listings.unlocks import early_until
 from apps.participants.selectors import roster
@@ -92,8 +93,7 @@ cat > row.csv <<'END'
 {names}
 {row}
 END
-python3 -m workers.client predict --home ./me \\
-  --listing {slug} --row row.csv
+python3 -m workers.client predict --home ./me {slug} row.csv
 """
 CALL_PYTHON = """from workers.client.buyer import Buyer, rows_from_csv
 from workers.client.home import Home
@@ -103,6 +103,17 @@ buyer = Buyer(Home("./me"), "{slug}")
 rows = rows_from_csv("row.csv", buyer.columns)
 answer = buyer.predict(rows)  # shared and sealed here, opened here
 print(answer.texts)
+"""
+CALL_JAVASCRIPT = """// What a query must carry, and what ten rows cost now
+const site = "{url}/api/v1/listings/{slug}/";
+const headers = {{
+  Authorization: `Bearer ${{process.env.FLAI_API_KEY}}`,
+  "Content-Type": "application/json",
+}};
+const listing = await (await fetch(site, {{ headers }})).json();
+const asked = {{ method: "POST", headers, body: JSON.stringify({{ rows: 10 }}) }};
+const quote = await (await fetch(site + "quote/", asked)).json();
+console.log(listing.features.map(({{ name }}) => name), quote.price_micro, quote.paid_from);
 """
 
 
@@ -165,7 +176,8 @@ def model(request: HttpRequest, slug: str) -> HttpResponse:
         price_micro=price_micro,
         copied=pricing.copy_cost(listing),
         privacy=noise_json(listing.version.round),
-        rows_per_epoch=settings.ROWS_PER_EPOCH,
+        rows_per_epoch=pricing.rows_per_epoch_max(listing),
+        served=served([listing.id], now=clock.now()).get(listing.id, Served()),
         epoch_days=settings.ROWS_EPOCH_DAYS,
         **_resolution(listing),
         rows_per_query=settings.ROWS_PER_QUERY,
@@ -193,6 +205,7 @@ def model(request: HttpRequest, slug: str) -> HttpResponse:
         curl=CALL_CURL.format(**words),
         shell=CALL_SHELL.format(**words),
         python=CALL_PYTHON.format(**words),
+        javascript=CALL_JAVASCRIPT.format(**words),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -40,6 +41,7 @@ from apps.listings import (
     services,
     spending,
 )
+from apps.listings.measured import Served, served
 from apps.listings.models import Query
 from apps.listings.waiting import ended_within, made_and_ended_within, waiters
 from apps.protocol.circuits.family import QUERY_ROWS_MAX
@@ -184,13 +186,18 @@ class ListingFilterSerializer(serializers.Serializer[Any]):
 
 
 class ListingView(APIView):
-    """One listing with all that an inference's ticket must carry."""
+    """One listing with all that an inference's ticket must carry, and how it has `served`: of its
+    newest paid queries how many were answered, and how fast."""
 
     key_scope = ANY
 
-    @extend_schema(responses={200: OpenApiTypes.OBJECT}, tags=["listings"])
+    @extend_schema(
+        responses={200: OpenApiTypes.OBJECT}, examples=[examples.LISTING], tags=["listings"]
+    )
     def get(self, request: Request, slug: str) -> Response:
-        return Response(selectors.listing_json(services.listing_get(slug)))
+        listing = services.listing_get(slug)
+        how = served([listing.id], now=now()).get(listing.id, Served())
+        return Response(selectors.listing_json(listing) | {"served": asdict(how)})
 
 
 class QuoteView(APIView):

@@ -83,3 +83,34 @@ NODES = OpenApiExample(
     response_only=True,
 )
 QUOTE = OpenApiExample("Ten rows", value={"rows": 10}, request_only=True)
+LISTING = OpenApiExample(
+    "A model on sale, in part",
+    value={
+        "slug": "response-to-immunotherapy",
+        "status": "open",
+        "version": 1,
+        "model": "9c…64 hex digits",
+        "model_class": "logistic",
+        "price_micro": "500000",
+        "currency": "USDC",
+        "resolution": "logit",
+        "engine": "ring",
+        "rows_per_query": 100,
+        "extraction": {
+            "agreement_bps": 9900,
+            "rows": 31,
+            "measured": True,
+            "cost_micro": "15500000",
+            "epochs": 1,
+            "rows_per_epoch": 2000,
+            "rows_per_epoch_max": 2000,
+            "epoch_days": 1,
+        },
+        "features": [{"name": "age", "unit": "a", "min": "0", "max": "120"}],
+        "circuit": "logistic_infer@1",
+        "circuits_hash": "5e…64 hex digits",
+        "served": {"ended": 500, "answered_bps": 9980, "p50_ms": 31, "p95_ms": 58},
+    },
+    response_only=True,
+    status_codes=["200"],
+)

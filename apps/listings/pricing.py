@@ -15,6 +15,7 @@ from apps.listings.models import Listing, Query
 from apps.protocol import tariff
 from apps.protocol.extraction import Extraction, extraction
 from apps.protocol.plans import plans_of
+from apps.protocol.tickets import COMPUTING
 from apps.rfms.models import Rfm
 
 CURRENCY = "USDC"
@@ -26,8 +27,8 @@ def price_micro(listing: Listing) -> int:
 
 
 def copy_cost(listing: Listing) -> Extraction:
-    """What reading the model out by asking costs now, under the nodes' cap of rows an epoch (their
-    `policy.json` decides it, settings.ROWS_PER_EPOCH says it here)."""
+    """What reading the model out by asking costs now, under the nodes' caps of rows an epoch (their
+    `policy.json` decides them, settings.ROWS_PER_EPOCH says it here)."""
     held = listing.version.round
     return extraction(
         model_class=held.model_class,
@@ -36,8 +37,16 @@ def copy_cost(listing: Listing) -> Extraction:
         price_micro=price_micro(listing),
         tiers=tariff.tiers_of(listing.dao.params["tiers"]),
         plans=plans_of(listing.dao.params["plans"]),
-        rows_per_epoch=settings.ROWS_PER_EPOCH,
+        rows_per_epoch=rows_per_epoch_max(listing),
     )
+
+
+def rows_per_epoch_max(listing: Listing) -> int:
+    """What the nodes of a model answer in one of their epochs, whoever asks: each counts the rows
+    that it computes and stops at settings.ROWS_PER_EPOCH, and each row is computed by three of
+    them (four of the verified ring). Of three nodes it is what each of them answers."""
+    held = listing.version.round
+    return len(held.nodes) * settings.ROWS_PER_EPOCH // COMPUTING[held.engine]
 
 
 def rebate_bps(listing: Listing) -> int:

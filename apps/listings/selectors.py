@@ -17,7 +17,14 @@ from apps.core.joined import Joined
 from apps.listings.asking import hash_of, infer_of, obstacle
 from apps.listings.models import Listing, Query
 from apps.listings.plans import plans_json
-from apps.listings.pricing import CURRENCY, copy_cost, price_micro, rebate_bps, tiers_json
+from apps.listings.pricing import (
+    CURRENCY,
+    copy_cost,
+    price_micro,
+    rebate_bps,
+    rows_per_epoch_max,
+    tiers_json,
+)
 from apps.protocol.extraction import AGREEMENT_BPS
 from apps.subdaos.models import Dao
 from apps.training.models import ModelVersion
@@ -104,6 +111,7 @@ def listing_json(listing: Listing, nodes: Sequence[Node] | None = None) -> Json:
             "cost_micro": str(copied.cost_micro),
             "epochs": copied.epochs,
             "rows_per_epoch": settings.ROWS_PER_EPOCH,
+            "rows_per_epoch_max": rows_per_epoch_max(listing),
             "epoch_days": settings.ROWS_EPOCH_DAYS,
         },
         "features": dao.params["schema"]["features"],

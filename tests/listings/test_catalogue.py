@@ -273,3 +273,24 @@ def test_what_was_measured_is_of_queries_that_ended(market: worlds.World) -> Non
     assert (how.ended, how.answered_bps) == (6, 8333)
     assert (how.p50_ms, how.p95_ms) == (300, 10_000)
     assert served([], now=now) == {}
+    shown = {"ended": 6, "answered_bps": 8333, "p50_ms": 300, "p95_ms": 10_000}
+    url = f"/api/v1/listings/{market.listing.slug}/"
+    assert Client().get(url).json()["served"] == shown
+    address = reverse("explorer:model", args=[market.listing.slug])
+    page = Client().get(address).content.decode()
+    assert "83.33 %" in page and "300 ms" in page and "10000 ms" in page
+    assert 'id="call-javascript"' in page and f"{market.listing.slug}/&quot;;" in page
+
+
+def test_of_more_nodes_each_stops_at_its_own_rows(market: worlds.World, settings: Any) -> None:
+    settings.ROWS_PER_EPOCH = 10
+    held = Round.objects.get(pk=market.listing.version.round_id)
+    url = f"/api/v1/listings/{market.listing.slug}/"
+    for nodes, engine, most in ((3, "ring", 10), (5, "ring", 16), (5, "ring_verified", 12)):
+        held.nodes, held.engine = [str(n) * 64 for n in range(nodes)], engine
+        held.save(update_fields=["nodes", "engine"])
+        stated = Client().get(url).json()["extraction"]
+        assert (stated["rows_per_epoch"], stated["rows_per_epoch_max"]) == (10, most)
+        assert stated["epochs"] == -(-stated["rows"] // most)
+    address = reverse("explorer:model", args=[market.listing.slug])
+    assert "answer 12 rows of this model" in Client().get(address).content.decode()
