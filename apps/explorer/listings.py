@@ -193,7 +193,6 @@ def model(request: HttpRequest, slug: str) -> HttpResponse:
         sites=sum(m.role == "custodian" for m in members),
         supply_micro=subdaos.sdt_supply_micro(dao),
         **_token_price(dao),
-        settled=Query.objects.filter(listing=listing, state="settled").count(),
         scores=Score.objects.filter(round=listing.version.round)
         .select_related("party")
         .order_by("-phi_milli"),
