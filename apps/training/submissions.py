@@ -291,6 +291,7 @@ def share_withdraw(
                 "nothing_to_withdraw", "The round is over: the nodes delete what it was made of."
             )
         row.state, row.sealed, row.attempts = Submission.State.WITHDRAWING, None, 0
+        row.acks = []  # what nodes sign from here on is about the withdrawal
         row.due_at, row.reason = now, "Its owner has taken it back."
         row.withdrawal = {"withdrawal": withdrawal, "signature": signature}
         row.save()

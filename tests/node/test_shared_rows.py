@@ -11,7 +11,7 @@ import pytest
 
 from apps.protocol import sharing, tickets, wire
 from apps.protocol.circuits import CIRCUITS
-from tests.support.nodes import Buyer, RowsRound
+from tests.support.nodes import Buyer, RowsRound, fixed
 from workers.mpc.engines.plain import run_plain
 from workers.mpc.fixed import decode
 
@@ -120,6 +120,31 @@ def test_nodes_forget_what_its_owner_withdraws_and_never_take_it_again(
     assert withdraw(three_nodes, r)[1][0].status_code == 200
 
 
+def test_whoever_takes_a_share_back_takes_back_all_it_sent_to_the_round(three_nodes):
+    """Shares of the roster before a member was called late: the coordinator still has them."""
+    r = RowsRound(three_nodes).put()
+    kept_back = three_nodes.upload(
+        r.custodians[0], fixed(r.rows[0]), **r.fields("rows", issued_at=int(time.time()) - 5)
+    )
+    smaller = copy.copy(r)
+    smaller.custodians = r.custodians[:-1]
+    members = [m for m in r.roster["members"] if m["key"] != wire.public_hex(r.custodians[-1])]
+    smaller.roster = {**r.roster, "members": members}
+    smaller.params = {**r.params}
+    smaller.uploads = smaller.make_uploads()
+    smaller.put()
+    _, answers = withdraw(three_nodes, smaller)
+    assert [a.json()["ack"]["computed"] for a in answers] == [False] * 3
+    assert words_kept(three_nodes, r.uploads["rows"][0]["ticket"]["share_id"]) == [None] * 3
+    assert None not in words_kept(three_nodes, r.uploads["rows"][1]["ticket"]["share_id"])
+    answers = three_nodes.ask(r.job())
+    assert [a.json()["code"] for a in answers] == ["share_used"] * 3
+    late = three_nodes.post_all("/shares", kept_back)
+    assert [a.json()["code"] for a in late] == ["withdrawn"] * 3
+    # what its owner shares anew is another matter
+    three_nodes.put(three_nodes.upload(r.custodians[0], fixed(r.rows[0]), **r.fields("rows")))
+
+
 def test_only_its_owner_can_withdraw_a_share(three_nodes):
     r = RowsRound(three_nodes).put()
     for key in (r.custodians[1], three_nodes.coordinator):
@@ -149,7 +174,7 @@ def test_what_is_computed_is_not_undone(three_nodes):
     r = RowsRound(three_nodes).put()
     answers = three_nodes.ask(r.job())
     upload, withdrawn = withdraw(three_nodes, r)
-    assert [a.status_code for a in withdrawn] == [200] * 3
+    assert [a.json()["ack"]["computed"] for a in withdrawn] == [True] * 3
     assert words_kept(three_nodes, upload["ticket"]["share_id"]) == [None] * 3
     assert [c.json()["committed"] for c in three_nodes.commit(answers)] == [True] * 3
     # now no node signs that it took the share back

@@ -31,6 +31,7 @@ def words(seed=0, size=3):
 def put(store, *, expires_at=100, size=3):
     share_id = secrets.token_hex(16)
     ticket = {"share_id": share_id, "expires_at": expires_at, "shape": [size]}
+    ticket |= {"scope": "round:1", "sender": "me"}
     store.put_share(ticket=ticket, ticket_id="t" + share_id, ack={"at": 1}, words=words(size=size))
     return share_id
 
@@ -268,9 +269,9 @@ def test_of_a_share_that_came_with_its_job_only_a_mark_is_kept(store):
         store.use_share(ticket=ticket, job_id="j1")
     assert store.share_mark(ticket.share_id) == (ticket.id, "j1")
     assert store.share(ticket.share_id) is None and store.share_mark("cd" * 16) is None
-    signed = {"share_id": ticket.share_id, "expires_at": 100}
+    signed = {"share_id": ticket.share_id, "expires_at": 100, "scope": "query:1", "sender": "me"}
     for _again in range(2):
-        assert store.withdraw_share(ticket=signed, ticket_id=ticket.id)
+        assert store.withdraw_share(ticket=signed, ticket_id=ticket.id, at=1 << 70) == "taken"
     assert store.share_mark(ticket.share_id) == (ticket.id, WITHDRAWN)
     store.purge(now=100)
     assert store.share_mark(ticket.share_id) is None
@@ -287,8 +288,8 @@ def test_what_a_completed_job_has_used_stays_its_own(store):
     share_id = put(store)
     store.bind(scope="query:1", digest="d", share_ids=[share_id], job_id="j1", expires_at=9)
     store.finish([job("j1", "query:1", "done", share_id)])
-    ticket = {"share_id": share_id, "expires_at": 100, "shape": [3]}
-    assert not store.withdraw_share(ticket=ticket, ticket_id="t" + share_id)
+    ticket = {"share_id": share_id, "expires_at": 100, "scope": "query:1", "sender": "me"}
+    assert store.withdraw_share(ticket=ticket, ticket_id="t" + share_id, at=1) == "over"
     assert store.share_mark(share_id) == ("t" + share_id, "j1")
     assert store.binding("query:1") == Binding("d", "j1")
 

@@ -164,41 +164,76 @@ class Outbox:
             return None
 
     def withdraw(self, current: Mapping[str, Any]) -> dict[str, Any]:
-        """Take back what was sent to this round's training, if it is not computed yet.
+        """Take back all that was sent to this round's training, if it is not computed yet: for
+        each roster that was signed one share has left.
 
-        The nodes themselves check this site's signature, delete their words and sign that they did.
+        The nodes themselves check this site's signature, delete their words and sign that they did,
+        and whether something had been computed of them.
         Raises: ClientError("nothing_sent"), and where the server does not pass it on in time.
         """
-        begun = self.home.journal.last("leaving", round=current["id"], stage=ROUND)
-        if begun is None:
+        about = {"event": "leaving", "round": current["id"], "stage": ROUND}
+        left = [e for e in self.home.journal if all(e.get(k) == v for k, v in about.items())]
+        if not left:
             raise ClientError("This site has sent nothing to that round.", code="nothing_sent")
+        known = [begun for begun in left if self._take_back(current, begun, last=begun is left[-1])]
+        done = [self._taken_back(current, begun) for begun in known]
+        if any(entry.get("computed") for entry in done):
+            self.say(
+                "The nodes hold none of its words any more, but were computing or had computed with "
+                "them before: what the round makes of that stays."
+            )
+        else:
+            self.say(f"Withdrawn: {len(current['nodes'])} nodes signed that they hold nothing of it.")
+        return done[-1]
+
+    def _take_back(self, current: Mapping[str, Any], begun: Mapping[str, Any], last: bool) -> bool:
+        """Send the word for one share; whether the server knows of it, as of the last it must.
+        What it never heard of goes with the others: a word bars all that was made before it."""
         share_id, ticket_id = begun["share_id"], begun["ticket_id"]
-        done = self.home.journal.last("withdrawn", share_id=share_id)
-        if done:
-            self.say("The nodes have signed already that they deleted it.")
-            return done
+        if self.home.journal.last("withdrawn", share_id=share_id):
+            return True
         word = withdrawal_of(share_id=share_id, ticket_id=ticket_id, at=int(time.time()))
         body = {
             "withdrawal": word,
             "signature": wire.sign(self.home.identity(), WITHDRAWAL_DOMAIN, word),
         }
         self.home.journal.write("withdrawing", round=current["id"], share_id=share_id, **body)
-        path = f"rounds/{current['id']}/shares/{share_id}/"
-        self.api.post(f"{path}withdraw/", body)
+        try:
+            self.api.post(f"rounds/{current['id']}/shares/{share_id}/withdraw/", body)
+        except ClientError as error:
+            if last or error.code != "share_not_found":
+                raise
+            return False
+        return True
+
+    def _taken_back(self, current: Mapping[str, Any], begun: Mapping[str, Any]) -> dict[str, Any]:
+        """The journal's word that the nodes obeyed, once they did."""
+        share_id, ticket_id = begun["share_id"], begun["ticket_id"]
+        done = self.home.journal.last("withdrawn", share_id=share_id)
+        if done:
+            return done
         nodes = trusted_nodes(self.home, current["nodes"])
 
         def deleted() -> dict[str, Any] | None:
-            answer = self.api.get(path)
+            answer = self.api.get(f"rounds/{current['id']}/shares/{share_id}/")
             if answer["state"] != "withdrawn":
                 return None
             acks = answer["acks"]
+            if not acks:  # the round was faster: no node signs that it took the share back
+                raise ClientError(f"Not taken back: {answer['reason']}", code="already_completed")
             done = delivered(acks, ticket_id=ticket_id, nodes=nodes, domain=WITHDRAWN_DOMAIN)
             return answer if done and len(acks) == len(nodes) else None
 
-        wait_for(deleted, deadline_s=DELIVERY_DEADLINE_S, what="the nodes' word that it is deleted")
-        self.say(f"Withdrawn: {len(nodes)} nodes signed that they hold nothing of it.")
+        answer = wait_for(
+            deleted, deadline_s=DELIVERY_DEADLINE_S, what="the nodes' word that it is deleted"
+        )
         return self.home.journal.write(
-            "withdrawn", round=current["id"], stage=ROUND, share_id=share_id, ticket_id=ticket_id
+            "withdrawn",
+            round=current["id"],
+            stage=ROUND,
+            share_id=share_id,
+            ticket_id=ticket_id,
+            computed=any(signed["ack"].get("computed") for signed in answer["acks"]),
         )
 
     def _show_leaving(self, upload: Mapping[str, Any], joined: Joined, what: str) -> None:

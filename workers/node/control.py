@@ -138,7 +138,9 @@ class Control:
         def run() -> Any:
             asked = _fields(_parse(body), "ticket", "withdrawal", "signature")
             ticket, withdrawal = asked["ticket"], asked["withdrawal"]
-            return self._shares.withdraw(share_id, ticket, withdrawal, asked["signature"])
+            return self._shares.withdraw(
+                share_id, ticket, withdrawal, asked["signature"], runs=self._jobs.runs
+            )
 
         return JSONResponse(await self.share_pool.run(run))
 

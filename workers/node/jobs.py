@@ -125,6 +125,11 @@ class Jobs:
     def running(self) -> int:
         return len(self._running)
 
+    def runs(self, scope: str) -> bool:
+        """Is a job of this scope on its way through this node?"""
+        with self._lock:
+            return scope in self._scopes
+
     def run(self, descriptor: Any, signature: Any, uploads: Any = ()) -> dict[str, Any]:
         """{"receipt", "signature", "openings", "sealed"} when this node is done.
 

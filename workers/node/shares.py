@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,6 +58,7 @@ class Shares:
                 if known is None:
                     raise Conflict("share_conflict", "Of this share only a mark is here.")
                 return known.ack
+            self._not_withdrawn(ticket)
             words, _ = self._open(upload, ticket)
             ack = self._ack(ticket, now)
             self._store.put_share(
@@ -93,6 +95,11 @@ class Shares:
             raise Refused("withdrawn", "Its owner has withdrawn this share.")
         return job_id
 
+    def _not_withdrawn(self, ticket: Ticket) -> None:
+        about = {"scope": ticket.scope, "sender": ticket.sender, "issued_at": ticket.issued_at}
+        if self._store.is_withdrawn(**about):
+            raise Refused("withdrawn", "Its owner has withdrawn what it had sent before.")
+
     def drop(self, share_id: str, body: Any, signature: Any) -> bool:
         """Forget a share that another node refused, so that none keeps a part; whether it did.
 
@@ -117,12 +124,22 @@ class Shares:
             self._store.forget_share(share_id)
         return True
 
-    def withdraw(self, share_id: str, ticket: Any, body: Any, signature: Any) -> dict[str, Any]:
+    def withdraw(
+        self,
+        share_id: str,
+        ticket: Any,
+        body: Any,
+        signature: Any,
+        *,
+        runs: Callable[[str], bool] = lambda scope: False,
+    ) -> dict[str, Any]:
         """Forget a share because its owner says so, and take it from nobody again; signed for.
 
-        body as `protocol.sharing.withdrawal_of`, signed by the ticket's sender. A share that has
-        not come yet is refused when it does. What is just being computed is not undone: then its
-        words go now or with the round.
+        body as `protocol.sharing.withdrawal_of`, signed by the ticket's sender. All that it has
+        sent to this scope goes too, whatever roster it was signed for; what has not come yet and
+        was issued before is refused when it does. What is just being computed (`runs` says it of
+        a scope) is not undone: then its words go now or with the round, and what is signed says
+        "computed".
         Raises: Malformed, Refused ("already_completed": the job that used it is over, its words
         are gone), Conflict("share_conflict").
         """
@@ -139,9 +156,20 @@ class Shares:
             known = self._store.share_mark(share_id)
             if known is not None and known[0] != checked.id:
                 raise Conflict("share_conflict", "Another share is stored under this id.")
-            if not self._store.withdraw_share(ticket=ticket, ticket_id=checked.id):
+            # asked first: what ends in between is staged by then
+            running = runs(checked.scope)
+            became = self._store.withdraw_share(
+                ticket=ticket, ticket_id=checked.id, at=body["at"]
+            )
+            if became == "over":
                 raise Refused("already_completed", "This share's job is over; its words are gone.")
-        said = {"v": 1, "ticket_id": checked.id, "node": self._fingerprint, "at": now}
+        said = {
+            "v": 1,
+            "ticket_id": checked.id,
+            "node": self._fingerprint,
+            "at": now,
+            "computed": running or became == "computed",
+        }
         return {
             "ack": said,
             "signature": wire.sign(self._node.sign_key, WITHDRAWN_DOMAIN, said),

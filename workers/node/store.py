@@ -6,6 +6,7 @@ no file of it after each commit of a round, and after every purge.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sqlite3
 from collections import Counter, OrderedDict
@@ -26,6 +27,8 @@ from workers.node.sealed import CorruptStore, SealedFile, as_json
 
 MODELS_MAX = 16
 WITHDRAWN = "withdrawn"  # in place of a job's id: no job may use this share
+
+_AT_MAX = 1 << 62  # SQLite holds no more
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS shares (
@@ -68,6 +71,10 @@ CREATE TABLE IF NOT EXISTS answered (
     day INTEGER NOT NULL,        -- UTC, from 1970
     rows INTEGER NOT NULL,       -- of all queries bound that day; never deleted
     PRIMARY KEY (model, day)
+) STRICT;
+CREATE TABLE IF NOT EXISTS withdrawals (
+    owner TEXT PRIMARY KEY,      -- digest of a scope and the key that took its shares there back
+    at INTEGER NOT NULL          -- none that was issued before is taken; never deleted
 ) STRICT;
 """
 
@@ -165,12 +172,14 @@ class Store(SealedFile):
             db.execute("DELETE FROM shares WHERE share_id = ?", (share_id,))
         self._empty_log()
 
-    def withdraw_share(self, *, ticket: dict[str, Any], ticket_id: str) -> bool:
-        """Delete a share's words, or never take them: until its ticket expires no job may use it.
+    def withdraw_share(self, *, ticket: dict[str, Any], ticket_id: str, at: int) -> str:
+        """Delete the words of a share and of all others of its owner in its scope, or never take
+        them: no job may use any that is here, or was issued before `at`.
 
-        What a completed job has used stays that job's: False then, and nothing has changed.
+        Returns "taken", or "computed" where a job's result has been made of one of them. What a
+        completed job has used stays that job's: "over" then, and nothing has changed.
         """
-        share_id = ticket["share_id"]
+        share_id, scope = ticket["share_id"], ticket["scope"]
         with self._transaction() as db:
             body = self._seal("shares", share_id, "body", as_json({"ticket": ticket, "ack": {}}))
             changed = db.execute(
@@ -179,8 +188,28 @@ class Store(SealedFile):
                 "OR NOT EXISTS (SELECT 1 FROM jobs WHERE job_id = shares.used_by)",
                 (share_id, ticket_id, ticket["expires_at"], WITHDRAWN, body),
             ).rowcount
+            if not changed:
+                return "over"
+            mine = {share_id, *self._shares_of(db, scope, ticket["sender"])}
+            db.execute(
+                f"UPDATE shares SET words = NULL, used_by = ? WHERE share_id IN ({_places([*mine])}) "
+                "AND NOT EXISTS (SELECT 1 FROM jobs WHERE job_id = shares.used_by)",
+                (WITHDRAWN, *mine),
+            )
+            db.execute(
+                "INSERT INTO withdrawals VALUES (?, ?) "
+                "ON CONFLICT DO UPDATE SET at = max(at, excluded.at)",
+                (_owner(scope, ticket["sender"]), min(at, _AT_MAX)),
+            )
+            made = db.execute("SELECT job_id, body FROM jobs WHERE scope = ?", (scope,)).fetchall()
+            records = [json.loads(self._open("jobs", job, "body", body)) for job, body in made]
         self._empty_log()
-        return changed == 1
+        return "computed" if any(mine & set(r["share_ids"]) for r in records) else "taken"
+
+    def is_withdrawn(self, *, scope: str, sender: str, issued_at: int) -> bool:
+        """Has its owner taken back what it had sent to this scope, later than that?"""
+        row = self._one("SELECT at FROM withdrawals WHERE owner = ?", _owner(scope, sender))
+        return row is not None and issued_at < row[0]
 
     # ---- scopes and jobs ----------------------------------------------------------------------
 
@@ -574,22 +603,33 @@ class Store(SealedFile):
         """Shares of a completed round that were none of its inputs (signed for a roster that was
         made smaller, say) can never be used: their words go too."""
         (scope,) = db.execute("SELECT scope FROM jobs WHERE job_id = ?", (job_id,)).fetchone()
-        unused = db.execute(
-            "SELECT share_id, body FROM shares WHERE used_by IS NULL AND words IS NOT NULL"
-        ).fetchall()
-        for share_id, body in unused:
+        for share_id in self._shares_of(db, scope):
+            db.execute(
+                "UPDATE shares SET words = NULL WHERE share_id = ? AND used_by IS NULL", (share_id,)
+            )
+
+    def _shares_of(self, db: sqlite3.Connection, scope: str, sender: str | None = None) -> list[str]:
+        """The shares that came to a scope before its job, of all or of one sender."""
+        found = []
+        rows = db.execute("SELECT share_id, body FROM shares WHERE body <> x''").fetchall()
+        for share_id, body in rows:
             try:
-                content = json.loads(self._open("shares", share_id, "body", body))
+                ticket = json.loads(self._open("shares", share_id, "body", body))["ticket"]
             except CorruptStore:
                 continue  # no job can take it
-            if content["ticket"]["scope"] == scope:
-                db.execute("UPDATE shares SET words = NULL WHERE share_id = ?", (share_id,))
+            if ticket["scope"] == scope and sender in (None, ticket["sender"]):
+                found.append(share_id)
+        return found
 
     def _upgrade(self) -> None:
         """A store that was made before attempts were counted."""
         with self._transaction() as db:
             if all(name != "attempts" for _, name, *_ in db.execute("PRAGMA table_info(scopes)")):
                 db.execute("ALTER TABLE scopes ADD COLUMN attempts INTEGER NOT NULL DEFAULT 1")
+
+
+def _owner(scope: str, sender: str) -> str:
+    return hashlib.sha256(f"{scope} {sender}".encode()).hexdigest()
 
 
 def _places(values: Sequence[str]) -> str:
