@@ -6,8 +6,9 @@ concentrated" differential privacy. ρ adds up over rounds, whatever is made of 
 
     ε(ρ) = min_{α>1} αρ + [ln 1/δ + (α − 1)·ln(1 − 1/α) − ln α] / (α − 1)        δ = 10^−6
 
-Sources: Bun and Steinke (2016), lemma 2.3; Canonne, Kamath and Steinke (2020), theorem 14 and
-proposition 12. ρ is kept in whole millionths, ε in thousandths; ε is rounded up.
+Sources: Bun and Steinke (2016) for the sum; Canonne, Kamath and Steinke (2020), section 2.3, for
+ε, and for the discrete Gaussian in many dimensions. ρ is kept in whole millionths, ε in
+thousandths; ε is rounded up.
 """
 
 from __future__ import annotations

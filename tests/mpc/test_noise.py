@@ -73,10 +73,10 @@ def test_every_engine_makes_noise_of_its_size(way) -> None:
     drawn = run(lambda ops: ops.noise((COUNT // 2, 2), variance=SIGMA**2, f=24))
     assert drawn.shape == (COUNT // 2, 2)
     scaled = drawn.reshape(-1) / (SIGMA * np.sqrt(factor))
-    # six standard deviations of each estimate
+    # six standard deviations of each estimate, nine where tails are heavy
     assert abs(np.mean(scaled)) < 6 / np.sqrt(COUNT)
     assert abs(np.var(scaled) - 1) < 6 * np.sqrt(2 / COUNT)
-    assert abs(np.mean(scaled**4) - 3) < 6 * np.sqrt(96 / COUNT)
+    assert abs(np.mean(scaled**4) - 3) < 9 * np.sqrt(96 / COUNT)
 
 
 @pytest.mark.parametrize("engine", [ring, shamir])
