@@ -9,13 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from workers.client import buyer
 from workers.client.api import Api, ClientError
 from workers.client.buyer import Buyer
+from workers.client.data import check_ranges
 from workers.client.home import Home
+from workers.client.tables import predict_table
 
 PRICE = 1_000
 TIERS = [{"from_rows": 10, "off_bps": 500, "price_micro": "950"}]
@@ -127,3 +130,21 @@ def test_a_listing_that_has_changed_is_read_once_more(buy: Any, code: str) -> No
     with pytest.raises(ClientError, match="Nothing was charged"):
         buy(site)
     assert len(site.asked) == 2
+
+
+def test_what_no_patient_has_is_refused_before_anything_is_sent(tmp_path: Path) -> None:
+    """As the page does: a slip of the pen would be paid, and its answer believed."""
+    features = [{"name": "age", "min": "0", "max": "120"}, {"name": "gain", "min": "-5"}]
+    site = Site(features=features, rows_per_query=1)
+    made = Buyer(
+        Home(tmp_path), "model", api=Api("http://flai", transport=httpx.MockTransport(site))
+    )
+    for rows, said in (
+        ([[50, 0], [300, 0]], "Row 2, column “age”: 300 is out of range, it must be at most 120"),
+        ([[0, -5.5]], "Row 1, column “gain”: -5.5 is out of range, it must be at least -5"),
+    ):
+        for ask in (made.predict, lambda rows: predict_table(made, rows)):
+            with pytest.raises(ClientError, match=said):
+                ask(rows)
+    assert site.asked == [] and made.home.kept_queries() == {}
+    check_ranges(np.array([[0, -5], [120, 1e9]]), features)

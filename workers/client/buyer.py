@@ -406,6 +406,7 @@ class Buyer:
         values = np.asarray(rows, dtype=float)
         if not np.isfinite(values).all():
             raise data.DataError("A value is missing or is not a finite number.")
+        data.check_ranges(values, self.listing["features"])
         mean, std = training.constants(self.listing["normalisation"])
         return training.standardise(values, mean, std)
 

@@ -187,6 +187,25 @@ def read_features(path: Path, columns: Sequence[str]) -> np.ndarray:
     return features
 
 
+def check_ranges(values: np.ndarray, features: Sequence[Mapping[str, Any]]) -> None:
+    """Every value is plausible: within its feature's min and max, where the request names them.
+
+    Raises: DataError, naming the first row and column that is not.
+    """
+    bounds = [(_bound(f.get("min")), _bound(f.get("max"))) for f in features]
+    low, high = (
+        np.array([default if bound is None else bound for bound in ends])
+        for ends, default in zip(zip(*bounds, strict=True), (-math.inf, math.inf), strict=True)
+    )
+    for row, column in np.argwhere((values < low) | (values > high))[:1]:
+        first, last = (features[column].get(end) for end in ("min", "max"))
+        wanted = f"at least {first}" if values[row, column] < low[column] else f"at most {last}"
+        raise DataError(
+            f"Row {row + 1}, column “{features[column]['name']}”: {values[row, column]:g} is out "
+            f"of range, it must be {wanted}. Nothing was sent."
+        )
+
+
 def read_weights(path: Path, columns: Sequence[str], outputs: int = 1) -> np.ndarray:
     """An update trained by the site's own tooling: weights of the columns, then the intercept.
 

@@ -24,7 +24,7 @@ import numpy.typing as npt
 from apps.protocol.circuits.resolution import BAND, LABEL
 from workers.client.api import ClientError
 from workers.client.buyer import Answers, Buyer, Prediction, kept_name
-from workers.client.data import DataError
+from workers.client.data import DataError, check_ranges
 from workers.client.errors import few
 from workers.client.home import Home
 from workers.client.nodes import trusted_nodes
@@ -95,7 +95,9 @@ class Parts:
     """
 
     def __init__(self, buyer: Buyer, table: Any, *, key: str | None = None) -> None:
-        rows = features_of(table, buyer.columns).tolist()
+        values = features_of(table, buyer.columns)
+        check_ranges(values, buyer.listing["features"])
+        rows = values.tolist()
         self.buyer, self.table, self.key = buyer, table, key or str(uuid.uuid4())
         self._passing = key is None
         asked = hashlib.sha256(json.dumps([buyer.slug, rows]).encode()).hexdigest()
