@@ -19,10 +19,11 @@ from apps.listings.asking import ensure_on_sale
 from apps.listings.models import Listing, Subscription
 from apps.listings.plans import PURPOSE, left_rows, running
 from apps.listings.pricing import CURRENCY, price_of, volume
+from apps.protocol.tariff import QUOTE_MS
 from apps.wallets.selectors import available_micro
 from apps.wallets.services import account
 
-QUOTE_LIFE = timedelta(minutes=10)
+QUOTE_LIFE = timedelta(milliseconds=QUOTE_MS)
 SALT = "flai.quote.v2"
 
 

@@ -296,6 +296,7 @@ def _hold(
         "ticket": ticket.id,
         "commitment": list(ticket.commitment),
         "hold": str(query.hold_id),
+        "rows": query.rows,
         "price_micro": str(query.price_micro),
     }
     if query.subscription_id:

@@ -16,6 +16,8 @@ from apps.protocol.tally import rules_of
 from apps.protocol.unlocks import unlocks_of
 
 K = TypeVar("K", bound=Hashable)
+# Terms that the leaf of a founding did not say at first.
+LATER = ("tiers", "rebate_bps", "epoch_s")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +82,9 @@ def terms_of(params: Mapping[str, Any]) -> dict[str, Any]:
         "plans": list(params["plans"]),
         "price_micro": str(params["price_micro"]),
         **({"privacy": dict(params["privacy"])} if params.get("privacy") else {}),
+        "tiers": list(params.get("tiers", [])),
+        "rebate_bps": int(params.get("rebate_bps", 0)),
+        "epoch_s": int(params["epoch_s"]),
     }
 
 

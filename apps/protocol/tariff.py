@@ -18,6 +18,7 @@ from typing import Any
 
 from apps.protocol.money import BPS, mul_div_ceil
 
+QUOTE_MS = 10 * 60_000  # how long a quoted price holds
 TIERS_MAX = 8
 ROWS_MAX = 10**9
 OFF_BPS_MAX = 9_900

@@ -85,6 +85,7 @@ def on_sale(listing: str, dao: str, price: int) -> dict[str, Any]:
 
 
 SNAPSHOT = snapshot()
+LONG_ENOUGH = 1000 + 259_200_000
 GRACE_S = 7 * 86_400
 LATER = proposal(starts_at=1200, proposer="aa")
 CANCELED = leaf("governance.canceled", {"proposal": "p"}, 1100)
@@ -196,6 +197,8 @@ def test_an_honest_log_replays() -> None:
          "timelock"),
         (voted(vote("aa", "for", 5), EXECUTED | {"at": 3000 + 1000 * GRACE_S}, held={"aa": 5},
           timelock_s=1), "expired"),
+        (voted(vote("aa", "for", 5), EXECUTED | {"at": LONG_ENOUGH}, held={"aa": 5},
+          kind="exchange.slash_flai", ends_at=LONG_ENOUGH), "nothing came of it"),
         (voted(held={"aa": 5}, quorum_bps=1), "runs by quorum_bps 1, its DAO's is 2000"),
         (voted(held={"aa": 5}, threshold_bps=1), "runs by threshold_bps 1, its DAO's is 5000"),
         (voted(held={"aa": 5}, grace_s=10**6), "runs by grace_s"),
@@ -268,7 +271,7 @@ def test_a_slashing_takes_what_its_house_may_and_in_order(
         "id": id_, "dao": "d", "party": "aa", "asset": asset, "asked_micro": "40",
         "staked_micro": str(staked), "unstaking": {k: str(v) for k, v in unstaking.items()},
     }  # fmt: skip
-    voted = {"dao": "d", "house": "super", "payload_hash": hash_}
+    voted = {"dao": "d", "house": "super", "kind": "exchange.slash_flai", "payload_hash": hash_}
     if not said:
         exchange.slashed(body, 5, voted, "FLAI")
         assert exchange.leaving == {"u2": Leaving("aa", "FLAI", 10, 20)}

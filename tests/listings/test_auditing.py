@@ -275,6 +275,62 @@ def points_by_decree(said: Leaves) -> None:
     said[-1]["body"]["reason"] = "exit"
 
 
+def an_epoch_of_another_length(said: Leaves) -> None:
+    body_of(said, "listings.epoch_settled")["starts_at"] += 1_000
+
+
+def an_epoch_of_another_time(said: Leaves) -> None:
+    body = body_of(said, "listings.epoch_settled")
+    body["starts_at"], body["ends_at"] = (body[key] - 120_000 for key in ("starts_at", "ends_at"))
+
+
+def an_epoch_before_its_end(said: Leaves) -> None:
+    row = next(row for row in said if row["type"] == "subdaos.emitted")
+    row["at"] -= 1
+
+
+def an_epoch_before_its_payments(said: Leaves) -> None:
+    for row in said:
+        if row["type"] == "listings.query_settled":
+            row["at"] -= 120_000
+
+
+def an_epoch_of_another_number(said: Leaves) -> None:
+    for type_ in ("subdaos.emitted", "listings.epoch_settled"):
+        body_of(said, type_)["epoch"] = 2
+
+
+def a_price_of_the_servers_own(said: Leaves) -> None:
+    held = body_of(said, "listings.query_held")
+    held["price_micro"] = str(2 * PRICE)
+    for row in said:
+        if held["hold"] in (row["body"].get("id"), row["body"].get("pending")):
+            row["body"]["amount_micro"] = held["price_micro"]
+
+
+def a_hold_beyond_the_price(said: Leaves) -> None:
+    held = body_of(said, "listings.query_held")
+    hold = next(row["body"] for row in said if row["body"].get("id") == held["hold"])
+    hold["amount_micro"] = str(2 * PRICE)
+
+
+def another_buyer_pays(said: Leaves) -> None:
+    body_of(said, "listings.query_held")["buyer"] = "ee" * 16
+
+
+def other_rows(said: Leaves) -> None:
+    body_of(said, "listings.query_held")["rows"] += 1
+
+
+def rows_kept_back(said: Leaves) -> None:
+    last = next(row for row in reversed(said) if row["type"] == "listings.query_held")
+    del last["body"]["rows"]
+
+
+def a_listing_of_nobody(said: Leaves) -> None:
+    body_of(said, "listings.query_held")["listing"] = "other"
+
+
 FORGERIES: list[tuple[Callable[[Leaves], None], str]] = [
     (other_phi, "φ of version 1 is not its round's"),
     (more_work, "scoring work of version 1 is not"),
@@ -301,6 +357,17 @@ FORGERIES: list[tuple[Callable[[Leaves], None], str]] = [
     (points_for_nothing, "for no commitment"),
     (points_by_decree, "for no rule (exit)"),
     (a_round_that_scores_a_stranger, "scores others than its members"),
+    (an_epoch_of_another_length, "another length than its SubDAO was founded with"),
+    (an_epoch_of_another_time, "did not begin with the first sale"),
+    (an_epoch_before_its_end, "was closed before its end"),
+    (an_epoch_before_its_payments, "queries were paid into it before or after it"),
+    (an_epoch_of_another_number, "is not the next one's"),
+    (a_price_of_the_servers_own, f"costs {2 * PRICE}, which is not the price of 1 rows"),
+    (a_hold_beyond_the_price, "holds something else than its price"),
+    (another_buyer_pays, "is not paid by its buyer"),
+    (other_rows, "is not the price of 2 rows"),
+    (rows_kept_back, "does not say how many rows it asks"),
+    (a_listing_of_nobody, "is of a listing that is not in the log"),
 ]
 
 

@@ -47,6 +47,8 @@ FORGED = [
     (bent("subdaos.founded", "decay_ppm", lambda old: old + 1), "its decay_ppm are other"),
     (bent("subdaos.founded", "supply_micro", lambda old: old + "0"), "its supply_micro are other"),
     (bent("subdaos.founded", "price_micro", lambda old: old + "0"), "its price_micro are other"),
+    (bent("subdaos.founded", "epoch_s", lambda old: old + 1), "its epoch_s are other"),
+    (bent("subdaos.founded", "rebate_bps", lambda old: old + 1), "its rebate_bps are other"),
     (bent("subdaos.founded", "shares", lambda old: old | {"backers_bps": 1}), "its shares are"),
     (bent("rfms.approved", "target_micro", lambda old: old + "0"), "another target"),
     (bent("governance.proposal", "ends_at", lambda old: old - 1), "less time than the request"),

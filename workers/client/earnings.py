@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from apps.protocol import entitlements, revenue
+from apps.protocol import consent, entitlements, revenue
 from apps.protocol.decay import WORK_UNITS_A_ROUND
 from apps.protocol.money import BPS, mul_div_floor
 from apps.protocol.tickets import COMPUTING, MIN_CUSTODIANS
@@ -24,6 +24,7 @@ from workers.client.holdings import Holdings
 CURRENCY = "USDC"
 QUERY = "listings.query"
 EPOCH_REF = "listings.epoch:"
+AFTER_ALL = 2**63
 
 Body = Mapping[str, Any]
 
@@ -55,6 +56,8 @@ class Cycle:
 
     revenue: dict[str, int] = field(default_factory=dict)
     jobs: dict[str, int] = field(default_factory=dict)
+    first_ms: int = AFTER_ALL
+    last_ms: int = -AFTER_ALL
 
 
 @dataclass(frozen=True)
@@ -82,10 +85,16 @@ class Earnings:
         self.cycles: dict[tuple[str, int], Cycle] = {}
         self.closed: set[tuple[str, int]] = set()
         self.policies: dict[tuple[str, int], dict[str, int]] = {}
+        self.ended: dict[tuple[str, int], int] = {}  # when an epoch was closed to payments
+        self.lengths_s: dict[str, int] = {}
+        self.on_sale: dict[str, int] = {}
+        self.windows: dict[tuple[str, int], tuple[int, int]] = {}
         self.due: dict[str, Due] = {}
 
     def founded(self, body: Body, at: int) -> None:
         self.daos[body["dao"]] = body["sdt"]
+        if "epoch_s" in body:  # founded before this was said: see `founded.not_as_requested`
+            self.lengths_s[body["dao"]] = int(body["epoch_s"])
 
     def claimed(self, body: Body, at: int) -> None:
         if self.operators.setdefault(body["node"], body["operator"]) != body["operator"]:
@@ -164,6 +173,7 @@ class Earnings:
         paid.settled = True
         cycle = self.cycles.setdefault(name, Cycle())
         cycle.revenue[version] = cycle.revenue.get(version, 0) + paid.amount_micro
+        cycle.first_ms, cycle.last_ms = min(cycle.first_ms, at), max(cycle.last_ms, at)
         computed = body.get("nodes", made.opened["nodes"])
         if len(set(computed)) not in COMPUTING.values() or not set(computed) <= set(
             made.opened["nodes"]
@@ -182,6 +192,7 @@ class Earnings:
         if body["policy"] != self.policies.get((dao, number)):
             raise Finding(f"epoch {number}: it is divided by another policy than was in force")
         cycle = self.cycles.get((dao, number), Cycle())
+        self._window(dao, number, int(body["starts_at"]), int(body["ends_at"]), cycle)
         served = {str(entry["version"]): entry for entry in body["served"]}
         earned = {version: int(entry["revenue_micro"]) for version, entry in served.items()}
         if earned != cycle.revenue or int(body["revenue_micro"]) != sum(earned.values()):
@@ -202,6 +213,26 @@ class Earnings:
         if int(body["holdings"]) != sum(holdings.values()):
             raise Finding(f"epoch {number}: its holdings are not those of the transfers")
         self._entitled(dao, number, body, settle(body, holdings))
+
+    def _window(self, dao: str, number: int, starts: int, ends: int, cycle: Cycle) -> None:
+        """One of its SubDAO's length, from the first sale or from a payment after the end of the
+        one before; it has ended when it is closed, and its payments lie within."""
+        name, skew = f"epoch {number}", consent.SKEW_MS
+        length_s = self.lengths_s.get(dao)
+        if ends <= starts or (length_s is not None and ends - starts != 1000 * length_s):
+            raise Finding(f"{name}: it had another length than its SubDAO was founded with")
+        before, after = (self.windows.get((dao, number + step)) for step in (-1, 1))
+        if (before and starts < before[1]) or (after and ends > after[0]):
+            raise Finding(f"{name}: it overlaps another one")
+        if starts < self.ended.get((dao, number - 1), -AFTER_ALL) - skew:
+            raise Finding(f"{name}: it began before the last one was closed")
+        if number == 1 and abs(starts - self.on_sale.get(dao, starts)) > skew:
+            raise Finding(f"{name}: it did not begin with the first sale")
+        if ends > self.ended[dao, number]:
+            raise Finding(f"{name}: it was closed before its end")
+        if cycle.first_ms < starts - skew or cycle.last_ms >= ends + skew:
+            raise Finding(f"{name}: queries were paid into it before or after it")
+        self.windows[dao, number] = (starts, ends)
 
     def _entitled(self, dao: str, number: int, body: Body, settlement: revenue.Settlement) -> None:
         """The tree of entitlements that must follow; from here on its payments are due."""

@@ -38,6 +38,7 @@ class Reserves:
         self.sdt: dict[str, str] = {}
         self.moved: dict[str, Moves] = {}
         self.policies: dict[tuple[str, int], dict[str, int]] = {}
+        self.ended: dict[tuple[str, int], int] = {}
         self.sponsors: dict[str, int] = {}
         self.taken: dict[tuple[str, str], int] = {}
         self.given_up: dict[str, dict[str, int]] = {}
@@ -61,7 +62,10 @@ class Reserves:
         name = f"emission of epoch {number} of {dao}"
         if (dao, number) in self.policies:
             raise Finding(f"{name} came twice")
+        if number != 1 and (dao, number - 1) not in self.policies:
+            raise Finding(f"{name} is not the next one's")
         self.policies[dao, number] = self.parameters.policy[dao]
+        self.ended[dao, number] = at
         if body["schedule"] != self.parameters.schedule[dao]:
             raise Finding(f"{name} follows another schedule than was voted")
         if body["policy"] != self.parameters.policy[dao]:

@@ -22,7 +22,7 @@ from workers.client.earnings import Finding, integers
 POOL_REF, VAULT_REF = "exchange.pool:", "exchange.vault:"
 OUT_REF, SLASH_REF = "exchange.unstaking:", "exchange.slash:"
 OWN = ("pool", "vault", "unstaking")
-KINDS = {"super": "exchange.slash_flai", "sbgt": "exchange.slash"}
+SLASHING = {"super": "exchange.slash_flai", "sbgt": "exchange.slash"}
 
 Body = Mapping[str, Any]
 Balances = Mapping[str, ledger.Balance]
@@ -235,10 +235,10 @@ class Exchange:
         if body["asset"] != token:
             raise Finding(f"{name} takes {body['asset']}, which its house does not decide on")
         payload = {"party": body["party"], "amount_micro": body["asked_micro"]}
-        kind = KINDS.get(voted["house"], "")
+        kind = SLASHING.get(voted["house"], "")
         content = {"dao": body["dao"], "kind": kind, "payload": payload}
-        asked = (body["dao"], digest(tally.PROPOSAL_DOMAIN, content))
-        if (voted["dao"], voted["payload_hash"]) != asked:
+        asked = (body["dao"], kind, digest(tally.PROPOSAL_DOMAIN, content))
+        if (voted["dao"], voted["kind"], voted["payload_hash"]) != asked:
             raise Finding(f"{name}: proposal {body['id']} is another one")
         pid, asset, asked_micro = body["party"], body["asset"], int(body["asked_micro"])
         staked, rest, latest = int(body["staked_micro"]), 0, 0

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from apps.protocol.founding import shares_of, terms_of
+from apps.protocol.founding import LATER, shares_of, terms_of
 from apps.protocol.rfm_spec import spec_hash, subdao_params
 from workers.client.holdings import SDT
 from workers.client.replay import Replay
@@ -31,10 +31,13 @@ def not_as_requested(spec: Any, state: Replay, dao: str) -> str | None:
             "supply_micro": spec["funding"]["sdt_supply_micro"],
         }
         for name, value in terms.items():
-            if body[name] != value:
+            if (name in body or name not in LATER) and body[name] != value:
                 return f"its {name} are other ones than those of the request"
         if body.get("privacy") != terms.get("privacy"):
             return "it has a privacy budget that the request does not ask for"
+        windows = (w for (whose, _), w in state.earnings.windows.items() if whose == dao)
+        if any(ends - starts != 1000 * terms["epoch_s"] for starts, ends in windows):
+            return "its epochs have another length than the request says"
         if fund.target != int(spec["funding"]["target_micro"]):
             return "its crowdfund had another target than the request"
         parent = state.reserves.sdt.get(body.get("parent", ""))

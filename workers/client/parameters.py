@@ -6,11 +6,13 @@ Each change is one leaf, made by the proposal that it names, whose payload's has
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from apps.protocol import tally
+from apps.protocol.founding import LATER
 from apps.protocol.plans import Plan, plans_of
 from apps.protocol.privacy import Budget, budget_of, spent_micro
+from apps.protocol.tariff import Tier, tiers_of
 from apps.protocol.unlocks import Sponsoring, sponsoring_of
 from workers.client.crowdfund import HOUSES
 from workers.client.earnings import Finding
@@ -33,6 +35,14 @@ VOTED = {
 }
 
 
+class Tariff(NamedTuple):
+    """What a row costs from here on; no tiers where a founding did not say them."""
+
+    since_ms: int
+    price_micro: int
+    tiers: tuple[Tier, ...] | None
+
+
 class Parameters:
     """`policy`, `schedule`, `unlocks`, `rules`, `price`, `plans`, `engine` and `budget` of each
     SubDAO, as they are in force here in the log: as founded, then as voted; and what was spent."""
@@ -46,6 +56,10 @@ class Parameters:
         self.rules: dict[str, dict[str, int]] = {}
         self.superdao: str | None = None
         self.plans: dict[str, tuple[Plan, ...]] = {}
+        self.tiers: dict[str, tuple[Tier, ...]] = {}
+        self.rebate_bps: dict[str, int] = {}
+        self.tariffs: dict[str, list[Tariff]] = {}  # in the order of the log
+        self.told = False
         self.engine: dict[str, str] = {}  # that of three nodes until a vote
         self.budget: dict[str, Budget | None] = {}
         self.spent: dict[str, int] = {}  # ρ of rounds that made a model, in millionths
@@ -59,6 +73,24 @@ class Parameters:
         self.budget[body["dao"]] = budget_of(body.get("privacy"))
         if "price_micro" in body:  # the first sale tells it of those founded before this was said
             self.price[body["dao"]] = int(body["price_micro"])
+        told = all(name in body for name in LATER)
+        if self.told and not told:
+            raise Finding(f"SubDAO {body['dao']} was founded with fewer terms than one before it")
+        self.told = told
+        if told:
+            self.tiers[body["dao"]] = tiers_of(body["tiers"])
+            self.rebate_bps[body["dao"]] = int(body["rebate_bps"])
+
+    def on_sale(self, dao: str, price_micro: int) -> bool:
+        """Is it the price in force? The first sale tells that of who was founded without one."""
+        right = self.price.setdefault(dao, price_micro) == price_micro
+        if dao not in self.tariffs:
+            self._priced(dao, -(2**63))
+        return right
+
+    def _priced(self, dao: str, at: int) -> None:
+        one = Tariff(at, self.price[dao], self.tiers.get(dao))
+        self.tariffs.setdefault(dao, []).append(one)
 
     def proposed(self, body: Body, at: int) -> None:
         """It runs by the rules of its DAO; in the vote on a request the times may be the request's
@@ -88,14 +120,15 @@ class Parameters:
             raise Finding(f"proposal {body['proposal']} is put to another DAO than the SuperDAO")
         return tally.SUPERDAO_RULES
 
-    def changed(self, body: Body, voted: Body) -> None:
+    def changed(self, body: Body, at: int, voted: Body) -> None:
         """By exactly the proposal that was voted on. Raises Finding."""
         dao, key, value = body["dao"], body["key"], body["value"]
         if key not in VOTED:
             raise Finding(f"proposal {body['proposal']} changed {key}, which no vote changes")
         kind, house = VOTED[key]
         hash_ = tally.payload_hash(dao=dao, kind=kind, payload={key: value})
-        if (voted["dao"], voted["house"], voted["payload_hash"]) != (dao, house, hash_):
+        asked = (dao, house, kind, hash_)
+        if tuple(voted[name] for name in ("dao", "house", "kind", "payload_hash")) != asked:
             raise Finding(f"proposal {body['proposal']}: {key} changed to what nobody voted on")
         if key == "emission":
             self.schedule[dao] = dict(value)
@@ -105,6 +138,10 @@ class Parameters:
             self.sponsoring = sponsoring_of(value)
         if key == "price_micro":
             self.price[dao] = int(value)
+        if key == "tiers":
+            self.tiers[dao] = tiers_of(value)
+        if key in ("price_micro", "tiers") and dao in self.tariffs:
+            self._priced(dao, at)
         if key == "engine":
             self.engine[dao] = str(value)
         if key == "privacy":

@@ -95,14 +95,16 @@ class Plans:
             raise Finding(f"{name} takes another price than its plan's, or comes after its end")
         self.holds[body["id"]] = (debit, rows)
 
-    def query_held(self, body: Body) -> None:
-        """A prediction that a plan pays for is of its buyer and listing."""
-        account, _ = self.holds.get(body["hold"], ("", 0))
+    def query_held(self, body: Body) -> int | None:
+        """A prediction that a plan pays for is of its buyer and listing. Returns the rows that it
+        pays, None where none does."""
+        account, rows = self.holds.get(body["hold"], ("", 0))
         plan = self.running.get(account)
         named = (plan.id, plan.buyer, plan.listing) if plan else (None, body["buyer"], "")
         told = (body.get("plan"), body["buyer"], body["listing"] if plan else "")
         if named != told:
             raise Finding(f"query {body['query']} is not of the plan that pays for it")
+        return rows if plan else None
 
     def told(self, body: Body, at: int, seller: str) -> None:
         """A leaf "listings.plan"; `seller`: the SubDAO of its listing, as the log knows it."""

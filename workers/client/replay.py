@@ -3,9 +3,9 @@
 Balances follow from transfers by the ledger's rules, outcomes of votes from the ballots by the
 tally's (`votes`), payouts of an epoch from φ by eq. 10 and 11 (`earnings`), pools and vaults by
 their own (`exchange`), escrows and minted tokens by pledges (`crowdfund`), what a reserve releases
-by its schedule (`emission`), what plans cost and pay for (`plans`); whoever has bound a wallet key
-has signed what was done in its name (`keyring`). A leaf that breaks a rule is a finding with its
-index.
+by its schedule (`emission`), what predictions cost (`prices`), what plans cost and pay for
+(`plans`); whoever has bound a wallet key has signed what was done in its name (`keyring`). A leaf
+that breaks a rule is a finding with its index.
 Leaves name parties by pid and amounts as strings; nothing here needs the server.
 """
 
@@ -22,7 +22,7 @@ from apps.protocol.tickets import RING
 from apps.protocol.unlocks import Sponsoring, Unlocks, early, first, unlocked
 from workers.client.accounts import parts
 from workers.client.crowdfund import FORK, Crowdfunds
-from workers.client.earnings import Earnings, Finding
+from workers.client.earnings import CURRENCY, QUERY, Earnings, Finding
 from workers.client.emission import Reserves
 from workers.client.exchange import Exchange
 from workers.client.holdings import SDT, Holdings
@@ -30,6 +30,7 @@ from workers.client.keyring import Keyring, Unsigned
 from workers.client.parameters import Parameters
 from workers.client.plans import Plans
 from workers.client.points import Points
+from workers.client.prices import Prices
 from workers.client.votes import Votes
 
 NO_FLOOR = -(2**63)
@@ -79,8 +80,9 @@ class Replay:
         self.exchange = Exchange(self.balances)
         self.crowdfunds, self.parameters = Crowdfunds(), Parameters()
         self.reserves = Reserves(self.balances, self.crowdfunds, self.parameters, self.points)
-        self.earnings.policies = self.reserves.policies
+        self.earnings.policies, self.earnings.ended = self.reserves.policies, self.reserves.ended
         self.plans = Plans(self.balances, self.parameters)
+        self.prices = Prices(self.parameters)
         self.keyring = Keyring()
         self.keys: dict[str, str] = {}
         self.votes = Votes(
@@ -259,16 +261,31 @@ class Replay:
         listing, dao, price = body["listing"], body["dao"], int(body["price_micro"])
         if self.sales.setdefault(listing, (dao, at))[0] != dao:
             raise Finding(f"listing {listing} is another SubDAO's")
-        if self.parameters.price.setdefault(dao, price) != price:
+        self.earnings.on_sale.setdefault(dao, at)
+        if not self.parameters.on_sale(dao, price):
             raise Finding(f"listing {listing} is sold at a price that nobody voted on")
 
     def _query_held(self, body: Mapping[str, Any], at: int) -> None:
         self.earnings.query_held(body, at)
         dao, opened = self.sales.get(body["listing"], ("", 0))
         self.keyring.query_held(body, dao)
-        self.plans.query_held(body)
+        planned, name = self.plans.query_held(body), f"query {body['query']}"
+        if not dao:
+            raise Finding(f"{name} is of a listing that is not in the log")
+        payer, payee, kind, _, held = self.holds.get(body["hold"], ("", "", "", None, 0))
+        if planned is None and payer != f"{body['buyer']}/main/{CURRENCY}":
+            raise Finding(f"{name} is not paid by its buyer")
+        due = (f"{dao}/revenue/{CURRENCY}", QUERY, int(body["price_micro"]))
+        if (payee, kind, held) != due:
+            raise Finding(f"{name} holds something else than its price for its SubDAO")
+        author = body["buyer"] == self.crowdfunds.authors.get(dao)
+        self.prices.query_held(body, at, dao=dao, author=author, planned=planned)
         if dao in self.parameters.unlocks:
             self._early(dao, opened, body, at)
+
+    def _query_settled(self, body: Mapping[str, Any], at: int) -> None:
+        self.prices.query_settled(body, at)
+        self.earnings.query_settled(body, at)
 
     def _plan(self, body: Mapping[str, Any], at: int) -> None:
         dao, _ = self.sales.get(body["listing"], ("", 0))
@@ -447,7 +464,7 @@ _HANDLERS: dict[str, Handler] = {
     "listings.opened": Replay._on_sale,
     "listings.plan": Replay._plan,
     "listings.plan_renewal": Replay._plan_renewal,
-    "listings.query_settled": _earned(Earnings.query_settled),
+    "listings.query_settled": Replay._query_settled,
     "listings.epoch_settled": Replay._epoch,
 }
 

@@ -11,13 +11,16 @@ from typing import Any
 from apps.protocol import decay, tally
 from workers.client.earnings import Finding
 from workers.client.emission import Reserves
-from workers.client.exchange import Exchange
+from workers.client.exchange import SLASHING, Exchange
 from workers.client.holdings import Holdings
 from workers.client.keyring import Keyring
-from workers.client.parameters import Parameters
+from workers.client.parameters import VOTED, Parameters
 from workers.client.points import Points
 
 Body = Mapping[str, Any]
+PAY, REVOKE = "subdaos.pay", "subdaos.revoke"
+SPENDING = {PAY, *SLASHING.values()}
+RESETTING = {kind for kind, _ in VOTED.values()}
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -199,7 +202,18 @@ class Votes:
             raise Finding(f"proposal {body['proposal']} was executed while its timelock ran")
         if at >= opens + 1000 * int(ballots.body["grace_s"]):
             raise Finding(f"proposal {body['proposal']} was executed after it had expired")
+        did = self._did(ballots.body["kind"])
+        if did is not None and body["proposal"] not in did:
+            raise Finding(f"proposal {body['proposal']} was executed, and nothing came of it")
         self.executed += 1
+
+    def _did(self, kind: str) -> set[str] | None:
+        """The proposals that have done what one of this kind does, where the log tells of it."""
+        if kind in SPENDING:
+            return self.paid
+        if kind == REVOKE:
+            return self.revocations
+        return self.resettings if kind in RESETTING else None
 
     # -- what votes carry out; their executions come after
 
@@ -209,7 +223,7 @@ class Votes:
             body[name] for name in ("proposal", "dao", "asset", "amount_micro")
         )
         payload = {"to": body["to"], "asset": asset, "amount_micro": amount}
-        if not self._voted(proposal, dao, "sdt", "subdaos.pay", payload):
+        if not self._voted(proposal, dao, "sdt", PAY, payload):
             raise Finding(f"proposal {proposal}: the treasury paid what was not voted on")
         moved = (f"{dao}/treasury/{asset}", f"{body['to']}/main/{asset}", int(amount))
         if self.spent.get(body["transfer"]) != moved or proposal in self.paid:
@@ -231,7 +245,7 @@ class Votes:
         """The points are those that the holders of SBGT voted on."""
         dao, proposal, taken = body["dao"], body["ref"], body["taken_micro"]
         payload = {"party": body["party"], "points_micro": taken}
-        if not self._voted(proposal, dao, "sbgt", "subdaos.revoke", payload):
+        if not self._voted(proposal, dao, "sbgt", REVOKE, payload):
             raise Finding(f"proposal {proposal}: points were taken that nobody voted on")
         left = decay.revoked(before, int(taken))
         if int(body["points_micro"]) != left or proposal in self.revocations:
@@ -242,14 +256,15 @@ class Votes:
         proposal = body["proposal"]
         if proposal in self.resettings:
             raise Finding(f"proposal {proposal} changed a parameter twice")
-        self.parameters.changed(body, self.ballots(proposal).body)
+        self.parameters.changed(body, at, self.ballots(proposal).body)
         self.resettings.add(proposal)
 
     def _voted(self, proposal: str, dao: str, house: str, kind: str, payload: Body) -> bool:
         voted = self.ballots(proposal).body
         hash_ = tally.payload_hash(dao=dao, kind=kind, payload=dict(payload))
-        asked = (dao, house, hash_)
-        return (voted["dao"], voted["house"], voted["payload_hash"]) == asked
+        # The leaf's own word for the kind counts too: by it the vote had its time.
+        asked = (dao, house, kind, hash_)
+        return tuple(voted[name] for name in ("dao", "house", "kind", "payload_hash")) == asked
 
 
 __all__ = ["Ballots", "Votes"]
