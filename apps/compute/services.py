@@ -112,9 +112,9 @@ def node_claim(*, fingerprint: str, party: Party, signature: str, now: datetime)
         if node.operator_id is None:
             node.operator = party
             node.save(update_fields=["operator"])
-            log.append(
-                "compute.node_claimed", {"node": fingerprint, "operator": party.pid}, now=now
-            )
+            keys = {name: node.descriptor[name] for name in ("sign_key", "hpke_key")}
+            said = {"node": fingerprint, "operator": party.pid, **keys, "signature": signature}
+            log.append("compute.node_claimed", said, now=now)
     return node
 
 

@@ -132,6 +132,17 @@ def test_a_pledge_goes_to_the_request_that_was_signed() -> None:
         assert said in found and bool(said) == bool(found)
 
 
+def test_no_agent_key_is_replaced_in_the_old_form() -> None:
+    leaves = []
+    for key in (KEY, KEY, Ed25519PrivateKey.generate()):
+        public = wire.public_hex(key)
+        proof = wire.sign(key, consent.KEY_DOMAIN, consent.possession("aa", "agent", public))
+        body = {"pid": "aa", "public_key": public, "signature": proof}
+        leaves.append(leaf("accounts.signing_key", body))
+    assert errors(leaves[:2]) == ""
+    assert "replaced a key in the old form" in errors(leaves)
+
+
 def test_no_more_is_issued_than_a_cap_or_a_founding_says() -> None:
     flai, cap = "00/issuance/FLAI", ledger.BASE_CAPS["FLAI"]
     made = leaf("wallets.asset", {"id": "LP-x", "cap_micro": "5"})

@@ -221,6 +221,7 @@ def test_an_honest_log_replays() -> None:
         (voted(vote("aa", "for", 5), late("bb", 1, ends_at=2_001), held={"aa": 5, "bb": 1}),
          "moved by no late quorum"),
         ([leaf("wallets.transfer", {"id": "1"})], "malformed"),
+        ([transfer("1", MINT, ADA, 5) | {"v": 2}], "of version 2, which is not known here"),
         ([transfer("1", MINT, "aa", 5)], "malformed"),
         (voted(vote("aa", "for", 5), held={"aa": 5}, ends_at=2**50), "malformed"),
         ([transfer("1", MINT, ADA, 5), transfer("2", ADA, BOB, 5, kind="wallets.send"),

@@ -16,6 +16,7 @@ from typing import Any
 
 import httpx
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from django.test import Client
 
 from apps.compute.services import node_claim
@@ -331,6 +332,22 @@ def a_listing_of_nobody(said: Leaves) -> None:
     body_of(said, "listings.query_held")["listing"] = "other"
 
 
+def a_node_claimed_by_the_server(said: Leaves) -> None:
+    body_of(said, "compute.node_claimed")["operator"] = "ee" * 16
+
+
+def a_node_claimed_by_another_key(said: Leaves) -> None:
+    one, other = (r["body"] for r in said if r["type"] == "compute.node_claimed")
+    claim = {"node": one["node"], "pid": one["operator"]}
+    key = Ed25519PrivateKey.generate()
+    other["sign_key"] = one["sign_key"] = wire.public_hex(key)
+    one["signature"] = wire.sign(key, jobs.NODE_CLAIM_DOMAIN, claim)
+
+
+def a_node_claimed_without_a_word(said: Leaves) -> None:
+    del [r["body"] for r in said if r["type"] == "compute.node_claimed"][1]["signature"]
+
+
 FORGERIES: list[tuple[Callable[[Leaves], None], str]] = [
     (other_phi, "φ of version 1 is not its round's"),
     (more_work, "scoring work of version 1 is not"),
@@ -357,6 +374,9 @@ FORGERIES: list[tuple[Callable[[Leaves], None], str]] = [
     (points_for_nothing, "for no commitment"),
     (points_by_decree, "for no rule (exit)"),
     (a_round_that_scores_a_stranger, "scores others than its members"),
+    (a_node_claimed_by_the_server, "is not its own"),
+    (a_node_claimed_by_another_key, "by another one's key"),
+    (a_node_claimed_without_a_word, "without its own signature"),
     (an_epoch_of_another_length, "another length than its SubDAO was founded with"),
     (an_epoch_of_another_time, "did not begin with the first sale"),
     (an_epoch_before_its_end, "was closed before its end"),

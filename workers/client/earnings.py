@@ -16,8 +16,10 @@ from typing import Any
 
 from apps.protocol import consent, entitlements, revenue
 from apps.protocol.decay import WORK_UNITS_A_ROUND
+from apps.protocol.jobs import NODE_CLAIM_DOMAIN, fingerprint
 from apps.protocol.money import BPS, mul_div_floor
 from apps.protocol.tickets import COMPUTING, MIN_CUSTODIANS
+from apps.protocol.wire import BadSignature, verify
 from workers.client.accounts import parts
 from workers.client.holdings import Holdings
 
@@ -80,6 +82,7 @@ class Earnings:
         self.versions: dict[tuple[str, str], Made] = {}
         self.daos: dict[str, str] = {}
         self.operators: dict[str, str] = {}
+        self.signed_claims = False
         self.held: dict[str, Body] = {}
         self.posted: dict[str, Paid] = {}
         self.cycles: dict[tuple[str, int], Cycle] = {}
@@ -97,6 +100,20 @@ class Earnings:
             self.lengths_s[body["dao"]] = int(body["epoch_s"])
 
     def claimed(self, body: Body, at: int) -> None:
+        """By the node's own key, which its fingerprint is made of; leaves of earlier releases have
+        no signature, but none does after one that has."""
+        signed = "signature" in body
+        if self.signed_claims and not signed:
+            raise Finding(f"node {body['node'][:12]}… was claimed without its own signature")
+        self.signed_claims = signed
+        if signed:
+            claim = {"pid": body["operator"], "node": body["node"]}
+            try:
+                verify(body["sign_key"], NODE_CLAIM_DOMAIN, claim, body["signature"])
+            except BadSignature:
+                raise Finding(f"the claim of node {body['node'][:12]}… is not its own") from None
+            if fingerprint(dict(body)) != body["node"]:
+                raise Finding(f"node {body['node'][:12]}… was claimed by another one's key")
         if self.operators.setdefault(body["node"], body["operator"]) != body["operator"]:
             raise Finding(f"node {body['node'][:12]}… was claimed by another one before")
 

@@ -64,6 +64,8 @@ class Keyring:
         party = self.parties.setdefault(body["pid"], Keys())
         if WALLET in party.active or RECOVERY in party.active:
             raise Unsigned(f"{body['pid']} bound a key in the old form beside a wallet key")
+        if party.active.get(AGENT, body["public_key"]) != body["public_key"]:
+            raise Unsigned(f"{body['pid']} replaced a key in the old form, which nothing signs")
         self._possessed(body["pid"], AGENT, body["public_key"], body["signature"])
         party.active[AGENT] = body["public_key"]
 

@@ -101,6 +101,8 @@ class Replay:
         handler = _HANDLERS.get(leaf.get("type", ""))
         try:
             at = int(leaf["at"])
+            if leaf["v"] != 1:
+                raise Finding(f"{leaf['type']} is of version {leaf['v']}, which is not known here")
             if wrong := self._untimely(index, at):
                 self.findings.errors.append(f"leaf {index}: {leaf['type']} {wrong}")
             if handler is not None:
