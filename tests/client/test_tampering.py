@@ -38,9 +38,9 @@ def site(transactional_db: None) -> Iterator[str]:
         yield url
 
 
-def verify(site: str, state: Path) -> tuple[int, str]:
+def verify(site: str, state: Path, *more: str) -> tuple[int, str]:
     done = subprocess.run(
-        [sys.executable, "-m", "workers.client", "verify", "--url", site, "--state", str(state)],
+        [sys.executable, "-m", "workers.client", "verify", "--url", site, "--state", state, *more],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -139,7 +139,14 @@ def test_each_kind_of_tampering_is_found_and_its_place_is_named(site: str, tmp_p
             for model, rows in kept.items():
                 model.objects.all().delete()
                 model.objects.bulk_create(model(**row) for row in rows)
-        assert verify(site, state)[0] == 0
+        # What a user holds, by its id and by its entry's hash; and what this log does not have.
+        leaf = LogLeaf.objects.get(seq=a + 1)
+        for wanted in (leaf.ref_id, bytes(leaf.hash).hex()):
+            code, text = verify(site, state, "--has", wanted)
+            assert code == 0 and f"{wanted} is in the log: entry {a + 1} (wallets.tr" in text, text
+        code, text = verify(site, state, "--has", f"{leaf.ref_id},no", "--has", "no")
+        assert code == 1 and f"✗ no is in none of the {c} entries" in text, text
+        assert f"✗ {leaf.ref_id},no is in none" in text
     finally:
         _triggers("ENABLE")
 

@@ -76,6 +76,7 @@ def errors(shelf: Shelf, said: list[dict[str, Any]]) -> list[str]:
     for index, leaf in enumerate(said):
         if leaf["type"] == "subdaos.params":
             state.parameters.price[leaf["body"]["dao"]] = int(leaf["body"]["value"])
+            state.parameters.priced(leaf["body"]["dao"], leaf["at"])
         elif leaf["type"] in TOLD:
             state.leaf(index, leaf)
     return state.findings.errors + state.plans.end()

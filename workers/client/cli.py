@@ -93,6 +93,14 @@ def parser() -> argparse.ArgumentParser:
     verify.add_argument(
         "--nodes", type=Path, help="nodes.pin.json: the fingerprints that the operators publish"
     )
+    verify.add_argument(
+        "--has",
+        action="append",
+        default=[],
+        metavar="ID[,ID…]",
+        help="also find the entry that names all of these: a payment or a query by its id, a vote "
+        "as PROPOSAL,PID; or an entry by its hash",
+    )
     verify.set_defaults(run=_verify)
 
     feed = commands.add_parser("feed", help="models, prices and metrics, signed by the log's key")
@@ -465,7 +473,9 @@ def _verify(options: argparse.Namespace) -> int:
     from workers.client.verify import verify_server
 
     nodes = read_pins(options.nodes, "fingerprints") if options.nodes else None
-    report = verify_server(options.url, state=options.state, key=options.key, nodes=nodes)
+    report = verify_server(
+        options.url, state=options.state, key=options.key, nodes=nodes, has=options.has
+    )
     for check in report.checks:
         print(f"{'✓' if check.ok else '✗'} {check.text}")
     print("Everything checks." if report.ok else "Something does not check: see ✗ above.")

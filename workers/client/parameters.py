@@ -85,10 +85,11 @@ class Parameters:
         """Is it the price in force? The first sale tells that of who was founded without one."""
         right = self.price.setdefault(dao, price_micro) == price_micro
         if dao not in self.tariffs:
-            self._priced(dao, -(2**63))
+            self.priced(dao, -(2**63))
         return right
 
-    def _priced(self, dao: str, at: int) -> None:
+    def priced(self, dao: str, at: int) -> None:
+        """Price and tiers are in force from here on."""
         one = Tariff(at, self.price[dao], self.tiers.get(dao))
         self.tariffs.setdefault(dao, []).append(one)
 
@@ -141,7 +142,7 @@ class Parameters:
         if key == "tiers":
             self.tiers[dao] = tiers_of(value)
         if key in ("price_micro", "tiers") and dao in self.tariffs:
-            self._priced(dao, at)
+            self.priced(dao, at)
         if key == "engine":
             self.engine[dao] = str(value)
         if key == "privacy":

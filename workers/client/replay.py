@@ -274,6 +274,8 @@ class Replay:
         planned, name = self.plans.query_held(body), f"query {body['query']}"
         if not dao:
             raise Finding(f"{name} is of a listing that is not in the log")
+        if dao in self.parameters.unlocks:
+            self._early(dao, opened, body, at)
         payer, payee, kind, _, held = self.holds.get(body["hold"], ("", "", "", None, 0))
         if planned is None and payer != f"{body['buyer']}/main/{CURRENCY}":
             raise Finding(f"{name} is not paid by its buyer")
@@ -282,8 +284,6 @@ class Replay:
             raise Finding(f"{name} holds something else than its price for its SubDAO")
         author = body["buyer"] == self.crowdfunds.authors.get(dao)
         self.prices.query_held(body, at, dao=dao, author=author, planned=planned)
-        if dao in self.parameters.unlocks:
-            self._early(dao, opened, body, at)
 
     def _query_settled(self, body: Mapping[str, Any], at: int) -> None:
         self.prices.query_settled(body, at)

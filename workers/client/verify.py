@@ -2,7 +2,8 @@
 
 1. The log's key is the one given, or the one pinned at the first check.
 2. The newest head is signed by it and not old; the head seen last time is a beginning of it.
-3. Every entry is fetched, hashed again, and their root is the head's.
+3. Every entry is fetched, hashed again, and their root is the head's. What a user holds is found
+   among them.
 4. The entries are replayed: see `replay`. None is stamped after the first signed head that covers
    it, of the newest and those of earlier checks.
 5. t + 1 = 2 of the pinned nodes have signed a head that is a beginning of this log, so that nobody
@@ -39,6 +40,7 @@ PAGE = 1000
 HEADS_KEPT = 256
 TRADED = re.compile(r"\b(pool|vault|unstaking|slashing)\b")
 COSIGNED_WITHIN_MS = 3_600_000
+FOUND_MAX = 5
 SCORED = ("update", "rows")  # what a custodian shares to be scored
 
 
@@ -68,6 +70,7 @@ class Auditor:
     """One check of one server.
 
     `key` is the log's public key and `nodes` the nodes' fingerprints from elsewhere, where known.
+    `has`: what must stand in the log, each an entry's hash, or what an entry names, by commas.
     """
 
     def __init__(
@@ -77,13 +80,14 @@ class Auditor:
         state: Path | None = None,
         key: str | None = None,
         nodes: Sequence[str] | None = None,
+        has: Sequence[str] = (),
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.api, self.clock = api, clock
         self.state_path = state
         self.known = _read_state(state)
         self.given_key = key
-        self.given_nodes = nodes
+        self.given_nodes, self.has = nodes, has
         self.nodes: set[str] = set()
         self.report = Report()
 
@@ -109,6 +113,7 @@ class Auditor:
             if not same
             else "",
         )
+        self._holds(leaves, hashes)
         self._consistent(key, head, hashes)
         state = self._replayed(leaves, head)
         self._receipted(state)
@@ -183,6 +188,23 @@ class Auditor:
             f"{len(hashes)} leaf hashes recomputed",
             f"entry {wrong[0] if wrong else 0} does not have the hash the server says",
         )
+
+    def _holds(self, leaves: list[bytes], hashes: list[bytes]) -> None:
+        """What a user has stands among the entries, of which the head's root was computed."""
+        for wanted in self.has:
+            named = [json.dumps(part).encode() for part in wanted.split(",")]
+            found = [
+                index
+                for index, data in enumerate(leaves)
+                if hashes[index].hex() == wanted or all(part in data for part in named)
+            ]
+            told = [f"{index} ({json.loads(leaves[index])['type']})" for index in found[:FOUND_MAX]]
+            more = f" and {len(found) - FOUND_MAX} more" if len(found) > FOUND_MAX else ""
+            self.report.add(
+                bool(found),
+                f"{wanted} is in the log: entry {', '.join(told)}{more}",
+                f"{wanted} is in none of the {len(leaves)} entries",
+            )
 
     def _consistent(self, key: str, head: dict[str, Any], hashes: list[bytes]) -> None:
         if not self.known:
@@ -419,9 +441,10 @@ def verify_server(
     state: Path | None = None,
     key: str | None = None,
     nodes: Sequence[str] | None = None,
+    has: Sequence[str] = (),
 ) -> Report:
     """The whole check of the server at `url`. Raises: ClientError where it does not answer."""
-    return Auditor(Api(url), state=state, key=key, nodes=nodes).run()
+    return Auditor(Api(url), state=state, key=key, nodes=nodes, has=has).run()
 
 
 def head_signed(key: str, head: dict[str, Any]) -> bool:
