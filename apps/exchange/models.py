@@ -118,7 +118,11 @@ class PoolEvent(models.Model):
 
 
 class Vault(BaseModel):
-    """What is staked of one asset, and its earnings."""
+    """What is staked of one asset, and its earnings.
+
+    delay_s: how long what leaves it waits, for as long as it lasts; of a vault that was opened
+    before this was kept, as the setting says.
+    """
 
     asset = models.OneToOneField(Asset, models.PROTECT, related_name="vault")
     shares = models.OneToOneField(Asset, models.PROTECT, related_name="vault_of_shares")
@@ -126,6 +130,7 @@ class Vault(BaseModel):
     assets_micro = models.BigIntegerField(default=0)
     shares_micro = models.BigIntegerField(default=0)
     principal_micro = models.BigIntegerField(default=0)
+    delay_s = models.PositiveIntegerField(null=True)
 
     class Meta:
         indexes = [models.Index(fields=["-created_at", "-id"], name="exchange_vault_newest")]

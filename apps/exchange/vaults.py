@@ -102,7 +102,7 @@ def unstake(
     consent: keys.Consent = keys.SESSION,
     now: datetime | None = None,
 ) -> Transfer:
-    """Begin to take staked tokens back: they are free again after `settings.UNSTAKE_DELAY_S`.
+    """Begin to take staked tokens back: they are free again after the vault's delay.
 
     Raises: NotStakeable, the rules of a vault (a lock, too little staked).
     """
@@ -123,7 +123,8 @@ def unstake(
         )
         if done := _exists(main, now):
             return done
-        ready_at = now + timedelta(seconds=settings.UNSTAKE_DELAY_S)
+        delay_s = settings.UNSTAKE_DELAY_S if vault.delay_s is None else vault.delay_s
+        ready_at = now + timedelta(seconds=delay_s)
         made = _change(
             vault, party, "unstake", main, now,
             lambda state, position: rules.leave(
@@ -347,9 +348,12 @@ def _vault(code: str, now: datetime) -> Vault:
         cap_micro=AMOUNT_MAX,
         now=now,
     )
-    vault = Vault.objects.create(asset=asset, shares=shares, party=party, created_at=now)
+    delay_s = settings.UNSTAKE_DELAY_S
+    vault = Vault.objects.create(
+        asset=asset, shares=shares, party=party, delay_s=delay_s, created_at=now
+    )
     body = {"id": str(vault.id), "vault": party.pid, "asset": code, "shares": shares.code}
-    log.append("exchange.vault_opened", body, now=now)
+    log.append("exchange.vault_opened", body | {"delay_s": delay_s}, now=now)
     return vault
 
 

@@ -338,7 +338,7 @@ def vault_page(request: HttpRequest, code: str) -> HttpResponse:
         waiting=waiting[: selectors.UNSTAKINGS_SHOWN],
         more=len(waiting) > selectors.UNSTAKINGS_SHOWN,
         has=_available(party, asset)[0] if party else 0,
-        delay_s=settings.UNSTAKE_DELAY_S,
+        delay_s=vault.delay_s if vault and vault.delay_s is not None else settings.UNSTAKE_DELAY_S,
         boost=int(dao.params["stake_boost_bps"]) / BPS if dao else None,
         stake_form=StakeForm(auto_id="stake_%s"),
         unstake_form=UnstakeForm(auto_id="unstake_%s"),

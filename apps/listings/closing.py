@@ -396,6 +396,7 @@ _CLAIMED = """
 UPDATE listings_entitlement e SET claimed_at = %s::timestamptz
 FROM unnest(%s::text[], %s::text[], %s::text[]) AS u(asset, role, pid)
 WHERE e.epoch_id = %s AND e.asset = u.asset AND e.role = u.role AND e.pid = u.pid
+    AND e.claimed_at IS NULL
 RETURNING 1
 """
 

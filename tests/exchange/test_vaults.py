@@ -202,6 +202,7 @@ BENT = [
     ("exchange.vault_changed", {"earned_micro": "9"}, "rules of a vault"),
     ("exchange.vault_changed", {"amount_micro": "9"}, "rules of a vault"),
     ("exchange.vault_changed", {"party": "00" * 16}, "insufficient_stake"),
+    ("exchange.vault_changed", {"ready_at": 0}, "sooner or later than the vault says"),
     ("exchange.pool_changed", {"quote_micro": "-123"}, "rules of a pool"),
     ("exchange.pool_changed", {"area": "1"}, "rules of a pool"),
     ("exchange.pool_changed", {"party": "00" * 16}, "its transfers"),

@@ -10,7 +10,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from django.db import connection
+from django.db import IntegrityError, connection
 from django.test.utils import CaptureQueriesContext
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -281,6 +281,28 @@ def test_many_are_paid_when_they_ask_and_each_proves_its_part(
     assert list(claims.claimable(people[1])) == []
     with pytest.raises(DomainError, match="nothing_owed"):
         claims.claim(epoch_id=epoch.id, party=party("stranger"), now=AFTER)
+
+
+def test_what_is_owed_is_marked_as_paid_once_and_never_changed(people: list[Party]) -> None:
+    _, epoch = closed(people)
+    closing.carry_on(epoch.id, now=AFTER)
+    rows = Entitlement.objects.filter(epoch=epoch)
+    for change in (
+        lambda: rows.update(amount_micro=1),
+        lambda: rows.update(claimed_at=AFTER),
+        lambda: rows.update(claimed_at=None),
+        lambda: rows.delete(),
+    ):
+        with pytest.raises(IntegrityError, match="paid once and never changed"):
+            change()
+    assert not any(violations().values())
+    row = rows.exclude(role="holder").first()
+    with connection.cursor() as cursor:  # as who owns the database could
+        cursor.execute("ALTER TABLE listings_entitlement DISABLE TRIGGER claimed_once")
+        rows.filter(role=row.role, pid=row.pid).update(amount_micro=row.amount_micro + 1)
+        cursor.execute("ALTER TABLE listings_entitlement ENABLE TRIGGER claimed_once")
+    [(broken, _)] = [(name, said) for name, said in violations().items() if said]
+    assert broken == "entitlements are the settlements"
 
 
 def test_nobody_claims_before_it_is_divided(people: list[Party]) -> None:

@@ -47,6 +47,7 @@ class Stakes:
     pid: str
     asset: str
     shares: str
+    delay_s: int | None = None  # not said of vaults that earlier releases opened
     state: vault.Vault = field(default_factory=vault.Vault)
     positions: dict[str, vault.Position] = field(default_factory=dict)
 
@@ -73,6 +74,7 @@ class Exchange:
         self.issuer = ""
         self.slashes: dict[str, tuple[str, str, str, int]] = {}
         self.locks: dict[str, int] = {}
+        self.told = False
         self.changes = 0
 
     # -- money
@@ -166,7 +168,10 @@ class Exchange:
     # -- vaults
 
     def vault_opened(self, body: Body, at: int) -> None:
-        opened = Stakes(body["vault"], body["asset"], body["shares"])
+        opened = Stakes(body["vault"], body["asset"], body["shares"], body.get("delay_s"))
+        if self.told and opened.delay_s is None:
+            raise Finding(f"vault {opened.pid} does not say how long leaving it takes")
+        self.told = opened.delay_s is not None
         if self.vaults.setdefault(opened.pid, opened) is not opened:
             raise Finding(f"vault {opened.pid} was opened twice")
 
@@ -220,7 +225,10 @@ class Exchange:
             _put(due, f"{pid}/main/{asset}", own, amount)
         elif kind == "unstake":
             _put(due, own, f"{pid}/unstaking/{asset}", amount)
-            self.leaving[body["id"]] = Leaving(pid, asset, amount, int(body["ready_at"]))
+            ready_at = int(body["ready_at"])
+            if stakes.delay_s is not None and ready_at != at + 1000 * stakes.delay_s:
+                raise Finding(f"{name} leaves unstaking sooner or later than the vault says")
+            self.leaving[body["id"]] = Leaving(pid, asset, amount, ready_at)
         else:
             _put(due, own, f"{body['dao']}/treasury/{asset}", amount)
             self.slashes[body["id"]] = (body["dao"], pid, asset, amount)
