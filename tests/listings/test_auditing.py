@@ -291,9 +291,8 @@ def an_epoch_before_its_end(said: Leaves) -> None:
 
 
 def an_epoch_before_its_payments(said: Leaves) -> None:
-    for row in said:
-        if row["type"] == "listings.query_settled":
-            row["at"] -= 120_000
+    row = next(row for row in said if row["type"] == "listings.query_settled")
+    row["at"] = body_of(said, "listings.epoch_settled")["starts_at"] - 60_001
 
 
 def an_epoch_of_another_number(said: Leaves) -> None:
