@@ -106,6 +106,16 @@ def test_a_model_is_asked_by_every_release_that_computes_what_its_makers_signed_
     for named in (query_hash(CIRCUIT, MADE), hashed):
         assert asked(nodes, model, circuits_hash=named) == ["circuit_changed"] * 3
 
+    # a release whose features nothing bounds
+    loose = release(
+        tmp_path / "loose",
+        "family.py",
+        "        inputs = with_intercept(ops, ops.clamp(rows, -limit, limit))\n",
+        "        inputs = with_intercept(ops, rows)\n",
+    )
+    restart(nodes, loose, 0, 1, 2)
+    assert asked(nodes, model) == ["not_proved"] * 3
+
     # nothing of it has spoilt the model
     restart(nodes, REPOSITORY, 0, 1, 2)
     assert asked(nodes, model, circuits_hash=hashed) == ["circuits_differ"] * 3

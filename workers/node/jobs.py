@@ -14,6 +14,7 @@ from collections import OrderedDict
 from collections.abc import Collection, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from apps.protocol import jobs
@@ -260,7 +261,9 @@ class Jobs:
         if entry.running is None:
             return
         try:
-            (entry.opened,) = self._take_in(entry.job, [entry.upload])
+            (opened,) = self._take_in(entry.job, [entry.upload])
+            policy.stays_in_the_word(entry.job, opened.ticket.params)
+            entry.opened = opened
         except NodeError as error:
             _say("refused", entry.job, "admission", code=error.code)
             entry.fail(error)
@@ -508,6 +511,7 @@ class Jobs:
         try:
             with metrics.phase(job["circuit"], "admit"):
                 opened = self._take_in(job, uploads)
+                policy.stays_in_the_word(job, self._params(job, opened))
                 with self._shares.lock, self._binding, self._store.together():
                     admitted = self._admit(job, digest, opened)
         except BaseException as error:  # whatever it is, nobody shall wait for this node
@@ -608,6 +612,13 @@ class Jobs:
             counted=rows if case.binding is None else None,
             secret=opened[0].secret if case.is_query and opened else None,
         )
+
+    def _params(self, job: dict[str, Any], opened: Sequence[Opened]) -> dict[str, Any]:
+        """What one of the owners signed; that it is what all did is a rule of the policy."""
+        tickets = [one.ticket for one in opened]
+        stored = (self._stored(i)[0] for listed in job["inputs"].values() for i in listed)
+        first = next(chain(tickets, stored), None)
+        return {} if first is None else first.params
 
     def _stored(self, share_id: str) -> tuple[Ticket, str | None, tuple[Words, ...] | None]:
         """A share's ticket, the job that uses it, and its words if they are still here."""

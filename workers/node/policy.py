@@ -15,7 +15,7 @@ from functools import cached_property
 from typing import Any
 
 from apps.protocol import jobs, wire
-from apps.protocol.circuits import BadParams, Circuit, query_hash
+from apps.protocol.circuits import CIRCUITS, BadParams, Circuit, query_hash
 from apps.protocol.circuits.noise import RHO
 from apps.protocol.tickets import (
     MIN_CUSTODIANS,
@@ -26,6 +26,8 @@ from apps.protocol.tickets import (
     members_with_role,
     permits,
 )
+from workers.mpc.engines.bounds import LeavesTheWord
+from workers.mpc.proving import proved
 from workers.node.errors import Refused
 from workers.node.home import Limits
 from workers.node.records import Binding
@@ -194,6 +196,27 @@ def share_fits(circuit: Circuit, ticket: Ticket) -> None:
         if wanted is None:
             break
     raise Refused("wrong_shape", f"No input {ticket.slot} of {circuit.id} has this shape.")
+
+
+def stays_in_the_word(job: dict[str, Any], params: dict[str, Any]) -> None:
+    """No word of the circuit leaves its range at these parameters, whatever the inputs are. It may
+    take seconds the first time, so nothing is locked. What does not fit the circuit has other rules
+    to refuse it."""
+    circuit = CIRCUITS.get(job["circuit"])
+    if circuit is None:
+        return
+    counts = {name: len(listed) for name, listed in job["inputs"].items()}
+    try:
+        circuit.validate(params)
+        for name, slot in circuit.slots.items():
+            for position in range(counts.get(name, 1)):
+                slot.shape(params, position)
+    except (BadParams, LookupError, TypeError):
+        return
+    try:
+        proved(circuit.id, params, counts)
+    except LeavesTheWord as error:
+        raise Refused("not_proved", f"{circuit.id} may leave the word: {error}.") from None
 
 
 def _check_params(circuit: Circuit, ticket: Ticket) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 QUOTIENT_F = 36
 MEAN_F = 22
 COUNT_BITS = 13
+QUOTIENT_BOUND = (1 << 62) - 1
 
 
 def cells_shown(ops: Any, totals: Any, kinds: Any, min_cell: int) -> list[int]:
@@ -84,6 +85,8 @@ def quotients(
         return answer
     factor = [(2 * 1000 * 2**f // (denominators[cell] or 1) + 1) // 2 for cell in cells]
     scaled = ops.scale(ops.index(numerator, np.array(cells)), factor, f=f)
+    # a mean of b numbers is no larger than they are
+    scaled = ops.within(scaled, -QUOTIENT_BOUND, QUOTIENT_BOUND)
     for cell, value in zip(cells, ops.open_rounded(scaled).tolist(), strict=True):
         answer[cell] = int(value)
     return answer
@@ -106,6 +109,8 @@ def ratios(
     places = np.array(cells)
     inverse = ops.reciprocal(ops.index(whole, places), f=QUOTIENT_F, bits=bits)
     share = ops.scale(ops.mul(ops.index(part, places), inverse), 1000)
+    # a ≤ b, and 1/b is off by 2^−12 of itself at most
+    share = ops.within(share, 0, 1001 << QUOTIENT_F)
     for cell, value in zip(cells, ops.open_rounded(share).tolist(), strict=True):
         answer[cell] = int(value)
     return answer

@@ -23,8 +23,11 @@ def copies(ops: Any, updates: Any, inverse: Any) -> list[list[int]]:
     """
     sites = updates.shape[0]
     factor = ops.broadcast(ops.reshape(inverse, (-1, 1)), updates.shape)
-    units = ops.mul(updates, factor, f=UNIT_F)
-    gram = ops.reshape(ops.matmul(units, ops.transpose(units), f=GRAM_F), (-1,))
+    # of length 1; of √2 where ‖w‖² has few bits and is cut
+    one, most = 2 << UNIT_F, 3 << GRAM_F
+    units = ops.within(ops.mul(updates, factor, f=UNIT_F), -one, one)
+    gram = ops.within(ops.matmul(units, ops.transpose(units), f=GRAM_F), -most, most)
+    gram = ops.reshape(gram, (-1,))
     left, right = np.triu_indices(sites, 1)
     own, other = ops.index(gram, left * (sites + 1)), ops.index(gram, right * (sites + 1))
     both = ops.scale(ops.index(gram, left * sites + right), 2)

@@ -71,7 +71,10 @@ def residuals(ops: Any, scores: Any, targets: Any) -> Any:
     left = ops.combine(hazard, table, 0)
     inverse = ops.reciprocal(left, f=SHARE_F, bits=SUM_BITS, low_bits=SUM_LOW)
     so_far = ops.combine(ops.mul(event, inverse), table.T, 0)
-    expected = ops.mul(ops.trunc(hazard, INPUT_F), so_far, f=INPUT_F)
+    # S_i ≥ e^(z_j) for i ≤ j: each of the 1/S_i adds 1 at most
+    expected = ops.within(
+        ops.mul(ops.trunc(hazard, INPUT_F), so_far, f=INPUT_F), 0, (rows + 2) << INPUT_F
+    )
     return ops.reshape(ops.sub(ops.lift(event, INPUT_F), expected), (-1, 1))
 
 

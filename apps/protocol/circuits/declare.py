@@ -28,11 +28,14 @@ class Slot:
     role: who may fill it: "custodian", "validator", "buyer", or "model" (a stored result).
     shape: (params, index of the member in its role, in roster order) -> shape of that input.
     f: fractional bits of its words.
+    bound: of a stored result |word| ≤ bound, as all circuits whose results may enter here have
+        proved; None for any words, which is what a party may send.
     """
 
     role: str
     shape: Callable[[Params, int], Shape]
     f: int = 16
+    bound: int | None = None
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,9 @@ class Circuit:
         circuits.resolution.RESOLUTIONS.
     of_model: parameters that must be those by which the model that enters was made; of_model_too:
         others that models may have been made without, and are asked without then.
+    result_bound: every word of its result is within ±this.
+    proved_at: parameters whose proof is that of these: with as few rows or turns as show all that
+        there is to show.
     """
 
     name: str
@@ -70,6 +76,8 @@ class Circuit:
     opens: tuple[Opening, ...] = ()
     result_allows: tuple[str, ...] = ()
     result_f: int | None = None
+    result_bound: int | None = None
+    proved_at: Callable[[Params], Params] = lambda params: params
     sealed: bool = False
     resolution: str | None = None
     of_model: tuple[str, ...] = ()

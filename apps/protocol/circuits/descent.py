@@ -58,6 +58,7 @@ from apps.protocol.circuits.family import (
     ModelClass,
     check_holdouts,
     holdout_slot,
+    model_slot,
     prove,
     read_holdouts,
     read_rows,
@@ -66,6 +67,7 @@ from apps.protocol.circuits.judges import Judges, check_weights
 from apps.protocol.circuits.layout import (
     FEATURE_LIMIT,
     INPUT_F,
+    MODEL_BOUND,
     MODEL_F,
     SCORE_F,
     WEIGHT_LIMIT,
@@ -125,8 +127,11 @@ HALF_F = 8  # of what a site's rows count for
 SCORING_HALVINGS = 2
 # |Σ x (y − ŷ)| ≤ 16 · 10, of a batch that may be twice the mean one.
 RESIDUAL_MAX, GRADIENT_MAX = 10, 320
-# Fractional bits of η, μ and λ: |v| < 320 / (1 − 0.95) < 2^13 keeps 2^(13 + 24 + 22) in the word.
+# Fractional bits of η, μ and λ: |v| < 2^16 keeps 2^(16 + 24 + 22) in the word.
 FACTOR_F = 22
+SPEED_MAX = 60_000
+# How much more than computed in real numbers a step may be: 2^−10.
+ROUNDED = 1025 / 1024
 # 1 / Σ a_k n_k, and a residual times it
 SHARE_F, PULL_F = 30, 32
 ROWS_BITS = 15
@@ -181,7 +186,7 @@ def sgd_circuit(model: ModelClass, *, goes_on: bool) -> Circuit:
 
     slots = {"rows": Slot("custodian", rows_shape, f=INPUT_F), "holdout": holdout_slot(model)}
     if goes_on:
-        slots["model"] = Slot("model", lambda params, _: (model.weights(params),), f=MODEL_F)
+        slots["model"] = model_slot(model)
     return Circuit(
         name=(model.sgd_on_id if goes_on else model.sgd_id).partition("@")[0],
         version=1,
@@ -205,6 +210,8 @@ def sgd_circuit(model: ModelClass, *, goes_on: bool) -> Circuit:
         ),
         result_allows=model.made_for,
         result_f=MODEL_F,
+        result_bound=MODEL_BOUND,
+        proved_at=_proved_at,
         of_model=("features", NORMALISATION, *model.extras) if goes_on else (),
         of_model_too=model.unit_names if goes_on else (),
         min_members={"custodian": 3, "validator": 1},
@@ -243,7 +250,7 @@ def _run(
     if "model" in secrets:
         (weights,) = secrets["model"]
     every = ops.concat([inputs, ops.index(held.inputs, held.scoring)])
-    reach, limit = _reach(params, layers), WEIGHT_LIMIT << MODEL_F
+    (reach, most, _), limit = _reach(params, layers), WEIGHT_LIMIT << MODEL_F
     best, missed = weights, 0
     seen, scores = _scores(model, ops, every, weights, layers)
     judges = Judges(params)
@@ -266,6 +273,8 @@ def _run(
             weights, speed = _step(model, ops, weights, speed, batch, share, params)
             if step % reach == 0 or step == steps:
                 weights = ops.clamp(weights, -limit, limit)
+            else:
+                weights = ops.within(weights, -most, most)  # what `_reach` says
         seen, scores = _scores(model, ops, every, weights, layers)
         if params["curve"] or patience:
             gains = gained(scores)
@@ -309,7 +318,10 @@ def _step(
     gradients = []
     for x, each in zip(taken, backward(ops, errors, columns, alive), strict=True):
         pulls = ops.mul(each, ops.broadcast(own, each.shape), f=PULL_F)
-        gradients.append(ops.matmul(ops.transpose(x), pulls, f=MODEL_F))
+        # of a batch that may be twice the mean one, inputs within ±16, residuals within ±10
+        most = GRADIENT_MAX << MODEL_F
+        pulled = ops.matmul(ops.transpose(x), pulls, f=MODEL_F)
+        gradients.append(ops.within(pulled, -most, most))
     gradient = flat_of(ops, gradients)
     shrink = _factor(params["l2_ppm"]) * _penalised(layers)
     kept = ops.scale(speed, _factor(params["momentum_ppm"]), f=FACTOR_F)
@@ -317,7 +329,8 @@ def _step(
         ops.add(kept, ops.lift(gradient, MODEL_F + FACTOR_F)),
         ops.scale(weights, shrink, f=FACTOR_F),
     )
-    speed = ops.trunc(change, MODEL_F)
+    *_, fastest = _reach(params, layers)
+    speed = ops.within(ops.trunc(change, MODEL_F), -fastest, fastest)
     moved = ops.trunc(ops.scale(speed, _factor(params["rate_ppm"]), f=FACTOR_F), MODEL_F)
     return ops.add(weights, moved), speed
 
@@ -330,15 +343,26 @@ def _penalised(layers: Layers) -> npt.NDArray[np.int64]:
     return np.concatenate([one.reshape(-1) for one in each])
 
 
-def _reach(params: Params, layers: Layers) -> int:
-    """How many steps weights may take from ±64 before a score, or what flows back, could leave the
-    word: then they are cut to ±64 again, as at the end of an epoch."""
+def _reach(params: Params, layers: Layers) -> tuple[int, int, int]:
+    """How many steps weights may take from ±64 before a score, what flows back or the speed could
+    leave the word: then they are cut to ±64 again, as at the end of an epoch. And as words, how far
+    they get until then, and how fast: |v| ≤ (|g| + λ|w|) / (1 − μ)."""
     most = min(2 ** (62 - INPUT_F - MODEL_F) / (FEATURE_LIMIT * (into + 1)) for into, _ in layers)
     for _, out in layers[1:]:
         most = min(most, 2 ** (62 - back_f(out) - MODEL_F) / (RESIDUAL_MAX * out))
-    pulled = GRADIENT_MAX + most * params["l2_ppm"] / ONE_PPM
-    moved = params["rate_ppm"] / (ONE_PPM - params["momentum_ppm"]) * pulled
-    return max(1, int((most - WEIGHT_LIMIT) / moved))
+    shrink, rest = params["l2_ppm"] / ONE_PPM, 1 - params["momentum_ppm"] / ONE_PPM
+    if shrink:
+        most = min(most, (SPEED_MAX * rest - GRADIENT_MAX) / shrink)
+    fastest = (GRADIENT_MAX + most * shrink) / rest * ROUNDED
+    moved = params["rate_ppm"] / ONE_PPM * fastest
+    steps = max(1, int((most - WEIGHT_LIMIT) / moved))
+    return steps, int(most * 2**MODEL_F), int(fastest * 2**MODEL_F)
+
+
+def _proved_at(params: Params) -> Params:
+    """Every step begins with weights and a speed within what is declared of them, and every epoch
+    with what is left of 64: two epochs of three steps show what all the others do."""
+    return {**params, "epochs": min(params["epochs"], 2), "steps": min(params["steps"], 3)}
 
 
 def _factor(ppm: int) -> int:
@@ -396,11 +420,14 @@ def _shares(ops: Any, utility: Any, spared: int, doubled: Sequence[int], params:
     all 0 where nobody is left. `utility` was halved so often as `spared` says."""
     line = 1 << max(0, UTILITY_NOISE_BITS - spared)
     useful = ops.ltz(ops.add_public(ops.neg(utility), line))
-    counts = np.asarray(params["site_rows"], np.int64) // np.asarray(doubled)
+    # rounded up, and what is shared down: so no batch pulls more than all of its rows would
+    counts = -(-np.asarray(params["site_rows"], np.int64) // np.asarray(doubled))
     taken = ops.sum(ops.scale(ops.reshape(useful, (-1, 1)), counts[:, None]), 0)
     inverse = ops.scale(ops.reciprocal(taken, f=SHARE_F, bits=ROWS_BITS), params["steps"])
+    inverse = ops.within(inverse, 0, STEPS_MAX << SHARE_F)
     share = ops.mul(useful, ops.broadcast(inverse, useful.shape))
-    if max(doubled) == 1:
-        return share
-    parts = np.rint(2**HALF_F / np.asarray(doubled)).astype(np.int64)
-    return ops.trunc(ops.scale(share, parts, f=HALF_F), SHARE_F)
+    if max(doubled) > 1:
+        parts = (1 << HALF_F) // np.asarray(doubled)
+        share = ops.trunc(ops.scale(share, parts, f=HALF_F), SHARE_F)
+    # each site has `steps` rows at least
+    return ops.within(share, 0, 1 << SHARE_F)

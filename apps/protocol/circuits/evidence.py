@@ -60,7 +60,8 @@ def evidence(ops: Any, logits: Any, flags: Any, min_cell: int) -> dict[str, Any]
 
     below = ops.reshape(ops.ltz(logits), (1, -1))
     under = ops.reshape(ops.matmul(below, ops.concat([member, positive], axis=1)), (2, -1))
-    called = ops.sub(totals, ops.index(under, 0))
+    # of these rows, those that are not under 0
+    called = ops.within(ops.sub(totals, ops.index(under, 0)), 0, rows)
     right_up = ops.sub(positives, ops.index(under, 1))
     right = ops.add(right_up, ops.sub(ops.index(under, 0), ops.index(under, 1)))
     found["accuracy"] = quotients(ops, right, sizes)
@@ -90,7 +91,8 @@ def softplus(ops: Any, logits: Any) -> Any:
     z = tamed(ops, logits)
     below = ops.ltz(z)
     up = ops.sub(z, ops.mul(below, z))
-    size = ops.sub(ops.scale(up, 2), z)
+    # |z|
+    size = ops.within(ops.sub(ops.scale(up, 2), z), 0, (LOSS_LIMIT << LOSS_F) + 1)
     rest = ops.exp(ops.neg(size), f=LOSS_F)
     return ops.add(up, ops.log(ops.add_public(rest, 1 << LOSS_F), f=LOSS_F, bits=LOSS_F + 2))
 

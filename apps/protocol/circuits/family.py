@@ -58,6 +58,7 @@ from apps.protocol.circuits.layout import (
     FEATURE_LIMIT,
     FEATURES_MAX,
     INPUT_F,
+    MODEL_BOUND,
     MODEL_F,
     WEIGHT_LIMIT,
     with_intercept,
@@ -284,6 +285,7 @@ def round_circuit(model: ModelClass) -> Circuit:
         opens=(*OPENS, COPIES, *model.opens),
         result_allows=model.made_for,
         result_f=MODEL_F,
+        result_bound=MODEL_BOUND,
         min_members={"custodian": 3, "validator": 1},
     )
 
@@ -299,7 +301,7 @@ def infer_circuit(model: ModelClass, resolution: str) -> Circuit:
         whole(params, "rows", 1, QUERY_ROWS_MAX)
 
     def run(ops: Any, secrets: Mapping[str, Sequence[Any]], params: Params) -> Outcome:
-        """Scores [k·o] at f = 16, row by row, or steps. Bound: 16·64·1001 · 2^40 < 2^60."""
+        """Scores [k·o] at f = 16, row by row, or steps. Bound: 16·65·1001 · 2^40 < 2^60."""
         (weights,), (rows,) = secrets["model"], secrets["row"]
         limit = FEATURE_LIMIT << INPUT_F
         inputs = with_intercept(ops, ops.clamp(rows, -limit, limit))
@@ -317,7 +319,7 @@ def infer_circuit(model: ModelClass, resolution: str) -> Circuit:
         name=name,
         version=int(version),
         slots={
-            "model": Slot("model", lambda params, index: (model.weights(params),), f=MODEL_F),
+            "model": model_slot(model),
             "row": Slot("buyer", lambda params, index: (params["rows"], params["features"])),
         },
         validate=validate,
@@ -326,6 +328,15 @@ def infer_circuit(model: ModelClass, resolution: str) -> Circuit:
         resolution=resolution,
         of_model=("features", NORMALISATION, *model.extras),
         of_model_too=model.unit_names,
+        # each row is computed by itself
+        proved_at=lambda params: {k: v for k, v in params.items() if type(v) is int} | {"rows": 1},
+    )
+
+
+def model_slot(model: ModelClass) -> Slot:
+    """A model that nodes keep: what a circuit of its class has made."""
+    return Slot(
+        "model", lambda params, index: (model.weights(params),), f=MODEL_F, bound=MODEL_BOUND
     )
 
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from apps.protocol.circuits.declare import BadParams
 from apps.protocol.circuits.layout import INPUT_F
-from apps.protocol.circuits.scoring import SCORE_LIMIT_BITS
+from apps.protocol.circuits.scoring import SCORE_LIMIT_BITS, UTILITY_BOUND
 
 WEIGHT_MAX = 1_000_000
 FACTOR_F = 14
@@ -56,7 +56,9 @@ def weighted_median(ops: Any, utilities: Any, weights: Sequence[int]) -> Any:
     own = 2 * np.array(weights, np.int64)[:, None]
     short = ops.ltz(ops.stack([ops.add_public(twice, -total), ops.add_public(twice, own - total)]))
     chosen = ops.sub(ops.index(short, 0), ops.index(short, 1))
-    return ops.sum(ops.mul(chosen, utilities, f=utilities.f), 0)
+    # one of them, each of which is within this
+    chosen = ops.sum(ops.mul(chosen, utilities, f=utilities.f), 0)
+    return ops.within(chosen, -UTILITY_BOUND, UTILITY_BOUND)
 
 
 class Judges:

@@ -10,6 +10,9 @@ FEATURES_MAX = 1000
 FEATURE_LIMIT = 16
 WEIGHT_LIMIT = 64
 MODEL_F = 24
+# What a model's words stay within: weights that are clipped on shares may be longer by 2^−7.
+CLIPPED_BOUND = (WEIGHT_LIMIT << MODEL_F) + (WEIGHT_LIMIT << MODEL_F - 7)
+MODEL_BOUND = (WEIGHT_LIMIT + 1) << MODEL_F
 INPUT_F = 16
 SCORE_F = 20
 

@@ -45,6 +45,7 @@ FLOOR_BITS = 18
 COUNTED_F, USEFUL_BITS = 24, 8
 SYSTEM_F, INVERSE_F, STEP_F, LEFT_F = 28, 20, 22, 30
 # (1 − 2^−18)^(2^22) is 10^−7.
+FOUND_MAX = 1 << 11
 ITERATIONS, CORRECTIONS = FLOOR_BITS + 4, 4
 
 
@@ -79,7 +80,9 @@ def models(ops: Any, updates: Any, params: Params) -> tuple[Any, Any, Any]:
     tame = ops.add_public(tame, shift)
     rows, flat = ops.index(tame, np.s_[:, -1]), ops.index(tame, np.s_[:, :-1])
     most = ops.broadcast(ops.scale(ops.median(rows), OVER_MEDIAN), rows.shape)
+    # the lesser of the two, and the median is no less than the least
     rows = ops.sub(rows, ops.relu(ops.sub(rows, most)))
+    rows = ops.within(rows, ROWS_MIN, (1 << ROWS_BITS) - 1)
 
     place = np.full((side, side), len(upper[0]))
     place[upper] = np.arange(len(upper[0]))
@@ -93,6 +96,8 @@ def models(ops: Any, updates: Any, params: Params) -> tuple[Any, Any, Any]:
     trace, factor = _trace_of(ops, grams)
     told = ops.index(grams, (slice(None), *upper))
     told = ops.mul(told, ops.broadcast(ops.reshape(factor, (-1, 1)), told.shape), f=GRAM_F)
+    # of squares on the diagonal, nothing is larger than their sum
+    told = ops.within(told, *_about(1, GRAM_F))
     return (
         ops.trunc(own, INPUT_F),
         told,
@@ -103,13 +108,17 @@ def models(ops: Any, updates: Any, params: Params) -> tuple[Any, Any, Any]:
 def _counted(ops: Any, rows: Any, told: Any, trace: Any, factor: Any) -> Any:
     """min(n_k, OVER_MEDIAN · median(n·‖G‖) / ‖G_k‖) at f = 24, [K]; told = G·factor, ‖told‖ ≤ 1."""
     squared, inverse = lengths(ops, told)
-    length = ops.mul(ops.mul(ops.trunc(squared, 26), inverse, f=20), trace, f=INPUT_F)
+    length = ops.within(ops.mul(ops.trunc(squared, 26), inverse, f=20), 0, 2 << 20)
+    length = ops.mul(length, trace, f=INPUT_F)
     weight = ops.mul(rows, length, f=COUNTED_F)
     most = ops.broadcast(ops.scale(ops.median(weight), OVER_MEDIAN), weight.shape)
     over = ops.less_than(most, weight)
     # the bit is applied to 1/‖G‖ first: what it is multiplied with would overflow for a tiny one
     shrink = ops.mul(over, ops.mul(ops.trunc(factor, 22), inverse, f=28))
-    return ops.select(over, ops.mul(most, shrink, f=COUNTED_F), ops.lift(rows, COUNTED_F))
+    # less than n·‖G‖ over ‖G‖, which is off by 2^−5 of itself
+    less = ops.mul(most, shrink, f=COUNTED_F)
+    less = ops.within(less, 0, 17 << ROWS_BITS + COUNTED_F - INPUT_F - 4)
+    return ops.select(over, less, ops.lift(rows, COUNTED_F))
 
 
 def merged(ops: Any, kept: Any, useful: Sequence[int]) -> Any:
@@ -122,10 +131,19 @@ def merged(ops: Any, kept: Any, useful: Sequence[int]) -> Any:
     low = COUNTED_F - INPUT_F + USEFUL_BITS
     bits = ROWS_BITS + low + len(useful).bit_length()
     inverse = ops.reciprocal(total, f=28, bits=bits, low_bits=low)
+    # a part of the total, of which 1/total is off by 2^−28
     share = ops.mul(counted, ops.broadcast(inverse, counted.shape), f=SHARE_F)
+    share = ops.within(share, 0, 17 << SHARE_F - 4)
     share = ops.reshape(share, (-1, 1, 1))
+    # means of the sites' own: shares sum up to 1, and to 2 where they are off the most
     left, right = (
-        ops.reshape(ops.sum(ops.mul(each, ops.broadcast(share, each.shape), f=GRAM_F), 0), shape)
+        ops.reshape(
+            ops.within(
+                ops.sum(ops.mul(each, ops.broadcast(share, each.shape), f=GRAM_F), 0),
+                *_about(2 * FEATURE_LIMIT**2, GRAM_F),
+            ),
+            shape,
+        )
         for each, shape in (
             (squares, (1, *squares.shape[1:])),
             (wanted, (1, *wanted.shape[1:])),
@@ -133,6 +151,12 @@ def merged(ops: Any, kept: Any, useful: Sequence[int]) -> Any:
     )
     ridge = ops.trunc(ops.halve(inverse, INPUT_F), GRAM_F)
     return ops.reshape(ops.trunc(solved(ops, left, right, ridge), MODEL_F), (-1,))
+
+
+def _about(most: int, f: int) -> tuple[int, int]:
+    """± this, and 2^−8 of it for what truncation adds."""
+    bound = (most << f) + (most << f - 8)
+    return -bound, bound
 
 
 def _limits(side: int) -> npt.NDArray[np.int64]:
@@ -150,7 +174,9 @@ def _within(ops: Any, columns: Any) -> Any:
     long = ops.less_than(most, squared)
     shrink = ops.scale(ops.rsqrt(squared, f=22, bits=TRACE_BITS, low_bits=GRAM_F), limits)
     less = ops.mul(long, ops.add_public(shrink, -(1 << 22)))
-    factor = ops.reshape(ops.add_public(less, 1 << 22), (*squared.shape, 1))
+    # 1, or less of a column that is too long
+    factor = ops.within(ops.add_public(less, 1 << 22), 0, (1 << 22) + (1 << 10))
+    factor = ops.reshape(factor, (*squared.shape, 1))
     return ops.mul(columns, ops.broadcast(factor, columns.shape), f=INPUT_F)
 
 
@@ -159,14 +185,16 @@ def _product_of_each(ops: Any, columns: Any) -> Any:
     side = columns.shape[1]
     turned = np.arange(side * side).reshape(side, side).T
     swapped = ops.index(ops.reshape(columns, (columns.shape[0], -1)), np.s_[:, turned])
-    return ops.matmul(columns, swapped, f=GRAM_F)
+    # products of columns of which none is longer than 16
+    return ops.within(ops.matmul(columns, swapped, f=GRAM_F), *_about(FEATURE_LIMIT**2, GRAM_F))
 
 
 def _trace_of(ops: Any, squares: Any) -> tuple[Any, Any]:
     """(t at f = 24, 1/t at f = 28), [K] each; t the trace plus 1: nothing is divided by less."""
     at = np.arange(squares.shape[1])
     trace = ops.sum(ops.index(squares, np.s_[:, at, at]), 1)
-    trace = ops.add_public(trace, 1 << GRAM_F)
+    # of squares: as many as are at most, each of which a share may make twice as large
+    trace = ops.within(ops.add_public(trace, 1 << GRAM_F), 1 << GRAM_F, (1 << TRACE_BITS) - 1)
     return trace, ops.reciprocal(trace, f=TRACE_F, bits=TRACE_BITS, low_bits=GRAM_F)
 
 
@@ -184,14 +212,23 @@ def solved(ops: Any, left: Any, right: Any, ridge: Any) -> Any:
     system, wanted = (
         ops.mul(each, ops.broadcast(factor, each.shape), f=SYSTEM_F) for each in (left, right)
     )
+    # |A_ij| is no more than the largest diagonal one, |b_i| than 2·√A_ii
+    system, wanted = (ops.within(each, *_about(2, SYSTEM_F)) for each in (system, wanted))
     raised = ops.add_public(system, one << (SYSTEM_F - FLOOR_BITS))
     guess = ops.public(np.broadcast_to(one << INVERSE_F, left.shape), INVERSE_F)
     for _ in range(ITERATIONS):
-        step = ops.neg(ops.matmul(raised, guess, f=STEP_F))
+        # B has eigenvalues from 2^−18 to 1, X a polynomial's of it up to 2^18, and BX up to 1
+        step = ops.neg(ops.within(ops.matmul(raised, guess, f=STEP_F), *_about(1, STEP_F)))
         guess = ops.matmul(guess, ops.add_public(step, 2 * one << STEP_F), f=INVERSE_F)
+        guess = ops.within(guess, *_about(1 << FLOOR_BITS, INVERSE_F))
+    # of rows' own squares, so that ‖B^−½ b‖ ≤ 2 and ‖X b‖ ≤ 2^10; each correction adds that at most
     found = ops.matmul(guess, ops.trunc(wanted, STEP_F), f=SYSTEM_F)
+    found = ops.within(found, *_about(FOUND_MAX, SYSTEM_F))
     for _ in range(CORRECTIONS):
         lacking = ops.sub(ops.lift(wanted, 2 * SYSTEM_F), ops.matmul(system, found, f=2 * SYSTEM_F))
-        found = ops.add(found, ops.matmul(guess, ops.trunc(lacking, LEFT_F), f=SYSTEM_F))
+        # b, of which the part is taken that X did not find
+        lacking = ops.within(ops.trunc(lacking, LEFT_F), *_about(8, LEFT_F))
+        more = ops.within(ops.matmul(guess, lacking, f=SYSTEM_F), *_about(FOUND_MAX, SYSTEM_F))
+        found = ops.within(ops.add(found, more), *_about(FOUND_MAX << 3, SYSTEM_F))
     limit = WEIGHT_LIMIT << SYSTEM_F
     return ops.clamp(ops.reshape(found, (count, side)), -limit, limit)

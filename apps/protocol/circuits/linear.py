@@ -64,7 +64,17 @@ def gains(ops: Any, scores: Any, targets: Any, members: Any) -> Any:
 
 def opened(ops: Any, scores: Any, targets: Any, strata: Any, min_cell: int) -> dict[str, Any]:
     found, truth = (ops.reshape(x, (-1,)) for x in (tamed(ops, scores), targets))
-    return r_squared(ops, found, truth, strata, min_cell, bits=SPREAD_BITS, low_bits=SPREAD_LOW)
+    return r_squared(
+        ops,
+        found,
+        truth,
+        strata,
+        min_cell,
+        limits=(-TARGET_LIMIT, TARGET_LIMIT),
+        apart=TARGET_LIMIT + SCORE_LIMIT,
+        bits=SPREAD_BITS,
+        low_bits=SPREAD_LOW,
+    )
 
 
 def train(features: Real, labels: Any, outputs: int, c: float) -> Real:

@@ -37,6 +37,8 @@ def sums_shape(params: Params, index: int) -> Shape:
 def run(ops: Any, secrets: Mapping[str, Sequence[Any]], params: Params) -> Outcome:
     """Open Σ over custodians, as decimal strings of integers at f = 20."""
     total = ops.sum(ops.stack(secrets["sums"]), 0)
+    # agents check their own sums; who does not could send any total
+    total = ops.within(total, -(1 << 63), (1 << 63) - 1)
     return Outcome(openings={"sums": [str(value) for value in ops.open(total).tolist()]})
 
 

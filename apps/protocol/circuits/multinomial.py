@@ -50,7 +50,8 @@ def chances(ops: Any, scores: Any) -> Any:
     each, total = grown(ops, tamed(ops, scores))
     inverse = ops.reciprocal(total, f=28, bits=LOSS_F + 16, low_bits=LOSS_F - 10)
     wide = ops.broadcast(ops.reshape(inverse, (-1, 1)), each.shape)
-    return ops.mul(each, wide, f=LOSS_F)
+    # a part of the sum, and off by 2e-5 at most
+    return ops.within(ops.mul(each, wide, f=LOSS_F), 0, (1 << LOSS_F) + (1 << 6))
 
 
 def residuals(ops: Any, scores: Any, targets: Any) -> Any:
@@ -131,7 +132,8 @@ def read_targets(ops: Any, words: Any) -> Any:
     for at in range(1, bits.shape[1]):
         mine = ops.mul(ops.index(bits, np.s_[:, at : at + 1]), free)
         kept.append(mine)
-        free = ops.sub(free, mine)
+        # 1 until a bit is set: mine is no more
+        free = ops.within(ops.sub(free, mine), 0, 1)
     return ops.concat(kept, axis=1)
 
 

@@ -133,9 +133,12 @@ def _relu(ops: Any, z: Any) -> tuple[Any, Any]:
     top = FEATURE_LIMIT << z.f
     outside = ops.ltz(ops.stack([z, ops.add_public(ops.neg(z), top)]))
     below, above = (ops.reshape(ops.index(outside, at), z.shape) for at in (0, 1))
-    alive = ops.add_public(ops.neg(ops.add(below, above)), 1)
+    # z is not both under 0 and above the top
+    alive = ops.within(ops.add_public(ops.neg(ops.add(below, above)), 1), 0, 1)
     cut = ops.reshape(ops.lift(ops.scale(above, FEATURE_LIMIT), z.f), z.shape)
-    return ops.trunc(ops.add(ops.mul(alive, z), cut), INPUT_F), alive
+    # z where it is alive, and the top only where it is not
+    passed = ops.within(ops.add(ops.mul(alive, z), cut), 0, top)
+    return ops.trunc(passed, INPUT_F), alive
 
 
 def _by_rows(fn: Callable[[Any], tuple[Any, ...]], ops: Any, values: Any) -> list[Any]:

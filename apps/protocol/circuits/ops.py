@@ -6,7 +6,9 @@ is the oracle. Additive operations are free of messages; `mul`, `dot`, `matmul` 
 (three when they truncate), comparisons about ten, whatever the batch: stack independent work.
 
 Bounds: an intermediate that is truncated must satisfy |integer| < 2^62; `ltz`, `clamp` and
-`bit` accept any word, so they are what tames inputs of unknown parties.
+`bit` accept any word, so they are what tames inputs of unknown parties. That it holds is proved
+before a circuit runs (workers/mpc/engines/bounds.py), from each operation's own range. What follows
+from more than that, as that a row's probabilities sum up to 1, is declared by `within`.
 """
 
 from __future__ import annotations
@@ -59,6 +61,10 @@ class Ops(Protocol):
     def dot(self, a: Any, b: Any, f: int | None = None) -> Any: ...
     def matmul(self, a: Any, b: Any, f: int | None = None) -> Any: ...
     def trunc(self, a: Any, f: int) -> Any: ...
+
+    # a itself, declared to have its integers in low … high for the reason in the comment beside it:
+    # of what is truncated just before, of the whole number that was. Checked by `plain`
+    def within(self, a: Any, low: int, high: int) -> Any: ...
 
     # comparisons give bits: f = 0
     def ltz(self, a: Any) -> Any: ...

@@ -10,7 +10,10 @@ from apps.protocol.circuits.cells import MEAN_F, cells_shown, open_cells, quotie
 from apps.protocol.circuits.declare import Opening
 
 SQUARES_F = 20
+# Squares of numbers at f = 16 are added up to 2^this at once: 2^61 in the word.
+SUM_BITS = 29
 SHARE_F = 30
+SHARE_BOUND = 8 << SHARE_F
 # 1/n is public and has so many bits
 PART_F = 24
 
@@ -44,13 +47,34 @@ def open_rows(ops: Any, member: Any, min_cell: int) -> list[int | None]:
     return [None if count is None else int(count[0]) for count in counts]
 
 
+def squared_sums(ops: Any, values: Any, most: int) -> Any:
+    """Σ_i v_i² at f = 20 of values [C, m] at f = 16 within ±most, of as many at once as the word
+    holds; [C]."""
+    cells, rows = values.shape
+    step = (1 << SUM_BITS) // (most * most)
+    blocks = max(1, -(-rows // step))
+    none = ops.public(np.zeros((cells, -rows % blocks), np.int64), values.f)
+    parts = ops.reshape(ops.concat([values, none], axis=1), (cells, blocks, -1))
+    return ops.sum(ops.dot(parts, parts, f=SQUARES_F), 1)
+
+
 def r_squared(
-    ops: Any, found: Any, truth: Any, strata: Any, min_cell: int, *, bits: int, low_bits: int
+    ops: Any,
+    found: Any,
+    truth: Any,
+    strata: Any,
+    min_cell: int,
+    *,
+    limits: tuple[int, int],
+    apart: int,
+    bits: int,
+    low_bits: int,
 ) -> dict[str, Any]:
     """Open support and R² = 1 − Σ(y − ŷ)² / Σ(y − ȳ)² per cell.
 
-    found, truth [m] at f = 16; every sum of squares under 2^(bits − 20), and one under
-    2^(low_bits − 20) is a constant target.
+    found, truth [m] at f = 16, truth within the limits, no two of all these further apart than
+    `apart`; every sum of squares under 2^(bits − 20), and one under 2^(low_bits − 20) is a constant
+    target.
     """
     member = members(ops, strata)
     counts = open_rows(ops, member, min_cell)
@@ -60,20 +84,24 @@ def r_squared(
         inside = ops.transpose(ops.index(member, np.s_[:, np.array(cells)]))
         wide = [ops.broadcast(ops.reshape(x, (1, -1)), inside.shape) for x in (found, truth)]
         error, own = ops.mul(inside, ops.sub(wide[1], wide[0])), ops.mul(inside, wide[1])
-        squares = ops.dot(error, error, f=SQUARES_F)
+        squares = squared_sums(ops, error, apart)
         parts = np.array([round(2**PART_F / (counts[cell] or 1)) for cell in cells], np.int64)
         mean = ops.trunc(ops.scale(ops.sum(own, 1), parts, f=PART_F), 16)
+        # between the least and the largest; 1/n is off by 2^−13 of itself
+        least, most = (end << 16 for end in limits)
+        mean = ops.within(mean, least + (least >> 12) - 1, most + (most >> 12) + 1)
         centred = ops.mul(
             inside, ops.sub(wide[1], ops.broadcast(ops.reshape(mean, (-1, 1)), inside.shape))
         )
-        spread = ops.dot(centred, centred, f=SQUARES_F)
+        spread = squared_sums(ops, centred, apart)
         flat = ops.ltz(ops.add_public(spread, -(1 << low_bits)))
         seen = ops.open(flat).tolist()
         # at most twice the spread, so that nothing overflows: R² ≥ −1
         over = ops.sub(squares, ops.scale(spread, 2))
         squares = ops.sub(squares, ops.relu(over))
         inverse = ops.reciprocal(spread, f=SHARE_F, bits=bits, low_bits=low_bits)
-        share = ops.mul(squares, inverse, f=SHARE_F)
+        # 2 at most, and 1/spread is off by one unit: that is 4 of the largest squares
+        share = ops.within(ops.mul(squares, inverse, f=SHARE_F), -SHARE_BOUND, SHARE_BOUND)
         opened = ops.open_rounded(ops.scale(share, 1000)).tolist()
         for cell, constant, part in zip(cells, seen, opened, strict=True):
             values[cell] = 0 if constant else 1000 - int(part)

@@ -11,26 +11,43 @@ All but φ stays secret. The utility that φ is made of is the SubDAO's choice:
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from math import isqrt
 from typing import Any
 
 import numpy as np
 
 from apps.protocol.circuits.games import SCORING_POINT, coalitions
-from apps.protocol.circuits.layout import INPUT_F, MODEL_F
+from apps.protocol.circuits.layout import (
+    CLIPPED_BOUND,
+    FEATURE_LIMIT,
+    INPUT_F,
+    MODEL_F,
+    WEIGHT_LIMIT,
+)
 
 PHI_ONE = 1000
 UTILITY_F = 40
+UTILITY_BITS = 61
+# ‖w‖² of up to 4 095 numbers within ±64 at f = 32; of more it has as many bits more as they have.
+LENGTH_BITS = 56
+UTILITY_BOUND = 31 << UTILITY_BITS - 5
 # Utilities (in log-loss) under 2^-18 are rounding noise: nobody contributed.
 UTILITY_NOISE_BITS = UTILITY_F - 18
 
 SCORE_LIMIT_BITS = 3
 GAIN_F = 26
+# By so much, times 2^spare_bits, a loss within the scores' limits differs from that of score 0.
+GAIN_LIMIT = 16
 
 
 def lengths(ops: Any, updates: Any) -> tuple[Any, Any]:
-    """(‖w_k‖² at f = 32, 1/‖w_k‖ at f = 22), [K] each, of updates [K, d+1] at f = 16."""
+    """(‖w_k‖² at f = 32, 1/‖w_k‖ at f = 22), [K] each, of updates [K, d+1] at f = 16 within ±64,
+    or of such at f = 24 that have a length of 1 at most."""
     squared = ops.dot(updates, updates, f=2 * INPUT_F)
-    return squared, ops.rsqrt(squared, f=22, bits=56)
+    bits = max(LENGTH_BITS, 44 + int(updates.shape[1]).bit_length())
+    if updates.f != INPUT_F:
+        squared = ops.within(squared, 0, 2 << 2 * INPUT_F)
+    return squared, ops.rsqrt(squared, f=22, bits=bits)
 
 
 def clipped(ops: Any, updates: Any, squared: Any, inverse: Any, bound: int | None = None) -> Any:
@@ -38,15 +55,23 @@ def clipped(ops: Any, updates: Any, squared: Any, inverse: Any, bound: int | Non
 
     b: the median norm, or the public bound, its word at f = 20.
     """
-    norms = ops.mul(ops.trunc(squared, 26), inverse, f=20)
+    # ‖w‖²·(1/‖w‖), which is off by 2^−9 of itself at most
+    longest = (isqrt(updates.shape[1]) + 1) * WEIGHT_LIMIT
+    norms = ops.within(
+        ops.mul(ops.trunc(squared, 26), inverse, f=20), 0, (longest + longest // 64 + 8) << 20
+    )
     most = ops.median(norms) if bound is None else ops.public([bound], 20)
     middle = ops.broadcast(most, norms.shape)
     too_long = ops.less_than(middle, norms)
     # the bit is applied to 1/‖w‖ first: b/‖w‖ of a tiny update would overflow
-    shrink = ops.mul(middle, ops.mul(too_long, inverse), f=22)
+    # b < ‖w‖, which is computed to ‖w‖ + 2^−26/‖w‖ at most: of the shortest, 2^−16, to 65·‖w‖
+    shrink = ops.within(
+        ops.mul(middle, ops.mul(too_long, inverse), f=22), 0, (WEIGHT_LIMIT + 2) << 22
+    )
     keep = ops.lift(ops.sub(ops.public(np.ones(norms.shape, np.int64), 0), too_long), 22)
     factor = ops.broadcast(ops.reshape(ops.add(keep, shrink), (-1, 1)), updates.shape)
-    return ops.mul(updates, factor, f=MODEL_F)
+    # so a factor above 1 + 2^−7 is that of numbers under 2^−8
+    return ops.within(ops.mul(updates, factor, f=MODEL_F), -CLIPPED_BOUND, CLIPPED_BOUND)
 
 
 def taylor_utilities(
@@ -74,7 +99,11 @@ def taylor_utilities(
     apart = ops.trunc(
         ops.sub(weights, ops.broadcast(ops.reshape(point, (1, -1)), weights.shape)), INPUT_F
     )
-    return ops.reshape(ops.matmul(apart, descent, f=UTILITY_F), (-1,))
+    # residuals of m rows sum up, in size and over all outputs, to m · 2^spare_bits at most: so the
+    # mean gradients of one input's weights sum up to the input's limit
+    reach = (7 * CLIPPED_BOUND >> 2) + (1 << MODEL_F)
+    most = reach * (FEATURE_LIMIT + 1) * inputs.shape[1] << (UTILITY_F - MODEL_F)
+    return ops.within(ops.reshape(ops.matmul(apart, descent, f=UTILITY_F), (-1,)), -most, most)
 
 
 def coalition_utilities(
@@ -97,6 +126,9 @@ def coalition_utilities(
     scores = ops.clamp(ops.matmul(each, ops.transpose(inputs), f=INPUT_F), -limit, limit)
     members, shares = coalitions(scoring, sites)
     gained = gains(ops, ops.reshape(scores, (sites, outputs, rows)), targets, members)
+    # no loss of a row is further than this from that of score 0
+    most = GAIN_LIMIT << (GAIN_F + spare_bits)
+    gained = ops.within(gained, -most, most)
     share_f = 30 - spare_bits
     table = np.rint(shares * 2.0**share_f).astype(np.int64)
     return ops.trunc(ops.halve(ops.combine(gained, table, f=share_f), spare_bits), UTILITY_F)
@@ -105,7 +137,7 @@ def coalition_utilities(
 def phi_milli(ops: Any, utility: Any, spare_bits: int = 0) -> list[int]:
     """Open round(1000 · relu(u_k) / max); all 0 when no utility exceeds the noise."""
     least = UTILITY_NOISE_BITS - spare_bits
-    ratio = ops.ratio_of_max(ops.relu(utility), bits=61, low_bits=least, f=28)
+    ratio = ops.ratio_of_max(ops.relu(utility), bits=UTILITY_BITS, low_bits=least, f=28)
     opened = ops.open_rounded(ops.scale(ratio, PHI_ONE))
     return [int(value) for value in opened]
 

@@ -238,6 +238,10 @@ class Engine(ABC):
             return self.lift(a, f)
         return Shared(self._truncate(a, a.f - f), f)
 
+    def within(self, a: Shared, low: int, high: int) -> Shared:
+        """a, declared to be in low … high."""
+        return a
+
     # -- comparisons --------------------------------------------------------------------------
 
     def ltz(self, a: Shared) -> Shared:

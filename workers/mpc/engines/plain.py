@@ -65,6 +65,12 @@ class Plain(Engine):
         places = np.arange(low, high, dtype=np.uint64).reshape(-1, *[1] * len(a.shape))
         return ((a.words[0] >> places) & np.uint64(1),)
 
+    def within(self, a: Shared, low: int, high: int) -> Shared:
+        values = signed(a)
+        if np.any(values < low) or np.any(values > high):
+            raise OverflowError("a value is not within what its circuit declares")
+        return a
+
     def _noise(self, count: int, variance: int) -> tuple[Word, ...]:
         return (as_words(self._drawn(count, variance)),)
 
