@@ -335,9 +335,7 @@ def test_an_answer_lost_on_the_way_is_asked_again_and_paid_once(sale: Any, asker
     page.get_by_role("button", name="Pay $0.50 and predict").wait_for()
 
 
-def test_nothing_is_sealed_to_nodes_that_this_browser_does_not_know(
-    sale: Any, asker: Any
-) -> None:
+def test_nothing_is_sealed_to_nodes_that_this_browser_does_not_know(sale: Any, asker: Any) -> None:
     visitor = asker(2_000_000)
     page, sent = visitor.page, Sent(visitor.page)
     others = ["00" * 32, "11" * 32, "22" * 32]

@@ -42,7 +42,8 @@ RUN = """async ([body, given]) => {
     return { publicKey: await load({}, name === "Ed25519" ? ["verify"] : []),
       privateKey: await load({ d: jwk(seed) }, [usage]) };
   };
-  const kit = { wire, tickets, sealing, nodes, pins, buyer, consent, merkle, code, bytes, words, key };
+  const kit = {
+    wire, tickets, sealing, nodes, pins, buyer, consent, merkle, code, bytes, words, key };
   const names = Object.keys(kit);
   const result = await eval(`(async (v, {${names}}) => {${body}})`)(JSON.parse(given), kit);
   return JSON.stringify(result);

@@ -179,11 +179,12 @@ class Outbox:
         done = [self._taken_back(current, begun) for begun in known]
         if any(entry.get("computed") for entry in done):
             self.say(
-                "The nodes hold none of its words any more, but were computing or had computed with "
-                "them before: what the round makes of that stays."
+                "The nodes hold none of its words any more, but were computing or had computed "
+                "with them before: what the round makes of that stays."
             )
         else:
-            self.say(f"Withdrawn: {len(current['nodes'])} nodes signed that they hold nothing of it.")
+            count = len(current["nodes"])
+            self.say(f"Withdrawn: {count} nodes signed that they hold nothing of it.")
         return done[-1]
 
     def _take_back(self, current: Mapping[str, Any], begun: Mapping[str, Any], last: bool) -> bool:

@@ -158,9 +158,7 @@ class Shares:
                 raise Conflict("share_conflict", "Another share is stored under this id.")
             # asked first: what ends in between is staged by then
             running = runs(checked.scope)
-            became = self._store.withdraw_share(
-                ticket=ticket, ticket_id=checked.id, at=body["at"]
-            )
+            became = self._store.withdraw_share(ticket=ticket, ticket_id=checked.id, at=body["at"])
             if became == "over":
                 raise Refused("already_completed", "This share's job is over; its words are gone.")
         said = {

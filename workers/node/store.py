@@ -192,7 +192,8 @@ class Store(SealedFile):
                 return "over"
             mine = {share_id, *self._shares_of(db, scope, ticket["sender"])}
             db.execute(
-                f"UPDATE shares SET words = NULL, used_by = ? WHERE share_id IN ({_places([*mine])}) "
+                "UPDATE shares SET words = NULL, used_by = ? "
+                f"WHERE share_id IN ({_places([*mine])}) "
                 "AND NOT EXISTS (SELECT 1 FROM jobs WHERE job_id = shares.used_by)",
                 (WITHDRAWN, *mine),
             )
@@ -608,7 +609,9 @@ class Store(SealedFile):
                 "UPDATE shares SET words = NULL WHERE share_id = ? AND used_by IS NULL", (share_id,)
             )
 
-    def _shares_of(self, db: sqlite3.Connection, scope: str, sender: str | None = None) -> list[str]:
+    def _shares_of(
+        self, db: sqlite3.Connection, scope: str, sender: str | None = None
+    ) -> list[str]:
         """The shares that came to a scope before its job, of all or of one sender."""
         found = []
         rows = db.execute("SELECT share_id, body FROM shares WHERE body <> x''").fetchall()
