@@ -13,7 +13,7 @@ from itertools import combinations, pairwise
 import numpy as np
 import numpy.typing as npt
 
-from apps.protocol.circuits.descent import SCORING_HALVINGS
+from apps.protocol.circuits.descent import SCORING_HALVINGS, warm
 from apps.protocol.circuits.layout import FEATURE_LIMIT, MODEL_F, WEIGHT_LIMIT
 from apps.protocol.circuits.network import BACK_LIMIT, start_of
 from apps.protocol.circuits.same_rows import NEAR_BITS, looked_up
@@ -78,7 +78,9 @@ def descend(
 ) -> Descent:
     """Before each epoch φ_vk ← φ_vk + ⟨g_k, −∇L_v⟩ in the last layer's weights, at ¼ of them, and
     a_k = [median_v φ_vk > 0] / (1 + how many share its rows); in each step, of each layer,
-    g = Σ a_k g_k / Σ a_k n_k · steps;  v ← μv + g − λw;  w ← w + ηv.
+    g = Σ a_k g_k / Σ a_k n_k · steps;  v ← μv + g − λw;  w ← w + ηv. Of networks φ is taken on
+    hidden features less the validator's mean, and in the first epochs on rows that no step has seen
+    (`circuits.descent.warm`).
 
     sites: (features [n_k, d], targets [n_k, t]) each; holdouts: each validator's rows that score;
     schedule as `circuits.descent.SCHEDULE`; kind: a model class; judges: the validators' weights;
@@ -107,21 +109,26 @@ def descend(
     said = np.zeros((len(judged), len(sites)))
     best, least, missed = weights, gained(), 0
     done = Descent(weights, said[0], pairs=pairs)
-    for _ in range(schedule["epochs"]):
+    for epoch in range(schedule["epochs"]):
         point = weights[-1] / 2**SCORING_HALVINGS
-        given, wanted = (
-            np.array([residuals(x @ point.T, y).T @ x / whole for x, y, whole in each])
-            for each in (
-                [(forward(weights, x)[-1], y, counts.sum()) for x, y in rows],
-                [(forward(weights, x)[-1], y, len(x)) for x, y in judged],
-            )
-        )
-        said = said + np.einsum("vij,kij->vk", wanted, given)
+        unseen = warm(hidden, epoch, steps)
+        asked = [np.arange(n) % steps % 2 == 1 if unseen else np.arange(n) >= 0 for n in counts]
+        shown = [
+            (forward(weights, x[at])[-1], y[at]) for (x, y), at in zip(rows, asked, strict=True)
+        ]
+        for v, (x, y) in enumerate(judged):
+            seen = forward(weights, x)[-1]
+            middle = np.append(seen.mean(axis=0)[:-1] if hidden else np.zeros(seen.shape[1] - 1), 0)
+            wanted = residuals(seen @ point.T, y).T @ (seen - middle) / len(x) / counts.sum()
+            said[v] += [
+                (1 + unseen) * np.sum(residuals(h @ point.T, t).T @ (h - middle) * wanted)
+                for h, t in shown
+            ]
         done.utilities = upper_median(said, votes)
         active = (done.utilities > NOISE) / doubled
         taken = float(active @ counts)
         share = active * (steps / taken if taken else 0.0)
-        for step in range(steps):
+        for step in range(0, steps, 2 if unseen else 1):
             each = [gradients(weights, x[step::steps], y[step::steps], residuals) for x, y in rows]
             for layer, (own, moving) in enumerate(zip(weights, speed, strict=True)):
                 gradient = sum(part * one[layer] for part, one in zip(share, each, strict=True))

@@ -164,7 +164,7 @@ def test_a_network_is_trained_on_shared_rows_from_its_first_round_on(
     assert schedule == defaults_of(CLASSES["mlp"]) and schedule["momentum_ppm"] == 900_000
     with pytest.raises(BadInput, match="shared rows only"):
         choose(market, {"kind": "fedavg"})
-    choose(market, {"kind": "secure_sgd", "schedule": {"epochs": 5, "steps": 5}})
+    choose(market, {"kind": "secure_sgd", "schedule": {"epochs": 10, "steps": 5}})
     held = market.whitelist()
     assert held.training == "secure_sgd" and held.extras["hidden_1"] == 7
     market.normalise(held)
@@ -182,6 +182,8 @@ def test_a_network_is_trained_on_shared_rows_from_its_first_round_on(
     drain()
     held.refresh_from_db()
     assert held.phase == "done" and held.round_job.circuit == "mlp_sgd@1", held.progress[-1]
+    page = Client().get(f"/rounds/{held.id}/").content.decode()
+    assert "5 steps each, half as many in the first 10" in page
     phi = {s.party_id: s.phi_milli for s in held.scores.all()}
     assert phi[market.custodians[3].party.id] == 0 and max(phi.values()) == 1000
     listing = market.accept(held)

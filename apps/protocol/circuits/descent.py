@@ -20,7 +20,9 @@ that a model needs.
 
 Where a class has hidden layers, each layer takes this step with its own inputs in place of x and
 what flows back to it in place of y − ŷ (circuits/network.py), from public weights in place of zero.
-Sites are compared by the last layer's gradient, ¼ of that layer's weights taken.
+Sites are compared by the last layer's gradient, ¼ of that layer's weights taken, on hidden features
+less their mean on the validator's rows; and in the first WARM_EPOCHS by those rows alone that no
+step has seen: steps of even number are taken then, and rows of odd ones compared.
 
 With `patience`, whether the validators' loss fell (by the same median) is opened after each epoch:
 training ends when it has not for so many, and the model of the best epoch counts. With `curve`, by
@@ -121,6 +123,9 @@ SAME_ROWS = Opening(
     "roster place; of such a pair the one committed later gets nothing, and both count once for "
     "the three",
 )
+# A network learns what it is shown, right or wrong: a site is judged while it has not been yet.
+WARM_EPOCHS = 10
+MEAN_F = 14
 HALF_F = 8  # of what a site's rows count for
 
 # Where sites are compared: 2^−2 of the way (docs/adr/0015).
@@ -265,13 +270,16 @@ def _run(
     utility = ops.public(np.zeros((len(judges.rows), len(sites)), np.int64), UTILITY_F)
     improved: list[int] = []
     curve: list[int] = []
-    for _ in range(params["epochs"]):
-        seen_by = _alignment(model, ops, seen, scores, targets, held, judges, params)
+    for epoch in range(params["epochs"]):
+        unseen = warm(model.hidden, epoch, steps)
+        judged = place % steps % 2 == 1 if unseen else place >= 0
+        seen_by = _alignment(model, ops, seen, scores, targets, held, judges, judged, params)
         utility = ops.add(utility, seen_by)
         share = _shares(ops, judges.of_sites(ops, utility), spared, doubled, params)
-        for step, batch in enumerate(batches, start=1):
+        taken = batches[::2] if unseen else batches
+        for step, batch in enumerate(taken, start=1):
             weights, speed = _step(model, ops, weights, speed, batch, share, params)
-            if step % reach == 0 or step == steps:
+            if step % reach == 0 or step == len(taken):
                 weights = ops.clamp(weights, -limit, limit)
             else:
                 weights = ops.within(weights, -most, most)  # what `_reach` says
@@ -387,27 +395,65 @@ def _alignment(
     targets: Any,
     held: Holdouts,
     judges: Judges,
+    judged: npt.NDArray[np.bool_],
     params: Params,
 ) -> Any:
     """⟨g_k, −∇L_v⟩ at ¼·w of each site and validator, in the last layer's weights, [V, K] at
-    f = 40, times a public constant of each validator."""
+    f = 40, times a public constant of each validator. `judged`: by which of the rows."""
     rows, spared = targets.shape[0], _spared(model, params)
+    ends, counts = np.cumsum(params["site_rows"]), params["site_rows"]
+    sites = [e - n + np.flatnonzero(judged[e - n : e]) for e, n in zip(ends, counts, strict=True)]
+    ends = rows + np.cumsum(judges.rows)
+    validators = [np.s_[e - n : e] for e, n in zip(ends, judges.rows, strict=True)]
     every = ops.concat([targets, ops.index(held.targets, held.scoring)])
     # scores are linear in the last layer's weights: those of ¼·w are ¼ of these
     errors = model.residuals(ops, ops.halve(scores, SCORING_HALVINGS), every)
 
-    def gradients(begins: int, counts: Sequence[int], spare: int, f: int) -> Any:
+    def gradients(places: Sequence[Any], halvings: Sequence[int], f: int) -> Any:
+        """[·, in + 1, o]"""
         found = []
-        for end, count in zip(np.cumsum(counts) + begins, counts, strict=True):
-            own = np.s_[end - count : end]
+        for own, times in zip(places, halvings, strict=True):
             across = ops.transpose(ops.index(seen, own))
             whole = ops.matmul(across, ops.index(errors, own), f=INPUT_F + errors.f)
-            found.append(ops.halve(whole, spare or (count - 1).bit_length() + spared))
-        return ops.reshape(ops.trunc(ops.stack(found), f), (len(counts), -1))
+            found.append(ops.halve(whole, times))
+        return ops.trunc(ops.stack(found), f)
 
-    given = gradients(0, params["site_rows"], (rows - 1).bit_length(), SITE_F)
-    wanted = gradients(rows, judges.rows, 0, HOLDOUT_F)
-    return ops.matmul(wanted, ops.transpose(given), f=UTILITY_F)
+    # half of the rows count twice
+    times = (rows - 1).bit_length() - (not judged.all())
+    given = gradients(sites, [times] * len(sites), SITE_F)
+    wanted = gradients(
+        validators, [(count - 1).bit_length() + spared for count in judges.rows], HOLDOUT_F
+    )
+    if model.hidden:
+        means = [
+            ops.scale(ops.sum(ops.index(seen, own), 0), round(2**MEAN_F / count), f=MEAN_F)
+            for own, count in zip(validators, judges.rows, strict=True)
+        ]
+        wanted = _centred(ops, wanted, ops.trunc(ops.stack(means), INPUT_F))
+    flat, across = (ops.reshape(each, (each.shape[0], -1)) for each in (wanted, given))
+    return ops.matmul(flat, ops.transpose(across), f=UTILITY_F)
+
+
+def _centred(ops: Any, wanted: Any, means: Any) -> Any:
+    """W [V, in + 1, o] such that ⟨G, W⟩ is the product of both gradients taken on features less
+    these means [V, in + 1], the intercept's not counted.
+
+    A gradient's last row is R = Σ residuals: on x − m it is G − m·R. So W₁ = W − m·R_v, and
+    ⟨G − m·R, W₁⟩ = ⟨G, W₁⟩ − R·(mᵀW₁). With softmax residuals |W₁| ≤ 32, mᵀW₁ under 2^17.
+    """
+    validators, inputs, outputs = wanted.shape
+    rest = np.s_[:, :-1]
+    means = ops.index(means, rest)
+    m = ops.broadcast(ops.reshape(means, (validators, -1, 1)), (validators, inputs - 1, outputs))
+    last = ops.index(wanted, np.s_[:, -1:])
+    apart = ops.sub(ops.index(wanted, rest), ops.mul(m, ops.broadcast(last, m.shape), f=HOLDOUT_F))
+    common = ops.sum(ops.mul(m, apart, f=HOLDOUT_F), 1)
+    return ops.concat([apart, ops.sub(last, ops.reshape(common, last.shape))], axis=1)
+
+
+def warm(hidden: Sequence[int], epoch: int, steps: int) -> bool:
+    """Are sites compared by unseen rows in this epoch (from 0)?"""
+    return bool(hidden) and epoch < WARM_EPOCHS and steps > 1
 
 
 def _spared(model: ModelClass, params: Params) -> int:
