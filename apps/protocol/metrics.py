@@ -97,6 +97,13 @@ def auc_interval(auc: float, positives: int, negatives: int, z: float = Z95) -> 
     return low, high
 
 
+def called_positive(rows: int, positives: int, accuracy: float, recall: float) -> int:
+    """How many rows are called positive, as it follows from these: TP + FP with TP = recall · P and
+    FP = N − (accuracy · rows − TP)."""
+    hits = round(recall * positives)
+    return hits + rows - positives - round(accuracy * rows) + hits
+
+
 def cells_shown(support: Sequence[tuple[int, int]], min_cell: int) -> list[int]:
     """The cells of [(rows, positives)], all rows first and then the strata, that may be seen.
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from apps.protocol.metrics import auc_interval, share_interval
+from apps.protocol.metrics import auc_interval, called_positive, share_interval
 
 Json = dict[str, Any]
 METRIC_NAMES = {
@@ -22,7 +22,7 @@ METRIC_NAMES = {
     "log_loss": "Log-loss",
 }
 # What stands for a version at a glance: the first of these that its class measures.
-WITH_INTERVAL = ("auc", "accuracy", "recall")
+WITH_INTERVAL = ("auc", "accuracy", "recall", "precision", "c_index")
 LEADING = ("auc", "accuracy", "r2", "c_index")
 
 
@@ -52,10 +52,10 @@ def evidence_of(
             evidence[f"{metric}_by_stratum"] = _by_name(strata, openings[name])
     evidence["intervals"] = {
         name: {
-            "all": _interval(name, evidence[f"{name}_milli"], _cell(evidence, None)),
+            "all": _interval(name, evidence, None),
             "by_stratum": {
-                stratum: _interval(name, value, _cell(evidence, stratum))
-                for stratum, value in evidence[f"{name}_by_stratum"].items()
+                stratum: _interval(name, evidence, stratum)
+                for stratum in evidence[f"{name}_by_stratum"]
             },
         }
         for name in WITH_INTERVAL
@@ -75,15 +75,32 @@ def _cell(evidence: Json, stratum: str | None) -> Any:
     return support.get("all") if stratum is None else support.get("by_stratum", {}).get(stratum)
 
 
-def _interval(metric: str, value: int | None, cell: Any) -> list[int] | None:
+def _interval(metric: str, evidence: Json, stratum: str | None) -> list[int] | None:
     """Of what is opened anyway: nothing more is told."""
+
+    def of(name: str) -> float | None:
+        by_stratum = evidence.get(f"{name}_by_stratum", {})
+        milli = evidence.get(f"{name}_milli") if stratum is None else by_stratum.get(stratum)
+        return None if milli is None else milli / 1000
+
+    value, cell = of(metric), _cell(evidence, stratum)
     if value is None or not cell:
         return None
     rows, ups = cell["rows"], cell.get("positives", 0)
+    counts = {"recall": ups, "accuracy": rows}
     if metric == "auc":
-        ends = auc_interval(value / 1000, ups, rows - ups)
+        ends = auc_interval(value, ups, rows - ups)
+    elif metric == "c_index":  # of an AUC of those with the event and all rows: wide, not narrow
+        if not ups:
+            return None
+        ends = auc_interval(value, ups, rows)
     else:
-        ends = share_interval(value / 1000, ups if metric == "recall" else rows)
+        right, found = of("accuracy"), of("recall")
+        if right is not None and found is not None:
+            counts["precision"] = called_positive(rows, ups, right, found)
+        if not counts.get(metric):
+            return None
+        ends = share_interval(value, counts[metric])
     return [round(1000 * end) for end in ends]
 
 

@@ -17,7 +17,16 @@ from apps.protocol.contribution import (
     sigmoid,
     taylor_scores,
 )
-from apps.protocol.metrics import accuracy, auc, auc_interval, share_interval
+from apps.protocol.metrics import (
+    accuracy,
+    auc,
+    auc_interval,
+    c_index,
+    called_positive,
+    precision,
+    recall,
+    share_interval,
+)
 from apps.protocol.normalise import normalisation
 
 PARAMS = {"features": 3, "strata": 0, "rows": [9], "min_cell": 5, "scoring": "taylor"}
@@ -139,6 +148,34 @@ def test_intervals_are_about_those_of_a_bootstrap():
     assert np.allclose(share_interval(accuracy(z - 0.9, y), 160), ends[1], atol=0.025)
     assert 0.2 < auc_interval(1.0, 5, 5)[0] < 0.9 < auc_interval(1.0, 5, 5)[1] <= 1
     assert share_interval(0.0, 10) == (0.0, pytest.approx(0.2775, abs=1e-3))
+
+
+def test_how_many_are_called_positive_follows_from_what_is_opened():
+    y = np.arange(160) % 4 == 0
+    z = np.random.default_rng(4).normal(size=160) + 1.4 * y - 0.9
+    called = called_positive(160, 40, round(accuracy(z, y), 3), round(recall(z, y), 3))
+    assert called == np.sum(z >= 0)
+    found = []
+    rng = np.random.default_rng(5)
+    for _ in range(1000):
+        rows = rng.integers(0, 160, 160)
+        found.append(precision(z[rows], y[rows]))
+    ends = np.quantile(found, [0.025, 0.975])
+    assert np.allclose(share_interval(precision(z, y), called), ends, atol=0.025)
+
+
+def test_the_interval_of_a_c_index_is_no_narrower_than_its_spread():
+    rng, found = np.random.default_rng(6), []
+    for _ in range(300):
+        risk = rng.normal(size=120)
+        times = rng.exponential(np.exp(-risk))
+        events = times < 0.7
+        found.append((c_index(risk, times.clip(max=0.7), events), events.sum()))
+    values = np.array([value for value, _ in found])
+    ends = np.array([auc_interval(value, int(count), 120) for value, count in found])
+    inside = np.mean((ends[:, 0] <= values.mean()) & (values.mean() <= ends[:, 1]))
+    assert inside > 0.95
+    assert np.mean(ends[:, 1] - ends[:, 0]) < 2 * (2 * 1.96 * values.std())
 
 
 def test_auc_counts_ties_half_and_agrees_with_scikit_learn():

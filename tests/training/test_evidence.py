@@ -9,6 +9,8 @@ OPENED = {
     "accuracy_strata_milli": [890, None, None],
     "recall_milli": 800,
     "recall_strata_milli": [850, None, None],
+    "precision_milli": 914,
+    "precision_strata_milli": [None, None, None],
     "calibration": [[40, 2, 71], None, None, None, [45, 38, 902]],
     "support": [[90, 40], [60, 25], None, None],
 }
@@ -28,6 +30,19 @@ def test_a_hidden_stratum_states_no_count_and_meets_no_gate():
     assert evidence["calibration"] == OPENED["calibration"]
     assert not all_met(evidence)
     assert all_met(evidence_of(OPENED, strata=["north", "south", "west"], gates=[]))
+
+
+def test_intervals_follow_from_what_is_opened():
+    """32 of 40 positives are found and 47 of 50 others left: 35 are called positive."""
+    found = evidence_of(OPENED, strata=["north", "south", "west"], gates=[])["intervals"]
+    assert found["precision"]["all"] == [776, 970]
+    assert found["recall"]["all"] == [652, 895]
+    assert found["precision"]["by_stratum"] == {"north": None, "south": None, "west": None}
+    times = {"c_index_milli": 700, "c_index_strata_milli": [None], "support": [[90, 40], [9, 0]]}
+    found = evidence_of(times, strata=["north"], gates=[])["intervals"]
+    assert found["c_index"]["by_stratum"] == {"north": None}
+    low, high = found["c_index"]["all"]
+    assert 560 < low < 640 and 760 < high < 840
 
 
 def test_a_round_whose_rows_are_all_too_few_states_none():
