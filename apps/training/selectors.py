@@ -23,7 +23,7 @@ from apps.training.models import (
     Submission,
 )
 from apps.training.privacy import noise_json
-from apps.training.services import round_ticket
+from apps.training.services import round_ticket, rows_most
 
 Json = dict[str, Any]
 
@@ -150,6 +150,10 @@ def round_json(held: Round) -> Json:
         "params": ticket["params"] if ticket else None,
         "ticket": ticket,
         "rows": _rows_by_slug(held),
+        "rows_max": {
+            role: rows_most(held, role)
+            for role in ("validator", *(("custodian",) if held.shares_rows else ()))
+        },
         "strata": held.strata,
         "scoring": held.scoring,
         "model_class": held.model_class,

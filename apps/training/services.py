@@ -19,7 +19,10 @@ from apps.core.transactions import durable, require_transaction
 from apps.participants.selectors import roster as participants_roster
 from apps.protocol import jobs, tickets
 from apps.protocol.circuits import CLASSES, circuits_hash
+from apps.protocol.circuits.descent import SITE_ROWS_MAX
+from apps.protocol.circuits.family import ROWS_MAX
 from apps.protocol.circuits.games import SHAPLEY_MAX
+from apps.protocol.circuits.network import ALIVE_MAX
 from apps.protocol.sharing import consent_to
 from apps.protocol.targets import class_of, extras_of
 from apps.subdaos.models import Dao
@@ -266,6 +269,18 @@ def rows_consent(held: Round, rows: int) -> dict[str, Any]:
         columns=held.features + model.targets(held.extras),
         expires_at=unix_ms(held.expires_at) // 1000,
     )
+
+
+def rows_most(held: Round, role: str) -> int:
+    """How many rows each member of this role may bring: an equal part of what the circuit takes,
+    or whoever is first could leave no room for the others."""
+    most = ROWS_MAX
+    if role == "custodian":
+        params = round_ticket(held, stage="round")["params"]
+        layers = CLASSES[held.model_class].layers(params)[1:]
+        widest = max((into for into, _ in layers), default=1)
+        most = min(SITE_ROWS_MAX, ALIVE_MAX // widest)
+    return most // max(1, len(tickets.members_with_role(held.roster, role)))
 
 
 def round_fail(held: Round, *, reason: str, now: datetime) -> None:

@@ -35,6 +35,7 @@ from apps.training.services import (
     phase_to,
     round_ticket,
     rows_consent,
+    rows_most,
     updates_if_ready,
 )
 from apps.training.tickets import COMMON, Mismatch, compare
@@ -78,6 +79,14 @@ def rows_announce(
             return held
         if held.phase not in (Phase.MOMENTS, Phase.NORMALISING):
             raise Conflict("rows_fixed", "The number of rows is fixed by now.")
+        most = rows_most(held, member.role)
+        if rows > most:
+            raise BadInput(
+                "bad_rows",
+                f"Each {member.role} of this round brings {most} rows at most: the same for all. "
+                "Draw so many at random, as agents do.",
+                rows_max=most,
+            )
         if not validates:
             _consented(held, member, rows, consent, signature, now)
         held.rows = {**held.rows, member.key: rows}

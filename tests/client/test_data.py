@@ -191,3 +191,43 @@ def test_weights_of_the_sites_own_tooling_are_read_in_schema_order(tmp_path: Pat
     path.write_text("dose,age\n2,1\n")
     with pytest.raises(data.DataError, match="“intercept”"):
         data.read_weights(path, ["age", "dose"])
+
+
+@pytest.mark.parametrize("wild", [1e9, 1.7e308, -1.7e308])
+def test_one_wild_cell_does_not_fill_the_gaps(tmp_path: Path, wild: float) -> None:
+    """A hundred weights around 70 kg, every tenth missing, one of them a typing error."""
+    weights = [65 + i % 11 for i in range(100)]
+    cells = ["" if i % 10 == 3 else str(w) for i, w in enumerate(weights)]
+    cells[50] = repr(wild)
+    lines = [f"40,{cell},north,{i % 2}" for i, cell in enumerate(cells)]
+    table = read(tmp_path, "age,dose,region,ill\n" + "\n".join(lines) + "\n")
+    known = [w for i, w in enumerate(weights) if i % 10 != 3 and i != 50]
+    low, high = min(known) - 100 * 11, max(known) + 100 * 11
+    assert table.missing == 10 and low < table.features[50, 1] < high
+    gaps = table.features[3::10, 1]
+    assert np.ptp(gaps) == 0 and abs(gaps[0] - 70) < 10
+    assert [note for note in table.notes if "dose" in note] == [
+        f"“dose”: 1 values far outside all others were moved to {table.features[50, 1]:.6g}. "
+        "Give the request a plausible range."
+    ]
+
+
+def test_cells_of_any_size_stay_finite(tmp_path: Path) -> None:
+    huge = GOOD.replace(",1,", ",1.7e308,").replace(",2,", ",-1.7e308,").replace(",4,", ",1.6e308,")
+    table = read(tmp_path, huge)
+    assert np.isfinite(table.features).all() and table.features[2, 1] == pytest.approx(1.6e308 / 3)
+    with pytest.raises(data.DataError, match="“dose”: its numbers are too large"):
+        training.moments(table, f=16, sites=3)
+    assert np.abs(training.standardise(table.features, [0, 0], [1e-6, 1e-6])).max() == 16
+
+
+def test_rows_are_drawn_alike_by_the_same_seed_only(tmp_path: Path) -> None:
+    lines = [f"{30 + i},{i},{'north' if i % 3 else 'south'},{i % 2}" for i in range(9)]
+    table = read(tmp_path, "age,dose,region,ill\n" + "\n".join(lines) + "\n")
+    one, again = (table.drawn(3, b"a" * 32) for _ in range(2))
+    assert one.rows == 3 and np.array_equal(one.features, again.features)
+    whole = list(zip(table.features.tolist(), table.labels, table.strata))
+    part = list(zip(one.features.tolist(), one.labels, one.strata))
+    assert [row for row in whole if row in part] == part
+    drawn = {tuple(table.drawn(3, bytes([i]) * 32).features[:, 0]) for i in range(8)}
+    assert len(drawn) > 1

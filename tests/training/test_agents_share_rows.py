@@ -13,6 +13,7 @@ from django.test import Client
 from apps.accounts.models import User
 from apps.accounts.services import api_key_create
 from apps.protocol.normalise import constants_digest
+from apps.training import services
 from apps.training.models import Round, Submission
 from tests.support.market import Market, Person, _seed, drain
 from tests.training.test_shared_rows import CHOSEN, choose, rows_of
@@ -63,7 +64,10 @@ def agent_of(market: Market, place: int, folder: Path, lines: list[str], **optio
     return Agent(Home(home), "custodian", say=lines.append, api=api_of(person), **options)
 
 
-def test_agents_share_rows_by_consent_take_them_back_and_go_on_later(market, tmp_path) -> None:
+def test_agents_share_rows_by_consent_take_them_back_and_go_on_later(
+    market, tmp_path, monkeypatch
+) -> None:
+    monkeypatch.setattr(services, "SITE_ROWS_MAX", 4 * 38)  # two less than each site has
     choose(market, CHOSEN)
     held = market.whitelist()
     about: dict[str, str] = {"subdao": market.dao.slug, "round_id": str(held.id)}
@@ -85,7 +89,8 @@ def test_agents_share_rows_by_consent_take_them_back_and_go_on_later(market, tmp
     agents = [agent_of(market, i, tmp_path, lines, share_rows=True) for i in range(4)]
     for agent in agents:
         agent.normalise(**about)
-    assert any(line.startswith("Consent to share 40 rows of 3 values") for line in lines)
+    assert any(line.startswith("Consent to share 38 rows of 3 values") for line in lines)
+    assert "40 rows are more than each custodian of this round may bring: 38" in "".join(lines)
     assert any("at most 3 × 5 steps, rate 0.1, momentum 0.5" in line for line in lines)
     assert any("stops after 3 epochs" in line for line in lines)
     assert any("LOSS CURVE IS OPENED" in line for line in lines)

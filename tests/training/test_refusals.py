@@ -124,8 +124,13 @@ def test_only_validators_announce_rows_and_only_until_updates_are_asked_for(mark
         announce(market.custodians[0], 40)
     with pytest.raises(DomainError, match="bad_rows"):
         announce(market.validators[0], 2)
-    with pytest.raises(DomainError, match="bad_rows"):
-        announce(market.validators[0], 10**6)
+    with pytest.raises(DomainError, match="bad_rows") as refused:
+        announce(market.validators[0], 1334)
+    assert refused.value.args_ == {"rows_max": 1333}
+    shown = selectors.round_json(selectors.round_get(held.id))
+    assert shown["rows_max"] == {"validator": 1333}
+    for validator in market.validators:  # the first two leave as much to the third
+        announce(validator, 1333)
     market.normalise(held)
     held.refresh_from_db()
     assert held.phase == "updates"

@@ -201,19 +201,19 @@ class Agent:
         declare the number of holdout rows."""
         current = self.round_of(subdao=subdao, round_id=round_id)
         dao = self.api.get(f"subdaos/{subdao}/")
-        table = self.table(dao["params"])
+        table, drawn = self._drawn(current, self.table(dao["params"]))
         if self.role == VALIDATOR:
             body = {"rows": table.rows}
             if self.dry_run:
                 self.say(f"A dry run: the number {table.rows} would leave this site, sent nothing.")
                 return None
             self.api.post(f"rounds/{current['id']}/rows/", body)
-            self.home.journal.write("rows_declared", round=current["id"], rows=table.rows)
+            self.home.journal.write("rows_declared", round=current["id"], rows=table.rows, **drawn)
             self.say(f"Declared {table.rows} holdout rows; the rows themselves come later, sealed.")
             return None
         model = class_of(dao["params"])
         if current["training"] == SECURE_SGD:
-            self._consent(current, table, model, extras_of(model, dao["params"]))
+            self._consent(current, table, model, extras_of(model, dao["params"]), drawn)
         elif model.sums:
             self._may_sum(table, model)
         if current["summed"]:
@@ -240,7 +240,7 @@ class Agent:
                 code="too_early",
             )
         dao = self.api.get(f"subdaos/{subdao}/")
-        table = self.table(dao["params"])
+        table, _ = self._drawn(current, self.table(dao["params"]))
         model = class_of(dao["params"])
         joined = self._join(current, ROUND, table, subdao, model)
         named = {*model.extras, *model.unit_names} & set(joined.params)
@@ -258,12 +258,14 @@ class Agent:
         )
         mean, std = training.constants(current["normalisation"])
         features = training.standardise(table.features, mean, std)
+        self._say_cut(features, training.FEATURE_BOUND, "standardised cells")
         if joined.name == "rows":
             self._must_agree()
             values = self._rows(table, features, dao["params"])
             what = f"{len(values)} rows of {values.shape[1]} values"
         elif self.role == CUSTODIAN:
             values = self._update(table, features, dao["params"])
+            self._say_cut(values, training.UPDATE_BOUND, "numbers of the update")
             how = "summed over" if class_of(dao["params"]).sums else "trained on"
             what = f"an update of {len(values)} numbers, {how} {table.rows} rows"
             self._say_length(values, joined.params)
@@ -328,6 +330,29 @@ class Agent:
 
     # -- rows
 
+    def _drawn(
+        self, current: Mapping[str, Any], table: data.Table
+    ) -> tuple[data.Table, dict[str, Any]]:
+        """The rows that this site brings, and what the journal keeps of how they were chosen: all,
+        or as many as each member of its role may bring to this round, drawn at random, the same
+        ones in each step."""
+        if self.role == CUSTODIAN and current["training"] != SECURE_SGD:
+            return table, {}
+        most = current.get("rows_max", {}).get(self.role)
+        said = self.home.journal.last("rows_declared", round=current["id"]) or {}
+        if said.get("of") == table.rows:
+            most, seed = said["rows"], said["seed"]
+        elif type(most) is int and 0 < most < table.rows:
+            seed = secrets.token_hex(32)
+        else:
+            return table, {}
+        self.say(
+            f"{table.rows} rows are more than each {self.role} of this round may bring: {most} are "
+            "drawn at random."
+        )
+        kept = {"of": table.rows, "seed": seed}
+        return table.drawn(most, bytes.fromhex(seed)), kept
+
     def withdraw(self, *, subdao: str, round_id: str | None = None) -> dict[str, Any]:
         """Take this site's share in the round's training back; the nodes delete it."""
         return self._outbox().withdraw(self.round_of(subdao=subdao, round_id=round_id))
@@ -374,6 +399,7 @@ class Agent:
         table: data.Table,
         model: ModelClass,
         extras: Mapping[str, int],
+        drawn: Mapping[str, Any],
     ) -> None:
         """Sign, journal and file the organisation's consent to this round, once."""
         self._must_agree()
@@ -399,9 +425,15 @@ class Agent:
         self.home.journal.write("consenting", consent=consent, signature=signature)
         body = {"rows": table.rows, "consent": consent, "signature": signature}
         self.api.post(f"rounds/{current['id']}/rows/", body)
-        self.home.journal.write("rows_declared", round=current["id"], rows=table.rows)
+        self.home.journal.write("rows_declared", round=current["id"], rows=table.rows, **drawn)
 
     # -- what is shared
+
+    def _say_cut(self, values: np.ndarray, bound: float, what: str) -> None:
+        """How many lay outside ±bound, where nodes would cut them too."""
+        cut = int((np.abs(values) == bound).sum())
+        if cut:
+            self.say(f"  {cut} {what} of {values.size} lay outside ±{bound:g} and were cut to it.")
 
     def _say_length(self, update: np.ndarray, params: Mapping[str, Any]) -> None:
         """What the public length of a privacy budget leaves of this update."""

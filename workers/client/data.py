@@ -6,9 +6,10 @@ data. They never leave the site.
 
 from __future__ import annotations
 
+import hmac
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,19 @@ class Table:
     @property
     def rows(self) -> int:
         return len(self.labels)
+
+    def drawn(self, rows: int, seed: bytes) -> Table:
+        """So many of these rows, in their order, by a secret seed: the same ones each time."""
+        ranks = [
+            hmac.digest(seed, place.to_bytes(8, "big"), "sha256") for place in range(self.rows)
+        ]
+        kept = np.sort(np.array(sorted(range(self.rows), key=ranks.__getitem__)[:rows], dtype=int))
+        return replace(
+            self,
+            features=self.features[kept],
+            labels=self.labels[kept],
+            strata=None if self.strata is None else self.strata[kept],
+        )
 
 
 @dataclass(frozen=True)
@@ -153,9 +167,10 @@ def read_table(
     if schema.strata_column and schema.strata_column in at:
         strata = _strata(path, sheet, schema, at[schema.strata_column])
     missing = int(np.isnan(features).sum())
-    features = _impute(path, features, schema.columns)
+    _check_filled(path, features, schema.columns)
     features, clamped = _clamp(features, schema)
     features, notes = _tame(features, schema)
+    features = _impute(features)
     if schema.kind in ("number", "count"):
         low, high = schema.ranges[LABEL]
         inside = np.clip(labels, low, high)
@@ -370,21 +385,30 @@ def _strata(path: Path, sheet: Sheet, schema: Schema, index: int) -> np.ndarray:
     return np.array(cells, dtype=object)
 
 
-def _impute(path: Path, features: np.ndarray, columns: tuple[str, ...]) -> np.ndarray:
-    gaps = np.isnan(features)
-    if not gaps.any():
-        return features
-    empty = [name for name, all_gaps in zip(columns, gaps.all(axis=0), strict=True) if all_gaps]
+def _check_filled(path: Path, features: np.ndarray, columns: tuple[str, ...]) -> None:
+    gaps = np.isnan(features).all(axis=0)
+    empty = [name for name, all_gaps in zip(columns, gaps, strict=True) if all_gaps]
     if empty:
         raise DataError(f"{path.name}: the column {few(empty)} has no number in any row.")
-    return np.where(gaps, np.nanmean(features, axis=0), features)
+
+
+def _impute(features: np.ndarray) -> np.ndarray:
+    """Gaps filled with their column's mean. Last of all: a typing error would be in every mean."""
+    unit = _unit(features)
+    return np.where(np.isnan(features), np.nanmean(features / unit, axis=0) * unit, features)
+
+
+def _unit(columns: np.ndarray) -> np.ndarray:
+    """A power of two near each column's largest value: by it, no sum or difference overflows."""
+    exponent = np.frexp(np.nanmax(np.abs(columns), axis=0))[1]
+    return np.asarray(np.ldexp(1.0, exponent - 1))
 
 
 def _clamp(features: np.ndarray, schema: Schema) -> tuple[np.ndarray, int]:
     low = np.array([_or(schema.ranges.get(c, (None, None))[0], -np.inf) for c in schema.columns])
     high = np.array([_or(schema.ranges.get(c, (None, None))[1], np.inf) for c in schema.columns])
     inside = np.clip(features, low, high)
-    return inside, int((inside != features).sum())
+    return inside, int(((inside != features) & ~np.isnan(features)).sum())
 
 
 def _tame(features: np.ndarray, schema: Schema) -> tuple[np.ndarray, list[str]]:
@@ -393,23 +417,26 @@ def _tame(features: np.ndarray, schema: Schema) -> tuple[np.ndarray, list[str]]:
     notes = []
     features = features.copy()
     for j, name in enumerate(schema.columns):
-        column = features[:, j]
-        values = np.unique(column)
+        unit = _unit(features[:, j])
+        column = features[:, j] / unit
+        known = column[~np.isnan(column)]
+        values = np.unique(known)
         if len(values) == 1:
             notes.append(f"“{name}” has the same value in every row: it teaches nothing here.")
             continue
-        low, high = np.quantile(column, [0.25, 0.75])
+        low, high = np.quantile(known, [0.25, 0.75])
         if low == high:
             low, high = np.quantile(values, [0.25, 0.75])
         reach = OUTLIER * (high - low)
         inside = np.clip(column, low - reach, high + reach)
-        moved = int((inside != column).sum())
-        if moved and None in schema.ranges.get(name, (None, None)):
+        moved = (inside != column) & ~np.isnan(column)
+        if moved.any() and None in schema.ranges.get(name, (None, None)):
+            features[moved, j] = inside[moved] * unit
+            edges = " or ".join(f"{edge:.6g}" for edge in np.unique(features[moved, j]))
             notes.append(
-                f"“{name}”: {moved} values far outside all others were moved to "
-                f"{low - reach:.6g} or {high + reach:.6g}. Give the request a plausible range."
+                f"“{name}”: {int(moved.sum())} values far outside all others were moved to "
+                f"{edges}. Give the request a plausible range."
             )
-            features[:, j] = inside
     return features, notes
 
 

@@ -28,8 +28,9 @@ def moments(table: Table, *, f: int, sites: int) -> np.ndarray:
     Raises: DataError that names the column which does not.
     """
     bound = 2.0 ** (SUM_BITS - f) / max(1, sites)
-    sums = table.features.sum(axis=0)
-    squares = (table.features**2).sum(axis=0)
+    with np.errstate(over="ignore", invalid="ignore"):
+        sums = table.features.sum(axis=0)
+        squares = (table.features**2).sum(axis=0)
     for name, total, square in zip(table.columns, sums, squares, strict=True):
         if abs(total) >= bound or square >= bound:
             raise DataError(
@@ -52,7 +53,8 @@ def standardise(
     features: np.ndarray, mean: Sequence[float] | np.ndarray, std: Sequence[float] | np.ndarray
 ) -> np.ndarray:
     """(x − mean) / std, each within ±16. features [n, d]."""
-    z = (features - np.asarray(mean, dtype=float)) / np.asarray(std, dtype=float)
+    with np.errstate(over="ignore"):
+        z = (features - np.asarray(mean, dtype=float)) / np.asarray(std, dtype=float)
     return np.clip(z, -FEATURE_BOUND, FEATURE_BOUND)
 
 
