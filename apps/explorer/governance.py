@@ -41,6 +41,7 @@ KINDS = {
     "subdaos.set_price": "Change the price",
     "subdaos.set_tiers": "Change what large buyers pay",
     "subdaos.set_plans": "Change the plans that are paid ahead",
+    "listings.set_on_sale": "Retire the model, or sell it again",
     "subdaos.set_scoring": "Change how contributions are scored",
     "subdaos.set_engine": "Change how nodes compute",
     "subdaos.set_resolution": "Change how finely buyers are answered",

@@ -51,7 +51,7 @@ from apps.subdaos.actions import (
     START_NAMES,
 )
 from apps.subdaos.models import Dao
-from apps.subdaos.selectors import budget_of, engine_of
+from apps.subdaos.selectors import budget_of, engine_of, on_sale
 from apps.wallets.consenting import consent_of_form
 
 
@@ -126,6 +126,22 @@ class PlansForm(KindForm):
     @property
     def payload(self) -> dict[str, Any]:
         return {"plans": self.cleaned_data["plans"]}
+
+
+class OnSaleForm(KindForm):
+    kind = "listings.set_on_sale"
+    about = "Whether answers are sold at all. What is held by then is answered."
+    on_sale = forms.ChoiceField(
+        label="Answers of the model", choices=[("yes", "are sold"), ("no", "are not sold any more")]
+    )
+
+    def __init__(self, *args: Any, dao: Dao, **kwargs: Any) -> None:
+        now = {"on_sale": "yes" if on_sale(dao) else "no"}
+        super().__init__(*args, dao=dao, initial=now, **kwargs)
+
+    @property
+    def payload(self) -> dict[str, Any]:
+        return {"on_sale": self.cleaned_data["on_sale"] == "yes"}
 
 
 class ScoringForm(KindForm):
@@ -366,6 +382,7 @@ FORMS: dict[str, type[KindForm]] = {
         PriceForm,
         TiersForm,
         PlansForm,
+        OnSaleForm,
         SplitForm,
         EmissionForm,
         UnlocksForm,

@@ -7,6 +7,7 @@ class ListingsConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
+        from apps.listings import actions  # noqa: F401 - registers the kinds of proposals
         from apps.listings.invariants import LISTINGS_INVARIANTS
         from apps.wallets.invariants import INVARIANTS
 

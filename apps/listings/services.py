@@ -36,6 +36,8 @@ from apps.protocol import tickets
 from apps.protocol.circuits import CIRCUITS, BadParams
 from apps.protocol.circuits.family import NORMALISATION
 from apps.protocol.normalise import constants_digest
+from apps.subdaos.models import Dao
+from apps.subdaos.selectors import on_sale
 from apps.subdaos.services import dao_lock
 from apps.training.models import ModelVersion, Round
 from apps.training.tickets import Mismatch, compare
@@ -70,7 +72,7 @@ def listing_open(*, version_id: str | UUID, now: datetime) -> Listing:
             listing = Listing(dao=version.dao, slug=version.dao.slug, opened_at=now)
         elif listing.version.number > version.number:
             return listing
-        listing.version, listing.status = version, Listing.Status.OPEN
+        listing.version, listing.status = version, status_of(version.dao)
         listing.save()
         changed(f"subdao:{version.dao_id}")
         log.append(
@@ -87,6 +89,11 @@ def listing_open(*, version_id: str | UUID, now: datetime) -> Listing:
         epoch_begin(dao=version.dao, now=now)
         emit(ListingOpened(listing_id=str(listing.id), dao_id=str(version.dao_id)), now=now)
     return listing
+
+
+def status_of(dao: Dao) -> Listing.Status:
+    """Of the SubDAO's listing: a retired one stays so, whatever version follows."""
+    return Listing.Status.OPEN if on_sale(dao) else Listing.Status.CLOSED
 
 
 def query_ticket(listing: Listing, *, rows: int, price_micro: int | None = None) -> dict[str, Any]:

@@ -38,6 +38,11 @@ def engine_of(dao: Dao) -> str:
     return str(dao.params.get("engine", RING))
 
 
+def on_sale(dao: Dao) -> bool:
+    """Whether answers of its model are sold, where it has one."""
+    return bool(dao.params.get("on_sale", True))
+
+
 def budget_of(dao: Dao) -> privacy.Budget | None:
     """What noise this SubDAO's next round makes, and how many such rounds there may be."""
     return privacy.budget_of(dao.params.get("privacy"))

@@ -177,6 +177,9 @@ def sbgt_convert(
     return _checkpoint(dao, party, left, "converted", str(conversion_id), now, taken)
 
 
+ON_SALE = "on_sale"  # no SubDAO is founded with it
+
+
 def param_set(*, dao: Dao, key: str, value: Any, proposal_id: UUID, now: datetime) -> Dao:
     """Inner writer: change one parameter; the log keeps it, and the hash of all of them.
 
@@ -184,7 +187,7 @@ def param_set(*, dao: Dao, key: str, value: Any, proposal_id: UUID, now: datetim
     """
     require_transaction("subdaos.param_set")
     locked = dao_lock(dao)
-    if key not in locked.params:
+    if key not in locked.params and key != ON_SALE:
         raise Conflict("unknown_parameter", f"This SubDAO has no parameter “{key}”.")
     locked.params[key] = value
     locked.save(update_fields=["params"])

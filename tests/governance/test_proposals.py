@@ -189,6 +189,25 @@ def test_members_of_the_right_house_propose() -> None:
     assert dao.params["price_micro"] == "600000"
 
 
+def test_a_model_is_retired_and_sold_again_by_a_vote_that_the_log_repeats() -> None:
+    dao, _, backer = founded()
+    asked = {"actor": backer, "dao": dao, "kind": "listings.set_on_sale", "title": "Retire it"}
+    for wrong in ({}, {"on_sale": "no"}, {"on_sale": True}, {"on_sale": False, "more": 1}):
+        with pytest.raises(DomainError):
+            services.propose(**asked, payload=wrong, now=at(30))
+    for since, on in ((30, False), (40, True)):
+        proposal = services.propose(**asked, payload={"on_sale": on}, now=at(since))
+        services.vote(actor=backer, proposal_id=proposal.id, support="for", now=at(since + 1))
+        executing.advance(proposal_id=proposal.id, now=at(since + 3))
+        dao.refresh_from_db()
+        assert dao.params["on_sale"] is on
+    rows = [json.loads(bytes(row.data)) for row in log.LogLeaf.objects.order_by("id")]
+    assert replay(rows).findings.errors == []
+    changes = [row["body"] for row in rows if row["type"] == "subdaos.params"]
+    changes[-1]["value"] = False
+    assert "changed to what nobody voted on" in str(replay(rows).findings.errors)
+
+
 def test_a_small_holder_is_below_the_proposal_threshold() -> None:
     dao, _, backer = founded()
     small = party("Small holder", now=at(20))

@@ -22,18 +22,20 @@ from apps.core.clock import from_unix_ms, now
 from apps.core.errors import DomainError
 from apps.core.transactions import durable
 from apps.listings import plans, running
+from apps.listings.actions import SetOnSale
 from apps.listings.invoicing import invoice_of
 from apps.listings.models import Query, Subscription
 from apps.listings.plans import left_rows, plan_set, preview
 from apps.listings.quoting import quote_json
 from apps.listings.selectors import listing_json
-from apps.listings.services import query_create
+from apps.listings.services import listing_open, query_create
 from apps.listings.spending import month_of, usage
 from apps.protocol import consent
 from apps.protocol.plans import DAY_MS, plans_of
 from apps.subdaos.actions import SetPlans
 from apps.subdaos.models import Dao
 from apps.subdaos.services import param_set
+from apps.training.models import ModelVersion
 from apps.wallets.invariants import violations
 from apps.wallets.keys import SESSION, Consent
 from apps.wallets.models import Account, LogLeaf
@@ -74,7 +76,7 @@ def errors(shelf: Shelf, said: list[dict[str, Any]]) -> list[str]:
     state = Replay()
     state.parameters.plans[shelf.dao.party.pid] = plans_of(OFFER)
     for index, leaf in enumerate(said):
-        if leaf["type"] == "subdaos.params":
+        if leaf["type"] == "subdaos.params" and leaf["body"]["key"] == "price_micro":
             state.parameters.price[leaf["body"]["dao"]] = int(leaf["body"]["value"])
             state.parameters.priced(leaf["body"]["dao"], leaf["at"])
         elif leaf["type"] in TOLD:
@@ -484,3 +486,44 @@ def test_the_listing_says_what_plans_cost(shelf: Shelf) -> None:
     basic, pro = listing_json(shelf.listing)["plans"]
     assert (basic["row_micro"], basic["price_micro"]) == (str(BASIC), str(10 * BASIC))
     assert (pro["name"], pro["rows"], pro["price_micro"]) == ("pro", 100, str(100 * PRO))
+
+
+def test_a_retired_model_is_sold_by_no_version_and_pays_plans_back(shelf: Shelf) -> None:
+    """What is held is answered; a plan ends as whenever it is cancelled; the log's reader finds
+    what was sold nevertheless."""
+    buyer = shelf.buyer(FUNDS)
+    choose(shelf, buyer, "basic")
+    waits, left = ask(shelf, buyer, 2), main_of(buyer)[0]
+    quote = quote_json(listing=shelf.listing, buyer=buyer, rows=1, now=now())
+
+    def decide(on_sale: bool) -> None:
+        with durable():
+            payload = {"on_sale": on_sale}
+            proposal = {"dao": shelf.listing.dao, "proposal_id": uuid.uuid4(), "now": now()}
+            SetOnSale().execute(payload, **proposal)
+
+    decide(False)
+    assert shelf.listing.status == "closed"
+    refused("listing_closed", lambda: draw(shelf, buyer, shelf.upload(), quote))
+    refused("listing_closed", lambda: quote_json(
+        listing=shelf.listing, buyer=buyer, rows=1, now=now()))  # fmt: skip
+    refused("listing_closed", lambda: choose(shelf, buyer, "pro"))
+    settle(shelf, waits)
+    choose(shelf, buyer, "")
+    assert main_of(buyer)[0] > left
+    next_ = ModelVersion.objects.select_related("round").get(pk=shelf.listing.version_id)
+    for row in (next_.round, next_):
+        row.pk, row.number, row._state.adding = uuid.uuid4(), 2, True
+        row.round, row.model = next_.round, "77" * 32
+        row.save()
+    listing_open(version_id=next_.pk, now=now())
+    assert (shelf.listing.version.number, shelf.listing.status) == (2, "closed")
+    decide(True)
+    assert shelf.listing.status == "open"
+    state = Replay()
+    state.parameters.retired[shelf.dao.party.pid] = 0
+    state.parameters.plans[shelf.dao.party.pid] = plans_of(OFFER)
+    for index, leaf in enumerate(leaves()):
+        if leaf["type"] in TOLD:
+            state.leaf(index, leaf)
+    assert "was sold of a model that is retired" in str(state.findings.errors)

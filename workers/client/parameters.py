@@ -31,6 +31,7 @@ VOTED = {
     "emission": ("subdaos.set_emission", "sdt"),
     "split": ("subdaos.set_split", "sdt"),
     "unlocks": ("subdaos.set_unlocks", "sdt"),
+    "on_sale": ("listings.set_on_sale", "sdt"),
     "sponsoring": ("subdaos.set_sponsoring", "super"),
 }
 
@@ -62,6 +63,7 @@ class Parameters:
         self.told = False
         self.engine: dict[str, str] = {}  # that of three nodes until a vote
         self.budget: dict[str, Budget | None] = {}
+        self.retired: dict[str, int] = {}  # since when nobody is sold an answer
         self.spent: dict[str, int] = {}  # ρ of rounds that made a model, in millionths
 
     def founded(self, body: Body) -> None:
@@ -137,6 +139,10 @@ class Parameters:
             self.unlocks[dao] = dict(value)
         if key == "sponsoring":
             self.sponsoring = sponsoring_of(value)
+        if key == "on_sale":
+            self.retired.pop(dao, None)
+            if not value:
+                self.retired[dao] = at
         if key == "price_micro":
             self.price[dao] = int(value)
         if key == "tiers":

@@ -270,6 +270,8 @@ class Replay:
     def _query_held(self, body: Mapping[str, Any], at: int) -> None:
         self.earnings.query_held(body, at)
         dao, opened = self.sales.get(body["listing"], ("", 0))
+        if at - self.parameters.retired.get(dao, at) > UNDER_WAY_MS:
+            raise Finding(f"query {body['query']} was sold of a model that is retired")
         self.keyring.query_held(body, dao)
         planned, name = self.plans.query_held(body), f"query {body['query']}"
         if not dao:
@@ -388,6 +390,7 @@ def undisturbed() -> Iterator[None]:
 
 
 Handler = Callable[[Replay, Mapping[str, Any], int], None]
+UNDER_WAY_MS = 60_000  # what was asked before a vote may be written after it
 
 
 def _asset(account: str) -> str:

@@ -1,0 +1,41 @@
+"""What proposals can do about sales."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from apps.core.actions import Payload, action
+from apps.core.errors import BadInput
+from apps.listings.models import Listing
+from apps.listings.services import status_of
+from apps.subdaos.models import Dao
+from apps.subdaos.selectors import on_sale
+from apps.subdaos.services import param_set
+
+
+@action("listings.set_on_sale", house="sdt")
+class SetOnSale:
+    """{"on_sale": false}: the SubDAO's model is retired; nobody is sold an answer from then on, by
+    no version, until {"on_sale": true} is voted. What is held by then is answered and paid. A plan
+    that runs is paid back as by any cancelling, for its time to come; it renews itself no more.
+    """
+
+    def validate(self, payload: Payload, dao: Dao) -> Payload:
+        if set(payload) != {"on_sale"} or not isinstance(payload["on_sale"], bool):
+            raise BadInput("bad_payload", "Give on_sale, true or false, and nothing else.")
+        if payload["on_sale"] == on_sale(dao):
+            raise BadInput("no_change", "So it is already.")
+        return dict(payload)
+
+    def describe(self, payload: Payload, dao: Dao) -> list[dict[str, Any]]:
+        words = {True: "yes", False: "no"}
+        before, after = on_sale(dao), payload["on_sale"]
+        return [{"label": "Answers are sold", "before": words[before], "after": words[after]}]
+
+    def execute(self, payload: Payload, *, dao: Dao, proposal_id: UUID, now: datetime) -> None:
+        param_set(
+            dao=dao, key="on_sale", value=payload["on_sale"], proposal_id=proposal_id, now=now
+        )
+        Listing.objects.filter(dao=dao).update(status=status_of(dao))
