@@ -216,6 +216,92 @@ def test_early_sessions_are_bounded(net, monkeypatch):
     assert len([s for s in net.meshes[1]._sessions.values() if s.early]) <= 4
 
 
+def test_a_node_outside_a_job_can_neither_end_it_nor_speak_in_it(net):
+    """Whatever it sends, and whenever: before the members begin and while they compute."""
+    until(lambda: all(len(m.peers_up()) == 2 for m in net.meshes))
+    a, b, c = net.meshes
+    members = (0, 1)
+    c.refuse(sid(1), "cheating_suspected 0", members=members)  # to those who have not begun
+    c.send_frame(0, sid(1), 1, b"from c")
+    until(lambda: sid(1) in a._sessions and (2, 1) in a._sessions[sid(1)]._inbox)
+    until(lambda: sid(1) in b._sessions)
+    deadline = time.monotonic() + 10
+    one, two = (m.open(sid(1), deadline=deadline, members=members) for m in (a, b))
+    c.send_frame(0, sid(1), sessions.ABORT_SEQ, b"cheating_suspected 1")
+    c.send_frame(0, sid(1), 2, b"from c")
+    c.send_frame(0, sid(2), 1, b"the last")
+    until(lambda: sid(2) in a._sessions)
+    two.send(0, 1, b"from b")
+    assert one.recv(1, 1) == b"from b" and not one._inbox and one.heard == {1}
+    two.abort("refused")  # a member's word counts, early too
+    with pytest.raises(sessions.PeerAborted):
+        one.recv(1, 2)
+
+
+def test_empty_messages_count_as_what_keeping_them_costs(net, monkeypatch):
+    monkeypatch.setattr(mesh, "EARLY_BYTES_MAX", 2000)
+    (a,) = net.sessions(sid(1), members=(0,))
+    for seq in range(10):
+        a.send(1, seq, b"")
+    two = net.sessions(sid(2))
+    two[0].send(1, 1, b"after")
+    assert two[1].recv(0, 1) == b"after"
+    assert net.meshes[1]._links[0].early_bytes <= 2000
+    with pytest.raises(PeerLost):
+        net.sessions(sid(1), members=(1,))
+    monkeypatch.setattr(sessions, "INBOX_BYTES_MAX", 1000)
+    for seq in range(5):
+        two[0].send(2, seq, b"")
+    with pytest.raises(PeerLost):
+        two[2].recv(0, 9)
+
+
+def test_one_peers_early_sessions_cost_no_other_its_own(net, monkeypatch):
+    """Nor can it take the place of a job by speaking in it first."""
+    monkeypatch.setattr(mesh, "EARLY_SESSIONS_MAX", 4)
+    until(lambda: all(len(m.peers_up()) == 2 for m in net.meshes))
+    bad, good, node = net.meshes[2], net.meshes[0], net.meshes[1]
+    bad.send_frame(1, sid(1), 1, b"first")
+    until(lambda: sid(1) in node._sessions)
+    good.send_frame(1, sid(2), 1, b"x")
+    bad.send_frame(1, sid(2), 1, b"x")
+    for n in range(10, 20):
+        bad.send_frame(1, sid(n), 1, b"x")
+    until(lambda: sid(19) in node._sessions and sid(2) in node._sessions)
+    assert len(node._sessions) == 5 and (sid(1), 2) in node._dropped
+    good.send_frame(1, sid(1), 1, b"y")
+    deadline = time.monotonic() + 10
+    for n, said in ((1, b"y"), (2, b"x")):
+        session = node.open(sid(n), deadline=deadline, members=(0, 1))
+        assert session.recv(0, 1) == said
+    with pytest.raises(PeerLost):  # what it sent is lost, and it with it
+        node.open(sid(10), deadline=deadline, members=(1, 2))
+
+
+def test_a_machine_that_dies_is_to_be_seen_within_seconds(net):
+    """Both what is sent to it and what is waited for; the kernel keeps the time."""
+    until(lambda: all(len(m.peers_up()) == 2 for m in net.meshes))
+    link = net.meshes[0]._links[1]
+    for sock in (link.outgoing, link.incoming.sock):
+        options = (socket.TCP_USER_TIMEOUT, socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL)
+        found = [sock.getsockopt(socket.IPPROTO_TCP, option) for option in options]
+        assert found == [mesh.SILENT_S * 1000, 1, 1] and mesh.SILENT_S <= 5
+
+
+def test_strangers_that_only_connect_do_not_keep_a_node_out(net, monkeypatch):
+    until(lambda: all(len(m.peers_up()) == 2 for m in net.meshes))
+    monkeypatch.setattr(mesh, "HANDSHAKE_TIMEOUT_S", 60.0)
+    node, idle = net.meshes[1], []
+    for _ in range(mesh.HANDSHAKES_MAX + 4):
+        idle.append(socket.create_connection(net.addresses[1], timeout=5))
+    idle[0].settimeout(5)
+    assert idle[0].recv(1) == b""  # the oldest is let go
+    net.restart(0)
+    until(lambda: len(net.meshes[0].peers_up()) == 2 and len(node.peers_up()) == 2)
+    for sock in idle:
+        sock.close()
+
+
 def stranger(context, address):
     plain = socket.create_connection(address, timeout=5)
     with plain, context.wrap_socket(plain) as sock:

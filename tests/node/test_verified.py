@@ -122,6 +122,8 @@ def test_an_accusation_falls_on_who_makes_it_too():
     assert computation._accused(PeerAborted(1, "peer_lost"), group) == []
     assert computation._accused(PeerAborted(1, ""), group) == []
     assert computation._accused(PeerLost("gone"), group) == []
+    four = keeping.Group(5, tuple(COMPUTING), ())
+    assert computation._accused(PeerAborted(1, accusation), four) == []  # it is not in the job
     passive = keeping.Group(5, (0, 1, 2), (3, 4))
     assert computation._accused(PeerAborted(2, accusation), passive) == []
 

@@ -7,7 +7,8 @@ certificate, never from what it says.
 Frames are those of workers/mpc/inbound.py. A session is one attempt of one job, or one question
 that a node asks another outside jobs. Messages that come
 before this node knows the job wait, within bounds; those of a finished session are dropped. When a
-connection ends, every session that its node is in ends with PeerLost at once; others go on.
+connection ends, every session that its node is in ends with PeerLost at once; others go on. Who
+is not in a job can neither say anything in it nor end it.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from workers.mpc.inbound import CHUNK, FRAME, Inbound
-from workers.mpc.sessions import ABORT_SEQ, PeerAborted, Session
+from workers.mpc.sessions import ABORT_SEQ, FRAME_COST_BYTES, PeerAborted, Session
 from workers.mpc.tls import mutual_context
 from workers.mpc.transport import PeerLost, TransportError
 
@@ -36,9 +37,10 @@ SEND_TIMEOUT_S = 30.0
 REDIAL_S = 1.0  # also cut short when the peer dials us
 CONNECT_GRACE_S = 0.7  # a peer that just restarted gets this long to be reachable
 HANDSHAKES_MAX = 16
+SILENT_S = 3  # a machine that acknowledges nothing for so long is gone
 
 EARLY_BYTES_MAX = 64 << 20  # per peer
-EARLY_SESSIONS_MAX = 256
+EARLY_SESSIONS_MAX = 256  # that one peer has sent to
 EARLY_TTL_S = 120.0
 CLOSED_MAX = 10_000
 
@@ -89,8 +91,9 @@ class Mesh:
         self._sessions: dict[bytes, Session] = {}
         self._active: set[bytes] = set()  # those whose job runs here
         self._closed: OrderedDict[bytes, None] = OrderedDict()
+        self._dropped: OrderedDict[tuple[bytes, int], None] = OrderedDict()  # whose messages, early
         self._changed = threading.Condition(threading.RLock())
-        self._handshakes = threading.BoundedSemaphore(HANDSHAKES_MAX)
+        self._handshakes: OrderedDict[ssl.SSLSocket, None] = OrderedDict()  # unfinished ones
         self._stopping = threading.Event()
         # what answers a question, (who asks, bytes) -> bytes; set by the node before `start`
         self.answer: Callable[[int, bytes], bytes] | None = None
@@ -165,6 +168,9 @@ class Mesh:
                 raise TransportError("this attempt is running")
             self._return_early(session)
             session.activate(deadline, members)
+            for peer in others:
+                if (sid, peer) in self._dropped:
+                    session.fail_by(peer, PeerLost(f"member {peer} sent too much too early"))
             self._active.add(sid)
             if missing := self._missing(others, min(deadline, time.monotonic() + CONNECT_GRACE_S)):
                 self.forget(sid)
@@ -295,24 +301,39 @@ class Mesh:
                     return
                 self._stopping.wait(0.1)  # out of descriptors: the next accept may do
                 continue
-            if not self._handshakes.acquire(blocking=False):
+            try:
+                plain.settimeout(HANDSHAKE_TIMEOUT_S)
+                _tune(plain)
+                sock = self._server.wrap_socket(
+                    plain, server_side=True, do_handshake_on_connect=False
+                )
+            except OSError:
                 plain.close()
                 continue
-            threading.Thread(target=self._serve, args=(plain,), daemon=True).start()
+            self._make_room(sock)
+            threading.Thread(target=self._serve, args=(sock,), daemon=True).start()
 
-    def _serve(self, plain: socket.socket) -> None:
-        sock: ssl.SSLSocket | None = None
+    def _make_room(self, sock: ssl.SSLSocket) -> None:
+        """For one more handshake, in place of the oldest: a peer's takes a moment, and strangers
+        who only connect would keep it out."""
+        with self._changed:
+            self._handshakes[sock] = None
+            surplus = len(self._handshakes) > HANDSHAKES_MAX
+            oldest = self._handshakes.popitem(last=False)[0] if surplus else None
+        if oldest is not None:
+            _shut(oldest)
+
+    def _serve(self, sock: ssl.SSLSocket) -> None:
         inbound: Inbound | None = None
         index: int | None = None
         try:
             try:
-                plain.settimeout(HANDSHAKE_TIMEOUT_S)
-                _tune(plain)
-                sock = self._server.wrap_socket(plain, server_side=True)
+                sock.do_handshake()
                 index = self._by_certificate[sock.getpeercert(binary_form=True) or b""]
                 sock.sendall(WELCOME)
             finally:
-                self._handshakes.release()
+                with self._changed:
+                    self._handshakes.pop(sock, None)
             inbound = Inbound(sock, partial(self._deliver, index), lambda: bool(self._active))
             self._take_over(index, inbound)
             inbound.run()
@@ -322,7 +343,7 @@ class Mesh:
         finally:
             if inbound is not None:
                 inbound.end()
-            _close(sock or plain)
+            _close(sock)
             if index is not None and self._links[index].incoming is inbound:
                 self._links[index].incoming = None
                 self._lost(index)
@@ -345,19 +366,14 @@ class Mesh:
             return
         with self._changed:
             session = self._sessions.get(sid)
-            if session is None:
-                if sid in self._closed:
+            if session is None and sid in self._closed:
+                return
+            if session is None or session.early:
+                session = self._early(frm, sid, len(data) + FRAME_COST_BYTES)
+                if session is None:
                     return
-                session = self._begin_early(sid)
-            if session.early:
-                link = self._links[frm]
-                if link.early_bytes + len(data) > EARLY_BYTES_MAX:
-                    session.fail(PeerLost(f"member {frm} sent too much too early"))
-                    return
-                link.early_bytes += len(data)
-                session.early_bytes[frm] = session.early_bytes.get(frm, 0) + len(data)
         if seq == ABORT_SEQ:
-            session.fail(PeerAborted(frm, data[:100].decode("ascii", "replace")))
+            session.fail_by(frm, PeerAborted(frm, data[:100].decode("ascii", "replace")))
         else:
             session.put(frm, seq, data)
 
@@ -374,15 +390,46 @@ class Mesh:
         finally:
             self._questions[to].release()
 
-    def _begin_early(self, sid: bytes) -> Session:
-        old = time.monotonic() - EARLY_TTL_S
-        waiting = [s for s in self._sessions.values() if s.early]
-        surplus = len(waiting) - EARLY_SESSIONS_MAX + 1
-        for n, session in enumerate(sorted(waiting, key=lambda s: s.born)):
-            if n < surplus or session.born < old:
-                self.forget(session.sid)
-        session = self._sessions[sid] = self._session(sid)
+    def _early(self, frm: int, sid: bytes, size: int) -> Session | None:
+        """The session that has not begun here, with room for so many bytes more of that peer's.
+
+        Of each peer so much waits, in so many sessions, and so long. What does not is dropped, and
+        that peer lost to that job; what others sent to the same waits."""
+        session, link = self._sessions.get(sid), self._links[frm]
+        if session is None or frm not in session.early_bytes:
+            self._make_place(frm)
+        if link.early_bytes + size > EARLY_BYTES_MAX:
+            self._drop(sid, frm)
+            return None
+        session = self._sessions.get(sid) or self._session(sid)
+        self._sessions[sid] = session
+        link.early_bytes += size
+        session.early_bytes[frm] = session.early_bytes.get(frm, 0) + size
         return session
+
+    def _make_place(self, frm: int) -> None:
+        """For one more session that this peer sends to."""
+        old = time.monotonic() - EARLY_TTL_S
+        waiting = sorted((s for s in self._sessions.values() if s.early), key=lambda s: s.born)
+        for session in waiting:
+            if session.born < old:
+                for peer in [*session.early_bytes]:
+                    self._drop(session.sid, peer)
+        mine = [s.sid for s in waiting if frm in s.early_bytes]
+        for oldest in mine[: max(0, len(mine) - EARLY_SESSIONS_MAX + 1)]:
+            self._drop(oldest, frm)
+
+    def _drop(self, sid: bytes, peer: int) -> None:
+        """What that peer sent to a session before it began."""
+        session = self._sessions.get(sid)
+        if session is not None:
+            self._links[peer].early_bytes -= session.early_bytes.pop(peer, 0)
+            session.drop(peer)
+            if not session.early_bytes:
+                self._sessions.pop(sid)
+        self._dropped[sid, peer] = None
+        while len(self._dropped) > CLOSED_MAX:
+            self._dropped.popitem(last=False)
 
     def _session(self, sid: bytes, members: Collection[int] | None = None) -> Session:
         return Session(self, sid, range(self.n) if members is None else members)
@@ -404,11 +451,15 @@ class Mesh:
 
 
 def _tune(sock: socket.socket) -> None:
+    """No waiting for full packets; and a machine that dies, which says nothing of it, is seen: in
+    what is sent by the user timeout, in silence by a probe each second."""
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 5)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 2)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 1)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 1)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, SILENT_S)
+    if hasattr(socket, "TCP_USER_TIMEOUT"):  # of Linux; without it resending takes a quarter hour
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, SILENT_S * 1000)
 
 
 def _wait_until_closed(sock: ssl.SSLSocket) -> None:

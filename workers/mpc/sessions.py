@@ -12,6 +12,7 @@ from workers.mpc.transport import DeadlineExceeded, PeerLost, TransportError
 
 ABORT_SEQ = 0xFFFFFFFF
 INBOX_BYTES_MAX = 1 << 30
+FRAME_COST_BYTES = 256  # of keeping a message, however little it says
 
 
 class PeerAborted(TransportError):
@@ -56,6 +57,7 @@ class Session:
         self._inbox: dict[tuple[int, int], bytes | bytearray] = {}
         self._waiting_bytes = 0
         self._error: TransportError | None = None
+        self._early_errors: dict[int, TransportError] = {}  # of whoever may be in it, the first
         self.parting_s = 0.0  # how long those who stay may still hear each other when one is gone
         self._gone: set[int] = set()
         self._parts_at = 0.0
@@ -63,11 +65,17 @@ class Session:
         self._changed = threading.Condition()
 
     def activate(self, deadline: float, members: Collection[int]) -> None:
-        """The job has begun here; `deadline` is a time.monotonic() value."""
+        """The job has begun here; `deadline` is a time.monotonic() value. What others than its
+        members have sent or done before counts for nothing."""
         with self._changed:
             self.early = False
             self.members = frozenset(members)
             self._deadline = deadline
+            for stranger in {frm for frm, _seq in self._inbox} - self.members:
+                self.drop(stranger)
+            self.heard &= self.members
+            for peer, error in self._early_errors.items():
+                self.fail_by(peer, error)
         for peer in sorted(self.lost & self.members):
             self.lose(peer)
 
@@ -107,7 +115,7 @@ class Session:
         """The message, if it is there. Raises what ends the wait."""
         data = self._inbox.pop((frm, seq), None)
         if data is not None:
-            self._waiting_bytes -= len(data)
+            self._waiting_bytes -= len(data) + FRAME_COST_BYTES
             return data
         if self._over(frm):
             raise self._ended()
@@ -145,14 +153,32 @@ class Session:
             self._changed.notify_all()
 
     def put(self, frm: int, seq: int, data: bytes | bytearray) -> None:
+        """A message; of who is not in the job it is none."""
         with self._changed:
+            if frm not in self.members:
+                return
             self.heard.add(frm)
-            if (frm, seq) in self._inbox or self._waiting_bytes + len(data) > INBOX_BYTES_MAX:
-                self._error = self._error or PeerLost(f"member {frm} broke the protocol")
+            size = len(data) + FRAME_COST_BYTES
+            if (frm, seq) in self._inbox or self._waiting_bytes + size > INBOX_BYTES_MAX:
+                self.fail_by(frm, PeerLost(f"member {frm} broke the protocol"))
             else:
                 self._inbox[frm, seq] = data
-                self._waiting_bytes += len(data)
+                self._waiting_bytes += size
             self._changed.notify_all()
+
+    def drop(self, frm: int) -> None:
+        """What that peer has sent and nobody has read."""
+        with self._changed:
+            for key in [key for key in self._inbox if key[0] == frm]:
+                self._waiting_bytes -= len(self._inbox.pop(key)) + FRAME_COST_BYTES
+
+    def fail_by(self, peer: int, error: TransportError) -> None:
+        """What that peer did ends the session if it is in it: nobody else can end a job."""
+        with self._changed:
+            if self.early:
+                self._early_errors.setdefault(peer, error)
+            elif peer in self.members:
+                self.fail(error)
 
     def fail(self, error: TransportError) -> None:
         """End the session: the first reason counts. What has come before can still be read."""

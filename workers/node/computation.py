@@ -180,9 +180,13 @@ class Computation:
             session.abort(_accusation(suspects))
             raise self._cheated(suspects, f"{error}") from None
         except Disagreement as error:
-            moved = admitted and self._refreshing.moved(admitted.job["model"], admitted.sharing)
-            session.abort("shares_moved" if moved else "members_disagree")
-            if moved:
+            why = "members_disagree"
+            try:
+                if admitted and self._refreshing.moved(admitted.job["model"], admitted.sharing):
+                    why = "shares_moved"
+            finally:  # a store that cannot be read is no reason to let the others wait
+                session.abort(why)
+            if why == "shares_moved":
                 raise Unavailable("shares_moved", "The model was being refreshed.") from None
             raise Refused("members_disagree", f"The members do not agree: {error}.") from None
         except TransportError as error:
@@ -437,11 +441,13 @@ def _accusation(suspects: Sequence[int]) -> str:
 def _accused(error: TransportError, group: Group) -> list[int]:
     """Whom a peer suspects, before this node has seen it for itself, or without; and that peer,
     whose word alone it is. Nobody where nodes do not check each other: there it would end a round
-    for good by one node's word."""
+    for good by one node's word. Nobody on the word of a node outside the job."""
     if len(group.computing) != COMPUTING[VERIFIED]:
         return []
-    said = error.reason.split() if isinstance(error, PeerAborted) else []
-    if not isinstance(error, PeerAborted) or said[:1] != [CHEAT]:
+    if not isinstance(error, PeerAborted) or error.peer not in group.members:
+        return []
+    said = error.reason.split()
+    if said[:1] != [CHEAT]:
         return []
     return [i for i in group.members if i == error.peer or str(i) in said[1:]]
 
