@@ -104,21 +104,27 @@ def called_positive(rows: int, positives: int, accuracy: float, recall: float) -
     return hits + rows - positives - round(accuracy * rows) + hits
 
 
-def cells_shown(support: Sequence[tuple[int, int]], min_cell: int) -> list[int]:
+def cells_shown(
+    support: Sequence[tuple[int, int]],
+    min_cell: int,
+    own: Sequence[Sequence[tuple[int, int]]] = (),
+) -> list[int]:
     """The cells of [(rows, positives)], all rows first and then the strata, that may be seen.
 
-    A cell is large with min_cell positives and min_cell negatives. Small strata are hidden; unless
+    A cell is large with min_cell positives and min_cell negatives; where there are several
+    validators, own [V, C, 2], without the rows of any one of them. Small strata are hidden; unless
     they are large together, the smallest large stratum is hidden too, the first among equals: else
     the hidden rows would follow from the total by subtraction.
     """
+    told = np.array([support]) if len(own) < 2 else np.array([support]) - np.array(own)
 
-    def large(rows: int, positives: int) -> bool:
-        return min(positives, rows - positives) >= min_cell
+    def large(cells: list[int]) -> bool:
+        rows, positives = told[:, cells].sum(axis=1).T
+        return bool(np.minimum(positives, rows - positives).min() >= min_cell)
 
-    shown = [cell for cell, count in enumerate(support) if large(*count)]
+    shown = [cell for cell in range(len(support)) if large([cell])]
     strata = [cell for cell in shown if cell]
-    hidden = [count for cell, count in enumerate(support) if cell and cell not in shown]
-    together = large(sum(rows for rows, _ in hidden), sum(up for _, up in hidden))
-    if hidden and strata and not together:
+    hidden = [cell for cell in range(1, len(support)) if cell not in shown]
+    if hidden and strata and not large(hidden):
         shown.remove(min(strata, key=lambda cell: support[cell][0]))
     return shown

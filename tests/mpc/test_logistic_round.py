@@ -8,7 +8,10 @@ from scipy.stats import spearmanr
 
 from apps.protocol import aggregation, contribution, metrics
 from apps.protocol.circuits import CIRCUITS, BadParams, judges
+from apps.protocol.circuits.cells import Rule
 from apps.protocol.circuits.evidence import CALIBRATION_EDGES, METRICS, evidence
+from apps.protocol.circuits.family import first_alone
+from apps.protocol.circuits.regression import open_rows
 from tests.support.ring import joined, plain_function, ring_function, three_processes
 from workers.mpc import bench
 from workers.mpc.engines.plain import run_plain
@@ -51,9 +54,10 @@ def encoded(updates, blocks):
 
 
 def equations(updates, blocks, params, phi_opened):
-    """The same round in real numbers, with the φ that was opened."""
+    """The same round in real numbers, with the φ that was opened; support of each validator."""
     d = params["features"]
     proving = np.concatenate([block[1::2] for block in blocks])
+    owner = np.repeat(np.arange(len(blocks)), [len(block) // 2 for block in blocks])
     clipped = contribution.clip_to_median_norm(updates)
     scores = contribution.upper_median(
         [
@@ -73,13 +77,15 @@ def equations(updates, blocks, params, phi_opened):
         name: [getattr(metrics, name)(logits[cell], proving[cell, d]) for cell in cells]
         for name in METRICS
     }
-    support = [[int(cell.sum()), int(proving[cell, d].sum())] for cell in cells]
+    own = [[cell & (owner == v) for cell in cells] for v in range(len(blocks))]
+    support = [[[int(at.sum()), int(proving[at, d].sum())] for at in each] for each in own]
     return phi, model, found, support
 
 
 def check_openings(openings, phi, found, support):
     assert np.max(np.abs(np.array(openings["phi_milli"]) - 1000 * phi)) <= 2
-    shown = metrics.cells_shown(support, MIN_CELL)
+    own, support = support, np.sum(support, axis=0).tolist()
+    shown = metrics.cells_shown(support, MIN_CELL, own)
     assert set(found) == set(METRICS)
     for name, exact in found.items():
         measured = _cells(openings, name)
@@ -321,7 +327,7 @@ def test_small_cells_open_nothing(strata, shown):
 
     def run(ops, z, bits):
         watching.append(Watching(ops))
-        return evidence(watching[-1], z, bits, MIN_CELL)
+        return evidence(watching[-1], z, bits, Rule(MIN_CELL, [len(flags)]))
 
     stated = plain_function(run, (logits, 16), (flags, 0))
     assert ring_function(run, (logits, 16), (flags, 0)) == stated
@@ -346,6 +352,58 @@ def test_small_cells_open_nothing(strata, shown):
         assert not Counter(n for n in seen if n not in (0, 1)) - Counter([*counts, *said])
 
 
+def test_no_validator_subtracts_its_own_rows_and_reads_the_few_of_others():
+    """Each stratum: (rows, positives) of each validator, and whether it may be seen."""
+    strata = [
+        ([(13, 9), (1, 0), (0, 0)], False),  # the first would learn the second's only label
+        ([(13, 9), (4, 3), (8, 2)], True),  # of the two others there are enough of both kinds
+        ([(30, 15), (6, 4), (4, 0)], False),  # but four of a kind are too few
+        ([(20, 9), (21, 9), (22, 10)], True),
+        ([(6, 3), (5, 3), (0, 0)], False),
+    ]
+    own = [[each[v] for each, _ in strata] for v in range(3)]
+    parts = [cells_case(each) for each in own]
+    own = [part[2] for part in parts]
+    logits, flags = (np.concatenate([part[at] for part in parts]) for at in (0, 1))
+    support = np.sum(own, axis=0).tolist()
+    expected = [0] + [cell for cell, (_, seen) in enumerate(strata, 1) if seen]
+    assert metrics.cells_shown(support, MIN_CELL, own) == expected
+    assert metrics.cells_shown(support, MIN_CELL) == [0, 1, 2, 3, 4, 5]
+    rule = Rule(MIN_CELL, [len(part[0]) for part in parts])
+
+    def run(ops, z, bits):
+        ones = ops.public(np.ones((len(flags), 1), np.int64), 0)
+        member = ops.concat([ones, ops.index(bits, np.s_[:, 1:])], axis=1)
+        return {**evidence(ops, z, bits, rule), "rows": open_rows(ops, member, rule)}
+
+    stated = plain_function(run, (logits, 16), (flags, 0))
+    assert ring_function(run, (logits, 16), (flags, 0)) == stated
+    for name in ("accuracy", "recall", "auc"):
+        assert [at for at, v in enumerate(_cells(stated, name)) if v is not None] == expected
+    assert [at for at, n in enumerate(stated["support"]) if n] == expected
+    owner = np.repeat(np.arange(3), rule.rows)
+    fifths = metrics.calibration(logits / 65536, flags[:, 0], CALIBRATION_EDGES)
+    assert any(stated["calibration"])
+    for at, (fifth, (count, _, _)) in enumerate(zip(stated["calibration"], fifths, strict=True)):
+        others = [
+            metrics.calibration(logits[mine] / 65536, flags[mine, 0], CALIBRATION_EDGES)[at][0]
+            for mine in (owner != v for v in range(3))
+        ]
+        assert fifth is None or (fifth[0] == count and min(others) >= MIN_CELL)
+    # by rows alone 1 and 5 are too few, together as well: the smallest of the others goes, too
+    assert [cell for cell, n in enumerate(stated["rows"]) if n] == [0, 3, 4]
+
+
+def test_a_row_is_of_one_stratum_whatever_its_validator_sent():
+    bits = np.array([[1, 0, 0], [0, 1, 1], [1, 1, 1], [0, 0, 0], [0, 0, 1]], np.int64)
+
+    def run(ops, sent):
+        return ops.open(first_alone(ops, sent)).tolist()
+
+    alone = [[1, 0, 0], [0, 1, 0], [1, 0, 0], [0, 0, 0], [0, 0, 1]]
+    assert plain_function(run, (bits, 0)) == ring_function(run, (bits, 0)) == alone
+
+
 def _cells(stated, name):
     return [stated[f"{name}_milli"], *stated[f"{name}_strata_milli"]]
 
@@ -354,11 +412,11 @@ def test_a_round_with_a_stratum_of_three_rows_does_not_state_it():
     updates, blocks, params = federation(2)
     for block in blocks:
         block[:, -3:] = [1, 0, 0]
-        block[::3, -3:] = [0, 1, 0]
+        block[np.arange(len(block)) % 4 < 2, -3:] = [0, 1, 0]
     blocks[0][1:6:2, -3:] = [0, 0, 1]  # the evidence half
     openings = three_processes(ROUND, encoded(updates, blocks), params)[0].openings
     phi, _, found, support = equations(updates, blocks, params, openings["phi_milli"])
-    assert support[3][0] == 3
+    assert np.sum(support, axis=0)[3][0] == 3
     check_openings(openings, phi, found, support)
     assert openings["support"].count(None) == openings["accuracy_strata_milli"].count(None) == 2
 
@@ -437,7 +495,7 @@ def test_more_than_a_thousand_rows_are_counted_in_bins_with_the_error_stated():
     words = np.rint(z * 65536).astype(np.int64)
 
     def run(ops, logits, bits):
-        return evidence(ops, logits, bits, MIN_CELL)
+        return evidence(ops, logits, bits, Rule(MIN_CELL, [1200]))
 
     stated = plain_function(run, (words, 16), (flags, 0))
     assert ring_function(run, (words, 16), (flags, 0)) == stated
@@ -454,7 +512,7 @@ def test_calibration_hides_small_fifths_and_what_would_follow_from_them():
     words = np.rint(z * 65536).astype(np.int64)
 
     def run(ops, logits, bits):
-        return evidence(ops, logits, bits, MIN_CELL)
+        return evidence(ops, logits, bits, Rule(MIN_CELL, [len(z)]))
 
     stated = plain_function(run, (words, 16), (labels[:, None], 0))["calibration"]
     assert ring_function(run, (words, 16), (labels[:, None], 0))["calibration"] == stated

@@ -1,16 +1,19 @@
 """Which cells of a secret table may be seen, and openings of their means and ratios.
 
 A cell is all rows or one stratum (or bin). Which cells are large enough is decided in secret; only
-what is divided by the counts of a large cell, rounded to thousandths, is opened.
+what is divided by the counts of a large cell, rounded to thousandths, is opened. Of several
+validators each knows its own rows, so a cell is large when it is without any one's of them.
 `metrics.cells_shown` is the same decision in the clear.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 QUOTIENT_F = 36
 MEAN_F = 22
@@ -18,10 +21,31 @@ COUNT_BITS = 13
 QUOTIENT_BOUND = (1 << 62) - 1
 
 
+@dataclass(frozen=True)
+class Rule:
+    """How many rows of each kind a cell needs, and whose rows are looked at: so many of the first
+    validator, then so many of the next."""
+
+    min_cell: int
+    rows: Sequence[int]
+
+    @property
+    def strange(self) -> npt.NDArray[np.int64]:
+        """[m, V] = 1 where a row is not the validator's own; of one validator all count."""
+        owner = np.repeat(np.arange(len(self.rows)), self.rows)
+        others = owner[:, None] != np.arange(len(self.rows))
+        return np.asarray(others | (len(self.rows) == 1), np.int64)
+
+    def told(self, ops: Any, flags: Any) -> Any:
+        """[V, n] of flags [m, n]: what each validator would learn of the others by their sum."""
+        return ops.combine(flags, self.strange, 0)
+
+
 def cells_shown(ops: Any, totals: Any, kinds: Any, min_cell: int) -> list[int]:
     """The cells whose counts may be seen; totals [1 + R], kinds [n, 1 + R]: all rows, then strata.
 
-    A cell is large when each of its n kinds has at least min_cell rows. Strata that are not are
+    A cell is large when each of its n kinds (of each validator's others: `Rule.told`) has at least
+    min_cell rows. Strata that are not are
     hidden; where they are not large together either, their counts would follow from the total by
     subtraction, so the smallest large stratum is hidden with them. Opened on the way: which cells
     are large, whether the hidden ones are together, and which large stratum is the smallest.
@@ -44,10 +68,11 @@ def _large(ops: Any, kinds: Any, min_cell: int) -> list[bool]:
     """Open for each column of kinds [n, C] whether all its counts are at least min_cell."""
     small = ops.ltz(ops.add_public(kinds, -min_cell))
     enough = ops.add_public(ops.neg(small), 1)
-    every = ops.index(enough, 0)
-    for kind in range(1, enough.shape[0]):
-        every = ops.mul(every, ops.index(enough, kind))
-    return [bool(value) for value in ops.open(every).tolist()]
+    while (count := enough.shape[0]) > 1:
+        half = count // 2
+        both = ops.mul(ops.index(enough, np.s_[:half]), ops.index(enough, np.s_[half : 2 * half]))
+        enough = ops.concat([both, ops.index(enough, np.s_[2 * half :])]) if count % 2 else both
+    return [bool(value) for value in ops.open(ops.index(enough, 0)).tolist()]
 
 
 def _smallest(ops: Any, counts: Any) -> int:
@@ -93,16 +118,25 @@ def quotients(
 
 
 def ratios(
-    ops: Any, part: Any, whole: Any, cells: Sequence[int], min_cell: int, *, bits: int = COUNT_BITS
+    ops: Any,
+    part: Any,
+    whole: Any,
+    cells: Sequence[int],
+    min_cell: int,
+    *,
+    told: Any = None,
+    bits: int = COUNT_BITS,
 ) -> list[int | None]:
-    """Open round(1000·a/b), 0 ≤ a ≤ b < 2^bits both secret counts, in cells where b ≥ min_cell.
+    """Open round(1000·a/b), 0 ≤ a ≤ b < 2^bits both secret counts, in cells where b ≥ min_cell; or
+    where told [V, n] is, if there is such: what each validator would learn of the others' b.
 
     Opened on the way: which these are.
     """
     answer: list[int | None] = [None] * part.shape[0]
     if not cells:
         return answer
-    large = _large(ops, ops.index(whole, np.s_[None, np.array(cells)]), min_cell)
+    kinds = ops.reshape(whole, (1, -1)) if told is None else told
+    large = _large(ops, ops.index(kinds, np.s_[:, np.array(cells)]), min_cell)
     cells = [cell for cell, yes in zip(cells, large, strict=True) if yes]
     if not cells:
         return answer

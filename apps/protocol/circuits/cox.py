@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from apps.protocol.circuits.cells import cells_shown, open_cells, ratios
+from apps.protocol.circuits.cells import Rule, cells_shown, open_cells, ratios
 from apps.protocol.circuits.declare import Opening
 from apps.protocol.circuits.family import ModelClass, Real
 from apps.protocol.circuits.layout import INPUT_F
@@ -100,14 +100,15 @@ def gains(ops: Any, scores: Any, targets: Any, members: Any) -> Any:
     return ops.trunc(ops.halve(total, below), GAIN_F)
 
 
-def opened(ops: Any, scores: Any, targets: Any, strata: Any, min_cell: int) -> dict[str, Any]:
+def opened(ops: Any, scores: Any, targets: Any, strata: Any, rule: Rule) -> dict[str, Any]:
     """Support as [rows, events], and the C-index, overall and of pairs within each stratum."""
     rows, event = scores.shape[0], events_of(ops, targets)
     member = members(ops, strata)
     happened = ops.mul(ops.broadcast(ops.reshape(event, (-1, 1)), member.shape), member)
+    kinds = rule.told(ops, ops.concat([happened, ops.sub(member, happened)], axis=1))
+    kinds = ops.reshape(kinds, (-1, member.shape[1]))
     totals, happened = ops.sum(member, 0), ops.sum(happened, 0)
-    kinds = ops.stack([happened, ops.sub(totals, happened)])
-    shown = cells_shown(ops, totals, kinds, min_cell)
+    shown = cells_shown(ops, totals, kinds, rule.min_cell)
     support = open_cells(ops, ops.stack([totals, happened], axis=1), shown)
     groups = -(-rows // GROUP_MAX)
     right = both = None
@@ -122,7 +123,7 @@ def opened(ops: Any, scores: Any, targets: Any, strata: Any, min_cell: int) -> d
         )
         right = found[0] if right is None else ops.add(right, found[0])
         both = found[1] if both is None else ops.add(both, found[1])
-    values = ratios(ops, right, both, shown, 2 * min_cell, bits=PAIR_BITS) if shown else []
+    values = ratios(ops, right, both, shown, 2 * rule.min_cell, bits=PAIR_BITS) if shown else []
     values = values or [None] * len(support)
     return {
         "support": [None if n is None else [int(n[0]), int(n[1])] for n in support],
@@ -216,9 +217,10 @@ CLASS = ModelClass(
         Opening(
             "support",
             "[rows, events] of the evidence half: overall, then per stratum; null where there are "
-            "fewer than min_cell with the event or without, and for the smallest other stratum "
-            "where those would follow by subtraction. The nodes see which strata are hidden for "
-            "which reason, and no count of them",
+            "fewer than min_cell with the event or without (of several validators: without any "
+            "one's rows), and for the smallest other stratum where those would follow by "
+            "subtraction. The nodes see which strata are hidden for which reason, and no count of "
+            "them",
         ),
         Opening(
             "c_index_milli",

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from apps.protocol.circuits.cells import MEAN_F, cells_shown, open_cells, quotients, ratios
+from apps.protocol.circuits.cells import MEAN_F, Rule, cells_shown, open_cells, quotients, ratios
 
 # Comparisons at once: bounds memory at some 10 MB per node.
 PAIRS_MAX = 1 << 15
@@ -26,7 +26,7 @@ CALIBRATION_EDGES = (0.2, 0.4, 0.6, 0.8)
 METRICS = ("auc", "accuracy", "precision", "recall", "log_loss")
 
 
-def evidence(ops: Any, logits: Any, flags: Any, min_cell: int) -> dict[str, Any]:
+def evidence(ops: Any, logits: Any, flags: Any, rule: Rule) -> dict[str, Any]:
     """Open support, the METRICS and calibration.
 
     logits [m]; flags [m, 1 + R] bits: label, then strata. The cells are all rows, then the strata;
@@ -40,8 +40,9 @@ def evidence(ops: Any, logits: Any, flags: Any, min_cell: int) -> dict[str, Any]
     negative = ops.sub(member, positive)
 
     totals, positives = ops.sum(member, 0), ops.sum(positive, 0)
-    kinds = ops.stack([positives, ops.sub(totals, positives)])
-    shown = cells_shown(ops, totals, kinds, min_cell)
+    kinds = rule.told(ops, ops.concat([positive, negative], axis=1))
+    kinds = ops.reshape(kinds, (-1, member.shape[1]))
+    shown = cells_shown(ops, totals, kinds, rule.min_cell)
     counts = open_cells(ops, ops.stack([totals, positives], axis=1), shown)
     support = [None if count is None else [int(count[0]), int(count[1])] for count in counts]
     sizes = [None if count is None else count[0] for count in support]
@@ -58,16 +59,23 @@ def evidence(ops: Any, logits: Any, flags: Any, min_cell: int) -> dict[str, Any]
         else quotients(ops, tied, pairs)
     )
 
-    below = ops.reshape(ops.ltz(logits), (1, -1))
-    under = ops.reshape(ops.matmul(below, ops.concat([member, positive], axis=1)), (2, -1))
+    # over all rows, then over those that are not each validator's own
+    whose = np.concatenate([np.ones((1, rows), np.int64), rule.strange.T])
+    below = ops.broadcast(ops.reshape(ops.ltz(logits), (1, -1)), whose.shape)
+    both = ops.concat([member, positive], axis=1)
+    under = ops.reshape(ops.matmul(ops.scale(below, whose), both), (len(whose), 2, -1))
     # of these rows, those that are not under 0
-    called = ops.within(ops.sub(totals, ops.index(under, 0)), 0, rows)
+    called = ops.sub(ops.combine(member, whose.T, 0), ops.index(under, np.s_[:, 0]))
+    called = ops.within(called, 0, rows)
+    under = ops.index(under, 0)
     right_up = ops.sub(positives, ops.index(under, 1))
     right = ops.add(right_up, ops.sub(ops.index(under, 0), ops.index(under, 1)))
     found["accuracy"] = quotients(ops, right, sizes)
     ups = [None if count is None else count[1] for count in support]
     found["recall"] = quotients(ops, right_up, ups)
-    found["precision"] = ratios(ops, right_up, called, shown, min_cell)
+    told = ops.index(called, np.s_[1:])
+    called = ops.index(called, 0)
+    found["precision"] = ratios(ops, right_up, called, shown, rule.min_cell, told=told)
     losses = ops.sub(softplus(ops, logits), signed_part(ops, logits, labels))
     by_cell = ops.broadcast(ops.reshape(losses, (1, -1)), (member.shape[1], rows))
     found["log_loss"] = quotients(ops, ops.dot(by_cell, ops.transpose(member)), sizes, f=MEAN_F)
@@ -76,7 +84,7 @@ def evidence(ops: Any, logits: Any, flags: Any, min_cell: int) -> dict[str, Any]
     for name, values in found.items():
         answer[f"{name}_milli"], answer[f"{name}_strata_milli"] = values[0], values[1:]
     some = support[0] is not None
-    answer["calibration"] = calibration(ops, logits, labels, min_cell) if some else None
+    answer["calibration"] = calibration(ops, logits, labels, rule) if some else None
     return answer
 
 
@@ -102,7 +110,7 @@ def signed_part(ops: Any, logits: Any, labels: Any) -> Any:
     return ops.mul(ops.reshape(labels, (-1,)), tamed(ops, logits))
 
 
-def calibration(ops: Any, logits: Any, labels: Any, min_cell: int) -> list[list[int] | None]:
+def calibration(ops: Any, logits: Any, labels: Any, rule: Rule) -> list[list[int] | None]:
     """Open per bin of the probability [rows, positives, mean probability in thousandths].
 
     The bins end at CALIBRATION_EDGES; those with fewer than min_cell rows are hidden, and, where
@@ -118,11 +126,9 @@ def calibration(ops: Any, logits: Any, labels: Any, min_cell: int) -> list[list[
     inside = ops.sub(ops.index(steps, np.s_[1:]), ops.index(steps, np.s_[:-1]))
     totals, ups = ops.sum(inside, 1), ops.reshape(ops.matmul(inside, labels), (-1,))
     with_all = ops.concat([ops.reshape(ops.sum(totals, 0), (1,)), totals])
-    shown = [
-        cell - 1
-        for cell in cells_shown(ops, with_all, ops.reshape(with_all, (1, -1)), min_cell)
-        if cell
-    ]
+    told = rule.told(ops, ops.transpose(inside))
+    told = ops.concat([ops.reshape(ops.sum(told, 1), (-1, 1)), told], axis=1)
+    shown = [cell - 1 for cell in cells_shown(ops, with_all, told, rule.min_cell) if cell]
     counts = open_cells(ops, ops.stack([totals, ups], axis=1), shown)
     chances = ops.reshape(ops.sigmoid_accurate(tamed(ops, logits)), (-1, 1))
     sums = ops.reshape(ops.matmul(inside, chances), (-1,))

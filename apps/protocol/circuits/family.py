@@ -40,6 +40,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from apps.protocol.circuits.cells import Rule
 from apps.protocol.circuits.copies import copies, distinct, shared_out
 from apps.protocol.circuits.declare import (
     BadParams,
@@ -136,7 +137,7 @@ class ModelClass:
         halved so often.
     gains(ops, scores [K, o, m] f = 16 within ±8, targets, members [C, K]): Σ_i [loss of score 0 −
         loss of the coalition's mean score], over the next power of two ≥ m; [C] at f = 26.
-    evidence(ops, scores [m, o] f = 40, targets, strata [m, R] bits, min_cell): the openings.
+    evidence(ops, scores [m, o] f = 40, targets, strata [m, R] bits, rule): the openings.
     intercept: has it a part in the loss? If not it stays 0, whatever sites send.
     descends: residuals are within ±10, so that `secure_sgd` keeps its steps in the word.
     hidden: units of each hidden layer, unless a request names others (`unit_names`).
@@ -160,7 +161,7 @@ class ModelClass:
     read_targets: Callable[[Any, Any], Any]
     residuals: Callable[[Any, Any, Any], Any]
     gains: Callable[[Any, Any, Any, Any], Any]
-    evidence: Callable[[Any, Any, Any, Any, int], dict[str, Any]]
+    evidence: Callable[[Any, Any, Any, Any, Rule], dict[str, Any]]
     train: Callable[[Real, Any, int, float], Real] | None
     answer: Callable[[Real], Real]
     scale: Scale
@@ -398,14 +399,21 @@ class Holdouts:
 def read_holdouts(model: ModelClass, ops: Any, blocks: Sequence[Any], params: Params) -> Holdouts:
     rows = ops.concat(blocks)
     inputs, targets = read_rows(model, ops, rows, params)
-    # a flag is 1 when its word is at least ½: exactly 0 or 1 whatever a validator sent
     if params["strata"]:
-        strata = ops.bit(ops.index(rows, np.s_[:, params["features"] + model.targets(params) :]))
+        strata = ops.index(rows, np.s_[:, params["features"] + model.targets(params) :])
+        strata = first_alone(ops, ops.bit(strata))
     else:
         strata = ops.public(np.zeros((rows.shape[0], 0), np.int64), 0)
     place = np.concatenate([np.arange(count) for count in params["rows"]])
     half, proving = np.flatnonzero(place % 2 == 0), np.flatnonzero(place % 2 == 1)
     return Holdouts(inputs, targets, strata, half, proving)
+
+
+def first_alone(ops: Any, bits: Any) -> Any:
+    """Of bits [m, R] the first that is 1 in each row: one stratum, whatever a validator sent."""
+    size = bits.shape[1]
+    before = np.triu(np.ones((size, size), np.int64), 1) - np.eye(size, dtype=np.int64)
+    return ops.transpose(ops.ltz(ops.combine(ops.transpose(bits), before, 0)))
 
 
 def prove(
@@ -416,7 +424,8 @@ def prove(
     taken, _ = forward(ops, ops.index(held.inputs, at), columns)
     scores = model.settle(ops, ops.matmul(taken[-1], columns[-1], f=INPUT_F + MODEL_F))
     targets, strata = ops.index(held.targets, at), ops.index(held.strata, at)
-    return model.evidence(ops, scores, targets, strata, params["min_cell"])
+    rule = Rule(params["min_cell"], [rows // 2 for rows in params["rows"]])
+    return model.evidence(ops, scores, targets, strata, rule)
 
 
 def _judged(model: ModelClass, ops: Any, weights: Any, held: Holdouts, params: Params) -> list[int]:

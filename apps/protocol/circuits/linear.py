@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from apps.protocol.circuits import least_squares
+from apps.protocol.circuits.cells import Rule
 from apps.protocol.circuits.family import ModelClass, Real, Sums
 from apps.protocol.circuits.games import SCORINGS
 from apps.protocol.circuits.layout import INPUT_F
@@ -62,14 +63,14 @@ def gains(ops: Any, scores: Any, targets: Any, members: Any) -> Any:
     return ops.trunc(ops.combine(flat, np.rint(table * 2**26).astype(np.int64), f=26), GAIN_F)
 
 
-def opened(ops: Any, scores: Any, targets: Any, strata: Any, min_cell: int) -> dict[str, Any]:
+def opened(ops: Any, scores: Any, targets: Any, strata: Any, rule: Rule) -> dict[str, Any]:
     found, truth = (ops.reshape(x, (-1,)) for x in (tamed(ops, scores), targets))
     return r_squared(
         ops,
         found,
         truth,
         strata,
-        min_cell,
+        rule,
         limits=(-TARGET_LIMIT, TARGET_LIMIT),
         apart=TARGET_LIMIT + SCORE_LIMIT,
         bits=SPREAD_BITS,

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from apps.protocol.circuits.cells import Rule
 from apps.protocol.circuits.declare import Opening
 from apps.protocol.circuits.evidence import METRICS, evidence
 from apps.protocol.circuits.family import ModelClass, Real
@@ -71,9 +72,9 @@ def gains(ops: Any, scores: Any, labels: Any, members: Any) -> Any:
     return ops.sub(ops.trunc(odd, GAIN_F), ops.trunc(even, GAIN_F))
 
 
-def opened(ops: Any, scores: Any, labels: Any, strata: Any, min_cell: int) -> dict[str, Any]:
+def opened(ops: Any, scores: Any, labels: Any, strata: Any, rule: Rule) -> dict[str, Any]:
     """The evidence of a binary label."""
-    return evidence(ops, ops.reshape(scores, (-1,)), ops.concat([labels, strata], axis=1), min_cell)
+    return evidence(ops, ops.reshape(scores, (-1,)), ops.concat([labels, strata], axis=1), rule)
 
 
 def train(features: Real, labels: Any, outputs: int, c: float) -> Real:
@@ -107,9 +108,10 @@ CLASS = ModelClass(
         Opening(
             "support",
             "[rows, positives] of the evidence half: overall, then per stratum; null where there "
-            "are fewer than min_cell positives or negatives, and for the smallest other stratum "
-            "where those would follow by subtraction. The nodes see which strata are hidden for "
-            "which reason, and no count of them",
+            "are fewer than min_cell positives or negatives (of several validators: without any "
+            "one's rows), and for the smallest other stratum where those would follow by "
+            "subtraction. The nodes see which strata are hidden for which reason, and no count of "
+            "them",
         ),
         Opening("auc_milli", "area under the ROC curve of the new model, in thousandths"),
         Opening("auc_strata_milli", "the same per stratum; null where support is"),

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from apps.protocol.circuits.cells import MEAN_F, cells_shown, open_cells, quotients
+from apps.protocol.circuits.cells import MEAN_F, Rule, cells_shown, open_cells, quotients
 from apps.protocol.circuits.declare import Opening
 from apps.protocol.circuits.family import ModelClass, Real
 from apps.protocol.circuits.regression import members, open_rows
@@ -83,11 +83,11 @@ def gains(ops: Any, scores: Any, targets: Any, members: Any) -> Any:
     return ops.trunc(ops.halve(left, below), GAIN_F)
 
 
-def opened(ops: Any, scores: Any, targets: Any, strata: Any, min_cell: int) -> dict[str, Any]:
+def opened(ops: Any, scores: Any, targets: Any, strata: Any, rule: Rule) -> dict[str, Any]:
     """Accuracy and log-loss per stratum, and the share that is found of each class."""
     rows, classes = targets.shape
     member = members(ops, strata)
-    support = open_rows(ops, member, min_cell)
+    support = open_rows(ops, member, rule)
     z = tamed(ops, scores)
     own = ops.reshape(ops.dot(targets, z), (rows, 1))
     above = ops.less_than(ops.broadcast(own, z.shape), z)
@@ -103,9 +103,8 @@ def opened(ops: Any, scores: Any, targets: Any, strata: Any, min_cell: int) -> d
     if support[0] is not None:
         counts = ops.concat([ops.reshape(ops.sum(member, 0), (-1,)), ops.sum(targets, 0)])
         counts = ops.index(counts, np.r_[0, member.shape[1] : member.shape[1] + classes])
-        shown = [
-            c - 1 for c in cells_shown(ops, counts, ops.reshape(counts, (1, -1)), min_cell) if c
-        ]
+        told = rule.told(ops, ops.concat([ops.index(member, np.s_[:, :1]), targets], axis=1))
+        shown = [c - 1 for c in cells_shown(ops, counts, told, rule.min_cell) if c]
         sizes = open_cells(ops, ops.reshape(ops.index(counts, np.s_[1:]), (-1, 1)), shown)
         table = ops.transpose(targets)
         found = ops.dot(ops.broadcast(ops.reshape(right, (1, -1)), table.shape), table)
@@ -207,8 +206,9 @@ CLASS = ModelClass(
         Opening(
             "support",
             "[rows] of the evidence half: overall, then per stratum; null where there are fewer "
-            "than twice min_cell, and for the smallest other stratum where those would follow by "
-            "subtraction. The nodes see which strata are hidden for which reason",
+            "than twice min_cell (of several validators: without any one's rows), and for the "
+            "smallest other stratum where those would follow by subtraction. The nodes see which "
+            "strata are hidden for which reason",
         ),
         Opening(
             "accuracy_milli", "share of rows whose label has the highest score, in thousandths"

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from apps.protocol.circuits.cells import Rule
 from apps.protocol.circuits.family import ModelClass, Real
 from apps.protocol.circuits.layout import INPUT_F
 from apps.protocol.circuits.regression import OPENS, r_squared
@@ -58,14 +59,14 @@ def gains(ops: Any, scores: Any, targets: Any, members: Any) -> Any:
     return ops.trunc(ops.halve(left, below), GAIN_F)
 
 
-def opened(ops: Any, scores: Any, targets: Any, strata: Any, min_cell: int) -> dict[str, Any]:
+def opened(ops: Any, scores: Any, targets: Any, strata: Any, rule: Rule) -> dict[str, Any]:
     found, truth = (ops.reshape(x, (-1,)) for x in (rates(ops, scores), targets))
     return r_squared(
         ops,
         found,
         truth,
         strata,
-        min_cell,
+        rule,
         limits=(0, COUNT_MAX),
         apart=COUNT_MAX,
         bits=SPREAD_BITS,

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from apps.protocol.circuits.cells import MEAN_F, cells_shown, open_cells, quotients
+from apps.protocol.circuits.cells import MEAN_F, Rule, cells_shown, open_cells, quotients
 from apps.protocol.circuits.declare import Opening
 
 SQUARES_F = 20
@@ -21,8 +21,9 @@ OPENS = (
     Opening(
         "support",
         "[rows] of the evidence half: overall, then per stratum; null where there are fewer than "
-        "twice min_cell, and for the smallest other stratum where those would follow by "
-        "subtraction. The nodes see which strata are hidden for which reason, and no count of them",
+        "twice min_cell (of several validators: without any one's rows), and for the smallest "
+        "other stratum where those would follow by subtraction. The nodes see which strata are "
+        "hidden for which reason, and no count of them",
     ),
     Opening(
         "r2_milli",
@@ -39,10 +40,10 @@ def members(ops: Any, strata: Any) -> Any:
     return ops.concat([ones, strata], axis=1)
 
 
-def open_rows(ops: Any, member: Any, min_cell: int) -> list[int | None]:
+def open_rows(ops: Any, member: Any, rule: Rule) -> list[int | None]:
     """Open the rows of the cells that have 2·min_cell of them and give no smaller one away."""
     totals = ops.sum(member, 0)
-    shown = cells_shown(ops, totals, ops.reshape(totals, (1, -1)), 2 * min_cell)
+    shown = cells_shown(ops, totals, rule.told(ops, member), 2 * rule.min_cell)
     counts = open_cells(ops, ops.reshape(totals, (-1, 1)), shown)
     return [None if count is None else int(count[0]) for count in counts]
 
@@ -63,7 +64,7 @@ def r_squared(
     found: Any,
     truth: Any,
     strata: Any,
-    min_cell: int,
+    rule: Rule,
     *,
     limits: tuple[int, int],
     apart: int,
@@ -77,7 +78,7 @@ def r_squared(
     target.
     """
     member = members(ops, strata)
-    counts = open_rows(ops, member, min_cell)
+    counts = open_rows(ops, member, rule)
     cells = [cell for cell, count in enumerate(counts) if count is not None]
     values: list[int | None] = [None] * len(counts)
     if cells:
