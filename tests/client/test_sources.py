@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import copy
 import csv
 import json
 from pathlib import Path
@@ -12,6 +13,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from sklearn.datasets import load_diabetes
 
 from apps.protocol.rfm_spec import check_spec
@@ -318,3 +321,94 @@ def test_an_agent_attests_and_says_what_it_noticed(rows, tmp_path: Path) -> None
     attestation, salt = agent._attestation({"slug": "x", "spec": spec()}, found, "pid")
     assert found.rows == len(rows) and lines[0].startswith(f"{PATH}: 80 rows")
     assert attestation["dataset_commitment"] == sources.digest(tmp_path / PATH, bytes.fromhex(salt))
+
+
+def test_what_fhir_has_otherwise_is_said_with_file_and_resource(rows, tmp_path: Path) -> None:
+    found, path = resources(rows[:12]), tmp_path / PATH
+    place = {resource["id"]: number for number, resource in enumerate(found)}
+
+    def spoilt(who: str, **changes: Any) -> Path:
+        at = place[who]
+        return ndjson(path, [*found[:at], found[at] | changes, *found[at + 1 :]])
+
+    for who, changes, said in (
+        ("p3", {"address": {"state": "north"}}, "“address” is a list of objects"),
+        ("p3", {"address": [None]}, "“address” is a list of objects"),
+        ("p3", {"birthDate": "2025-01-01"}, "birthDate is after its Observations"),
+        ("p3-39156-5", quantity(10**400, "kg/m2"), "is no quantity"),
+        ("p3-39156-5", {"valueQuantity": 7}, "“valueQuantity” is an object"),
+        ("p3-39156-5", {"status": ["final"]}, "“status” is a text"),
+        ("p3-worse", {"valueBoolean": None, "valueCodeableConcept": "yes"}, "is an object"),
+        ("p3-worse", {"valueBoolean": "yes"}, "“valueBoolean” is true or false"),
+        ("p3-worse", {"component": {}}, "“component” is a list of objects"),
+    ):
+        text = refused(spoilt(who, **changes))
+        kind = "Patient" if who == "p3" else "Observation"
+        assert text.startswith(f"{PATH}, {kind}/{who}") and said in text, text
+    bundle = tmp_path / "bundle.json"
+    entry = {"fullUrl": ["urn:uuid:1"], "resource": found[0]}
+    bundle.write_text(json.dumps({"resourceType": "Bundle", "entry": [entry]}))
+    assert refused(bundle).startswith("bundle.json, an entry: in FHIR R4 “fullUrl” is a text")
+
+
+def test_no_time_is_no_age_and_other_line_ends_are_content(rows, tmp_path: Path) -> None:
+    found = resources(rows[:12])
+    for resource in found:
+        if str(resource["id"]).startswith("p3-"):
+            resource.pop("effectiveDateTime", None)
+    found[0]["text"] = {"div": "one\u2028two\u0085three"}
+    path = tmp_path / PATH
+    path.write_text("\r\n".join(json.dumps(r, ensure_ascii=False) for r in found), "utf-8")
+    read = data.read_table(path, schema(), need_strata=True)
+    ages = np.array([float(row["age"]) for row in rows[:12]])
+    others = np.arange(12) != 3
+    assert np.array_equal(read.features[others, 3], ages[others])
+    assert read.features[3, 3] == pytest.approx(ages[others].mean())
+    assert any(note.startswith("1 patients have no age") for note in read.notes)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.sampled_from([0, -1, 10**400, 1e308, "", "x", "2024"]),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=3), inner),
+    max_leaves=4,
+)
+
+
+def places(value: Any) -> list[tuple[Any, Any]]:
+    """(holder, key) of everything in a piece of JSON."""
+    pairs = list(value.items() if isinstance(value, dict) else enumerate(value))
+    inner = [place for _, v in pairs if isinstance(v, dict | list) for place in places(v)]
+    return [*((value, key) for key, _ in pairs), *inner]
+
+
+@given(draw=st.data())
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_whatever_an_export_has_it_is_a_table_or_a_data_error(rows, tmp_path, draw) -> None:
+    entries = [
+        {"fullUrl": f"urn:uuid:{i}", "resource": r} for i, r in enumerate(resources(rows[:12]))
+    ]
+    found = copy.deepcopy({"resourceType": "Bundle", "entry": entries})
+    for _ in range(draw.draw(st.integers(1, 3))):
+        holder, key = draw.draw(st.sampled_from(places(found)))
+        holder[key] = draw.draw(JSON)
+    path = tmp_path / "bundle.json"
+    path.write_text(json.dumps(found))
+    try:
+        table = data.read_table(path, schema(), need_strata=True)
+    except data.DataError:
+        return
+    assert np.isfinite(table.features).all()
+
+
+def test_names_that_look_alike_are_alike(rows, tmp_path: Path) -> None:
+    wanted = data.Schema.of_spec(
+        spec(features=[{"name": "fi\u00e8vre"}], standard="tabular-csv", strata=None)
+    )
+    path = tmp_path / "rows.csv"
+    lines = [f"{36 + i},{i % 2}" for i in range(12)]
+    path.write_text("\n".join(["fie\u0300vre,worse", *lines]), "utf-8")
+    assert data.read_table(path, wanted).columns == ("fi\u00e8vre",)
+    path.write_text("\n".join(["fie\u0300vre,fi\u00e8vre,worse", "1,2,0"]), "utf-8")
+    assert "names a column twice" in refused(path, wanted)
+    path.write_text("\n".join(["fi\u00e8vre,worse", *lines, "1_000,1"]), "utf-8")
+    assert "“1_000” is not a number" in refused(path, wanted)

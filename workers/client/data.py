@@ -17,8 +17,8 @@ import numpy as np
 
 from apps.protocol.targets import class_of
 from workers.client import fhir, sources
-from workers.client.errors import DataError, few
-from workers.client.sources import Sheet, is_number
+from workers.client.errors import DataError, few, is_number
+from workers.client.sources import Sheet
 
 MISSING = frozenset({"", "na", "n/a", "nan", "null", "none", "?"})
 MIN_ROWS = 10
@@ -155,7 +155,8 @@ def read_table(
     Raises: DataError for a wrong file, wrong columns, too few rows, no label, one class only, a
     cell that is not a number, a column without any number, an unknown stratum.
     """
-    sheet = sources.read(path, schema.fhir)
+    names = (*schema.columns, schema.label, schema.event, schema.strata_column)
+    sheet = sources.read(path, schema.fhir).named(*names)
     header, rows = sheet.header, sheet.rows
     _check_columns(path, header, schema, need_strata)
     if len(rows) < min_rows:
@@ -188,7 +189,7 @@ def read_table(
 
 def read_features(path: Path, columns: Sequence[str]) -> np.ndarray:
     """The feature columns [n, d] of a file of questions: no label, no gaps. Raises: DataError."""
-    sheet = sources.read(path)
+    sheet = sources.read(path).named(*columns)
     header, rows = sheet.header, sheet.rows
     missing = [name for name in columns if name not in header]
     if missing:
@@ -227,7 +228,7 @@ def read_weights(path: Path, columns: Sequence[str], outputs: int = 1) -> np.nda
     The file has a header (the columns and "intercept") and one row of numbers for each output (a
     class). Returns them row after row. Raises: DataError.
     """
-    sheet = sources.read(path)
+    sheet = sources.read(path).named(*columns)
     header, rows = sheet.header, sheet.rows
     wanted = [*columns, "intercept"]
     if sorted(header) != sorted(wanted):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from workers.client.api import ClientError
@@ -12,6 +13,14 @@ class DataError(ClientError):
 
     def __init__(self, text: str) -> None:
         super().__init__(text, code="bad_data")
+
+
+def is_number(text: str) -> bool:
+    """Is it a finite number as data have them? Not "1_000", which Python's own reading allows."""
+    try:
+        return "_" not in text and math.isfinite(float(text))
+    except ValueError:
+        return False
 
 
 def few(names: Sequence[str], limit: int = 6) -> str:

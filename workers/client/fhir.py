@@ -7,7 +7,8 @@ several. A column names a code, LOINC unless it says otherwise:
   string; of several the latest by effective (else issued) time. Only final, amended and corrected
   ones count. A quantity must have the request's unit, where it names one.
 - age (LOINC 30525-0) and sex (LOINC 46098-0, 76689-9: female 1, male 0) come from the Patient where
-  no Observation has them; age in whole years at the latest Observation that the row uses.
+  no Observation has them; age in whole years at the latest Observation that the row uses, none
+  where these say no time.
 - a region comes from the Patient's first address.
 
 A patient without the label is no row; how many there were is said.
@@ -16,14 +17,13 @@ A patient without the label is no row; how many there were is said.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from workers.client.errors import DataError
+from workers.client.errors import DataError, is_number
 
 LOINC = "http://loinc.org"
 AGE = frozenset({(LOINC, "30525-0")})
@@ -57,14 +57,19 @@ class Found:
 
 @dataclass(frozen=True)
 class _Value:
-    at: datetime
+    at: datetime | None
     text: str
+
+    def is_after(self, other: _Value) -> bool:
+        """Or at the same time. What says no time was before all others."""
+        return other.at is None or (self.at is not None and other.at <= self.at)
 
 
 def read(paths: Sequence[Path], wanted: Sequence[Wanted]) -> Found:
     """One row for each patient that has the label. Raises: DataError naming file and resource."""
     codes = {w.code: w for w in wanted if w.code is not None}
     patients: dict[str, Resource] = {}
+    files: dict[str, str] = {}
     names: dict[str, str] = {}  # every reference that means a patient -> its id
     observations: list[tuple[str, Resource]] = []
     for path in paths:
@@ -74,6 +79,7 @@ def read(paths: Sequence[Path], wanted: Sequence[Wanted]) -> Found:
                 key = f"Patient/{_id(path, resource)}"
                 if patients.setdefault(key, resource) != resource:
                     raise DataError(f"{path.name}: {key} is there twice, with different content.")
+                files.setdefault(key, path.name)
                 names[key] = key
                 names[url or key] = key
             elif kind == "Observation":
@@ -89,13 +95,14 @@ def read(paths: Sequence[Path], wanted: Sequence[Wanted]) -> Found:
             continue
         for code, value in _values(file, observation, codes):
             known = values[patient].get(code)
-            if known is None or known.at <= value.at:
+            if known is None or value.is_after(known):
                 values[patient][code] = value
-    return _rows(patients, values, wanted, strangers)
+    return _rows(patients, files, values, wanted, strangers)
 
 
 def _rows(
     patients: Mapping[str, Resource],
+    files: Mapping[str, str],
     values: Mapping[str, Mapping[Code, _Value]],
     wanted: Sequence[Wanted],
     strangers: int,
@@ -104,12 +111,16 @@ def _rows(
     label = next((at for at, w in enumerate(wanted) if w.is_label), None)
     for key, patient in patients.items():
         seen = values[key]
-        last = max((value.at for value in seen.values()), default=None)
-        cells = [_cell(w, key, patient, seen, last) for w in wanted]
+        last = max((value.at for value in seen.values() if value.at), default=None)
+        cells = [_cell(w, f"{files[key]}, {key}", patient, seen, last) for w in wanted]
         if label is None or cells[label]:
             rows.append(cells)
             kept.append(key)
     notes = []
+    age = next((at for at, w in enumerate(wanted) if w.code in AGE), None)
+    ageless = 0 if age is None else sum(not cells[age] for cells in rows)
+    if ageless:
+        notes.append(f"{ageless} patients have no age: no birthDate, or no Observation says when.")
     if len(rows) < len(patients):
         notes.append(f"{len(patients) - len(rows)} patients without the label are no rows.")
     if strangers:
@@ -119,21 +130,24 @@ def _rows(
 
 def _cell(
     w: Wanted,
-    key: str,
+    where: str,
     patient: Resource,
     seen: Mapping[Code, _Value],
     last: datetime | None,
 ) -> str:
     if w.region is not None:
-        addresses = patient.get("address") or [{}]
-        return str(addresses[0].get(w.region, ""))
+        addresses = _objects(where, patient, "address")
+        return _string(where, addresses[0], w.region) if addresses else ""
     assert w.code is not None
     if w.code in seen:
         return seen[w.code].text
     if w.code in AGE and patient.get("birthDate") and last is not None:
-        born = _time(f"{key}, birthDate", patient["birthDate"])
+        born = _time(f"{where}, birthDate", patient["birthDate"])
         before_birthday = (last.month, last.day) < (born.month, born.day)
-        return str(last.year - born.year - before_birthday)
+        age = last.year - born.year - before_birthday
+        if age < 0:
+            raise DataError(f"{where}: the birthDate is after its Observations. Correct it.")
+        return str(age)
     if w.code in SEX:
         return {"female": "1", "male": "0"}.get(str(patient.get("gender")), "")
     return ""
@@ -146,7 +160,8 @@ def _resources(path: Path) -> Iterator[tuple[str | None, Resource]]:
     except (OSError, UnicodeDecodeError):
         raise DataError(f"{path.name} can't be read as UTF-8.") from None
     if path.suffix.lower() == ".ndjson":
-        for number, line in enumerate(text.splitlines(), start=1):
+        # other line ends, as U+2028, may stand within a string
+        for number, line in enumerate(text.split("\n"), start=1):
             if line.strip():
                 yield from _unpacked(_json(line, f"{path.name}, line {number}"), path)
     else:
@@ -164,8 +179,9 @@ def _unpacked(resource: Any, path: Path) -> Iterator[tuple[str | None, Resource]
         raise DataError(f"{path.name}: the Bundle's entries are not a list of objects.")
     for entry in entries:
         if "resource" in entry:
+            url = _string(f"{path.name}, an entry", entry, "fullUrl") or None
             for _, inner in _unpacked(entry["resource"], path):
-                yield entry.get("fullUrl"), inner
+                yield url, inner
 
 
 def _json(text: str, where: str) -> Any:
@@ -196,35 +212,59 @@ def _values(
     file: str, observation: Resource, codes: Mapping[Code, Wanted]
 ) -> Iterator[tuple[Code, _Value]]:
     """What an Observation and its components say of the wanted codes."""
-    if observation.get("status") not in COUNTED:
+    where = f"{file}, Observation/{str(observation.get('id', '?'))[:64]}"
+    if _string(where, observation, "status") not in COUNTED:
         return
-    where = f"{file}, Observation/{observation.get('id', '?')}"
-    for part in (observation, *_objects(observation.get("component"))):
-        for code in _codes(part.get("code")):
+    for part in (observation, *_objects(where, observation, "component")):
+        for code in _codes(where, part, "code"):
             if code in codes:
                 text = _text(part, codes[code], where)
                 if text:
                     yield code, _Value(_when(where, observation), text)
 
 
-def _codes(concept: Any) -> Iterator[Code]:
-    if isinstance(concept, dict):
-        for coding in _objects(concept.get("coding")):
-            yield str(coding.get("system", "")), str(coding.get("code", ""))
+def _codes(where: str, holder: Resource, name: str) -> Iterator[Code]:
+    for coding in _objects(where, _object(where, holder, name), "coding"):
+        yield _string(where, coding, "system"), _string(where, coding, "code")
 
 
-def _objects(value: Any) -> list[Any]:
-    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+def _string(where: str, holder: Resource, name: str) -> str:
+    """The text of that name, empty where there is none."""
+    value = holder.get(name)
+    if not isinstance(value, str | None):
+        raise _wrong(where, name, "a text")
+    return value or ""
+
+
+def _object(where: str, holder: Resource, name: str) -> Resource:
+    value = holder.get(name)
+    if not isinstance(value, dict | None):
+        raise _wrong(where, name, "an object")
+    return value or {}
+
+
+def _objects(where: str, holder: Resource, name: str) -> list[Resource]:
+    value = holder.get(name)
+    value = [] if value is None else value
+    if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
+        raise _wrong(where, name, "a list of objects")
+    return value
+
+
+def _wrong(where: str, name: str, kind: str) -> DataError:
+    return DataError(
+        f"{where}: in FHIR R4 “{name}” is {kind}. Correct the export, or leave it out."
+    )
 
 
 def _text(part: Resource, wanted: Wanted, where: str) -> str:
     """The value as a cell; "" where it has none (or only a bound, as "< 5")."""
-    quantity = part.get("valueQuantity")
-    if isinstance(quantity, dict):
+    quantity = _object(where, part, "valueQuantity")
+    if quantity:
         value = quantity.get("value")
         if value is None or quantity.get("comparator"):
             return ""
-        if type(value) not in (int, float) or not math.isfinite(value):
+        if type(value) not in (int, float) or not is_number(repr(value)):
             raise DataError(f"{where}: “{str(value)[:40]}” is no quantity.")
         units = {str(quantity[name]) for name in ("code", "unit") if quantity.get(name)}
         if wanted.unit and wanted.unit not in units:
@@ -233,22 +273,24 @@ def _text(part: Resource, wanted: Wanted, where: str) -> str:
                 f"{where}, “{wanted.column}”: it is in {got}, the request wants {wanted.unit}."
             )
         return repr(value)
-    if type(part.get("valueBoolean")) is bool:
-        return str(int(part["valueBoolean"]))
-    if "valueCodeableConcept" in part:
-        concept = part["valueCodeableConcept"]
-        found = [code for _, code in _codes(concept) if code]
-        return found[0] if found else str(concept.get("text", ""))
-    for name in ("valueInteger", "valueString"):
-        if name in part:
-            return str(part[name])
-    return ""
+    for name, kind, called in (
+        ("valueBoolean", bool, "true or false"),
+        ("valueInteger", int, "a whole number"),
+    ):
+        value = part.get(name)
+        if type(value) is kind:
+            return str(int(value))
+        if value is not None:
+            raise _wrong(where, name, called)
+    concept = _object(where, part, "valueCodeableConcept")
+    found = [code for _, code in _codes(where, part, "valueCodeableConcept") if code]
+    said = found[0] if found else _string(where, concept, "text")
+    return said or _string(where, part, "valueString")
 
 
-def _when(where: str, observation: Resource) -> datetime:
-    """Effective time, else when it was issued; the beginning of time where it says neither."""
-    period = observation.get("effectivePeriod")
-    bounds = period if isinstance(period, dict) else {}
+def _when(where: str, observation: Resource) -> datetime | None:
+    """Effective time, else when it was issued; None where it says neither."""
+    bounds = _object(where, observation, "effectivePeriod")
     for value in (
         observation.get("effectiveDateTime"),
         observation.get("effectiveInstant"),
@@ -257,7 +299,7 @@ def _when(where: str, observation: Resource) -> datetime:
     ):
         if value:
             return _time(where, value)
-    return datetime.min.replace(tzinfo=UTC)
+    return None
 
 
 def _time(where: str, value: Any) -> datetime:

@@ -11,14 +11,14 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import math
+import unicodedata
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from workers.client import fhir
-from workers.client.errors import DataError, few
+from workers.client.errors import DataError, few, is_number
 
 MAX_BYTES = 1 << 30
 FHIR = (".json", ".ndjson")
@@ -32,6 +32,11 @@ class Sheet:
     rows: list[list[str]]
     where: Callable[[int], str]
     notes: tuple[str, ...] = ()
+
+    def named(self, *names: str | None) -> Sheet:
+        """With these columns called just so where they only look alike: “é” is one sign or two."""
+        called = {_alike(name): name for name in names if name}
+        return replace(self, header=[called.get(_alike(name), name) for name in self.header])
 
 
 def read(path: Path, wanted: Sequence[fhir.Wanted] = ()) -> Sheet:
@@ -135,14 +140,12 @@ def _cell(value: Any) -> str:
     return repr(value) if isinstance(value, float) else str(value)
 
 
+def _alike(name: str) -> str:
+    return unicodedata.normalize("NFC", name)
+
+
 def _check_header(path: Path, header: list[str]) -> None:
-    twice = sorted({name for name in header if header.count(name) > 1})
+    forms = [_alike(name) for name in header]
+    twice = sorted({form for form in forms if forms.count(form) > 1})
     if twice:
         raise DataError(f"{path.name} names a column twice: {few(twice)}.")
-
-
-def is_number(text: str) -> bool:
-    try:
-        return math.isfinite(float(text))
-    except ValueError:
-        return False
