@@ -266,6 +266,24 @@ def test_who_missed_some_before_a_succession_still_has_to_copy_them(nodes):
     assert not five[0].refreshing.catch_up()
 
 
+def test_a_job_whose_model_is_damaged_has_it_copied_again(nodes):
+    """What one other tells alone is not taken for it either."""
+    three = nodes(0, 0, 0)
+    three[0].store._db.execute("UPDATE models SET words = zeroblob(100)")
+    jobs, store = three[0].jobs(), three[0].store
+    three[0].refreshing._wake.clear()
+    with pytest.raises(Unavailable) as failed:
+        jobs._model(MODEL)
+    assert failed.value.code == "model_damaged" and failed.value.retryable
+    assert three[0].refreshing._wake.is_set() and store.damaged == {MODEL}
+    three[2].up = False
+    assert not three[0].refreshing.catch_up() and store.damaged == {MODEL}
+    three[2].up = True
+    assert three[0].refreshing.catch_up() and not store.damaged
+    words = zip(jobs._model(MODEL).words, three.held(0, 0).words, strict=True)
+    assert all(np.array_equal(a, b) for a, b in words)
+
+
 def test_a_copy_of_what_was_signed_for_is_held_against_the_hashes(nodes):
     """Of three nodes one holds each word alone: what it tells is not taken for want of another."""
     three = nodes(None, 0, 0)

@@ -169,6 +169,46 @@ def test_what_one_member_lacks_stays_as_it_is(three):
     assert three.nodes[0].moved(OTHER, kept) and three.nodes[0].moved(MODEL, "cd" * 32)
 
 
+def damage(three, i, model, column):
+    """Bits of node i's disk are no longer what they were."""
+    with sqlite3.connect(three.homes[i] / "store.sqlite") as db:
+        db.execute(f"UPDATE models SET {column} = zeroblob(100) WHERE model = ?", (model,))
+    db.close()
+    three.store(i)._models.clear()
+
+
+def test_a_damaged_model_is_copied_again_and_holds_up_no_other(three, caplog):
+    damage(three, 0, OTHER, "body")  # only one other has this one: nothing can be done
+    assert set(three.store(0).kept()) == {MODEL} and three.store(0).damaged == {OTHER}
+    receipt = three.refresh(0)[2]["receipt"]
+    assert three.numbers() == [1, 1, 1] and (receipt["count"], receipt["left"]) == (1, 1)
+    damage(three, 0, MODEL, "body")
+    assert three.nodes[0].catch_up()
+    damage(three, 2, MODEL, "words")  # which only reading them shows
+    assert three.nodes[1]._copies.answer(0, b'{"refreshed":true}')
+    three.refresh(1)
+    assert three.numbers() == [2, 2, 2] and np.array_equal(join(three.words()), SECRET)
+    assert three.store(0).damaged == {OTHER} and not three.store(2).damaged
+    damage(three, 1, MODEL, "words")  # and whoever is asked for it does not let others wait
+    asked = wire.canonical({"model": MODEL, "sharing": None})
+    assert three.nodes[1]._copies.answer(0, asked) == b""
+    assert three.nodes[1].catch_up() and three.nodes[1]._copies.answer(0, asked)
+    assert caplog.text.count("a stored model is damaged") == 4
+
+
+def test_a_stage_that_is_damaged_does_not_stay_for_ever(three, monkeypatch):
+    with monkeypatch.context() as patch:
+        dies(patch, three, "before it believes the others")
+        three.refresh(0)
+    with sqlite3.connect(three.homes[2] / "store.sqlite") as db:
+        db.execute("UPDATE renewed SET words = zeroblob(100)")
+    db.close()
+    three.restart(2)
+    three.nodes[2].catch_up()
+    three.nodes[2].catch_up()
+    assert three.numbers() == [1, 1, 1] and np.array_equal(join(three.words()), SECRET)
+
+
 def dies(monkeypatch, three, where):
     """Node 2 ends at this point of a refresh."""
     node, home = three.nodes[2], three.homes[2]

@@ -13,9 +13,11 @@ from apps.protocol import jobs
 from apps.protocol.tickets import VERIFIED, TicketError
 from tests.support.nodes import Buyer, NodeSet, Round, RowsRound, trained_model
 from workers.mpc import keeping, sealing
+from workers.mpc.engines.counted import Disagreement
 from workers.mpc.sessions import PeerAborted, Session
 from workers.mpc.transport import PeerLost
 from workers.node import computation
+from workers.node.errors import Unavailable
 
 COMPUTING, HOLDING, CHEAT = [0, 2, 3, 4], [1], 3
 GROUP = {"engine": VERIFIED, "computing": COMPUTING, "holding": HOLDING}
@@ -126,6 +128,22 @@ def test_an_accusation_falls_on_who_makes_it_too():
     assert computation._accused(PeerAborted(1, accusation), four) == []  # it is not in the job
     passive = keeping.Group(5, (0, 1, 2), (3, 4))
     assert computation._accused(PeerAborted(2, accusation), passive) == []
+
+
+def test_members_that_disagree_hear_of_it_whatever_the_store_says():
+    told = []
+    session = SimpleNamespace(abort=told.append, close=lambda: None)
+    broken = SimpleNamespace(
+        moved=lambda *_: (_ for _ in ()).throw(Unavailable("store_failed", ""))
+    )
+    node = SimpleNamespace(fingerprint="", index=0)
+    mesh = SimpleNamespace(open=lambda *_, **__: session)
+    peers = SimpleNamespace(fingerprints=())
+    of = computation.Computation(node=node, peers=peers, store=None, mesh=mesh, refreshing=broken)
+    admitted = SimpleNamespace(job={"model": "ab"}, sharing="cd")
+    with pytest.raises(Unavailable), of._session(b"", 1, keeping.Group(3, (0, 1, 2), ()), admitted):
+        raise Disagreement("they hold different words")
+    assert told == ["members_disagree"]
 
 
 def test_a_peer_is_busy_only_before_all_that_compute_have_said_something():

@@ -32,6 +32,7 @@ from workers.node import heads
 from workers.node.errors import Conflict, Unavailable
 from workers.node.home import Node
 from workers.node.records import StoredModel
+from workers.node.sealed import CorruptStore
 from workers.node.store import Store
 
 if TYPE_CHECKING:
@@ -77,7 +78,10 @@ class Copies:
         if asked.get("refreshed"):
             last = self._store.note(REFRESHED) or {"number": 0}
             return wire.canonical(last | {"sharings": self._store.kept(self._sets)})
-        model = self._store.model(str(asked["model"]))
+        try:
+            model = self._store.model(str(asked["model"]))
+        except CorruptStore:  # let nobody wait for it
+            return b""
         if model is None or asked["sharing"] not in (None, model.ticket.get("sharing")):
             return b""
         if not self._is_ours(model.ticket):

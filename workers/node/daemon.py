@@ -86,7 +86,7 @@ def run(home: Path, *, metrics_port: int | None = None) -> None:
     threading.Thread(
         target=refreshing.watch, args=(stopping,), name="refreshing", daemon=True
     ).start()
-    _watch(home=home, jobs=jobs, mesh=mesh, heads=heads)
+    _watch(home=home, store=store, jobs=jobs, mesh=mesh, heads=heads)
     try:
         _serve(control.application(), control_socket, node, peers)
     finally:
@@ -100,7 +100,7 @@ def run(home: Path, *, metrics_port: int | None = None) -> None:
         lock.close()
 
 
-def _watch(*, home: Path, jobs: Any, mesh: Mesh, heads: Any) -> None:
+def _watch(*, home: Path, store: Any, jobs: Any, mesh: Mesh, heads: Any) -> None:
     """What is read when somebody asks for the metrics."""
     from workers.node import metrics
 
@@ -110,6 +110,11 @@ def _watch(*, home: Path, jobs: Any, mesh: Mesh, heads: Any) -> None:
     metrics.watch("flai_node_running", "Jobs on their way", lambda: jobs.running)
     metrics.watch("flai_node_peers_up", "Other nodes connected", lambda: len(mesh.peers_up()))
     metrics.watch("flai_node_store_bytes", "The share store on disk", store_bytes)
+    metrics.watch(
+        "flai_node_models_damaged",
+        "Stored models that do not open, until they are copied from the others",
+        lambda: len(store.damaged),
+    )
     metrics.watch("flai_node_head_size", "Log entries last signed", lambda: heads.last()["size"])
     metrics.watch("flai_node_head_seconds", "When the last signed head was made", heads.made_at_s)
 

@@ -34,7 +34,8 @@ from workers.node.computation import (
 from workers.node.copies import Copies
 from workers.node.errors import Conflict, Malformed, NodeError, Refused, Unavailable
 from workers.node.home import Limits, Node, Peers
-from workers.node.records import Rows, StoredJob
+from workers.node.records import Rows, StoredJob, StoredModel
+from workers.node.sealed import CorruptStore
 from workers.node.shares import Opened, Shares
 from workers.node.store import Store
 
@@ -561,7 +562,7 @@ class Jobs:
                     missing = True
                 else:
                     shares[slot].append(words)
-        model = self._store.model(job["model"]) if job["model"] is not None else None
+        model = self._model(job["model"])
         if model is not None:
             shares["model"] = [model.words]
         now = int(time.time())
@@ -619,6 +620,14 @@ class Jobs:
         stored = (self._stored(i)[0] for listed in job["inputs"].values() for i in listed)
         first = next(chain(tickets, stored), None)
         return {} if first is None else first.params
+
+    def _model(self, model: str | None) -> StoredModel | None:
+        """Raises: Unavailable for one that does not open here, until it is copied again."""
+        try:
+            return None if model is None else self._store.model(model)
+        except CorruptStore:
+            self._refreshing.wake()
+            raise Unavailable("model_damaged", "The model is damaged here.") from None
 
     def _stored(self, share_id: str) -> tuple[Ticket, str | None, tuple[Words, ...] | None]:
         """A share's ticket, the job that uses it, and its words if they are still here."""

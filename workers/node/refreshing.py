@@ -13,7 +13,8 @@ and none has the proof: then nobody ever will.
 A node that was away, or was shown late what the others had committed, copies each model that two
 others keep alike in a later sharing than its own: with one node against it, that is a true one. It
 goes forward only, and takes the number of a refresh only as two prove it and when it has all the
-sharings that those have.
+sharings that those have. In the same way it copies a model that does not open here any more: its
+file is damaged. Until it has, that model is one that it lacks, and the others are refreshed.
 
 Nobody outside learns anything: what leaves a node are salted hashes of words.
 """
@@ -115,6 +116,7 @@ class Refreshing:
             raise Refused("not_a_member", "This node takes no part in this refresh.")
         try:
             with self._alone():
+                self._store.examine()  # what does not open is copied now, or left out
                 with suppress(NodeError):  # then the number shows whether it can take part
                     self._catch_up()
                 state = self.state()
@@ -155,11 +157,25 @@ class Refreshing:
             said = [kept[model] for kept in proved if model in kept]
             sure &= said.count(latest) >= TOLD_BY or max([latest, *said]) == latest
         taken = then.proof if then is not None and sure else None
-        if taken is None and not later:
+        repaired = self._repaired(told)
+        if taken is None and not later and not repaired:
             return False
         copied = {m: self._copies.copy(m, sharing) for m, sharing in later.items()}
-        self._renew(taken, copied)
+        self._renew(taken, copied | repaired)
         return True
+
+    def _repaired(self, told: Sequence[Told]) -> dict[str, StoredModel]:
+        """Models that do not open here any more, as two others at least keep them alike."""
+        found = {}
+        for model in sorted(self._store.damaged):
+            said = [t.kept[model] for t in told if model in t.kept]
+            sure = [sharing for sharing in said if said.count(sharing) >= TOLD_BY]
+            try:
+                if sure:
+                    found[model] = self._copies.copy(model, max(sure).name)
+            except Unavailable as error:  # no reason to give up the others
+                log.warning("cannot repair", extra={"model": model, "code": error.code})
+        return found
 
     def wake(self) -> None:
         """Something has changed: look after what the others have now."""

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import sqlite3
 from collections import Counter, OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,8 @@ MODELS_MAX = 16
 WITHDRAWN = "withdrawn"  # in place of a job's id: no job may use this share
 
 _AT_MAX = 1 << 62  # SQLite holds no more
+
+log = logging.getLogger("flai.store")
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS shares (
@@ -111,6 +114,7 @@ class Store(SealedFile):
 
     def __init__(self, path: Path, key: bytes) -> None:
         self._models: OrderedDict[str, StoredModel] = OrderedDict()  # committed ones
+        self.damaged: set[str] = set()  # committed models that were found not to open
         self._page: Page | None = None
         super().__init__(path, key)
 
@@ -433,22 +437,44 @@ class Store(SealedFile):
         row = self._one("SELECT body, words FROM models WHERE model = ? AND committed = 1", model)
         if row is None:
             return None
-        ticket = json.loads(self._open("models", model, "body", row[0]))
-        words = _unpack(self._open("models", model, "words", row[1]), ticket["shape"])
+        ticket = json.loads(self._open_model(model, "body", row[0]))
+        words = _unpack(self._open_model(model, "words", row[1]), ticket["shape"])
         return StoredModel(ticket=ticket, words=words)
 
     def kept(self, sets: Sequence[Sequence[str]] | None = None) -> dict[str, Sharing]:
-        """The sharing of each committed model, in order of their ids; of these node sets."""
+        """The sharing of each committed model, in order of their ids; of these node sets. What is
+        `damaged` is not kept: the others may still have it."""
+        tickets = {}
         with self._lock:
             rows = self._db.execute(
                 "SELECT model, body FROM models WHERE committed = 1 ORDER BY model"
             ).fetchall()
-            tickets = {m: json.loads(self._open("models", m, "body", body)) for m, body in rows}
+            for model, body in rows:
+                with suppress(CorruptStore):
+                    ticket = json.loads(self._open_model(model, "body", body))
+                    if model not in self.damaged and (sets is None or ticket.get("nodes") in sets):
+                        tickets[model] = ticket
         return {
             model: Sharing(ticket.get("renewed", 0), str(ticket.get("sharing")))
             for model, ticket in tickets.items()
-            if sets is None or ticket.get("nodes") in sets
         }
+
+    def examine(self) -> None:
+        """Find out which committed models are damaged: reads all of each."""
+        with self._lock:
+            rows = self._db.execute("SELECT model FROM models WHERE committed = 1").fetchall()
+        for (model,) in rows:
+            with self._lock, suppress(CorruptStore):
+                self._read_model(model)
+
+    def _open_model(self, model: str, column: str, blob: bytes) -> bytes:
+        try:
+            return self._open("models", model, column, blob)
+        except CorruptStore:
+            if model not in self.damaged:
+                log.error("a stored model is damaged", extra={"model": model})
+            self.damaged.add(model)
+            raise
 
     # ---- new shares of the same ----------------------------------------------------------------
 
@@ -463,14 +489,15 @@ class Store(SealedFile):
 
     def renew(self, by: str, copied: Mapping[str, StoredModel] | None = None) -> None:
         """The shares that are staged, or `copied` ones, in place of the old, which go; what is
-        staged stays so. A model that is new here stands under `by` as its job."""
+        staged stays so. A model that is new here stands under `by` as its job. What was damaged on
+        the stage stays as it was, for the others to show."""
         with self._transaction() as db:
             if copied is None:
                 for model, body, words in db.execute("SELECT * FROM renewed").fetchall():
-                    ticket = self._open("renewed", model, "body", body)
-                    self._replace(
-                        db, by, model, ticket, self._open("renewed", model, "words", words)
-                    )
+                    with suppress(CorruptStore):
+                        ticket = self._open("renewed", model, "body", body)
+                        held = self._open("renewed", model, "words", words)
+                        self._replace(db, by, model, ticket, held)
             else:
                 for model, held in copied.items():
                     self._replace(db, by, model, as_json(held.ticket), _pack(held.words))
@@ -487,6 +514,7 @@ class Store(SealedFile):
             "DO UPDATE SET body = excluded.body, words = excluded.words",
             (model, by, *sealed),
         )
+        self.damaged.discard(model)
 
     # ---- giving and taking over what nodes have done ------------------------------------------
 
