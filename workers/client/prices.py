@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from functools import lru_cache
 
 from apps.protocol.consent import SKEW_MS
-from apps.protocol.tariff import QUOTE_MS, charge, row_price
+from apps.protocol.tariff import QUOTE_MS, ROWS_MAX, charge, row_price
 from workers.client.earnings import Body, Finding
 from workers.client.parameters import Parameters
 
@@ -25,6 +25,8 @@ class Prices:
     def __init__(self, parameters: Parameters) -> None:
         self.parameters = parameters
         self.told = False  # leaves of earlier releases say no rows
+        self.silent = 0
+        self.untold: set[tuple[str, str, int]] = set()  # of which not all rows are known
         self.asked: dict[str, tuple[str, str, int, int]] = {}
         # By buyer, listing and month of asking: when rows were settled, and how many by then.
         self.settled: dict[tuple[str, str, int], tuple[list[int], list[int]]] = {}
@@ -34,20 +36,24 @@ class Prices:
     ) -> None:
         """`planned`: the rows that a plan pays, None for a query that is paid from the balance."""
         name, told = f"query {body['query']}", "rows" in body
-        if self.told and not told:
+        if (self.told or dao in self.parameters.rebate_bps) and not told:
             raise Finding(f"{name} does not say how many rows it asks")
         self.told = told
+        buyer, listing = body["buyer"], body["listing"]
         if not told:
+            self.untold.add((buyer, listing, _month(at)))
+            self.silent += 1
             return
         rows, price = int(body["rows"]), int(body["price_micro"])
         if planned is not None:
             if rows != planned:
                 raise Finding(f"{name} takes other rows of its plan than it asks")
             return
-        buyer, listing = body["buyer"], body["listing"]
         self.asked[body["query"]] = (buyer, listing, rows, at)
         since = at - QUOTE_MS - SKEW_MS
         least, most = self._volumes(buyer, listing, since, at)
+        if self.untold & {(buyer, listing, _month(then)) for then in (since, at)}:
+            most = ROWS_MAX
         versions = self.parameters.tariffs[dao]
         first = max(0, bisect_right(versions, since, key=lambda one: one.since_ms) - 1)
         rebate = self.parameters.rebate_bps.get(dao) if author else 0

@@ -275,12 +275,15 @@ class Auditor:
         epochs = [e for e in others if "epoch" in e or "version" in e or "query" in e]
         money = [e for e in others if e not in epochs and ("transfer" in e or "balances" in e)]
         rest = [e for e in others if e not in money and e not in epochs]
+        silent = ""
+        if count := state.prices.silent:
+            silent = f"; {count} queries' prices are not compared, as their leaves say no rows"
         for errors, good in (
             (money, f"{found.transfers} transfers balance, no account below zero"),
             (rest, f"{found.votes} votes on {found.proposals} proposals; {found.executed} executed"
              " with majority and quorum, after deadline and timelock"),
             (epochs, f"{found.epochs} epochs paid out by the rounds' φ, the queries' payments and"
-             " holdings, to the micro-unit"),
+             f" holdings, to the micro-unit{silent}"),
             (traded, f"{state.exchange.changes} changes of pools and vaults follow from their"
              " rules, each share and each stake accounted for"),
             (found.unsigned, f"{found.signatures} signatures of parties' keys check; nothing was"
