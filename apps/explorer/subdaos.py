@@ -58,7 +58,8 @@ def subdao(request: HttpRequest, slug: str) -> HttpResponse:
     if dao.kind == Dao.Kind.SUPER:
         return _superdao(request, dao, stated)
     # A version is made by one round, so the rounds bring their versions along.
-    made = Round.objects.filter(dao=dao).select_related("version")
+    made = Round.objects.filter(dao=dao).select_related("version", "round_job")
+    made = made.defer("round_job__descriptor", "round_job__openings")
     rounds = list(made.order_by("-number")[:SHOWN])
     versions = [held.version for held in rounds if hasattr(held, "version")]
     treasury_micro, supply_micro = _money(dao)

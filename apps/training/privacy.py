@@ -1,6 +1,7 @@
 """The ε ledger of a SubDAO: what its rounds with noise have spent of its budget. Reads only.
 
-A round spends ρ when it makes a model; one that fails or is void makes none. Rounds without noise
+A round spends ρ when its nodes have signed for a model, for some may keep it from then on, even if
+the round fails in the end. One that is void, or fails before, makes none. Rounds without noise
 spend nothing, and are not covered.
 """
 
@@ -8,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
+
+from django.db.models import Q
 
 from apps.protocol import privacy
 from apps.protocol.circuits.noise import CLIP, RHO
@@ -20,8 +23,8 @@ Json = dict[str, Any]
 
 def _made(dao: Dao) -> list[dict[str, int]]:
     """What the tickets of the rounds that made a model said of noise; empty where they had none."""
-    rounds = Round.objects.filter(dao=dao, phase=Phase.DONE)
-    return list(rounds.values_list("privacy", flat=True))
+    signed_for = Q(phase=Phase.DONE) | Q(round_job__model__gt="")
+    return list(Round.objects.filter(signed_for, dao=dao).values_list("privacy", flat=True))
 
 
 def why_no_round(dao: Dao) -> str | None:
@@ -47,10 +50,10 @@ def why_no_round(dao: Dao) -> str | None:
 def budget_json(dao: Dao, rounds: Sequence[Round] | None = None) -> Json | None:
     """The budget, what is spent and what is left; None where there never was one.
 
-    rounds: all of the SubDAO's, where they are at hand.
+    rounds: all of the SubDAO's with their jobs, where they are at hand.
     """
     budget = budget_of(dao)
-    made = _made(dao) if rounds is None else [r.privacy for r in rounds if r.phase == Phase.DONE]
+    made = _made(dao) if rounds is None else [r.privacy for r in rounds if made_a_model(r)]
     noised = [params for params in made if params]
     if budget is None and not noised:
         return None
@@ -65,6 +68,11 @@ def budget_json(dao: Dao, rounds: Sequence[Round] | None = None) -> Json | None:
         "rounds_without_noise": len(made) - len(noised),
         "spent_epsilon_milli": privacy.epsilon_milli(spent),
     }
+
+
+def made_a_model(held: Round) -> bool:
+    """Have its nodes signed for one, whatever became of the round?"""
+    return held.phase == Phase.DONE or bool(held.round_job and held.round_job.model)
 
 
 def noise_json(held: Round) -> Json | None:

@@ -40,7 +40,7 @@ from apps.training.models import (
     Submission,
     Training,
 )
-from apps.training.privacy import why_no_round
+from apps.training.privacy import made_a_model, why_no_round
 from apps.training.starting import makers_missing, start_of
 from apps.training.tickets import stage_ticket
 from apps.wallets import log
@@ -286,7 +286,9 @@ def rows_most(held: Round, role: str) -> int:
 def round_fail(held: Round, *, reason: str, now: datetime) -> None:
     """End a round without a result. Inner writer, under the round's lock."""
     round_close(held, Phase.FAILED, reason=reason, now=now)
-    log.append("training.round_failed", {"round": str(held.id), "dao": held.dao.party.pid}, now=now)
+    spent = privacy_named(held) if made_a_model(held) else {}
+    leaf = {"round": str(held.id), "dao": held.dao.party.pid, **spent}
+    log.append("training.round_failed", leaf, now=now)
 
 
 def round_close(held: Round, phase: Phase, *, reason: str, now: datetime) -> None:

@@ -39,7 +39,7 @@ from workers.client.api import Api, ClientError
 from workers.client.buyer import Buyer, sigmoid
 from workers.client.cli import main
 from workers.client.cli import main as cli
-from workers.client.home import Home
+from workers.client.home import Home, Journal
 from workers.client.nodes import NotTrusted, delivered
 from workers.client.tables import AsyncBuyer, predict_table
 from workers.demo import sites
@@ -128,7 +128,7 @@ def test_a_dry_run_shows_what_would_leave_and_sends_nothing(
 
 
 def test_an_agent_shows_what_noise_it_signs_for_and_what_is_left_of_its_update(
-    world: Any, monkeypatch: pytest.MonkeyPatch
+    world: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     bridge, agents, *_ = world
     monkeypatch.setattr(bridge, "changes", {"phase": "updates"})
@@ -139,12 +139,25 @@ def test_an_agent_shows_what_noise_it_signs_for_and_what_is_left_of_its_update(
     agent = next(agent for agent in agents.values() if agent.role == "custodian")
     lines: list[str] = []
     home = agent.home
-    monkeypatch.setattr(home, "config", {**home.config, "epsilon": 8})
+    monkeypatch.setattr(home, "config", {**home.config, "epsilon": 8, "epsilon_total": 8})
     trial = Agent(home, agent.role, say=lines.append, api=bridge.api(), dry_run=True)
     assert trial.train(subdao=SUBDAO, round_id=bridge.round_id) == {"dry_run": True}
     text = "\n".join(lines)
     assert "no more than ε = 8.000 (δ = 10^-6) of this site's update" in text
     assert "the nodes shorten it to 0.5." in text
+    assert f"All models of {SUBDAO} that this site has signed for: ε = 8.000 at most." in text
+    # an earlier round's ticket counts, whatever the server says was made of it; another's does not
+    journal = Journal(tmp_path / "journal")
+    monkeypatch.setattr(home, "journal", journal)
+    for subdao, round_id, rho in (
+        (SUBDAO, bridge.round_id, 900_000),
+        ("other", "r0", 900_000),
+        (SUBDAO, "r1", 1),
+    ):
+        journal.write("leaving", subdao=subdao, round=round_id, stage="round", rho_micro=rho)
+    with pytest.raises(NotTrusted, match="would show ε = 8") as refused:
+        trial.train(subdao=SUBDAO, round_id=bridge.round_id)
+    assert refused.value.code == "privacy_spent"
 
 
 def test_a_bought_answer_is_the_models_own(world: Any, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from datetime import timedelta
 from types import SimpleNamespace
@@ -18,8 +19,10 @@ from apps.protocol.jobs import STAGED_FOR_S
 from apps.training import running, selectors, services, submissions
 from apps.training.deadlines import rounds_go_on
 from apps.training.models import ModelVersion, Round, Submission
+from apps.training.privacy import budget_json
 from apps.wallets.models import LogLeaf, Transfer
 from tests.support.market import drain, drain_until
+from workers.client.replay import replay
 from workers.mpc import sealing
 
 
@@ -213,6 +216,9 @@ def test_a_round_whose_node_never_comes_back_fails_when_its_time_is_over(
 def test_a_round_whose_result_a_node_has_lost_fails_when_its_time_is_over(
     market, monkeypatch
 ) -> None:
+    """Other nodes may have kept it: what it has spent of a privacy budget is counted."""
+    budget = {"epsilon_milli": 20_000, "rounds": 1, "clip_milli": 2000}
+    market.carried("subdaos.set_privacy", {"privacy": budget})
     held = market.whitelist()
     market.normalise(held)
     market.share_updates(held)
@@ -234,7 +240,12 @@ def test_a_round_whose_result_a_node_has_lost_fails_when_its_time_is_over(
     held.refresh_from_db()
     assert (held.phase, held.round_job.state) == ("failed", "failed")
     assert "no result of that job" in held.reason
-    assert services.why_not(held.dao) is None  # another round can be opened
+    assert "budget is used up" in services.why_not(held.dao)
+    spent = budget_json(market.dao)
+    assert spent == budget_json(market.dao, [held])
+    assert (spent["spent_epsilon_milli"], spent["rounds_spent"]) == (20_000, 1)
+    log = [json.loads(bytes(leaf.data)) for leaf in LogLeaf.objects.order_by("id")]
+    assert replay(log).parameters.spent == {market.dao.party.pid: held.privacy["rho_micro"]}
 
 
 def test_a_node_gone_between_staging_and_commit_ends_the_round_by_a_deadline(

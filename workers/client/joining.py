@@ -51,6 +51,7 @@ class Joined:
     custodians: int
     circuit: Circuit
     name: str
+    subdao: str
     params: dict[str, Any]
     scope: str
     resolution: Any
@@ -114,6 +115,8 @@ def join(
     if stage == ROUND:
         _check_resolution(asked.get("resolution"), model, home=home, say=say)
         _check_privacy(params, home=home, say=say)
+        if role == CUSTODIAN:
+            _check_spent(params, current["id"], subdao, home=home, say=say)
     engine = _check_engine(asked["engine"], nodes, home=home, say=say)
     start = current["start"] if stage == ROUND else None
     if asked["model"] != (start and start["model"]):
@@ -138,6 +141,7 @@ def join(
         custodians=custodians,
         circuit=circuit,
         name=next(name for name, slot in circuit.slots.items() if slot.role == role),
+        subdao=subdao,
         params=params,
         scope=scope,
         resolution=asked.get("resolution"),
@@ -211,6 +215,44 @@ def _check_privacy(params: Mapping[str, Any], *, home: Home, say: Print) -> None
             f"{found:.3f} (δ = 10^-{DELTA_EXPONENT}) of this site's update, which is shortened to "
             f"length {params[CLIP] / 1000:g}."
         )
+
+
+def signed_for_micro(home: Home, subdao: str, round_id: str, rho_micro: int) -> int:
+    """ρ of all rounds of a SubDAO whose tickets this site has signed, that one with so much among
+    them. A round makes one model, whichever of its tickets it is made of."""
+    of_round: dict[str, int] = {}
+    for entry in home.journal:
+        if entry.get("event") == "leaving" and entry.get("subdao") == subdao:
+            known = of_round.get(entry["round"], 0)
+            of_round[entry["round"]] = max(known, entry.get("rho_micro", 0))
+    of_round[round_id] = max(of_round.get(round_id, 0), rho_micro)
+    return sum(of_round.values())
+
+
+def _check_spent(
+    params: Mapping[str, Any], round_id: str, subdao: str, *, home: Home, say: Print
+) -> None:
+    """What all models of a SubDAO show together, by this site's own count: the server's is its own.
+    `epsilon_total` in agent.toml is the most that this site signs for. Raises: NotTrusted."""
+    most = home.config.get("epsilon_total")
+    if most is not None and (isinstance(most, bool) or not isinstance(most, (int, float))):
+        raise NotTrusted("agent.toml: epsilon_total must be a number.", "bad_privacy")
+    if RHO not in params:
+        if most is not None:
+            raise NotTrusted(
+                f"The round's model would get no noise; agent.toml asks for ε = {most:g} at most "
+                "of all models together.",
+                "too_little_noise",
+            )
+        return
+    total = epsilon_milli(signed_for_micro(home, subdao, round_id, params[RHO])) / 1000
+    if most is not None and total > most:
+        raise NotTrusted(
+            f"With this round, the models of {subdao} that this site has signed for would show "
+            f"ε = {total:.3f}; agent.toml allows {most:g} in all (epsilon_total).",
+            "privacy_spent",
+        )
+    say(f"  All models of {subdao} that this site has signed for: ε = {total:.3f} at most.")
 
 
 def check_schedule(schedule: Mapping[str, Any], *, home: Home, say: Print) -> None:

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from apps.protocol import tickets, uploads, wire
+from apps.protocol.circuits.noise import RHO
 from apps.protocol.sharing import WITHDRAWAL_DOMAIN, WITHDRAWN_DOMAIN, withdrawal_of
 from workers.client.api import RETRY_STATUS, Api, ClientError, wait_for
 from workers.client.home import Home, write_private
@@ -112,7 +113,9 @@ class Outbox:
         if joined.name == "update":
             own = share.path.with_suffix(".own")
             write_private(own, words.astype("<i8", copy=False).data.cast("B"))
-            local = {"own": own.name, "f": joined.slot.f}
+            local = {"own": own.name, "f": joined.slot.f, "subdao": joined.subdao}
+            if RHO in joined.params:
+                local["rho_micro"] = joined.params[RHO]
         self.home.journal.write(
             "leaving",
             round=current["id"],

@@ -169,8 +169,15 @@ class Parameters:
 
     def round_done(self, body: Body, opened: Body) -> None:
         """Spends what it was opened with. Raises Finding."""
+        if body.get("privacy", {}) != opened.get("privacy", {}):
+            raise Finding(f"round {body['round']} spent another privacy than it was opened with")
+        self.round_over(body, opened)
+
+    def round_over(self, body: Body, opened: Body) -> None:
+        """One that failed has spent it too, if its nodes had signed for a model: it says so then.
+        Raises Finding."""
         told = body.get("privacy", {})
-        if told != opened.get("privacy", {}):
+        if told not in ({}, opened.get("privacy", {})):
             raise Finding(f"round {body['round']} spent another privacy than it was opened with")
         self.spent[body["dao"]] = self.spent.get(body["dao"], 0) + spent_micro([told])
 

@@ -371,6 +371,9 @@ class Replay:
         _raise(self.points.round_done(body, self.earnings.opened[body["round"]]["members"]))
         self.findings.rounds += 1
 
+    def _round_failed(self, body: Mapping[str, Any], at: int) -> None:
+        self.parameters.round_over(body, self.earnings.opened.get(body["round"], {}))
+
     def _epoch(self, body: Mapping[str, Any], at: int) -> None:
         self.earnings.epoch(body, at)
         self.findings.epochs += 1
@@ -462,6 +465,7 @@ _HANDLERS: dict[str, Handler] = {
     "training.share_received": _earned(Earnings.share_received),
     "training.roster_reduced": _earned(Earnings.roster_reduced),
     "training.round_done": Replay._round_done,
+    "training.round_failed": Replay._round_failed,
     "training.version_accepted": _earned(Earnings.accepted),
     "listings.mandate": _keys(Keyring.mandate),
     "listings.mandate_ended": _keys(Keyring.mandate_ended),
