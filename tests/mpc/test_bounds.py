@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -183,6 +183,76 @@ def test_what_plain_computes_is_within_the_bounds(data: st.DataObject) -> None:
         for end, word in zip(np.broadcast_to(high, SHAPE).flat, values.flat):
             assert int(word) <= end
         known.append((found, ranged))
+
+
+class Both:
+    """The language on what a circuit computes and on what is proved of it, at once."""
+
+    def __init__(self) -> None:
+        self.plain, self.bounds, self.compared = Plain(), Bounds(self._shown), 0
+        self._opened: Any = None
+
+    def _shown(self, least: Any, most: Any) -> Any:
+        assert (least <= self._opened).all() and (self._opened <= most).all()
+        return self._opened
+
+    def __getattr__(self, name: str) -> Any:
+        def operation(*arguments: Any, **named: Any) -> Any:
+            values = getattr(self.plain, name)(*_side(arguments, 0), **named)
+            self._opened = values
+            ranged = getattr(self.bounds, name)(*_side(arguments, 1), **named)
+            if name in ("open", "open_rounded"):
+                return values
+            assert (values.shape, values.f) == (ranged.shape, ranged.f)
+            low, high = (np.broadcast_to(end, values.shape) for end in ranged.ends)
+            if values.words[0].size and max(-low.min(), high.max()) < 2.0**62:
+                assert (low <= signed(values)).all() and (signed(values) <= high).all(), name
+                self.compared += 1
+            return Known(values, ranged)
+
+        return operation
+
+
+@dataclass
+class Known:
+    values: Any
+    ranged: Any
+
+    @property
+    def shape(self) -> Any:
+        return self.values.shape
+
+    @property
+    def f(self) -> Any:
+        return self.values.f
+
+
+def _side(value: Any, at: int) -> Any:
+    if isinstance(value, Known):
+        return (value.values, value.ranged)[at]
+    return type(value)(_side(x, at) for x in value) if type(value) in (list, tuple) else value
+
+
+@pytest.mark.parametrize("name", [name for name, model in CLASSES.items() if model.averages])
+def test_every_step_of_a_round_is_within_the_bounds(name: str) -> None:
+    """Of rows and updates of any words as well as of tame ones, with what was really opened."""
+    model, rng = CLASSES[name], np.random.default_rng(3)
+    params = {"features": 3, "strata": 1, "rows": [40, 36], "min_cell": 3, "scoring": "taylor"}
+    params |= {extra: least for extra, (least, _) in model.extras.items()}
+    circuit, ops = CIRCUITS[model.round_id], Both()
+    secrets: dict[str, list[Any]] = {}
+    for slot_name, count in (("update", 4), ("holdout", 2)):
+        slot, secrets[slot_name] = circuit.slots[slot_name], []
+        for at in range(count):
+            shape = slot.shape(params, at)
+            words = (rng.normal(size=shape) * 2**16).astype(np.int64)
+            if at == 1:
+                words = rng.integers(-(2**63), 2**63 - 1, shape)
+            ranged = ops.bounds.any_words(shape, slot.f)
+            secrets[slot_name].append(Known(Shared((as_words(words),), slot.f), ranged))
+    with np.errstate(over="ignore"):
+        circuit.run(ops, secrets, params)  # type: ignore[arg-type]
+    assert ops.compared > 100
 
 
 # ---- what is not proved does not run -------------------------------------------------------------

@@ -217,10 +217,13 @@ def solved(ops: Any, left: Any, right: Any, ridge: Any) -> Any:
     raised = ops.add_public(system, one << (SYSTEM_F - FLOOR_BITS))
     guess = ops.public(np.broadcast_to(one << INVERSE_F, left.shape), INVERSE_F)
     for _ in range(ITERATIONS):
-        # B has eigenvalues from 2^−18 to 1, X a polynomial's of it up to 2^18, and BX up to 1
+        # B has eigenvalues from 2^−18 to 1, X a polynomial's of it up to 2^18 (three times that
+        # where rounding takes from the least), and BX up to 1. Not so of one site's squares that
+        # are less than their own rounding, with no penalty to speak of: some 2^−12 and millions of
+        # rows. Its own w may be anything then, and is cut to ±64 below like any word.
         step = ops.neg(ops.within(ops.matmul(raised, guess, f=STEP_F), *_about(1, STEP_F)))
         guess = ops.matmul(guess, ops.add_public(step, 2 * one << STEP_F), f=INVERSE_F)
-        guess = ops.within(guess, *_about(1 << FLOOR_BITS, INVERSE_F))
+        guess = ops.within(guess, *_about(3 << FLOOR_BITS, INVERSE_F))
     # of rows' own squares, so that ‖B^−½ b‖ ≤ 2 and ‖X b‖ ≤ 2^10; each correction adds that at most
     found = ops.matmul(guess, ops.trunc(wanted, STEP_F), f=SYSTEM_F)
     found = ops.within(found, *_about(FOUND_MAX, SYSTEM_F))
