@@ -112,15 +112,18 @@ def cells_shown(
     """The cells of [(rows, positives)], all rows first and then the strata, that may be seen.
 
     A cell is large with min_cell positives and min_cell negatives; where there are several
-    validators, own [V, C, 2], without the rows of any one of them. Small strata are hidden; unless
+    validators, own [V, C, 2], without the rows of any one of them too, or it has no others. Small
+    strata are hidden; unless
     they are large together, the smallest large stratum is hidden too, the first among equals: else
     the hidden rows would follow from the total by subtraction.
     """
-    told = np.array([support]) if len(own) < 2 else np.array([support]) - np.array(own)
+    every = np.array([support])
+    others = every - np.array(own) if len(own) > 1 else every
 
     def large(cells: list[int]) -> bool:
-        rows, positives = told[:, cells].sum(axis=1).T
-        return bool(np.minimum(positives, rows - positives).min() >= min_cell)
+        rows, positives = np.concatenate([every, others])[:, cells].sum(axis=1).T
+        enough = np.minimum(positives, rows - positives) >= min_cell
+        return bool(enough[0] and np.all(enough[1:] | (rows[1:] == 0)))
 
     shown = [cell for cell in range(len(support)) if large([cell])]
     strata = [cell for cell in shown if cell]

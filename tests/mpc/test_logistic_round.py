@@ -360,6 +360,7 @@ def test_no_validator_subtracts_its_own_rows_and_reads_the_few_of_others():
         ([(30, 15), (6, 4), (4, 0)], False),  # but four of a kind are too few
         ([(20, 9), (21, 9), (22, 10)], True),
         ([(6, 3), (5, 3), (0, 0)], False),
+        ([(0, 0), (17, 8), (0, 0)], True),  # a region of one validator alone: of others nothing
     ]
     own = [[each[v] for each, _ in strata] for v in range(3)]
     parts = [cells_case(each) for each in own]
@@ -368,7 +369,7 @@ def test_no_validator_subtracts_its_own_rows_and_reads_the_few_of_others():
     support = np.sum(own, axis=0).tolist()
     expected = [0] + [cell for cell, (_, seen) in enumerate(strata, 1) if seen]
     assert metrics.cells_shown(support, MIN_CELL, own) == expected
-    assert metrics.cells_shown(support, MIN_CELL) == [0, 1, 2, 3, 4, 5]
+    assert metrics.cells_shown(support, MIN_CELL) == [0, 1, 2, 3, 4, 5, 6]
     rule = Rule(MIN_CELL, [len(part[0]) for part in parts])
 
     def run(ops, z, bits):
@@ -391,7 +392,7 @@ def test_no_validator_subtracts_its_own_rows_and_reads_the_few_of_others():
         ]
         assert fifth is None or (fifth[0] == count and min(others) >= MIN_CELL)
     # by rows alone 1 and 5 are too few, together as well: the smallest of the others goes, too
-    assert [cell for cell, n in enumerate(stated["rows"]) if n] == [0, 3, 4]
+    assert [cell for cell, n in enumerate(stated["rows"]) if n] == [0, 2, 3, 4]
 
 
 def test_a_row_is_of_one_stratum_whatever_its_validator_sent():

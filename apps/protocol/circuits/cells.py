@@ -2,7 +2,8 @@
 
 A cell is all rows or one stratum (or bin). Which cells are large enough is decided in secret; only
 what is divided by the counts of a large cell, rounded to thousandths, is opened. Of several
-validators each knows its own rows, so a cell is large when it is without any one's of them.
+validators each knows its own rows, so a cell must also be large without any one's of them, or hold
+no others: a validator whose region is its own learns nothing of anybody there.
 `metrics.cells_shown` is the same decision in the clear.
 """
 
@@ -30,25 +31,29 @@ class Rule:
     rows: Sequence[int]
 
     @property
-    def strange(self) -> npt.NDArray[np.int64]:
-        """[m, V] = 1 where a row is not the validator's own; of one validator all count."""
+    def groups(self) -> npt.NDArray[np.int64]:
+        """[m, G] = 1 where a row counts: among all, then, of several validators, among the others
+        of each."""
         owner = np.repeat(np.arange(len(self.rows)), self.rows)
         others = owner[:, None] != np.arange(len(self.rows))
-        return np.asarray(others | (len(self.rows) == 1), np.int64)
+        every = np.ones((len(owner), 1), np.int64)
+        return np.concatenate([every, others], axis=1) if len(self.rows) > 1 else every
 
-    def told(self, ops: Any, flags: Any) -> Any:
-        """[V, n] of flags [m, n]: what each validator would learn of the others by their sum."""
-        return ops.combine(flags, self.strange, 0)
+    def told(self, ops: Any, *kinds: Any) -> Any:
+        """[G, K, C] of K kinds of flags [m, C]: how many of each kind each group has."""
+        counts = ops.combine(ops.concat(kinds, axis=1), self.groups, 0)
+        return ops.reshape(counts, (-1, len(kinds), kinds[0].shape[1]))
 
 
 def cells_shown(ops: Any, totals: Any, kinds: Any, min_cell: int) -> list[int]:
-    """The cells whose counts may be seen; totals [1 + R], kinds [n, 1 + R]: all rows, then strata.
+    """The cells whose counts may be seen; totals [1 + R], kinds [G, K, 1 + R] (`Rule.told`): all
+    rows, then strata.
 
-    A cell is large when each of its n kinds (of each validator's others: `Rule.told`) has at least
-    min_cell rows. Strata that are not are
-    hidden; where they are not large together either, their counts would follow from the total by
-    subtraction, so the smallest large stratum is hidden with them. Opened on the way: which cells
-    are large, whether the hidden ones are together, and which large stratum is the smallest.
+    A cell is large when each of its kinds has at least min_cell rows, and of each validator's
+    others as many, or none of any kind. Strata that are not are hidden; where they are not large
+    together either, their counts would follow from the total by subtraction, so the smallest large
+    stratum is hidden with them. Opened on the way: which cells are large, whether the hidden ones
+    are together, and which large stratum is the smallest.
     """
     large = _large(ops, kinds, min_cell)
     shown = [cell for cell, yes in enumerate(large) if yes]
@@ -57,22 +62,36 @@ def cells_shown(ops: Any, totals: Any, kinds: Any, min_cell: int) -> list[int]:
     if not hidden or not strata:
         return shown
     if len(hidden) > 1:
-        together = ops.sum(ops.index(kinds, np.s_[:, hidden]), 1)
-        if _large(ops, ops.reshape(together, (-1, 1)), min_cell)[0]:
+        together = ops.sum(ops.index(kinds, np.s_[:, :, hidden]), 2)
+        if _large(ops, ops.reshape(together, (*kinds.shape[:2], 1)), min_cell)[0]:
             return shown
     smallest = strata[_smallest(ops, ops.index(totals, np.array(strata)))]
     return [cell for cell in shown if cell != smallest]
 
 
 def _large(ops: Any, kinds: Any, min_cell: int) -> list[bool]:
-    """Open for each column of kinds [n, C] whether all its counts are at least min_cell."""
-    small = ops.ltz(ops.add_public(kinds, -min_cell))
-    enough = ops.add_public(ops.neg(small), 1)
-    while (count := enough.shape[0]) > 1:
+    """Open for each cell of kinds [G, K, C] whether in each group all kinds have min_cell rows, or,
+    but for the first group, which is of all rows, none has any."""
+    groups, count, cells = kinds.shape
+    some = ops.index(ops.sum(kinds, 1), np.s_[1:])
+    flat = ops.reshape(kinds, (-1, cells))
+    tested = ops.ltz(ops.concat([ops.add_public(flat, -min_cell), ops.add_public(some, -1)]))
+    small = ops.reshape(ops.index(tested, np.s_[: groups * count]), kinds.shape)
+    none = ops.index(tested, np.s_[groups * count :])
+    wide = ops.add_public(ops.neg(small), 1)
+    enough = _all(ops, ops.stack([ops.index(wide, np.s_[:, kind]) for kind in range(count)]))
+    # of what has no rows no kind has enough: the sum is a bit
+    enough = ops.concat([ops.index(enough, np.s_[:1]), ops.add(ops.index(enough, np.s_[1:]), none)])
+    return [bool(value) for value in ops.open(_all(ops, enough)).tolist()]
+
+
+def _all(ops: Any, bits: Any) -> Any:
+    """The product of bits [n, …] over the first axis, two by two."""
+    while (count := bits.shape[0]) > 1:
         half = count // 2
-        both = ops.mul(ops.index(enough, np.s_[:half]), ops.index(enough, np.s_[half : 2 * half]))
-        enough = ops.concat([both, ops.index(enough, np.s_[2 * half :])]) if count % 2 else both
-    return [bool(value) for value in ops.open(ops.index(enough, 0)).tolist()]
+        both = ops.mul(ops.index(bits, np.s_[:half]), ops.index(bits, np.s_[half : 2 * half]))
+        bits = ops.concat([both, ops.index(bits, np.s_[2 * half :])]) if count % 2 else both
+    return ops.index(bits, 0)
 
 
 def _smallest(ops: Any, counts: Any) -> int:
@@ -128,15 +147,15 @@ def ratios(
     bits: int = COUNT_BITS,
 ) -> list[int | None]:
     """Open round(1000·a/b), 0 ≤ a ≤ b < 2^bits both secret counts, in cells where b ≥ min_cell; or
-    where told [V, n] is, if there is such: what each validator would learn of the others' b.
+    where told [G, 1, C] is large, if there is such: the b of all, and of each validator's others.
 
     Opened on the way: which these are.
     """
     answer: list[int | None] = [None] * part.shape[0]
     if not cells:
         return answer
-    kinds = ops.reshape(whole, (1, -1)) if told is None else told
-    large = _large(ops, ops.index(kinds, np.s_[:, np.array(cells)]), min_cell)
+    kinds = ops.reshape(whole, (1, 1, -1)) if told is None else told
+    large = _large(ops, ops.index(kinds, np.s_[:, :, np.array(cells)]), min_cell)
     cells = [cell for cell, yes in zip(cells, large, strict=True) if yes]
     if not cells:
         return answer

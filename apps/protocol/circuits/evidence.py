@@ -40,8 +40,7 @@ def evidence(ops: Any, logits: Any, flags: Any, rule: Rule) -> dict[str, Any]:
     negative = ops.sub(member, positive)
 
     totals, positives = ops.sum(member, 0), ops.sum(positive, 0)
-    kinds = rule.told(ops, ops.concat([positive, negative], axis=1))
-    kinds = ops.reshape(kinds, (-1, member.shape[1]))
+    kinds = rule.told(ops, positive, negative)
     shown = cells_shown(ops, totals, kinds, rule.min_cell)
     counts = open_cells(ops, ops.stack([totals, positives], axis=1), shown)
     support = [None if count is None else [int(count[0]), int(count[1])] for count in counts]
@@ -59,8 +58,7 @@ def evidence(ops: Any, logits: Any, flags: Any, rule: Rule) -> dict[str, Any]:
         else quotients(ops, tied, pairs)
     )
 
-    # over all rows, then over those that are not each validator's own
-    whose = np.concatenate([np.ones((1, rows), np.int64), rule.strange.T])
+    whose = rule.groups.T
     below = ops.broadcast(ops.reshape(ops.ltz(logits), (1, -1)), whose.shape)
     both = ops.concat([member, positive], axis=1)
     under = ops.reshape(ops.matmul(ops.scale(below, whose), both), (len(whose), 2, -1))
@@ -73,7 +71,7 @@ def evidence(ops: Any, logits: Any, flags: Any, rule: Rule) -> dict[str, Any]:
     found["accuracy"] = quotients(ops, right, sizes)
     ups = [None if count is None else count[1] for count in support]
     found["recall"] = quotients(ops, right_up, ups)
-    told = ops.index(called, np.s_[1:])
+    told = ops.reshape(called, (len(whose), 1, -1))
     called = ops.index(called, 0)
     found["precision"] = ratios(ops, right_up, called, shown, rule.min_cell, told=told)
     losses = ops.sub(softplus(ops, logits), signed_part(ops, logits, labels))
@@ -127,7 +125,7 @@ def calibration(ops: Any, logits: Any, labels: Any, rule: Rule) -> list[list[int
     totals, ups = ops.sum(inside, 1), ops.reshape(ops.matmul(inside, labels), (-1,))
     with_all = ops.concat([ops.reshape(ops.sum(totals, 0), (1,)), totals])
     told = rule.told(ops, ops.transpose(inside))
-    told = ops.concat([ops.reshape(ops.sum(told, 1), (-1, 1)), told], axis=1)
+    told = ops.concat([ops.reshape(ops.sum(told, 2), (-1, 1, 1)), told], axis=2)
     shown = [cell - 1 for cell in cells_shown(ops, with_all, told, rule.min_cell) if cell]
     counts = open_cells(ops, ops.stack([totals, ups], axis=1), shown)
     chances = ops.reshape(ops.sigmoid_accurate(tamed(ops, logits)), (-1, 1))
