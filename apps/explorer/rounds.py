@@ -13,7 +13,7 @@ from apps.compute.models import Receipt
 from apps.explorer.formatting import SCORING_NAMES
 from apps.explorer.page import show
 from apps.protocol.circuits import CLASSES
-from apps.protocol.circuits.descent import WARM_EPOCHS
+from apps.protocol.circuits.descent import warm_epochs
 from apps.training.models import Member, Round, Score, Submission
 from apps.training.privacy import noise_json
 from apps.training.selectors import awaited
@@ -91,7 +91,9 @@ def round_page(request: HttpRequest, round_id: UUID) -> HttpResponse:
         scoring_text=ROWS_SCORING[1] if held.shares_rows else SCORING_TEXT[held.scoring],
         loss=LOSSES[CLASSES[held.model_class].label],
         model=CLASSES[held.model_class],
-        warm_epochs=WARM_EPOCHS,
+        warm_epochs=warm_epochs(CLASSES[held.model_class].hidden, held.schedule)
+        if held.shares_rows
+        else 0,
         epochs=_epochs(version.evidence.get("training") if version else None),
         version=version,
         evidence=version.evidence if version else None,

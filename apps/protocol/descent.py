@@ -13,7 +13,7 @@ from itertools import combinations, pairwise
 import numpy as np
 import numpy.typing as npt
 
-from apps.protocol.circuits.descent import SCORING_HALVINGS, warm
+from apps.protocol.circuits.descent import SCORING_HALVINGS, warm_epochs
 from apps.protocol.circuits.layout import FEATURE_LIMIT, MODEL_F, WEIGHT_LIMIT
 from apps.protocol.circuits.network import BACK_LIMIT, start_of
 from apps.protocol.circuits.same_rows import NEAR_BITS, looked_up
@@ -80,7 +80,7 @@ def descend(
     a_k = [median_v φ_vk > 0] / (1 + how many share its rows); in each step, of each layer,
     g = Σ a_k g_k / Σ a_k n_k · steps;  v ← μv + g − λw;  w ← w + ηv. Of networks φ is taken on
     hidden features less the validator's mean, and in the first epochs on rows that no step has seen
-    (`circuits.descent.warm`).
+    (`circuits.descent.warm_epochs`).
 
     sites: (features [n_k, d], targets [n_k, t]) each; holdouts: each validator's rows that score;
     schedule as `circuits.descent.SCHEDULE`; kind: a model class; judges: the validators' weights;
@@ -111,7 +111,7 @@ def descend(
     done = Descent(weights, said[0], pairs=pairs)
     for epoch in range(schedule["epochs"]):
         point = weights[-1] / 2**SCORING_HALVINGS
-        unseen = warm(hidden, epoch, steps)
+        unseen = epoch < warm_epochs(hidden, schedule)
         asked = [np.arange(n) % steps % 2 == 1 if unseen else np.arange(n) >= 0 for n in counts]
         shown = [
             (forward(weights, x[at])[-1], y[at]) for (x, y), at in zip(rows, asked, strict=True)

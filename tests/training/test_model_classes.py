@@ -183,7 +183,7 @@ def test_a_network_is_trained_on_shared_rows_from_its_first_round_on(
     held.refresh_from_db()
     assert held.phase == "done" and held.round_job.circuit == "mlp_sgd@1", held.progress[-1]
     page = Client().get(f"/rounds/{held.id}/").content.decode()
-    assert "5 steps each, half as many in the first 10" in page
+    assert "5 steps each, half as many in the first 5" in page
     phi = {s.party_id: s.phi_milli for s in held.scores.all()}
     assert phi[market.custodians[3].party.id] == 0 and max(phi.values()) == 1000
     listing = market.accept(held)

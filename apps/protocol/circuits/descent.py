@@ -21,8 +21,8 @@ that a model needs.
 Where a class has hidden layers, each layer takes this step with its own inputs in place of x and
 what flows back to it in place of y − ŷ (circuits/network.py), from public weights in place of zero.
 Sites are compared by the last layer's gradient, ¼ of that layer's weights taken, on hidden features
-less their mean on the validator's rows; and in the first WARM_EPOCHS by those rows alone that no
-step has seen: steps of even number are taken then, and rows of odd ones compared.
+less their mean on the validator's rows; and in the first epochs (`warm_epochs`) by those rows alone
+that no step has seen: steps of even number are taken then, and rows of odd ones compared.
 
 With `patience`, whether the validators' loss fell (by the same median) is opened after each epoch:
 training ends when it has not for so many, and the model of the best epoch counts. With `curve`, by
@@ -271,7 +271,7 @@ def _run(
     improved: list[int] = []
     curve: list[int] = []
     for epoch in range(params["epochs"]):
-        unseen = warm(model.hidden, epoch, steps)
+        unseen = epoch < warm_epochs(model.hidden, params)
         judged = place % steps % 2 == 1 if unseen else place >= 0
         seen_by = _alignment(model, ops, seen, scores, targets, held, judges, judged, params)
         utility = ops.add(utility, seen_by)
@@ -369,7 +369,8 @@ def _reach(params: Params, layers: Layers) -> tuple[int, int, int]:
 
 def _proved_at(params: Params) -> Params:
     """Every step begins with weights and a speed within what is declared of them, and every epoch
-    with what is left of 64: two epochs of three steps show what all the others do."""
+    with what is left of 64: two epochs of three steps show what all the others do. Of a network the
+    first of two judges by unseen rows, the second by all."""
     return {**params, "epochs": min(params["epochs"], 2), "steps": min(params["steps"], 3)}
 
 
@@ -451,9 +452,11 @@ def _centred(ops: Any, wanted: Any, means: Any) -> Any:
     return ops.concat([apart, ops.sub(last, ops.reshape(common, last.shape))], axis=1)
 
 
-def warm(hidden: Sequence[int], epoch: int, steps: int) -> bool:
-    """Are sites compared by unseen rows in this epoch (from 0)?"""
-    return bool(hidden) and epoch < WARM_EPOCHS and steps > 1
+def warm_epochs(hidden: Sequence[int], schedule: Params) -> int:
+    """In how many epochs, the first, sites are compared by rows that no step has seen."""
+    if not hidden or schedule["steps"] < 2:
+        return 0
+    return min(WARM_EPOCHS, int(schedule["epochs"]) // 2)
 
 
 def _spared(model: ModelClass, params: Params) -> int:
