@@ -3,6 +3,7 @@
 import sqlite3
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from workers.node import home
@@ -43,6 +44,26 @@ def test_a_share_of_which_only_a_mark_is_here_is_not_signed_for(store, jobs, mon
     monkeypatch.setattr(Shares, "check", lambda *_, **__: MARKED)
     with pytest.raises(Conflict):
         jobs._shares.accept({})
+
+
+def test_no_job_waits_while_a_share_is_opened(store, jobs, monkeypatch):
+    """What came in between is looked at again: the same share has one acknowledgement."""
+    shares, held, answers = jobs._shares, [], []
+    named = {"share_id": "cd" * 16, "scope": "round:1", "sender": "me", "issued_at": 1}
+    ticket = SimpleNamespace(id="t", is_query=False, **named)
+    upload = {"ticket": named | {"expires_at": 100, "shape": [1]}}
+
+    def opened(*_):
+        held.append(shares.lock._is_owned())
+        if len(held) == 1:
+            answers.append(shares.accept(upload))
+        return (np.zeros(1, np.uint64),) * 2, b""
+
+    monkeypatch.setattr(Shares, "check", lambda *_, **__: ticket)
+    monkeypatch.setattr(shares, "_open", opened)
+    ats = iter((1, 2))
+    monkeypatch.setattr(shares, "_ack", lambda *_: {"at": next(ats)})
+    assert shares.accept(upload) == answers[0] == {"at": 1} and held == [False, False]
 
 
 def test_a_store_that_cannot_be_read_is_for_later(store):

@@ -61,7 +61,7 @@ def test_the_head_that_was_signed_last_is_shown(three_nodes):
 
 
 def test_a_name_from_outside_never_becomes_a_label(three_nodes):
-    job = Round(three_nodes).job() | {"circuit": "leaked_name@1"}
+    job = Round(three_nodes).put().job() | {"circuit": "leaked_name@1"}
     assert three_nodes.ask(job, nodes=[0])[0].status_code == 403
     text = three_nodes.metrics(0)
     assert "leaked_name" not in text

@@ -179,6 +179,12 @@ def test_what_is_computed_is_not_undone(three_nodes):
     assert [c.json()["committed"] for c in three_nodes.commit(answers)] == [True] * 3
     # now no node signs that it took the share back
     assert [a.json()["code"] for a in withdraw(three_nodes, r)[1]] == ["already_completed"] * 3
+    # nor does one keep what comes to it afterwards; what it took before it still says that it took
+    late = three_nodes.upload(r.custodians[0], fixed(r.rows[0]), **r.fields("rows"))
+    said = three_nodes.post_all("/shares", late)
+    assert [a.json()["code"] for a in said] == ["already_completed"] * 3
+    assert words_kept(three_nodes, late["ticket"]["share_id"]) == [None] * 3
+    assert three_nodes.post(0, "/shares", upload).status_code in (201, 403)
 
 
 def test_a_share_of_rows_enters_no_other_circuit(three_nodes):

@@ -1,5 +1,6 @@
 """The share store: encrypted rows, bound to their place; steps that happen whole or not at all."""
 
+import json
 import secrets
 import sqlite3
 from types import SimpleNamespace
@@ -7,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from workers.node import copies
 from workers.node.errors import StartError
 from workers.node.records import Binding, Rows, StoredJob
 from workers.node.sealed import CorruptStore
@@ -292,6 +294,22 @@ def test_what_a_completed_job_has_used_stays_its_own(store):
     assert store.withdraw_share(ticket=ticket, ticket_id="t" + share_id, at=1) == "over"
     assert store.share_mark(share_id) == ("t" + share_id, "j1")
     assert store.binding("query:1") == Binding("d", "j1")
+
+
+def test_who_lost_its_store_hears_of_what_was_withdrawn(store, tmp_path):
+    share_id, other = put(store), put(store)
+    ticket = {"share_id": share_id, "expires_at": 100, "scope": "round:1", "sender": "me"}
+    store.withdraw_share(ticket=ticket, ticket_id="t" + share_id, at=50)
+    told = json.loads(json.dumps(store.marks()))
+    earlier = {"scopes": [], "answered": [], "models": []}  # all that an older release tells
+    later = told | {"withdrawals": [[owner, 70] for owner, _ in told["withdrawals"]]}
+    new = Store(tmp_path / "new", KEY)
+    new.restore(copies.merged([told, earlier, later]), {})
+    assert new.share_mark(share_id) == ("t" + share_id, WITHDRAWN)
+    assert new.share_mark(other) == ("t" + other, WITHDRAWN)
+    assert new.is_withdrawn(scope="round:1", sender="me", issued_at=69)
+    assert not new.is_withdrawn(scope="round:1", sender="me", issued_at=70)
+    new.close()
 
 
 def test_what_has_expired_is_forgotten_but_completed_rounds_are_not(store):

@@ -210,8 +210,11 @@ def sources_needed(n: int) -> int:
 
 
 def merged(told: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """What any of them has marked; of a scope first what was completed, of counts the highest."""
+    """What any of them has marked; of a scope first what was completed, of counts and times the
+    highest. Nodes of an earlier release tell nothing of what was withdrawn."""
     scopes: dict[str, list[Any]] = {}
+    withdrawn: dict[str, list[Any]] = {}
+    withdrawals: dict[str, int] = {}
     answered: dict[tuple[str, int], int] = {}
     for marks in told:
         for scope, digest, job_id, expires_at, attempts in marks["scopes"]:
@@ -221,9 +224,15 @@ def merged(told: Sequence[dict[str, Any]]) -> dict[str, Any]:
             known[4] = max(known[4], attempts)
         for model, day, rows in marks["answered"]:
             answered[model, day] = max(rows, answered.get((model, day), 0))
+        for share_id, ticket_id, expires_at in marks.get("withdrawn", []):
+            withdrawn[str(share_id)] = [str(share_id), str(ticket_id), int(expires_at)]
+        for owner, at in marks.get("withdrawals", []):
+            withdrawals[str(owner)] = max(int(at), withdrawals.get(str(owner), 0))
     return {
         "scopes": list(scopes.values()),
         "answered": [[*key, rows] for key, rows in answered.items()],
+        "withdrawn": list(withdrawn.values()),
+        "withdrawals": [list(item) for item in withdrawals.items()],
     }
 
 

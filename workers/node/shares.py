@@ -44,28 +44,42 @@ class Shares:
     def accept(self, upload: Any) -> dict[str, Any]:
         """The signed acknowledgement of a round's stored share; the same for the same upload.
 
-        Raises: Malformed, Refused (a query's comes with its job and is not stored),
-        Conflict("share_conflict").
+        Raises: Malformed, Refused (a query's comes with its job and is not stored; of a round that
+        is completed none can be used any more), Conflict("share_conflict").
         """
         now = int(time.time())
         ticket = self.check(upload, now=now)
         if ticket.is_query:
             raise Refused("wrong_scope", "A query's share comes with its job.")
         with self.lock:
-            if self._store.share_mark(ticket.share_id) is not None:
-                self.used_by(ticket)
-                known = self._store.share(ticket.share_id)
-                if known is None:
-                    raise Conflict("share_conflict", "Of this share only a mark is here.")
-                return known.ack
-            self._not_withdrawn(ticket)
-            words, _ = self._open(upload, ticket)
-            ack = self._ack(ticket, now)
+            known = self._accepted(ticket)
+        if known is not None:
+            return known
+        words, _ = self._open(upload, ticket)  # takes its time, for which no job shall wait
+        ack = self._ack(ticket, now)
+        with self.lock:
+            known = self._accepted(ticket)
+            if known is not None:
+                return known
             self._store.put_share(
                 ticket=upload["ticket"], ticket_id=ticket.id, ack=ack, words=words
             )
         metrics.SHARES.inc()
         return ack
+
+    def _accepted(self, ticket: Ticket) -> dict[str, Any] | None:
+        """What was said of this share before; None of one that may be taken now."""
+        if self._store.share_mark(ticket.share_id) is not None:
+            self.used_by(ticket)
+            known = self._store.share(ticket.share_id)
+            if known is None:
+                raise Conflict("share_conflict", "Of this share only a mark is here.")
+            return known.ack
+        self._not_withdrawn(ticket)
+        bound = self._store.binding(ticket.scope)
+        if bound is not None and bound.job_id is not None:
+            raise Refused("already_completed", "This round is completed: it takes no more shares.")
+        return None
 
     def acknowledged(self, share_id: str) -> dict[str, Any]:
         """What `accept` said of a share whose words are here.

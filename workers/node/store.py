@@ -527,10 +527,16 @@ class Store(SealedFile):
             models = self._db.execute(
                 "SELECT model, job_id FROM models WHERE committed = 1 ORDER BY model"
             ).fetchall()
+            withdrawn = self._db.execute(
+                "SELECT share_id, ticket_id, expires_at FROM shares WHERE used_by = ?", (WITHDRAWN,)
+            ).fetchall()
+            owners = self._db.execute("SELECT owner, at FROM withdrawals").fetchall()
         return {
             "scopes": [list(row) for row in scopes],
             "answered": [[r.model, r.day, r.rows] for r in self.answered()],
             "models": [list(row) for row in models],
+            "withdrawn": [list(row) for row in withdrawn],
+            "withdrawals": [list(row) for row in owners],
         }
 
     @property
@@ -545,6 +551,15 @@ class Store(SealedFile):
         with self._transaction() as db:
             db.executemany("INSERT INTO scopes VALUES (?, ?, ?, ?, ?)", marks["scopes"])
             db.executemany("INSERT INTO answered VALUES (?, ?, ?)", marks["answered"])
+            db.executemany(
+                f"INSERT INTO shares VALUES (?, ?, ?, '{WITHDRAWN}', x'', NULL)",
+                marks.get("withdrawn", []),
+            )
+            db.executemany(
+                "INSERT INTO withdrawals VALUES (?, ?) "
+                "ON CONFLICT DO UPDATE SET at = max(at, excluded.at)",
+                marks.get("withdrawals", []),
+            )
             scope_of = {job_id: (scope, digest) for scope, digest, job_id, *_ in marks["scopes"]}
             for model, (job_id, held) in models.items():
                 scope, digest = scope_of.get(job_id, ("", ""))
