@@ -340,6 +340,8 @@ def share_forget(*, submission_id: Any) -> bool:
     reason, over = row.reason, False
     try:
         acks = control.withdraw_share(members, asked, ticket_id=row.ticket_id)
+        if any(signed["ack"].get("computed") for signed in acks):
+            reason = f"{reason} A node had computed with it: what the round makes of that stays."
     except control.ControlError as error:
         reason, over = error.text, error.code == "already_completed"
     now = clock_now()

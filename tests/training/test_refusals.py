@@ -22,6 +22,7 @@ from apps.training.models import ModelVersion, Round, Submission
 from apps.training.privacy import budget_json
 from apps.wallets.models import LogLeaf, Transfer
 from tests.support.market import drain, drain_until
+from tests.training.test_shared_rows import withdraw
 from workers.client.replay import replay
 from workers.mpc import sealing
 
@@ -235,6 +236,13 @@ def test_a_round_whose_result_a_node_has_lost_fails_when_its_time_is_over(
     held.refresh_from_db()
     assert (held.phase, held.round_job.state) == ("computing", "committing")
     assert sum("does not keep the result" in entry["text"] for entry in held.progress) == 1
+    # who takes its share back now hears from the nodes that it was computed with
+    sent = held.submissions.get(party=market.custodians[0].party, slot="update")
+    withdraw(held, market.custodians[0], sent)
+    assert submissions.share_forget(submission_id=sent.id)
+    sent.refresh_from_db()
+    assert [signed["ack"]["computed"] for signed in sent.acks] == [True] * 3
+    assert "A node had computed with it" in sent.reason
     monkeypatch.setattr(running, "clock_now", lambda: held.expires_at + timedelta(seconds=1))
     running.round_run(round_id=held.id)
     held.refresh_from_db()

@@ -190,7 +190,7 @@ def test_rows_come_only_with_the_consent_of_their_owners_key(market) -> None:
             announce(held, site, **spoil)
     with pytest.raises(Unprocessable):
         submissions.rows_announce(round_id=held.id, party=site.party, rows=40, now=now())
-    with pytest.raises(BadInput, match="20000"):
+    with pytest.raises(BadInput, match="5000"):
         announce(held, site, count=20_001)
     held.refresh_from_db()
     assert held.rows == {} and not LogLeaf.objects.filter(type="training.rows_consented").exists()
