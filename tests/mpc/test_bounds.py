@@ -50,7 +50,7 @@ def extremes(circuit_id: str) -> list[tuple[dict[str, Any], dict[str, int]]]:
             continue
         small = {"features": 1, "strata": 0, "rows": [2], "min_cell": 3, **small}
         large = {"features": FEATURES_MAX, "strata": STRATA_MAX, "min_cell": 3, **large}
-        one, judged = {"rows": [ROWS_MAX]}, {"rows": [400] * 10, "weights": [1] * 10}
+        one, judged = {"rows": [ROWS_MAX]}, {"rows": [600, *[300] * 8, 1000], "weights": [1] * 10}
         if kind == f"{model.name}_round":
             large["features"] = SOLVED_MAX if model.sums else FEATURES_MAX
             first = {"scoring": model.scorings[0]}

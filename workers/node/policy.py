@@ -26,7 +26,6 @@ from apps.protocol.tickets import (
     members_with_role,
     permits,
 )
-from workers.mpc.engines.bounds import LeavesTheWord
 from workers.mpc.proving import proved
 from workers.node.errors import Refused
 from workers.node.home import Limits
@@ -215,8 +214,8 @@ def stays_in_the_word(job: dict[str, Any], params: dict[str, Any]) -> None:
         return
     try:
         proved(circuit.id, params, counts)
-    except LeavesTheWord as error:
-        raise Refused("not_proved", f"{circuit.id} may leave the word: {error}.") from None
+    except ValueError as error:  # LeavesTheWord, or parameters at which it does not run at all
+        raise Refused("not_proved", f"{circuit.id} cannot run on this: {error}.") from None
 
 
 def _check_params(circuit: Circuit, ticket: Ticket) -> None:

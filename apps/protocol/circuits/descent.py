@@ -417,7 +417,9 @@ def _alignment(
             across = ops.transpose(ops.index(seen, own))
             whole = ops.matmul(across, ops.index(errors, own), f=INPUT_F + errors.f)
             found.append(ops.halve(whole, times))
-        return ops.trunc(ops.stack(found), f)
+        if len(set(halvings)) == 1:
+            return ops.trunc(ops.stack(found), f)
+        return ops.stack([ops.trunc(each, f) for each in found])
 
     # half of the rows count twice
     times = (rows - 1).bit_length() - (not judged.all())
