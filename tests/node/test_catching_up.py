@@ -284,6 +284,19 @@ def test_a_job_whose_model_is_damaged_has_it_copied_again(nodes):
     assert all(np.array_equal(a, b) for a, b in words)
 
 
+def test_what_one_alone_names_or_holds_does_not_hold_up_a_recovery(nodes):
+    three, invented, unlike = nodes(None, 0, 0), "ba" * 32, "bb" * 32
+    marks = json.loads(three[1].answer(0, b'{"marks":true}'))
+    true = [three[i].answer for i in (1, 2)]
+    for i, more in ((1, [[invented, JOB], [unlike, JOB]]), (2, [[unlike, JOB]])):
+        told = wire.canonical(marks | {"models": marks["models"] + more})
+        three[i].answer = lambda asker, asked, told=told, real=true[i - 1]: (
+            told if b"marks" in asked else real(asker, asked)
+        )
+    assert three[0].copies.recover() == ([MODEL], [invented, unlike])
+    assert set(three[0].store.kept()) == {MODEL}
+
+
 def test_a_copy_of_what_was_signed_for_is_held_against_the_hashes(nodes):
     """Of three nodes one holds each word alone: what it tells is not taken for want of another."""
     three = nodes(None, 0, 0)

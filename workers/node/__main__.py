@@ -174,7 +174,8 @@ def main(arguments: list[str] | None = None) -> int:
         elif options.command == "recover":
             from workers.node import daemon
 
-            print_line({"recovered": True, "models": daemon.recover(home, wait_s=options.wait)})
+            models, left_out = daemon.recover(home, wait_s=options.wait)
+            print_line({"recovered": True, "models": models, "left_out": left_out})
         else:
             from workers.node import daemon
 

@@ -19,6 +19,7 @@ import json
 import struct
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -116,10 +117,11 @@ class Copies:
                 return told[0] | {"salts": salts}, tuple(words[j].reshape(shape) for j in wanted)
         raise Unavailable("no_copy", "The nodes that are there do not have all of that result.")
 
-    def recover(self) -> list[str]:
-        """Fill this node's empty store from the others; returns the models that it has again.
+    def recover(self) -> tuple[list[str], list[str]]:
+        """Fill this node's empty store from the others; returns the models that it has again, and
+        those left out: fewer than two name them, or hold them alike.
 
-        Raises: Unavailable("too_few_peers", "no_copy"), Conflict("not_empty").
+        Raises: Unavailable("too_few_peers"), Conflict("not_empty").
         """
         if not self._store.is_empty:
             raise Conflict("not_empty", "This node has a store: move it away to recover another.")
@@ -128,15 +130,22 @@ class Copies:
             raise Unavailable(
                 "too_few_peers", f"{len(told)} other nodes answer, {sources_needed(self._n)} must."
             )
-        jobs = {model: job_id for marks in told.values() for model, job_id in marks["models"]}
-        models = {model: (job_id, self.copy(model)) for model, job_id in jobs.items()}
+        named: dict[str, list[str]] = {}
+        for marks in told.values():
+            for model, job_id in dict(marks["models"]).items():
+                named.setdefault(model, []).append(job_id)
+        models = {}
+        for model, job_ids in named.items():
+            if len(job_ids) >= TOLD_BY:
+                with suppress(Unavailable):
+                    models[model] = (max(job_ids, key=job_ids.count), self.copy(model))
         known = [marks.get("head") for marks in told.values()]
         head = heads.floors(self._store.note(heads.META), known)
         with self._store.together():
             self._store.restore(merged(list(told.values())), models)
             if head is not None:  # or the log that goes on from another one would do as well
                 self._store.put_note(heads.META, head)
-        return sorted(models)
+        return sorted(models), sorted(named.keys() - models.keys())
 
     def copy(self, model: str, sharing: str | None = None) -> StoredModel:
         """A model, in these shares or the latest, each of whose words all others who hold it tell
@@ -249,7 +258,7 @@ def _read_marks(data: bytes) -> dict[str, Any]:
     """Raises: ValueError, KeyError, TypeError for what is no answer."""
     marks: dict[str, Any] = json.loads(data)
     merged([marks])
-    if not all(isinstance(word, str) for pair in marks["models"] for word in (*pair, pair[1])):
+    if not all(isinstance(word, str) for pair in dict(marks["models"]).items() for word in pair):
         raise ValueError("a mark has a wrong form")
     return marks
 

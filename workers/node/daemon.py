@@ -119,8 +119,9 @@ def _watch(*, home: Path, store: Any, jobs: Any, mesh: Mesh, heads: Any) -> None
     metrics.watch("flai_node_head_seconds", "When the last signed head was made", heads.made_at_s)
 
 
-def recover(home: Path, *, wait_s: float) -> list[str]:
-    """Fill the empty store of a stopped node from the others; the models that it has again.
+def recover(home: Path, *, wait_s: float) -> tuple[list[str], list[str]]:
+    """Fill the empty store of a stopped node from the others; the models that it has again, and
+    those that it could not have.
 
     Enough others must be connected within `wait_s`. Raises: StartError.
     """
@@ -138,9 +139,9 @@ def recover(home: Path, *, wait_s: float) -> list[str]:
     mesh.start()
     try:
         mesh.wait_for(n - 1, seconds=wait_s, least=sources_needed(n))
-        models = copies.recover()
+        recovered = copies.recover()
         Refreshing(node=node, peers=peers, store=store, mesh=mesh, copies=copies).catch_up()
-        return models
+        return recovered
     except NodeError as error:
         raise StartError(f"{home} cannot be recovered: {error.text}") from None
     finally:
