@@ -21,7 +21,7 @@ def normalisation(sums: Sequence[int | str], features: int) -> tuple[list[float]
 
     sums: what `moments` opens: [n, Σx_1…Σx_d, Σx_1²…Σx_d²] as integers, value · 2^20.
     Returns (mean, std); std is 1 where the variance is no more than rounding could make.
-    Raises: ValueError for a wrong length or fewer than two rows.
+    Raises: ValueError for a wrong length, fewer than two rows, or sums that no rows have.
     """
     if len(sums) != 1 + 2 * features:
         raise ValueError("the sums do not fit the number of features")
@@ -30,10 +30,16 @@ def normalisation(sums: Sequence[int | str], features: int) -> tuple[list[float]
     if count < 2:
         raise ValueError("at least two rows are needed")
     mean, std = [], []
-    for total, squares in zip(values[1 : 1 + features], values[1 + features :], strict=True):
+    columns = zip(values[1 : 1 + features], values[1 + features :], strict=True)
+    for column, (total, squares) in enumerate(columns, 1):
         centre = total / count
         variance = float((squares - count * centre * centre) / (count - 1))
         floor = ROUNDING * (1 + 2 * abs(float(centre))) / (float(count) - 1)
+        if variance < -floor:
+            raise ValueError(
+                f"no rows have the sums of column {column}, so some site shared others than "
+                "those of its rows"
+            )
         mean.append(float(centre))
         std.append(math.sqrt(variance) if variance > floor else 1.0)
     return mean, std

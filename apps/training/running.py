@@ -187,7 +187,8 @@ def _record_moments(held: Round, job: Job, now: datetime) -> None:
     try:
         held.normalisation = public_constants(sums, held.features)
     except ValueError as error:
-        round_fail(held, reason=f"The sums give no normalisation: {error}.", now=now)
+        reason = f"The sums give no normalisation: {error}. Which site's are wrong, nobody can see."
+        round_fail(held, reason=reason, now=now)
         return
     log.append(
         "training.normalised",

@@ -22,6 +22,7 @@ from apps.protocol.circuits import CLASSES, circuits_hash
 from apps.protocol.circuits.descent import SITE_ROWS_MAX
 from apps.protocol.circuits.family import ROWS_MAX
 from apps.protocol.circuits.games import SHAPLEY_MAX
+from apps.protocol.circuits.moments import limits_of
 from apps.protocol.circuits.network import ALIVE_MAX
 from apps.protocol.sharing import consent_to
 from apps.protocol.targets import class_of, extras_of
@@ -224,6 +225,7 @@ def round_ticket(held: Round, *, stage: str | None = None) -> dict[str, Any]:
         stakes=held.stakes,
         model=held.start.model if held.start else None,
         normalisation=held.normalisation,
+        limits=limits_of(held.dao.params["schema"]["features"]),
     )
     return {**ticket, "expires_at": unix_ms(held.expires_at) // 1000}
 

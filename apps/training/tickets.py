@@ -6,11 +6,12 @@ learns which field is wrong before anything is sent.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from apps.protocol import wire
 from apps.protocol.circuits import CIRCUITS, CLASSES, Slot
+from apps.protocol.circuits.moments import LIMIT_MAX, LIMITS
 from apps.protocol.judging import judge_weights
 from apps.protocol.normalise import constants_digest
 from apps.protocol.tickets import RING, Ticket, members_with_role
@@ -78,17 +79,20 @@ def stage_ticket(
     stakes: Mapping[str, int] | None = None,
     model: str | None = None,
     normalisation: Mapping[str, Any] | None = None,
+    limits: Sequence[int] = (),
 ) -> Json:
     """What tickets of this stage carry: the COMMON fields, and per slot role, f and shapes by key.
 
     `privacy` is what the nodes' noise is made by, where there is a budget for it.
     `schedule` is that of steps on shared rows; `stakes` are the validators' by key, in micro-units:
     how much each one's scores weigh; `model` is the one that steps go on from; `normalisation` are
-    the public constants, once they are known. `rows` may lack members as long as they have not
-    announced theirs; their shape is null.
+    the public constants, once they are known; `limits` what values the sums are cut to.
+    `rows` may lack members as long as they have not announced theirs; their shape is null.
     """
     if stage == "moments":
         circuit_id, params, resolves = "moments@1", {"features": features}, None
+        if min(limits, default=LIMIT_MAX) < LIMIT_MAX:
+            params[LIMITS] = list(limits)
         model = None
     else:
 

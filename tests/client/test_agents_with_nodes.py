@@ -800,7 +800,7 @@ def test_sums_that_the_nodes_did_not_sign_for_are_refused(asked: Any, what: str)
     bridge, _ = asked
     job = json.loads(json.dumps(bridge.jobs["moments@1"]))
     if what == "openings":
-        job["openings"]["sums"][1] = str(int(job["openings"]["sums"][1]) + (1 << 30))
+        job["openings"]["sums"][-1] = str(int(job["openings"]["sums"][-1]) + (1 << 30))
     elif what == "receipts":
         job["receipts"][2] = job["receipts"][1]
     elif what == "descriptor":  # another roster than the one that the nodes signed for

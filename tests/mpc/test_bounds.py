@@ -17,6 +17,7 @@ from apps.protocol.circuits.descent import SCHEDULE, defaults_of
 from apps.protocol.circuits.family import FEATURES_MAX, MEMBERS_MAX, ROWS_MAX, STRATA_MAX
 from apps.protocol.circuits.games import EXACT_MAX, SHAPLEY_MAX
 from apps.protocol.circuits.least_squares import FEATURES_MAX as SOLVED_MAX
+from apps.protocol.circuits.moments import FINE_MAX
 from apps.protocol.circuits.network import FINE_UNITS_MAX, UNITS_MAX
 from apps.protocol.circuits.noise import SIZE_MAX
 from apps.protocol.circuits.regression import squared_sums
@@ -36,7 +37,9 @@ def extremes(circuit_id: str) -> list[tuple[dict[str, Any], dict[str, int]]]:
     """(params, inputs of each slot): the largest and the smallest that the circuit takes, and what
     lies between where that is a case of its own."""
     if circuit_id == "moments@1":
-        return [({"features": FEATURES_MAX}, {"sums": MEMBERS_MAX}), ({"features": 1}, {})]
+        both = {"features": 2, "limits": [FINE_MAX, FINE_MAX + 1]}
+        most = ({"features": FEATURES_MAX}, {"sums": MEMBERS_MAX})
+        return [most, (both, {"sums": 3}), ({"features": 1}, {})]
     kind = circuit_id.partition("@")[0].removesuffix("_on")
     for model in CLASSES.values():
         small, large = ({k: v[at] for k, v in model.extras.items()} for at in (0, 1))

@@ -16,6 +16,7 @@ import numpy as np
 
 from apps.protocol import tickets, uploads, wire
 from apps.protocol.circuits import circuits_hash, query_hash
+from apps.protocol.circuits.moments import limits_of
 from apps.protocol.jobs import fingerprint
 from apps.protocol.normalise import public_constants
 from apps.training.tickets import stage_ticket
@@ -73,6 +74,7 @@ class Bridge:
             resolution="logit",
             scoring="taylor",
             normalisation=self.normalisation,
+            limits=limits_of(self.spec["features"]),
         )
         shown = {
             "id": self.round_id,

@@ -143,6 +143,15 @@ def test_only_validators_announce_rows_and_only_until_updates_are_asked_for(mark
         announce(market.validators[0], 41)
 
 
+def test_sums_that_no_rows_have_fail_the_round_and_say_so(market, monkeypatch) -> None:
+    held, honest = market.whitelist(), market.sums
+    monkeypatch.setattr(market, "sums", lambda seed: honest(seed) * [1, 100, 100, 0, 0])
+    market.normalise(held)
+    held.refresh_from_db()
+    assert held.phase == "failed" and held.normalisation is None
+    assert "no rows have the sums of column 1, so some site shared others" in held.reason
+
+
 def test_a_round_without_three_useful_updates_is_void_and_pays_nobody_points(market) -> None:
     for site in market.custodians[1:]:
         site.weights = -3 * site.weights

@@ -20,6 +20,7 @@ import numpy as np
 
 from apps.protocol import wire
 from apps.protocol.circuits import ModelClass
+from apps.protocol.circuits.moments import limits_in
 from apps.protocol.circuits.noise import CLIP
 from apps.protocol.jobs import fingerprint
 from apps.protocol.sharing import CONSENT_DOMAIN, consent_to
@@ -39,6 +40,7 @@ from workers.client.joining import (
     Print,
     check_normalisation,
     check_schedule,
+    check_spread,
     join,
 )
 from workers.client.nodes import NotTrusted, trusted_nodes
@@ -224,7 +226,8 @@ class Agent:
             return again
         joined = self._join(current, MOMENTS, table, subdao, model)
         f = joined.slot.f
-        sums = training.moments(table, f=f, sites=joined.custodians)
+        limits = limits_in(joined.params)
+        sums = training.moments(table, f=f, sites=joined.custodians, limits=limits)
         what = f"{len(sums)} sums over {table.rows} rows (count, Σx, Σx² of each column)"
         return self._outbox().submit(current, MOMENTS, joined, sums, what)
 
@@ -258,6 +261,7 @@ class Agent:
         )
         mean, std = training.constants(current["normalisation"])
         features = training.standardise(table.features, mean, std)
+        check_spread(table, features)
         self._say_cut(features, training.FEATURE_BOUND, "standardised cells")
         if joined.name == "rows":
             self._must_agree()

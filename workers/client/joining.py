@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from apps.protocol import tickets
 from apps.protocol.circuits import CIRCUITS, Circuit, ModelClass, Slot
 from apps.protocol.circuits.family import NORMALISATION
@@ -26,13 +28,16 @@ from apps.protocol.privacy import DELTA_EXPONENT, epsilon_milli
 from apps.protocol.tickets import COMPUTING, ENGINES, VERIFIED
 from workers.client.api import ClientError
 from workers.client.data import Table
+from workers.client.errors import few
 from workers.client.home import Home
 from workers.client.nodes import NotTrusted, check_release, receipted, trusted_nodes
+from workers.client.training import FEATURE_BOUND
 
 Print = Callable[[str], None]
 
 MIN_CELL = 5
 MIN_SITES = 3
+CUT_MAX, FLAT, SAME = 0.2, 2.0**-10, 2.0**-20
 ROSTERS_MAX = 2  # that a site signs in one stage: the first, and one without who was late
 
 CUSTODIAN, VALIDATOR = "custodian", "validator"
@@ -462,6 +467,27 @@ def check_normalisation(
         home.journal.write("normalised", subdao=subdao, round=current["id"], digest=digest)
     if note and not kept and home.journal.last("summed", round=current["id"]) is None:
         home.journal.write("summed", subdao=subdao, round=current["id"], members=before)
+
+
+def check_spread(table: Table, features: np.ndarray) -> None:
+    """The constants leave something of this site's rows, features [n, d] as standardised by them.
+
+    One site can shift or stretch them by sums that its rows do not have, and nobody sees which. Of
+    all rows together 1 in 256 at most is beyond 16 deviations, and only rows elsewhere that are a
+    thousand times as far apart make those of one site lie within 2^−10.
+    Raises: NotTrusted where more than a fifth of a column's cells are beyond, or all lie so near.
+    """
+    cut = (np.abs(features) >= FEATURE_BOUND).mean(axis=0) > CUT_MAX
+    own, mean = table.features.std(axis=0), np.abs(table.features.mean(axis=0))
+    flat = (features.std(axis=0) < FLAT) & (own > SAME * (1 + mean))
+    lost = [name for name, gone in zip(table.columns, cut | flat, strict=True) if gone]
+    if lost:
+        raise NotTrusted(
+            f"The round's mean and deviation leave nothing of this site's {few(lost)}: cells would "
+            f"be cut at ±{FEATURE_BOUND:g} deviations, or all become alike. Either the unit is "
+            "another one here, or some site shared other sums than those of its rows.",
+            "bad_normalisation",
+        )
 
 
 def _check_kept(

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from apps.protocol.circuits import CLASSES, ModelClass
+from apps.protocol.circuits.moments import SITE_ROWS_MAX, SUMS_F
 from apps.protocol.targets import extras_of, scale_of, time_unit_of
 from workers.client.data import DataError, Table
 
@@ -21,12 +22,22 @@ SUM_BITS = 62
 CONSTANTS_F = 20
 
 
-def moments(table: Table, *, f: int, sites: int) -> np.ndarray:
+def moments(table: Table, *, f: int, sites: int, limits: Sequence[int] | None = None) -> np.ndarray:
     """[n, Σx_1 … Σx_d, Σx_1² … Σx_d²] over the site's rows, real numbers [1 + 2d].
 
-    Every sum must stay below 2^62 / (2^f · sites), so that the total of all sites fits the ring.
-    Raises: DataError that names the column which does not.
+    Every sum must stay below 2^62 / (2^f · sites), so that the total of all sites fits the ring,
+    and every value within its limit: else the nodes would cut the sums.
+    Raises: DataError that names the column which does not; for too many rows.
     """
+    if table.rows > SITE_ROWS_MAX:
+        raise DataError(f"{table.path.name} has more than {SITE_ROWS_MAX} rows. Give fewer.")
+    largest = np.abs(table.features).max(axis=0)
+    for name, value, limit in zip(table.columns, largest, limits or (), strict=bool(limits)):
+        if value * 2.0**SUMS_F > limit:
+            raise DataError(
+                f"{table.path.name}, column “{name}”: it has a value of {value:g}, and the round "
+                f"takes {limit / 2.0**SUMS_F:g} at most."
+            )
     bound = 2.0 ** (SUM_BITS - f) / max(1, sites)
     with np.errstate(over="ignore", invalid="ignore"):
         sums = table.features.sum(axis=0)
