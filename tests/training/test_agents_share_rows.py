@@ -142,6 +142,13 @@ def test_agents_share_rows_by_consent_take_them_back_and_go_on_later(
     assert [e for e in events if e in ("consenting", "rows_declared", "withdrawn")] == [
         "consenting", "rows_declared", "withdrawn", "withdrawn",
     ]  # fmt: skip
+    with pytest.raises(ClientError, match="The round is over"):
+        agents[1].withdraw(**about)
+    # what nodes had computed with by then is not said to be gone
+    mine = {"share_id": agents[1].home.journal.last("delivered", stage="round")["share_id"]}
+    agents[1].home.journal.write("withdrawn", computed=True, **mine)
+    agents[1].withdraw(**about)
+    assert "what the round makes of that stays" in lines[-1]
     # no row stands in the journal
     journal = (agents[0].home.path / "journal.jsonl").read_text()
     assert not any(f"{value:.6f}" in journal for value in rows_of(0)[:, :2].ravel())
