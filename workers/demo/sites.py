@@ -32,8 +32,6 @@ VALIDATORS = ("Iris", "Lotus", "Tulip")
 BUYERS = ("clinic-maple", "research-group-oak")
 PATIENTS_PER_BUYER = 10
 HOLDOUT_SHARE = 0.3
-OTHER_REGIONS_SHARE = 0.2
-"""Part of each validator's rows that comes from the other two regions."""
 TILT = 0.5
 """Weight of a row's tumour size (in standard deviations) when rows are drawn for a site."""
 PREVALENCE = 0.05
@@ -164,16 +162,10 @@ def make(seed: int) -> Sites:
             )
         )
 
-    mixed: list[list[np.ndarray]] = [[], [], []]
-    for number, region in enumerate(REGIONS):
-        rows = held[region]
-        away = round(OTHER_REGIONS_SHARE * len(rows)) // 2 * 2
-        mixed[(number + 1) % 3].append(rows[: away // 2])
-        mixed[(number + 2) % 3].append(rows[away // 2 : away])
-        mixed[number].append(rows[away:])
+    # Each of its region alone: a stratum with a few of another's rows would stay closed.
     validators = []
     for number, name in enumerate(VALIDATORS):
-        rows = rng.permutation(np.concatenate(mixed[number]))
+        rows = rng.permutation(held[REGIONS[number]])
         validators.append(
             Site(
                 slug=f"validator-{name.lower()}",
