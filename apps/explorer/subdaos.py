@@ -26,7 +26,7 @@ from apps.protocol.revenue import policy_of
 from apps.subdaos import selectors
 from apps.subdaos.models import Dao
 from apps.training.models import Round, Score
-from apps.training.privacy import budget_json
+from apps.training.privacy import budget_json, with_spending
 from apps.wallets.models import Account, Asset
 from apps.wallets.selectors import holders
 
@@ -50,7 +50,7 @@ def subdao(request: HttpRequest, slug: str) -> HttpResponse:
     """One DAO on one page."""
     now = clock.now()
     joined = Dao.objects.select_related("party", "asset", "listing", "parent")
-    dao = joined.filter(slug=slug).first()
+    dao = with_spending(joined).filter(slug=slug).first()
     if dao is None:
         raise Http404
     proposals = list(Proposal.objects.filter(dao=dao).order_by("-created_at", "-id")[:5])
@@ -58,8 +58,7 @@ def subdao(request: HttpRequest, slug: str) -> HttpResponse:
     if dao.kind == Dao.Kind.SUPER:
         return _superdao(request, dao, stated)
     # A version is made by one round, so the rounds bring their versions along.
-    made = Round.objects.filter(dao=dao).select_related("version", "round_job")
-    made = made.defer("round_job__descriptor", "round_job__openings")
+    made = Round.objects.filter(dao=dao).select_related("version")
     rounds = list(made.order_by("-number")[:SHOWN])
     versions = [held.version for held in rounds if hasattr(held, "version")]
     treasury_micro, supply_micro = _money(dao)
@@ -82,7 +81,7 @@ def subdao(request: HttpRequest, slug: str) -> HttpResponse:
         open_epoch=next((e for e in epochs if e.closed_at is None), None),
         proposals=stated,
         parameters=parameters(dao.params),
-        privacy=budget_json(dao, rounds if len(rounds) < SHOWN else None),
+        privacy=budget_json(dao),
         phi=phi_by_round(_scores(rounds)),
         flow_paid=epochs_flow(epoch.settlement for epoch in epochs),
         flow_price=price_flow(int(dao.params["price_micro"]), policy_of(dao.params)),

@@ -7,10 +7,11 @@ spend nothing, and are not covered.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
-from django.db.models import Q
+from django.db.models import BigIntegerField, Count, OuterRef, Q, QuerySet, Subquery, Sum
+from django.db.models.fields.json import KeyTextTransform
+from django.db.models.functions import Cast, Coalesce, JSONObject
 
 from apps.protocol import privacy
 from apps.protocol.circuits.noise import CLIP, RHO
@@ -21,10 +22,22 @@ from apps.training.models import Phase, Round, Training
 Json = dict[str, Any]
 
 
-def _made(dao: Dao) -> list[dict[str, int]]:
-    """What the tickets of the rounds that made a model said of noise; empty where they had none."""
+def with_spending(daos: QuerySet[Dao]) -> QuerySet[Dao]:
+    """Each with `spending`: of its rounds that made a model how many, how many of them with noise,
+    and their Σρ; None where there is none."""
     signed_for = Q(phase=Phase.DONE) | Q(round_job__model__gt="")
-    return list(Round.objects.filter(signed_for, dao=dao).values_list("privacy", flat=True))
+    rho = Cast(KeyTextTransform(RHO, "privacy"), BigIntegerField())
+    sums = JSONObject(
+        made=Count("pk"), noised=Count("pk", filter=~Q(privacy={})), rho_micro=Coalesce(Sum(rho), 0)
+    )
+    made = Round.objects.filter(signed_for, dao=OuterRef("pk")).order_by().values("dao")
+    return daos.annotate(spending=Subquery(made.annotate(sums=sums).values("sums")))
+
+
+def _spending(dao: Dao) -> dict[str, int]:
+    if not hasattr(dao, "spending"):
+        dao = with_spending(Dao.objects.only("pk")).get(pk=dao.pk)
+    return dao.spending or {"made": 0, "noised": 0, "rho_micro": 0}  # type: ignore[attr-defined]
 
 
 def why_no_round(dao: Dao) -> str | None:
@@ -37,7 +50,7 @@ def why_no_round(dao: Dao) -> str | None:
             "Steps on shared rows make no noise, and this SubDAO has a privacy budget; vote for "
             "fedavg (subdaos.set_training) or for no budget (subdaos.set_privacy)."
         )
-    spent = privacy.spent_micro(_made(dao))
+    spent = _spending(dao)["rho_micro"]
     if budget.rounds_left(spent):
         return None
     return (
@@ -47,25 +60,20 @@ def why_no_round(dao: Dao) -> str | None:
     )
 
 
-def budget_json(dao: Dao, rounds: Sequence[Round] | None = None) -> Json | None:
-    """The budget, what is spent and what is left; None where there never was one.
-
-    rounds: all of the SubDAO's with their jobs, where they are at hand.
-    """
-    budget = budget_of(dao)
-    made = _made(dao) if rounds is None else [r.privacy for r in rounds if made_a_model(r)]
-    noised = [params for params in made if params]
-    if budget is None and not noised:
+def budget_json(dao: Dao) -> Json | None:
+    """The budget, what is spent and what is left; None where there never was one."""
+    budget, sums = budget_of(dao), _spending(dao)
+    if budget is None and not sums["noised"]:
         return None
-    spent = privacy.spent_micro(noised)
+    spent = sums["rho_micro"]
     return {
         "epsilon_milli": budget.epsilon_milli if budget else None,
         "delta_exponent": privacy.DELTA_EXPONENT,
         "clip_milli": budget.clip_milli if budget else None,
         "rounds": budget.rounds if budget else None,
-        "rounds_spent": len(noised),
+        "rounds_spent": sums["noised"],
         "rounds_left": budget.rounds_left(spent) if budget else None,
-        "rounds_without_noise": len(made) - len(noised),
+        "rounds_without_noise": sums["made"] - sums["noised"],
         "spent_epsilon_milli": privacy.epsilon_milli(spent),
     }
 
