@@ -48,7 +48,18 @@ from workers.demo import sites
 @pytest.fixture(scope="module")
 def world(three_nodes: NodeSet, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Six sites and three validators that have played one round; and what was said on the way."""
-    root = tmp_path_factory.mktemp("sites")
+    bridge, agents, made, lines = trained(three_nodes, tmp_path_factory.mktemp("sites"))
+    bridge.compute_round()
+    return bridge, agents, made, lines
+
+
+@pytest.fixture(scope="module")
+def sharing(three_nodes: NodeSet, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The same before the nodes have computed: they take no shares of a round that is done."""
+    return trained(three_nodes, tmp_path_factory.mktemp("sharing"))
+
+
+def trained(three_nodes: NodeSet, root: Path) -> Any:
     made = sites.make(11)
     sites.write(made, root, None)
     about = json.loads((root / "sites.json").read_text())
@@ -72,7 +83,6 @@ def world(three_nodes: NodeSet, tmp_path_factory: pytest.TempPathFactory) -> Any
     # Rows are announced in the order of validators; the roster's order is what tickets carry.
     for agent in agents.values():
         agent.train(subdao=SUBDAO, round_id=bridge.round_id)
-    bridge.compute_round()
     return bridge, agents, made, lines
 
 
@@ -371,8 +381,8 @@ def test_a_step_that_was_done_is_not_done_again(world: Any) -> None:
     assert len(bridge.shares) == before
 
 
-def test_after_a_refusal_another_share_is_made(world: Any) -> None:
-    bridge, agents, *_ = world
+def test_after_a_refusal_another_share_is_made(sharing: Any) -> None:
+    bridge, agents, *_ = sharing
     agent = agents["hospital-birch"]
     done = agent.home.journal.last("delivered", round=bridge.round_id, stage="round")
     journal = agent.home.journal.path.read_text()
@@ -400,9 +410,9 @@ def test_after_a_refusal_another_share_is_made(world: Any) -> None:
 
 
 @pytest.fixture
-def unsent(world: Any) -> Any:
+def unsent(sharing: Any) -> Any:
     """The bridge as before the updates, and a validator that has sent nothing of its holdout."""
-    bridge, agents, *_ = world
+    bridge, agents, *_ = sharing
     agent = next(a for a in agents.values() if a.role == "validator")
     journal, shares = agent.home.journal.path.read_text(), dict(bridge.shares)
     kept = [line for line in journal.splitlines(True) if '"event":"roster"' in line]
