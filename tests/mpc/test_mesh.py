@@ -3,6 +3,7 @@
 import random
 import socket
 import ssl
+import struct
 import threading
 import time
 from types import SimpleNamespace
@@ -11,7 +12,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from apps.protocol import identity, wire
-from tests.support.meshes import Net, until
+from tests.support.meshes import Net, Tap, until
 from workers.mpc import mesh, sessions
 from workers.mpc.transport import DeadlineExceeded, PeerLost, TransportError
 
@@ -341,6 +342,55 @@ def test_old_protocol_versions_are_refused(net):
     context.maximum_version = ssl.TLSVersion.TLSv1_2
     with pytest.raises((ssl.SSLError, OSError)):
         stranger(context, net.addresses[0])
+
+
+def records_of(stream):
+    """The types of the TLS records that it consists of, and their contents; nothing may be left."""
+    types, contents = [], []
+    while stream:
+        kind, version, length = struct.unpack_from(">BHH", stream)
+        assert version in (0x0301, 0x0303) and len(stream) >= 5 + length
+        types.append(kind)
+        contents.append(bytes(stream[5 : 5 + length]))
+        stream = stream[5 + length :]
+    return types, contents
+
+
+def test_a_capture_of_the_mesh_is_tls_and_shows_no_word():
+    """What nodes tell each other is words that two of them must not see together, and questions."""
+    taps = []
+
+    def tapped(address):
+        taps.append(Tap(address))
+        return taps[-1].address
+
+    net = Net(through=tapped)
+    net.meshes[1].answer = lambda _asker, asked: b"the answer to " + asked
+    said = [b"a word of eight bytes %d " % i * 2000 for i in range(3)]
+    opened = net.sessions(sid(1))
+    for i, session in enumerate(opened):
+        for to in {0, 1, 2} - {i}:
+            session.send(to, 1, said[i])
+    for i, session in enumerate(opened):
+        for frm in {0, 1, 2} - {i}:
+            assert session.recv(frm, 1) == said[frm]
+    asked = net.meshes[0].ask(1, b"for the model", deadline=time.monotonic() + 10)
+    assert asked == b"the answer to for the model"
+    net.close()
+    for tap in taps:
+        tap.close()
+    seen = [bytes(stream) for tap in taps for stream in tap.seen]
+    whole = b"".join(seen)
+    assert len(seen) == 12 and len(whole) > sum(2 * len(s) for s in said)
+    for shown in (b"a word of", b"the model", b"answer", sid(1), mesh.WELCOME, b"node-"):
+        assert shown not in whole
+    for types, contents in map(records_of, seen):
+        assert types[0] == 22 and set(types) <= {20, 22, 23}
+        assert types.count(22) == 1  # a hello; all else of the handshake is encrypted (RFC 8446)
+        # 8 bytes in a row that come twice would be a pattern of the content
+        data = b"".join(c for kind, c in zip(types, contents, strict=True) if kind == 23)
+        pieces = [data[at : at + 8] for at in range(0, len(data) - 7, 8)]
+        assert len(set(pieces)) == len(pieces)
 
 
 def test_a_certificate_belongs_to_its_key():

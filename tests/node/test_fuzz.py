@@ -2,11 +2,12 @@
 
 import copy
 import random
+import time
 
 import pytest
 
-from apps.protocol import jobs, tickets, wire
-from tests.support.nodes import Buyer, Round
+from apps.protocol import heads, jobs, refreshes, sharing, tickets, wire
+from tests.support.nodes import Buyer, Round, RowsRound
 
 JUNK = [
     None, True, False, 0, -1, 1, 2**53, -(2**53), 10**30, "", "x", "00" * 16, "ff" * 32, "é\0",
@@ -118,6 +119,85 @@ def test_spoilt_drops(three_nodes, seed):
         assert refused(answer) or answer.json() == {"dropped": bad == body}, (bad, answer.text)
         three_nodes.put(upload)
     assert drop(body).json() == {"dropped": True}
+
+
+def test_spoilt_requests_elsewhere(three_nodes, model):
+    """Bundles, commits, withdrawals, refreshes and heads: spoilt as they come, or before they are
+    signed. Nothing that was there is lost by any of them."""
+    rng = random.Random(7)
+    r, rows, buyer = (
+        Round(three_nodes).put(),
+        RowsRound(three_nodes).put(),
+        Buyer(three_nodes, model),
+    )
+    job, query, share = r.job(), buyer.query([[1.0, 2.0]]), rows.uploads["rows"][0]
+    answers = three_nodes.ask(job)
+    refresh = refreshes.refresh_of(
+        id_="ab" * 16, after=0, nodes=three_nodes.fingerprints, members=[0, 1, 2], deadline_s=1
+    )
+    share_id, log = share["ticket"]["share_id"], rows.custodians[0]
+    named = {"share_id": share_id, "ticket_id": tickets.ticket_id(share["ticket"])}
+    withdrawal = sharing.withdrawal_of(**named, at=int(time.time()))
+
+    def bundle(descriptor):
+        assert descriptor["deadline_s"] == 1
+        return three_nodes.signed_bundle([(descriptor, query)])
+
+    def withdrawn(body):
+        assert body.get("at") == withdrawal["at"]  # another time is as good a word
+        signature = wire.sign(rows.custodians[0], sharing.WITHDRAWAL_DOMAIN, body)
+        return {"ticket": share["ticket"], "withdrawal": body, "signature": signature}
+
+    def refreshed(body):
+        signature = wire.sign(three_nodes.coordinator, refreshes.REFRESH_DOMAIN, body)
+        return {"refresh": body, "signature": signature}
+
+    def head(body):
+        signed = body | {"signature": wire.sign(log, heads.HEAD_DOMAIN, body)}
+        return {"log": wire.public_hex(log), "head": signed, "path": []}
+
+    def commit(receipts):
+        return {"receipts": receipts}
+
+    receipts = [{k: a.json()[k] for k in ("receipt", "signature")} for a in answers]
+    ways = [
+        ("/bundles", bundle, buyer.job(query, deadline_s=1)),
+        (f"/jobs/{job['job_id']}/commit", commit, receipts),
+        (f"/shares/{share_id}/withdraw", withdrawn, withdrawal),
+        ("/refresh", refreshed, refresh),
+        ("/log/head", head, heads.head_content(1, "cd" * 32, 1)),
+    ]
+    committed = False
+    for turn in range(300):
+        path, make, content = ways[turn % len(ways)]
+        try:
+            good = rng.choice((content, make(content)))
+            bad = spoil(good, rng)
+            body = make(bad) if good is content else bad
+        except (ValueError, TypeError, KeyError, AssertionError):
+            continue  # has no canonical form: cannot even be signed
+        if bad == good:
+            continue  # true for 1, say
+        answer = three_nodes.post(0, path, body)
+        told = answer.json()
+        if path == "/bundles" and answer.status_code == 200:  # each by itself
+            assert all(list(one) == ["error"] for one in told["answers"]), (body, told)
+        elif path == "/log/head" and answer.status_code == 200:
+            assert body["head"]["signature"] and told["size"] == body["head"]["size"]
+        elif path.endswith("commit") and answer.status_code == 200:
+            # what stands beside them is not read
+            committed = (
+                committed
+                or [{k: one[k] for k in receipts[0]} for one in body["receipts"]] == receipts
+            )
+            assert committed, body
+        else:  # one that could begin waits for the others in vain
+            assert refused(answer) or answer.status_code == 503, (body, told)
+    assert three_nodes.http.get(f"{three_nodes.control[0]}/shares/{share_id}").status_code == 200
+    assert [c.json().get("committed") for c in three_nodes.commit(answers)] == [True] * 3
+    again = buyer.job(query, attempt=2)
+    (one,) = {a.status_code for a in three_nodes.ask(again, uploads=[query])}
+    assert one == 200
 
 
 def test_the_nodes_still_work(three_nodes, model):
