@@ -10,7 +10,7 @@ import pytest
 
 from workers.node import copies
 from workers.node.errors import StartError
-from workers.node.records import Binding, Rows, StoredJob
+from workers.node.records import Binding, Rows, StoredJob, StoredModel
 from workers.node.sealed import CorruptStore
 from workers.node.store import STAGED_FOR_S, WITHDRAWN, Store
 
@@ -309,6 +309,12 @@ def test_who_lost_its_store_hears_of_what_was_withdrawn(store, tmp_path):
     assert new.share_mark(other) == ("t" + other, WITHDRAWN)
     assert new.is_withdrawn(scope="round:1", sender="me", issued_at=69)
     assert not new.is_withdrawn(scope="round:1", sender="me", issued_at=70)
+    # nor does it sign that nothing was computed of what it no longer knows
+    done = {"scopes": [["round:2", "d", "j", 100, 1]], "answered": []}
+    held = StoredModel(ticket={"shape": [3]}, words=words())
+    new.restore(done, {"m": ("j", held)})
+    late = {"share_id": "ee" * 16, "expires_at": 100, "scope": "round:2", "sender": "me"}
+    assert new.withdraw_share(ticket=late, ticket_id="t", at=1) == "computed"
     new.close()
 
 

@@ -458,7 +458,7 @@ def _tune(sock: socket.socket) -> None:
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 1)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 1)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, SILENT_S)
-    if hasattr(socket, "TCP_USER_TIMEOUT"):  # of Linux; without it resending takes a quarter hour
+    if hasattr(socket, "TCP_USER_TIMEOUT"):  # else who sends waits SEND_TIMEOUT_S
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, SILENT_S * 1000)
 
 

@@ -180,8 +180,8 @@ class Store(SealedFile):
         """Delete the words of a share and of all others of its owner in its scope, or never take
         them: no job may use any that is here, or was issued before `at`.
 
-        Returns "taken", or "computed" where a job's result has been made of one of them. What a
-        completed job has used stays that job's: "over" then, and nothing has changed.
+        Returns "taken", or "computed" where a job's result has, or may have, been made of one. What
+        a completed job has used stays that job's: "over" then, and nothing has changed.
         """
         share_id, scope = ticket["share_id"], ticket["scope"]
         with self._transaction() as db:
@@ -209,7 +209,9 @@ class Store(SealedFile):
             made = db.execute("SELECT job_id, body FROM jobs WHERE scope = ?", (scope,)).fetchall()
             records = [json.loads(self._open("jobs", job, "body", body)) for job, body in made]
         self._empty_log()
-        return "computed" if any(mine & set(r["share_ids"]) for r in records) else "taken"
+        # who lost its store does not know any more of what a result was made
+        unsure = any(not r["share_ids"] or mine & set(r["share_ids"]) for r in records)
+        return "computed" if unsure else "taken"
 
     def is_withdrawn(self, *, scope: str, sender: str, issued_at: int) -> bool:
         """Has its owner taken back what it had sent to this scope, later than that?"""
