@@ -13,7 +13,7 @@ from itertools import combinations, pairwise
 import numpy as np
 import numpy.typing as npt
 
-from apps.protocol.circuits.descent import SCORING_HALVINGS, warm_epochs
+from apps.protocol.circuits.descent import SCORING_HALVINGS, counted, warm_epochs
 from apps.protocol.circuits.layout import FEATURE_LIMIT, MODEL_F, WEIGHT_LIMIT
 from apps.protocol.circuits.network import BACK_LIMIT, start_of
 from apps.protocol.circuits.same_rows import NEAR_BITS, looked_up
@@ -76,11 +76,12 @@ def descend(
     hidden: Sequence[int] = (),
     start: Sequence[Real] | None = None,
 ) -> Descent:
-    """Before each epoch φ_vk ← φ_vk + ⟨g_k, −∇L_v⟩ in the last layer's weights, at ¼ of them, and
+    """Before each epoch φ_vk ← φ_vk + c_k·⟨g_k, −∇L_v⟩ in the last layer's weights, at ¼ of them,
     a_k = [median_v φ_vk > 0] / (1 + how many share its rows); in each step, of each layer,
-    g = Σ a_k g_k / Σ a_k n_k · steps;  v ← μv + g − λw;  w ← w + ηv. Of networks φ is taken on
-    hidden features less the validator's mean, and in the first epochs on rows that no step has seen
-    (`circuits.descent.warm_epochs`).
+    g = Σ a_k c_k g_k / Σ a_k m_k · steps;  v ← μv + g − λw;  w ← w + ηv. With ḡ_k = g_k / n_k,
+    m_k = min(n_k, 2·median n), c_k = m_k / n_k · min(1, median_j ‖ḡ_j‖ / ‖ḡ_k‖). Of networks φ is
+    taken on hidden features less the validator's mean, and in the first epochs on rows that no step
+    has seen (`circuits.descent.warm_epochs`).
 
     sites: (features [n_k, d], targets [n_k, t]) each; holdouts: each validator's rows that score;
     schedule as `circuits.descent.SCHEDULE`; kind: a model class; judges: the validators' weights;
@@ -96,6 +97,7 @@ def descend(
     doubled = np.array([1 + sum(k in pair for pair in pairs) for k in range(len(sites))])
     rows = list(zip(inputs, targets, strict=True))
     counts = np.array([len(x) for x in inputs])
+    whole = counted(counts.tolist())
     weights = list(start or public_start([inputs[0].shape[1] - 1, *hidden, targets[0].shape[1]]))
     speed = [np.zeros_like(each) for each in weights]
     steps, patience = schedule["steps"], schedule["patience"]
@@ -116,18 +118,20 @@ def descend(
         shown = [
             (forward(weights, x[at])[-1], y[at]) for (x, y), at in zip(rows, asked, strict=True)
         ]
+        given = [residuals(h @ point.T, t).T @ h / len(t) for h, t in shown]
+        norms = np.array([np.linalg.norm(each) for each in given])
+        most = np.median(norms)
+        clip = np.where(norms > most, most / np.maximum(norms, most or 1), 1)
         for v, (x, y) in enumerate(judged):
             seen = forward(weights, x)[-1]
             middle = np.append(seen.mean(axis=0)[:-1] if hidden else np.zeros(seen.shape[1] - 1), 0)
             wanted = residuals(seen @ point.T, y).T @ (seen - middle) / len(x) / counts.sum()
-            said[v] += [
-                (1 + unseen) * np.sum(residuals(h @ point.T, t).T @ (h - middle) * wanted)
-                for h, t in shown
-            ]
+            each = [residuals(h @ point.T, t).T @ (h - middle) / len(t) for h, t in shown]
+            said[v] += whole * clip * [np.sum(mean * wanted) for mean in each]
         done.utilities = upper_median(said, votes)
         active = (done.utilities > NOISE) / doubled
-        taken = float(active @ counts)
-        share = active * (steps / taken if taken else 0.0)
+        taken = float(active @ whole)
+        share = active * clip * whole / counts * (steps / taken if taken else 0.0)
         for step in range(0, steps, 2 if unseen else 1):
             each = [gradients(weights, x[step::steps], y[step::steps], residuals) for x, y in rows]
             for layer, (own, moving) in enumerate(zip(weights, speed, strict=True)):

@@ -6,14 +6,16 @@ holdout as in the federated round; for NAME_sgd_on the model that its makers sha
 that each site gives its share to every step. Before each epoch, at p = ¼·w, all sites' whole
 gradients are compared with the validators' on the scoring half of their holdouts (docs/adr/0015):
 
-    φ_vk ← φ_vk + ⟨g_k(p), −∇L_v(p)⟩       φ_k = median_v φ_vk       a_k = [φ_k > 0], never opened
+    φ_vk ← φ_vk + c_k·⟨g_k(p), −∇L_v(p)⟩     φ_k = median_v φ_vk      a_k = [φ_k > 0], never opened
 
 and in each step of the epoch
 
-    g = Σ_k a_k g_k / Σ_k a_k n_k · steps      g_k = Σ_i x_i (y_i − ŷ_i) over the site's rows
+    g = Σ_k a_k c_k g_k / Σ_k a_k m_k · steps    g_k = Σ_i x_i (y_i − ŷ_i) over the site's rows
     v ← μ·v + g − λ·w (no penalty on intercepts)      w ← w + η·v, cut to ±64
 
-Each validator v judges by its own rows, and the upper weighted median of them counts
+No site counts for more than two: m_k = min(n_k, 2·median n), which is public, and c_k = m_k / n_k ·
+min(1, median_j ‖ḡ_j‖ / ‖ḡ_k‖), ḡ_k = g_k(p) / n_k, so that neither many rows nor long ones make it
+more. Each validator v judges by its own rows, and the upper weighted median of them counts
 (circuits/judges.py). Which sites share the same rows is opened before anything else
 (circuits/same_rows.py): the rows of such a pair count half, and both are one of the three sites
 that a model needs.
@@ -89,6 +91,8 @@ from apps.protocol.circuits.scoring import (
     GAIN_F,
     UTILITY_F,
     UTILITY_NOISE_BITS,
+    clipping,
+    lengths,
     phi_milli,
 )
 
@@ -126,7 +130,9 @@ SAME_ROWS = Opening(
 # A network learns what it is shown, right or wrong: a site is judged while it has not been yet.
 WARM_EPOCHS = 10
 MEAN_F = 14
-HALF_F = 8  # of what a site's rows count for
+PART_F = 20  # of what a site's rows count for
+OVER_MEDIAN = 2
+CLIP_F = 22
 
 # Where sites are compared: 2^−2 of the way (docs/adr/0015).
 SCORING_HALVINGS = 2
@@ -273,9 +279,9 @@ def _run(
     for epoch in range(params["epochs"]):
         unseen = epoch < warm_epochs(model.hidden, params)
         judged = place % steps % 2 == 1 if unseen else place >= 0
-        seen_by = _alignment(model, ops, seen, scores, targets, held, judges, judged, params)
+        seen_by, clip = _alignment(model, ops, seen, scores, targets, held, judges, judged, params)
         utility = ops.add(utility, seen_by)
-        share = _shares(ops, judges.of_sites(ops, utility), spared, doubled, params)
+        share = _shares(ops, judges.of_sites(ops, utility), spared, clip, doubled, params)
         taken = batches[::2] if unseen else batches
         for step, batch in enumerate(taken, start=1):
             weights, speed = _step(model, ops, weights, speed, batch, share, params)
@@ -398,9 +404,10 @@ def _alignment(
     judges: Judges,
     judged: npt.NDArray[np.bool_],
     params: Params,
-) -> Any:
-    """⟨g_k, −∇L_v⟩ at ¼·w of each site and validator, in the last layer's weights, [V, K] at
-    f = 40, times a public constant of each validator. `judged`: by which of the rows."""
+) -> tuple[Any, Any]:
+    """c_k·⟨g_k, −∇L_v⟩ at ¼·w of each site and validator, in the last layer's weights, [V, K] at
+    f = 40, times a public constant of each validator; and how much each ḡ_k is shortened, [K] at
+    CLIP_F. `judged`: by which of the rows."""
     rows, spared = targets.shape[0], _spared(model, params)
     ends, counts = np.cumsum(params["site_rows"]), params["site_rows"]
     sites = [e - n + np.flatnonzero(judged[e - n : e]) for e, n in zip(ends, counts, strict=True)]
@@ -421,9 +428,22 @@ def _alignment(
             return ops.trunc(ops.stack(found), f)
         return ops.stack([ops.trunc(each, f) for each in found])
 
-    # half of the rows count twice
-    times = (rows - 1).bit_length() - (not judged.all())
-    given = gradients(sites, [times] * len(sites), SITE_F)
+    taken = np.array([len(each) for each in sites])
+    times = [(count - 1).bit_length() for count in taken.tolist()]
+    even = 2.0 ** np.array(times) / taken
+    given = gradients(sites, times, SITE_F)  # ḡ_k / even
+    flat = ops.reshape(given, (len(sites), -1))
+    # a quarter of ḡ_k: inputs within ±16, residuals within ±10
+    quarter = ops.scale(flat, np.rint(even * 2**MEAN_F).astype(np.int64)[:, None], f=MEAN_F + 2)
+    bound = WEIGHT_LIMIT << INPUT_F
+    quarter = ops.within(ops.trunc(quarter, INPUT_F), -bound, bound)
+    clip = clipping(ops, flat.shape[1], *lengths(ops, quarter))
+    clip = ops.clamp(clip, 0, 1 << CLIP_F)
+    part = even * counted(params["site_rows"]) / 2.0 ** (rows - 1).bit_length()
+    weight = ops.scale(clip, np.rint(part * 2**CLIP_F).astype(np.int64), f=CLIP_F)
+    weight = ops.reshape(ops.trunc(weight, CLIP_F), (-1, 1))
+    flat = ops.mul(flat, ops.broadcast(weight, flat.shape), f=SITE_F)
+    given = ops.reshape(flat, given.shape)
     wanted = gradients(
         validators, [(count - 1).bit_length() + spared for count in judges.rows], HOLDOUT_F
     )
@@ -434,7 +454,7 @@ def _alignment(
         ]
         wanted = _centred(ops, wanted, ops.trunc(ops.stack(means), INPUT_F))
     flat, across = (ops.reshape(each, (each.shape[0], -1)) for each in (wanted, given))
-    return ops.matmul(flat, ops.transpose(across), f=UTILITY_F)
+    return ops.matmul(flat, ops.transpose(across), f=UTILITY_F), clip
 
 
 def _centred(ops: Any, wanted: Any, means: Any) -> Any:
@@ -466,19 +486,29 @@ def _spared(model: ModelClass, params: Params) -> int:
     return model.spare_bits + (int(params["epochs"]) - 1).bit_length()
 
 
-def _shares(ops: Any, utility: Any, spared: int, doubled: Sequence[int], params: Params) -> Any:
-    """steps · (a_k / c_k) / Σ_j a_j n_j / c_j, [K] at SHARE_F, c_k = 1 and how many share k's rows;
-    all 0 where nobody is left. `utility` was halved so often as `spared` says."""
+def counted(site_rows: Sequence[int]) -> npt.NDArray[np.int64]:
+    """m_k: how many of a site's rows count."""
+    rows = np.asarray(site_rows, np.int64)
+    return np.minimum(rows, int(OVER_MEDIAN * np.median(rows)))
+
+
+def _shares(
+    ops: Any, utility: Any, spared: int, clip: Any, doubled: Sequence[int], params: Params
+) -> Any:
+    """steps · (a_k c_k / q_k) / Σ_j a_j m_j / q_j, [K] at SHARE_F, q_k = 1 and how many share k's
+    rows; all 0 where nobody is left. `utility` was halved so often as `spared` says."""
     line = 1 << max(0, UTILITY_NOISE_BITS - spared)
     useful = ops.ltz(ops.add_public(ops.neg(utility), line))
     # rounded up, and what is shared down: so no batch pulls more than all of its rows would
-    counts = -(-np.asarray(params["site_rows"], np.int64) // np.asarray(doubled))
+    rows, most = np.asarray(params["site_rows"], np.int64), counted(params["site_rows"])
+    counts = -(-most // np.asarray(doubled))
     taken = ops.sum(ops.scale(ops.reshape(useful, (-1, 1)), counts[:, None]), 0)
     inverse = ops.scale(ops.reciprocal(taken, f=SHARE_F, bits=ROWS_BITS), params["steps"])
     inverse = ops.within(inverse, 0, STEPS_MAX << SHARE_F)
     share = ops.mul(useful, ops.broadcast(inverse, useful.shape))
-    if max(doubled) > 1:
-        parts = (1 << HALF_F) // np.asarray(doubled)
-        share = ops.trunc(ops.scale(share, parts, f=HALF_F), SHARE_F)
+    parts = (most << PART_F) // (rows * np.asarray(doubled))
+    if parts.min() < 1 << PART_F:
+        share = ops.trunc(ops.scale(share, parts, f=PART_F), SHARE_F)
+    share = ops.mul(share, clip, f=SHARE_F)
     # each site has `steps` rows at least
     return ops.within(share, 0, 1 << SHARE_F)

@@ -55,8 +55,16 @@ def clipped(ops: Any, updates: Any, squared: Any, inverse: Any, bound: int | Non
 
     b: the median norm, or the public bound, its word at f = 20.
     """
+    factor = clipping(ops, updates.shape[1], squared, inverse, bound)
+    wide = ops.broadcast(ops.reshape(factor, (-1, 1)), updates.shape)
+    # so a factor above 1 + 2^−7 is that of numbers under 2^−8
+    return ops.within(ops.mul(updates, wide, f=MODEL_F), -CLIPPED_BOUND, CLIPPED_BOUND)
+
+
+def clipping(ops: Any, size: int, squared: Any, inverse: Any, bound: int | None = None) -> Any:
+    """min(1, b / ‖w_k‖) at f = 22, [K], of updates of so many numbers within ±64."""
     # ‖w‖²·(1/‖w‖), which is off by 2^−9 of itself at most
-    longest = (isqrt(updates.shape[1]) + 1) * WEIGHT_LIMIT
+    longest = (isqrt(size) + 1) * WEIGHT_LIMIT
     norms = ops.within(
         ops.mul(ops.trunc(squared, 26), inverse, f=20), 0, (longest + longest // 64 + 8) << 20
     )
@@ -69,9 +77,7 @@ def clipped(ops: Any, updates: Any, squared: Any, inverse: Any, bound: int | Non
         ops.mul(middle, ops.mul(too_long, inverse), f=22), 0, (WEIGHT_LIMIT + 2) << 22
     )
     keep = ops.lift(ops.sub(ops.public(np.ones(norms.shape, np.int64), 0), too_long), 22)
-    factor = ops.broadcast(ops.reshape(ops.add(keep, shrink), (-1, 1)), updates.shape)
-    # so a factor above 1 + 2^−7 is that of numbers under 2^−8
-    return ops.within(ops.mul(updates, factor, f=MODEL_F), -CLIPPED_BOUND, CLIPPED_BOUND)
+    return ops.add(keep, shrink)
 
 
 def taylor_utilities(
