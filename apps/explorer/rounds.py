@@ -14,6 +14,7 @@ from apps.explorer.formatting import SCORING_NAMES
 from apps.explorer.page import show
 from apps.protocol.circuits import CLASSES
 from apps.protocol.circuits.descent import warm_epochs
+from apps.protocol.circuits.family import proving_rows
 from apps.training.models import Member, Round, Score, Submission
 from apps.training.privacy import noise_json
 from apps.training.selectors import awaited
@@ -146,4 +147,9 @@ def _sites(held: Round, scores: dict[Any, int]) -> list[dict[str, Any]]:
         }
         for member in Member.objects.filter(round=held).select_related("party")
     ]
+    there = [row for row in rows if row["rows"] and not row["member"].left_phase]
+    judges = [row for row in there if row["member"].role == "validator"]
+    parts = proving_rows([row["rows"] for row in judges])
+    for row, part in zip(judges, parts, strict=True):
+        row["part"] = round(100 * part / max(1, sum(parts)))
     return sorted(rows, key=lambda r: (r["member"].role, -(r["phi"] or 0), r["member"].party.slug))

@@ -10,7 +10,7 @@ from apps.protocol import aggregation, contribution, metrics
 from apps.protocol.circuits import CIRCUITS, BadParams, judges
 from apps.protocol.circuits.cells import Rule
 from apps.protocol.circuits.evidence import CALIBRATION_EDGES, METRICS, evidence
-from apps.protocol.circuits.family import first_alone
+from apps.protocol.circuits.family import first_alone, proving_rows
 from apps.protocol.circuits.regression import open_rows
 from tests.support.ring import joined, plain_function, ring_function, three_processes
 from workers.mpc import bench
@@ -56,8 +56,10 @@ def encoded(updates, blocks):
 def equations(updates, blocks, params, phi_opened):
     """The same round in real numbers, with the φ that was opened; support of each validator."""
     d = params["features"]
-    proving = np.concatenate([block[1::2] for block in blocks])
-    owner = np.repeat(np.arange(len(blocks)), [len(block) // 2 for block in blocks])
+    counts = proving_rows(params["rows"])
+    halves = [block[1::2] for block in blocks]
+    halves = [rows[np.arange(n) * len(rows) // n] for rows, n in zip(halves, counts)]
+    proving, owner = np.concatenate(halves), np.repeat(np.arange(len(blocks)), counts)
     clipped = contribution.clip_to_median_norm(updates)
     scores = contribution.upper_median(
         [
@@ -393,6 +395,16 @@ def test_no_validator_subtracts_its_own_rows_and_reads_the_few_of_others():
         assert fifth is None or (fifth[0] == count and min(others) >= MIN_CELL)
     # by rows alone 1 and 5 are too few, together as well: the smallest of the others goes, too
     assert [cell for cell, n in enumerate(stated["rows"]) if n] == [0, 2, 3, 4]
+
+
+def test_no_validator_of_three_makes_more_than_half_of_the_evidence():
+    assert proving_rows([200, 24, 21]) == [22, 12, 10] and proving_rows([9, 9, 9]) == [4, 4, 4]
+    assert proving_rows([200, 24]) == [100, 12] and proving_rows([7]) == [3]
+    updates, blocks, params = federation(4, rows=(200, 24, 21), bad=False)
+    outcome = run_plain(ROUND, encoded(updates, blocks), params)
+    phi, _, found, support = equations(updates, blocks, params, outcome.openings["phi_milli"])
+    check_openings(outcome.openings, phi, found, support)
+    assert outcome.openings["support"][0][0] == 44
 
 
 def test_a_row_is_of_one_stratum_whatever_its_validator_sent():

@@ -123,6 +123,7 @@ def test_a_class_goes_from_the_request_to_the_paid_answer(
     phi = {s.party_id: s.phi_milli for s in held.scores.all()}
     assert phi[market.custodians[3].party.id] == 0 and max(phi.values()) == 1000
     page = Client().get(f"/rounds/{held.id}/").content.decode()
+    assert page.count("rows announced, 33 % of the evidence") == 3
     assert ("Sums of their products" in page) == (name == "linear")
     assert ("in squared error" in page) == (name == "linear")
     evidence = held.version.evidence

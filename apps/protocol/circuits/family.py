@@ -9,7 +9,8 @@ mean of networks means nothing.
 NAME_round@1: clip, score, aggregate and evaluate one federated round, as one job. Inputs: each
 custodian's weights [o·(d+1)] (or sums that they are made of), each validator's holdout rows
 [m, d + t + R]: standardised features, t columns of target, one-hot of R strata. Rows of even place
-within a validator's block score the updates, the odd ones make the evidence: the two never meet.
+within a validator's block score the updates, the odd ones make the evidence (`proving_rows`): the
+two never meet.
 
 0. Copies are found before anything else (circuits/copies.py): pairs of updates that are the same
    but for their length. They count once for "three", and share one weight in w*.
@@ -405,8 +406,26 @@ def read_holdouts(model: ModelClass, ops: Any, blocks: Sequence[Any], params: Pa
     else:
         strata = ops.public(np.zeros((rows.shape[0], 0), np.int64), 0)
     place = np.concatenate([np.arange(count) for count in params["rows"]])
-    half, proving = np.flatnonzero(place % 2 == 0), np.flatnonzero(place % 2 == 1)
-    return Holdouts(inputs, targets, strata, half, proving)
+    half, odd = np.flatnonzero(place % 2 == 0), np.flatnonzero(place % 2 == 1)
+    counts = [count // 2 for count in params["rows"]]
+    # spread over what a validator brings, which it orders by stratum and target
+    proving = [
+        own[np.arange(kept) * len(own) // max(kept, 1)]
+        for own, kept in zip(
+            np.split(odd, np.cumsum(counts)[:-1]), proving_rows(params["rows"]), strict=True
+        )
+    ]
+    return Holdouts(inputs, targets, strata, half, np.concatenate(proving))
+
+
+def proving_rows(rows: Sequence[int]) -> list[int]:
+    """How many of each validator's rows make the evidence: every second, but of three or more
+    validators none more than all others together, so that no single one decides on a gate."""
+    counts = [count // 2 for count in rows]
+    if len(counts) > 2:
+        largest = max(range(len(counts)), key=lambda v: counts[v])
+        counts[largest] = min(counts[largest], sum(counts) - counts[largest])
+    return counts
 
 
 def first_alone(ops: Any, bits: Any) -> Any:
@@ -424,7 +443,7 @@ def prove(
     taken, _ = forward(ops, ops.index(held.inputs, at), columns)
     scores = model.settle(ops, ops.matmul(taken[-1], columns[-1], f=INPUT_F + MODEL_F))
     targets, strata = ops.index(held.targets, at), ops.index(held.strata, at)
-    rule = Rule(params["min_cell"], [rows // 2 for rows in params["rows"]])
+    rule = Rule(params["min_cell"], proving_rows(params["rows"]))
     return model.evidence(ops, scores, targets, strata, rule)
 
 
