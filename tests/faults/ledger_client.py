@@ -1,6 +1,8 @@
 """A client of the ledger's services, to be killed.
 
-    prepare              a payer with money, a payee, a shop
+    prepare              a payer with money, a shop
+    key                  an API key of the payer's, and the shop's name in the API
+    state                what is there and broken
     burst SEED NOTES     payment 0, 1, 2 … for ever; each answer is noted and synced, and then
                          its number printed
     again SEED:COUNT …   payments 0 … COUNT − 1 of each once more; prints {payment: transfer} as
@@ -26,8 +28,8 @@ import django
 
 django.setup()
 
-from apps.accounts.models import Party  # noqa: E402
-from apps.accounts.services import party_create  # noqa: E402
+from apps.accounts.models import Party, User  # noqa: E402
+from apps.accounts.services import api_key_create, party_create  # noqa: E402
 from apps.core.clock import now  # noqa: E402
 from apps.core.transactions import durable  # noqa: E402
 from apps.wallets import ledger, services  # noqa: E402
@@ -81,6 +83,13 @@ def found() -> dict[str, Any]:
     }
 
 
+def key() -> None:
+    payer, shop = (Party.objects.get(name=name) for name in ("payer", "shop"))
+    user = User.objects.create_user("payer@example.org", "x")
+    _, made = api_key_create(user=user, party=payer, label="burst")
+    print(json.dumps({"key": made, "shop": shop.slug}))
+
+
 def again(*sent: str) -> None:
     before = found()
     pairs = [one.split(":") for one in sent]
@@ -91,6 +100,10 @@ def again(*sent: str) -> None:
 match sys.argv[1:]:
     case ["prepare"]:
         prepare()
+    case ["key"]:
+        key()
+    case ["state"]:
+        print(json.dumps(found()))
     case ["burst", seed, notes]:
         burst(uuid.UUID(seed), Path(notes))
     case ["again", *sent]:

@@ -1,4 +1,4 @@
-"""kill -9 of a client, a worker or PostgreSQL: PostgreSQL of its own, durable as in operation.
+"""kill -9 of a client, the web, a worker or PostgreSQL; it is one of its own, durable as in use.
 
 In a burst of payments what was acknowledged is there exactly once, the rest not at all. The clients
 are processes that pay, hold and resolve through the services and note each answer in a file,
@@ -15,15 +15,20 @@ import selectors
 import signal
 import subprocess
 import sys
+import threading
 import time
 import uuid
+from concurrent.futures import ThreadPoolExecutor
+from itertools import count
 from pathlib import Path
 
+import httpx
 import psycopg
 import pytest
 
 from flai_site.stack.embedded import Postgres, end_process
 from flai_site.stack.services import _running
+from tests.support.web import Web
 
 CLIENTS = 3
 BURST = 25  # acknowledged payments that are waited for before the blow
@@ -123,6 +128,60 @@ def test_every_acknowledged_payment_survives_a_kill_exactly_once(place, tmp_path
     assert after["violations"] == {} and after["holds"] == 0
     assert len(after["transfers"]) == len(set(after["transfers"]))
     assert after["paid_micro"] == len(found["answers"]) == len(told) + CLIENTS
+
+
+def test_a_web_process_that_is_killed_in_a_burst_loses_no_payment_and_makes_none_twice(
+    place, tmp_path
+):
+    """Over HTTP, as a program pays: the same Idempotency-Key is the same payment."""
+    postgres, environment = place
+    web, stop, told = Web(environment), threading.Event(), [{} for _ in range(CLIENTS)]
+    acknowledged_one = threading.Semaphore(0)
+
+    def pay(http: httpx.Client, seed: uuid.UUID, number: int) -> str:
+        body = {"to": shop, "asset": "USDC", "amount_micro": "1"}
+        headers = {"Idempotency-Key": str(uuid.uuid5(seed, str(number)))}
+        answer = http.post("/api/v1/wallet/transfers/", json=body, headers=headers)
+        assert answer.status_code == 201, answer.text
+        return str(answer.json()["id"])
+
+    def burst(seed: uuid.UUID, known: dict[int, str]) -> None:
+        with httpx.Client(**to_site) as http:
+            try:
+                for number in count():
+                    known[number] = pay(http, seed, number)
+                    acknowledged_one.release()
+            except httpx.TransportError:
+                assert stop.is_set()
+
+    seeds = [uuid.uuid4() for _ in range(CLIENTS)]
+    with _running(postgres, tmp_path / "postgres.log"):
+        asked(environment, LEDGER, "prepare")
+        made = json.loads(asked(environment, LEDGER, "key"))
+        shop, bearer = made["shop"], {"Authorization": f"Bearer {made['key']}"}
+        to_site = {"base_url": web.url, "headers": bearer, "timeout": 60}
+        web.start()
+        try:
+            with ThreadPoolExecutor(CLIENTS) as threads:
+                paying = [threads.submit(burst, s, known) for s, known in zip(seeds, told)]
+                for _ in range(BURST):
+                    assert acknowledged_one.acquire(timeout=60), paying
+                stop.set()
+                web.kill()
+                for one in paying:
+                    one.result()
+            before = json.loads(asked(environment, LEDGER, "state"))
+            web.start()
+            with httpx.Client(**to_site) as http:
+                for seed, known in zip(seeds, told, strict=True):
+                    again = {n: pay(http, seed, n) for n in range(len(known) + 1)}
+                    assert known.items() <= again.items()
+        finally:
+            web.kill()
+        after = json.loads(asked(environment, LEDGER, "state"))
+    assert before["violations"] == after["violations"] == {}
+    assert {id_ for known in told for id_ in known.values()} <= set(before["transfers"])
+    assert after["paid_micro"] == sum(map(len, told)) + CLIENTS
 
 
 @pytest.mark.parametrize("victim", ["worker", "postmaster"])

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import threading
-import time
 import uuid
 from urllib.parse import urlsplit
 
-import httpx
 import pytest
 from django.db import connection
 
@@ -18,45 +14,17 @@ from apps.accounts.models import User
 from apps.accounts.services import api_key_create
 from apps.protocol import uploads, wire
 from apps.training.models import Submission
-from flai_site.stack.up import free_ports
 from tests.support.market import built, drain, founded
+from tests.support.web import Web
 from workers.client.api import Api
 from workers.client.home import Home
 from workers.client.outbox import Outbox
 
 
-class Site:
-    """The web process on this test's database, to be killed and started again."""
-
-    def __init__(self) -> None:
-        [self.port] = free_ports(1)
-        self.url = f"http://127.0.0.1:{self.port}"
-        base = urlsplit(os.environ["DATABASE_URL"])
-        name = str(connection.settings_dict["NAME"])
-        self.environment = os.environ | {"DATABASE_URL": base._replace(path=f"/{name}").geturl()}
-
-    def start(self) -> None:
-        command = ["-m", "uvicorn", "flai_site.asgi:application", "--lifespan", "off"]
-        self.process = subprocess.Popen(
-            [sys.executable, *command, "--port", str(self.port)],
-            env=self.environment,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        end = time.monotonic() + 60
-        while not self._answers():
-            assert time.monotonic() < end and self.process.poll() is None
-            threading.Event().wait(0.1)
-
-    def _answers(self) -> bool:
-        try:
-            return httpx.get(f"{self.url}/healthz", timeout=10).status_code == 200
-        except httpx.TransportError:
-            return False
-
-    def kill(self) -> None:
-        self.process.kill()
-        self.process.wait()
+def web_on_this_database() -> Web:
+    base = urlsplit(os.environ["DATABASE_URL"])
+    name = str(connection.settings_dict["NAME"])
+    return Web(os.environ | {"DATABASE_URL": base._replace(path=f"/{name}").geturl()})
 
 
 @pytest.fixture
@@ -74,7 +42,7 @@ def test_a_site_that_is_killed_in_the_middle_of_an_upload_loses_no_part(
     upload = market.upload(held, site, "sums", market.sums(1))
     correction = wire.unb64(upload["correction"])
     monkeypatch.setattr(uploads, "PART_BYTES_MAX", 8)
-    web, sent, lines = Site(), [], []
+    web, sent, lines = web_on_this_database(), [], []
     web.start()
     again = threading.Thread(target=web.start)
 
