@@ -113,9 +113,8 @@ def cells_shown(
 
     A cell is large with min_cell positives and min_cell negatives; where there are several
     validators, own [V, C, 2], without the rows of any one of them too, or it has no others. Small
-    strata are hidden; unless
-    they are large together, the smallest large stratum is hidden too, the first among equals: else
-    the hidden rows would follow from the total by subtraction.
+    strata are hidden; while they are not large together, the smallest large stratum is hidden too,
+    the first among equals: else the hidden rows would follow from the total by subtraction.
     """
     every = np.array([support])
     others = every - np.array(own) if len(own) > 1 else every
@@ -126,8 +125,8 @@ def cells_shown(
         return bool(enough[0] and np.all(enough[1:] | (rows[1:] == 0)))
 
     shown = [cell for cell in range(len(support)) if large([cell])]
-    strata = [cell for cell in shown if cell]
     hidden = [cell for cell in range(1, len(support)) if cell not in shown]
-    if hidden and strata and not large(hidden):
-        shown.remove(min(strata, key=lambda cell: support[cell][0]))
+    while hidden and (strata := [cell for cell in shown if cell]) and not large(hidden):
+        hidden.append(min(strata, key=lambda cell: support[cell][0]))
+        shown.remove(hidden[-1])
     return shown

@@ -397,6 +397,27 @@ def test_no_validator_subtracts_its_own_rows_and_reads_the_few_of_others():
     assert [cell for cell, n in enumerate(stated["rows"]) if n] == [0, 2, 3, 4]
 
 
+def test_a_cell_of_one_validator_alone_hides_no_others_from_it():
+    strata = [
+        [(12, 6), (0, 0), (0, 0)],  # the smallest large one, all of the first validator's
+        [(16, 8), (1, 1), (0, 0)],  # of which it would know the one other row if only that went
+        [(11, 5), (12, 6), (13, 6)],
+        [(20, 9), (21, 9), (22, 10)],
+    ]
+    own = [[each[v] for each in strata] for v in range(3)]
+    parts = [cells_case(each) for each in own]
+    logits, flags = (np.concatenate([part[at] for part in parts]) for at in (0, 1))
+    rule, own = Rule(MIN_CELL, [len(part[0]) for part in parts]), [part[2] for part in parts]
+    assert metrics.cells_shown(np.sum(own, axis=0).tolist(), MIN_CELL, own) == [0, 4]
+
+    def run(ops, z, bits):
+        return {"support": evidence(ops, z, bits, rule)["support"]}
+
+    stated = plain_function(run, (logits, 16), (flags, 0))
+    assert ring_function(run, (logits, 16), (flags, 0)) == stated
+    assert [at for at, n in enumerate(stated["support"]) if n] == [0, 4]
+
+
 def test_no_validator_of_three_makes_more_than_half_of_the_evidence():
     assert proving_rows([200, 24, 21]) == [22, 12, 10] and proving_rows([9, 9, 9]) == [4, 4, 4]
     assert proving_rows([200, 24]) == [100, 12] and proving_rows([7]) == [3]

@@ -50,23 +50,28 @@ def cells_shown(ops: Any, totals: Any, kinds: Any, min_cell: int) -> list[int]:
     rows, then strata.
 
     A cell is large when each of its kinds has at least min_cell rows, and of each validator's
-    others as many, or none of any kind. Strata that are not are hidden; where they are not large
+    others as many, or none of any kind. Strata that are not are hidden; while they are not large
     together either, their counts would follow from the total by subtraction, so the smallest large
-    stratum is hidden with them. Opened on the way: which cells are large, whether the hidden ones
-    are together, and which large stratum is the smallest.
+    stratum is hidden with them (and another, where that one is a single validator's own). Opened
+    on the way: which cells are large, whether the hidden ones are together, and which large stratum
+    is the smallest.
     """
     large = _large(ops, kinds, min_cell)
     shown = [cell for cell, yes in enumerate(large) if yes]
     strata = [cell for cell in shown if cell]
     hidden = [cell for cell, yes in enumerate(large) if cell and not yes]
-    if not hidden or not strata:
-        return shown
-    if len(hidden) > 1:
-        together = ops.sum(ops.index(kinds, np.s_[:, :, hidden]), 2)
-        if _large(ops, ops.reshape(together, (*kinds.shape[:2], 1)), min_cell)[0]:
-            return shown
-    smallest = strata[_smallest(ops, ops.index(totals, np.array(strata)))]
-    return [cell for cell in shown if cell != smallest]
+
+    def together() -> bool:
+        counts = ops.sum(ops.index(kinds, np.s_[:, :, hidden]), 2)
+        return _large(ops, ops.reshape(counts, (*kinds.shape[:2], 1)), min_cell)[0]
+
+    safe = not hidden or (len(hidden) > 1 and together())
+    while strata and not safe:
+        smallest = strata.pop(_smallest(ops, ops.index(totals, np.array(strata))))
+        hidden.append(smallest)
+        # of one validator's rows a large cell and more are large
+        safe = kinds.shape[0] == 1 or together()
+    return [cell for cell in shown if cell not in hidden]
 
 
 def _large(ops: Any, kinds: Any, min_cell: int) -> list[bool]:
