@@ -48,7 +48,7 @@ def broken():
 
 def test_an_honest_story_breaks_nothing(story):
     assert broken() == set()
-    assert len(violations()) == len(invariants.INVARIANTS) == 16
+    assert len(violations()) == len(invariants.INVARIANTS) == 17
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,7 @@ def test_the_place_of_a_breach_is_named(story, tampering):
 def test_the_command_shows_each_invariant_and_fails_on_a_breach(story, tampering):
     out = io.StringIO()
     call_command("verify_ledger", stdout=out)
-    assert out.getvalue().count("✓") == 16 and "7 log entries" in out.getvalue()
+    assert out.getvalue().count("✓") == 17 and "7 log entries" in out.getvalue()
     with connection.cursor() as cursor:
         cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
     tamper("UPDATE wallets_account SET held_micro = held_micro - 1 WHERE held_micro > 0")
