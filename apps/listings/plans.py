@@ -193,8 +193,9 @@ def plan_set(
     )  # fmt: skip
     with durable():
         # Prices and plans stand still from here on, for the log to tell in this order. The SubDAO's
-        # row before a member's key, as everywhere.
+        # row before a member's key, as everywhere. The model may have been retired meanwhile.
         listing.dao = dao_lock(listing.dao)
+        listing.refresh_from_db(fields=["status"])
         said = keys.grant(buyer, signing.PLAN, asked, consent, now=now)
         own = _account(buyer, listing, now)
         mine = Subscription.objects.filter(buyer=buyer, listing=listing)
@@ -242,7 +243,9 @@ def renewal_set(
         if agreed is not None and keys.keyed(buyer):
             raise KeySigns()
         rows = Subscription.objects.filter(buyer=buyer, listing=listing, ended_at=None)
-        row = _described(rows.filter(ends_at__gt=now)).select_for_update(of=("self",)).first()
+        if agreed is not None:  # to take it back is in time until it has renewed itself
+            rows = rows.filter(ends_at__gt=now)
+        row = _described(rows).select_for_update(of=("self",)).first()
         if row is None:
             raise NotFound("no_plan", "You have no plan here.")
         if agreed is not None:

@@ -534,7 +534,8 @@ def free_expired(account_ids: Collection[uuid.UUID], *, now: datetime) -> bool:
     found = list(expired)
     if not found:
         return False
-    lock(side for p in found for side in (p.debit, p.credit))
+    # The payers alone, as `wallets_write` does for a void: a payee is often everybody's.
+    lock(p.debit for p in found)
     left = expired.filter(id__in=[p.id for p in found])
     voids = [_resolution(p, Phase.VOID, p.amount_micro) for p in left]
     if voids and (outcome := _call(voids, now, ())).code != "written":

@@ -1,5 +1,6 @@
 """A node that lost its store: words and marks come from the others, its own word from nobody."""
 
+import contextlib
 import json
 import subprocess
 from types import SimpleNamespace
@@ -14,8 +15,9 @@ from tests.support.meshes import until
 from tests.support.nodes import Buyer, NodeSet, Round, node_command
 from workers.client.nodes import NotTrusted, trusted_nodes
 from workers.node.copies import merged
+from workers.node.errors import StartError
 from workers.node.home import load
-from workers.node.store import Store
+from workers.node.storekey import open_store
 
 
 @pytest.fixture(params=[3, 5])
@@ -36,11 +38,19 @@ def named(nodes, computing, holding=()):
 
 
 def words_of(nodes, i, model):
-    store = Store(nodes.homes[i] / "store.sqlite", load(nodes.homes[i]).store_key)
+    stores = []
+
+    def opens():
+        """A node that refreshes changes the key between two looks at its home."""
+        with contextlib.suppress(StartError, OSError):
+            stores.append(open_store(load(nodes.homes[i]), alone=False))
+        return stores
+
+    until(opens, 15)
     try:
-        return store.model(model).words, store.marks()
+        return stores[0].model(model).words, stores[0].marks()
     finally:
-        store.close()
+        stores[0].close()
 
 
 def test_a_wiped_node_is_filled_from_the_others_and_forgets_nothing(nodes, tmp_path):

@@ -1,6 +1,7 @@
 """What a node shows of itself: right counts, on this machine only, and nothing of anybody."""
 
 import json
+import re
 import socket
 
 import httpx
@@ -107,8 +108,9 @@ def test_logs_and_metrics_of_a_full_run_hold_no_share_input_key_or_name(three_no
     owners += [upload["ticket"]["share_id"] for upload in uploads]
     sealed = [part[:40] for upload in uploads for part in upload["envelopes"]]
     sealed += [upload["correction"][:20] for upload in uploads]
+    told = re.sub(r'"job": "[0-9a-f]{32}"', "", logs)  # at random it holds a number of five digits
     for text in (*secret, *sealed, query["ticket"]["reply_key"]):
-        assert text not in logs and text not in metrics
+        assert text not in told and text not in metrics
     ids = [r.id, model, *three_nodes.fingerprints, *(line["job"] for line in jobs)]
     for text in (*owners, *ids):
         assert text not in metrics

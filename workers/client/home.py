@@ -17,6 +17,7 @@ journal.jsonl    what this agent did and what left the site; never sent anywhere
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import os
@@ -34,6 +35,7 @@ from workers.client.api import Api, ClientError
 from workers.mpc import keys
 
 KEY_BYTES = 32
+CUT_S = 3600  # a file that is written for so long is one of a process that was killed
 
 
 class Home:
@@ -143,6 +145,10 @@ class Home:
 
     def kept_queries(self) -> dict[str, dict[str, Any]]:
         """All that are kept, by name."""
+        for cut in (self.path / "queries").glob(".*"):
+            with contextlib.suppress(FileNotFoundError):  # it may just be given its name
+                if time.time() - cut.stat().st_mtime > CUT_S:
+                    cut.unlink()
         found = sorted((self.path / "queries").glob("*.json"))
         return {path.stem: dict(_read_json(path)) for path in found}
 
