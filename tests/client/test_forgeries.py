@@ -9,11 +9,15 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from apps.protocol import consent, ledger, pool, wire
-from tests.client.test_verify import ADA, BOB, MINT, leaf, transfer
+from apps.protocol import consent, ledger, pool, tally, vault, wire
+from apps.protocol.plans import Plan
+from apps.protocol.privacy import Budget
+from tests.client.test_verify import ADA, BOB, EXECUTED, MINT, leaf, transfer
 from workers.client.crowdfund import Fund
-from workers.client.earnings import Finding
+from workers.client.earnings import Cycle, Finding
+from workers.client.exchange import SLASH_REF, Leaving
 from workers.client.replay import Replay
+from workers.client.votes import Ballots
 
 EVE = "ee/main/USDC"
 KEY = Ed25519PrivateKey.generate()
@@ -222,3 +226,148 @@ def test_what_a_round_changes_counts_when_the_round_has_said_why() -> None:
     more = leaf("training.round_done", end["body"] | {"work": {"ff": 10**9}})
     found = errors([*begun, points("ff", 10**15, "round", "R"), more], a_subdao())
     assert "credits more scoring than a round has" in found
+
+    again = [leaf("training.round_done", end["body"] | {"version": 2})]
+    failed = [leaf("training.round_failed", {"round": "R", "dao": "dd"})]
+    void = [leaf("training.round_void", {"round": "R", "dao": "dd"})]
+    for ends in ([end, *again], [end, *failed], [*failed, end], [*void, end], [*void, *failed]):
+        assert "round R ended twice" in errors([*begun, *right, *ends], a_subdao())
+    assert "round R was opened twice" in errors([*begun, begun[-1], *right, end], a_subdao())
+
+
+def in_vault(id_: str, *legs: tuple[str, str, int, str], **told: Any) -> list[Leaf]:
+    """A change of the vault vv: its transfers (debit, credit, micro-units, kind), then its leaf."""
+    signed = told.pop("signed", {})
+    moves = [
+        transfer(f"{id_}{n}", *leg, kind=kind, ref=f"exchange.vault:{id_}", **signed)
+        for n, (*leg, kind) in enumerate(legs)
+    ]
+    body = {"id": id_, "vault": "vv", "kind": "reward"}
+    return [*moves, leaf("exchange.vault_changed", body | told)]
+
+
+def test_nothing_is_staked_or_given_to_a_vault_by_calling_it_part_of_a_swap() -> None:
+    made = vault.stake(vault.Vault(), vault.Position(), 10)
+    facts = {"kind": "stake", "amount_micro": "10", "outside_micro": "0", "earned_micro": "0",
+             "shares_micro": str(made.position.shares), "locked_until_ms": "0"}  # fmt: skip
+
+    def stake(id_: str, pid: str, kind: str) -> list[Leaf]:
+        return in_vault(
+            id_, (f"{pid}/main/FLAI", f"{pid}/staked/FLAI", 10, kind),
+            ("00/issuance/ST-FLAI", f"{pid}/vault/ST-FLAI", made.position.shares,
+             "exchange.shares"), party=pid, **facts)  # fmt: skip
+
+    opened = {"vault": "vv", "asset": "FLAI", "shares": "ST-FLAI", "delay_s": 60}
+    leaves = [bound(), leaf("exchange.vault_opened", opened)]
+    leaves += [transfer(pid, "00/issuance/FLAI", f"{pid}/main/FLAI", 99) for pid in ("aa", "bb")]
+    leaves += stake("s", "bb", consent.STAKE)
+    for kind in (consent.REWARD, consent.SWAP, "exchange.earned", "exchange.slash"):
+        payload = consent.stake_payload(asset="FLAI", amount_micro=9)
+        signed = word(kind, payload) if kind == consent.REWARD else {}
+        given = in_vault("r", ("aa/main/FLAI", "vv/vault/FLAI", 9, kind), party="aa",
+                         amount_micro="9", signed=signed)  # fmt: skip
+        found = errors([*leaves, *given])
+        assert (f"for exchange.vault:r is of the kind {kind}" in found) is (not signed)
+        assert bool(found) is (not signed), found
+    assert "is of the kind exchange.swap" in errors([*leaves, *stake("t", "aa", consent.SWAP)])
+
+
+CARRIED_OUT = {
+    "subdaos.pay": ("sdt", {"to": "ee", "asset": "USDC", "amount_micro": "5"}),
+    "exchange.slash_flai": ("super", {"party": "aa", "amount_micro": "5"}),
+    "subdaos.revoke": ("sbgt", {"party": "aa", "points_micro": "5"}),
+    "subdaos.set_price": ("sdt", {"price_micro": "5"}),
+}
+
+
+@pytest.mark.parametrize("kind", CARRIED_OUT)
+def test_what_a_vote_does_is_done_when_it_may_be(kind: str) -> None:
+    house, payload = CARRIED_OUT[kind]
+    hash_ = tally.payload_hash(dao="dd", kind=kind, payload=payload)
+    slashing = str(uuid.uuid4())
+    id_ = slashing if kind.startswith("exchange.") else "p"
+    ref = {"proposal": id_, "dao": "dd"}
+    bodies = {
+        "subdaos.pay": ("subdaos.paid", {**ref, "transfer": "t", **payload}),
+        "exchange.slash_flai": ("exchange.slashed", {
+            "id": id_, "dao": "dd", "party": "aa", "asset": "FLAI", "asked_micro": "5",
+            "staked_micro": "0", "unstaking": {"u": "5"}}),
+        "subdaos.revoke": ("subdaos.sbgt", {
+            "dao": "dd", "party": "aa", "reason": "revoked", "ref": id_, "taken_micro": "5",
+            "points_micro": "4"}),
+        "subdaos.set_price": ("subdaos.params", {**ref, "key": "price_micro", "value": "5"}),
+    }  # fmt: skip
+    type_, body = bodies[kind]
+    rules = {"timelock_s": 1, "grace_s": 1, "quorum_bps": 2000, "threshold_bps": 5000}
+    asked = {**ref, "house": house, "kind": kind, "payload_hash": hash_, **rules}
+    for at, given, canceled, said in (
+        (3000, 5, False, ""),
+        (1999, 5, False, "before its deadline"),
+        (2999, 5, False, "while its timelock ran"),
+        (4000, 5, False, "after it had expired"),
+        (3000, 1, False, "without a majority or quorum"),
+        (3000, 5, True, "taken back before"),
+    ):
+        state = a_subdao()
+        state.votes.proposals[id_] = Ballots(
+            asked, total=10, weight={"for": given, "against": 0, "abstain": 0}, ends_at=2000,
+            canceled=canceled)  # fmt: skip
+        state.votes.spent["t"] = ("dd/treasury/USDC", "ee/main/USDC", 5)
+        state.exchange.leaving["u"] = Leaving("aa", "FLAI", 5, 9000)
+        moved = {("aa/unstaking/FLAI", "dd/treasury/FLAI"): 5}
+        state.exchange.moved[SLASH_REF + slashing] = moved
+        state.points.held["dd", "aa"] = 9
+        state.leaf(0, leaf(type_, body | {"from": at}, at))
+        assert said in (found := " ".join(state.findings.errors)) and bool(said) == bool(found)
+        if not said:
+            ran = EXECUTED["body"] | {"proposal": id_, "payload_hash": hash_}
+            state.leaf(1, leaf("governance.executed", ran, at))
+            assert state.findings.errors == []
+            state.leaf(2, leaf("governance.executed", ran, at))
+            assert "executed twice" in state.findings.errors[0]
+
+
+def test_no_subdao_is_founded_over_another_or_as_somebody_who_is_there() -> None:
+    said = "was founded twice, or is somebody already"
+    for pid, found in (("dd", True), ("aa", True), ("bb", True), ("ff", False)):
+        state = Replay()
+        state.reserves.founded({"dao": "dd", "sdt": "SDT-d"})
+        founded = leaf("subdaos.founded", {"dao": pid, "rfm": "r2", "sdt": "SDT-e"})
+        assert (said in errors([bound(), transfer("1", MINT, BOB, 1), founded], state)) is found
+
+
+def test_an_epoch_overlaps_another_by_no_more_than_clocks_differ() -> None:
+    earnings, skew = Replay().earnings, consent.SKEW_MS
+    earnings.ended = {("dd", 2): 10**9}
+    earnings.windows["dd", 1] = (0, 10**8)
+    earnings._window("dd", 2, 10**8 - skew, 10**9, Cycle())
+    with pytest.raises(Finding, match="overlaps"):
+        earnings._window("dd", 2, 10**8 - skew - 1, 10**9, Cycle())
+    earnings.ended = {("dd", 1): 10**9}
+    earnings.windows = {("dd", 2): (10**8, 10**9)}
+    earnings._window("dd", 1, 0, 10**8 + skew, Cycle())
+    with pytest.raises(Finding, match="overlaps"):
+        earnings._window("dd", 1, 0, 10**8 + skew + 1, Cycle())
+
+
+def test_rounds_that_are_open_side_by_side_share_one_budget() -> None:
+    budget, parameters = Budget(20_000, 2, 2_000), Replay().parameters
+    parameters.budget["dd"] = budget
+    rounds = [{"round": name, "dao": "dd", "privacy": budget.params} for name in "ABC"]
+    for one in rounds[:2]:
+        parameters.round_opened(one)
+    with pytest.raises(Finding, match="budget is used up"):
+        parameters.round_opened(rounds[2])
+    for one in rounds[1:]:  # they failed before their nodes had signed for a model
+        parameters.round_over({"round": one["round"], "dao": "dd"}, one)
+    parameters.round_opened(rounds[1])
+
+
+def test_no_plan_of_a_retired_model_begins_or_is_renewed() -> None:
+    state, skew = Replay(), consent.SKEW_MS
+    offered = state.plans.parameters.plans["dd"] = (Plan("small", 10, 30, 100),)
+    state.parameters.retired["dd"] = 1000
+    assert state.plans._offered("dd", "small", 1000 + skew, "plan p") == offered[0]
+    assert state.plans._offered("dd", "", 1001 + skew, "plan p") is None  # cancelled
+    with pytest.raises(Finding, match="is of a model that is retired"):
+        state.plans._offered("dd", "small", 1001 + skew, "plan p")

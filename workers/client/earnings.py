@@ -78,6 +78,7 @@ class Earnings:
     def __init__(self, held: Holdings) -> None:
         self.tokens = held
         self.opened: dict[str, Body] = {}
+        self.over: set[str] = set()  # rounds that are done, void or failed
         self.committed: dict[str, tuple[int, str, str]] = {}
         self.versions: dict[tuple[str, str], Made] = {}
         self.daos: dict[str, str] = {}
@@ -118,7 +119,15 @@ class Earnings:
             raise Finding(f"node {body['node'][:12]}… was claimed by another one before")
 
     def round_opened(self, body: Body, at: int) -> None:
+        if body["round"] in self.opened:
+            raise Finding(f"round {body['round']} was opened twice")
         self.opened[body["round"]] = body
+
+    def round_over(self, body: Body, at: int) -> None:
+        """Done, void or failed: one of them, once."""
+        if body["round"] in self.over:
+            raise Finding(f"round {body['round']} ended twice")
+        self.over.add(body["round"])
 
     def share_received(self, body: Body, at: int) -> None:
         place = (len(self.committed), body["slot"], body["party"])
@@ -135,6 +144,7 @@ class Earnings:
         self.opened[body["round"]] = {**opened, "members": stay, "roster": body["roster"]}
 
     def round_done(self, body: Body, at: int) -> None:
+        self.round_over(body, at)
         name = (body["dao"], str(body["version"]))
         opened = self.opened.get(body["round"])
         if opened is None or opened["dao"] != body["dao"]:
@@ -239,7 +249,7 @@ class Earnings:
         if ends <= starts or (length_s is not None and ends - starts != 1000 * length_s):
             raise Finding(f"{name}: it had another length than its SubDAO was founded with")
         before, after = (self.windows.get((dao, number + step)) for step in (-1, 1))
-        if (before and starts < before[1]) or (after and ends > after[0]):
+        if (before and starts < before[1] - skew) or (after and ends - skew > after[0]):
             raise Finding(f"{name}: it overlaps another one")
         if starts < self.ended.get((dao, number - 1), -AFTER_ALL) - skew:
             raise Finding(f"{name}: it began before the last one was closed")

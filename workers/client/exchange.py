@@ -24,6 +24,20 @@ OUT_REF, SLASH_REF = "exchange.unstaking:", "exchange.slash:"
 OWN = ("pool", "vault", "unstaking")
 SLASHING = {"super": "exchange.slash_flai", "sbgt": "exchange.slash"}
 
+# What a wallet's key signs, or the leaf of a swap or of a slashing stands for, is told by the kind:
+# under each reference no other than its own.
+POOL_KINDS = (consent.SWAP, consent.ADD, consent.REMOVE)
+VAULT_KINDS = {
+    ("main", "staked"): consent.STAKE,
+    ("staked", "unstaking"): consent.UNSTAKE,
+    ("main", "vault"): consent.REWARD,
+    ("staked", "treasury"): "exchange.slash",
+    ("vault", "staked"): "exchange.earned",
+    ("staked", "vault"): "exchange.earned",
+    ("issuance", "vault"): "exchange.shares",
+    ("vault", "issuance"): "exchange.shares",
+}
+
 Body = Mapping[str, Any]
 Balances = Mapping[str, ledger.Balance]
 Moves = dict[tuple[str, str], int]
@@ -92,6 +106,8 @@ class Exchange:
         if ref.startswith(OUT_REF):
             self._release(ref.removeprefix(OUT_REF), debit, credit, amount, at)
         elif ref.startswith((POOL_REF, VAULT_REF, SLASH_REF)):
+            if not _kind_fits(ref, body["kind"], parts(debit)[1], parts(credit)[1]):
+                raise Finding(f"transfer {body['id']} for {ref} is of the kind {body['kind']}")
             moves = self.moved.setdefault(ref, {})
             moves[debit, credit] = moves.get((debit, credit), 0) + amount
             if body["kind"] == consent.STAKE:
@@ -318,6 +334,14 @@ class Exchange:
             except Finding as finding:
                 errors.append(str(finding))
         return errors
+
+
+def _kind_fits(ref: str, kind: str, purpose: str, to_purpose: str) -> bool:
+    if ref.startswith(POOL_REF):
+        return kind in POOL_KINDS
+    if ref.startswith(SLASH_REF):
+        return kind == "exchange.slash"
+    return kind == VAULT_KINDS.get((purpose, to_purpose))
 
 
 def _lawful(base: str, kind: str, asked: Body, change: pool.Change) -> bool:

@@ -65,6 +65,7 @@ class Parameters:
         self.budget: dict[str, Budget | None] = {}
         self.retired: dict[str, int] = {}  # since when nobody is sold an answer
         self.spent: dict[str, int] = {}  # ρ of rounds that made a model, in millionths
+        self.open: dict[str, Body] = {}  # rounds, by their id: each may spend its part yet
 
     def founded(self, body: Body) -> None:
         self.rules[body["dao"]] = tally.rules_of(body["rules"])
@@ -159,12 +160,16 @@ class Parameters:
             self.policy[dao] = self.policy[dao] | dict(value)
 
     def round_opened(self, body: Body) -> None:
-        """With the noise that was voted for, and a budget that is not used up. Raises Finding."""
+        """With the noise that was voted for, and a budget that is not used up, once the rounds that
+        are open spend theirs. Raises Finding."""
         dao, name = body["dao"], f"round {body['round']}"
         budget = self.budget.get(dao)
         if body.get("privacy", {}) != (budget.params if budget else {}):
             raise Finding(f"{name} makes its model with another noise than was voted for")
-        if budget and not budget.rounds_left(self.spent.get(dao, 0)):
+        beside = (one.get("privacy", {}) for one in self.open.values() if one["dao"] == dao)
+        spent = self.spent.get(dao, 0) + spent_micro(beside)
+        self.open[body["round"]] = body
+        if budget and not budget.rounds_left(spent):
             raise Finding(f"{name} was opened although its SubDAO's privacy budget is used up")
 
     def round_done(self, body: Body, opened: Body) -> None:
@@ -176,6 +181,7 @@ class Parameters:
     def round_over(self, body: Body, opened: Body) -> None:
         """One that failed has spent it too, if its nodes had signed for a model: it says so then.
         Raises Finding."""
+        self.open.pop(body["round"], None)
         told = body.get("privacy", {})
         if told not in ({}, opened.get("privacy", {})):
             raise Finding(f"round {body['round']} spent another privacy than it was opened with")

@@ -187,7 +187,7 @@ class Plans:
         told = (body["renews"], *(body[key] for key in ("buyer", "dao", "listing")))
         if plan is None or plan.agreed is None or (plan.facts, ended, left) != (told, at, 0):
             raise Finding(f"{name} renews no plan that ended then and was to renew itself")
-        to, price = self._offered(plan.dao, plan.plan, name), self.parameters.price[plan.dao]
+        to, price = self._offered(plan.dao, plan.plan, at, name), self.parameters.price[plan.dao]
         term = renewed(plan.agreed, to, price_micro=price, at_ms=at) if to else None
         if term is None:
             raise Finding(f"{name} is another plan than its buyer agreed to, or dearer")
@@ -201,7 +201,7 @@ class Plans:
         at_ms, wanted = int(asked["at_ms"]), asked["plan"]
         if not at - PREVIEW_MS - consent.SKEW_MS <= at_ms <= at + consent.SKEW_MS:
             raise Finding(f"{name} was done as of another time")
-        to = self._offered(dao, wanted, name)
+        to = self._offered(dao, wanted, at, name)
         price = self.parameters.price[dao]
         if plan is None:
             if to is None or left:
@@ -230,9 +230,11 @@ class Plans:
             raise Finding(f"{name} did something else than its buyer asked for")
         return made, wanted
 
-    def _offered(self, dao: str, wanted: str, name: str) -> Plan | None:
+    def _offered(self, dao: str, wanted: str, at: int, name: str) -> Plan | None:
         if not wanted:
             return None
+        if at - self.parameters.retired.get(dao, at) > consent.SKEW_MS:
+            raise Finding(f"{name} is of a model that is retired")
         for plan in self.parameters.plans.get(dao, ()):
             if plan.name == wanted:
                 return plan

@@ -326,6 +326,8 @@ class Replay:
 
     def _founded(self, body: Mapping[str, Any], at: int) -> None:
         """A fork is one by the vote of its parent's members, and says so."""
+        if body["dao"] in self.reserves.sdt or self._known(body["dao"]):
+            raise Finding(f"SubDAO {body['dao']} was founded twice, or is somebody already")
         fund = self.crowdfunds.funds.get(body["rfm"])
         if fund is None:
             raise Finding(f"SubDAO {body['dao']} was founded for no crowdfund")
@@ -343,6 +345,11 @@ class Replay:
         self.reserves.founded(body)
         self.crowdfunds.founded(body, at)
 
+    def _known(self, pid: str) -> bool:
+        """Has it had money or a key before? Then it is no SubDAO's that is only founded now."""
+        mine = f"{pid}/"
+        return pid in self.keyring.parties or any(name.startswith(mine) for name in self.balances)
+
     def _awarded(self, body: Mapping[str, Any], at: int) -> None:
         self.points.awarded.add(body["id"])
         self.crowdfunds.awarded(body, at)
@@ -355,7 +362,7 @@ class Replay:
         before = self.points.held.get((body["dao"], body["party"]), 0)
         _raise(self.points.change(body, at))
         if body["reason"] == "revoked":
-            self.votes.revoke(body, before)
+            self.votes.revoke(body, at, before)
 
     def _round_opened(self, body: Mapping[str, Any], at: int) -> None:
         """Nodes compute it as its SubDAO has voted: three, where a leaf names no engine."""
@@ -372,7 +379,13 @@ class Replay:
         self.findings.rounds += 1
 
     def _round_failed(self, body: Mapping[str, Any], at: int) -> None:
+        self.earnings.round_over(body, at)
         self.parameters.round_over(body, self.earnings.opened.get(body["round"], {}))
+
+    def _round_void(self, body: Mapping[str, Any], at: int) -> None:
+        """It makes no model, and spends nothing."""
+        self.earnings.round_over(body, at)
+        self.parameters.open.pop(body["round"], None)
 
     def _epoch(self, body: Mapping[str, Any], at: int) -> None:
         self.earnings.epoch(body, at)
@@ -466,6 +479,7 @@ _HANDLERS: dict[str, Handler] = {
     "training.roster_reduced": _earned(Earnings.roster_reduced),
     "training.round_done": Replay._round_done,
     "training.round_failed": Replay._round_failed,
+    "training.round_void": Replay._round_void,
     "training.version_accepted": _earned(Earnings.accepted),
     "listings.mandate": _keys(Keyring.mandate),
     "listings.mandate_ended": _keys(Keyring.mandate_ended),

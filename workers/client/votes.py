@@ -187,25 +187,29 @@ class Votes:
 
     def execute(self, body: Body, at: int) -> None:
         ballots = self.ballots(body["proposal"])
-        if ballots.executed or ballots.canceled:
-            raise Finding(f"proposal {body['proposal']} was executed twice, or taken back before")
+        self._ripe(ballots, at)
         ballots.executed = True
         if body["payload_hash"] != ballots.body["payload_hash"]:
             raise Finding(f"proposal {body['proposal']}: what ran is not what was voted on")
-        facts = ballots.facts
-        if not (tally.quorum_reached(facts) and tally.vote_carried(facts)):
-            raise Finding(f"proposal {body['proposal']} was executed without a majority or quorum")
-        if at < ballots.ends_at:
-            raise Finding(f"proposal {body['proposal']} was executed before its deadline")
-        opens = ballots.ends_at + 1000 * int(ballots.body["timelock_s"])
-        if at < opens:
-            raise Finding(f"proposal {body['proposal']} was executed while its timelock ran")
-        if at >= opens + 1000 * int(ballots.body["grace_s"]):
-            raise Finding(f"proposal {body['proposal']} was executed after it had expired")
         did = self._did(ballots.body["kind"])
         if did is not None and body["proposal"] not in did:
             raise Finding(f"proposal {body['proposal']} was executed, and nothing came of it")
         self.executed += 1
+
+    def _ripe(self, ballots: Ballots, at: int) -> None:
+        """May what was voted on be done now? What does it comes in the transaction that says so."""
+        name, facts = f"proposal {ballots.body['proposal']}", ballots.facts
+        if ballots.executed or ballots.canceled:
+            raise Finding(f"{name} was executed twice, or taken back before")
+        if not (tally.quorum_reached(facts) and tally.vote_carried(facts)):
+            raise Finding(f"{name} was executed without a majority or quorum")
+        if at < ballots.ends_at:
+            raise Finding(f"{name} was executed before its deadline")
+        opens = ballots.ends_at + 1000 * facts.timelock_s
+        if at < opens:
+            raise Finding(f"{name} was executed while its timelock ran")
+        if at >= opens + 1000 * facts.grace_s:
+            raise Finding(f"{name} was executed after it had expired")
 
     def _did(self, kind: str) -> set[str] | None:
         """The proposals that have done what one of this kind does, where the log tells of it."""
@@ -230,18 +234,21 @@ class Votes:
             raise Finding(f"proposal {proposal}: its transfer is another one, or came twice")
         del self.spent[body["transfer"]]
         self.paid.add(proposal)
+        self._ripe(self.ballots(proposal), at)
 
     def slash(self, body: Body, at: int) -> None:
         """Of the token of the house that voted."""
         proposal = body["id"]
-        voted = self.ballots(proposal).body
+        ballots = self.ballots(proposal)
+        voted = ballots.body
         if proposal in self.paid:
             raise Finding(f"proposal {proposal} was carried out twice")
         token = "FLAI" if voted["house"] == "super" else self.reserves.sdt.get(body["dao"])
         self.exchange.slashed(body, at, voted, token)
         self.paid.add(proposal)
+        self._ripe(ballots, at)
 
-    def revoke(self, body: Body, before: int) -> None:
+    def revoke(self, body: Body, at: int, before: int) -> None:
         """The points are those that the holders of SBGT voted on."""
         dao, proposal, taken = body["dao"], body["ref"], body["taken_micro"]
         payload = {"party": body["party"], "points_micro": taken}
@@ -251,13 +258,16 @@ class Votes:
         if int(body["points_micro"]) != left or proposal in self.revocations:
             raise Finding(f"proposal {proposal}: it left other points, or came twice")
         self.revocations.add(proposal)
+        self._ripe(self.ballots(proposal), at)
 
     def reset(self, body: Body, at: int) -> None:
         proposal = body["proposal"]
         if proposal in self.resettings:
             raise Finding(f"proposal {proposal} changed a parameter twice")
-        self.parameters.changed(body, at, self.ballots(proposal).body)
+        ballots = self.ballots(proposal)
+        self.parameters.changed(body, at, ballots.body)
         self.resettings.add(proposal)
+        self._ripe(ballots, at)
 
     def _voted(self, proposal: str, dao: str, house: str, kind: str, payload: Body) -> bool:
         voted = self.ballots(proposal).body
