@@ -88,9 +88,10 @@ def appears(values, text):
     """Do two neighbouring secret values appear, as words or as text, in any usual writing?"""
     flat = np.asarray(values).reshape(-1)
     raw = text if isinstance(text, bytes) else text.encode()
-    for pair in itertools.pairwise(flat):
-        if set(map(abs, pair)) <= {0, 2**16}:
-            continue  # zeros and ones are everywhere
+    # zeros and ones are everywhere: a small number beside one is found in SQLite's own index, too
+    telling = [p for p in itertools.pairwise(flat) if not {0, 2**16} & set(map(abs, p))]
+    assert telling, "nothing here could be told from chance"
+    for pair in telling:
         data = np.array(pair, dtype="<i8").tobytes()
         floats = [v / 2**16 for v in pair]
         forms = [data, data.hex().encode(), data[::-1], np.array(floats).tobytes()]

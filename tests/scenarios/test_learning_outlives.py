@@ -90,6 +90,12 @@ class Stage:
 
         return wait_for(look, deadline_s=PATIENCE_S, what=what, every_s=0.05, every_s_max=0.2)
 
+    def all_received(self, held: Json) -> bool:
+        """Is a share of every member with the site? (What one answer lists and what it says it
+        waits for are read a moment apart.)"""
+        states = [row["state"] for row in held["submissions"] if row["stage"] == "round"]
+        return states == ["received"] * len(self.roles)
+
     def act(self, key: str, step: str, round_id: str) -> list[str]:
         """One step of a site's agent, here; what it said."""
         said: list[str] = []
@@ -200,10 +206,8 @@ def test_an_agent_a_worker_and_a_node_are_killed_in_one_round_and_nothing_counts
             # Train: the worker dies that was to hand the shares to the nodes
             with stage.dead("celery", "worker"):
                 sent = [pool.submit(stage.act, key, "train", round_id) for key in stage.roles]
-                found = stage.until(round_id, lambda r: not r["waits_for"], "all shares")
-                states = [s["state"] for s in found["submissions"] if s["stage"] == "round"]
-                assert found["phase"] == "updates"
-                assert states == ["received"] * len(stage.roles)
+                found = stage.until(round_id, stage.all_received, "all shares")
+                assert found["phase"] == "updates" and not found["waits_for"]
                 assert stage.page(round_id).count("received") >= len(stage.roles)
             # Compute: a node dies that has signed the result and not yet kept its part of it
             wanted()
