@@ -11,8 +11,9 @@ from typing import Any
 
 from django.conf import settings
 from django.contrib.auth.decorators import login_required
+from django.contrib.postgres.expressions import ArraySubquery
 from django.db.models import Exists, FloatField, Max, OuterRef, Q, QuerySet, Sum, Value
-from django.db.models.functions import Extract, Floor
+from django.db.models.functions import Extract, Floor, JSONObject
 from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 
@@ -23,7 +24,8 @@ from apps.explorer.page import party_of, show
 from apps.explorer.pictures import Timeline, said, summed, sums, timeline
 from apps.governance.models import Proposal
 from apps.listings.claims import claimable_now
-from apps.listings.models import Query
+from apps.listings.models import Query, Subscription
+from apps.listings.plans import Withdrawn
 from apps.rfms.models import Pledge, Rfm
 from apps.training.models import UNSENT, Member, Phase, Submission
 from apps.wallets.models import Account, PaymentSettings, Transfer
@@ -70,7 +72,7 @@ def dashboard(request: HttpRequest) -> HttpResponse:
     since = visit(request.user, now=now, count="X-Live" not in request.headers)
     if party is None:
         return show(request, "nobody.html", "home")
-    money, low_micro = _money(party)
+    money, low_micro, plans = _money(party, since)
     requests, queries = _requests(party, now, since), _queries(party)
     rounds = _rounds(party, since)
     earned = _earned(party, now, since)
@@ -86,6 +88,7 @@ def dashboard(request: HttpRequest) -> HttpResponse:
         *_proposals_concluded(party, now, since),
         *_rounds_closed(rounds),
         *_predictions_ended(queries, since),
+        *_plans_ended(plans),
         *_paid(earned),
     ]
     changed.sort(key=lambda item: item.at or now, reverse=True)
@@ -108,12 +111,20 @@ def dashboard(request: HttpRequest) -> HttpResponse:
     )
 
 
-def _money(party: Party) -> tuple[Money, int | None]:
-    """{(asset, purpose): available micro-units}, and below how much USDC to warn."""
+def _money(party: Party, since: datetime) -> tuple[Money, int | None, list[dict[str, str]]]:
+    """{(asset, purpose): available micro-units}, below how much USDC to warn, and the plans that
+    ended otherwise than their buyer had asked."""
     low = PaymentSettings.objects.filter(party=OuterRef("owner")).values("low_micro")
-    rows = list(Account.objects.filter(owner=party).select_related("asset").annotate(low=low[:1]))
+    ended = Subscription.objects.filter(buyer=OuterRef("owner"), ended_at__gt=since)
+    said = JSONObject(name="listing__dao__name", why="unrenewed", at="ended_at")
+    plans = ended.exclude(unrenewed="").order_by("-ended_at").values(said=said)[:SHOWN]
+    rows = list(
+        Account.objects.filter(owner=party)
+        .select_related("asset")
+        .annotate(low=low[:1], plans=ArraySubquery(plans))
+    )
     money = {(row.asset.code, row.purpose): row.available_micro for row in rows}
-    return money, rows[0].low if rows else None
+    return money, rows[0].low if rows else None, rows[0].plans if rows else []
 
 
 # ---------- what needs them ----------
@@ -290,6 +301,14 @@ def _predictions_ended(queries: list[Any], since: datetime) -> Iterator[Item]:
         why = "Answered and paid" if row.state == Query.State.SETTLED else "Nothing was charged"
         title = f"Your prediction by {row.listing.dao.name}"
         yield Item(title, _to("query", row.id), why, row.ended_at, state=row.state)
+
+
+def _plans_ended(plans: list[dict[str, str]]) -> Iterator[Item]:
+    for plan in plans:
+        back = plan["why"] == Withdrawn.code
+        why = "Its model was taken off sale; what was left was paid back" if back else "Not renewed"
+        title, at = f"Your plan at {plan['name']}", datetime.fromisoformat(plan["at"])
+        yield Item(title, reverse("explorer:plans"), why, at, state="ended")
 
 
 def _paid(earned: Earned) -> Iterator[Item]:

@@ -19,7 +19,8 @@ from apps.subdaos.services import param_set
 class SetOnSale:
     """{"on_sale": false}: the SubDAO's model is retired; nobody is sold an answer from then on, by
     no version, until {"on_sale": true} is voted. What is held by then is answered and paid. A plan
-    that runs is paid back as by any cancelling, for its time to come; it renews itself no more.
+    that runs ends by itself, once nothing under it is held: its buyer is told, and gets back what
+    was paid for the time to come, as far as it is unused (`listings.plans`).
     """
 
     def validate(self, payload: Payload, dao: Dao) -> Payload:
@@ -38,4 +39,5 @@ class SetOnSale:
         param_set(
             dao=dao, key="on_sale", value=payload["on_sale"], proposal_id=proposal_id, now=now
         )
-        Listing.objects.filter(dao=dao).update(status=status_of(dao))
+        retired_at = None if payload["on_sale"] else now
+        Listing.objects.filter(dao=dao).update(status=status_of(dao), retired_at=retired_at)

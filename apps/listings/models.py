@@ -29,6 +29,7 @@ class Listing(BaseModel):
     version = models.ForeignKey("training.ModelVersion", models.PROTECT, related_name="listings")
     status = models.CharField(max_length=6, choices=Status, default=Status.OPEN)
     opened_at = models.DateTimeField()
+    retired_at = models.DateTimeField(null=True)  # by the vote that is in force
     # Answers of the last days, as counted last: apps.listings.catalogue.count_use.
     answers_recent = models.PositiveIntegerField(default=0)
     domain = models.TextField(default="", editable=False)
@@ -89,7 +90,8 @@ class Subscription(BaseModel):
     `began_at`. `price_micro`: what a row costs without a plan, for this term; `earlier`: the rows
     asked in earlier terms of the period, each with that of its term ([rows, price_micro] in order).
     `renewal`: what its buyer agreed to for the next period (`protocol.plans.Renewal`), null: that
-    there is none; `unrenewed`: the code of the reason why there was none all the same.
+    there is none; `unrenewed`: the code of the reason why there was none all the same, or why the
+    plan ended before its time.
     """
 
     buyer = models.ForeignKey("accounts.Party", models.PROTECT, related_name="subscriptions")

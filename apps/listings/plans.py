@@ -11,6 +11,9 @@ what its preview said, or nothing; each is a leaf "listings.plan" (`workers.clie
 
 A plan renews itself where its buyer agreed to that (leaf "listings.plan_renewal"): the sweep that
 ends it begins the next period in the same transaction, at the price of then, or says why not.
+
+Where the SubDAO votes its model off sale, the sweep ends its plans and pays back at once what was
+paid for the time after the vote, as far as it is unused: the rows asked keep the plan's price.
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ from typing import Any
 from uuid import uuid4, uuid5
 
 from django.db import transaction
-from django.db.models import Count, QuerySet, Sum
+from django.db.models import Count, Q, QuerySet, Sum
 
 from apps.accounts.models import Party
 from apps.accounts.services import party_create
@@ -35,7 +38,7 @@ from apps.listings.asking import ensure_on_sale
 from apps.listings.models import Listing, Query, Subscription
 from apps.listings.pricing import CURRENCY, price_micro
 from apps.listings.unlocks import can_ask
-from apps.notify.models import PLAN_NOT_RENEWED, PLAN_RENEWED
+from apps.notify.models import PLAN_NOT_RENEWED, PLAN_RENEWED, PLAN_WITHDRAWN
 from apps.notify.services import tell
 from apps.protocol import consent as signing
 from apps.protocol import plans as rules
@@ -65,6 +68,14 @@ class InUse(Conflict):
     )
 
 
+class Withdrawn(Conflict):
+    code = "plan_withdrawn"
+    text = (
+        "This model was taken off sale: within moments the plan ends by itself, and what you paid "
+        "for the time to come is back on your balance, as far as it is unused."
+    )
+
+
 class KeySigns(Forbidden):
     code = "wallet_key_bound"
     text = (
@@ -84,6 +95,7 @@ UNRENEWED = {
     KeySigns.code: "A key is bound to your wallet since, and signs each period.",
     "insufficient_balance": "Your balance was short.",
     "plan_not_found": "It is not on offer any more.",
+    Withdrawn.code: "Its SubDAO took the model off sale, and what was left was paid back.",
 }
 UNRENEWED_ELSE = "The model was not on sale to you then."
 
@@ -195,14 +207,14 @@ def plan_set(
         # Prices and plans stand still from here on, for the log to tell in this order. The SubDAO's
         # row before a member's key, as everywhere. The model may have been retired meanwhile.
         listing.dao = dao_lock(listing.dao)
-        listing.refresh_from_db(fields=["status"])
+        listing.refresh_from_db(fields=["status", "retired_at"])
         said = keys.grant(buyer, signing.PLAN, asked, consent, now=now)
         own = _account(buyer, listing, now)
         mine = Subscription.objects.filter(buyer=buyer, listing=listing)
         treasury = account(listing.dao.party, CURRENCY, "treasury")
         row = _locked(mine, own, treasury, account(buyer, CURRENCY))
         if row is not None and row.ends_at <= now:
-            if from_unix_ms(at_ms) < row.ends_at:
+            if from_unix_ms(at_ms) < row.ends_at or listing.retired_at is not None:
                 raise PlanChanged()
             _end(row, now)
             row = None
@@ -267,8 +279,10 @@ def renewal_set(
 
 def subscriptions_end(*, now: datetime, limit: int = 100) -> int:
     """End plans whose period is over: what nobody used goes to the treasury. Those that renew
-    themselves begin again. Returns how many ended."""
-    due = Subscription.objects.filter(ended_at=None, ends_at__lte=now).order_by("ends_at")
+    themselves begin again. Those of a retired model end too, and are paid back. Returns how many
+    ended."""
+    over = Q(ends_at__lte=now) | Q(listing__retired_at__isnull=False)
+    due = Subscription.objects.filter(over, ended_at=None).order_by("ends_at")
     return each(
         due,
         lambda id_: _expire(id_, now),
@@ -281,9 +295,13 @@ def subscriptions_end(*, now: datetime, limit: int = 100) -> int:
 
 def _expire(id_: Any, now: datetime) -> bool:
     with durable():
-        found = Subscription.objects.filter(pk=id_, ends_at__lte=now)
+        found = Subscription.objects.filter(pk=id_)
         seen = _described(found).get()
         dao = dao_lock(seen.listing.dao)
+        seen.listing.refresh_from_db(fields=["retired_at"])  # the last vote on it is in force now
+        withdrawn = seen.listing.retired_at
+        if seen.ends_at > now and withdrawn is None:
+            return False
         keyed = keys.keyed(seen.buyer)
         try:
             treasury = account(dao.party, CURRENCY, "treasury")
@@ -293,10 +311,31 @@ def _expire(id_: Any, now: datetime) -> bool:
         if row is None:
             return False
         row.listing.dao = dao
+        if withdrawn is not None and withdrawn < row.ends_at:
+            _withdraw(row, withdrawn, now)
+            return True
         _end(row, now)
         if row.renewal:
             _go_on(row, keyed, now)
     return True
+
+
+def _withdraw(row: Subscription, since: datetime, now: datetime) -> None:
+    """Inner writer: its model is off sale `since` then; `row` and its account are locked, nothing
+    is held. Its buyer is told."""
+    at_ms = max(unix_ms(since), unix_ms(row.starts_at))
+    change = rules.withdrawn(row.term, left_micro=row.account.posted_micro, at_ms=at_ms)
+    moved = _move(row, change, now)
+    row.ended_at, row.unrenewed = now, Withdrawn.code
+    row.save(update_fields=["ended_at", "unrenewed"])
+    _tell(row, "withdrawn", change, moved, {}, now)
+    told = {
+        "listing": row.listing.slug,
+        "plan": row.plan,
+        "refund_micro": str(change.refund_micro),
+        "lapsed_micro": str(change.lapsed_micro),
+    }
+    tell([(row.buyer_id, PLAN_WITHDRAWN, told)], now=now)
 
 
 def _go_on(row: Subscription, keyed: bool, now: datetime) -> None:
@@ -355,6 +394,8 @@ def _preview(
         ensure_on_sale(listing)
     if row is None and to is None:
         raise NotFound("no_plan", "You have no plan here.")
+    if row is not None and listing.retired_at is not None:
+        raise Withdrawn()
     if row is not None and row.plan == name:
         raise Conflict("no_change", "This is your plan already.")
     if to is not None:

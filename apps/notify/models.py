@@ -9,12 +9,14 @@ from apps.core.models import BaseModel
 
 BALANCE_LOW = "balance.low"
 PLAN_RENEWED, PLAN_NOT_RENEWED = "plan.renewed", "plan.not_renewed"
+PLAN_WITHDRAWN = "plan.withdrawn"
 EVENTS = (
     "inference.settled",
     "inference.released",
     BALANCE_LOW,
     PLAN_RENEWED,
     PLAN_NOT_RENEWED,
+    PLAN_WITHDRAWN,
     "webhook.ping",
 )
 

@@ -15,6 +15,9 @@ so that left + due = cost + refund + lapsed, to the micro-unit. Cancelling is th
 R′ = 0: whoever cancels has paid no less than its rows cost without one. A vote on the price is for
 the rows to come: those used keep the price of the term that they were asked in. It does not fall
 within a period, or a change to a plan that has become cheap would buy off what the used ones lack.
+
+Where the seller ends it, at t, the rows used keep the plan's price: refund = min(left, fair), and
+lapsed = left − refund.
 """
 
 from __future__ import annotations
@@ -164,8 +167,7 @@ def change(
     """
     if not term.starts_ms <= at_ms < term.ends_ms or not 0 <= left_micro <= term.cost_micro:
         raise ValueError("a change lies within its term, and no more is left than was paid")
-    remaining, whole = term.ends_ms - at_ms, term.ends_ms - term.starts_ms
-    fair = term.cost_micro * remaining // whole
+    remaining, fair = term.ends_ms - at_ms, _fair(term, at_ms)
     rows, off = (to.rows, to.off_bps) if to else (0, 0)
     anew, room = 0, rows
     for count, list_micro in used:
@@ -186,3 +188,18 @@ def change(
         due_micro=max(cost - credit, 0),
         refund_micro=max(credit - cost, 0),
     )
+
+
+def withdrawn(term: Term, *, left_micro: int, at_ms: int) -> Change:
+    """The model was taken off sale at `at_ms`, a moment of the term. Raises ValueError as
+    `change` does.
+    """
+    if not term.starts_ms <= at_ms < term.ends_ms or not 0 <= left_micro <= term.cost_micro:
+        raise ValueError("a plan ends within its term, and no more is left than was paid")
+    refund = min(left_micro, _fair(term, at_ms))
+    return Change(None, refund, left_micro - refund, 0, refund)
+
+
+def _fair(term: Term, at_ms: int) -> int:
+    """What was paid for the time to come."""
+    return term.cost_micro * (term.ends_ms - at_ms) // (term.ends_ms - term.starts_ms)

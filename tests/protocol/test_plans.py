@@ -8,7 +8,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from apps.protocol.plans import DAY_MS, Change, Plan, Term, Used, and_used, begin, change, plans_of
+from apps.protocol.plans import (
+    DAY_MS,
+    Change,
+    Plan,
+    Term,
+    Used,
+    and_used,
+    begin,
+    change,
+    plans_of,
+    withdrawn,
+)
 
 PRICE = 500_000
 BASIC = Plan("basic", 1_000, 30, 1_000)
@@ -190,3 +201,26 @@ def test_what_is_no_list_of_rising_plans_is_refused(raw: Any) -> None:
     with pytest.raises(ValueError):
         plans_of(raw)
     assert plans_of([ROW, {**ROW, "name": "pro", "rows": 20, "off_bps": 200}])[1].name == "pro"
+
+
+@given(
+    used=st.integers(0, 1_000),
+    at=st.integers(0, TERM.ends_ms - 1),
+)
+def test_a_withdrawn_plan_pays_back_the_unused_time_and_keeps_its_price(used: int, at: int) -> None:
+    left = TERM.cost_micro - used * TERM.row_micro
+    back = withdrawn(TERM, left_micro=left, at_ms=at)
+    assert back.refund_micro + back.lapsed_micro == left and min(sums(back)) >= 0
+    assert back.refund_micro == min(left, TERM.cost_micro * (TERM.ends_ms - at) // TERM.ends_ms)
+    own = change(
+        TERM, None, price_micro=PRICE, left_micro=left, used=[(used, PRICE)],
+        spent_micro=used * TERM.row_micro, at_ms=at,
+    )  # fmt: skip
+    assert back.refund_micro >= own.refund_micro  # whoever cancels pays for the price that was less
+    assert withdrawn(TERM, left_micro=left, at_ms=0).refund_micro == left
+
+
+def test_a_plan_is_withdrawn_within_its_term() -> None:
+    for at, left in ((-1, 0), (TERM.ends_ms, 0), (0, -1), (0, TERM.cost_micro + 1)):
+        with pytest.raises(ValueError):
+            withdrawn(TERM, left_micro=left, at_ms=at)

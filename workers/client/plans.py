@@ -3,9 +3,10 @@
 A plan's money lies on an account of the purpose "prepaid". It comes there from its buyer, by a leaf
 "listings.plan" with the plan that the SubDAO then offered; it leaves by the holds of predictions at
 the plan's price of a row, to that SubDAO and for that buyer, and by such leaves again: changed,
-cancelled or ended as `apps.protocol.plans` says. It begins again by itself, at the moment of its
-end, where its buyer agreed to that and at most for what was agreed to. Any other transfer on it is
-a finding, and so is one of a plan's kinds elsewhere.
+cancelled or ended as `apps.protocol.plans` says, or paid back where the model was voted off sale:
+within a day and what the clocks differ by, or that is a finding. It begins again by itself, at the
+moment of its end, where its buyer agreed to that and at most for what was agreed to. Any other
+transfer on it is a finding, and so is one of a plan's kinds elsewhere.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 
 from apps.protocol import consent, ledger
 from apps.protocol.plans import (
+    DAY_MS,
     Change,
     Plan,
     Renewal,
@@ -24,6 +26,7 @@ from apps.protocol.plans import (
     begin,
     change,
     renewed,
+    withdrawn,
 )
 from workers.client.accounts import parts
 from workers.client.earnings import CURRENCY, QUERY, Body, Finding
@@ -31,6 +34,8 @@ from workers.client.parameters import Parameters
 
 PURPOSE = "prepaid"
 PREVIEW_MS = 5 * 60_000
+# Until then a plan of a retired model is paid back: what is held under it may last a day.
+BACK_MS = DAY_MS + consent.SKEW_MS
 KINDS = {
     "due": consent.PLAN,
     "refund": f"{consent.PLAN}_refund",
@@ -130,6 +135,8 @@ class Plans:
             made, to_name = self._ended(plan, left, at, name), ""
             if plan is not None:
                 self.over[account] = (plan, at)
+        elif step == "withdrawn":
+            made, to_name = self._withdrawn(plan, left, name), ""
         elif step == "renewed":
             made, to_name, agreed = self._renewed(body, before, left, at, name)
         else:
@@ -137,7 +144,9 @@ class Plans:
         if (made.due_micro, made.refund_micro, made.lapsed_micro) != tuple(moved.values()):
             raise Finding(f"{name}: {step} moves other sums than follow from its terms")
         term = {key: str(value) for key, value in vars(made.term).items()} if made.term else None
-        steps = ("begun", "changed", "renewed") if made.term else ("cancelled", "ended")
+        steps = (
+            ("begun", "changed", "renewed") if made.term else ("cancelled", "ended", "withdrawn")
+        )
         if (body["term"], body["plan"]) != (term, to_name) or step not in steps:
             raise Finding(f"{name}: {step} has other terms than the SubDAO offered")
         if made.term is None:
@@ -168,7 +177,16 @@ class Plans:
     def _ended(self, plan: Running | None, left: int, at: int, name: str) -> Change:
         if plan is None or at < plan.term.ends_ms:
             raise Finding(f"{name} ended before its time")
+        if self.parameters.retired.get(plan.dao, at) < plan.term.ends_ms:
+            raise Finding(f"{name} lapsed, and its model was off sale before its end")
         return Change(None, 0, left, 0, 0)
+
+    def _withdrawn(self, plan: Running | None, left: int, name: str) -> Change:
+        """Paid back as of the vote that took the model off sale."""
+        since = self.parameters.retired.get(plan.dao) if plan else None
+        if plan is None or since is None or since >= plan.term.ends_ms:
+            raise Finding(f"{name} was paid back, and its model was on sale")
+        return withdrawn(plan.term, left_micro=left, at_ms=max(since, plan.term.starts_ms))
 
     def agreed(self, body: Body) -> None:
         """A leaf "listings.plan_renewal"."""
@@ -240,5 +258,13 @@ class Plans:
                 return plan
         raise Finding(f"{name}: the SubDAO offers no plan {wanted}")
 
-    def end(self) -> list[str]:
-        return [f"transfer {id_} moves what is paid ahead by no plan" for id_ in self.unsaid]
+    def end(self, latest_ms: int) -> list[str]:
+        """latest_ms: of the log's last leaf."""
+        late = latest_ms - BACK_MS
+        kept = [
+            f"plan {plan.id} was not paid back, and its model is off sale"
+            for plan in self.running.values()
+            if self.parameters.retired.get(plan.dao, late) < min(late, plan.term.ends_ms)
+        ]
+        moved = [f"transfer {id_} moves what is paid ahead by no plan" for id_ in self.unsaid]
+        return moved + kept

@@ -141,7 +141,7 @@ class Replay:
         ]
         self.findings.errors += self.earnings.end() + self.points.end()
         self.findings.errors += self.exchange.end() + self.crowdfunds.end() + self.reserves.end()
-        self.findings.errors += self.plans.end()
+        self.findings.errors += self.plans.end(self.latest_ms)
         self.findings.signatures = self.keyring.checked
         self.findings.errors += self.votes.end()
         self.findings.proposals = len(self.votes.proposals)
@@ -296,7 +296,7 @@ class Replay:
         self.plans.told(body, at, dao)
         if body["step"] == "renewed":  # a wallet key would have had to sign it
             self.keyring.action(body["buyer"], consent.PLAN, {}, body, at)
-        elif body["step"] != "ended":
+        elif body["step"] not in ("ended", "withdrawn"):
             self.keyring.action(body["buyer"], consent.PLAN, body["asked"], body, at)
 
     def _plan_renewal(self, body: Mapping[str, Any], at: int) -> None:
