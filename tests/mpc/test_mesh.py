@@ -12,6 +12,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from apps.protocol import identity, wire
+from tests.support.examples import examples
 from tests.support.meshes import Net, Tap, until
 from workers.mpc import mesh, sessions
 from workers.mpc.transport import DeadlineExceeded, PeerLost, TransportError
@@ -420,7 +421,7 @@ def test_malformed_frames_cost_the_sender_its_connection_only(net, tmp_path):
     for frame in (
         mesh.FRAME.pack(0xFFFFFFFF, sid(1), 1),
         mesh.FRAME.pack(100, sid(1), 1) + b"too short",
-        *(rng.randbytes(rng.randrange(1, 200)) for _ in range(20)),
+        *(rng.randbytes(rng.randrange(1, 200)) for _ in range(examples(20))),
     ):
         with as_member(net, 0, tmp_path) as sock:
             sock.sendall(frame)

@@ -1,4 +1,7 @@
-"""Garbage in valid places: every answer is a refusal with a code, and the node lives on."""
+"""Garbage in valid places: every answer is a refusal with a code, and the node lives on.
+
+FLAI_EXAMPLES=90 plays each with 90 seeds, which takes some ten minutes.
+"""
 
 import copy
 import random
@@ -7,6 +10,7 @@ import time
 import pytest
 
 from apps.protocol import heads, jobs, refreshes, sharing, tickets, wire
+from tests.support.examples import examples
 from tests.support.nodes import Buyer, Round, RowsRound
 
 JUNK = [
@@ -60,7 +64,7 @@ def refused(answer):
     )
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(examples(3)))
 def test_spoilt_uploads(three_nodes, model, seed):
     rng = random.Random(seed)
     r = Round(three_nodes)
@@ -75,7 +79,7 @@ def test_spoilt_uploads(three_nodes, model, seed):
         assert refused(answer) or answer.status_code == 201, (answer.status_code, answer.text)
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(examples(3)))
 def test_spoilt_jobs(three_nodes, model, seed):
     rng = random.Random(seed)
     r = Round(three_nodes).put()
@@ -92,11 +96,12 @@ def test_spoilt_jobs(three_nodes, model, seed):
         except (ValueError, TypeError):
             continue  # has no canonical form: cannot even be signed
         for answer in answers:
-            fine = answer.status_code == 200 or answer.json()["code"] == "peer_refused"
+            late = {"peer_refused", "peer_lost", "deadline"}  # one second isn't much for three
+            fine = answer.status_code == 200 or answer.json()["code"] in late
             assert refused(answer) or fine, (bad, answer.text)
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(examples(3)))
 def test_spoilt_drops(three_nodes, seed):
     """Only the whole, signed word about this very share drops it."""
     rng = random.Random(seed)
@@ -121,10 +126,11 @@ def test_spoilt_drops(three_nodes, seed):
     assert drop(body).json() == {"dropped": True}
 
 
-def test_spoilt_requests_elsewhere(three_nodes, model):
+@pytest.mark.parametrize("seed", range(examples(1)))
+def test_spoilt_requests_elsewhere(three_nodes, model, seed):
     """Bundles, commits, withdrawals, refreshes and heads: spoilt as they come, or before they are
     signed. Nothing that was there is lost by any of them."""
-    rng = random.Random(7)
+    rng = random.Random(seed)
     r, rows, buyer = (
         Round(three_nodes).put(),
         RowsRound(three_nodes).put(),
@@ -141,6 +147,7 @@ def test_spoilt_requests_elsewhere(three_nodes, model):
 
     def bundle(descriptor):
         assert descriptor["deadline_s"] == 1
+        assert descriptor.get("job_id") != "00" * 16  # a job like any, that uses the query up
         return three_nodes.signed_bundle([(descriptor, query)])
 
     def withdrawn(body):
@@ -196,8 +203,8 @@ def test_spoilt_requests_elsewhere(three_nodes, model):
     assert three_nodes.http.get(f"{three_nodes.control[0]}/shares/{share_id}").status_code == 200
     assert [c.json().get("committed") for c in three_nodes.commit(answers)] == [True] * 3
     again = buyer.job(query, attempt=2)
-    (one,) = {a.status_code for a in three_nodes.ask(again, uploads=[query])}
-    assert one == 200
+    answers = three_nodes.ask(again, uploads=[query])
+    assert [a.status_code for a in answers] == [200] * 3, [a.text for a in answers]
 
 
 def test_the_nodes_still_work(three_nodes, model):
