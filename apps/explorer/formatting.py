@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 MICRO = 1_000_000
@@ -101,6 +102,11 @@ def milli(value: int | None) -> str:
         return "—"
     sign = "−" if value < 0 else ""
     return f"{sign}{abs(value) // 1000}.{abs(value) % 1000:03d}"
+
+
+def between(ends: Sequence[int]) -> str:
+    """`0.871 to 0.934` of two numbers of thousandths."""
+    return f"{milli(ends[0])} to {milli(ends[1])}"
 
 
 def duration(seconds: int) -> str:

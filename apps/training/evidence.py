@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from apps.protocol.metrics import auc_interval, called_positive, share_interval
+from apps.protocol.metrics import auc_interval, called_positive, share_interval, spread_interval
 
 Json = dict[str, Any]
 METRIC_NAMES = {
@@ -21,8 +21,9 @@ METRIC_NAMES = {
     "recall": "Recall",
     "log_loss": "Log-loss",
 }
+WITH_INTERVAL = ("auc", "accuracy", "recall", "precision", "c_index", "r2", "log_loss")
+R2_LEAST = -1.0  # the circuit opens none below
 # What stands for a version at a glance: the first of these that its class measures.
-WITH_INTERVAL = ("auc", "accuracy", "recall", "precision", "c_index")
 LEADING = ("auc", "accuracy", "r2", "c_index")
 
 
@@ -70,13 +71,22 @@ def evidence_of(
     return evidence
 
 
+def interval_of(evidence: Mapping[str, Any], metric: str, stratum: str | None) -> list[int] | None:
+    """[low, high] in thousandths, None where there is none."""
+    found = (evidence.get("intervals") or {}).get(metric) or {}
+    ends: list[int] | None = (
+        found.get("all") if stratum is None else (found.get("by_stratum") or {}).get(stratum)
+    )
+    return ends
+
+
 def _cell(evidence: Json, stratum: str | None) -> Any:
     support = evidence["support"] or {}
     return support.get("all") if stratum is None else support.get("by_stratum", {}).get(stratum)
 
 
 def _interval(metric: str, evidence: Json, stratum: str | None) -> list[int] | None:
-    """Of what is opened anyway: nothing more is told."""
+    """Of what was opened: of R² and log-loss with their spread, which earlier releases had not."""
 
     def of(name: str) -> float | None:
         by_stratum = evidence.get(f"{name}_by_stratum", {})
@@ -88,7 +98,16 @@ def _interval(metric: str, evidence: Json, stratum: str | None) -> list[int] | N
         return None
     rows, ups = cell["rows"], cell.get("positives", 0)
     counts = {"recall": ups, "accuracy": rows}
-    if metric == "auc":
+    if metric in ("r2", "log_loss"):
+        spread = of(f"{metric}_spread")
+        if spread is None:
+            return None
+        if metric == "r2":  # 1 − R² is what a mean square is divided by another
+            least, most = spread_interval(1 - value, spread, rows)
+            ends = max(1 - most, R2_LEAST), 1 - least
+        else:
+            ends = spread_interval(value, spread, rows)
+    elif metric == "auc":
         ends = auc_interval(value, ups, rows - ups)
     elif metric == "c_index":  # of an AUC of those with the event and all rows: wide, not narrow
         if not ups:

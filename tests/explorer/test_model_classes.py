@@ -136,17 +136,26 @@ def test_an_auc_is_shown_with_its_interval_and_a_hidden_one_without() -> None:
     assert 850 < low < 912 < high < 960
     assert evidence["intervals"]["auc"]["by_stratum"]["south"] is None
     page = render_to_string("explorer/_evidence.html", {"evidence": evidence})
-    assert f"between 0.{low} and 0.{high} overall" in page
+    assert page.count(f"0.{low} to 0.{high}") == 2  # in the chart's words and in the table
 
 
 def test_evidence_of_a_regression_leads_with_r_squared() -> None:
-    openings = {"support": [60, 30, None], "r2_milli": 712, "r2_strata_milli": [-40, None]}
+    openings = {
+        "support": [60, 30, None],
+        "r2_milli": 712,
+        "r2_strata_milli": [-40, None],
+        "r2_spread_milli": 600,
+        "r2_spread_strata_milli": [900, None],
+    }
     gates = [{"metric": "r2", "min_milli": 600, "per_stratum": True}]
     evidence = evidence_of(openings, strata=["north", "south"], gates=gates)
     assert [gate["met"] for gate in evidence["gates"]] == [True, False, False]
     assert evidence["support"]["by_stratum"] == {"north": {"rows": 30}, "south": None}
     page = render_to_string("explorer/_evidence.html", {"evidence": evidence})
     assert "R² on the half" in page and "0.712" in page and "−0.040" in page
+    low, high = evidence["intervals"]["r2"]["all"]
+    assert low < 712 < high and f'<td class="num">0.{low} to 0.{high}</td>' in page
+    assert "0.900" not in page  # what the spread is for is the interval
     assert "AUC" not in page and "Calibration" not in page
 
 

@@ -542,6 +542,8 @@ def _round(dao: Dao, people: list[Party], now: datetime) -> Round:
         "recall_strata_milli": [909, 870, 882],
         "log_loss_milli": 201,
         "log_loss_strata_milli": [180, 214, 230],
+        "log_loss_spread_milli": 262,
+        "log_loss_spread_strata_milli": [240, 270, 281],
         "calibration": [[96, 4, 61], [11, 4, 298], None, None, [49, 46, 941]],
         "support": [[170, 62], [61, 22], [58, 23], [51, 17]],
     }

@@ -336,7 +336,7 @@ def test_small_cells_open_nothing(strata, shown):
     assert stated["support"] == [
         list(count) if cell in expected else None for cell, count in enumerate(support)
     ]
-    for name in (*METRICS, "auc_error"):
+    for name in (*METRICS, "auc_error", "log_loss_spread"):
         values = _cells(stated, name)
         seen = [cell for cell, value in enumerate(values) if value is not None]
         assert seen == expected or (name == "precision" and set(seen) <= set(expected))
@@ -347,7 +347,9 @@ def test_small_cells_open_nothing(strata, shown):
         left = np.subtract(support[0], np.sum([support[c] for c in expected if c], axis=0))
         assert min(left[1], left[0] - left[1]) >= MIN_CELL
     counts = [n for cell in expected for n in stated["support"][cell]]
-    said = [v for name in METRICS for v in _cells(stated, name) if v is not None]
+    said = [
+        v for name in (*METRICS, "log_loss_spread") for v in _cells(stated, name) if v is not None
+    ]
     said += [n for fifth in stated["calibration"] or [] if fifth for n in fifth]
     for seen in (each.seen for each in watching):
         # bits say which cells are large; all else that is opened is stated

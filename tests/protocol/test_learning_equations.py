@@ -23,9 +23,14 @@ from apps.protocol.metrics import (
     auc_interval,
     c_index,
     called_positive,
+    log_loss,
+    log_loss_spread,
     precision,
+    r_squared,
+    r_squared_spread,
     recall,
     share_interval,
+    spread_interval,
 )
 from apps.protocol.normalise import normalisation
 
@@ -176,6 +181,54 @@ def test_the_interval_of_a_c_index_is_no_narrower_than_its_spread():
     inside = np.mean((ends[:, 0] <= values.mean()) & (values.mean() <= ends[:, 1]))
     assert inside > 0.95
     assert np.mean(ends[:, 1] - ends[:, 0]) < 2 * (2 * 1.96 * values.std())
+
+
+def inside(ends, truth):
+    """In what part of the draws an interval holds the truth."""
+    return np.mean([low <= truth <= high for low, high in ends])
+
+
+@pytest.mark.parametrize(("rows", "noise", "least"), [(30, "normal", 0.93), (300, "t", 0.92)])
+def test_the_interval_of_r_squared_holds_the_true_one(rows, noise, least):
+    """Also where errors have heavier tails than normal ones (Student's t, 5)."""
+    rng = np.random.default_rng(7)
+    x = rng.normal(size=(2000, rows))
+    tails = rng.standard_t(5, size=x.shape) * 0.6**0.5
+    y = x + (tails if noise == "t" else rng.normal(size=x.shape))
+    ends = []
+    for truth, found in zip(y, x, strict=True):
+        rho = 1 - r_squared(found, truth)
+        ends.append(spread_interval(rho, r_squared_spread(found, truth), rows))
+    assert least < inside(ends, 0.5) < 0.98
+
+
+@pytest.mark.parametrize(("rows", "sure", "least"), [(30, 1, 0.93), (300, 3, 0.93)])
+def test_the_interval_of_log_loss_holds_the_true_one(rows, sure, least):
+    """Also of a model that is three times too sure."""
+    rng = np.random.default_rng(8)
+    z = 2 * rng.normal(size=(2000, rows))
+    y = rng.random(z.shape) < 1 / (1 + np.exp(-z))
+    ends = [
+        spread_interval(log_loss(sure * a, b), log_loss_spread(sure * a, b), rows)
+        for a, b in zip(z, y, strict=True)
+    ]
+    assert least < inside(ends, log_loss(sure * z, y)) < 0.98
+
+
+def test_the_interval_of_r_squared_is_about_that_of_a_bootstrap():
+    rng = np.random.default_rng(9)
+    x = rng.normal(size=200)
+    y = x + rng.normal(size=200)
+    drawn = [r_squared(x[rows], y[rows]) for rows in rng.integers(0, 200, (1000, 200))]
+    low, high = spread_interval(1 - r_squared(x, y), r_squared_spread(x, y), 200)
+    assert np.allclose([1 - high, 1 - low], np.quantile(drawn, [0.025, 0.975]), atol=0.03)
+
+
+def test_spreads_of_what_does_not_vary_and_of_one_wild_row():
+    assert r_squared([1, 2], [3, 3]) is None and r_squared_spread([1, 2], [3, 3]) is None
+    assert log_loss_spread([], []) is None and log_loss_spread([1.0, 1.0], [1, 1]) == 0
+    low, high = spread_interval(0.0, 1e9, 6)
+    assert 0 < low < 1e-20 and 1e15 < high < float("inf")
 
 
 def test_auc_counts_ties_half_and_agrees_with_scikit_learn():

@@ -45,6 +45,29 @@ def test_intervals_follow_from_what_is_opened():
     assert 560 < low < 640 and 760 < high < 840
 
 
+def test_intervals_of_r_squared_and_log_loss_need_their_spread():
+    """R² 0.6 of 102 rows with spread 0.9: about the log of 0.4, ± 2.008 · 0.9005 / (0.4 · 10)."""
+    opened = {
+        "support": [102, 8, None],
+        "r2_milli": 600,
+        "r2_strata_milli": [-1000, None],
+        "log_loss_milli": 400,
+        "log_loss_strata_milli": [0, None],
+    }
+    spread = {
+        "r2_spread_milli": 900,
+        "r2_spread_strata_milli": [None, None],
+        "log_loss_spread_milli": 900,
+        "log_loss_spread_strata_milli": [0, None],
+    }
+    without = evidence_of(opened, strata=["north", "south"], gates=[])["intervals"]
+    assert without["r2"] == {"all": None, "by_stratum": {"north": None, "south": None}}
+    found = evidence_of(opened | spread, strata=["north", "south"], gates=[])["intervals"]
+    assert found["r2"] == {"all": [371, 745], "by_stratum": {"north": None, "south": None}}
+    assert found["log_loss"]["all"] == [255, 629]
+    assert found["log_loss"]["by_stratum"] == {"north": [0, 2], "south": None}
+
+
 def test_a_round_whose_rows_are_all_too_few_states_none():
     opened = OPENED | {"auc_milli": None, "support": [None] * 4}
     evidence = evidence_of(opened, strata=["north", "south", "west"], gates=[])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cache, lru_cache, wraps
 from typing import Any
@@ -25,7 +25,7 @@ from django.utils.safestring import SafeString, mark_safe
 
 from apps.core import clock
 from apps.explorer import charts, formatting, pictures
-from apps.training.evidence import METRIC_NAMES, leading
+from apps.training.evidence import METRIC_NAMES, interval_of, leading
 
 register = template.Library()
 Make = Callable[..., Mapping[str, object]]
@@ -159,18 +159,22 @@ def as_datetime(at: datetime | str | int | None) -> datetime | None:
 @component("components/bar.html")
 def bar(
     part: object, whole: object, label: str = "", tone: str = "", mark: object = None,
-    size: str = "",
+    size: str = "", ends: Sequence[int] | None = None,
 ) -> dict[str, object]:  # fmt: skip
-    """part/whole as a bar in per mille of its width, with an optional mark (same unit as whole)."""
+    """part/whole as a bar in per mille of its width, with an optional mark and an interval (same
+    unit as whole)."""
     total = max(int(str(whole or 0)), 1)
-    width = min(max(int(str(part or 0)) * 1000 // total, 0), 1000)
-    at = None if mark is None else min(max(int(str(mark)) * 1000 // total, 0), 1000)
+
+    def place(value: object) -> str:
+        return _percent(min(max(int(str(value or 0)) * 1000 // total, 0), 1000))
+
     return {
-        "width": _percent(width),
+        "width": place(part),
         "label": label,
         "tone": tone,
-        "mark": None if at is None else _percent(at),
+        "mark": None if mark is None else place(mark),
         "size": size,
+        "ends": [place(end) for end in ends] if ends else None,
     }
 
 
@@ -401,15 +405,19 @@ def gate_bar(evidence: Mapping[str, Any], metric: str, stratum: str | None) -> d
     words = f"{METRIC_NAMES[metric]} {'hidden' if value is None else formatting.milli(value)}"
     if gate:
         words += f", gate {formatting.milli(gate['min_milli'])}"
-    return bar(value or 0, 1000, words, "bad" if missed else "", gate and gate["min_milli"], "tall")
+    ends = interval_of(evidence, metric, stratum)
+    if ends:
+        words += f", in 95 of 100 cases {formatting.between(ends)}"
+    least = gate and gate["min_milli"]
+    return bar(value or 0, 1000, words, "bad" if missed else "", least, "tall", ends)
 
 
 @register.filter
-def more_metrics(evidence: Mapping[str, Any]) -> list[tuple[str, int | None]]:
-    """Overall metrics beside the charted one, those without a gate, by name."""
-    asked = {leading(evidence), *(gate["metric"] for gate in evidence.get("gates") or [])}
+def more_metrics(evidence: Mapping[str, Any]) -> list[tuple[str, int | None, list[int] | None]]:
+    """(name, value, interval) over all rows of the metrics without a gate; the charted one too."""
+    asked = {gate["metric"] for gate in evidence.get("gates") or []}
     return [
-        (title, evidence[f"{name}_milli"])
+        (title, evidence[f"{name}_milli"], interval_of(evidence, name, None))
         for name, title in METRIC_NAMES.items()
         if f"{name}_milli" in evidence and name not in asked
     ]
@@ -422,11 +430,14 @@ def lead(evidence: Mapping[str, Any]) -> str:
 
 
 @register.filter
-def interval(evidence: Mapping[str, Any]) -> list[int] | None:
-    """[low, high] of the leading metric over all rows, in thousandths."""
-    found = (evidence.get("intervals") or {}).get(leading(evidence)) or {}
-    ends: list[int] | None = found.get("all")
-    return ends
+def gate_interval(evidence: Mapping[str, Any], gate: Mapping[str, Any]) -> list[int] | None:
+    """The interval of what a gate asks for."""
+    return interval_of(evidence, gate["metric"], gate.get("stratum"))
+
+
+@register.filter
+def between(ends: Sequence[int] | None) -> str:
+    return formatting.between(ends) if ends else "—"
 
 
 @register.filter

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from apps.protocol.circuits.cells import MEAN_F, Rule, cells_shown, open_cells, quotients, ratios
+from apps.protocol.circuits.spread import VALUE_F, spreads
 
 # Comparisons at once: bounds memory at some 10 MB per node.
 PAIRS_MAX = 1 << 15
@@ -22,6 +23,7 @@ BINS = 200
 BIN_LIMIT = 8.0
 LOSS_LIMIT = 16
 LOSS_F = 24
+LOSS_LIMITS = (-1, LOSS_LIMIT + 2)
 CALIBRATION_EDGES = (0.2, 0.4, 0.6, 0.8)
 METRICS = ("auc", "accuracy", "precision", "recall", "log_loss")
 
@@ -77,6 +79,7 @@ def evidence(ops: Any, logits: Any, flags: Any, rule: Rule) -> dict[str, Any]:
     losses = ops.sub(softplus(ops, logits), signed_part(ops, logits, labels))
     by_cell = ops.broadcast(ops.reshape(losses, (1, -1)), (member.shape[1], rows))
     found["log_loss"] = quotients(ops, ops.dot(by_cell, ops.transpose(member)), sizes, f=MEAN_F)
+    found["log_loss_spread"] = spreads(ops, ops.trunc(losses, VALUE_F), member, sizes, LOSS_LIMITS)
 
     answer: dict[str, Any] = {"support": support}
     for name, values in found.items():

@@ -14,6 +14,7 @@ from apps.protocol.circuits.games import SCORINGS
 from apps.protocol.circuits.layout import INPUT_F
 from apps.protocol.circuits.resolution import Scale, fifths, hundredths
 from apps.protocol.circuits.scoring import GAIN_F, SCORE_LIMIT_BITS
+from apps.protocol.circuits.spread import LOSS_SPREAD
 
 MAX_ITERATIONS = 2000
 # ln(1 + e^z) − z/2 on |z| ≤ 8 by x^0, x^2 … x^8, x = z/8: the minimax fit, within 0.0103.
@@ -131,6 +132,7 @@ CLASS = ModelClass(
         Opening("precision_strata_milli", "the same per stratum"),
         Opening("log_loss_milli", "mean log-loss in thousandths of a nat, scores within ±16"),
         Opening("log_loss_strata_milli", "the same per stratum; null where support is"),
+        *LOSS_SPREAD,
         Opening(
             "calibration",
             "per fifth of the probability: rows, positives, mean probability in thousandths; null "

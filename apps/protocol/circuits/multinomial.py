@@ -20,10 +20,13 @@ from apps.protocol.circuits.resolution import (
     reached,
 )
 from apps.protocol.circuits.scoring import GAIN_F
+from apps.protocol.circuits.spread import LOSS_SPREAD, VALUE_F, spreads
 
 CLASSES_MAX = 16
 SCORE_LIMIT = 8
 LOSS_F = 20
+# of a row: 16 + ln 16 at most
+LOSS_LIMITS = (-1, 2 * SCORE_LIMIT + 4)
 # Scores at once: bounds memory at some 60 MB per node.
 VALUES_MAX = 1 << 15
 MAX_ITERATIONS = 2000
@@ -99,6 +102,7 @@ def opened(ops: Any, scores: Any, targets: Any, strata: Any, rule: Rule) -> dict
     hits = ops.dot(ops.broadcast(ops.reshape(right, (1, -1)), across.shape), across)
     surprise = ops.dot(ops.broadcast(ops.reshape(losses, (1, -1)), across.shape), across)
     accuracy, log_loss = quotients(ops, hits, support), quotients(ops, surprise, support, f=MEAN_F)
+    spread = spreads(ops, ops.trunc(losses, VALUE_F), member, support, LOSS_LIMITS)
     by_class: list[Any] = [None] * classes
     if support[0] is not None:
         counts = ops.concat([ops.reshape(ops.sum(member, 0), (-1,)), ops.sum(targets, 0)])
@@ -119,6 +123,8 @@ def opened(ops: Any, scores: Any, targets: Any, strata: Any, rule: Rule) -> dict
         "accuracy_strata_milli": accuracy[1:],
         "log_loss_milli": log_loss[0],
         "log_loss_strata_milli": log_loss[1:],
+        "log_loss_spread_milli": spread[0],
+        "log_loss_spread_strata_milli": spread[1:],
         "classes": by_class,
     }
 
@@ -216,6 +222,7 @@ CLASS = ModelClass(
         Opening("accuracy_strata_milli", "the same per stratum; null where support is"),
         Opening("log_loss_milli", "mean log-loss in thousandths of a nat, scores within ±8"),
         Opening("log_loss_strata_milli", "the same per stratum; null where support is"),
+        *LOSS_SPREAD,
         Opening(
             "classes",
             "per class: rows, and the share of them that is found, in thousandths; null where "
