@@ -17,10 +17,10 @@ def test_bench_measures_a_right_answer(engine):
 
 
 def test_a_delay_costs_each_round_so_much():
-    """The circuit needs 15 rounds; each waits for at least one message."""
+    """The circuit needs 10 rounds; each waits for at least one message."""
     job = workloads.logistic(1, sigmoid="hard", features=4)
     latency_ms, _, outcomes = bench.measure_with_bits(job, repeats=1, delay_ms=10)
-    assert outcomes[0].rounds == 15 and latency_ms >= 15 * 10
+    assert outcomes[0].rounds == 10 and latency_ms >= 10 * 10
     assert bench.error_against_plain(outcomes, job) <= 2 / 2**16
 
 

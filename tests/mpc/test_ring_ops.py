@@ -11,9 +11,9 @@ from hypothesis.extra.numpy import arrays
 
 from tests.support import ring
 from tests.support.ring import plain_function
-from workers.mpc.engines import limbs, tables
-from workers.mpc.engines.base import BLOCK
-from workers.mpc.engines.ring_bits import _reverse_places
+from workers.mpc.engines import limbs, ring_base, tables
+from workers.mpc.engines.base import BLOCK, Shared
+from workers.mpc.engines.ring_bits import reverse_places
 
 NODES = 3
 few = settings(max_examples=12, deadline=None)
@@ -66,6 +66,29 @@ def test_sign_is_exact_for_every_word(a):
     words = np.concatenate([a, EDGES])
     ring = ring_function(lambda ops, x: ops.ltz(x), (words, 16))
     np.testing.assert_array_equal(ring, words < 0)
+
+
+@few
+@given(st.integers(0, 2**32))
+def test_signs_of_many_words_are_exact(seed):
+    """Beyond what tables are sent for; words of all lengths."""
+    rng = np.random.default_rng(seed)
+    words = rng.integers(-(2**63), 2**63, 600) >> rng.integers(0, 63, 600)
+    ring = ring_function(lambda ops, x: ops.ltz(x), (np.concatenate([words, EDGES]), 16))
+    np.testing.assert_array_equal(ring, np.concatenate([words, EDGES]) < 0)
+
+
+@pytest.mark.parametrize("comparisons", [0, 10**6])
+def test_top_bits_are_exact_by_comparisons_and_bit_by_bit(comparisons, monkeypatch):
+    monkeypatch.setattr(ring_base, "COMPARISONS_MAX", comparisons)
+    values = [0, 1, 7, 8, 15, 16, 2**20 - 1, 2**20, 2**61, 2**62 - 1]
+
+    def top(ops, x):
+        return Shared(ops._top_bits(x, 3, 62), 0)
+
+    ring, plain = both(top, (np.array(values).reshape(2, 5), 0))
+    np.testing.assert_array_equal(ring, plain)
+    assert ring.shape == (59, 2, 5)
 
 
 @few
@@ -211,7 +234,7 @@ def test_products_of_many_shapes_agree_with_numpy():
 def test_places_are_reversed_as_in_an_fft():
     for place in range(64):
         word = np.array([1 << place], np.uint64)
-        assert int(_reverse_places(word)[0]) == 1 << int(f"{place:06b}"[::-1], 2)
+        assert int(reverse_places(word)[0]) == 1 << int(f"{place:06b}"[::-1], 2)
 
 
 @few

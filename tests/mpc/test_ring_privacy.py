@@ -7,6 +7,7 @@ import pytest
 
 from apps.protocol.circuits import CIRCUITS, BadParams
 from tests.support.ring import share, shares_for, threads_of
+from workers.mpc.engines import ring_signs
 from workers.mpc.engines.base import Shared
 from workers.mpc.engines.ring import Disagreement, Ring, run_ring
 from workers.mpc.engines.ring_net import Net
@@ -37,8 +38,11 @@ def everything(ring, x):
     ring.refresh(x)
 
 
+@pytest.mark.parametrize("few", [0, 10**6])
 @pytest.mark.parametrize("secret", [0, 65536, -(2**28)])
-def test_every_message_that_a_node_receives_is_uniform(secret):
+def test_every_message_that_a_node_receives_is_uniform(secret, few, monkeypatch):
+    """Signs by products of bits, and by tables."""
+    monkeypatch.setattr(ring_signs, "FEW", few)
     words = share(np.full(3000, secret))
     taps = [Tap(transport) for transport in LocalMesh().transports]
 
@@ -110,6 +114,26 @@ def test_a_false_word_in_an_opening_is_noticed():
     answers = threads_of(work)
     # word 2 is what node 2 lacks: nodes 0 and 1 told it different things
     assert isinstance(answers[2], Disagreement)
+
+
+def test_what_is_opened_of_a_sign_is_uniform_whatever_the_sign():
+    """The last message of a comparison: all three parts together are the sign, masked."""
+    for value in (5, -5):
+        words = share(np.full(3000, value))
+        taps = [Tap(transport) for transport in LocalMesh().transports]
+
+        def work(transport, words=words):
+            with np.errstate(over="ignore"):
+                Ring(Net(transport, b"")).ltz(Shared(shares_for(words, transport.me), 0))
+
+        threads_of(work, taps)
+        last = [
+            {frm: np.frombuffer(data, np.uint8) for frm, seq, data in tap.seen if seq == 7}
+            for tap in taps
+        ]
+        opened = last[0][1] ^ last[0][2] ^ last[1][0]
+        assert set(opened.tolist()) == {0, 1}
+        assert abs(opened.mean() - 0.5) < 0.06
 
 
 def test_a_lost_member_ends_the_job_at_once():

@@ -13,7 +13,10 @@ What a node receives, and why it tells nothing (k_j: stream of word j, unknown t
   they open only v + r, and r is uniform to it. Node 1 gets z_0 masked by k_1, the same z_2 + r_2,
   and the dealer's r_high and r_top masked by k_1. Last, each sends its part of the result masked
   by a stream that the other does not have (k_1 from node 0, k_0 from node 1).
-- sharing of u = x_1 + x_2, and of b_1 ^ b_2: node 1 gets it masked by k_1.
+- sharing of u = x_1 + x_2, of what `ring_signs` tells of it, and of b_1 ^ b_2: node 1 gets it
+  masked by k_1.
+- the end of a sign: each node gets the two other parts of s ^ r. Parts are masked like a
+  resharing's, so that they tell only their sum, and that is uniform: r is.
 - opening: the one missing word. Together with the node's own words it is determined by the
   opened value, so it shows nothing else. `open_rounded` opens the upper bits of a XOR sharing,
   whose lower bits stay where they are. Both holders send the word and must agree.
@@ -42,6 +45,7 @@ from workers.mpc.engines.ring_base import (
 )
 from workers.mpc.engines.ring_bits import Array, Bits
 from workers.mpc.engines.ring_net import Net
+from workers.mpc.engines.ring_signs import signs
 from workers.mpc.engines.running import entered
 from workers.mpc.gaussian import discrete_gaussian
 from workers.mpc.transport import Transport
@@ -119,7 +123,7 @@ class Ring(Replicated):
                 opened += net.recv(2, count)
         else:
             *hidden_by_2, high, top = net.recv_parts(
-                2, count, [np.dtype(np.uint64)] * (1 + of_three) + [bit]
+                2, [(count, np.dtype(np.uint64))] * (1 + of_three) + [(count, bit)]
             )
             for word in hidden_by_2:
                 opened += word
@@ -145,10 +149,8 @@ class Ring(Replicated):
 
     def bits_and(self, x: Bits, y: Bits) -> Bits:
         """z_i = the cross terms that node i can form, masked."""
-        (x1, x2), (y1, y2) = x.words, y.words
-        part = (x1 & (y1 ^ y2)) ^ (x2 & y1)
-        part ^= self.net.zero_xor(part.shape, part.dtype)
-        return Bits((part, self.net.pass_left(part)))
+        (words,) = self.net.pass_left(self.net.and_part(x, y))
+        return Bits(words)
 
     def summands(self, a: Shared) -> tuple[Bits, Bits]:
         """u = x_1 + x_2 (known to node 0) and v = x_0.
@@ -198,6 +200,9 @@ class Ring(Replicated):
             (p[1] + q[1] - two * both[1]).reshape(shape),
         )
 
+    def _signs(self, words: Words) -> Pair:
+        return signs(self, self.net, *words)
+
     def _noise(self, count: int, variance: int) -> Pair:
         """Each node's own numbers are its additive part. Two of the three suffice."""
         mine = discrete_gaussian(self.net.private, share_of(variance, TRIO - 1), count)
@@ -208,8 +213,7 @@ class Ring(Replicated):
 
     def refresh(self, a: Shared) -> Shared:
         """The same value on fresh words: nothing of the computation's history leaves with it."""
-        mine = self.net.zero(a.shape)
-        other = self.net.pass_left(mine)
+        ((mine, other),) = self.net.pass_left(self.net.zero(a.shape))
         return Shared((a.words[0] + mine, a.words[1] + other), a.f)
 
 

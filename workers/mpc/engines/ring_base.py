@@ -25,6 +25,8 @@ Words = tuple[Word, ...]
 
 # Values compared at once: bounds the memory of one comparison to some 30 MB.
 COMPARE_MAX = 1 << 17
+# A top bit is found by so many comparisons at most, else bit by bit: half the rounds, more to send.
+COMPARISONS_MAX = 1 << 12
 _ONE = np.uint64(1)
 
 
@@ -65,17 +67,29 @@ class Replicated(Engine):
     def _negative(self, a: Shared) -> Words:
         size = int(np.prod(a.shape))
         parts = [
-            self._to_integers(ring_bits.sign_bits(self, part))
-            for part in (
-                Shared(tuple(w.reshape(-1)[at : at + COMPARE_MAX] for w in a.words), a.f)
-                for at in range(0, max(size, 1), COMPARE_MAX)
-            )
+            self._signs(tuple(word.reshape(-1)[at : at + COMPARE_MAX] for word in a.words))
+            for at in range(0, max(size, 1), COMPARE_MAX)
         ]
         return tuple(np.concatenate(words).reshape(a.shape) for words in zip(*parts, strict=True))
 
+    def _signs(self, words: Words) -> Words:
+        """1 where the value of these flat words is negative else 0."""
+        return self._to_integers(ring_bits.sign_bits(self, Shared(words, 0)))
+
     def _top_bits(self, a: Shared, low: int, high: int) -> Words:
-        top = ring_bits.top_bit(self, ring_bits.all_bits(self, a))
-        return self._spread(top, low, high, a.shape)
+        size = int(np.prod(a.shape))
+        if size * (high - low) > COMPARISONS_MAX:
+            top = ring_bits.top_bit(self, ring_bits.all_bits(self, a))
+            return self._spread(top, low, high, a.shape)
+        # below[j]: a < 2^(low + j); the top bit is where that changes
+        powers = _ONE << np.arange(low, high, dtype=np.uint64).repeat(size)
+        wide = Shared(tuple(np.tile(word.reshape(-1), high - low) for word in a.words), a.f)
+        below = self._negative(self.add_public(wide, np.uint64(0) - powers))
+        words = []
+        for word, one in zip(below, self._constant(np.ones((1, size), np.uint64)), strict=True):
+            steps = word.reshape(high - low, size)
+            words.append((np.concatenate([steps[1:], one]) - steps).reshape(-1, *a.shape))
+        return tuple(words)
 
     def _bits(self, a: Shared, low: int, high: int) -> Words:
         return self._spread(ring_bits.all_bits(self, a), low, high, a.shape)

@@ -74,16 +74,27 @@ def sign_bits(gates: Gates, a: Shared) -> Bits:
     sign = propagate.map(lambda word: (word >> np.uint64(63)).astype(np.uint8))
     generate = gates.and_summands(u, v)
     # shifted by one: the carry out of bit 62 becomes the carry out of the word
-    g = generate.map(lambda word: _reverse_places(word << np.uint64(1)))
-    p = propagate.map(lambda word: _reverse_places(word << np.uint64(1)))
-    for half in (np.uint32, np.uint16, np.uint8):
+    g = generate.map(lambda word: reverse_places(word << np.uint64(1)))
+    p = propagate.map(lambda word: reverse_places(word << np.uint64(1)))
+    high, x, y = last_carry(gates, g, p)
+    return sign ^ high ^ gates.bits_and(x, y).map(lambda byte: byte & np.uint8(1))
+
+
+def last_carry(gates: Gates, g: Bits, p: Bits) -> tuple[Bits, Bits, Bits]:
+    """(high, x, y): the carry out of the last place is high ^ (x & y), in bit 0 of a byte.
+
+    g and p hold 8, 16, 32 or 64 places each, neighbours of every level half of them apart.
+    One round for each halving but the last.
+    """
+    while (width := g.words[0].dtype.itemsize) > 1:
+        half = np.dtype(f"u{width // 2}")
         g_low, g_high = _halves(g, half)
         p_low, p_high = _halves(p, half)
         merged = gates.bits_and(_join(p_high, p_high), _join(g_low, p_low))
         count = len(g_low.words[0])
         g = g_high ^ merged.map(lambda word, n=count: word[:n])
         p = merged.map(lambda word, n=count: word[n:])
-    for width in (4, 2, 1):
+    for width in (4, 2):
         low = np.uint8((1 << width) - 1)
         g_low, g_high = _nibbles(g, width, low)
         p_low, p_high = _nibbles(p, width, low)
@@ -92,7 +103,9 @@ def sign_bits(gates: Gates, a: Shared) -> Bits:
         merged = gates.bits_and(x, _beside(g_low, p_low, width))
         g = g_high ^ merged.map(lambda byte, m=low: byte & m)
         p = merged.map(lambda byte, w=width, m=low: (byte >> np.uint8(w)) & m)
-    return sign ^ g
+    one = np.uint8(1)
+    g_low, g_high = _nibbles(g, 1, one)
+    return g_high, _nibbles(p, 1, one)[1], g_low
 
 
 def _beside(x: Bits, y: Bits, width: int) -> Bits:
@@ -113,7 +126,7 @@ def _join(x: Bits, y: Bits) -> Bits:
     return both(lambda *parts: np.concatenate(parts), x, y)
 
 
-def _reverse_places(word: Word) -> Word:
+def reverse_places(word: Word) -> Word:
     """Bit i moves to the place whose six-digit binary number is that of i read backwards."""
     for distance, mask in _SWAPS:
         moved = ((word >> distance) ^ word) & mask

@@ -20,6 +20,7 @@ import numpy.typing as npt
 from apps.protocol.tickets import TRIO
 from workers.mpc.engines.base import Word
 from workers.mpc.engines.counted import Counted, Disagreement
+from workers.mpc.engines.ring_bits import Bits
 from workers.mpc.keystream import KEY_BYTES, Keystream
 from workers.mpc.transport import Transport
 
@@ -56,21 +57,21 @@ class Net(Counted):
         data = self._recv(frm, count * np.dtype(dtype).itemsize)
         return np.frombuffer(data, dtype=dtype)
 
-    def recv_parts(self, frm: int, count: int, kinds: Sequence[np.dtype[Any]]) -> list[Array]:
-        """One message of several arrays, `count` numbers of each kind."""
-        data = memoryview(self._recv(frm, count * sum(kind.itemsize for kind in kinds)))
-        parts = []
-        for kind in kinds:
-            parts.append(np.frombuffer(data, dtype=kind, count=count))
-            data = data[count * kind.itemsize :]
-        return parts
+    def recv_parts(self, frm: int, parts: Sequence[tuple[int, np.dtype[Any]]]) -> list[Array]:
+        """One message of several arrays, each of so many numbers of a kind."""
+        data = self._recv(frm, sum(count * kind.itemsize for count, kind in parts))
+        arrays, at = [], 0
+        for count, kind in parts:
+            arrays.append(np.frombuffer(data, kind, count, at) if count else np.empty(0, kind))
+            at += count * kind.itemsize
+        return arrays
 
-    def pass_left(self, mine: Array) -> Array:
-        """Send to the left neighbour what it is to hold as second; return the right one's."""
-        self.send(self.left, mine)
-        other = self.recv(self.right, mine.size, mine.dtype).reshape(mine.shape)
+    def pass_left(self, *mine: Array) -> list[tuple[Array, Array]]:
+        """Send to the left neighbour what it is to hold as second; each with the right one's."""
+        self.send(self.left, *mine)
+        others = self.recv_parts(self.right, [(part.size, part.dtype) for part in mine])
         self.step()
-        return other
+        return [(a, b.reshape(a.shape)) for a, b in zip(mine, others, strict=True)]
 
     def zero(self, shape: tuple[int, ...]) -> Word:
         """My part of a fresh additive sharing of 0 over the three nodes."""
@@ -86,8 +87,25 @@ class Net(Counted):
 
     def reshare(self, part: Word) -> tuple[Word, Word]:
         """Additive parts (one per node) -> replicated words, re-randomised. One round."""
-        mine = part + self.zero(part.shape)
-        return mine, self.pass_left(mine)
+        (words,) = self.pass_left(part + self.zero(part.shape))
+        return words
+
+    def and_part(self, x: Bits, y: Bits) -> Array:
+        """This node's part of x & y, masked: the cross terms that it can form."""
+        (x1, x2), (y1, y2) = x.words, y.words
+        part = (x1 & (y1 ^ y2)) ^ (x2 & y1)
+        part ^= self.zero_xor(part.shape, part.dtype)
+        return part
+
+    def open_and(self, x: Bits, y: Bits, rest: Bits) -> Array:
+        """(x & y) ^ rest, made public: for what a mask in `rest` makes uniform. One round."""
+        part = self.and_part(x, y) ^ rest.words[0]
+        self.send(self.right, part)
+        self.send(self.left, part)
+        for neighbour in (self.left, self.right):
+            part = part ^ self.recv(neighbour, part.size, part.dtype)
+        self.step()
+        return part
 
     def exchange_missing(self, first: Array, second: Array) -> Array:
         """The word that I lack, from both its holders. Raises: Disagreement if they differ."""
