@@ -13,7 +13,7 @@ import pytest
 
 from flai_site.stack.services import embedded_services
 from tests.support.corpora import everything_in, rows_of_every_table
-from tests.support.needles import Needles
+from tests.support.needles import Needles, assert_clean
 from workers.client import data, training
 from workers.client.buyer import sigmoid
 
@@ -103,14 +103,6 @@ def needles(played: Any) -> Needles:
             assert abs(sigmoid(logit) - probability) < 1e-12
             found.number(f"{slug} logit {number}", logit)
     return found
-
-
-def assert_clean(needles: Needles, where: str, content: bytes) -> None:
-    """Nothing of it is there; and had it been there, it would have been found."""
-    assert content, where
-    assert not needles.found_in(content), where
-    planted = b"\nx " + b", ".join(f"{value:g}".encode() for value in needles.example[1])
-    assert needles.found_in(content + planted) == {needles.example[0]}, where
 
 
 @pytest.mark.slow

@@ -11,110 +11,32 @@ import json
 import os
 import select
 import signal
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx
 import psycopg
 import pytest
 
-from apps.protocol import wire
 from apps.protocol.decay import POINT_MICRO, points_of_phi
-from workers.client.agent import Agent
-from workers.client.api import Api, wait_for
-from workers.client.home import Home
+from tests.support.stage import PATIENCE_S, Json, Stage
+from workers.client.api import wait_for
 from workers.client.verify import verify_server
 
-ROOT = Path(__file__).resolve().parents[2]
-PATIENCE_S = 60.0
 VICTIM = "node-1"
-Json = dict[str, Any]
 
 
-@dataclass
-class Stage:
-    """The running stack and who plays on it."""
-
-    url: str
-    home: Path
-    own: dict[str, str]
-
-    def __post_init__(self) -> None:
-        self.api = Api(self.url)
-        about = json.loads((self.home / "demo" / "sites" / "sites.json").read_text())
-        self.roles = {site["slug"]: site["role"] for site in about["sites"]}
-        state = json.loads((self.home / "demo" / "state.json").read_text())
-        self.dao = state["steps"]["subdao"]
-        self.slugs = {key: state["cast"][key]["slug"] for key in self.roles}
-        self.homes = {key: Home(self.home / "demo" / "sites" / key) for key in self.roles}
-        for home in self.homes.values():  # the site has another port than when the story ran
-            home.connect(url=self.url, api_key=home.api_key_path.read_text().strip())
-        self.custodians = [key for key, role in self.roles.items() if role == "custodian"]
-
-    @property
-    def points(self) -> dict[str, int]:
-        held = self.api.get(f"subdaos/{self.dao}/")["sbgt"]
-        return {row["party"]["slug"]: int(row["points_micro"]) for row in held}
-
-    def opened(self) -> str:
-        """Another round, by the members' vote."""
-        asked = {"dao": self.dao, "kind": "training.open_round", "payload": {}, "title": "Again"}
-        proposal = self.homes[self.custodians[0]].api().post("proposals/", asked)["id"]
-        for home in self.homes.values():
-            home.api().post(f"proposals/{proposal}/votes/", {"support": "for"})
-
-        def current() -> str | None:
-            found = self.api.get(f"subdaos/{self.dao}/")["current_round"]
-            return found["id"] if found["phase"] == "moments" else None
-
-        return wait_for(current, deadline_s=PATIENCE_S, what="the round", every_s_max=0.2)
-
-    def round(self, round_id: str) -> Json:
-        return self.api.get(f"rounds/{round_id}/")
-
-    def page(self, round_id: str) -> str:
-        return httpx.get(f"{self.url}/rounds/{round_id}/").text
-
-    def until(self, round_id: str, seen: Callable[[Json], Any], what: str) -> Json:
-        def look() -> Json | None:
-            found = self.round(round_id)
-            assert found["phase"] != "failed", found["reason"]
-            return found if seen(found) else None
-
-        return wait_for(look, deadline_s=PATIENCE_S, what=what, every_s=0.05, every_s_max=0.2)
+class Deadly(Stage):
+    """A stage on which whoever plays may be killed."""
 
     def all_received(self, held: Json) -> bool:
         """Is a share of every member with the site? (What one answer lists and what it says it
         waits for are read a moment apart.)"""
         states = [row["state"] for row in held["submissions"] if row["stage"] == "round"]
         return states == ["received"] * len(self.roles)
-
-    def act(self, key: str, step: str, round_id: str) -> list[str]:
-        """One step of a site's agent, here; what it said."""
-        said: list[str] = []
-        agent = Agent(self.homes[key], self.roles[key], say=said.append)
-        getattr(agent, step)(subdao=self.dao, round_id=round_id)
-        return said
-
-    def process(self, key: str, step: str, round_id: str) -> subprocess.Popen[str]:
-        """The same as a process of its own."""
-        command = [self.roles[key], "--home", str(self.homes[key].path), step]
-        return subprocess.Popen(
-            [sys.executable, "-m", "workers.client", *command]
-            + ["--subdao", self.dao, "--round", round_id],
-            cwd=ROOT,
-            env=self.own,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
 
     @property
     def supervisor(self) -> int:
@@ -155,37 +77,21 @@ class Stage:
                 every_s_max=0.1,
             )
 
-    def leaves(self, round_id: str) -> list[Json]:
-        """All entries of the log about this round, once its end is among them."""
-
-        def found() -> list[Json] | None:
-            size, start, about = self.api.get("log/head/")["size"], 0, []
-            while start < size:
-                page = self.api.get("log/entries/", start=start, end=size)["results"]
-                start += len(page)
-                read = [json.loads(wire.unb64(entry["leaf_b64"])) for entry in page]
-                about += [leaf for leaf in read if round_id in wire.canonical(leaf).decode()]
-            return about if any(leaf["type"] == "training.round_done" for leaf in about) else None
-
-        return wait_for(found, deadline_s=PATIENCE_S, what="the log")
-
 
 @pytest.mark.slow
 def test_an_agent_a_worker_and_a_node_are_killed_in_one_round_and_nothing_counts_twice(
     played: Any, stack: Any
 ) -> None:
     url, own = stack
-    stage = Stage(url, played[2], own)
+    stage = Deadly(url, played[2], own)
     before, round_id = stage.points, stage.opened()
     late, *punctual = stage.custodians
-    validators = [key for key in stage.roles if key not in stage.custodians]
     name = {m["key"]: m["name"] for m in stage.round(round_id)["roster"]["members"]}[
         stage.homes[late].identity_hex()
     ]
 
     # Sum up: an agent dies while its share is on the way
-    with ThreadPoolExecutor(2) as pool:
-        list(pool.map(lambda key: stage.act(key, "normalise", round_id), punctual + validators))
+    stage.all_act(punctual + stage.validators, "normalise", round_id)
     with stage.held("training_submission") as wanted:
         agent = stage.process(late, "normalise", round_id)
         wanted()
@@ -226,7 +132,7 @@ def test_an_agent_a_worker_and_a_node_are_killed_in_one_round_and_nothing_counts
     undisturbed = {stage.slugs[key]: 1000 * value for key, value in played[0]["phi"].items()}
     assert phi == pytest.approx(undisturbed, abs=3)
     earned = {slug: points_of_phi(value) for slug, value in phi.items()}
-    earned |= {stage.slugs[key]: POINT_MICRO for key in validators}
+    earned |= {stage.slugs[key]: POINT_MICRO for key in stage.validators}
     after = stage.points
     assert {slug: after[slug] - before.get(slug, 0) for slug in earned} == earned
     leaves = stage.leaves(round_id)

@@ -18,6 +18,7 @@ FRACTIONAL_BITS = (16, 20)
 LEAST_DIGITS = 6
 ALONE_DIGITS = 8
 TABLE_BITS = 20
+TAIL_BYTES = 1 << 16  # of what is searched a second time, with a needle in it
 _MIX = np.uint64(0x9E3779B97F4A7C15)
 
 _NO_NUMBER = re.compile(rb"\d{2}:\d{2}:\d{2}(?:[.,]\d+)?|\\[nrt]")  # clocks, escapes
@@ -115,6 +116,14 @@ class Needles:
                 for raw, name in self._words.get(int(words[at]), ()):
                     if data.startswith(raw, start):
                         yield name
+
+
+def assert_clean(needles: Needles, where: str, content: bytes) -> None:
+    """Nothing of it is there; and had it been there, it would have been found."""
+    assert content, where
+    assert not needles.found_in(content), where
+    planted = b"\nx " + b", ".join(f"{value:g}".encode() for value in needles.example[1])
+    assert needles.found_in(content[-TAIL_BYTES:] + planted) == {needles.example[0]}, where
 
 
 def _slot(words: np.ndarray) -> np.ndarray:

@@ -1,0 +1,157 @@
+"""The stack that a scenario plays on: the story's SubDAO, its members' votes and their agents."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from apps.protocol import wire
+from workers.client.agent import Agent
+from workers.client.api import Api, wait_for
+from workers.client.home import Home
+
+ROOT = Path(__file__).resolve().parents[2]
+PATIENCE_S = 60.0
+Json = dict[str, Any]
+
+
+@dataclass
+class Stage:
+    """The running stack and who plays on it."""
+
+    url: str
+    home: Path
+    own: dict[str, str]
+
+    def __post_init__(self) -> None:
+        self.api = Api(self.url)
+        self.about = json.loads((self.home / "demo" / "sites" / "sites.json").read_text())
+        self.roles = {site["slug"]: site["role"] for site in self.about["sites"]}
+        state = json.loads((self.home / "demo" / "state.json").read_text())
+        self.steps = state["steps"]
+        self.dao = self.steps["subdao"]
+        self.slugs = {key: state["cast"][key]["slug"] for key in self.roles}
+        self.homes = {key: self.home_of(key) for key in self.roles}
+        self.members = list(self.homes.values())  # who votes
+
+    @property
+    def custodians(self) -> list[str]:
+        return [key for key, role in self.roles.items() if role == "custodian"]
+
+    @property
+    def validators(self) -> list[str]:
+        return [key for key, role in self.roles.items() if role == "validator"]
+
+    @property
+    def points(self) -> dict[str, int]:
+        held = self.api.get(f"subdaos/{self.dao}/")["sbgt"]
+        return {row["party"]["slug"]: int(row["points_micro"]) for row in held}
+
+    def home_of(self, key: str) -> Home:
+        """A site's or a buyer's, told where the site is: it has another port than in the story."""
+        home = Home(self.home / "demo" / "sites" / key)
+        home.connect(url=self.url, api_key=home.api_key_path.read_text().strip())
+        return home
+
+    # -- votes
+
+    def proposed(self, kind: str, payload: Json) -> str:
+        """A member's proposal, which all of the story's members vote for."""
+        asked = {"dao": self.dao, "kind": kind, "payload": payload, "title": "Go on"}
+        proposal = self.homes[self.custodians[0]].api().post("proposals/", asked)["id"]
+        self.vote_for(proposal)
+        return str(proposal)
+
+    def vote_for(self, proposal: str) -> None:
+        def one(home: Home) -> None:
+            home.api().post(f"proposals/{proposal}/votes/", {"support": "for"})
+
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(one, self.members))
+
+    def executed(self, *proposals: str) -> None:
+        """Waits until what was voted for is done."""
+        for proposal in proposals:
+            wait_for(
+                lambda p=proposal: self.api.get(f"proposals/{p}/")["state"] == "executed",
+                deadline_s=PATIENCE_S,
+                what="the vote",
+                every_s_max=0.2,
+            )
+
+    # -- rounds
+
+    def opened(self) -> str:
+        """Another round, by the members' vote."""
+        self.proposed("training.open_round", {})
+        return self.current("moments")
+
+    def current(self, phase: str) -> str:
+        """The SubDAO's round, once it is in this phase."""
+
+        def found() -> str | None:
+            seen = self.api.get(f"subdaos/{self.dao}/")["current_round"]
+            return seen["id"] if seen["phase"] == phase else None
+
+        return wait_for(found, deadline_s=PATIENCE_S, what="the round", every_s_max=0.2)
+
+    def round(self, round_id: str) -> Json:
+        return self.api.get(f"rounds/{round_id}/")
+
+    def page(self, round_id: str) -> str:
+        return httpx.get(f"{self.url}/rounds/{round_id}/").text
+
+    def until(self, round_id: str, seen: Callable[[Json], Any], what: str) -> Json:
+        def look() -> Json | None:
+            found = self.round(round_id)
+            assert found["phase"] != "failed", found["reason"]
+            return found if seen(found) else None
+
+        return wait_for(look, deadline_s=PATIENCE_S, what=what, every_s=0.05, every_s_max=0.2)
+
+    def act(self, key: str, step: str, round_id: str, **options: Any) -> list[str]:
+        """One step of a site's agent, here; what it said."""
+        said: list[str] = []
+        agent = Agent(self.homes[key], self.roles[key], say=said.append, **options)
+        getattr(agent, step)(subdao=self.dao, round_id=round_id)
+        return said
+
+    def process(self, key: str, step: str, round_id: str, *more: str) -> subprocess.Popen[str]:
+        """The same as a process of its own, whose requests are recorded."""
+        command = [self.roles[key], "--home", str(self.homes[key].path), step]
+        return subprocess.Popen(
+            [sys.executable, "-m", "workers.client", *command]
+            + ["--subdao", self.dao, "--round", round_id, *more],
+            cwd=ROOT,
+            env=self.own,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def all_act(self, keys: Iterable[str], step: str, round_id: str, **options: Any) -> None:
+        """Two at a time, as in the story."""
+        with ThreadPoolExecutor(2) as pool:
+            list(pool.map(lambda key: self.act(key, step, round_id, **options), keys))
+
+    def leaves(self, round_id: str) -> list[Json]:
+        """All entries of the log about this round, once its end is among them."""
+
+        def found() -> list[Json] | None:
+            size, start, about = self.api.get("log/head/")["size"], 0, []
+            while start < size:
+                page = self.api.get("log/entries/", start=start, end=size)["results"]
+                start += len(page)
+                read = [json.loads(wire.unb64(entry["leaf_b64"])) for entry in page]
+                about += [leaf for leaf in read if round_id in wire.canonical(leaf).decode()]
+            return about if any(leaf["type"] == "training.round_done" for leaf in about) else None
+
+        return wait_for(found, deadline_s=PATIENCE_S, what="the log")
