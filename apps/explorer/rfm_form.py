@@ -23,16 +23,19 @@ from apps.explorer.fields import (
     ThousandthsField,
 )
 from apps.explorer.formatting import RESOLUTION_NAMES, SCORING_NAMES, duration, short
-from apps.protocol.circuits import CLASSES
+from apps.protocol.circuits import CLASSES, ModelClass
+from apps.protocol.circuits.family import LABELS
 from apps.protocol.circuits.noise import CLIP_MILLI
 from apps.protocol.privacy import EPSILON_MILLI, ROUNDS, budget_asked
 from apps.protocol.rfm_spec import (
     DOMAINS,
     MODEL_CLASSES,
+    SERIES,
     STANDARDS,
     SpecError,
     check_spec,
 )
+from apps.protocol.series import STEPS
 from apps.training.evidence import METRIC_NAMES
 
 STANDARD_NAMES = {
@@ -68,6 +71,11 @@ PLACES = {
     "label.classes": "label_classes",
     "label.min": "label_min",
     "label.max": "label_max",
+    "label.series": "series_time",
+    **{
+        f"label.series.{name}": f"series_{name}"
+        for name in ("time", "id", "step", "lags", "season", "split")
+    },
     "strata.column": "strata_column",
     "strata.values": "strata_values",
     "gates[0]": "auc_min",
@@ -98,8 +106,17 @@ class ClassSelect(forms.Select):
     def create_option(self, name: str, value: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
         option: dict[str, Any] = super().create_option(name, value, *args, **kwargs)
         model = CLASSES[str(value)]
-        option["attrs"] |= {"data-label": model.label, "data-lead": METRIC_NAMES[model.metrics[0]]}
+        lead = METRIC_NAMES[model.metrics[0]]
+        option["attrs"] |= {"data-label": _kind(model), "data-lead": lead}
         return option
+
+
+def _kind(model: ModelClass) -> str:
+    """What its fields are asked for by: the kind of its label, or that it is a series."""
+    return "series" if model.series else model.label
+
+
+TABLES = " ".join(LABELS)
 
 
 def _of(kinds: str, *, needed: bool = True) -> dict[str, Any]:
@@ -155,11 +172,15 @@ class RfmForm(forms.Form):
     standard = forms.ChoiceField(
         label="Data standard",
         choices=[(name, STANDARD_NAMES.get(name, name)) for name in STANDARDS],
+        widget=forms.Select(attrs={"data-label": TABLES}),
     )
     features = forms.CharField(
         label="Features, one a line",
+        required=False,
         widget=forms.Textarea(
             attrs={
+                "data-label": TABLES,
+                "data-needed": True,
                 "rows": 8,
                 "class": "code",
                 "spellcheck": "false",
@@ -207,15 +228,57 @@ class RfmForm(forms.Form):
         label="Least plausible value",
         max_length=20,
         required=False,
-        widget=forms.TextInput(attrs=_of("number")),
+        widget=forms.TextInput(attrs=_of("number series")),
         help_text="For a number: values beyond its range are moved to its edge.",
     )
     label_max = forms.CharField(
         label="Largest plausible value",
         max_length=20,
         required=False,
-        widget=forms.TextInput(attrs=_of("number count survival")),
+        widget=forms.TextInput(attrs=_of("number count survival series")),
         help_text="Of times: the longest that is watched.",
+    )
+    series_time = forms.CharField(
+        label="Column of the time",
+        max_length=80,
+        required=False,
+        widget=forms.TextInput(attrs=_of("series")),
+        help_text="The label is then a series, and is forecast from its own last values. Times are "
+        "like 2024-03-15 or 2024-03-15T10:00, or whole numbers.",
+    )
+    series_id = forms.CharField(
+        label="Column that names the series",
+        max_length=80,
+        required=False,
+        widget=forms.TextInput(attrs=_of("series", needed=False)),
+        help_text="Where a site has several, for example ward.",
+    )
+    series_step = forms.ChoiceField(
+        label="One value every",
+        choices=[(step, step) for step in STEPS],
+        required=False,
+        widget=forms.Select(attrs=_of("series")),
+        help_text="What is not so spaced is refused; rows beside a gap are left out.",
+    )
+    series_lags = forms.IntegerField(
+        label="Last values that it is made of",
+        required=False,
+        widget=forms.NumberInput(attrs=_of("series")),
+        help_text="Buyers give them, the latest first: t-1, t-2, …",
+    )
+    series_season = forms.IntegerField(
+        label="Season, in steps",
+        required=False,
+        widget=forms.NumberInput(attrs=_of("series", needed=False)),
+        help_text="For example 7 of days. The value so far back is the naive forecast, and one "
+        "more that the model is made of.",
+    )
+    series_split = forms.CharField(
+        label="Trained on values before",
+        max_length=80,
+        required=False,
+        widget=forms.TextInput(attrs=_of("series")),
+        help_text="Custodians train before this time, validators judge from it on.",
     )
     strata_column = forms.CharField(
         label="Strata column",
@@ -240,6 +303,12 @@ class RfmForm(forms.Form):
         label="Least accuracy",
         required=False,
         widget=forms.TextInput(attrs=_of("binary", needed=False)),
+    )
+    skill_min = MetricField(
+        label="Least skill",
+        required=False,
+        widget=forms.TextInput(attrs=_of("series", needed=False)),
+        help_text="By what part its squared errors are smaller than the naive forecast's.",
     )
     price = AmountField(label="Price of one prediction", initial="0.50")
     licence = forms.ChoiceField(
@@ -337,6 +406,8 @@ class RfmForm(forms.Form):
         gates = [{"metric": lead, "min_milli": data["auc_min"], "per_stratum": per_stratum}]
         if data["accuracy_min"] is not None and lead == "auc":
             gates.append({"metric": "accuracy", "min_milli": data["accuracy_min"]})
+        if data["skill_min"] is not None and model.series:
+            gates.append({"metric": "skill", "min_milli": data["skill_min"]})
         governance = [
             "voting_delay_s",
             "voting_period_s",
@@ -360,9 +431,9 @@ class RfmForm(forms.Form):
             "model_class": data["model_class"],
             **({"hidden": _whole_numbers(data["hidden"])} if data["hidden"] else {}),
             "interpretable": data["interpretable"],
-            "standard": data["standard"],
-            "features": feature_rows(data["features"]),
-            "label": {"name": data["label_name"], **_label(data, model.label)},
+            "standard": SERIES if model.series else data["standard"],
+            **({} if model.series else {"features": feature_rows(data["features"])}),
+            "label": {"name": data["label_name"], **_label(data, _kind(model))},
             "strata": {"column": column, "values": values} if column or values else None,
             "gates": gates,
             "governance": {name: data[name] for name in governance} | scoring | privacy,
@@ -401,6 +472,9 @@ def _label(data: dict[str, Any], kind: str) -> dict[str, Any]:
         ends |= {"max": data["label_max"]}
         return {name: value for name, value in ends.items() if value}
     ends = {"min": data["label_min"], "max": data["label_max"]}
+    if kind == "series":
+        names = [name for name in data if name.startswith("series_") and data[name]]
+        ends["series"] = {name.removeprefix("series_"): data[name] for name in names}
     return {name: value for name, value in ends.items() if value}
 
 
@@ -418,10 +492,10 @@ def feature_rows(text: str) -> list[dict[str, str]]:
 def carried(spec: dict[str, Any], base: dict[str, Any]) -> dict[str, Any]:
     """`spec` as the form gives it, with what the form does not ask for as `base` has it."""
     codes = {row["name"]: row for row in [*base["features"], base["label"]]}
-    for row in [*spec["features"], spec["label"]]:
+    for row in [*spec.get("features", []), spec["label"]]:
         before = codes.get(row["name"], {})
         row |= {name: before[name] for name in CODES if name in before}
-    asked = {gate["metric"] for gate in spec["gates"]} | {"accuracy"}
+    asked = {gate["metric"] for gate in spec["gates"]} | {"accuracy", "skill"}
     metrics = CLASSES[spec["model_class"]].metrics
     return spec | {
         "gates": spec["gates"]
@@ -442,7 +516,9 @@ def kept_of(base: dict[str, Any]) -> list[str]:
     ]
     lead = CLASSES[base["model_class"]].metrics[0]
     kept += [
-        f"gate on {g['metric']}" for g in base["gates"] if g["metric"] not in (lead, "accuracy")
+        f"gate on {g['metric']}"
+        for g in base["gates"]
+        if g["metric"] not in (lead, "accuracy", "skill")
     ]
     return kept + ["codes"] * any("code" in row for row in [*base["features"], base["label"]])
 
@@ -484,11 +560,13 @@ def initial_from(title: str, spec: dict[str, Any]) -> dict[str, Any]:
         "label_classes": ", ".join(spec["label"].get("classes", [])),
         "label_min": spec["label"].get("min", ""),
         "label_max": spec["label"].get("max", ""),
+        **{f"series_{name}": value for name, value in spec["label"].get("series", {}).items()},
         "strata_column": strata.get("column", ""),
         "strata_values": ", ".join(strata.get("values", [])),
         "auc_min": f"{auc['min_milli'] / 1000:g}" if auc else "0",
         "auc_per_stratum": bool(auc and auc["per_stratum"]),
         "accuracy_min": f"{accuracy['min_milli'] / 1000:g}" if accuracy else "",
+        "skill_min": f"{gates['skill']['min_milli'] / 1000:g}" if "skill" in gates else "",
         "price": short(int(spec["price_micro"]), decimals_min=2),
         "target": short(int(spec["funding"]["target_micro"]), decimals_min=0),
         "deadline": duration(spec["funding"]["deadline_s"]),

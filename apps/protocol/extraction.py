@@ -33,6 +33,8 @@ PER_WEIGHT_MILLI: dict[str, dict[str, int]] = {
     "poisson": {"rounded": 3_900, "logit": 1_000},
     "cox": {"band": 5_300, "rounded": 1_800, "logit": 1_000},
 }
+# The same function of its features, which a buyer chooses freely.
+PER_WEIGHT_MILLI["forecaster"] = PER_WEIGHT_MILLI["linear"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -78,13 +78,25 @@ def r_squared(found: npt.ArrayLike, truth: npt.ArrayLike) -> float | None:
 
 
 def r_squared_spread(found: npt.ArrayLike, truth: npt.ArrayLike) -> float | None:
-    """√ mean of ((e² − ρ·c²) / V)², ρ = 1 − R² and V the mean c²: the standard deviation of what a
-    row has a part in of ρ (the infinitesimal jackknife's); None for a constant target."""
-    errors, own = _squares(found, truth)
+    """Of 1 − R²: see `ratio_spread`; None for a constant target."""
+    return ratio_spread(*_squares(found, truth))
+
+
+def ratio_spread(errors: Any, own: Any) -> float | None:
+    """√ mean of ((e² − ρ·c²) / V)² of e² and c² of each row, ρ = Σe²/Σc² and V the mean c²: the
+    standard deviation of what a row has a part in of ρ (the infinitesimal jackknife's); None where
+    every c is 0."""
     if not own.any():
         return None
     added = (errors - errors.sum() / own.sum() * own) / own.mean()
     return float(np.sqrt(np.mean(added**2)))
+
+
+def skill(y: Any, found: Any, naive: Any) -> tuple[float, float]:
+    """How much smaller a forecast's errors are than the naive one's: of squares, 1 − MSE/MSE_ref
+    (Murphy 1988), and of sizes, 1 − MAE/MAE_ref. 0: as good as the naive one."""
+    squared = np.sum((y - found) ** 2) / np.sum((y - naive) ** 2)
+    return 1 - float(squared), 1 - float(np.sum(np.abs(y - found)) / np.sum(np.abs(y - naive)))
 
 
 def log_loss_spread(logits: npt.ArrayLike, labels: npt.ArrayLike) -> float | None:

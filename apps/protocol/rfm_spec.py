@@ -23,6 +23,7 @@ from apps.protocol.emission import Schedule
 from apps.protocol.money import BPS
 from apps.protocol.plans import plans_of
 from apps.protocol.privacy import budget_of
+from apps.protocol.series import HORIZON, LAGS_MAX, SEASON_MAX, STEPS, feature_names, moment
 from apps.protocol.tariff import tiers_of
 from apps.protocol.unlocks import Unlocks
 from apps.protocol.wire import digest
@@ -31,8 +32,8 @@ Spec = dict[str, Any]
 
 SPEC_DOMAIN = "flai/rfm/v1"
 
-FHIR = "hl7-fhir-r4"
-STANDARDS = ("tabular-csv", FHIR, "omop-cdm-v5", "ga4gh", "time-series")
+FHIR, SERIES = "hl7-fhir-r4", "time-series"
+STANDARDS = ("tabular-csv", FHIR, "omop-cdm-v5", "ga4gh", SERIES)
 KINDS = ("federated_learning",)
 DOMAINS = (
     "health",
@@ -83,13 +84,18 @@ def check_spec(spec: object) -> Spec:
         "objective kind domain model_class hidden interpretable standard features label strata "
         "gates governance price_micro funding licence terms parent",
     )
-    features = _features(raw.get("features"))
     model_class = _choice(raw.get("model_class", "logistic"), "model_class", MODEL_CLASSES)
     model = CLASSES[model_class]
+    features = [] if model.series else _features(raw.get("features"))
     label = _label(raw.get("label"), features, model) | _code_of_label(raw.get("label"))
-    standard = _choice(raw.get("standard", STANDARDS[0]), "standard", STANDARDS)
+    if model.series:
+        features = _lags(raw.get("features"), label)
+    usual = SERIES if model.series else STANDARDS[0]
+    standard = _choice(raw.get("standard", usual), "standard", STANDARDS)
     if model.label == "survival" and standard == FHIR:
         raise SpecError("standard", "Times until an event are read from CSV or Parquet only.")
+    if model.series and standard != SERIES:
+        raise SpecError("standard", "A forecaster's data are a time series.")
     strata = _strata(raw.get("strata"), features, label)
     return {
         "objective": _text(raw.get("objective"), "objective", most=2_000),
@@ -232,9 +238,50 @@ def _features(raw: object) -> list[Spec]:
     return checked
 
 
+def _lags(raw: object, label: Spec) -> list[Spec]:
+    """The features of a forecaster, which follow from its label: the last values, in order."""
+    ends = {"min": label["min"], "max": label["max"]}
+    made = _features([{"name": name, **ends} for name in feature_names(label["series"])])
+    if raw and raw != made:
+        raise SpecError("features", "They are the series' last values: leave them out.")
+    return made
+
+
+def _series(raw: object, name: str) -> Spec:
+    """How a forecaster's label lies in time (apps/protocol/series.py)."""
+    row = _table(raw, "label.series", "time id step lags season horizon split")
+    time = _name(row.get("time"), "label.series.time")
+    own = _name(row["id"], "label.series.id") if row.get("id") else None
+    for field, value, others in (("time", time, (name,)), ("id", own, (name, time))):
+        if value in others:
+            raise SpecError(f"label.series.{field}", "Value, time and series are columns each.")
+    lags = _whole(row.get("lags"), "label.series.lags", 1, LAGS_MAX)
+    season = row.get("season")
+    if season is not None:
+        season = _whole(season, "label.series.season", 2, SEASON_MAX)
+    step = _choice(row.get("step"), "label.series.step", tuple(STEPS))
+    split = row.get("split")
+    split = _name(str(split) if type(split) is int else split, "label.series.split")
+    try:
+        moment(split, step)
+    except ValueError as error:
+        raise SpecError("label.series.split", f"A time of the series: {error}.") from None
+    horizon = _whole(row.get("horizon", HORIZON), "label.series.horizon", HORIZON, HORIZON)
+    return {
+        "time": time,
+        **({"id": own} if own else {}),
+        "step": step,
+        "lags": lags,
+        **({"season": season} if season else {}),
+        "horizon": horizon,
+        "split": split,
+    }
+
+
 def _label(raw: object, features: list[Spec], model: ModelClass) -> Spec:
     """binary: the value that means yes; classes: their names; number, count: plausible range;
-    survival: the longest time, and the column and value that say that the event came then."""
+    survival: the longest time, and the column and value that say that the event came then; of a
+    forecaster, how its series lies in time."""
     known = {
         "binary": "positive",
         "classes": "classes",
@@ -242,7 +289,7 @@ def _label(raw: object, features: list[Spec], model: ModelClass) -> Spec:
         "count": "min max",
         "survival": "event occurred min max",
     }
-    row = _table(raw, "label", "name system code " + known[model.label])
+    row = _table(raw, "label", "name system code " + known[model.label] + " series" * model.series)
     name = _name(row.get("name"), "label.name")
     if any(feature["name"] == name for feature in features):
         raise SpecError("label.name", "The label is listed among the features.")
@@ -267,7 +314,8 @@ def _label(raw: object, features: list[Spec], model: ModelClass) -> Spec:
         low, high = (_decimal(row.get(end), f"label.{end}") for end in ("min", "max"))
         if low is None or high is None or Decimal(low) >= Decimal(high):
             raise SpecError("label.max", "A number needs its plausible range: min below max.")
-        return {"name": name, "min": low, "max": high}
+        series = {"series": _series(row.get("series"), name)} if model.series else {}
+        return {"name": name, "min": low, "max": high, **series}
     if model.label == "survival":
         event = _name(row.get("event"), "label.event")
         if event == name or any(feature["name"] == event for feature in features):
@@ -296,7 +344,9 @@ def _strata(raw: object, features: list[Spec], label: Spec) -> Spec | None:
         return None
     row = _table(raw, "strata", "column values")
     column = _name(row.get("column"), "strata.column")
-    taken = {label["name"], label.get("event"), *(feature["name"] for feature in features)}
+    series = label.get("series", {})
+    taken = {label["name"], label.get("event"), series.get("time"), series.get("id")}
+    taken |= {feature["name"] for feature in features}
     if column in taken:
         raise SpecError("strata.column", "The strata are a column of their own.")
     values = [

@@ -17,12 +17,14 @@ METRIC_NAMES = {
     "accuracy": "Accuracy",
     "r2": "R²",
     "c_index": "C-index",
+    "skill": "Skill against the naive forecast",
+    "mae_skill": "Skill in absolute error",
     "precision": "Precision",
     "recall": "Recall",
     "log_loss": "Log-loss",
 }
-WITH_INTERVAL = ("auc", "accuracy", "recall", "precision", "c_index", "r2", "log_loss")
-R2_LEAST = -1.0  # the circuit opens none below
+WITH_INTERVAL = ("auc", "accuracy", "recall", "precision", "c_index", "r2", "log_loss", "skill")
+LEAST = -1.0  # of R² and skill: the circuit opens none below
 # What stands for a version at a glance: the first of these that its class measures.
 LEADING = ("auc", "accuracy", "r2", "c_index")
 
@@ -86,7 +88,8 @@ def _cell(evidence: Json, stratum: str | None) -> Any:
 
 
 def _interval(metric: str, evidence: Json, stratum: str | None) -> list[int] | None:
-    """Of what was opened: of R² and log-loss with their spread, which earlier releases had not."""
+    """Of what was opened: of R², skill and log-loss with their spread, which earlier releases had
+    not."""
 
     def of(name: str) -> float | None:
         by_stratum = evidence.get(f"{name}_by_stratum", {})
@@ -98,13 +101,13 @@ def _interval(metric: str, evidence: Json, stratum: str | None) -> list[int] | N
         return None
     rows, ups = cell["rows"], cell.get("positives", 0)
     counts = {"recall": ups, "accuracy": rows}
-    if metric in ("r2", "log_loss"):
+    if metric in ("r2", "skill", "log_loss"):
         spread = of(f"{metric}_spread")
         if spread is None:
             return None
-        if metric == "r2":  # 1 − R² is what a mean square is divided by another
+        if metric != "log_loss":  # 1 − R² is what a mean square is divided by another
             least, most = spread_interval(1 - value, spread, rows)
-            ends = max(1 - most, R2_LEAST), 1 - least
+            ends = max(1 - most, LEAST), 1 - least
         else:
             ends = spread_interval(value, spread, rows)
     elif metric == "auc":

@@ -89,7 +89,7 @@
 
   const fit = () => {
     const { label, lead } = classes.selectedOptions[0].dataset;
-    for (const control of form.querySelectorAll("input[data-label]")) {
+    for (const control of form.querySelectorAll("[data-label]:not(option)")) {
       const field = box(control);
       field.hidden = !control.dataset.label.split(" ").includes(label)
         && !field.classList.contains("invalid");

@@ -15,7 +15,7 @@ from sklearn.datasets import load_diabetes, load_digits
 from apps.protocol.circuits import CLASSES
 from apps.protocol.circuits.least_squares import factor_of, merged, models
 from apps.protocol.contribution import clip_to_median_norm
-from apps.protocol.metrics import c_index
+from apps.protocol.metrics import c_index, skill
 from workers.mpc.engines.base import Shared
 from workers.mpc.engines.plain import Plain
 from workers.mpc.fixed import decode, encode
@@ -76,6 +76,48 @@ def solved_on_words(updates: Sequence[np.ndarray], features: int) -> np.ndarray:
     with np.errstate(over="ignore"):
         _, _, kept = models(ops, secret, {"features": features})
         return decode(merged(ops, kept, [1] * len(updates)).words[0], 24)
+
+
+def weekly(rng: np.random.Generator, days: int) -> np.ndarray:
+    """A series of days: a week's course of the site's own strength, and what lasts of two days."""
+    noise, left = rng.normal(size=days + 50), np.zeros(days + 50)
+    for day in range(2, days + 50):
+        left[day] = 0.5 * left[day - 1] + 0.2 * left[day - 2] + 0.25 * noise[day]
+    course = rng.uniform(0.2, 0.6) * np.sin(2 * np.pi * (np.arange(days) / 7 + rng.uniform()))
+    return np.clip(course + left[50:], -2, 2)
+
+
+def lagged(values: np.ndarray, lags: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(features [n, lags], values [n], those a week before)."""
+    days = np.arange(lags, len(values))
+    features = np.column_stack([values[days - lag] for lag in range(1, lags + 1)])
+    return features, values[days], values[days - 7]
+
+
+def test_forecasts_of_six_uneven_series_are_those_of_all_rows() -> None:
+    found, alone = [], []
+    for seed in SEEDS:
+        rng = np.random.default_rng(seed)
+        sites = [lagged(weekly(rng, days), 8) for days in (60, 80, 120, 150, 200, 250)]
+        later = [lagged(weekly(rng, 200), 8) for _ in range(3)]
+        x, y, naive = (np.concatenate([each[part] for each in later]) for part in range(3))
+        every = np.concatenate([features for features, _, _ in sites])
+        mean, std = every.mean(0), every.std(0)
+        each = [((features - mean) / std, values) for features, values, _ in sites]
+        solved = solved_on_words([factor_of(*site) for site in each], 8)
+        rows = [np.concatenate(part) for part in zip(*each)]
+        pooled = CLASSES["forecaster"].train(rows[0], rows[1][:, None], 1, 1.0)[0]
+        # and no further from ordinary least squares than a penalty of 1 brings it
+        plain = np.linalg.lstsq(np.column_stack([rows[0], np.ones(len(rows[0]))]), rows[1])[0]
+        assert np.abs(pooled - plain).max() < 0.01
+        own = [CLASSES["linear"].train(*site, 1, 1.0)[0] for site in each]
+        test = (x - mean) / std
+        said = [test @ w[:-1] + w[-1] for w in (solved, pooled, *own)]
+        found.append([[r_squared(y, z), *skill(y, z, naive)] for z in said[:2]])
+        alone.append(np.mean([skill(y, z, naive)[0] for z in said[2:]]))
+    words, whole = np.mean(found, axis=0)
+    assert np.abs(words - whole).max() < 0.001 and whole[1] > 0.5
+    assert np.mean(alone) < whole[1]
 
 
 def test_poisson_regression_on_six_parts() -> None:

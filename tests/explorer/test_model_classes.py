@@ -54,6 +54,21 @@ FILLED = {
             "r2",
             "label_max",
         ),
+        (
+            "forecaster",
+            {
+                "label_min": "0", "label_max": "9", "series_time": "day", "series_step": "day",
+                "series_lags": "3", "series_split": "2024-01-01", "skill_min": "0.1",
+            },
+            {
+                "min": "0", "max": "9",
+                "series": {
+                    "time": "day", "step": "day", "lags": 3, "horizon": 1, "split": "2024-01-01",
+                },
+            },
+            "r2",
+            "label_max",
+        ),
         ("poisson", {"label_max": "9"}, {"min": "0", "max": "9"}, "r2", None),
         (
             "cox",
@@ -63,7 +78,7 @@ FILLED = {
             "label_event",
         ),
     ],
-)
+)  # fmt: skip
 def test_the_form_asks_for_the_label_of_each_class(
     model_class: str, label: Any, spec_label: Any, metric: str, wrong: str | None
 ) -> None:
@@ -74,6 +89,7 @@ def test_the_form_asks_for_the_label_of_each_class(
     assert spec["gates"][0]["metric"] == metric
     again = RfmForm(initial_from("Grades", spec))
     assert again.is_valid() and again.cleaned_data["spec"] == spec
+    assert [gate["metric"] for gate in spec["gates"][1:]] == ["skill"] * ("skill_min" in label)
     if wrong:
         empty = RfmForm(FILLED | {"model_class": model_class})
         assert not empty.is_valid() and list(empty.errors) == [wrong]
@@ -177,3 +193,15 @@ def test_the_form_asks_for_a_privacy_budget_and_takes_it_away_again() -> None:
     ):
         form = RfmForm(FILLED | wrong)
         assert not form.is_valid() and set(form.errors) == {"epsilon"}
+
+
+def test_the_form_names_what_is_wrong_with_a_series() -> None:
+    about = {"model_class": "forecaster", "label_min": "0", "label_max": "9", "features": ""}
+    series = {"series_time": "day", "series_step": "day", "series_lags": "3"}
+    for said, field in (({}, "series_split"), ({"series_split": "soon"}, "series_split")):
+        form = RfmForm(FILLED | about | series | said)
+        assert not form.is_valid() and list(form.errors) == [field]
+    assert list(RfmForm(FILLED | about | {"series_split": "2024"}).errors) == ["series_time"]
+    # what another class's rows are made of is asked for as before
+    plain = RfmForm(FILLED | {"model_class": "logistic", "label_positive": "1", "features": ""})
+    assert list(plain.errors) == ["features"]

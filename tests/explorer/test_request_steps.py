@@ -96,7 +96,14 @@ def test_steps_ask_what_the_model_class_needs_and_open_where_the_server_objects(
     author: Any,
 ) -> None:
     page = author().page
-    page.get_by_label("Model class").select_option("linear")
+    asked = ("Features, one a line", "Data standard", "One value every", "Least plausible value")
+    for name, hidden in (
+        ("forecaster", [True, True, False, False]),
+        ("linear", [False, False, True, False]),
+    ):
+        page.get_by_label("Model class").select_option(name)
+        of = "control => control.closest('.field').hidden"
+        assert [page.get_by_label(label).evaluate(of) for label in asked] == hidden
     fill(page, {"Title": "Length of stay", "Objective": "Plan the beds."} | {
         "Features, one a line": "age, a, 0, 120", "Label column": "days",
         "Least plausible value": "0", "Largest plausible value": "90",

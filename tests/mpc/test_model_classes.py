@@ -9,14 +9,15 @@ from apps.protocol import aggregation, contribution
 from apps.protocol.circuits import CIRCUITS, CLASSES, by_name
 from apps.protocol.circuits.games import coalitions
 from apps.protocol.circuits.least_squares import factor_of
-from apps.protocol.metrics import c_index, r_squared, r_squared_spread
+from apps.protocol.metrics import c_index, r_squared, r_squared_spread, ratio_spread, skill
 from tests.support.ring import joined, three_processes
 from tests.support.shamir import run_threads
 from workers.mpc.engines.plain import run_plain
 from workers.mpc.fixed import decode, encode
 
 SITES, FEATURES, CLASS_COUNT = 5, 3, 4
-NEW = ["multinomial", "linear", "poisson", "cox"]
+NEW = ["multinomial", "linear", "forecaster", "poisson", "cox"]
+SOLVED = ("linear", "forecaster")
 
 
 def loss(name, z, y):
@@ -28,7 +29,7 @@ def loss(name, z, y):
         return np.mean(
             np.log(np.exp(z).sum(-2)) - np.take_along_axis(z, y[None], -2)[..., 0, :], -1
         )
-    if name == "linear":
+    if name in SOLVED:
         return np.mean((y - z[..., 0, :]) ** 2, -1) / 2
     return np.mean(np.exp(z[..., 0, :]) - y * z[..., 0, :], -1)
 
@@ -58,7 +59,7 @@ def federation(name, scoring, *, seed=3, rows=(40, 36, 44)):
     shared = updates.reshape(SITES, -1).copy()
     if name == "cox":  # the likelihood has no intercept, so that what sites send there is dropped
         updates[..., -1] = 0
-    if name == "linear":
+    if name in SOLVED:
         sites = site_rows(updates)
         shared = [factor_of(x, t) for x, t in sites]
         updates = np.array([solution([site], [s]) for site, s in zip(sites, rows_of(sites))])
@@ -74,9 +75,11 @@ def federation(name, scoring, *, seed=3, rows=(40, 36, 44)):
         x, y, z = x[order], y[order], z[order]
         columns = np.column_stack([np.abs(y), y > 0])
     else:
-        y = z[:, 0] + rng.normal(size=len(x)) * 0.3 if name == "linear" else None
-        y = np.clip(y, -2, 2) if name == "linear" else rng.poisson(np.exp(z[:, 0])).astype(float)
+        y = z[:, 0] + rng.normal(size=len(x)) * 0.3 if name in SOLVED else None
+        y = np.clip(y, -2, 2) if name in SOLVED else rng.poisson(np.exp(z[:, 0])).astype(float)
         columns = y[:, None]
+        if name == "forecaster":
+            columns = np.column_stack([y, naive_of(x)])
     groups = np.eye(2)[rng.integers(0, 2, len(x))]
     blocks = np.split(np.column_stack([x, columns, groups]), np.cumsum(rows)[:-1])
     values = {
@@ -85,6 +88,11 @@ def federation(name, scoring, *, seed=3, rows=(40, 36, 44)):
     }
     halves = [np.concatenate([np.arange(n) % 2 == half for n in rows]) for half in (0, 1)]
     return updates, x, y, groups, halves, values, params
+
+
+def naive_of(x):
+    """What a site says the naive forecast is: half of the first feature."""
+    return np.clip(x[:, 0] / 2, -2, 2)
 
 
 def site_rows(weights):
@@ -126,7 +134,7 @@ def solution(sites, shares):
 
 def model_of(name, flat, phi):
     """The round's model in real numbers."""
-    if name != "linear":
+    if name not in SOLVED:
         return aggregation.aggregate(flat, phi)
     sites = site_rows(drawn(np.random.default_rng(3), 1)[1])
     return solution(sites, counted(sites) * (np.array(phi) > 0)).reshape(-1)
@@ -182,16 +190,17 @@ def test_a_round_follows_the_equations_and_its_evidence_is_true(name, scoring):
     weights = model.reshape(-1, FEATURES + 1)
     z = x[halves[1]] @ weights[:, :-1].T + weights[:, -1]
     truth, member = y[halves[1]], groups[halves[1]] == 1
+    naive = naive_of(x[halves[1]])
     cells = [np.ones(len(z), bool), member[:, 0], member[:, 1]]
     kinds = [[int(cell.sum()), int((cell & (truth > 0)).sum())] for cell in cells]
     assert opened["support"] == (kinds if name == "cox" else [rows for rows, _ in kinds])
     for at, cell in enumerate(cells):
-        clear = metrics_of(name, z[cell], truth[cell])
+        clear = metrics_of(name, z[cell], truth[cell], naive[cell])
         for metric, value in clear.items():
             found = [opened[f"{metric}_milli"], *opened[f"{metric}_strata_milli"]]
             assert found[at] == pytest.approx(1000 * value, abs=2)
-    opened_of = {metric for metric in metrics_of(name, z, truth) if "spread" not in metric}
-    assert set(CLASSES[name].metrics) == opened_of
+    every = metrics_of(name, z, truth, naive)
+    assert set(CLASSES[name].metrics) == {metric for metric in every if "spread" not in metric}
     if name == "multinomial":
         for label, found in enumerate(opened["classes"]):
             rows = truth == label
@@ -199,7 +208,7 @@ def test_a_round_follows_the_equations_and_its_evidence_is_true(name, scoring):
             assert found is None or found == [rows.sum(), pytest.approx(1000 * right, abs=1)]
 
 
-def metrics_of(name, z, y):
+def metrics_of(name, z, y, naive):
     if name == "multinomial":
         each = np.array([loss(name, row[:, None], np.array([label])) for row, label in zip(z, y)])
         right = np.mean(np.argmax(z, axis=1) == y)
@@ -207,7 +216,12 @@ def metrics_of(name, z, y):
     if name == "cox":
         return {"c_index": c_index(z[:, 0], np.abs(y), y > 0)}
     found = np.exp(z[:, 0]) if name == "poisson" else z[:, 0]
-    return {"r2": r_squared(found, y), "r2_spread": r_squared_spread(found, y)}
+    r2 = {"r2": r_squared(found, y), "r2_spread": r_squared_spread(found, y)}
+    if name != "forecaster":
+        return r2
+    squared, absolute = skill(y, found, naive)
+    spread = ratio_spread((y - found) ** 2, (y - naive) ** 2)
+    return r2 | {"skill": squared, "skill_spread": spread, "mae_skill": absolute}
 
 
 @pytest.mark.parametrize(("name", "scoring"), CASES)

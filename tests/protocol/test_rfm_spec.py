@@ -287,3 +287,57 @@ def test_its_subdao_begins_with_the_prices_of_its_terms() -> None:
     assert {name: params[name] for name in terms} == terms
     plain = subdao_params(check_spec(GOOD))
     assert (plain["tiers"], plain["plans"], plain["rebate_bps"]) == ([], [], 0)
+
+
+SERIES = {"time": "day", "step": "day", "lags": 2, "split": "2024-01-01"}
+
+
+def forecast(**changes) -> dict:
+    series = {k: v for k, v in (SERIES | changes).items() if v is not None}
+    label = {"name": "load", "min": 0, "max": 9, "series": series}
+    gates = [{"metric": "skill", "min_milli": 100}, {"metric": "mae_skill", "min_milli": 0}]
+    about = {"model_class": "forecaster", "label": label, "gates": gates}
+    return {k: v for k, v in (GOOD | about).items() if k not in ("features", "standard")}
+
+
+def test_a_forecasters_features_are_the_last_values_of_its_label() -> None:
+    spec = check_spec(forecast(lags=3, season=7, id="ward"))
+    assert [feature["name"] for feature in spec["features"]] == ["t-1", "t-2", "t-3", "t-7"]
+    assert {(feature["min"], feature["max"]) for feature in spec["features"]} == {("0", "9")}
+    assert spec["standard"] == "time-series" and spec["label"]["series"]["horizon"] == 1
+    assert check_spec(json.loads(json.dumps(spec))) == spec
+    # a season within the lags is among them already
+    assert len(check_spec(forecast(lags=8, season=7))["features"]) == 8
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"time": None}, "label.series.time"),
+        ({"time": "load"}, "label.series.time"),
+        ({"id": "day"}, "label.series.id"),
+        ({"step": "fortnight"}, "label.series.step"),
+        ({"lags": 0}, "label.series.lags"),
+        ({"lags": 101}, "label.series.lags"),
+        ({"season": 1}, "label.series.season"),
+        ({"horizon": 2}, "label.series.horizon"),
+        ({"split": None}, "label.series.split"),
+        ({"split": "soon"}, "label.series.split"),
+        ({"split": "2024-01-01", "step": "number"}, "label.series.split"),
+    ],
+)
+def test_a_series_that_lies_in_no_time_is_named(changes, field) -> None:
+    with pytest.raises(SpecError) as caught:
+        check_spec(forecast(**changes))
+    assert caught.value.field == field
+
+
+def test_a_forecaster_takes_no_features_of_another_kind_and_no_bundles() -> None:
+    for wrong, field in (
+        ({"features": [{"name": "age"}]}, "features"),
+        ({"standard": "hl7-fhir-r4"}, "standard"),
+        ({"strata": {"column": "day", "values": ["a", "b"]}}, "strata.column"),
+    ):
+        with pytest.raises(SpecError) as caught:
+            check_spec(forecast() | wrong)
+        assert caught.value.field == field

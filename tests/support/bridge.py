@@ -19,6 +19,7 @@ from apps.protocol.circuits import circuits_hash, query_hash
 from apps.protocol.circuits.moments import limits_of
 from apps.protocol.jobs import fingerprint
 from apps.protocol.normalise import public_constants
+from apps.protocol.targets import class_of
 from apps.training.tickets import stage_ticket
 from tests.support.nodes import NodeSet
 from workers.client.api import Api
@@ -31,9 +32,17 @@ SUBDAO = "tumours"
 class Bridge:
     """The server's side of one round and its queries."""
 
-    def __init__(self, nodes: NodeSet, homes: dict[str, Home], about: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        nodes: NodeSet,
+        homes: dict[str, Home],
+        about: dict[str, Any] | None = None,
+        *,
+        spec: dict[str, Any] | None = None,
+    ) -> None:
         self.nodes = nodes
-        self.spec = main_request(about, custodians=6, validators=3)["spec"]
+        self.spec = spec or main_request(about or {}, custodians=6, validators=3)["spec"]
+        self.model_class = class_of(self.spec)
         self.round_id = str(uuid.uuid4())
         members = [
             {"key": home.identity_hex(), "role": home.config["role"], "name": home.config["name"]}
@@ -69,10 +78,11 @@ class Bridge:
             nodes=self.nodes.fingerprints,
             circuits_hash=circuits_hash(),
             features=len(self.spec["features"]),
-            strata=3,
+            strata=len((self.spec["strata"] or {"values": ()})["values"]),
             rows=self.rows,
             resolution="logit",
             scoring="taylor",
+            model_class=self.model_class.name,
             normalisation=self.normalisation,
             limits=limits_of(self.spec["features"]),
         )
@@ -193,7 +203,7 @@ class Bridge:
             "update": self.inputs("update", "custodian"),
             "holdout": self.inputs("holdout", "validator"),
         }
-        self.model = self._job("logistic_round@1", f"round:{self.round_id}", inputs)
+        self.model = self._job(self.model_class.round_id, f"round:{self.round_id}", inputs)
         self.phase = "done"
 
     def _job(self, circuit: str, scope: str, inputs: dict[str, list[str]]) -> str:
@@ -215,17 +225,20 @@ class Bridge:
             "features": self.spec["features"],
             "normalisation": self.normalisation,
             "nodes": self.nodes.descriptors,
-            "circuit": "logistic_infer@1",
-            "circuits_hash": query_hash(
-                "logistic_infer@1", {"features": len(self.spec["features"])}
-            ),
+            "label": self.spec["label"],
+            "circuit": self.asked,
+            "circuits_hash": query_hash(self.asked, {"features": len(self.spec["features"])}),
         } | self.changes
+
+    @property
+    def asked(self) -> str:
+        return self.model_class.infer_id("logit")
 
     def query(self, upload: dict[str, Any]) -> dict[str, Any]:
         ticket = upload["ticket"]
         inputs = {"row": [ticket["share_id"]]}
         named = {name: ticket[name] for name in ("model", "circuits_hash")}
-        job = self.nodes.job("logistic_infer@1", ticket["scope"], inputs, **named)
+        job = self.nodes.job(self.asked, ticket["scope"], inputs, **named)
         answers = self.nodes.ask(job, uploads=[upload])
         sealed = [
             {"node": d["name"], "fingerprint": fingerprint(d), "blob": a.json()["sealed"]}

@@ -72,3 +72,23 @@ def test_a_round_whose_rows_are_all_too_few_states_none():
     opened = OPENED | {"auc_milli": None, "support": [None] * 4}
     evidence = evidence_of(opened, strata=["north", "south", "west"], gates=[])
     assert evidence["support"]["all"] is None and evidence["auc_milli"] is None
+
+
+def test_skill_has_the_interval_of_a_ratio_of_squared_errors() -> None:
+    about = {"support": [200], "r2_milli": 640, "r2_strata_milli": [], "mae_skill_milli": 300}
+    about |= {
+        "mae_skill_strata_milli": [],
+        "skill_strata_milli": [],
+        "skill_spread_strata_milli": [],
+    }
+    found = evidence_of(
+        about | {"skill_milli": 500, "skill_spread_milli": 900}, strata=[], gates=[]
+    )
+    low, high = found["intervals"]["skill"]["all"]
+    # 1 − skill is off by 0.9/√200 of itself and more
+    assert 330 < low < 400 and 570 < high < 620
+    assert found["intervals"]["r2"]["all"] is None and "mae_skill" not in found["intervals"]
+    none = evidence_of(
+        about | {"skill_milli": -1000, "skill_spread_milli": None}, strata=[], gates=[]
+    )
+    assert none["intervals"]["skill"]["all"] is None

@@ -22,25 +22,41 @@ from tests.training.test_shared_rows import SITE_ROWS, announce, choose
 WEIGHTS = {
     "multinomial": np.array([1.5, -1.0, 0.25, -1.0, 1.0, 0.0, -0.5, 0.0, -0.25]),
     "linear": np.array([0.6, -0.5, 0.1]),
+    "forecaster": np.array([0.6, -0.5, 0.1]),
     "poisson": np.array([0.5, -0.4, 1.0]),
     "cox": np.array([1.0, -0.8, 0.0]),
 }
 LABELS: dict[str, dict[str, Any]] = {
     "multinomial": {"name": "grade", "classes": ["low", "middle", "high"]},
     "linear": {"name": "days", "min": "0", "max": "40"},
+    "forecaster": {
+        "name": "load",
+        "min": "0",
+        "max": "40",
+        "series": {"time": "day", "step": "day", "lags": 2, "split": "2024-01-01"},
+    },
     "poisson": {"name": "visits"},
     "cox": {"name": "days", "event": "dead", "max": "365"},
 }
 GATES = {
     "multinomial": ("accuracy", 500),
     "linear": ("r2", 600),
+    "forecaster": ("skill", 500),
     "poisson": ("r2", 200),
     "cox": ("c_index", 600),
 }
 
 
+SOLVED = ("linear", "forecaster")
+LAGGED = ("features", "standard")  # follow from a forecaster's label
+
+
 class Classes(Market):
     """The market with a model of another class."""
+
+    @property
+    def lagged(self) -> bool:
+        return CLASSES[self.spec["model_class"]].series
 
     def truth(self) -> np.ndarray:
         return WEIGHTS.get(self.spec["model_class"], WEIGHTS["multinomial"])
@@ -49,8 +65,9 @@ class Classes(Market):
         z = np.column_stack([x, np.ones(len(x))]) @ self.truth().reshape(-1, 3).T
         if CLASSES[self.spec["model_class"]].label == "classes":
             return np.eye(3)[np.argmax(z + rng.gumbel(0, 0.5, z.shape), axis=1)]
-        if self.spec["model_class"] == "linear":
-            return np.clip(z[:, 0] + rng.normal(0, 0.2, len(x)), -2, 2)
+        if self.spec["model_class"] in SOLVED:
+            found = np.clip(z[:, 0] + rng.normal(0, 0.2, len(x)), -2, 2)
+            return np.column_stack([found, x[:, 0]]) if self.lagged else found
         if self.spec["model_class"] == "cox":
             times = rng.exponential(0.7 * np.exp(-z[:, 0]))
             order = np.argsort(times)
@@ -112,8 +129,10 @@ def test_a_class_goes_from_the_request_to_the_paid_answer(
     metric, least = GATES[name]
     gate = {"metric": metric, "min_milli": least, "per_stratum": True}
     governance = SPEC["governance"] | {"scoring": "leave_one_out"}
-    market = type("Of" + name, ({"linear": Linear, "cox": Hazards}.get(name, Classes),), {
-        "spec": SPEC | {
+    kind = Linear if name in SOLVED else Hazards if name == "cox" else Classes
+    asked = {k: v for k, v in SPEC.items() if name != "forecaster" or k not in LAGGED}
+    market = type("Of" + name, (kind,), {
+        "spec": asked | {
             "model_class": name, "label": LABELS[name], "gates": [gate], "governance": governance,
         },
         "extras": {"classes": 3} if name == "multinomial" else {},
@@ -124,8 +143,8 @@ def test_a_class_goes_from_the_request_to_the_paid_answer(
     assert phi[market.custodians[3].party.id] == 0 and max(phi.values()) == 1000
     page = Client().get(f"/rounds/{held.id}/").content.decode()
     assert page.count("rows announced, 33 % of the evidence") == 3
-    assert ("Sums of their products" in page) == (name == "linear")
-    assert ("in squared error" in page) == (name == "linear")
+    assert ("Sums of their products" in page) == (name in SOLVED)
+    assert ("in squared error" in page) == (name in SOLVED)
     evidence = held.version.evidence
     assert [g["met"] for g in evidence["gates"]] == [True] * 3, evidence
     assert evidence["support"]["all"]["rows"] == 60

@@ -147,6 +147,7 @@ class Agent:
             schema,
             min_rows=least,
             need_strata=self.role == VALIDATOR,
+            holdout=self.role == VALIDATOR,
         )
         self.say(f"{table.path.name}: {table.rows} rows, {len(table.columns)} columns.")
         if table.missing:
@@ -477,6 +478,6 @@ class Agent:
     ) -> np.ndarray:
         values = (params.get("strata") or {}).get("values", [])
         strata = data.one_hot(table.strata, values, table.rows)
-        order = data.row_order(table.labels, table.strata)
+        order = data.row_order(table.labels, table.strata, by_time=class_of(params).series)
         target = training.target_columns(table.labels, class_of(params), params["label"])
         return np.concatenate([features, target, strata], axis=1)[order]

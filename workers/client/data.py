@@ -18,9 +18,9 @@ import numpy as np
 from apps.protocol.targets import class_of
 from workers.client import fhir, sources
 from workers.client.errors import DataError, few, is_number
+from workers.client.series import MISSING, lagged
 from workers.client.sources import Sheet
 
-MISSING = frozenset({"", "na", "n/a", "nan", "null", "none", "?"})
 MIN_ROWS = 10
 FHIR_STANDARD = "hl7-fhir-r4"
 LABEL = ""  # the label's plausible range, under a name that no column has
@@ -32,7 +32,8 @@ class Table:
     """Checked rows: features [n, d] without gaps, labels [n], strata [n] of str or None.
 
     Labels are 0/1 of a binary label, the number of the class, the number itself, or [n, 2] of a
-    time and 1 where the event came then, by the request's model class. missing: how many cells
+    time and 1 where the event came then, or of a value and its naive forecast, by the request's
+    model class. missing: how many cells
     were filled with their column's mean; clamped: how many lay outside the schema's plausible range
     and were moved to its edge. notes: what else the person at the site should know.
     """
@@ -77,6 +78,7 @@ class Schema:
     kind: str = "binary"
     classes: tuple[str, ...] = ()
     event: str | None = None
+    series: Mapping[str, Any] | None = None
     fhir: tuple[fhir.Wanted, ...] = ()
 
     @classmethod
@@ -104,6 +106,7 @@ class Schema:
             label=label or spec["label"]["name"],
             positive=str(spec["label"].get("positive", spec["label"].get("occurred", "1"))),
             event=spec["label"].get("event"),
+            series=spec["label"].get("series"),
             classes=tuple(plain(name) for name in spec["label"].get("classes", ())),
             kind=class_of(spec).label,
             strata_column=(strata or wanted["column"]) if wanted else None,
@@ -145,9 +148,16 @@ def _bound(value: Any) -> float | None:
 
 
 def read_table(
-    path: Path, schema: Schema, *, min_rows: int = MIN_ROWS, need_strata: bool = False
+    path: Path,
+    schema: Schema,
+    *,
+    min_rows: int = MIN_ROWS,
+    need_strata: bool = False,
+    holdout: bool = False,
 ) -> Table:
     """The rows of a file as the schema wants them: CSV, Parquet or FHIR, see sources.py.
+
+    holdout: of a series, the rows that judge; else those that models are made of (series.py).
 
     Missing feature cells (empty, NA, NaN, null, ?) take the mean of their column's other cells.
     A missing label is an error, since a guess would be a wrong diagnosis.
@@ -155,10 +165,14 @@ def read_table(
     Raises: DataError for a wrong file, wrong columns, too few rows, no label, one class only, a
     cell that is not a number, a column without any number, an unknown stratum.
     """
+    series = schema.series or {}
     names = (*schema.columns, schema.label, schema.event, schema.strata_column)
+    names += (series.get("time"), series.get("id"))
     sheet = sources.read(path, schema.fhir).named(*names)
     header, rows = sheet.header, sheet.rows
     _check_columns(path, header, schema, need_strata)
+    if series:
+        return _forecast_rows(path, sheet, schema, min_rows=min_rows, holdout=holdout)
     if len(rows) < min_rows:
         raise DataError(f"{path.name} has {len(rows)} rows; at least {min_rows} are needed.")
     at = {name: index for index, name in enumerate(header)}
@@ -185,6 +199,31 @@ def read_table(
             )
     notes = (*sheet.notes, *notes)
     return Table(path, schema.columns, features, labels, strata, missing, clamped, notes)
+
+
+def _forecast_rows(
+    path: Path, sheet: Sheet, schema: Schema, *, min_rows: int, holdout: bool
+) -> Table:
+    """The rows that a site's series make."""
+    low, high = schema.ranges[LABEL]
+    span = (_or(low, -math.inf), _or(high, math.inf))
+    made = lagged(path, sheet, schema.series or {}, schema.label, span, holdout=holdout)
+    if len(made.rows) < min_rows:
+        raise DataError(
+            f"{path.name}: too short a series. {' '.join(made.notes)} At least {min_rows} rows are "
+            "needed."
+        )
+    values = made.labels[:, 0]
+    if values.min() == values.max():
+        raise DataError(
+            f"{path.name}: every “{schema.label}” that is used is {values[0]:g}; it must vary."
+        )
+    strata = None
+    if schema.strata_column and schema.strata_column in sheet.header:
+        at = sheet.header.index(schema.strata_column)
+        strata = _strata(path, sheet, schema, at)[made.rows]
+    notes = (*sheet.notes, *made.notes)
+    return Table(path, schema.columns, made.features, made.labels, strata, 0, made.clamped, notes)
 
 
 def read_features(path: Path, columns: Sequence[str]) -> np.ndarray:
@@ -257,12 +296,14 @@ def _check_columns(path: Path, header: list[str], schema: Schema, need_strata: b
             f"{path.name} has no label column “{schema.label}”. Its columns: {few(header)}."
         )
     wanted = [*schema.columns, *([schema.event] if schema.event else [])]
+    if schema.series:
+        wanted = [schema.series[column] for column in ("time", "id") if column in schema.series]
     if need_strata and schema.strata_column:
         wanted.append(schema.strata_column)
     missing = [name for name in wanted if name not in header]
     if not missing:
         return
-    known = {*schema.columns, schema.label, schema.event, schema.strata_column}
+    known = {*schema.columns, *wanted, schema.label, schema.strata_column}
     extra = [name for name in header if name not in known]
     text = f"{path.name} lacks the columns {few(missing)}."
     if extra:
@@ -453,14 +494,22 @@ def plain(value: str) -> str:
     return text
 
 
-def row_order(labels: np.ndarray, strata: np.ndarray | None) -> np.ndarray:
+def row_order(
+    labels: np.ndarray, strata: np.ndarray | None, *, by_time: bool = False
+) -> np.ndarray:
     """An order of a validator's rows in which even and odd positions are alike.
 
     Rule: sort by (stratum, label), then take the rows in turn, so that of every stratum and class
     the halves hold the same number of rows, up to one. The even half scores, the odd one is
     evidence. Rows of times until an event stand in the order of these, as circuits/cox.py asks.
+    by_time: rows of a series, in its order: the earlier half scores, the later one is evidence.
     Returns: row numbers [n].
     """
+    if by_time:
+        order = np.empty(len(labels), dtype=np.int64)
+        half = -(-len(labels) // 2)
+        order[0::2], order[1::2] = np.arange(half), np.arange(half, len(labels))
+        return order
     if labels.ndim == 2:
         # events first: a row that was watched until then was still at risk
         return np.lexsort((-labels[:, 1], labels[:, 0]))

@@ -460,6 +460,8 @@ def predicts(label: Mapping[str, Any]) -> str:
         return f"which {name} it is ({', '.join(label['classes'])})"
     if "positive" in label:
         return f"whether {name} is {label['positive']}"
+    if "series" in label:
+        return f"the next {name} of a series, as a number from {label['min']} to {label['max']}"
     if "event" in label:
         return f"how soon {label['event']} is {label['occurred']}, against a row of mean features"
     return f"{name} as a number from {label['min']} to {label['max']}"

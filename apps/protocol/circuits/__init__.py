@@ -44,9 +44,9 @@ def _found() -> Iterator[ModelClass]:
 
 
 def by_name(found: Iterable[ModelClass]) -> dict[str, ModelClass]:
-    """By kind of label, and networks last. Raises: ValueError for two classes of one name."""
+    """By kind of label, series and networks last. Raises: ValueError for two of one name."""
     once = {id(model): model for model in found}.values()  # a file may import another's
-    ordered = sorted(once, key=lambda model: (LABELS.index(model.label), model.hidden))
+    ordered = sorted(once, key=lambda m: (LABELS.index(m.label), m.series, m.hidden))
     classes = {model.name: model for model in ordered}
     if len(classes) < len(ordered):
         raise ValueError("two files declare model classes of the same name")

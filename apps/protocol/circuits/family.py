@@ -129,6 +129,7 @@ class ModelClass:
     """One kind of model.
 
     label: how a request describes what is predicted, one of LABELS.
+    series: its features are the last values of what is predicted (apps/protocol/series.py).
     metrics: what its evidence opens and a gate may ask for, the first one leading.
     extras: further parameters of its circuits: name -> (least, most).
     outputs, targets: scores of a row, and columns that a holdout row's target takes.
@@ -167,6 +168,7 @@ class ModelClass:
     answer: Callable[[Real], Real]
     scale: Scale
     extras: Mapping[str, tuple[int, int]]
+    series: bool = False
     sums: Sums | None = None
     cut: Callable[[Any, Any, str, Scale], Any] = lambda ops, scores, resolution, scale: reached(
         ops, scores, scale.edges(resolution)

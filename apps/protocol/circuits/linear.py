@@ -12,17 +12,18 @@ from typing import Any
 import numpy as np
 
 from apps.protocol.circuits import least_squares
-from apps.protocol.circuits.cells import Rule
 from apps.protocol.circuits.family import ModelClass, Real, Sums
 from apps.protocol.circuits.games import SCORINGS
 from apps.protocol.circuits.layout import INPUT_F
-from apps.protocol.circuits.regression import OPENS, r_squared
+from apps.protocol.circuits.regression import OPENS, Span, evidence_by
 from apps.protocol.circuits.resolution import Scale, fifths, hundredths
 from apps.protocol.circuits.scoring import GAIN_F
 
 TARGET_LIMIT = 2
 SCORE_LIMIT = 8
-SPREAD_BITS, SPREAD_LOW = 38, 14
+SPAN = Span(
+    limits=(-TARGET_LIMIT, TARGET_LIMIT), apart=TARGET_LIMIT + SCORE_LIMIT, bits=38, low_bits=14
+)
 
 
 def read_targets(ops: Any, words: Any) -> Any:
@@ -63,21 +64,6 @@ def gains(ops: Any, scores: Any, targets: Any, members: Any) -> Any:
     return ops.trunc(ops.combine(flat, np.rint(table * 2**26).astype(np.int64), f=26), GAIN_F)
 
 
-def opened(ops: Any, scores: Any, targets: Any, strata: Any, rule: Rule) -> dict[str, Any]:
-    found, truth = (ops.reshape(x, (-1,)) for x in (tamed(ops, scores), targets))
-    return r_squared(
-        ops,
-        found,
-        truth,
-        strata,
-        rule,
-        limits=(-TARGET_LIMIT, TARGET_LIMIT),
-        apart=TARGET_LIMIT + SCORE_LIMIT,
-        bits=SPREAD_BITS,
-        low_bits=SPREAD_LOW,
-    )
-
-
 def train(features: Real, labels: Any, outputs: int, c: float) -> Real:
     """min ½·Σ(t − w·x − b)² + ‖w‖² / (2c), exactly; [1, d + 1]."""
     rows = np.column_stack([features, np.ones(len(features))])
@@ -101,7 +87,7 @@ CLASS = ModelClass(
     residuals=residuals,
     spare_bits=4,
     gains=gains,
-    evidence=opened,
+    evidence=evidence_by(tamed, SPAN),
     train=train,
     sums=Sums(
         size=least_squares.size,

@@ -6,10 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from apps.protocol.circuits.cells import Rule
 from apps.protocol.circuits.family import ModelClass, Real
 from apps.protocol.circuits.layout import INPUT_F
-from apps.protocol.circuits.regression import OPENS, r_squared
+from apps.protocol.circuits.regression import OPENS, Span, evidence_by
 from apps.protocol.circuits.resolution import Scale
 from apps.protocol.circuits.scoring import GAIN_F
 
@@ -18,7 +17,7 @@ SCORE_LIMIT = 6
 BANDS = (0, 1, 2, 5, 10, 20, 50, 100, 200, 500, COUNT_MAX)
 # Whole counts, above a hundred whole tens.
 GRID = (*range(100), *range(100, COUNT_MAX + 1, 10))
-SPREAD_BITS, SPREAD_LOW = 52, 20
+SPAN = Span(limits=(0, COUNT_MAX), apart=COUNT_MAX, bits=52, low_bits=20)
 # Coalitions × rows at once: bounds memory at some 60 MB per node.
 VALUES_MAX = 1 << 14
 
@@ -59,21 +58,6 @@ def gains(ops: Any, scores: Any, targets: Any, members: Any) -> Any:
     return ops.trunc(ops.halve(left, below), GAIN_F)
 
 
-def opened(ops: Any, scores: Any, targets: Any, strata: Any, rule: Rule) -> dict[str, Any]:
-    found, truth = (ops.reshape(x, (-1,)) for x in (rates(ops, scores), targets))
-    return r_squared(
-        ops,
-        found,
-        truth,
-        strata,
-        rule,
-        limits=(0, COUNT_MAX),
-        apart=COUNT_MAX,
-        bits=SPREAD_BITS,
-        low_bits=SPREAD_LOW,
-    )
-
-
 def train(features: Real, labels: Any, outputs: int, c: float) -> Real:
     """Weights [1, d + 1] by scikit-learn: min mean(e^z − y·z) + ‖w‖² / (2·c·n)."""
     from sklearn.linear_model import PoissonRegressor  # type: ignore[import-untyped]
@@ -99,7 +83,7 @@ CLASS = ModelClass(
     spare_bits=10,
     descends=False,
     gains=gains,
-    evidence=opened,
+    evidence=evidence_by(rates, SPAN),
     train=train,
     answer=answer,
     scale=Scale(BANDS, GRID, np.log),

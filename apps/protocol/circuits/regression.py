@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from math import isqrt, sqrt
 from typing import Any
 
@@ -20,6 +21,7 @@ SHARE_BOUND = 4 << SHARE_F
 ROOT_F = 24
 LEAST_MILLI = -1000
 
+NULL_WHERE = "the same per stratum; null where support is"
 OPENS = (
     Opening(
         "support",
@@ -33,7 +35,7 @@ OPENS = (
         "1 less the squared errors' share of the target's own spread, in thousandths, −1000 at "
         "least; 0 where the target is constant, of which the nodes see that it is",
     ),
-    Opening("r2_strata_milli", "the same per stratum; null where support is"),
+    Opening("r2_strata_milli", NULL_WHERE),
     Opening(
         "r2_spread_milli",
         "root mean square, in thousandths, of what each row adds to or takes from 1 − R²: "
@@ -69,74 +71,107 @@ def squared_sums(ops: Any, values: Any, most: int) -> Any:
     return ops.sum(ops.dot(parts, parts, f=SQUARES_F), 1)
 
 
-def r_squared(
-    ops: Any,
-    found: Any,
-    truth: Any,
-    strata: Any,
-    rule: Rule,
-    *,
-    limits: tuple[int, int],
-    apart: int,
-    bits: int,
-    low_bits: int,
-) -> dict[str, Any]:
-    """Open support and R² = 1 − Σ(y − ŷ)² / Σ(y − ȳ)² per cell.
+@dataclass(frozen=True, kw_only=True)
+class Span:
+    """limits: of a target. apart: no two predictions and targets are further apart. Every sum of
+    squares is under 2^(bits − 20), and one under 2^(low_bits − 20) counts as none."""
 
-    found, truth [m] at f = 16, truth within the limits, no two of all these further apart than
-    `apart`; every sum of squares under 2^(bits − 20), and one under 2^(low_bits − 20) is a constant
-    target.
+    limits: tuple[int, int]
+    apart: int
+    bits: int
+    low_bits: int
+
+
+def evidence_by(read: Callable[[Any, Any], Any], span: Span) -> Callable[..., dict[str, Any]]:
+    """R² of the predictions that `read(ops, scores)` makes, at f = 16."""
+
+    def evidence(ops: Any, scores: Any, targets: Any, strata: Any, rule: Rule) -> dict[str, Any]:
+        found, truth = (ops.reshape(x, (-1,)) for x in (read(ops, scores), targets))
+        return r_squared(ops, found, truth, strata, rule, span)
+
+    return evidence
+
+
+def r_squared(
+    ops: Any, found: Any, truth: Any, strata: Any, rule: Rule, span: Span, *, naive: Any = None
+) -> dict[str, Any]:
+    """Open support, R² = 1 − Σ(y − ŷ)² / Σ(y − ȳ)² and its rows' spread per cell; with a naive
+    forecast skill as well, the same with Σ(y − n)² below, and mae_skill, of absolute errors.
+
+    found, truth, naive [m] at f = 16, the last two within the limits.
     """
     member = members(ops, strata)
     counts = open_rows(ops, member, rule)
     cells = [cell for cell, count in enumerate(counts) if count is not None]
-    values: list[int | None] = [None] * len(counts)
-    spread_milli = list(values)
+    names = ["r2"] if naive is None else ["r2", "skill", "mae_skill"]
+    spread_of = [f"{name}_spread" for name in names[:2]]
+    values: dict[str, list[int | None]] = {n: [None] * len(counts) for n in [*names, *spread_of]}
     if cells:
-        sizes = [int(counts[cell] or 0) for cell in cells]
+        many, sizes = len(cells), [int(counts[cell] or 0) for cell in cells]
         inside = ops.transpose(ops.index(member, np.s_[:, np.array(cells)]))
-        wide = [ops.broadcast(ops.reshape(x, (1, -1)), inside.shape) for x in (found, truth)]
-        error = ops.mul(inside, ops.sub(wide[1], wide[0]))
-        about = centred(ops, wide[1], inside, sizes, limits)
-        squares, spread = squared_sums(ops, error, apart), squared_sums(ops, about, apart)
-        flat = ops.ltz(ops.add_public(spread, -(1 << low_bits)))
-        seen = ops.open(flat).tolist()
-        # at most twice the spread, so that nothing overflows: R² ≥ −1
-        over = ops.sub(squares, ops.scale(spread, 2))
-        squares = ops.sub(squares, ops.relu(over))
-        # of sums over the next power of two ≥ m, so that the inverse of a large one keeps its bits
+
+        def wide(rows: Any) -> Any:
+            return ops.broadcast(ops.reshape(rows, (1, -1)), inside.shape)
+
+        error = ops.mul(inside, wide(ops.sub(truth, found)))
+        about = centred(ops, wide(truth), inside, sizes, span.limits)
+        parts = [squared_sums(ops, error, span.apart)]
+        if naive is None:
+            wholes = [squared_sums(ops, about, span.apart)]
+        else:
+            by_naive = ops.mul(inside, wide(ops.sub(truth, naive)))
+            absolute = _size(ops, ops.stack([error, by_naive]), span.apart)
+            absolute = ops.lift(ops.sum(absolute, 2), SQUARES_F)
+            about = ops.concat([about, by_naive])
+            parts += [*parts, ops.index(absolute, 0)]
+            wholes = [squared_sums(ops, about, span.apart), ops.index(absolute, 1)]
         below = (error.shape[1] - 1).bit_length()
-        squares, spread = ops.halve(squares, below), ops.halve(spread, below)
-        inverse = ops.reciprocal(spread, f=SHARE_F, bits=bits, low_bits=low_bits)
-        # 2 at most, and 1/spread is off by 2^−7 of itself
-        share = ops.within(ops.mul(squares, inverse, f=SHARE_F), -SHARE_BOUND, SHARE_BOUND)
-        opened = ops.open_rounded(ops.scale(share, 1000)).tolist()
-        for cell, constant, part in zip(cells, seen, opened, strict=True):
-            values[cell] = 0 if constant else 1000 - int(part)
+        part, whole = (ops.halve(ops.concat(each), below) for each in (parts, wholes))
+        none, share, saved = _saved(ops, part, whole, span)
+        for place, value in enumerate(saved):
+            values[names[place // many]][cells[place % many]] = value
         varied = [
             place
-            for place, cell in enumerate(cells)
-            if not seen[place] and (values[cell] or 0) > LEAST_MILLI
+            for place in range(many * len(spread_of))
+            if not none[place] and saved[place] > LEAST_MILLI
         ]
         if varied:
             at = np.array(varied)
-            root = ops.rsqrt(ops.index(spread, at), f=ROOT_F, bits=bits, low_bits=low_bits)
+            root = ops.rsqrt(ops.index(whole, at), f=ROOT_F, bits=span.bits, low_bits=span.low_bits)
             added = added_by_rows(
                 ops,
-                ops.stack([ops.index(error, at), ops.index(about, at)]),
+                ops.stack([ops.index(error, at % many), ops.index(about, at)]),
                 root,
                 ops.index(share, at),
-                [sizes[place] for place in varied],
+                [sizes[place % many] for place in varied],
             )
             for place, value in zip(varied, added, strict=True):
-                spread_milli[cells[place]] = value
-    return {
-        "support": counts,
-        "r2_milli": values[0],
-        "r2_strata_milli": values[1:],
-        "r2_spread_milli": spread_milli[0],
-        "r2_spread_strata_milli": spread_milli[1:],
-    }
+                values[spread_of[place // many]][cells[place % many]] = value
+    opened: dict[str, Any] = {"support": counts}
+    for name, (every, *by_stratum) in values.items():
+        opened |= {f"{name}_milli": every, f"{name}_strata_milli": by_stratum}
+    return opened
+
+
+def _size(ops: Any, a: Any, most: int) -> Any:
+    """|a|, of numbers within ±most."""
+    # twice a less a, or none less a negative one
+    return ops.within(ops.sub(ops.scale(ops.relu(a), 2), a), 0, most << a.f)
+
+
+def _saved(ops: Any, part: Any, whole: Any, span: Span) -> tuple[list[int], Any, list[int]]:
+    """1 − part/whole of sums [n] at f = 20, over the next power of two ≥ m, so that the inverse of
+    a large one keeps its bits: (where whole counts as none, opened; part/whole, 2 at most; that
+    opened in thousandths, −1000 at least, 0 where whole counts as none)."""
+    none = ops.open(ops.ltz(ops.add_public(whole, -(1 << span.low_bits)))).tolist()
+    # at most twice the whole, so that nothing overflows
+    part = ops.sub(part, ops.relu(ops.sub(part, ops.scale(whole, 2))))
+    inverse = ops.reciprocal(whole, f=SHARE_F, bits=span.bits, low_bits=span.low_bits)
+    # 2 at most, and 1/whole is off by 2^−7 of itself
+    share = ops.within(ops.mul(part, inverse, f=SHARE_F), -SHARE_BOUND, SHARE_BOUND)
+    opened = ops.open_rounded(ops.scale(share, 1000)).tolist()
+    saved = [0 if no else 1000 - int(each) for no, each in zip(none, opened, strict=True)]
+    return none, share, saved
 
 
 def added_by_rows(ops: Any, both: Any, root: Any, share: Any, counts: Sequence[int]) -> list[int]:
