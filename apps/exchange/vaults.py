@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from types import MappingProxyType
 from typing import Any
 
 from django.conf import settings
@@ -243,11 +244,12 @@ def slash(
     dao: Any,
     proposal_id: uuid.UUID,
     now: datetime,
+    cites: Mapping[str, str] = MappingProxyType({}),
 ) -> Slashed:
     """Inner writer: by vote, up to `amount_micro` of a party's stake goes to the treasury, first
     what is staked (no lock protects it), then what is on its way out, soonest first.
 
-    Raises NothingStaked.
+    cites: what else of the payload was voted on, for the log. Raises NothingStaked.
     """
     require_transaction("exchange.slash")
     vault = _vault(asset.code, now)
@@ -305,7 +307,7 @@ def slash(
             ),
             more={"dao": dao.party.pid},
         )  # fmt: skip
-    body = {"id": str(proposal_id), "party": party.pid, "asset": vault.asset.code, **facts}
+    body = {"id": str(proposal_id), "party": party.pid, "asset": vault.asset.code, **facts, **cites}
     log.append("exchange.slashed", body | {"staked_micro": str(staked)}, now=now)
     return Slashed(staked, unstaking)
 

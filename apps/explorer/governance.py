@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -13,12 +14,14 @@ from django.views.decorators.http import require_POST
 
 from apps.core import clock
 from apps.core.errors import NotFound
-from apps.explorer.formatting import percent, short
+from apps.explorer.formatting import percent
 from apps.explorer.page import act, for_party, paged, party_of, show
+from apps.explorer.pictures import exactly
 from apps.governance import executing, selectors, services
 from apps.governance.models import Proposal
 from apps.protocol import tally
-from apps.training.models import ModelVersion
+from apps.training.models import ModelVersion, Round
+from apps.training.shown import shown_of
 from apps.wallets.consenting import consent_of_form
 
 STATES = ["active", "succeeded", "executed", "defeated"]
@@ -29,6 +32,7 @@ HOUSES = {
     "sdt": "Those who own the model's tokens decide financial matters.",
 }
 State = tally.State
+UNIT = re.compile(r" \((\S+) micro-units\)$")
 GOING_ON = (State.PENDING, State.ACTIVE, State.SUCCEEDED, State.QUEUED)
 KINDS = {
     "rfms.approve": "Open a request for funding",
@@ -52,6 +56,8 @@ KINDS = {
     "subdaos.set_unlocks": "Change what a stake unlocks",
     "subdaos.pay": "Pay from the treasury",
     "subdaos.revoke": "Take a member's points",
+    "exchange.slash": "Slash a stake",
+    "exchange.slash_flai": "Slash a stake of FLAI",
 }
 
 
@@ -100,6 +106,7 @@ def proposal(request: HttpRequest, proposal_id: UUID) -> HttpResponse:
         may_execute=party is not None and executing.can_execute(party, found, now) is None,
         votes=paged(request, selectors.votes(found)),
         version=version,
+        cited=_cited(found),
         changes=changes_in_words(found.changes),
         evidence=version.evidence if version else None,
         opens_at=tally.execution_opens_at(found.facts),
@@ -140,6 +147,14 @@ def execute(request: HttpRequest, proposal_id: UUID) -> HttpResponse:
     )
 
 
+def _cited(proposal: Proposal) -> dict[str, Any] | None:
+    """The round that a slashing cites, and what it showed of whoever is to be slashed."""
+    if "round" not in proposal.payload or "party" not in proposal.payload:
+        return None
+    found = Round.objects.select_related("dao", "round_job").get(pk=proposal.payload["round"])
+    return {"round": found, "showed": shown_of(found, proposal.payload["party"])}
+
+
 def _get(proposal_id: UUID) -> Proposal:
     try:
         return selectors.proposal_get(proposal_id)
@@ -148,20 +163,19 @@ def _get(proposal_id: UUID) -> Proposal:
 
 
 def changes_in_words(changes: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Changes as recorded; micro-units as dollars, since people decide on them."""
-    unit = " (USDC micro-units)"
+    """Changes as recorded; micro-units as amounts, since people decide on them."""
     rows = []
     for change in changes:
-        if change["label"].endswith(unit):
-            sides = {side: _dollars(change.get(side)) for side in ("before", "after")}
-            change = {"label": change["label"].removesuffix(unit), **sides}
+        if unit := UNIT.search(change["label"]):
+            sides = {side: _amount(change.get(side), unit[1]) for side in ("before", "after")}
+            change = {"label": change["label"][: unit.start()], **sides}
         rows.append(change)
     return rows
 
 
-def _dollars(micro: object) -> str:
+def _amount(micro: object, asset: str) -> str:
     text = str(micro or "")
-    return "$" + short(int(text), decimals_min=2) if text.isdecimal() else text
+    return exactly(int(text), asset) if text.isdecimal() else text
 
 
 def _item(proposal: Proposal, now: datetime) -> dict[str, Any]:

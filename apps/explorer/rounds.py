@@ -18,6 +18,7 @@ from apps.protocol.circuits.family import proving_rows
 from apps.training.models import Member, Round, Score, Submission
 from apps.training.privacy import noise_json
 from apps.training.selectors import awaited
+from apps.training.shown import shown
 
 PHASES = [
     ("moments", "Sum up", "Each site shares the sums of its columns."),
@@ -74,6 +75,10 @@ def round_page(request: HttpRequest, round_id: UUID) -> HttpResponse:
     if held is None:
         raise Http404
     scores = {row.party_id: row.phi_milli for row in Score.objects.filter(round=held)}
+    members = list(Member.objects.filter(round=held).select_related("party"))
+    shares = list(
+        Submission.objects.filter(round=held).defer("sealed", "acks").order_by("created_at")
+    )
     version = getattr(held, "version", None)
     jobs = [job for job in (held.moments_job, held.round_job) if job is not None]
     receipts: dict[Any, list[Receipt]] = defaultdict(list)
@@ -85,7 +90,10 @@ def round_page(request: HttpRequest, round_id: UUID) -> HttpResponse:
         "subdaos",
         round=held,
         phases=_strip(held.phase, _otherwise(held)),
-        sites=_sites(held, scores),
+        sites=_sites(held, members, scores, shares),
+        showed=[each for each in shown(held, members, scores, shares) if each.words]
+        if held.closed_at
+        else [],
         has_scores=bool(scores),
         waits_for=[member.party.name for member in awaited(held)],
         scoring=ROWS_SCORING[0] if held.shares_rows else SCORING_NAMES[held.scoring],
@@ -132,10 +140,11 @@ def _strip(phase: str, otherwise: dict[str, tuple[str, str]]) -> list[dict[str, 
     return rows
 
 
-def _sites(held: Round, scores: dict[Any, int]) -> list[dict[str, Any]]:
+def _sites(
+    held: Round, members: list[Member], scores: dict[Any, int], shares: list[Submission]
+) -> list[dict[str, Any]]:
     sent: dict[Any, dict[str, Submission]] = defaultdict(dict)
-    shares = Submission.objects.filter(round=held).defer("sealed", "ticket", "acks")
-    for row in shares.order_by("created_at"):
+    for row in shares:
         sent[row.party_id][row.stage] = row
     rows = [
         {
@@ -145,7 +154,7 @@ def _sites(held: Round, scores: dict[Any, int]) -> list[dict[str, Any]]:
             "phi": scores.get(member.party_id),
             "rows": held.rows.get(member.key),
         }
-        for member in Member.objects.filter(round=held).select_related("party")
+        for member in members
     ]
     there = [row for row in rows if row["rows"] and not row["member"].left_phase]
     judges = [row for row in there if row["member"].role == "validator"]

@@ -78,7 +78,8 @@ class Earnings:
     def __init__(self, held: Holdings) -> None:
         self.tokens = held
         self.opened: dict[str, Body] = {}
-        self.over: set[str] = set()  # rounds that are done, void or failed
+        self.rosters: dict[str, set[str]] = {}  # whoever a round was opened with
+        self.over: dict[str, dict[str, int]] = {}  # φ of rounds that are done, void or failed
         self.committed: dict[str, tuple[int, str, str]] = {}
         self.versions: dict[tuple[str, str], Made] = {}
         self.daos: dict[str, str] = {}
@@ -122,12 +123,22 @@ class Earnings:
         if body["round"] in self.opened:
             raise Finding(f"round {body['round']} was opened twice")
         self.opened[body["round"]] = body
+        self.rosters[body["round"]] = set(body["members"])
 
     def round_over(self, body: Body, at: int) -> None:
         """Done, void or failed: one of them, once."""
         if body["round"] in self.over:
             raise Finding(f"round {body['round']} ended twice")
-        self.over.add(body["round"])
+        self.over[body["round"]] = dict(body.get("phi_milli", {}))
+
+    def cited(self, body: Body) -> None:
+        """A slashing names a round that is over, that its party was in, and what it scored it."""
+        round_, party = body["round"], body["party"]
+        if round_ not in self.over or party not in self.rosters.get(round_, ()):
+            raise Finding(f"slashing {body['id']} cites round {round_}, which shows nothing of it")
+        phi = self.over[round_].get(party)
+        if body.get("phi_milli") != (None if phi is None else str(phi)):
+            raise Finding(f"slashing {body['id']} cites a φ that round {round_} did not give")
 
     def share_received(self, body: Body, at: int) -> None:
         place = (len(self.committed), body["slot"], body["party"])

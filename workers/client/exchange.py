@@ -23,6 +23,8 @@ POOL_REF, VAULT_REF = "exchange.pool:", "exchange.vault:"
 OUT_REF, SLASH_REF = "exchange.unstaking:", "exchange.slash:"
 OWN = ("pool", "vault", "unstaking")
 SLASHING = {"super": "exchange.slash_flai", "sbgt": "exchange.slash"}
+# What else a slashing may have been voted on by: a round, and what it scored the party.
+CITED = ("round", "phi_milli")
 
 # What a wallet's key signs, or the leaf of a swap or of a slashing stands for, is told by the kind:
 # under each reference no other than its own.
@@ -258,7 +260,8 @@ class Exchange:
         name = f"slashing {body['id']}"
         if body["asset"] != token:
             raise Finding(f"{name} takes {body['asset']}, which its house does not decide on")
-        payload = {"party": body["party"], "amount_micro": body["asked_micro"]}
+        cited = {name: body[name] for name in CITED if name in body}
+        payload = {"party": body["party"], "amount_micro": body["asked_micro"], **cited}
         kind = SLASHING.get(voted["house"], "")
         content = {"dao": body["dao"], "kind": kind, "payload": payload}
         asked = (body["dao"], kind, digest(tally.PROPOSAL_DOMAIN, content))

@@ -372,6 +372,11 @@ class Replay:
         self.parameters.round_opened(body)
         self.earnings.round_opened(body, at)
 
+    def _slashed(self, body: Mapping[str, Any], at: int) -> None:
+        self.votes.slash(body, at)
+        if "round" in body:
+            self.earnings.cited(body)
+
     def _round_done(self, body: Mapping[str, Any], at: int) -> None:
         self.earnings.round_done(body, at)
         self.parameters.round_done(body, self.earnings.opened[body["round"]])
@@ -461,7 +466,7 @@ _HANDLERS: dict[str, Handler] = {
     "exchange.pool_changed": Replay._pool_changed,
     "exchange.vault_opened": _exchanged(Exchange.vault_opened),
     "exchange.vault_changed": _exchanged(Exchange.vault_changed),
-    "exchange.slashed": _voted(Votes.slash),
+    "exchange.slashed": Replay._slashed,
     "subdaos.founded": Replay._founded,
     "subdaos.params": _voted(Votes.reset),
     "subdaos.emitted": _released(Reserves.emitted),
