@@ -517,7 +517,7 @@ def _sorted_keys(count: int) -> list[Ed25519PrivateKey]:
 def three_nodes(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Three nodes that run for the whole session."""
     assert not os.environ.get("FLAI_STORE_KEY")
-    limits = {"rows_per_epoch": 1_000_000, "rows_per_query": 1000}
+    limits = {"rows_per_epoch": 1_000_000}
     nodes = NodeSet(tmp_path_factory.mktemp("nodes"), limits)
     nodes.start()
     yield nodes

@@ -37,9 +37,6 @@ if TYPE_CHECKING:
 AGREE_SEQ = 0xFFFE0000  # far above what an engine counts to
 CHEAT = "cheating_suspected"
 PARTING_S = 0.5  # a cheat that hangs up is named by the notes of those who stay
-# Circuits whose answer to row k depends on row k of this slot alone: rows of several askers may be
-# computed one below the other.
-ROWWISE = dict.fromkeys(INFERS, "row")
 
 log = logging.getLogger("flai.jobs")
 
@@ -397,7 +394,8 @@ def _one_below_the_other(
     cases: Sequence[Admitted],
 ) -> tuple[dict[str, list[tuple[Words, ...]]], dict[str, Any]]:
     """All rows as one input, and the parameters of that many rows."""
-    slot = ROWWISE[cases[0].circuit.id]
+    slot = cases[0].circuit.rowwise
+    assert slot is not None  # else it is no bundle
     joined = zip(*(case.shares[slot][0] for case in cases))
     words = tuple(np.concatenate(parts) for parts in joined)
     rows = sum(case.params["rows"] for case in cases)

@@ -116,7 +116,7 @@ class Limits:
 
     rows_per_epoch: int = 2000
     epoch_days: int = 1
-    rows_per_query: int = 100
+    rows_per_query: int = 10_000
     price_micro_min: int = 0
     verified_only: bool = False
 

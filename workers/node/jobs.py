@@ -23,7 +23,6 @@ from apps.protocol.tickets import TRIO, VERIFIED, Ticket, check_ticket
 from workers.mpc.sealing import Words
 from workers.node import metrics, policy
 from workers.node.computation import (
-    ROWWISE,
     Admitted,
     Computation,
     bundle_session_id,
@@ -239,7 +238,9 @@ class Jobs:
             (e.job["circuit"], e.job["model"], e.job["engine"], group_of(e.job)) for e in entries
         }
         names = {entry.job["job_id"] for entry in entries}
-        together = len(kinds) == 1 and len(names) == len(entries) and first["circuit"] in ROWWISE
+        circuit = CIRCUITS.get(first["circuit"])
+        rowwise = circuit is not None and circuit.rowwise is not None
+        together = len(kinds) == 1 and len(names) == len(entries) and rowwise
         if not together or not all(is_query(entry.job) for entry in entries):
             raise Malformed("malformed", "A bundle has queries of one circuit and one model.")
         return entries

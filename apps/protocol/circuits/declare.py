@@ -66,6 +66,8 @@ class Circuit:
     result_bound: every word of its result is within ±this.
     proved_at: parameters whose proof is that of these: with as few rows or turns as show all that
         there is to show.
+    rowwise: the slot of whose `rows` each is answered by itself, so that those of several askers
+        may be computed one below the other, and many of one in parts.
     """
 
     name: str
@@ -79,6 +81,7 @@ class Circuit:
     result_bound: int | None = None
     proved_at: Callable[[Params], Params] = lambda params: params
     sealed: bool = False
+    rowwise: str | None = None
     resolution: str | None = None
     of_model: tuple[str, ...] = ()
     of_model_too: tuple[str, ...] = ()

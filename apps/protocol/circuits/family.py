@@ -82,13 +82,14 @@ from apps.protocol.circuits.scoring import (
     phi_milli,
     taylor_utilities,
 )
+from apps.protocol.tickets import MAX_VALUES
 from apps.protocol.wire import is_hex
 
 Real = npt.NDArray[np.float64]
 
 STRATA_MAX = 32
 ROWS_MAX = 4000
-QUERY_ROWS_MAX = 1000
+QUERY_ROWS_MAX = 10_000
 MEMBERS_MAX = 64
 PHI_MIN_POSITIVE = 3
 # Digest of the constants by which rows are standardised (`normalise.constants_digest`): all owners
@@ -294,6 +295,11 @@ def round_circuit(model: ModelClass) -> Circuit:
     )
 
 
+def query_rows_max(features: int) -> int:
+    """How many rows of so many features one query takes: 10 000, or as many as a share holds."""
+    return min(QUERY_ROWS_MAX, MAX_VALUES // features)
+
+
 def infer_circuit(model: ModelClass, resolution: str) -> Circuit:
     """The circuit of a class's paid query, answered at this resolution."""
 
@@ -302,7 +308,7 @@ def infer_circuit(model: ModelClass, resolution: str) -> Circuit:
         the model has one. Raises: BadParams."""
         only(params, "features", "rows", *model.extras, *model.optional(params))
         _sizes(model, params)
-        whole(params, "rows", 1, QUERY_ROWS_MAX)
+        whole(params, "rows", 1, query_rows_max(params["features"]))
 
     def run(ops: Any, secrets: Mapping[str, Sequence[Any]], params: Params) -> Outcome:
         """Scores [k·o] at f = 16, row by row, or steps. Bound: 16·65·1001 · 2^40 < 2^60."""
@@ -329,10 +335,10 @@ def infer_circuit(model: ModelClass, resolution: str) -> Circuit:
         validate=validate,
         run=run,
         sealed=True,
+        rowwise="row",
         resolution=resolution,
         of_model=("features", NORMALISATION, *model.extras),
         of_model_too=model.unit_names,
-        # each row is computed by itself
         proved_at=lambda params: {k: v for k, v in params.items() if type(v) is int} | {"rows": 1},
     )
 
