@@ -54,7 +54,7 @@ VOTING_PERIOD_MIN_S = _seconds("FLAI_VOTING_PERIOD_MIN_S", 3600)
 # Requests a minute of one key, person or address.
 RATE_PER_MINUTE = _count("FLAI_RATE_PER_MINUTE", 12_000)
 # What nodes answer at most in one query, unless their operators' policy.json says otherwise.
-ROWS_PER_QUERY = _count("FLAI_ROWS_PER_QUERY", 100)
+ROWS_PER_QUERY = _count("FLAI_ROWS_PER_QUERY", 10_000)
 # And of one model in one of their epochs of so many UTC days.
 ROWS_PER_EPOCH = _count("FLAI_ROWS_PER_EPOCH", 2000)
 ROWS_EPOCH_DAYS = _count("FLAI_ROWS_EPOCH_DAYS", 1)

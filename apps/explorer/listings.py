@@ -180,7 +180,7 @@ def model(request: HttpRequest, slug: str) -> HttpResponse:
         served=served([listing.id], now=clock.now()).get(listing.id, Served()),
         epoch_days=settings.ROWS_EPOCH_DAYS,
         **_resolution(listing),
-        rows_per_query=settings.ROWS_PER_QUERY,
+        rows_per_query=pricing.rows_max(listing),
         to_spend_micro=to_spend_micro,
         short_micro=max(next_micro - to_spend_micro, 0),
         next_micro=next_micro,

@@ -175,7 +175,9 @@ class UsageSerializer(serializers.Serializer[Any]):
 class QuotasSerializer(serializers.Serializer[Any]):
     requests = RateSerializer()
     spending = SpendingSerializer(allow_null=True, help_text="null: this key has no limit")
-    rows_per_inference = serializers.IntegerField()
+    rows_per_inference = serializers.IntegerField(
+        help_text="of any model, at most; a listing's own is `rows_per_query`"
+    )
     waiting = serializers.IntegerField(help_text="your inferences that have not ended")
     waiting_max = serializers.IntegerField()
 
@@ -217,7 +219,8 @@ class QuoteView(APIView):
 
 
 class ListingInferencesView(APIView):
-    """Buy predictions: the price is held, the nodes compute, then it is paid, or released.
+    """Buy predictions of 1 to 10 000 rows, `rows_per_query` of the listing at most: one price, held
+    once; the nodes compute; then it is paid and all rows are answered, or all of it is released.
 
     200 when it has ended within `Prefer: wait=N`, else 202; `Location` says where to look again.
     The same Idempotency-Key is the same inference, paid once.
@@ -336,7 +339,7 @@ class QuotasView(APIView):
                     "window_s": WINDOW_S,
                 },
                 "spending": spending.spending_json(key_of_request(request), now=now()),
-                "rows_per_inference": settings.ROWS_PER_QUERY,
+                "rows_per_inference": min(settings.ROWS_PER_QUERY, settings.ROWS_PER_EPOCH),
                 "waiting": selectors.waiting_of(party),
                 "waiting_max": services.WAITING_MAX,
             }

@@ -13,6 +13,7 @@ from apps.core.errors import Unprocessable
 from apps.core.months import month_of
 from apps.listings.models import Listing, Query
 from apps.protocol import tariff
+from apps.protocol.circuits.family import query_rows_max
 from apps.protocol.extraction import Extraction, extraction
 from apps.protocol.plans import plans_of
 from apps.protocol.tickets import COMPUTING
@@ -49,6 +50,13 @@ def rows_per_epoch_max(listing: Listing) -> int:
     return len(held.nodes) * settings.ROWS_PER_EPOCH // COMPUTING[held.engine]
 
 
+def rows_max(listing: Listing) -> int:
+    """How many rows one request may have: what the circuit takes, and each node answers in a query
+    and in an epoch (their `policy.json` decides, the settings say it here)."""
+    features = listing.version.round.features
+    return min(query_rows_max(features), settings.ROWS_PER_QUERY, settings.ROWS_PER_EPOCH)
+
+
 def rebate_bps(listing: Listing) -> int:
     """What the author of the model's request pays less, of each row, by its terms."""
     return int(listing.dao.params.get("rebate_bps", 0))
@@ -66,13 +74,17 @@ def price_of(listing: Listing, *, rows: int, before: int = 0, buyer: Party | Non
     """Price of so many rows in one inference, after so many others this month; for nobody in
     particular without a buyer.
 
-    Raises Unprocessable("too_many_rows") for more than nodes answer (their `policy.json` decides,
-    settings.ROWS_PER_QUERY says it here): nobody shall be quoted what is then refused.
+    Raises Unprocessable("too_many_rows") for more than `rows_max`: nobody shall be quoted what is
+    then refused.
     """
-    most = settings.ROWS_PER_QUERY
+    most = rows_max(listing)
     if rows > most:
+        days, cap = settings.ROWS_EPOCH_DAYS, settings.ROWS_PER_EPOCH
+        capped = f", since nodes answer {cap} rows of a model in {days} day{'s' * (days > 1)}"
         raise Unprocessable(
-            "too_many_rows", f"The nodes answer {most} rows a query at most.", field="rows"
+            "too_many_rows",
+            f"One request takes {most} rows of this model at most{capped if most == cap else ''}.",
+            field="rows",
         )
     tiers = tariff.tiers_of(listing.dao.params["tiers"])
     return tariff.charge(rows, before=before, price_micro=price_to(buyer, listing), tiers=tiers)

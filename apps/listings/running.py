@@ -107,7 +107,15 @@ def queries_run(*, version_id: Any, first: str = "") -> int:
     claimed without a look at what does.
     """
     bundles = _bundles(version_id, first)
-    return _lanes.serve(str(version_id), lambda: _run(next(bundles)))
+
+    def serve_next() -> int:
+        query_ids = next(bundles)
+        try:
+            return _run(query_ids)
+        finally:
+            _turns.done(str(version_id), query_ids)
+
+    return _lanes.serve(str(version_id), serve_next)
 
 
 def _bundles(version_id: Any, first: str) -> Iterator[list[Any]]:
@@ -151,7 +159,7 @@ def _next_bundle(version_id: Any) -> list[Any]:
             _look_again(query)
         seen = [row for row in seen if not row[-1]]
     waiting = [serving.Waiting(*row[:4]) for row in seen]
-    return [query.query_id for query in _turns.pick(waiting, now=now)]
+    return [query.query_id for query in _turns.pick(waiting, now=now, model=str(version_id))]
 
 
 def _run(query_ids: Sequence[Any]) -> int:

@@ -22,6 +22,7 @@ from apps.listings.pricing import (
     copy_cost,
     price_micro,
     rebate_bps,
+    rows_max,
     rows_per_epoch_max,
     tiers_json,
 )
@@ -103,7 +104,7 @@ def listing_json(listing: Listing, nodes: Sequence[Node] | None = None) -> Json:
         "resolution": held.resolution,
         "engine": held.engine,
         "privacy": noise_json(held),
-        "rows_per_query": settings.ROWS_PER_QUERY,
+        "rows_per_query": rows_max(listing),
         "extraction": {
             "agreement_bps": AGREEMENT_BPS,
             "rows": copied.rows,

@@ -47,6 +47,7 @@ from apps.wallets.services import account
 
 SLOT = "row"
 JOB_DEADLINE_S = 15
+ROWS_A_SECOND = 250  # that nodes with much to do are left the time for
 LIFETIME_S_MIN = 5
 HOLD_S_MAX = 24 * 3600
 WAITING_MAX = 1000
@@ -248,7 +249,7 @@ def _query(
         roster=None,
         inputs={SLOT: [ticket.share_id]},
         model=listing.version.model,
-        deadline_s=JOB_DEADLINE_S,
+        deadline_s=JOB_DEADLINE_S + ticket.shape[0] // ROWS_A_SECOND,
         expires_at=expires_at,
         now=now,
     )

@@ -17,6 +17,7 @@ from typing import Any
 BUNDLE_MAX = 64
 BUNDLE_ROWS_MAX = 1000  # as the circuit takes
 LARGE_ROWS = 100
+HUGE_ROWS = 1000  # as in migrations/hold.sql
 LANES = 2
 PATIENCE = timedelta(seconds=5)
 SERVED_MAX = 10_000  # buyers that are remembered
@@ -73,21 +74,35 @@ def _in_turns(queries: Sequence[Waiting], place: Callable[[Waiting], Any]) -> li
 
 class Turns:
     """Whom this process has served, in which order: a large query is a bundle of its own, so turns
-    go on from one bundle to the next."""
+    go on from one bundle to the next. Of a model one query of more than HUGE_ROWS rows is computed
+    at a time, so that a lane is left to the others."""
 
     def __init__(self) -> None:
         self._served: dict[Hashable, int] = {}
+        self._huge: dict[Hashable, Hashable] = {}  # the one under way, by model
         self._numbers = itertools.count(1)
         self._lock = threading.Lock()
 
-    def pick(self, waiting: Sequence[Waiting], *, now: datetime) -> list[Waiting]:
-        """As `pick`; who is chosen was served then."""
+    def pick(
+        self, waiting: Sequence[Waiting], *, now: datetime, model: Hashable = None
+    ) -> list[Waiting]:
+        """As `pick`, of queries of this model; who is chosen was served then. `done` says when."""
         with self._lock:
+            if model in self._huge:  # whose lane looks again before it goes
+                waiting = [q for q in waiting if q.rows <= HUGE_ROWS]
             chosen = pick(waiting, now=now, served=self._served)
             self._served |= {q.buyer_id: next(self._numbers) for q in chosen}
             if len(self._served) > SERVED_MAX:
                 self._served.clear()
+            if chosen and chosen[0].rows > HUGE_ROWS:
+                self._huge[model] = chosen[0].query_id
         return chosen
+
+    def done(self, model: Hashable, query_ids: Sequence[Hashable]) -> None:
+        """These have been computed, or not."""
+        with self._lock:
+            if self._huge.get(model) in query_ids:
+                del self._huge[model]
 
 
 @dataclass

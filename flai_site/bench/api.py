@@ -30,10 +30,11 @@ QUERIES = 40
 WARM_UP = 6
 CLIENTS, EACH = 32, 12
 ROWS, WIDE_CLIENTS, WIDE_EACH = 100, 4, 8
-JOB_ROWS, JOB_CLIENTS = 10_000, 2  # in as few queries as the nodes take
+JOB_ROWS, JOB_TURNS = 10_000, 3
+PART_ROWS, PART_CLIENTS = 1000, 2  # of the same job in several queries
 LOGISTIC = CLASSES["logistic"].infer_id("logit")
 STAGES = ("seal", "web", "queue", "claim", "nodes", "open")
-FAUCET_MICRO = 10_000 * 1_000_000
+FAUCET_MICRO = 100_000 * 1_000_000
 
 
 def run() -> Iterator[dict[str, Any]]:
@@ -122,13 +123,43 @@ def _measure(url: str, slug: str, home: ClientHome) -> Iterator[dict[str, Any]]:
     yield from _lines(f"paid_query_{ROWS}_rows", wide)
     yield _line(f"paid_query_{ROWS}_rows", "rate", ROWS * len(wide) / spent.clock_s, "rows/s")
     yield from spent.lines(f"paid_query_{ROWS}_rows", len(wide))
-    with Spent() as spent:
-        most = buyer.listing["rows_per_query"]
-        each = JOB_ROWS // most // JOB_CLIENTS
-        crowd(url, home, slug, row * most, clients=JOB_CLIENTS, each=each)
-    yield _line(f"paid_job_{JOB_ROWS}_rows", "elapsed", 1000 * spent.clock_s, "ms")
+    if buyer.rows_max >= JOB_ROWS:
+        yield from _jobs(url, home, slug, row)
     yield from browser.run(url, buyer.listing, home.api_key_path.read_text().strip())
     yield from bundles.run(lambda: buyer.make_query(row)[0])
+
+
+def _jobs(
+    url: str, home: ClientHome, slug: str, row: list[list[float]]
+) -> Iterator[dict[str, Any]]:
+    """So many rows in one query, in turn with the same in several; and lone queries beside one."""
+    from workers.client.buyer import Buyer
+
+    name, buyer = f"paid_job_{JOB_ROWS}_rows", Buyer(home, slug)
+    each = JOB_ROWS // PART_ROWS // PART_CLIENTS
+    whole, parts = [], []
+    for _ in range(JOB_TURNS):
+        with Spent() as spent:
+            one = ask(buyer, row * JOB_ROWS)
+        whole.append((spent, one))
+        with Spent() as spent:
+            crowd(url, home, slug, row * PART_ROWS, clients=PART_CLIENTS, each=each)
+        parts.append(spent)
+    yield _line(name, "elapsed", 1000 * median(s.clock_s for s, _ in whole), "ms")
+    for stage in STAGES:
+        yield _line(f"{name}/{stage}", "p50", median(one[stage] for _, one in whole), "ms")
+    yield from whole[-1][0].lines(name, 1)
+    in_parts = f"{name}_in_{JOB_ROWS // PART_ROWS}_queries"
+    yield _line(in_parts, "elapsed", 1000 * median(s.clock_s for s in parts), "ms")
+    yield from parts[-1].lines(in_parts, 1)
+
+    other, beside = Buyer(home, slug), []
+    with ThreadPoolExecutor(1) as threads:
+        for _ in range(JOB_TURNS):
+            large = threads.submit(ask, buyer, row * JOB_ROWS)
+            while not large.done():
+                beside.append(ask(other, row))
+    yield from _lines("paid_query_one_row_beside_a_job", beside)
 
 
 def ask(buyer: Buyer, rows: list[list[float]]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from flai_site.stack.layout import Home, Ports, StackError
 from flai_site.stack.supervisor import Service
 from flai_site.stack.up import Stack, free_ports, python, run_stack
 
-LIMITS = {"rows_per_epoch": 10_000_000, "rows_per_query": 1000}
+ROWS_PER_EPOCH = "10000000"  # more than a day's
 VOTE_S = "15"  # on a machine that may have much else to do
 Lines = Iterator[dict[str, Any]]
 
@@ -30,11 +30,8 @@ def run(module: str) -> Lines:
         ports = Ports(web=web, control=tuple(nodes[:3]), mesh=tuple(nodes[3:]))
         home = Home(Path(folder) / "flai")
         home.prepare()
-        for index in range(len(ports.control)):  # nodes that answer more than a day's rows
-            home.node(index).mkdir(parents=True)
-            (home.node(index) / "policy.json").write_text(json.dumps(LIMITS))
         os.environ.setdefault("FLAI_VOTING_PERIOD_MIN_S", VOTE_S)
-        os.environ["FLAI_ROWS_PER_QUERY"] = str(LIMITS["rows_per_query"])
+        os.environ["FLAI_ROWS_PER_EPOCH"] = ROWS_PER_EPOCH
         stack = Stack(home, ports)
         story = Service(
             "bench",

@@ -11,6 +11,7 @@ import json
 import os
 import secrets
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -18,6 +19,12 @@ from typing import IO, Any
 ROOT = Path(__file__).resolve().parent.parent.parent
 MARKER = "flai-home"
 NODE_COUNTS = (3, 4, 5)
+# Of the nodes' policy.json, and the variables by which the site says the same.
+LIMITS = {
+    "rows_per_query": "FLAI_ROWS_PER_QUERY",
+    "rows_per_epoch": "FLAI_ROWS_PER_EPOCH",
+    "epoch_days": "FLAI_ROWS_EPOCH_DAYS",
+}
 
 
 class StackError(Exception):
@@ -198,6 +205,8 @@ def site_environment(
     """The names that flai_site.settings reads (docs/operations.md)."""
     # A demonstration shows a whole vote in seconds; real money is given time to be heard.
     period = os.environ.get("FLAI_VOTING_PERIOD_MIN_S") or ("3" if faucet else "")
+    # And it answers requests of 10 000 rows, more than one a day.
+    rows = os.environ.get("FLAI_ROWS_PER_EPOCH") or ("20000" if faucet else "")
     return {
         "DATABASE_URL": database_url,
         "VALKEY_URL": valkey_url,
@@ -209,8 +218,24 @@ def site_environment(
         "FLAI_URL": url,
         "FLAI_FAUCET": "1" if faucet else "0",
         "FLAI_VOTING_PERIOD_MIN_S": period,
+        "FLAI_ROWS_PER_EPOCH": rows,
         "DJANGO_SETTINGS_MODULE": "flai_site.settings",
     }
+
+
+def node_limits(site: Mapping[str, str]) -> dict[str, int]:
+    """The `policy.json` of the site's own nodes: what its environment says that nodes answer.
+
+    Raises StackError.
+    """
+    limits = {}
+    for limit, name in LIMITS.items():
+        text = os.environ.get(name) or site.get(name) or ""
+        if text and not text.isdecimal():
+            raise StackError(f"{name} must be a whole number, not {text!r}.", 2)
+        if text:
+            limits[limit] = int(text)
+    return limits
 
 
 def write_json(path: Path, content: object) -> None:

@@ -22,6 +22,7 @@ from flai_site.stack.layout import (
     Home,
     Ports,
     StackError,
+    node_limits,
     site_environment,
     write_json,
 )
@@ -151,7 +152,11 @@ class Stack:
             _read_json(self.home.node(i) / "descriptor.json") for i in range(len(starting))
         ]
         coordinator = self.home.public("coordinator").read_text().strip()
+        limits = node_limits(self.site)
         for index in range(len(starting)):
+            policy = self.home.node(index) / "policy.json"
+            if limits and not policy.exists():  # its operator's, once it is there
+                write_json(policy, limits)
             write_json(
                 self.home.node(index) / "peers.json",
                 {

@@ -1,5 +1,5 @@
 // Many rows by a CSV file: read, checked, sealed and, when they are answered, written to a file again,
-// all in this page. Only sealed rows are sent, as so many at a time as the nodes take.
+// all in this page. Only sealed rows are sent, in one query; where the nodes take fewer rows, in several.
 
 import { NOTHING_PAID, api, cells, columns, compare, complaint, dollars, over, pending, shortfall, wallet } from "./asking.js";
 import { BadTable, check, parse, textOf, write } from "./csv.js";
@@ -100,7 +100,7 @@ export const manyRows = (form, reading) => {
     const queries = Math.ceil(table.values.length / most);
     const extra = table.header.length - features.length;
     part("what").textContent =
-      `${table.values.length} row${table.values.length === 1 ? "" : "s"}, every value within its range${queries > 1 ? `; sent as ${queries} queries of ${most} rows at most` : ""}.` +
+      `${table.values.length} row${table.values.length === 1 ? "" : "s"}, every value within its range${queries > 1 ? `; sent as ${queries} queries of ${most} rows at most` : ""}${queries === 1 && table.values.length > 1 ? "; asked and paid as one query" : ""}.` +
       (extra ? ` ${extra} further column${extra > 1 ? "s" : ""} stay${extra > 1 ? "" : "s"} here and in your file of answers.` : "");
     offer();
     part("ready").hidden = false;
@@ -109,27 +109,36 @@ export const manyRows = (form, reading) => {
 
   // ---- asking ----------------------------------------------------------------------------------
 
-  const show = (words) => {
+  // A query's rows are answered together: while it is under way the bar says only that.
+  const show = (words, { ended = false } = {}) => {
     const done = table.answers.length;
     Object.assign(part("bar"), { max: table.values.length, value: done });
+    if (!ended && done === 0) part("bar").removeAttribute("value");
     part("doing").textContent = `${done} of ${table.values.length} rows answered. ${words}`;
     part("progress").hidden = false;
   };
+  const STAGES = { held: "The price is held; they wait for their turn.", running: "The nodes compute." };
+  const stage = (state) => STAGES[state] && show(STAGES[state]);
+  const painted = () => new Promise((done) => window.requestAnimationFrame(() => window.setTimeout(done)));
 
   // The next rows; first of all the query whose end is not known, whatever the listing says by now.
   const askNext = async () => {
     if (open === null) {
-      const listing = await listed();
       const rows = table.values.slice(table.answers.length, table.answers.length + most);
+      show(`${rows.length} row${rows.length === 1 ? " is" : "s are"} split and sealed in this page.`);
+      await painted();
+      const listing = await listed();
       const { price, quote } = await priced(rows.length);
       open = { ...(await makeBatch(listing, reading, rows, price)), quote, key: hex(crypto.getRandomValues(new Uint8Array(16))), id: null };
     }
     let query = null;
     if (open.id === null) {
+      show("Sealed; on their way.");
       query = await send(open);
       open.id = query.id;
+      stage(query.state);
     }
-    if (!over(query?.state)) query = await ended(open.id);
+    if (!over(query?.state)) query = await ended(open.id, stage);
     const asked = open;
     open = null;
     if (query.state === "released") {
@@ -146,11 +155,10 @@ export const manyRows = (form, reading) => {
   const run = async () => {
     say("");
     while (left()) {
-      show("The nodes compute.");
       await askNext();
       save();
     }
-    show("All of them are paid and opened in this page.");
+    show("All of them are paid and opened in this page.", { ended: true });
     announce(part("doing").textContent);
   };
 
@@ -171,7 +179,7 @@ export const manyRows = (form, reading) => {
     } else {
       say(`The site did not answer. Try again in a moment.${kept}`);
     }
-    show("Stopped.");
+    show("Stopped.", { ended: true });
   };
 
   part("pay").addEventListener("click", async () => {

@@ -285,19 +285,37 @@ def ward(world: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """(bridge, a fresh home, seven patients, their answers); two rows a query."""
     bridge, _, made, _ = world
     label = {"name": "diagnosis", "positive": "M"}
-    monkeypatch.setattr(bridge, "changes", {"rows_per_query": 2, "label": label})
     monkeypatch.setattr("workers.client.api.BACKOFF_S", 0)
     columns = [feature["name"] for feature in bridge.spec["features"]]
     patients = pandas.DataFrame(made.patients[0][:7], columns=columns, index=list("abcdefg"))
     patients.insert(0, "name", "nobody's business")
     (tmp_path / "other").mkdir()
     one = Buyer(Home(tmp_path / "other"), SUBDAO, api=bridge.api())
-    return (
-        bridge,
-        Home(tmp_path),
-        patients,
-        one.predict(made.patients[0][:7].tolist()).probabilities,
-    )
+    expected = one.predict(made.patients[0][:7].tolist()).probabilities
+    monkeypatch.setattr(bridge, "changes", {"rows_per_query": 2, "label": label})
+    return bridge, Home(tmp_path), patients, expected
+
+
+def test_as_many_rows_as_a_request_takes_are_one_and_more_are_refused_before_they_are_sent(
+    ward: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bridge, home, patients, expected = ward
+    rows, before = patients.iloc[:, 1:].to_numpy().tolist(), len(bridge.queries)
+    refused = r"2 rows of this model at most; these are 7. Nothing was sent. `predict_table`"
+
+    async def ask() -> None:
+        async with AsyncBuyer(home, SUBDAO, api=bridge.api()) as buyer:
+            await buyer.predict(rows)
+
+    with pytest.raises(data.DataError, match=refused):
+        Buyer(home, SUBDAO, api=bridge.api()).predict(rows)
+    with pytest.raises(data.DataError, match=refused):
+        asyncio.run(ask())
+    assert len(bridge.queries) == before
+    monkeypatch.setitem(bridge.changes, "rows_per_query", 7)
+    answers = predict_table(Buyer(home, SUBDAO, api=bridge.api()), patients)
+    assert len(bridge.queries) == before + 1
+    assert answers["probability"].tolist() == pytest.approx(expected, abs=1e-3)
 
 
 def test_a_table_is_asked_in_parts_at_once_from_a_home_that_has_nothing_yet(ward: Any) -> None:

@@ -135,7 +135,7 @@ def test_a_listing_that_has_changed_is_read_once_more(buy: Any, code: str) -> No
 def test_what_no_patient_has_is_refused_before_anything_is_sent(tmp_path: Path) -> None:
     """As the page does: a slip of the pen would be paid, and its answer believed."""
     features = [{"name": "age", "min": "0", "max": "120"}, {"name": "gain", "min": "-5"}]
-    site = Site(features=features, rows_per_query=1)
+    site = Site(features=features, rows_per_query=2)
     made = Buyer(
         Home(tmp_path), "model", api=Api("http://flai", transport=httpx.MockTransport(site))
     )

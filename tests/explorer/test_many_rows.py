@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from pathlib import Path
 from typing import Any
 
@@ -145,6 +146,33 @@ def test_rows_of_a_file_are_answered_in_the_page_and_nothing_of_them_leaves_it(
         for name in ("who", "probability", "logit"):
             assert answer[name].encode() not in bodies
     assert visitor.complaints == []
+
+
+def test_ten_thousand_rows_are_one_query_and_the_page_says_how_far_it_is(
+    sale: Any,  # noqa: F811
+    asker: Any,  # noqa: F811
+    settings: Any,
+    tmp_path: Path,
+) -> None:
+    settings.ROWS_PER_EPOCH = 1_000_000
+    visitor = asker(2 * 10_000 * PRICE)
+    page = visitor.page
+    rows = [[round(math.sin(i), 6), round(math.cos(i), 6)] for i in range(10_000)]
+    choose(page, "a,b\n" + "\n".join(f"{a},{b}" for a, b in rows))
+    page.locator("#many-what").get_by_text("asked and paid as one query").wait_for()
+    page.get_by_role("button", name="Pay $5,000.00 and predict 10000 rows").click()
+    said = page.locator("#many-doing")
+    said.get_by_text("The price is held; they wait for their turn.").wait_for()
+    assert said.inner_text().startswith("0 of 10000 rows answered.")
+    assert page.locator("#many-bar").get_attribute("value") is None
+    drain_until(lambda: Query.objects.filter(state="settled").exists())
+    said.get_by_text("10000 of 10000 rows answered. All of them are paid").wait_for()
+    answers = saved(page, tmp_path)
+    assert len(answers) == 10_000 and Query.objects.get().rows == 10_000
+    for at in range(0, 10_000, 997):
+        assert abs(float(answers[at]["probability"]) - expected(sale, rows[at])) < 0.01
+    assert balance(sale) == (10_000 * PRICE, 0) and visitor.complaints == []
+    assert misfits(page) == []
 
 
 def test_what_was_answered_is_kept_when_the_money_ends(

@@ -260,7 +260,7 @@ def test_normalisation_is_exact_on_integers_and_refuses_nonsense():
         ("moments@1", {}),
         ("moments@1", {"features": True}),
         ("moments@1", {"features": 1, "more": 1}),
-        ("logistic_infer@1", {"features": 3, "rows": 1001}),
+        ("logistic_infer@1", {"features": 3, "rows": 10_001}),
         ("logistic_infer@1", {"features": 3, "rows": 1, "normalisation": "ab" * 31}),
         ("logistic_round@1", PARAMS | {"rows": []}),
         ("logistic_round@1", PARAMS | {"rows": [1]}),

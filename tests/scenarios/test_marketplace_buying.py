@@ -90,7 +90,8 @@ BENCH = """
 import json
 from flai_site.bench import api, browser, bundles
 api.WARM_UP, api.QUERIES, api.CLIENTS, api.EACH = 1, 1, 2, 1
-api.ROWS, api.WIDE_CLIENTS, api.WIDE_EACH, api.JOB_ROWS, api.JOB_CLIENTS = 2, 1, 1, 1, 1
+api.ROWS, api.WIDE_CLIENTS, api.WIDE_EACH = 2, 1, 1
+api.JOB_ROWS, api.JOB_TURNS, api.PART_ROWS, api.PART_CLIENTS = 1, 1, 1, 1
 browser.WARM_UP, browser.QUERIES = 0, 1
 bundles.SIZE, bundles.TURNS, bundles.ALONE, bundles.WARM_UP = 2, 1, 1, 1
 for line in api.run():

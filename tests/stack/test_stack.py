@@ -15,7 +15,14 @@ import pytest
 
 from flai_site.stack import cli
 from flai_site.stack.embedded import embedded, places
-from flai_site.stack.layout import Home, Ports, StackError
+from flai_site.stack.layout import (
+    LIMITS,
+    Home,
+    Ports,
+    StackError,
+    node_limits,
+    site_environment,
+)
 from flai_site.stack.services import embedded_services, remove
 from flai_site.stack.up import check_ports_free, free_ports
 
@@ -112,6 +119,24 @@ def test_four_or_five_nodes_can_be_asked_for(monkeypatch: pytest.MonkeyPatch) ->
         monkeypatch.setenv("FLAI_NODE_COUNT", wrong)
         with pytest.raises(StackError, match="3, 4 or 5 nodes"):
             Ports.from_environment()
+
+
+def test_own_nodes_answer_as_many_rows_as_their_site_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in LIMITS.values():
+        monkeypatch.delenv(name, raising=False)
+
+    def limits(faucet: bool) -> dict[str, int]:
+        urls = {"database_url": "", "valkey_url": "", "url": ""}
+        return node_limits(site_environment(Home(Path("/nowhere")), faucet=faucet, **urls))
+
+    assert limits(faucet=True) == {"rows_per_epoch": 20_000}
+    assert limits(faucet=False) == {}
+    monkeypatch.setenv("FLAI_ROWS_PER_QUERY", "100")
+    monkeypatch.setenv("FLAI_ROWS_PER_EPOCH", "700")
+    assert limits(faucet=True) == {"rows_per_query": 100, "rows_per_epoch": 700}
+    monkeypatch.setenv("FLAI_ROWS_EPOCH_DAYS", "many")
+    with pytest.raises(StackError, match="FLAI_ROWS_EPOCH_DAYS"):
+        limits(faucet=True)
 
 
 def test_port_that_is_no_number_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

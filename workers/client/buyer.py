@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from apps.protocol.circuits import CIRCUITS, INFERS
-from apps.protocol.circuits.family import NORMALISATION
+from apps.protocol.circuits.family import NORMALISATION, QUERY_ROWS_MAX
 from apps.protocol.circuits.resolution import BAND, LABEL, LOGIT, ROUNDED
 from apps.protocol.normalise import constants_digest
 from apps.protocol.targets import extras_of, scale_of
@@ -127,8 +127,9 @@ def _rows(table: npt.NDArray[np.float64]) -> tuple[tuple[float, ...], ...]:
 class Buyer:
     """Buys predictions of one listing from the balance of the home's party.
 
-    `predict(rows)` takes rows of features in the listing's order and units, k ≤ 1000 of them, and
-    pays the listing's price for each of them, or where large buyers pay less what a quote says.
+    `predict(rows)` takes rows of features in the listing's order and units, as many as its
+    `rows_per_query`, 10 000 at most, and pays the listing's price for each of them, or where large
+    buyers pay less what a quote says: once, for all of them or for none.
 
     max_row_micro: the most that a row may cost; without it the listing's price as it is read now,
     once. No ticket for more is signed, whatever the server quotes; but where you set no limit, rows
@@ -241,9 +242,10 @@ class Buyer:
     ) -> tuple[dict[str, Any], Any]:
         """The body of the request, and what opens its answer. Where the price depends on the buyer
         it is asked for first."""
+        self._fit(rows)
         depends = any(self.listing.get(name) for name in ("tiers", "plans", "rebate_bps"))
         asks = depends or self._has_plan
-        quote = self.quote(len(rows)) if asks and len(rows) else None
+        quote = self.quote(len(rows)) if asks else None
         price_micro = int(quote["price_micro"]) if quote else self.price_micro * len(rows)
         ahead = quote is not None and quote.get("paid_from") == "plan" and not self._has_limit
         if price_micro > self.max_row_micro * len(rows) and not ahead:
@@ -395,9 +397,22 @@ class Buyer:
         except (KeyError, ValueError) as error:
             raise ClientError(f"The listing's normalisation can't be read: {error}.") from None
 
-    def _standardised(self, rows: Sequence[Sequence[float]]) -> np.ndarray:
+    @property
+    def rows_max(self) -> int:
+        """How many rows one request takes, as the listing says."""
+        return int(self.listing.get("rows_per_query", QUERY_ROWS_MAX))
+
+    def _fit(self, rows: Sequence[Sequence[float]]) -> None:
         if not len(rows):
             raise data.DataError("There is no row to predict.")
+        if len(rows) > self.rows_max:
+            raise data.DataError(
+                f"One request takes {self.rows_max} rows of this model at most; these are "
+                f"{len(rows)}. Nothing was sent. `predict_table` asks for them in several."
+            )
+
+    def _standardised(self, rows: Sequence[Sequence[float]]) -> np.ndarray:
+        self._fit(rows)
         for number, row in enumerate(rows, start=1):
             if len(row) != len(self.columns):
                 raise data.DataError(

@@ -1,9 +1,9 @@
 """Tables in, tables of answers out; and the same for programs with an event loop.
 
 A table is rows of numbers, a numpy array, or a pandas data frame, whose columns are taken by name.
-It goes out in parts, as many rows each as the nodes take, a few parts at a time. Every part is a
-query that is kept before it is sent, under a key that follows from the table's: what was paid can
-be opened, whatever broke the call off, by the same call again.
+It goes out in one request or, where it has more rows than one takes (`Buyer.rows_max`), in parts, a
+few at a time. Every part is a query that is kept before it is sent, under a key that follows from
+the table's: what was paid can be opened, whatever broke the call off, by the same call again.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ class Parts:
         # Made here, before several threads look for them.
         trusted_nodes(buyer.home, buyer.listing["nodes"])
         buyer.home.identity()
-        size = int(buyer.listing["rows_per_query"])
+        size = buyer.rows_max
         self._record = kept_name(f"table {self.key}")
         if not self._passing or len(rows) > size:
             kept = buyer.home.kept_query(self._record)

@@ -19,7 +19,7 @@
 -- leaf         the query's own
 -- quoted       whether the buyer has a quote, so that it knows what pays
 -- call         {"actor_id", "key", "digest", "status", "response"} of a request that may be repeated
-CREATE FUNCTION listings_hold(
+CREATE OR REPLACE FUNCTION listings_hold(
     query jsonb, sealed bytea, job jsonb, tail text, leaf text, params jsonb, payee uuid,
     currency text, quoted bool, call jsonb, month timestamptz, waiting_max int, channel text, now timestamptz,
     OUT code text, OUT facts jsonb
@@ -121,7 +121,8 @@ BEGIN
     INSERT INTO wallets_logleaf (type, ref_id, data, hash)
     SELECT 'listings.query_held', '', v.data, sha256('\x00'::bytea || v.data)
     FROM (SELECT convert_to(leaf, 'UTF8') AS data) v;
-    PERFORM pg_notify(channel, q.version_id || ' ' || q.id);
+    -- One of many rows waits for its turn: a worker looks at what else waits.
+    PERFORM pg_notify(channel, q.version_id || CASE WHEN q.rows > 1000 THEN '' ELSE ' ' || q.id END);
     code := 'held';
 EXCEPTION
     WHEN SQLSTATE 'FLAI0' THEN NULL;  -- refused, as `code` says; whatever was written is undone
