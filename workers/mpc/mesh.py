@@ -219,7 +219,7 @@ class Mesh:
             while len(self._closed) > CLOSED_MAX:
                 self._closed.popitem(last=False)
 
-    def send_frame(self, to: int, sid: bytes, seq: int, data: bytes) -> None:
+    def send_frame(self, to: int, sid: bytes, seq: int, data: bytes | memoryview) -> None:
         """Raises: PeerLost."""
         link = self._links[to]
         with link.lock:
@@ -229,7 +229,10 @@ class Mesh:
             try:
                 header = FRAME.pack(len(data), sid, seq)
                 if len(data) <= CHUNK:
-                    sock.sendall(header + data)
+                    frame = header + data
+                    sent = sock.send(frame)  # mostly all; sendall asks and slices first
+                    if sent < len(frame):
+                        sock.sendall(frame[sent:])
                 else:
                     if link.incoming is not None:  # the peer may be sending as much to us
                         link.incoming.call()
@@ -364,14 +367,16 @@ class Mesh:
                 arguments = (frm, sid, bytes(data), self.answer)
                 threading.Thread(target=self._reply, args=arguments, daemon=True).start()
             return
-        with self._changed:
-            session = self._sessions.get(sid)
-            if session is None and sid in self._closed:
-                return
-            if session is None or session.early:
-                session = self._early(frm, sid, len(data) + FRAME_COST_BYTES)
-                if session is None:
+        session = self._sessions.get(sid)
+        if session is None or session.early:  # once begun it stays so: no lock is needed
+            with self._changed:
+                session = self._sessions.get(sid)
+                if session is None and sid in self._closed:
                     return
+                if session is None or session.early:
+                    session = self._early(frm, sid, len(data) + FRAME_COST_BYTES)
+                    if session is None:
+                        return
         if seq == ABORT_SEQ:
             session.fail_by(frm, PeerAborted(frm, data[:100].decode("ascii", "replace")))
         else:

@@ -30,7 +30,7 @@ class Carrier(Protocol):
     me: int
     n: int
 
-    def send_frame(self, to: int, sid: bytes, seq: int, data: bytes) -> None: ...
+    def send_frame(self, to: int, sid: bytes, seq: int, data: bytes | memoryview) -> None: ...
 
     def forget(self, sid: bytes) -> None: ...
 
@@ -62,7 +62,9 @@ class Session:
         self._gone: set[int] = set()
         self._parts_at = 0.0
         self._nominated = False
-        self._changed = threading.Condition()
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
+        self._waiting = 0  # threads that wait for `_changed`
 
     def activate(self, deadline: float, members: Collection[int]) -> None:
         """The job has begun here; `deadline` is a time.monotonic() value. What others than its
@@ -90,7 +92,7 @@ class Session:
                     self._parts_at = time.monotonic() + self.parting_s
                 self.fail(PeerLost(f"member {peer} is gone"))
 
-    def send(self, to: int, seq: int, data: bytes) -> None:
+    def send(self, to: int, seq: int, data: bytes | memoryview) -> None:
         """Raises: PeerLost, PeerAborted."""
         if self._over(to):
             raise self._ended()
@@ -101,7 +103,7 @@ class Session:
     def recv(self, frm: int, seq: int) -> bytes | bytearray:
         """Raises: PeerLost, PeerAborted, DeadlineExceeded."""
         while True:
-            with self._changed:
+            with self._lock:
                 data = self._take(frm, seq)
             if data is not None:
                 return data
@@ -142,7 +144,9 @@ class Session:
         """Another thread reads: wait for the message, or to be the next who reads."""
         with self._changed:
             if (frm, seq) not in self._inbox and not self._over(frm) and not self._nominated:
+                self._waiting += 1
                 self._changed.wait(SLICE_S)
+                self._waiting -= 1
             self._nominated = False
         if inbound is not None:
             inbound.leave(self)
@@ -154,7 +158,7 @@ class Session:
 
     def put(self, frm: int, seq: int, data: bytes | bytearray) -> None:
         """A message; of who is not in the job it is none."""
-        with self._changed:
+        with self._lock:
             if frm not in self.members:
                 return
             self.heard.add(frm)
@@ -164,7 +168,8 @@ class Session:
             else:
                 self._inbox[frm, seq] = data
                 self._waiting_bytes += size
-            self._changed.notify_all()
+            if self._waiting:
+                self._changed.notify_all()
 
     def drop(self, frm: int) -> None:
         """What that peer has sent and nobody has read."""

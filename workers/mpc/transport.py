@@ -41,7 +41,9 @@ class Transport(Protocol):
     @property
     def n(self) -> int: ...
 
-    def send(self, to: int, seq: int, data: bytes) -> None: ...
+    def send(self, to: int, seq: int, data: bytes | memoryview) -> None:
+        """What is sent may be changed afterwards."""
+        ...
 
     def recv(self, frm: int, seq: int) -> bytes | bytearray:
         """Block for the message. Raises: PeerLost, DeadlineExceeded."""
@@ -104,7 +106,7 @@ class Roles:
         self._transport = transport
         self._nodes = tuple(computing)
 
-    def send(self, to: int, seq: int, data: bytes) -> None:
+    def send(self, to: int, seq: int, data: bytes | memoryview) -> None:
         self._transport.send(self._nodes[to], seq, data)
 
     def recv(self, frm: int, seq: int) -> bytes | bytearray:
@@ -119,8 +121,8 @@ class LocalTransport:
         self.n = len(boxes)
         self._boxes = boxes
 
-    def send(self, to: int, seq: int, data: bytes) -> None:
-        self._boxes[to].put(self.me, seq, data)
+    def send(self, to: int, seq: int, data: bytes | memoryview) -> None:
+        self._boxes[to].put(self.me, seq, bytes(data))
 
     def recv(self, frm: int, seq: int) -> bytes:
         return self._boxes[self.me].take(frm, seq)
@@ -158,7 +160,7 @@ class SocketTransport:
         for frm, sock in self._peers.items():
             threading.Thread(target=self._read, args=(frm, sock), daemon=True).start()
 
-    def send(self, to: int, seq: int, data: bytes) -> None:
+    def send(self, to: int, seq: int, data: bytes | memoryview) -> None:
         try:
             self._peers[to].sendall(HEADER.pack(len(data), seq) + data)
         except OSError as error:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +23,7 @@ Ints = npt.NDArray[np.int64]
 Bilinear = Callable[[Any, Any], Any]
 
 # Words in a block of a long linear sum: three such arrays stay in a core's cache.
-BLOCK = 1 << 15
+BLOCK = 1 << 14
 
 # Fractional bits inside Newton iterations: products of two values under 4 stay under 2^60.
 NEWTON_F = 28
@@ -43,10 +43,17 @@ class Shared:
 
 def as_words(ints: npt.ArrayLike) -> Word:
     """Signed integers as two's complement uint64, at least one-dimensional."""
-    array = np.atleast_1d(np.asarray(ints))
+    array = np.asarray(ints)
+    if not array.ndim:
+        array = array.reshape(1)
     if array.dtype == np.uint64:
         return array
     return array.astype(np.int64).astype(np.uint64)
+
+
+def blocks(size: int) -> Iterator[slice]:
+    """What stays in the cache, one after the other."""
+    return (slice(at, min(at + BLOCK, size)) for at in range(0, size, BLOCK))
 
 
 def share_of(variance: int, contributors: int) -> int:
@@ -111,7 +118,7 @@ class Engine(ABC):
     # -- linear -------------------------------------------------------------------------------
 
     def _map(self, a: Shared, fn: Callable[[Word], Any], f: int | None = None) -> Shared:
-        words = tuple(np.atleast_1d(np.asarray(fn(word), dtype=np.uint64)) for word in a.words)
+        words = tuple(as_words(fn(word)) for word in a.words)
         return Shared(words, a.f if f is None else f)
 
     def public(self, ints: npt.ArrayLike, f: int) -> Shared:
@@ -158,11 +165,11 @@ class Engine(ABC):
             flat = [part.reshape(-1) for part in parts]
             total = np.empty(size, np.uint64)
             scaled = np.empty(min(size, BLOCK), np.uint64)
-            for at in range(0, size, BLOCK):
-                here = total[at : at + BLOCK]
-                np.multiply(flat[0][at : at + BLOCK], factors[0], out=here)
+            for at in blocks(size):
+                here = total[at]
+                np.multiply(flat[0][at], factors[0], out=here)
                 for part, factor in zip(flat[1:], factors[1:], strict=True):
-                    here += np.multiply(part[at : at + BLOCK], factor, out=scaled[: len(here)])
+                    here += np.multiply(part[at], factor, out=scaled[: len(here)])
             totals.append(total.reshape(shape))
         return Shared(tuple(totals), items[0].f)
 

@@ -27,7 +27,7 @@ class Counted:
         self._seq += 1
         self.rounds += 1
 
-    def _send(self, to: int, data: bytes) -> None:
+    def _send(self, to: int, data: bytes | memoryview) -> None:
         self.bytes_sent += len(data)
         self.transport.send(to, self._seq, data)
 

@@ -34,7 +34,7 @@ import numpy as np
 
 from apps.protocol.circuits import Circuit
 from apps.protocol.tickets import TRIO
-from workers.mpc.engines.base import Bilinear, Shared, Word, as_words, share_of
+from workers.mpc.engines.base import Bilinear, Shared, Word, as_words, blocks, share_of
 from workers.mpc.engines.counted import Disagreement
 from workers.mpc.engines.ring_base import (
     Replicated,
@@ -56,6 +56,8 @@ Pair = tuple[Word, Word]
 
 _ONE = np.uint64(1)
 _LOW_63 = np.uint64((1 << 63) - 1)
+_TOP = np.uint64(63)
+_WORD = np.dtype(np.uint64)
 
 
 class Ring(Replicated):
@@ -72,16 +74,22 @@ class Ring(Replicated):
     def _product(self, bilinear: Bilinear, a: Shared, b: Shared, drop: int) -> Pair:
         """x_1 y_1 + x_1 y_2 + x_2 y_1 at each node, over all nodes, is the whole product."""
         (x, x2), (y, y2) = a.words, b.words
-        part = np.atleast_1d(np.asarray(bilinear(x, y + y2) + bilinear(x2, y)))
-        return self._drop(part, drop, of_three=True) if drop else self.net.reshare(part)
+        part = as_words(bilinear(x, y + y2) + bilinear(x2, y))
+        if not drop:
+            return self.net.reshare(part)
+        first, second = self._drop((part,), drop, of_three=True)
+        return first.reshape(part.shape), second.reshape(part.shape)
 
     def _truncate(self, a: Shared, drop: int) -> Pair:
         """Nodes 0 and 1 hold all three words between them: x_1 + x_2 and x_0."""
-        first, second = a.words
-        return self._drop(first + second if self.net.me == 0 else second, drop, of_three=False)
+        parts = a.words if self.net.me == 0 else a.words[1:]
+        first, second = self._drop(parts, drop, of_three=False)
+        return first.reshape(a.shape), second.reshape(a.shape)
 
-    def _drop(self, part: Word, drop: int, *, of_three: bool) -> Pair:
-        """Additive parts of v, |v| < 2^62 -> replicated ⌊v/2^drop⌋ + {0, 1}. Two rounds.
+    def _drop(self, parts: Sequence[Word], drop: int, *, of_three: bool) -> Pair:
+        """Additive parts of v, |v| < 2^62 -> replicated ⌊v/2^drop⌋ + {0, 1}, flat. Two rounds.
+
+        `parts` are those of this node, to be added up.
 
         The mask r is the sum of streams that node 0 or node 1 lacks (and, when node 2 has a part
         of v as well, of that node's own). Nodes 0 and 1 open c = v + 2^62 + r; node 2 deals the
@@ -92,60 +100,83 @@ class Ring(Replicated):
         2^(drop + 1): mostly half a word does.
         """
         assert 1 <= drop <= 62
-        net, shape = self.net, part.shape
-        part = part.reshape(-1)
-        count, shift = part.size, np.uint64(drop)
+        net = self.net
+        parts = [part.reshape(-1) for part in parts]
+        count, shift = parts[0].size, np.uint64(drop)
         bit = np.dtype(np.uint32 if drop < 32 else np.uint64)
         if net.me == 2:
-            mask = net.first.words(count) + net.second.words(count)
-            # word 1's stream is also node 0's: its parts of high and top need no message
-            high_0, top_0 = net.second.words(count), net.second.draw(count, bit)
-            hidden: tuple[Word, ...] = ()
-            if of_three:
-                own = net.private.words(count)
-                mask += own
-                hidden = (part + own,)
-                net.send(0, *hidden)
-            high, top = (mask & _LOW_63) >> shift, (mask >> np.uint64(63)).astype(bit)
-            net.send(1, *hidden, high - high_0, top - top_0)
-            net.step()
-            net.step()
-            word_0, word_1 = net.first.words(count), net.second.words(count)
-            return word_0.reshape(shape), word_1.reshape(shape)
+            return self._deal(parts[0] if of_three else None, count, shift, bit)
 
         other, stream = (1, net.first) if net.me == 0 else (0, net.second)
-        opened = part + stream.words(count)
+        opened = np.empty(count, np.uint64)
+        for at in blocks(count):
+            np.add(parts[0][at], stream.words(len(opened[at])), out=opened[at])
+            for part in parts[1:]:
+                opened[at] += part[at]
         net.send(other, opened)
-        opened += net.recv(other, count)
-        if net.me == 0:
-            high, top = stream.words(count), stream.draw(count, bit)
-            if of_three:
-                opened += net.recv(2, count)
-        else:
-            *hidden_by_2, high, top = net.recv_parts(
-                2, [(count, np.dtype(np.uint64))] * (1 + of_three) + [(count, bit)]
+        more = [net.recv(other, count)]
+        high = top = np.empty(0, np.uint64)
+        if net.me == 1:
+            *hidden, high, top = net.recv_parts(
+                2, [(count, _WORD)] * (1 + of_three) + [(count, bit)]
             )
-            for word in hidden_by_2:
-                opened += word
+            more += hidden
+        elif of_three:
+            more.append(net.recv(2, count))
         net.step()
-        opened += _ONE << np.uint64(62)
-        flag = opened >> np.uint64(63)
-        wrap = _ONE << np.uint64(63 - drop)
-        result = top * wrap
-        result -= np.uint64(2) * flag * result
-        result -= high
-        if net.me == 0:
-            result += ((opened & _LOW_63) >> shift) + flag * wrap
-            result -= _ONE << np.uint64(62 - drop)
-
-        # words 0 and 1 of the result are streams; word 2 is what remains
-        kept = stream.words(count)
-        result -= kept
+        half, wrap = _ONE << np.uint64(62), _ONE << np.uint64(63 - drop)
+        result, kept = np.empty(count, np.uint64), np.empty(count, np.uint64)
+        for at in blocks(count):
+            c = opened[at]
+            for part in more:
+                c += part[at]
+            c += half
+            flag = c >> _TOP
+            if net.me == 0:
+                high_at, top_at = stream.words(len(c)), stream.draw(len(c), bit)
+            else:
+                high_at, top_at = high[at], top[at]
+            here = np.multiply(top_at, wrap, out=result[at])
+            here -= (flag + flag) * here
+            here -= high_at
+            if net.me == 0:
+                c &= _LOW_63
+                c >>= shift
+                flag *= wrap
+                here += c
+                here += flag
+                here -= _ONE << np.uint64(62 - drop)
+            # words 0 and 1 of the result are streams; word 2 is what remains
+            kept[at] = stream.words(len(c))
+            here -= kept[at]
         net.send(other, result)
-        word_2 = (result + net.recv(other, count)).reshape(shape)
+        result += net.recv(other, count)
         net.step()
-        kept = kept.reshape(shape)
-        return (kept, word_2) if net.me == 0 else (word_2, kept)
+        return (kept, result) if net.me == 0 else (result, kept)
+
+    def _deal(self, part: Word | None, count: int, shift: np.uint64, bit: np.dtype[Any]) -> Pair:
+        """Node 2's side of `_drop`: parts of r, and its own part of v hidden by one of them."""
+        net = self.net
+        mask, own = np.empty(count, np.uint64), None
+        for at in blocks(count):
+            np.add(net.first.words(len(mask[at])), net.second.words(len(mask[at])), out=mask[at])
+        if part is not None:
+            own = net.private.words(count)
+            mask += own
+            own += part
+            net.send(0, own)
+        high, top = np.empty(count, np.uint64), np.empty(count, bit)
+        word_0, word_1 = np.empty(count, np.uint64), np.empty(count, np.uint64)
+        for at in blocks(count):
+            r = mask[at]
+            # word 1's stream is also node 0's: its parts of high and top need no message
+            np.subtract((r & _LOW_63) >> shift, net.second.words(len(r)), out=high[at])
+            np.subtract((r >> _TOP).astype(bit), net.second.draw(len(r), bit), out=top[at])
+            word_0[at], word_1[at] = net.first.words(len(r)), net.second.words(len(r))
+        net.send(1, *(() if own is None else (own,)), high, top)
+        net.step()
+        net.step()
+        return word_0, word_1
 
     def bits_and(self, x: Bits, y: Bits) -> Bits:
         """z_i = the cross terms that node i can form, masked."""

@@ -6,6 +6,7 @@ A secret is n words mod 2^64 (or bits, XOR-shared alike), node i lacks word i: `
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -65,7 +66,7 @@ class Replicated(Engine):
     # -- what follows ---------------------------------------------------------------------------
 
     def _negative(self, a: Shared) -> Words:
-        size = int(np.prod(a.shape))
+        size = math.prod(a.shape)
         parts = [
             self._signs(tuple(word.reshape(-1)[at : at + COMPARE_MAX] for word in a.words))
             for at in range(0, max(size, 1), COMPARE_MAX)
@@ -77,7 +78,7 @@ class Replicated(Engine):
         return self._to_integers(ring_bits.sign_bits(self, Shared(words, 0)))
 
     def _top_bits(self, a: Shared, low: int, high: int) -> Words:
-        size = int(np.prod(a.shape))
+        size = math.prod(a.shape)
         if size * (high - low) > COMPARISONS_MAX:
             top = ring_bits.top_bit(self, ring_bits.all_bits(self, a))
             return self._spread(top, low, high, a.shape)
@@ -161,7 +162,7 @@ def entering(nodes: int) -> Enter:
         words = tuple(np.asarray(word) for word in share)
         if len(words) != nodes - 1 or any(word.dtype != np.uint64 for word in words):
             raise ValueError(f"a share is {nodes - 1} arrays of 64-bit words")
-        if any(word.size != int(np.prod(shape)) for word in words):
+        if any(word.size != math.prod(shape) for word in words):
             raise ValueError("a share does not have the size that the parameters say")
         return Shared(tuple(word.reshape(shape) for word in words), f)
 

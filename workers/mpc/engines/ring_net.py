@@ -10,6 +10,7 @@ random ones.
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -25,6 +26,7 @@ from workers.mpc.keystream import KEY_BYTES, Keystream
 from workers.mpc.transport import Transport
 
 Array = npt.NDArray[Any]
+LONG_BYTES = 1 << 16
 
 
 class Net(Counted):
@@ -51,7 +53,12 @@ class Net(Counted):
         self.private = Keystream(os.urandom(KEY_BYTES))
 
     def send(self, to: int, *arrays: Array) -> None:
-        self._send(to, b"".join(np.ascontiguousarray(array).tobytes() for array in arrays))
+        if sum(array.nbytes for array in arrays) < LONG_BYTES:
+            self._send(to, b"".join([array.tobytes() for array in arrays]))
+            return
+        # not copied: a mesh has sent it when this returns
+        parts = [np.ascontiguousarray(array).reshape(-1).view(np.uint8) for array in arrays]
+        self._send(to, (parts[0] if len(parts) == 1 else np.concatenate(parts)).data)
 
     def recv(self, frm: int, count: int, dtype: Any = np.uint64) -> Array:
         data = self._recv(frm, count * np.dtype(dtype).itemsize)
@@ -75,12 +82,12 @@ class Net(Counted):
 
     def zero(self, shape: tuple[int, ...]) -> Word:
         """My part of a fresh additive sharing of 0 over the three nodes."""
-        count = int(np.prod(shape))
+        count = math.prod(shape)
         return (self.first.words(count) - self.second.words(count)).reshape(shape)
 
     def zero_xor(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
         """My part of a fresh XOR sharing of 0."""
-        count = int(np.prod(shape))
+        count = math.prod(shape)
         mask = self.first.draw(count, dtype)
         mask ^= self.second.draw(count, dtype)
         return mask.reshape(shape)
