@@ -116,6 +116,7 @@ AUTH_USER_MODEL = "accounts.User"
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
     "apps.core.csp.ContentSecurityPolicyMiddleware",
+    "apps.core.cors.cross_origin",
     "apps.core.compression.TextCompressionMiddleware",
     "apps.core.wellformed.WellFormedMiddleware",
     "apps.core.slashes.ApiSlashMiddleware",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
@@ -15,6 +16,8 @@ from apps.compute.selectors import receipts_json
 from apps.core import clock
 from apps.core.errors import NotFound
 from apps.exchange.selectors import price_mean_micro
+from apps.explorer.formatting import short
+from apps.explorer.package import package
 from apps.explorer.page import for_party, party_of, show
 from apps.explorer.pictures import price_flow, query_flow
 from apps.explorer.plans import line as plan_line
@@ -22,12 +25,11 @@ from apps.listings import plans, pricing, services
 from apps.listings.asking import obstacle
 from apps.listings.measured import Served, served
 from apps.listings.models import Listing, Query
+from apps.listings.selectors import reading_json
 from apps.listings.unlocks import early_until
 from apps.participants.selectors import roster
-from apps.protocol.circuits import CLASSES
 from apps.protocol.jobs import RECEIPT_DOMAIN
 from apps.protocol.revenue import policy_of
-from apps.protocol.targets import reading_of
 from apps.protocol.wire import digest
 from apps.subdaos import selectors as subdaos
 from apps.subdaos.models import Epoch
@@ -84,6 +86,7 @@ ANSWERS: dict[tuple[str, str | None], tuple[str, str]] = {
     ("survival", None): ("Hazard of", ", as a multiple of a row of mean features"),
 }
 CURRENCY = pricing.CURRENCY
+LINE_MAX = 84  # of a snippet's row
 CALL_CURL = """curl {url}/api/v1/listings/{slug}/ \\
   -H "Authorization: Bearer $FLAI_API_KEY"
 """
@@ -104,16 +107,15 @@ rows = rows_from_csv("row.csv", buyer.columns)
 answer = buyer.predict(rows)  # shared and sealed here, opened here
 print(answer.texts)
 """
-CALL_JAVASCRIPT = """// What a query must carry, and what ten rows cost now
-const site = "{url}/api/v1/listings/{slug}/";
-const headers = {{
-  Authorization: `Bearer ${{process.env.FLAI_API_KEY}}`,
-  "Content-Type": "application/json",
-}};
-const listing = await (await fetch(site, {{ headers }})).json();
-const asked = {{ method: "POST", headers, body: JSON.stringify({{ rows: 10 }}) }};
-const quote = await (await fetch(site + "quote/", asked)).json();
-console.log(listing.features.map(({{ name }}) => name), quote.price_micro, quote.paid_from);
+CALL_JAVASCRIPT = """import {{ Client }} from "{url}/static/js/flai-client.js";
+
+const key = globalThis.process?.env.FLAI_API_KEY ?? prompt("Your API key");
+const client = new Client({{ url: "{url}", key }});
+const rows = [{{
+{members}
+}}];
+const answers = await client.predict("{slug}", rows, {{ maxPrice: "{most}" }});
+console.log(answers, "paid", Number(answers.priceMicro) / 1e6);
 """
 
 
@@ -149,14 +151,17 @@ def model(request: HttpRequest, slug: str) -> HttpResponse:
     features = dao.params["schema"]["features"]
     own = keys_of(party).first() if party else None
     normalisation = listing.version.round.normalisation or {}
+    means = normalisation.get("mean") or []
+    members = roster(dao)
+    price_micro = pricing.price_micro(listing)
     words = {
         "url": settings.BASE_URL,
         "slug": slug,
         "names": ",".join(quoted(f["name"]) for f in features),
-        "row": ",".join(examples(features, normalisation.get("mean") or [])),
+        "row": ",".join(examples(features, means)),
+        "members": _members(features, means),
+        "most": short(price_micro, decimals_min=2).replace(",", ""),
     }
-    members = roster(dao)
-    price_micro = pricing.price_micro(listing)
     volume = pricing.volume(party, listing, now=clock.now()) if party else 0
     next_micro = pricing.price_of(listing, rows=1, before=volume, buyer=party)
     offered = plans.plans_json(listing)
@@ -188,7 +193,7 @@ def model(request: HttpRequest, slug: str) -> HttpResponse:
         tiers=pricing.tiers_json(listing),
         plans=offered,
         own_plan=plan_line(running, clock.now()) if running else None,
-        inputs=inputs(features, normalisation.get("mean") or []),
+        inputs=inputs(features, means),
         validators=sum(m.role == "validator" for m in members),
         sites=sum(m.role == "custodian" for m in members),
         supply_micro=subdaos.sdt_supply_micro(dao),
@@ -205,18 +210,20 @@ def model(request: HttpRequest, slug: str) -> HttpResponse:
         shell=CALL_SHELL.format(**words),
         python=CALL_PYTHON.format(**words),
         javascript=CALL_JAVASCRIPT.format(**words),
+        package=package().filename,
+        url=settings.BASE_URL,
     )
 
 
 def _resolution(listing: Listing) -> dict[str, Any]:
     """How finely it answers, and that in words; what computes it; how its answers are read."""
     held, label = listing.version.round, listing.dao.params["label"]
-    model = CLASSES[held.model_class]
-    kind = model.label
+    reading = reading_json(listing)
+    kind = reading["kind"]
     what, words = RESOLUTIONS[held.resolution]
     before, after = ANSWERS.get((kind, held.resolution)) or ANSWERS.get((kind, None), ("", ""))
     return {
-        "reading": reading_of(model, held.resolution, listing.dao.params),
+        "reading": reading,
         "answer_before": before,
         "answer_after": after.format(label.get("positive", "1")),
         "engine": held.engine,
@@ -284,6 +291,17 @@ def examples(features: list[dict[str, Any]], means: list[str]) -> list[str]:
     if len(means) != len(features):
         return [example(feature) for feature in features]
     return [f"{float(f'{int(mean) / 2**MEANS_F:.4g}'):.12g}" for mean in means]
+
+
+def _members(features: list[dict[str, Any]], means: list[str]) -> str:
+    """The example row as the members of a JavaScript object, as many a line as fit."""
+    lines = [""]
+    for feature, text in zip(features, examples(features, means), strict=True):
+        member = f"{json.dumps(feature['name'])}: {within(feature, text)}, "
+        if len(lines[-1]) + len(member) > LINE_MAX:
+            lines.append("")
+        lines[-1] += member
+    return "\n".join(f"  {line.rstrip()}" for line in lines)
 
 
 def example(feature: dict[str, Any]) -> str:

@@ -73,10 +73,13 @@ RECIPES = (
 @cache
 def wheels() -> tuple[Wheel, ...]:
     """All of them, from the tree that this process runs."""
-    version = tomllib.loads((settings.BASE_DIR / "pyproject.toml").read_text())["project"][
-        "version"
-    ]
-    return tuple(_build(settings.BASE_DIR, recipe, version) for recipe in RECIPES)
+    return tuple(_build(settings.BASE_DIR, recipe, version()) for recipe in RECIPES)
+
+
+def version() -> str:
+    """The release that this process runs."""
+    about = tomllib.loads((settings.BASE_DIR / "pyproject.toml").read_text())
+    return str(about["project"]["version"])
 
 
 def wheel(filename: str) -> Wheel | None:

@@ -188,8 +188,9 @@ class ListingFilterSerializer(serializers.Serializer[Any]):
 
 
 class ListingView(APIView):
-    """One listing with all that an inference's ticket must carry, and how it has `served`: of its
-    newest paid queries how many were answered, and how fast."""
+    """One listing with all that an inference's ticket must carry, how its answers are read
+    (`reading`), and how it has `served`: of its newest paid queries how many were answered, and
+    how fast."""
 
     key_scope = ANY
 
@@ -199,7 +200,8 @@ class ListingView(APIView):
     def get(self, request: Request, slug: str) -> Response:
         listing = services.listing_get(slug)
         how = served([listing.id], now=now()).get(listing.id, Served())
-        return Response(selectors.listing_json(listing) | {"served": asdict(how)})
+        more = {"reading": selectors.reading_json(listing), "served": asdict(how)}
+        return Response(selectors.listing_json(listing) | more)
 
 
 class QuoteView(APIView):

@@ -26,7 +26,9 @@ from apps.listings.pricing import (
     rows_per_epoch_max,
     tiers_json,
 )
+from apps.protocol.circuits import CLASSES
 from apps.protocol.extraction import AGREEMENT_BPS
+from apps.protocol.targets import reading_of
 from apps.subdaos.models import Dao
 from apps.training.models import ModelVersion
 from apps.training.privacy import noise_json
@@ -128,6 +130,12 @@ def listing_json(listing: Listing, nodes: Sequence[Node] | None = None) -> Json:
         "sdt": dao.asset.code if dao.asset else None,
         "opened_at": listing.opened_at.isoformat(),
     }
+
+
+def reading_json(listing: Listing) -> Json:
+    """How the words of its answers are read, for programs that lack `apps.protocol`."""
+    held = listing.version.round
+    return reading_of(CLASSES[held.model_class], held.resolution, listing.dao.params)
 
 
 def queries_of(party: Party, *, listing: str = "", state: str = "") -> QuerySet[Query]:

@@ -1,14 +1,10 @@
-// What the try-it form and the table of many rows share: the values' check, the API, the words for
-// money. No row comes near it but sealed.
+// What the try-it form and the table of many rows share: the listing and price that this page shows, and the
+// words for answers and money.
 
+import { desk } from "./mpc/desk.js";
 import { trusted } from "./mpc/pins.js";
-import { Refused, demand } from "./mpc/wire.js";
-
-const DEADLINE_MS = 90_000;
-const WAIT_S = 2; // what the server may hold an answer back, so that we see its state in between
-const PAUSE_MS = 500;
-const DECIMALS = 6;
-const NUMBER = /^[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,3})?$/;
+import { chance } from "./mpc/tables.js";
+import { demand } from "./mpc/wire.js";
 
 export const NOTHING_PAID = "Nothing was charged.";
 // In a window of its own: what has been typed here stays.
@@ -26,18 +22,7 @@ export const dollars = (micro) => {
 // What is missing, up to the next cent: having so much more is enough.
 export const shortfall = (micro) => dollars((BigInt(micro) + 9_999n) / 10_000n * 10_000n);
 
-// What is wrong with a value, in words; "" where nothing is.
-export const complaint = (text, low, high) => {
-  if (text === "") return "Missing.";
-  if (text.includes(",")) return "Write a point before the decimals, no comma.";
-  if (!NUMBER.test(text) || !Number.isFinite(Number(text))) return "Not a number.";
-  if (low !== undefined && Number(text) < Number(low)) return `Must be at least ${low}.`;
-  if (high !== undefined && Number(text) > Number(high)) return `Must be at most ${high}.`;
-  return "";
-};
-
 const percent = (p, digits = 0) => `${(100 * p).toFixed(digits)} %`;
-const chance = ({ kind }) => kind === "binary" || kind === "classes";
 const endless = ({ kind }) => kind === "count" || kind === "survival";
 
 // A number without zeros at its end. Of a range it keeps a tenth of its hundredth; of what has no end
@@ -89,97 +74,34 @@ export const inWords = (answer, reading) => {
   return { value: top, text: top, bar: null, each: all.map((one, i) => ({ name: names[i], ...one })) };
 };
 
-// The columns of a file of answers, and an answer's cells in them: as workers/client/tables.py.
-export const columns = ({ kind, resolution, name, names }) => {
-  if (resolution === "label") return ["label"];
-  const own = { binary: ["probability"], survival: ["relative_hazard"], classes: names.map((one) => `probability_${one}`) };
-  const plain = own[kind] ?? [name];
-  if (resolution === "band") return plain.flatMap((one) => [`${one}_low`, `${one}_high`]);
-  return resolution === "logit" && kind === "binary" ? [...plain, "logit"] : plain;
-};
-export const cells = (answer, reading) => {
-  if ("label" in answer) return [reading.names[answer.label]];
-  const values = (answer.values ?? answer.bands).flat();
-  const digits = { band: 1, rounded: 2, logit: DECIMALS }[reading.resolution];
-  const texts = values.map((x) => (chance(reading) ? x.toFixed(digits) : String(x)));
-  return "scores" in answer && reading.kind === "binary" ? [...texts, answer.scores[0].toFixed(DECIMALS)] : texts;
-};
-
-// Might this query still be answered, so that its key must be kept? One that was taken, or that was sent
-// without an answer and now meets a closed door: the session may have ended.
-export const pending = (open, error) => open?.id != null || (open?.lost === true && [401, 403].includes(error.status));
-
-export const over = (state) => state === "settled" || state === "released";
-
 // The API as the form names it. `names` are the features that the page was made for, in order.
 export const api = (form, names) => {
   const { api: base, listing: slug, priceMicro, resolution } = form.dataset;
-
-  const call = async (path, options = {}) => {
-    const answer = await fetch(base + path, { credentials: "same-origin", cache: "no-store", ...options });
-    const body = await answer.json().catch(() => ({}));
-    // What a server can't say for sure (5xx, 429) may have happened: it is asked again.
-    if (answer.status >= 500 || answer.status === 429) {
-      throw Object.assign(new TypeError(`the server answered ${answer.status}`), { detail: body.detail ?? "" });
-    }
-    if (!answer.ok) {
-      throw new Refused(body.code ?? "refused", body.detail ?? "The site refused this.", { facts: body, status: answer.status });
-    }
-    return body;
-  };
+  const token = { "X-CSRFToken": form.elements.csrfmiddlewaretoken.value };
+  const { listing, quote, next } = desk({ base, headers: token, credentials: "same-origin" });
 
   // The listing, if it still is what this page shows and its nodes are known here. Throws
   // Refused("changed"), Refused("other_nodes").
   const listed = async () => {
-    const listing = await call(`listings/${slug}/`);
+    const found = await listing(slug);
     const now = "The model has changed since this page was made. Nothing was sent. Reload it and look again.";
-    const same = listing.price_micro === priceMicro && listing.resolution === resolution;
-    demand(listing.status === "open" && same, "changed", now);
-    const asked = listing.features.map((feature) => feature.name);
+    const same = found.price_micro === priceMicro && found.resolution === resolution;
+    demand(found.status === "open" && same, "changed", now);
+    const asked = found.features.map((feature) => feature.name);
     demand(asked.length === names.length && asked.every((name, i) => name === names[i]), "changed", now);
-    await trusted(listing.nodes);
-    return listing;
+    await trusted(found.nodes);
+    return found;
   };
-
-  const post = (path, body, headers = {}) =>
-    call(path, {
-      method: "POST",
-      headers: { "Content-Type": "application/json", "X-CSRFToken": form.elements.csrfmiddlewaretoken.value, ...headers },
-      body: JSON.stringify(body),
-    });
 
   // What so many rows cost this buyer, as a quote says: a tier, a rebate or a plan may make them cheaper than
   // the page does, also a plan that is offered no more. Throws Refused("changed") for more than the page says; a
   // running plan's rows are paid already, at the price of when it began.
   const priced = async (rows) => {
-    const { price_micro: price, paid_from: from, quote } = await post(`listings/${slug}/quote/`, { rows });
+    const { price_micro: price, paid_from: from, quote: token } = await quote(slug, rows);
     const known = BigInt(price) <= BigInt(priceMicro) * BigInt(rows) || from === "plan";
     demand(known, "changed", "This costs more than this page says. Nothing was sent. Reload it and look again.");
-    return { price, quote };
+    return { price, quote: token };
   };
 
-  const send = ({ upload, key, quote }) =>
-    post(
-      `listings/${slug}/inferences/`,
-      { input: upload, max_price_micro: upload.ticket.price_micro, quote },
-      { "Idempotency-Key": key, Prefer: `wait=${WAIT_S}` },
-    );
-
-  // The query once it has ended; what goes wrong on the way is tried again until the time is up.
-  const ended = async (id, show = () => {}) => {
-    const end = Date.now() + DEADLINE_MS;
-    for (;;) {
-      try {
-        const query = await call(`inferences/${id}/`, { headers: { Prefer: `wait=${WAIT_S}` } });
-        if (over(query.state)) return query;
-        show(query.state);
-      } catch (error) {
-        if (!(error instanceof TypeError) || Date.now() > end) throw error;
-        await new Promise((done) => window.setTimeout(done, PAUSE_MS));
-      }
-      if (Date.now() > end) throw new TypeError("no answer in time");
-    }
-  };
-
-  return { listed, priced, send, ended };
+  return { priced, next: (table, more) => next(table, { listed, priced, ...more }) };
 };

@@ -1,10 +1,11 @@
 // The try-it form of a listing: checks a row, seals it, pays for it, opens the answer. Nothing of the
 // row leaves the page but what makeQuery has sealed; the fields have no names, so no form sends them.
 
-import { NOTHING_PAID, api, compare, complaint, dollars, inWords, over, pending, shortfall, wallet } from "./asking.js";
-import { makeQuery, openAnswer } from "./mpc/buyer.js";
+import { NOTHING_PAID, api, compare, dollars, inWords, shortfall, wallet } from "./asking.js";
+import { over, pending, tableOf } from "./mpc/desk.js";
 import { replyKey } from "./mpc/sealing.js";
-import { Refused, hex, signingKey } from "./mpc/wire.js";
+import { complaint } from "./mpc/tables.js";
+import { Refused, signingKey } from "./mpc/wire.js";
 import { manyRows } from "./try-many.js";
 
 const DONE = { sealed: 1, held: 2, running: 2, released: 2, settled: 4 }; // steps of the course
@@ -15,13 +16,14 @@ const pay = part("pay");
 const inputs = Array.from(form.querySelectorAll("input[data-feature]"));
 const offer = pay.innerHTML;
 const reading = JSON.parse(part("reading").textContent);
-const { listed, priced, send, ended } = api(
+const { next } = api(
   form,
   inputs.map((input) => input.dataset.feature),
 );
 
-// The query whose end is not known yet: it is sent again, never made anew, so it can't be paid twice.
-let open = null;
+// The row that is asked. While its query's end is not known (`asked.open`) it is sent again, never made anew,
+// so it can't be paid twice.
+let asked = tableOf([]);
 
 // ---- the row --------------------------------------------------------------------------------------
 
@@ -115,79 +117,53 @@ const tell = (said, query) => {
 
 const busy = (yes) => {
   form.setAttribute("aria-busy", String(yes));
-  form.querySelector("fieldset").disabled = yes || open !== null;
-  for (const button of form.querySelectorAll("button")) button.disabled = yes || (open !== null && button !== pay);
+  form.querySelector("fieldset").disabled = yes || asked.open !== null;
+  for (const button of form.querySelectorAll("button")) button.disabled = yes || (asked.open !== null && button !== pay);
 };
 
 // ---- one query ------------------------------------------------------------------------------------
 
+const heard = (state, id) => {
+  show(state);
+  if (id === undefined || !part("payment").hidden) return;
+  Object.assign(part("payment"), { href: linkTo(id), hidden: false });
+  part("balance")?.remove(); // it was true before this payment
+};
+
 const predict = async () => {
-  if (open === null) {
+  if (asked.open === null) {
     const row = rowOf();
     if (row === null) return;
-    say("");
+    asked = tableOf([row]);
     part("answer").hidden = part("payment").hidden = true;
-    busy(true);
-    const listing = await listed();
-    const { price, quote } = await priced(1);
-    open = { ...(await makeQuery(listing, reading, row, price)), quote, key: hex(crypto.getRandomValues(new Uint8Array(16))), id: null };
-    show("sealed");
   }
   say("");
   busy(true);
-  let query = null;
-  if (open.id === null) {
-    query = await send(open);
-    open.id = query.id;
-    Object.assign(part("payment"), { href: linkTo(open.id), hidden: false });
-    part("balance")?.remove(); // it was true before this payment
-    show("held");
-  }
-  if (!over(query?.state)) query = await ended(open.id, show);
-  show(query.state);
-  const asked = open;
-  open = null;
-  if (query.state === "released") {
-    const why = query.reason ?? "The nodes could not compute it.";
-    say(`No answer: ${why} ${NOTHING_PAID}`);
-    return;
-  }
-  try {
-    tell(await openAnswer(query, asked), query);
-  } catch (error) {
-    if (!(error instanceof Refused)) throw error;
-    throw new Refused(error.code, `${error.message} You have paid; the receipts are on the payment's page.`);
-  }
+  const query = await next(asked, { reading, show: heard });
+  tell(asked.answers[0], query);
 };
 
 const AGAIN = "Keep this page open, and ask again: it is the same query, which can't be paid twice.";
 
 const failed = (error) => {
-  const { code, message, facts, detail } = error;
-  if (pending(open, error)) {
+  const { code, message, facts, detail, paid } = error;
+  const refused = error instanceof Refused;
+  if (pending(asked.open, error) || (!refused && asked.open !== null)) {
     // Its answer can be opened by the key that is in this page alone.
-    say(error instanceof Refused ? `${message} ${AGAIN} If you were signed out, sign in in another tab first.` : `${detail || "The site did not answer."} ${AGAIN}`);
+    asked.open.lost = true;
+    const why = refused ? `${message} ${AGAIN} If you were signed out, sign in in another tab first.` : `${detail || "The site did not answer."} ${AGAIN}`;
+    say(why);
     pay.textContent = "Ask again";
     return;
   }
-  if (code === "insufficient_balance") {
-    open = null;
-    say(`Your balance is short by ${shortfall(facts.short_micro)}. ${NOTHING_PAID}`, wallet);
-  } else if (code === "other_nodes") {
-    say(message, compare);
-  } else if (error instanceof Refused) {
-    say(open === null ? message : `${message} ${NOTHING_PAID}`);
-    open = null;
-  } else if (open !== null) {
-    open.lost = true;
-    say(`${detail || "The site did not answer."} ${AGAIN}`);
-    pay.textContent = "Ask again";
-    return;
-  } else {
-    say("The site did not answer. Nothing was sent. Try again in a moment.");
-  }
-  if (!part("payment").hidden) return;
-  part("outcome").hidden = true;
+  const taken = asked.open !== null;
+  asked.open = null;
+  if (code === "insufficient_balance") say(`Your balance is short by ${shortfall(facts.short_micro)}. ${NOTHING_PAID}`, wallet);
+  else if (code === "other_nodes") say(message, compare);
+  else if (paid) say(`${message} You have paid; the receipts are on the payment's page.`);
+  else if (refused) say(taken || code === "released" ? `${message} ${NOTHING_PAID}` : message);
+  else say("The site did not answer. Nothing was sent. Try again in a moment.");
+  if (part("payment").hidden) part("outcome").hidden = true;
 };
 
 form.addEventListener("submit", async (event) => {
@@ -210,7 +186,7 @@ form.addEventListener("input", (event) => {
 });
 // The key that opens the answer is in this page alone.
 window.addEventListener("beforeunload", (event) => {
-  if (open !== null) event.preventDefault();
+  if (asked.open !== null) event.preventDefault();
 });
 
 // A browser that can't make these keys can't keep the promise above the form.

@@ -1,10 +1,11 @@
 // Many rows by a CSV file: read, checked, sealed and, when they are answered, written to a file again,
 // all in this page. Only sealed rows are sent, in one query; where the nodes take fewer rows, in several.
 
-import { NOTHING_PAID, api, cells, columns, compare, complaint, dollars, over, pending, shortfall, wallet } from "./asking.js";
+import { NOTHING_PAID, api, compare, dollars, shortfall, wallet } from "./asking.js";
 import { BadTable, check, parse, textOf, write } from "./csv.js";
-import { makeBatch, openAnswers } from "./mpc/buyer.js";
-import { Refused, hex } from "./mpc/wire.js";
+import { Unsure, pending, tableOf } from "./mpc/desk.js";
+import { cells, columns, complaint } from "./mpc/tables.js";
+import { Refused } from "./mpc/wire.js";
 
 const WRONG_SHOWN = 20;
 
@@ -15,12 +16,13 @@ export const manyRows = (form, reading) => {
     min: dataset.min,
     max: dataset.max,
   }));
-  const { listed, priced, send, ended } = api(form, features.map(({ name }) => name));
+  const { next } = api(form, features.map(({ name }) => name));
   const priceMicro = BigInt(form.dataset.priceMicro);
   const most = Number(form.dataset.rowsMax);
 
-  let table = null; // {name, header, separator, rows: [{line, cells}], values, answers}
-  let open = null; // a query whose end is not known: it is sent again, never made anew
+  // {name, header, separator, rows: [{line, cells}], values, answers, open}: `open` is the query whose end is not
+  // known, which is sent again and never made anew
+  let table = null;
   let busy = false;
   let file = ""; // the address of what can be saved
 
@@ -80,7 +82,7 @@ export const manyRows = (form, reading) => {
   };
 
   const take = async (chosen) => {
-    if (busy || open) return;
+    if (busy || table?.open) return;
     reset();
     try {
       const read = parse(await textOf(chosen));
@@ -91,7 +93,7 @@ export const manyRows = (form, reading) => {
         say(`${count} missing or out of range in ${chosen.name}. Nothing was sent, nothing is charged. Mend the file and choose it again.`);
         return;
       }
-      table = { ...read, name: chosen.name, values: rows, answers: [] };
+      table = { ...read, name: chosen.name, ...tableOf(rows) };
     } catch (error) {
       if (!(error instanceof BadTable)) throw error;
       say(`${error.message} Nothing was sent.`);
@@ -117,45 +119,19 @@ export const manyRows = (form, reading) => {
     part("doing").textContent = `${done} of ${table.values.length} rows answered. ${words}`;
     part("progress").hidden = false;
   };
-  const STAGES = { held: "The price is held; they wait for their turn.", running: "The nodes compute." };
+  const STAGES = { sealed: "Sealed; on their way.", held: "The price is held; they wait for their turn.", running: "The nodes compute." };
   const stage = (state) => STAGES[state] && show(STAGES[state]);
   const painted = () => new Promise((done) => window.requestAnimationFrame(() => window.setTimeout(done)));
-
-  // The next rows; first of all the query whose end is not known, whatever the listing says by now.
-  const askNext = async () => {
-    if (open === null) {
-      const rows = table.values.slice(table.answers.length, table.answers.length + most);
-      show(`${rows.length} row${rows.length === 1 ? " is" : "s are"} split and sealed in this page.`);
-      await painted();
-      const listing = await listed();
-      const { price, quote } = await priced(rows.length);
-      open = { ...(await makeBatch(listing, reading, rows, price)), quote, key: hex(crypto.getRandomValues(new Uint8Array(16))), id: null };
-    }
-    let query = null;
-    if (open.id === null) {
-      show("Sealed; on their way.");
-      query = await send(open);
-      open.id = query.id;
-      stage(query.state);
-    }
-    if (!over(query?.state)) query = await ended(open.id, stage);
-    const asked = open;
-    open = null;
-    if (query.state === "released") {
-      throw new Refused("released", `No answer: ${query.reason ?? "the nodes could not compute it."} These rows were not charged.`);
-    }
-    try {
-      table.answers.push(...(await openAnswers(query, asked)));
-    } catch (error) {
-      if (!(error instanceof Refused)) throw error;
-      throw new Refused(error.code, `${error.message} You have paid for these rows; the receipts are in your wallet.`);
-    }
-  };
 
   const run = async () => {
     say("");
     while (left()) {
-      await askNext();
+      if (table.open === null) {
+        const rows = Math.min(left(), most);
+        show(`${rows} row${rows === 1 ? " is" : "s are"} split and sealed in this page.`);
+        await painted();
+      }
+      await next(table, { reading, most, show: stage });
       save();
     }
     show("All of them are paid and opened in this page.", { ended: true });
@@ -163,21 +139,22 @@ export const manyRows = (form, reading) => {
   };
 
   const failed = (error) => {
-    const { code, message, facts, detail } = error;
+    const { code, message, facts, detail, paid } = error;
+    const refused = error instanceof Refused;
     const kept = table.answers.length ? ` The ${table.answers.length} answers so far are yours.` : "";
-    if (pending(open, error) && code !== undefined) {
-      say(`${message} Keep this page open, and go on: it is the same query, which can't be paid twice. If you were signed out, sign in in another tab first.${kept}`);
+    const again = "Keep this page open, and go on: it is the same query, which can't be paid twice.";
+    if (pending(table.open, error)) {
+      say(`${refused ? message : detail || "The site did not answer."} ${again}${refused ? " If you were signed out, sign in in another tab first." : ""}${kept}`);
+    } else if (!refused) {
+      if (table.open) table.open.lost = true;
+      say(table.open ? `${detail || "The site did not answer."} ${again}${kept}` : `The site did not answer. Try again in a moment.${kept}`);
     } else if (code === "insufficient_balance") {
-      open = null;
+      table.open = null;
       say(`Your balance is short by ${shortfall(facts.short_micro)}. ${table.answers.length ? "The rows left were not charged." : NOTHING_PAID}${kept}`, wallet);
-    } else if (code !== undefined) {
-      open = null; // it was not taken
-      say(`${message}${kept}`, code === "other_nodes" ? compare : null);
-    } else if (open !== null) {
-      open.lost = true;
-      say(`${detail || "The site did not answer."} Keep this page open, and go on: it is the same query, which can't be paid twice.${kept}`);
     } else {
-      say(`The site did not answer. Try again in a moment.${kept}`);
+      table.open = null; // it was not taken
+      const money = paid ? " You have paid for these rows; the receipts are in your wallet." : code === "released" ? " These rows were not charged." : "";
+      say(`${message}${money}${kept}`, code === "other_nodes" ? compare : null);
     }
     show("Stopped.", { ended: true });
   };
@@ -189,12 +166,12 @@ export const manyRows = (form, reading) => {
     try {
       await run();
     } catch (error) {
-      if (!(error instanceof Refused) && !(error instanceof TypeError)) throw error;
+      if (!(error instanceof Refused) && !(error instanceof Unsure)) throw error;
       failed(error);
     } finally {
       busy = false;
       part("pay").disabled = false;
-      part("file").disabled = open !== null;
+      part("file").disabled = table.open !== null;
       offer();
     }
   });
@@ -214,7 +191,7 @@ export const manyRows = (form, reading) => {
   const blank = URL.createObjectURL(new Blob([write([features.map(({ name }) => name)])], { type: "text/csv" }));
   Object.assign(part("blank"), { href: blank, download: `${form.dataset.listing}.csv` });
   window.addEventListener("beforeunload", (event) => {
-    if (busy || open !== null) event.preventDefault();
+    if (busy || table?.open) event.preventDefault();
   });
   part("section").hidden = false;
 };

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import hashlib
+import io
+import json
 import os
+import re
 import subprocess
+import tarfile
 import venv
 import zipfile
 from importlib.metadata import distribution
 from pathlib import Path
 
 import pytest
+from django.conf import settings
 from django.core.management import call_command
 from django.test import Client
 from packaging.requirements import Requirement
 
 from apps.explorer import wheels as building
+from apps.explorer.package import package
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +97,8 @@ def test_the_wheels_run_where_no_django_is(folder: Path, tmp_path: Path) -> None
 
 def test_the_same_tree_gives_the_same_bytes(folder: Path) -> None:
     building.wheels.cache_clear()
-    for made in building.wheels():
+    package.cache_clear()
+    for made in (*building.wheels(), package()):
         assert (folder / made.filename).read_bytes() == made.content
 
 
@@ -99,7 +106,7 @@ def test_the_same_tree_gives_the_same_bytes(folder: Path) -> None:
 def test_the_site_serves_what_its_page_says(folder: Path) -> None:
     client = Client()
     page = client.get("/downloads/").content.decode()
-    for made in building.wheels():
+    for made in (*building.wheels(), package()):
         assert f'/downloads/{made.filename}#sha256={made.sha256}"' in page
         served = client.get(f"/downloads/{made.filename}")
         assert hashlib.sha256(served.content).hexdigest() == made.sha256
@@ -119,3 +126,21 @@ def test_a_wheel_holds_its_own_files_and_no_other(folder: Path) -> None:
         seen |= set(names)
     assert {"workers/node/daemon.py", "workers/client/cli.py", "workers/mpc/mesh.py"} <= seen
     assert not [n for n in seen if "__pycache__" in n or n.startswith(("flai_site", "apps/core"))]
+
+
+def test_the_javascript_package_holds_the_clients_modules_as_the_site_serves_them() -> None:
+    with tarfile.open(fileobj=io.BytesIO(package().content)) as archive:
+        held = {m.name: archive.extractfile(m).read() for m in archive.getmembers()}  # type: ignore[union-attr]
+    about = json.loads(held.pop("package/package.json"))
+    assert held[f"package/{about['exports'].removeprefix('./')}"]
+    for name, content in held.items():
+        served = settings.BASE_DIR / "static" / "js" / name.removeprefix("package/")
+        assert content == served.read_bytes()
+    modules = {name for name in held if name.endswith(".js")}
+    assert {"package/mpc/sealing.js", "package/mpc/pins.js", "package/vendor/hpke.js"} <= modules
+    assert not {"package/try-it.js", "package/asking.js"} & modules  # of the page alone
+    for name in modules:
+        imports = re.findall(rb'from "(\.[^"]+)"', held[name])
+        for other in imports:
+            found = os.path.normpath(os.path.join(os.path.dirname(name), other.decode()))
+            assert found in held, (name, other)

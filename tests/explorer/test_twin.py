@@ -286,18 +286,21 @@ def test_answers_mean_the_same_in_the_page_at_every_resolution(inside: In, name:
         reading = reading_of(model, resolution, {"label": label})
         rows = steps_of(reading)
         made = inside(
-            """const asking = await import("/static/js/asking.js");
+            """const [asking, tables] = await Promise.all(
+              ["asking", "mpc/tables"].map((name) => import(`/static/js/${name}.js`)));
             const [reading, rows] = v;
             const said = rows.map((row) => buyer.meaning(reading, row.map(BigInt), 16));
-            return [asking.columns(reading), said.map((one) => [
-              [one.label ?? one.bands ?? one.values].flat(2), asking.cells(one, reading),
-              asking.inWords(one, reading).text])]""",
+            return [tables.columns(reading), said.map((one) => [
+              [one.label ?? one.bands ?? one.values].flat(2), tables.cells(one, reading),
+              asking.inWords(one, reading).text, tables.record(one, reading)])]""",
             [reading, rows],
         )
         said = meaning(reading["circuit"], np.array(rows), 16, label)
         table = columns_of(said, label)
         assert made[0] == list(table)
-        for row, (values, cells, text) in enumerate(made[1]):
+        for row, (values, cells, text, record) in enumerate(made[1]):
+            answer = {name: column[row] for name, column in table.items()}
+            assert record == (answer if resolution == "label" else pytest.approx(answer))
             assert values == pytest.approx(said.answers[row], rel=1e-12, abs=1e-12)
             if resolution == "label":
                 assert cells == [said.labels[row]] and text == said.labels[row]

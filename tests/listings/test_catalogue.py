@@ -279,7 +279,7 @@ def test_what_was_measured_is_of_queries_that_ended(market: worlds.World) -> Non
     address = reverse("explorer:model", args=[market.listing.slug])
     page = Client().get(address).content.decode()
     assert "83.33 %" in page and "300 ms" in page and "10000 ms" in page
-    assert 'id="call-javascript"' in page and f"{market.listing.slug}/&quot;;" in page
+    assert 'id="call-javascript"' in page and f"&quot;{market.listing.slug}&quot;, rows" in page
 
 
 def test_of_more_nodes_each_stops_at_its_own_rows(market: worlds.World, settings: Any) -> None:

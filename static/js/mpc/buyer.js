@@ -49,7 +49,7 @@ export const makeBatch = async (listing, reading, rows, price) => {
   demand(rows.every((row) => row.every(Number.isFinite)), "bad_row", "A value is missing or is not a finite number.");
   demand(!listing.obstacle, "circuit_changed", listing.obstacle);
   const known = Object.hasOwn(LINKS, reading.kind) && reading.circuit === listing.circuit && answersAt(reading);
-  demand(known, "unknown_circuit", `This page can't query ${listing.circuit}.`);
+  demand(known, "unknown_circuit", `This client can't query ${listing.circuit}.`);
   const nodes = await nodeSet(listing.nodes);
   // Keys of its own for each query: neither question nor answer can be tied to another one's.
   const [reply, sender, named] = await Promise.all([replyKey(), signingKey(), constantsDigest(normalisation)]);

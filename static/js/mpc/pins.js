@@ -6,28 +6,37 @@ import { fingerprint, nodeSet } from "./nodes.js";
 import { isNodeSet } from "./tickets.js";
 import { Refused, isHex, isTable, same, verify } from "./wire.js";
 
-const KEPT = "flai-nodes"; // fingerprints
+export const KEPT = "flai-nodes";
 const SUCCESSION_DOMAIN = "flai/succession/v1";
 const OTHERS_MIN = 2; // t + 1
 const SUCCESSIONS_MAX = 16;
 
-// The fingerprints that are kept here, or null. A browser without a store knows none, ever.
-export const known = () => {
-  try {
-    const kept = JSON.parse(window.localStorage.getItem(KEPT));
-    return Array.isArray(kept) && kept.length ? kept : null;
-  } catch {
-    return null;
-  }
+// Where fingerprints are kept: {known() gives them or null, keep(prints)}. In a browser its store, under
+// `name`; without one, as in private windows and in Node.js, only as long as the program runs.
+export const shelf = (name) => {
+  let held = null;
+  return {
+    known: () => {
+      try {
+        const kept = JSON.parse(globalThis.localStorage.getItem(name));
+        return Array.isArray(kept) && kept.length ? kept : held;
+      } catch {
+        return held;
+      }
+    },
+    keep: (prints) => {
+      held = prints;
+      try {
+        globalThis.localStorage.setItem(name, JSON.stringify(prints));
+      } catch {
+        // for as long as it runs
+      }
+    },
+  };
 };
 
-export const keepNodes = (prints) => {
-  try {
-    window.localStorage.setItem(KEPT, JSON.stringify(prints));
-  } catch {
-    // private windows may refuse: then each visit is the first
-  }
-};
+const here = shelf(KEPT);
+export const { known, keep: keepNodes } = here;
 
 export const equal = (one, other) => same([...one].sort(), [...other].sort());
 
@@ -78,22 +87,24 @@ export const setsBefore = async (prints, descriptors) => {
   return found;
 };
 
-// How this browser knows these nodes: "first", "known", "followed" or "other".
-export const standing = async (descriptors) => {
+// How these nodes are known here: "first", "known", "followed" or "other".
+export const standing = async (descriptors, pins = here) => {
   const nodes = await nodeSet(descriptors);
   const prints = await Promise.all(nodes.map(fingerprint));
-  const kept = known();
+  const kept = pins.known();
   if (kept === null) return { how: "first", prints };
   if (equal(kept, prints)) return { how: "known", prints };
   const before = await setsBefore(prints, nodes);
   return { how: before.some((one) => equal(one, kept)) ? "followed" : "other", prints };
 };
 
-// Nothing is sealed to any but the nodes that this browser knows. Throws Refused("other_nodes").
-export const trusted = async (descriptors) => {
-  const { how, prints } = await standing(descriptors);
+// Nothing is sealed to any but the nodes that are known here: how they are. Throws Refused("other_nodes").
+export const trusted = async (descriptors, pins = here) => {
+  const { how, prints } = await standing(descriptors, pins);
   if (how === "other") {
-    throw new Refused("other_nodes", "The site names other nodes than this browser has sealed to before. Nothing was sent.");
+    const before = pins.given ? "those that you named" : "this browser has sealed to before";
+    throw new Refused("other_nodes", `The site names other nodes than ${before}. Nothing was sent.`);
   }
-  if (how !== "known") keepNodes(prints);
+  if (how !== "known") pins.keep(prints);
+  return { how, prints };
 };

@@ -21,8 +21,8 @@ export class Refused extends Error {
   }
 }
 
-export const demand = (condition, code, text) => {
-  if (!condition) throw new Refused(code, text);
+export const demand = (condition, code, text, facts = {}) => {
+  if (!condition) throw new Refused(code, text, facts);
 };
 
 // The one byte string of a value. Throws Refused("not_canonical") for fractions, integers beyond

@@ -1,4 +1,5 @@
-"""manage.py wheels --out DIR: the wheels of node and client, the same that the site serves."""
+"""manage.py wheels --out DIR: the wheels of node and client and the JavaScript client's package,
+the same that the site serves."""
 
 from __future__ import annotations
 
@@ -8,6 +9,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand
 
+from apps.explorer.package import package
 from apps.explorer.wheels import wheels
 
 
@@ -20,6 +22,6 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         options["out"].mkdir(parents=True, exist_ok=True)
-        for made in wheels():
+        for made in (*wheels(), package()):
             (options["out"] / made.filename).write_bytes(made.content)
             self.stdout.write(f"{made.sha256}  {made.filename}")
