@@ -177,13 +177,16 @@ def commit(
 ) -> tuple[str | None, list[str]]:
     """Show all receipts to all members, so that each makes its part of the result permanent.
 
-    All three must, of more members any three. Returns the model's id, None where the job made none,
-    and the fingerprints of those who have committed. Raises: Retryable, Final.
+    All three must, of more members any three, or of Shamir shares as many as compute. Returns the
+    model's id, None where the job made none, and the fingerprints of those who have committed.
+    Raises: Retryable, Final.
     """
     body = _encode({"receipts": list(signed)})
+    engine = jobs.engine_of(signed[0]["receipt"]) if signed else tickets.RING
     found = _most(
         members,
         lambda m: _post(m, f"/jobs/{job_id}/commit", body, timeout_s=15.0),
+        least=tickets.holders_of(engine),
         despite_refusals=len(members) > tickets.TRIO,
     )
     if any(content.get("committed") is not True for _, content in found):
@@ -215,8 +218,8 @@ def put_share(
     """Hand a sealed upload to every node; returns their signed acknowledgements in order.
 
     `correction` is in parts, as it came. With `again` it goes only to nodes that do not have it.
-    Of four or five nodes, three must take it. When a node refuses it, the others are asked to
-    forget it. Raises: Retryable, Final.
+    Of four or five nodes, three must take it; of Shamir shares as many as compute. When a node
+    refuses it, the others are asked to forget it. Raises: Retryable, Final.
     """
     frame = [uploads.head_line(head), *correction]
 
@@ -230,7 +233,7 @@ def put_share(
         return _post(member, "/shares", frame, timeout_s=15.0, media_type=uploads.MEDIA_TYPE)
 
     try:
-        found = _most(members, hand)
+        found = _most(members, hand, least=tickets.holders_of(head["ticket"]["engine"]))
     except Final:
         drop_share(members, head["ticket"])
         raise

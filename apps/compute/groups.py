@@ -1,6 +1,7 @@
-"""Who takes part in an attempt of a job on four or five nodes: three compute, or four where they
-check each other; the others that are there keep what comes of it. On three nodes all take part, and
-a job names nobody."""
+"""Who takes part in an attempt of a job on more than three nodes: three compute, or four where they
+check each other; the others that are there keep what comes of it. Of Shamir shares 2t + 1 answer a
+query, and all that are there make a model, as only who computes has its share of it. On three nodes
+all take part, and a job names nobody."""
 
 from __future__ import annotations
 
@@ -9,7 +10,7 @@ from typing import Any
 
 from apps.compute import control
 from apps.compute.models import Job, JobState
-from apps.protocol.tickets import COMPUTING, RING, TRIO
+from apps.protocol.tickets import COMPUTING, RING, SHAMIR, TRIO
 
 NAMES = ("computing", "holding")
 
@@ -31,6 +32,8 @@ def group_choose(job: Job, members: Sequence[control.Member]) -> dict[str, list[
         raise control.Retryable(
             "nodes_short", f"{len(able)} of {len(members)} nodes can do this now; {wanted} must."
         )
+    if job.descriptor["engine"] in SHAMIR and job.kind != "query":
+        return dict(zip(NAMES, (able, []), strict=True))
     turn = (int(job.job_id[:8], 16) + job.attempt) % len(able)
     computing = sorted((able[turn:] + able[:turn])[:wanted])
     holding = [] if job.kind == "query" else [i for i in able if i not in computing]

@@ -19,6 +19,7 @@ from typing import Any
 
 from django.conf import settings
 from django.db import connection
+from django.db.models import Q
 
 from apps.accounts.models import Party
 from apps.compute import control, groups
@@ -31,6 +32,7 @@ from apps.core.events import emit
 from apps.core.live import changed
 from apps.core.transactions import durable, require_transaction
 from apps.protocol import identity, jobs, successions, wire
+from apps.protocol.tickets import SHAMIR
 from apps.wallets import log
 
 logger = logging.getLogger(__name__)
@@ -355,6 +357,7 @@ def jobs_catch_up(*, now: datetime, limit: int = 20) -> int:
     """
     caught_up = 0
     behind = Job.objects.filter(state=JobState.DONE).exclude(behind=[]).order_by("done_at")
+    behind = behind.exclude(~Q(model=""), descriptor__engine__in=list(SHAMIR))  # never given again
     for job in behind[:limit]:
         waiting = members_by_fingerprint(job.behind)
         for member, up in zip(waiting, control.there(waiting, ask=True), strict=True):

@@ -23,6 +23,9 @@ SCORING_NAMES = {
 ENGINE_NAMES = {
     "ring": "Three nodes; one may be curious",
     "ring_verified": "Four nodes that check each other; one may even cheat, and is caught",
+    "shamir_t1": "Shamir shares: any three nodes; one may be curious",
+    "shamir_t2": "Shamir shares: any five nodes; two may be curious, and tell each other",
+    "shamir_t3": "Shamir shares: seven nodes; three may be curious, and tell each other",
 }
 RESOLUTION_NAMES = {
     "label": "The likelier label alone",

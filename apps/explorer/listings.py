@@ -16,7 +16,7 @@ from apps.compute.selectors import receipts_json
 from apps.core import clock
 from apps.core.errors import NotFound
 from apps.exchange.selectors import price_mean_micro
-from apps.explorer.formatting import short
+from apps.explorer.formatting import ENGINE_NAMES, short
 from apps.explorer.package import package
 from apps.explorer.page import for_party, party_of, show
 from apps.explorer.pictures import price_flow, query_flow
@@ -30,6 +30,7 @@ from apps.listings.unlocks import early_until
 from apps.participants.selectors import roster
 from apps.protocol.jobs import RECEIPT_DOMAIN
 from apps.protocol.revenue import policy_of
+from apps.protocol.tickets import SHAMIR
 from apps.protocol.wire import digest
 from apps.subdaos import selectors as subdaos
 from apps.subdaos.models import Epoch
@@ -227,6 +228,7 @@ def _resolution(listing: Listing) -> dict[str, Any]:
         "answer_before": before,
         "answer_after": after.format(label.get("positive", "1")),
         "engine": held.engine,
+        "engine_words": ENGINE_NAMES[held.engine] if held.engine in SHAMIR else "",
         "resolution": held.resolution,
         "resolution_words": what,
         "resolution_term": words.get(kind) or words["classes"],

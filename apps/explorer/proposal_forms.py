@@ -171,11 +171,12 @@ class ScoringForm(KindForm):
 
 class EngineForm(KindForm):
     kind = "subdaos.set_engine"
-    about = "Whether nodes check each other, from the next round on."
+    about = "How many nodes may be curious or cheat, from the next round on."
     engine = forms.ChoiceField(
         label="Nodes compute as",
         choices=list(ENGINE_NAMES.items()),
-        help_text="Four take longer than three. A model keeps what its makers have signed.",
+        help_text="More nodes take longer, and Shamir shares much longer. A model keeps what its "
+        "makers have signed.",
     )
 
     def __init__(self, *args: Any, dao: Dao, **kwargs: Any) -> None:

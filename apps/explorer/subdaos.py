@@ -23,6 +23,7 @@ from apps.governance.models import Proposal
 from apps.listings.models import Listing
 from apps.participants.selectors import roster
 from apps.protocol.revenue import policy_of
+from apps.protocol.tickets import RING, threshold_of
 from apps.subdaos import selectors
 from apps.subdaos.models import Dao
 from apps.training.models import Round, Score
@@ -133,7 +134,8 @@ def parameters(params: dict[str, Any]) -> list[tuple[str, str]]:
     }
     rows = [(title, say(params[key])) for key, (title, say) in names.items() if key in params]
     if "n" in params:
-        rows.append(("Nodes", f"{params['n']}, of which {params['t']} may be curious"))
+        t = threshold_of(params.get("engine", RING))
+        rows.append(("Nodes", f"{params['n']} at least, of which {t} may be curious together"))
     return rows
 
 

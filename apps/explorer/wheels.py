@@ -64,7 +64,7 @@ RECIPES = (
         "flai-node",
         "The node's daemon: python -m workers.node",
         ("workers/node",),
-        ("flai-mpc=={version}", "httptools", "prometheus-client", "starlette", "uvicorn"),
+        ("flai-mpc=={version}", "httptools", "mpyc", "prometheus-client", "starlette", "uvicorn"),
         ("flai-node", "workers.node.__main__:main"),
     ),
 )

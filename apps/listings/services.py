@@ -105,7 +105,8 @@ def query_ticket(listing: Listing, *, rows: int, price_micro: int | None = None)
         "slot": SLOT,
         "circuits": [infer_of(listing)],
         "circuits_hash": hash_of(listing),
-        "engine": tickets.RING,  # signed for both; which one it is, the model's makers have signed
+        # the ring's is signed for both rings; which one it is, the model's makers have signed
+        "engine": held.engine if held.engine in tickets.SHAMIR else tickets.RING,
         "nodes": held.nodes,
         "model": listing.version.model,
         "params": {"features": held.features, "rows": rows, **_named(held), **held.extras},
@@ -249,7 +250,9 @@ def _query(
         roster=None,
         inputs={SLOT: [ticket.share_id]},
         model=listing.version.model,
-        deadline_s=JOB_DEADLINE_S + ticket.shape[0] // ROWS_A_SECOND,
+        deadline_s=tickets.deadline_of(
+            listing.version.round.engine, JOB_DEADLINE_S + ticket.shape[0] // ROWS_A_SECOND
+        ),
         expires_at=expires_at,
         now=now,
     )

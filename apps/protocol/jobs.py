@@ -12,6 +12,9 @@ the three that compute, or four on the verified ring, and "holding", others that
 keep what comes of it, bind the scope and sign as those do. Whoever is in neither list is away. An
 attempt decides this, its number and its deadline; model and scope are the same whoever computes.
 
+A job on Shamir shares is computed by all its members, 2t + 1 at least, and each holds its own share
+of what comes of it: none is only "holding", and a receipt tells one hash, that of the node's share.
+
 A receipt names the "engine" unless it is the passive ring: one that names none was computed by
 three nodes that do not check each other.
 
@@ -40,6 +43,7 @@ from apps.protocol.tickets import (
     ENGINES,
     NODE_COUNTS,
     RING,
+    SHAMIR,
     TRIO,
     VERIFIED,
     TicketError,
@@ -170,7 +174,7 @@ def check_job(job: Any) -> None:
     _require(job["engine"] in ENGINES, code, "Unknown engine.")
     _require(is_node_set(job["nodes"]), code, "The job does not name its nodes.")
     try:
-        check_engine(job["engine"], job["nodes"])
+        check_engine(job["engine"], len(job["nodes"]))
     except TicketError as error:
         raise JobError(error.code, error.text) from None
     _check_group(job)
@@ -186,7 +190,8 @@ def check_job(job: Any) -> None:
 
 
 def computing_of(job: dict[str, Any]) -> tuple[int, ...]:
-    """The indices of the nodes that compute, ascending: roles 0, 1, 2, of the verified ring 3."""
+    """The indices of the nodes that compute, ascending: roles 0, 1, 2, of the verified ring 3; of
+    Shamir shares node i has the point i + 1, whoever the others are."""
     return tuple(job.get("computing", range(TRIO)))
 
 
@@ -333,14 +338,17 @@ def check_receipts(
 
 
 def check_words(receipts: list[dict[str, Any]], nodes: Sequence[str]) -> None:
-    """All who hold a word report the same hash of it. Raises: JobError("receipts_disagree")."""
+    """All who hold a word report the same hash of it: each node of all but one, or of Shamir shares
+    of its own alone. Raises: JobError("receipts_disagree")."""
     if all(r["result"] is None for r in receipts):
         return
+    own = engine_of(receipts[0]) in SHAMIR
+    count = 1 if own else len(nodes) - 1
     reports: dict[str, set[str]] = {}
     for receipt in receipts:
         words = receipt["result"]
-        wanted = {str(j) for j, node in enumerate(nodes) if node != receipt["node"]}
-        ok = isinstance(words, dict) and set(words) == wanted and len(wanted) == len(nodes) - 1
+        wanted = {str(j) for j, node in enumerate(nodes) if (node == receipt["node"]) == own}
+        ok = isinstance(words, dict) and set(words) == wanted and len(wanted) == count
         _require(ok, "receipts_disagree", "A receipt does not report its words.")
         for word, value in words.items():
             reports.setdefault(word, set()).add(str(value))
@@ -360,8 +368,12 @@ def _check_group(job: dict[str, Any]) -> None:
     for listed in lists:
         ok = isinstance(listed, list) and all(_int(i, 0, count - 1) for i in listed)
         _require(ok and listed == sorted(set(listed)), code, "Members are listed by index, once.")
-    wanted = COMPUTING[job["engine"]]
-    _require(len(job["computing"]) == wanted, code, f"{wanted} nodes compute.")
+    wanted, computing = COMPUTING[job["engine"]], len(job["computing"])
+    if job["engine"] in SHAMIR:
+        _require(computing >= wanted, code, f"{wanted} nodes compute, or more.")
+        _require(not job["holding"], code, "Only who computes has a share of what comes of it.")
+    else:
+        _require(computing == wanted, code, f"{wanted} nodes compute.")
     _require(not set(lists[0]) & set(lists[1]), code, "A node computes or holds, not both.")
 
 

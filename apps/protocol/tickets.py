@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from typing import Any
@@ -26,11 +25,17 @@ from apps.protocol.wire import BadSignature, canonical, digest, is_hex, unb64, v
 TICKET_DOMAIN = "flai/ticket/v1"
 ROSTER_DOMAIN = "flai/roster/v1"
 
-NODE_COUNTS = (3, 4, 5)
+NODE_COUNTS = (3, 4, 5, 6, 7)
 TRIO = 3  # nodes that compute one job on the ring, whichever of the n they are
 QUARTET = 4  # nodes that compute one job on the verified ring
+RING_NODES_MAX = 5
 RING, VERIFIED = "ring", "ring_verified"
-COMPUTING = {RING: TRIO, VERIFIED: QUARTET}
+# Shamir shares, by how many nodes together learn nothing: so the threshold is compared, signed and
+# bound wherever the engine is. The ring's is 1.
+SHAMIR = {"shamir_t1": 1, "shamir_t2": 2, "shamir_t3": 3}
+SHAMIR_PATIENCE = 5
+# How many nodes compute a job; of Shamir shares at least so many, 2t + 1.
+COMPUTING = {RING: TRIO, VERIFIED: QUARTET} | {name: 2 * t + 1 for name, t in SHAMIR.items()}
 ENGINES = tuple(COMPUTING)
 RESOLUTIONS = ("label", "band", "rounded", "logit")  # coarse to fine
 ROLES = ("custodian", "validator")
@@ -43,6 +48,7 @@ MAX_ENVELOPE_BYTES = 4096
 MAX_LIFETIME_S = 366 * 24 * 3600
 CLOCK_SKEW_S = 300
 GCM_TAG_BYTES = 16
+ELEMENT_BYTES = 12  # of a number mod 2^89 − 1 on its way
 
 _SCOPE = re.compile(r"(moments|round|query):[A-Za-z0-9._-]{1,64}")
 _CIRCUIT = re.compile(r"[a-z][a-z0-9_]{0,63}@[1-9][0-9]{0,5}")
@@ -94,8 +100,8 @@ class Ticket:
 
     @property
     def correction_bytes(self) -> int:
-        """How long the encrypted correction is: 8 bytes a value, and the cipher's tag."""
-        return 8 * self.values + GCM_TAG_BYTES
+        """How long the encrypted correction is."""
+        return correction_bytes_of(self.engine, len(self.nodes), self.values)
 
     @property
     def is_query(self) -> bool:
@@ -104,6 +110,13 @@ class Ticket:
 
 HEAD_FIELDS = ("ticket", "signature", "envelopes")
 TICKET_FIELDS = tuple(f.name for f in fields(Ticket) if f.name != "id")
+
+
+def correction_bytes_of(engine: str, nodes: int, values: int) -> int:
+    """8 bytes a value, and the cipher's tag; of Shamir shares each node's own, 12 bytes a value."""
+    if engine in SHAMIR:
+        return nodes * (ELEMENT_BYTES * values + GCM_TAG_BYTES)
+    return 8 * values + GCM_TAG_BYTES
 
 
 def ticket_id(ticket: dict[str, Any]) -> str:
@@ -133,9 +146,9 @@ def _checked(ticket: Any, now: int) -> tuple[Ticket, bytes]:
     _require(
         len(ticket["commitment"]) == len(ticket["nodes"]),
         "malformed",
-        "The ticket does not commit to one word per node.",
+        "The ticket does not commit to one word or share per node.",
     )
-    check_engine(ticket["engine"], ticket["nodes"])
+    check_engine(ticket["engine"], len(ticket["nodes"]))
     _require(
         math.prod(ticket["shape"]) <= MAX_VALUES,
         "too_large",
@@ -146,21 +159,46 @@ def _checked(ticket: Any, now: int) -> tuple[Ticket, bytes]:
     checked = object.__new__(Ticket)  # a frozen one's own __init__ makes a call for each field
     vars(checked).update({k: tuple(v) if isinstance(v, list) else v for k, v in ticket.items()})
     vars(checked)["id"] = digest(TICKET_DOMAIN, data)
+    _require(
+        checked.correction_bytes <= 8 * MAX_VALUES + GCM_TAG_BYTES,
+        "too_large",
+        "A share of so many values does not fit an upload.",
+    )
     return checked, data
 
 
-def check_engine(engine: str, nodes: Sequence[str]) -> None:
-    """Three nodes compute as they can, and say so. Raises: TicketError("too_few_nodes")."""
-    enough = len(nodes) >= COMPUTING[engine]
+def check_engine(engine: str, nodes: int) -> None:
+    """Does that engine compute on so many nodes? Three say what they can't do, and more than five
+    hold Shamir shares only. Raises: TicketError("too_few_nodes", "too_many_nodes")."""
+    least = COMPUTING[engine]
+    _require(nodes >= least, "too_few_nodes", f"{engine} takes {least} nodes, not {nodes}.")
     _require(
-        enough, "too_few_nodes", f"{engine} takes {COMPUTING[engine]} nodes, not {len(nodes)}."
+        engine in SHAMIR or nodes <= RING_NODES_MAX,
+        "too_many_nodes",
+        f"{engine} takes {RING_NODES_MAX} nodes at most, not {nodes}.",
     )
+
+
+def holders_of(engine: str) -> int:
+    """How many nodes must have a share, or a result, before it counts as kept: on the ring others
+    can get theirs from three; of Shamir shares those that have theirs must be able to compute."""
+    return COMPUTING[engine] if engine in SHAMIR else TRIO
+
+
+def threshold_of(engine: str) -> int:
+    """t: how many nodes that put together what they see learn nothing."""
+    return SHAMIR.get(engine, 1)
+
+
+def deadline_of(engine: str, ring_s: int) -> int:
+    """How long a job may take that the ring has so many seconds for. The dead are seen sooner."""
+    return ring_s * SHAMIR_PATIENCE if engine in SHAMIR else ring_s
 
 
 def permits(signed: str, engine: str) -> bool:
     """May a job run on this engine for an owner who signed for that one? The verified ring shows
     nobody more than the ring, so who signed for the ring has signed for both; who signed for the
-    verified one demands it."""
+    verified one demands it. Shamir shares are of one threshold, and no other engine takes them."""
     return engine == signed or (signed, engine) == (RING, VERIFIED)
 
 
@@ -268,7 +306,7 @@ def _int(value: Any, low: int, high: int) -> bool:
 
 
 def is_node_set(value: Any) -> bool:
-    """Three, four or five fingerprints, in index order, each once."""
+    """Three to seven fingerprints, in index order, each once."""
     formed = isinstance(value, list) and len(value) in NODE_COUNTS
     return formed and all(isinstance(x, str) for x in value) and _are_nodes(tuple(value))
 

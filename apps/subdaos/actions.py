@@ -158,7 +158,9 @@ class SetScoring:
 @action("subdaos.set_engine", house="sbgt")
 class SetEngine:
     """{"engine": "ring_verified"}: what nodes compute with, from the next round on: "ring", three
-    nodes of which one may be curious, or four that check each other, so that one may even cheat.
+    nodes of which one may be curious; four that check each other, so that one may even cheat; or
+    "shamir_t1", "shamir_t2", "shamir_t3", 2t + 1 nodes of which t may be curious together. A round
+    opens only while there are so many.
 
     A model keeps what its makers signed when it was made: the nodes hold its queries to that.
     """

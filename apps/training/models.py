@@ -11,7 +11,7 @@ from django.db.models.fields.json import KT
 from django.db.models.functions import Cast
 
 from apps.core.models import BaseModel
-from apps.protocol.tickets import GCM_TAG_BYTES, RING
+from apps.protocol.tickets import RING, correction_bytes_of
 from apps.training.evidence import LEADING
 
 
@@ -210,7 +210,8 @@ class Submission(BaseModel):
     @property
     def size_bytes(self) -> int:
         """How long the encrypted correction is."""
-        return 8 * prod(self.ticket["shape"]) + GCM_TAG_BYTES
+        ticket = self.ticket
+        return correction_bytes_of(ticket["engine"], len(ticket["nodes"]), prod(ticket["shape"]))
 
     @property
     def head(self) -> dict[str, Any]:

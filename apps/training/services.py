@@ -77,6 +77,8 @@ def round_open(*, dao: Dao, now: datetime) -> Round:
     if reason is not None:
         raise Conflict("round_not_ready", reason)
     nodes = node_set()
+    if reason := _no_engine(engine_of(dao), len(nodes)):
+        raise Conflict("round_not_ready", reason)
     hashes = {node.descriptor["circuits_hash"] for node in nodes}
     if hashes != {circuits_hash()}:
         raise DomainError(
@@ -178,13 +180,19 @@ def why_not(dao: Dao) -> str | None:
             f"Shapley values are computed for {SHAPLEY_MAX} custodians at most, the roster "
             f"has {have}; vote for another scoring (subdaos.set_scoring)."
         )
-    wanted = tickets.COMPUTING[engine_of(dao)]
-    if wanted > tickets.TRIO and (there := node_count()) < wanted:
-        return (
-            f"{wanted} nodes that check each other are to compute, and there are {there}; vote for "
-            "another engine (subdaos.set_engine)."
-        )
+    engine = engine_of(dao)
+    if engine != tickets.RING and (reason := _no_engine(engine, node_count())):
+        return reason
     return why_no_round(dao)
+
+
+def _no_engine(engine: str, nodes: int) -> str | None:
+    """Why these nodes can't compute so, or None."""
+    try:
+        tickets.check_engine(engine, nodes)
+    except tickets.TicketError as error:
+        return f"{error.text} Vote for another engine (subdaos.set_engine)."
+    return None
 
 
 def privacy_named(held: Round) -> dict[str, Any]:

@@ -480,7 +480,7 @@ def _deadline_s(held: Round) -> int:
     elif held.phase == Phase.UPDATES and CLASSES[held.model_class].sums:
         sites = len(tickets.members_with_role(held.roster, "custodian"))
         more = sites * held.features**3 // SOLVED_A_S
-    return min(MAX_DEADLINE_S, JOB_DEADLINE_S + more)
+    return min(MAX_DEADLINE_S, tickets.deadline_of(held.engine, JOB_DEADLINE_S + more))
 
 
 def _member(held: Round, party: Party) -> Member:

@@ -59,7 +59,7 @@ def sharing(three_nodes: NodeSet, tmp_path_factory: pytest.TempPathFactory) -> A
     return trained(three_nodes, tmp_path_factory.mktemp("sharing"))
 
 
-def trained(three_nodes: NodeSet, root: Path) -> Any:
+def trained(three_nodes: NodeSet, root: Path, *, engine: str = "ring") -> Any:
     made = sites.make(11)
     sites.write(made, root, None)
     about = json.loads((root / "sites.json").read_text())
@@ -67,7 +67,7 @@ def trained(three_nodes: NodeSet, root: Path) -> Any:
     for home in homes.values():
         home.pin_nodes(three_nodes.fingerprints)
         home.pin_peers([each.identity_hex() for each in homes.values()])
-    bridge = Bridge(three_nodes, homes, about)
+    bridge = Bridge(three_nodes, homes, about, engine=engine)
     lines: list[str] = []
     agents = {
         slug: Agent(home, home.config["role"], say=lines.append, api=bridge.api())

@@ -10,6 +10,7 @@ import pytest
 from apps.compute.models import Job
 from apps.compute.services import jobs_catch_up
 from apps.core.clock import now
+from apps.core.errors import Unprocessable
 from apps.listings.epochs import epoch_settle
 from apps.protocol.tickets import VERIFIED
 from apps.subdaos.models import Epoch
@@ -147,3 +148,44 @@ def test_by_vote_four_nodes_compute_that_check_each_other_or_the_job_waits(marke
     (opened,) = (leaf["body"] for leaf in told if leaf["type"] == "training.round_opened")
     assert opened.pop("engine") == VERIFIED
     assert "computed by ring, the vote was for ring_verified" in errors(told)
+
+
+def test_by_vote_five_nodes_compute_on_shamir_shares_and_three_of_them_answer(
+    market: Market,
+) -> None:
+    """A round is made by all that are there; who is dead then has no share of the model, ever."""
+    nodes, engine = market.nodes, "shamir_t1"
+    market.carried("subdaos.set_engine", {"engine": engine})
+    held = market.whitelist()
+    market.normalise(held)
+    market.share_updates(held)
+    nodes.kill(0)
+    drain_until(lambda: Round.objects.get(pk=held.pk).phase == "done")
+    held.refresh_from_db()
+    assert held.round_job.descriptor["engine"] == engine
+    assert held.round_job.descriptor["computing"] == [1, 2, 3, 4]
+    assert {r.body["engine"] for r in held.round_job.receipts.all()} == {engine}
+    assert held.round_job.behind == [nodes.fingerprints[0]]
+    listing = market.accept(held)
+    market.fund()
+    wanted = market.oracle(held, ROWS)
+    nodes.start(0)
+    jobs_catch_up(now=now())
+    held.round_job.refresh_from_db()
+    assert held.round_job.behind == [nodes.fingerprints[0]]
+    nodes.kill(2)
+    logits, computing = buy(market, listing)
+    assert computing == {1, 3, 4}
+    np.testing.assert_allclose(logits, wanted, atol=0.01)
+    # another engine's shares are turned away before anything is held
+    with pytest.raises(Unprocessable, match="engine"):
+        market.ask(listing, market.row(listing, ROWS, engine="ring"))
+    nodes.start(2)
+    drain()
+
+    epoch = Epoch.objects.get(dao=market.dao, closed_at=None)
+    assert epoch_settle(epoch_id=epoch.id, now=epoch.ends_at)
+    log.sequence(now=epoch.ends_at)  # no head is of a time before what it covers
+    cosigned_anew(nodes)
+    report = audit(market)
+    assert failed(report) == [], said(report)

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from apps.protocol import jobs, tickets, wire
-from workers.mpc import commitments, keys, sealing
+from workers.mpc import commitments, keys, sealing, shamir_shares
+from workers.mpc.engines import field89
 from workers.mpc.replicated import held_by, join
 
 
@@ -219,6 +220,70 @@ def test_an_output_opens_for_its_ticket_and_reply_key_only():
     ):
         with pytest.raises(sealing.SealError):
             sealing.open_outputs(*wrong)
+
+
+def shared(values, n=5, engine="shamir_t2"):
+    described = [node.descriptor for node in FIVE[:n]]
+    fields_ = fields(engine=engine)
+    return sealing.make_upload(np.array(values), fields_, SENDER, described, reply=REPLY)
+
+
+def test_each_node_gets_its_own_shamir_share_and_no_other():
+    values = [-(2**63), -1, 0, 7, 2**63 - 1]
+    upload = shared(values)
+    tickets.check_upload(upload, now=upload["ticket"]["issued_at"])
+    opened = [sealing.open_upload(upload, i, node.hpke) for i, node in enumerate(FIVE)]
+    assert all(limb.shape == (5,) for limbs in opened for limb in limbs)
+    for few in ((0, 1, 2), (1, 3, 4), range(5)):
+        put_together = shamir_shares.join({i: opened[i] for i in few})
+        assert put_together.astype(np.int64).tolist() == values
+    assert shamir_shares.join({i: opened[i] for i in (1, 3)}).astype(np.int64).tolist() != values
+    # another node's envelope, and another's part of what is encrypted
+    for i in (0, 1, 3, 4):
+        with pytest.raises(sealing.SealError):
+            sealing.open_upload(upload, 2, FIVE[i].hpke)
+    data = wire.unb64(upload["correction"])
+    size = len(data) // 5
+    turned = upload | {"correction": wire.b64(data[size:] + data[:size])}
+    for i, node in enumerate(FIVE):
+        with pytest.raises(sealing.SealError) as error:
+            sealing.open_upload(turned, i, node.hpke)
+        assert error.value.code == "bad_correction"
+
+
+@pytest.mark.parametrize(
+    ("engine", "n", "computing", "named"),
+    [
+        ("shamir_t1", 3, (0, 1, 2), ""),
+        ("shamir_t1", 5, (1, 2, 4), ""),
+        ("shamir_t1", 5, (0, 1, 2, 4), "node 1"),
+        ("shamir_t2", 5, (0, 1, 2, 3, 4), "node 1"),
+    ],
+)
+def test_an_answer_in_shamir_shares_is_checked_by_all_of_them(engine, n, computing, named):
+    ticket, values = shared([1], n, engine)["ticket"], np.array([[-5, 70000]])
+    shares = shamir_shares.split(values, n=n, t=tickets.SHAMIR[engine])
+    described = [node.descriptor for node in FIVE[:n]]
+
+    def blobs(spoil=None):
+        sealed = []
+        for i in computing:
+            share = field89.add(shares[i], field89.of_int(int(i == spoil)))
+            secret = sealing.reply_secret(ticket, described[i], REPLY)
+            to = {"secret": secret, "reply_key": ticket["reply_key"], "job_id": "aa" * 16}
+            sealed.append(sealing.seal_share(i, share, shape=(1, 2), f=16, **to))
+        return sealed
+
+    def opened(sealed, among=computing):
+        return sealing.open_outputs(sealed, ticket, REPLY, described, computing=among)
+
+    got, f = opened(blobs())
+    assert got.tolist() == values.tolist() and f == 16
+    with pytest.raises(sealing.SealError, match=named or "one cannot tell which node"):
+        opened(blobs(spoil=1))
+    least = tickets.COMPUTING[engine]
+    with pytest.raises(sealing.SealError, match="every computing node"):
+        opened(blobs()[: least - 1], computing[: least - 1])
 
 
 def test_key_files_are_private_kept_and_checked(tmp_path):

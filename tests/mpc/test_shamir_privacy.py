@@ -19,7 +19,8 @@ from workers.mpc.engines import field89, shamir, shamir_codec
 from workers.mpc.engines.base import Shared
 from workers.mpc.engines.counted import Disagreement
 from workers.mpc.engines.shamir_bits import BitPool
-from workers.mpc.engines.shamir_net import Net, WrongShare
+from workers.mpc.engines.shamir_net import Net
+from workers.mpc.shamir_shares import WrongShare
 from workers.mpc.transport import LocalMesh, PeerLost, SocketTransport, socket_pairs
 
 P = field89.P
@@ -132,6 +133,27 @@ def test_a_wrong_share_is_named_where_there_are_enough(setting):
             assert isinstance(answer, WrongShare)
             assert answer.culprits == (members[liar],)
             assert f"node {members[liar]}" in str(answer)
+
+
+@pytest.mark.parametrize(
+    "setting", [THREE, SETTINGS[1], SURVIVORS, (7, 2, (0, 2, 3, 5, 6))], ids=str
+)
+def test_inputs_that_are_no_sharing_are_found_before_anything_is_computed(setting):
+    """Of many at once, each by itself; and one that a single member holds wrong is laid to it."""
+    n, t, members = setting
+    honest = [shamir_shares.split(np.arange(k + 1), n=n, t=t) for k in range(4)]
+    honest[1] = shamir_shares.split(np.arange(2), n=n, t=t + 1)  # of a higher degree
+    last = members[-1]
+    honest[3][last] = field89.add(honest[3][last], field89.of_ints([0, 0, 1, 0]))
+
+    def work(transport):
+        net = Net(transport, members, t, shamir.weights, b"")
+        return net.misfits([shares[members[transport.me]] for shares in honest])
+
+    enough = (len(members) - t - 1) // 2 >= 1
+    for found in threads(work, len(members)):
+        assert set(found) == {1, 3}
+        assert found[3] == ((last,) if enough else ())
 
 
 def test_honest_shares_open():

@@ -43,6 +43,7 @@ class Site:
 
     def __init__(self, nodes: NodeSet, model: str) -> None:
         self.nodes, self.model, self.normalisation = nodes, model, CONSTANTS
+        self.engine = "ring"
         self.bend: Any = lambda upload, answer: answer
         self.asked: dict[str, Any] = {}
 
@@ -69,12 +70,14 @@ class Site:
             "nodes": self.nodes.descriptors,
             "circuit": "logistic_infer@1",
             "circuits_hash": query_hash("logistic_infer@1", {"features": 2}),
+            "engine": self.engine,
         }
 
     def compute(self, upload: dict[str, Any]) -> dict[str, Any]:
         ticket = upload["ticket"]
         inputs = {"row": [ticket["share_id"]]}
-        job = self.nodes.job("logistic_infer@1", ticket["scope"], inputs, model=ticket["model"])
+        named = {"model": ticket["model"], "engine": self.engine}
+        job = self.nodes.job("logistic_infer@1", ticket["scope"], inputs, **named)
         answers = [a.json() for a in self.nodes.ask(job, uploads=[upload])]
         return {
             "id": str(uuid.uuid4()),
@@ -104,6 +107,10 @@ def site(three_nodes: NodeSet, model: str) -> Site:
 
 @pytest.fixture
 def buyer(site: Site, tmp_path: Path) -> Buyer:
+    return buyer_of(site, tmp_path)
+
+
+def buyer_of(site: Site, tmp_path: Path) -> Buyer:
     home = Home(tmp_path / "buyer")
     home.pin_nodes(site.nodes.fingerprints)
     return Buyer(home, "x", api=Api("http://flai", transport=httpx.MockTransport(site.answer)))
@@ -161,6 +168,43 @@ def test_a_buyer_that_demands_verified_mode_signs_for_nothing_else(
     demanding.listing |= {"engine": VERIFIED}
     assert demanding.make_query(ROW)[0]["ticket"]["engine"] == VERIFIED
     assert buyer.make_query(ROW)[0]["ticket"]["engine"] == "ring"
+
+
+def test_a_model_in_shamir_shares_is_asked_by_such_and_the_nodes_hold_the_server_to_it(
+    three_nodes: NodeSet, tmp_path: Path
+) -> None:
+    shared = trained_model(
+        three_nodes,
+        engine="shamir_t1",
+        custodians=4,
+        rows=12,
+        params={NORMALISATION: constants_digest(CONSTANTS)},
+    )
+    site = Site(three_nodes, shared)
+    site.engine = "shamir_t1"
+    buyer = buyer_of(site, tmp_path)
+
+    def bent(upload: dict[str, Any], query: dict[str, Any]) -> dict[str, Any]:
+        query["sealed"][1]["blob"] = query["sealed"][0]["blob"]
+        return query
+
+    honest, site.bend = site.bend, bent
+    refused(buyer)
+    site.bend = honest
+    assert abs(buyer.predict(ROW).logits[0] - 2.0) < 0.3
+    # who wants two curious nodes to learn nothing signs for no less; nor for a check that is none
+    for demand, code in (({"threshold": 2}, "threshold_too_low"), ({"verified": True}, "verified")):
+        with pytest.raises(ClientError, match="Nothing was sent") as caught:
+            Buyer(buyer.home, "x", api=buyer.api, **demand).predict(ROW)
+        assert caught.value.code.startswith(code)
+    # a server that calls the model another engine's gets a row that no node computes with
+    site.engine = "ring"
+    upload, _ = Buyer(buyer.home, "x", api=buyer.api).make_query(ROW)
+    assert upload["ticket"]["engine"] == "ring"
+    inputs = {"row": [upload["ticket"]["share_id"]]}
+    job = three_nodes.job("logistic_infer@1", upload["ticket"]["scope"], inputs, model=shared)
+    codes = {a.json()["code"] for a in three_nodes.ask(job, uploads=[upload])}
+    assert codes <= {"wrong_engine", "peer_refused"} and "wrong_engine" in codes
 
 
 def test_the_forgery_opens_well_and_says_what_the_server_wants(buyer: Buyer, site: Site) -> None:

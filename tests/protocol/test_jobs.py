@@ -195,6 +195,29 @@ def test_a_verified_job_names_four_nodes_that_compute():
         assert error.value.code == code
 
 
+def test_of_shamir_shares_all_members_compute_and_each_reports_its_own():
+    four = {"engine": "shamir_t1", "computing": [0, 1, 2, 4], "holding": []}
+    jobs.check_job(job(5, **four))
+    assert jobs.members_of(job(5, **four)) == (0, 1, 2, 4)
+    wrong = [
+        (job(5, **four | {"holding": [3]}), "malformed_job"),
+        (job(5, **four | {"engine": "shamir_t2"}), "malformed_job"),
+        (job(5, **four | {"computing": [0, 1]}), "malformed_job"),
+        (job(4, **four | {"engine": "shamir_t2", "computing": [0, 1, 2, 3]}), "too_few_nodes"),
+    ]
+    for described, code in wrong:
+        with pytest.raises(jobs.JobError) as error:
+            jobs.check_job(described)
+        assert error.value.code == code
+    every = range(4)
+    own = {str(i): {"engine": "shamir_t1", "result": {str(i): f"hash of {i}"}} for i in every}
+    assert len(check(4, every, receipts(4, every, **own))) == 4
+    for result in ({"1": "a", "2": "b"}, {"2": "b"}, {}, None):
+        with pytest.raises(jobs.JobError) as error:
+            check(4, every, receipts(4, every, **own | {"1": own["1"] | {"result": result}}))
+        assert error.value.code == "receipts_disagree"
+
+
 def test_receipts_say_what_they_were_computed_by_and_agree_on_it():
     """One that says nothing is of the passive ring, as all were before there was another."""
     every = range(4)

@@ -81,7 +81,7 @@ def test_a_ticket_may_name_four_or_five_nodes_and_commits_to_a_word_for_each(n):
         {"nodes": several["nodes"]},
         {"commitment": several["commitment"]},
         several | {"nodes": [several["nodes"][0]] * n},
-        {"nodes": [f"{i:02x}" * 32 for i in range(6)], "commitment": ["aa" * 32] * 6},
+        {"nodes": [f"{i:02x}" * 32 for i in range(8)], "commitment": ["aa" * 32] * 8},
     ):
         with pytest.raises(tickets.TicketError) as error:
             tickets.check_ticket(round_ticket(**wrong), now=NOW)
@@ -150,6 +150,39 @@ def test_who_signs_for_the_ring_signs_for_the_verified_one_and_not_the_other_way
     nodes = [f"{i:02x}" * 32 for i in range(1, 5)]
     four = round_ticket(engine=verified, nodes=nodes, commitment=["aa" * 32] * 4)
     assert tickets.check_ticket(four, now=NOW).engine == verified
+
+
+def test_shamir_shares_are_of_one_threshold_and_more_than_five_nodes_hold_nothing_else():
+    prints = [f"{i:02x}" * 32 for i in range(8)]
+
+    def code(engine, n):
+        try:
+            of_n = {"nodes": prints[:n], "commitment": ["aa" * 32] * n}
+            return tickets.check_ticket(round_ticket(engine=engine, **of_n), now=NOW).engine
+        except tickets.TicketError as error:
+            return error.code
+
+    for engine, t in tickets.SHAMIR.items():
+        assert tickets.threshold_of(engine) == t
+        few = "malformed" if t == 1 else "too_few_nodes"
+        assert code(engine, 2 * t) == few and code(engine, 2 * t + 1) == code(engine, 7) == engine
+        permitted = [other for other in tickets.ENGINES if tickets.permits(engine, other)]
+        permitted += [other for other in tickets.ENGINES if tickets.permits(other, engine)]
+        assert permitted == [engine, engine]
+    assert tickets.threshold_of(tickets.RING) == 1
+    assert code(tickets.RING, 6) == code(tickets.VERIFIED, 7) == "too_many_nodes"
+    assert code("shamir_t3", 8) == "malformed" == code("shamir_t4", 7)
+
+
+def test_an_upload_of_shamir_shares_has_a_size_and_a_limit():
+    three = tickets.check_ticket(round_ticket(engine="shamir_t1"), now=NOW)
+    assert three.correction_bytes == 3 * (12 * three.values + 16)
+    much = {"shape": [1 << 19], "nodes": [f"{i:02x}" * 32 for i in range(1, 6)]}
+    much |= {"commitment": ["aa" * 32] * 5}
+    assert tickets.check_ticket(round_ticket(**much), now=NOW)
+    with pytest.raises(tickets.TicketError) as error:
+        tickets.check_ticket(round_ticket(engine="shamir_t2", **much), now=NOW)
+    assert error.value.code == "too_large"
 
 
 def test_a_ticket_expires():

@@ -12,7 +12,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 import httpx
-import numpy as np
 
 from apps.protocol import tickets, uploads, wire
 from apps.protocol.circuits import circuits_hash, query_hash
@@ -39,8 +38,10 @@ class Bridge:
         about: dict[str, Any] | None = None,
         *,
         spec: dict[str, Any] | None = None,
+        engine: str = tickets.RING,
     ) -> None:
         self.nodes = nodes
+        self.engine = engine
         self.spec = spec or main_request(about or {}, custodians=6, validators=3)["spec"]
         self.model_class = class_of(self.spec)
         self.round_id = str(uuid.uuid4())
@@ -85,6 +86,7 @@ class Bridge:
             model_class=self.model_class.name,
             normalisation=self.normalisation,
             limits=limits_of(self.spec["features"]),
+            engine=self.engine,
         )
         shown = {
             "id": self.round_id,
@@ -152,7 +154,8 @@ class Bridge:
         return httpx.Response(404, json={"code": "not_found", "detail": "Nothing here."})
 
     def share(self, share_id: str) -> dict[str, Any]:
-        size = 8 * int(np.prod(self.shares[share_id]["ticket"]["shape"])) + 16
+        ticket = tickets.check_ticket(self.shares[share_id]["ticket"], now=int(time.time()))
+        size = ticket.correction_bytes
         here = len(self.parts[share_id])
         return {
             "state": "delivered" if here == size else "receiving",
@@ -207,7 +210,9 @@ class Bridge:
         self.phase = "done"
 
     def _job(self, circuit: str, scope: str, inputs: dict[str, list[str]]) -> str:
-        job = self.nodes.job(circuit, scope, inputs, roster=self.roster)
+        job = self.nodes.job(
+            circuit, scope, inputs, roster=self.roster, engine=self.engine, deadline_s=120
+        )
         answers = self.nodes.ask(job)
         assert all(a.status_code == 200 for a in answers), [a.text for a in answers]
         self.openings = answers[0].json()["openings"]
@@ -222,6 +227,7 @@ class Bridge:
             "price_micro": "500000",
             "rows_per_query": 1000,
             "resolution": "logit",
+            "engine": self.engine,
             "features": self.spec["features"],
             "normalisation": self.normalisation,
             "nodes": self.nodes.descriptors,
@@ -238,6 +244,7 @@ class Bridge:
         ticket = upload["ticket"]
         inputs = {"row": [ticket["share_id"]]}
         named = {name: ticket[name] for name in ("model", "circuits_hash")}
+        named["engine"] = self.engine
         job = self.nodes.job(self.asked, ticket["scope"], inputs, **named)
         answers = self.nodes.ask(job, uploads=[upload])
         sealed = [

@@ -337,6 +337,7 @@ class Market:
             "model": listing.version.model,
             "price_micro": str(PRICE * len(values)),
             "resolution": listing.version.round.resolution,
+            "engine": query_ticket(listing, rows=1)["engine"],
             "issued_at": at,
             "expires_at": at + 600,
         }

@@ -501,7 +501,9 @@ class Buyer:
 
 def trained_model(nodes: NodeSet, **how: Any) -> str:
     """The id of a model that the nodes have made and committed in such a `Round`."""
-    answers = nodes.ask(Round(nodes, **how).put().job())
+    engine = how.get("engine", tickets.RING)
+    named = {"engine": engine, "deadline_s": 60} if engine in tickets.SHAMIR else {}
+    answers = nodes.ask(Round(nodes, **how).put().job(**named))
     assert all(a.status_code == 200 for a in answers), [a.text for a in answers]
     committed = nodes.commit(answers)
     assert all(c.status_code == 200 for c in committed), [c.text for c in committed]

@@ -59,7 +59,7 @@ def test_three_nodes_open_no_round_that_four_are_to_check(market) -> None:
     market.carried("subdaos.set_engine", {"engine": "ring_verified"})
     drain()
     market.admit()
-    assert "4 nodes that check each other" in services.why_not(market.dao)
+    assert "ring_verified takes 4 nodes, not 3." in services.why_not(market.dao)
     assert not Round.objects.filter(dao=market.dao).exists()
     with pytest.raises(DomainError, match="with this already"):
         market.carried("subdaos.set_engine", {"engine": "ring_verified"})

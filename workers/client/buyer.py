@@ -5,7 +5,8 @@
 and for other model classes what they make of their scores z: probabilities of the classes, a
 number on the label's scale, an expected count. The nodes compute z on shares, or as coarse an
 answer as the model's makers allow, and seal their parts of it to a key made for this one query.
-Every part comes from two nodes; they must agree, and each must have signed for what it sealed.
+Every part comes from two nodes, and they must agree; or of Shamir shares one comes from each, and
+all must fit. Each node must have signed for what it sealed.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from apps.protocol.circuits.family import NORMALISATION, QUERY_ROWS_MAX
 from apps.protocol.circuits.resolution import BAND, LABEL, LOGIT, ROUNDED
 from apps.protocol.normalise import constants_digest
 from apps.protocol.targets import extras_of, scale_of
-from apps.protocol.tickets import RING, VERIFIED, permits
+from apps.protocol.tickets import RING, SHAMIR, VERIFIED, permits, threshold_of
 from workers.client import data, training
 from workers.client.api import Api, ClientError, wait_for
 from workers.client.home import Home
@@ -136,7 +137,9 @@ class Buyer:
     that a plan of yours has paid ahead cost what they cost when it began.
 
     verified: each ticket demands that four nodes compute that check each other; a listing whose
-    model is not asked so is refused before anything is sent.
+    model is not asked so is refused before anything is sent. threshold: the least number of nodes
+    that shall learn nothing of a row by telling each other all that they see, refused likewise. The
+    nodes compute with a row as its ticket says, or not at all.
     """
 
     def __init__(
@@ -147,6 +150,7 @@ class Buyer:
         api: Api | None = None,
         max_row_micro: int | None = None,
         verified: bool = False,
+        threshold: int = 1,
     ) -> None:
         self.home = home
         self.api = api or home.api()
@@ -154,13 +158,21 @@ class Buyer:
         self.slug = listing
         self._has_limit = max_row_micro is not None
         self.max_row_micro = self.price_micro if max_row_micro is None else max_row_micro
-        self.engine = VERIFIED if verified else RING
+        self.verified, self.threshold = verified, threshold
         self._has_plan = False
 
     @property
     def columns(self) -> tuple[str, ...]:
         """The features, in the order in which a row gives them."""
         return tuple(f["name"] for f in self.listing["features"])
+
+    @property
+    def engine(self) -> str:
+        """What each ticket is signed for: Shamir shares where the model is in such."""
+        if self.verified:
+            return VERIFIED
+        listed = str(self.listing.get("engine", RING))
+        return listed if listed in SHAMIR else RING
 
     @property
     def price_micro(self) -> int:
@@ -296,8 +308,14 @@ class Buyer:
             raise ClientError(str(self.listing["obstacle"]), code="circuit_changed")
         if not permits(self.engine, self.listing.get("engine", RING)):
             raise ClientError(
-                "Three nodes that do not check each other answer for this model. Nothing was sent.",
+                "Nodes that do not check each other answer for this model. Nothing was sent.",
                 code="verified_only",
+            )
+        if threshold_of(self.engine) < self.threshold:
+            raise ClientError(
+                f"{threshold_of(self.engine) + 1} nodes that put their parts together could read a "
+                f"row, and you asked that {self.threshold} can't. Nothing was sent.",
+                code="threshold_too_low",
             )
         name = self.listing["circuit"]
         if name not in INFERS:

@@ -72,6 +72,12 @@ def parser() -> argparse.ArgumentParser:
     predict.add_argument(
         "--verified", action="store_true", help="demand four nodes that check each other"
     )
+    predict.add_argument(
+        "--threshold",
+        type=int,
+        default=1,
+        help="how many nodes, at least, shall learn nothing by telling each other all (default: 1)",
+    )
     predict.set_defaults(run=_predict)
 
     answers = commands.add_parser(
@@ -383,8 +389,13 @@ def _predict(options: argparse.Namespace) -> int:
     if asked or not listing or (file is None) == (options.values is None):
         print("Name one listing and one file of rows, or --values.", file=sys.stderr)
         return 2
-    home, most, verified = Home(options.home), options.max_row_micro, options.verified
-    buyer = Buyer(home, listing, max_row_micro=most, verified=verified)
+    buyer = Buyer(
+        Home(options.home),
+        listing,
+        max_row_micro=options.max_row_micro,
+        verified=options.verified,
+        threshold=options.threshold,
+    )
     rows = rows_from_csv(file, buyer.columns) if file else [options.values]
     parts = Parts(buyer, rows, key=options.idempotency_key)
     if len(parts) > 1:

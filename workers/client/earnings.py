@@ -18,7 +18,7 @@ from apps.protocol import consent, entitlements, revenue
 from apps.protocol.decay import WORK_UNITS_A_ROUND
 from apps.protocol.jobs import NODE_CLAIM_DOMAIN, fingerprint
 from apps.protocol.money import BPS, mul_div_floor
-from apps.protocol.tickets import COMPUTING, MIN_CUSTODIANS
+from apps.protocol.tickets import COMPUTING, ENGINES, MIN_CUSTODIANS, RING, permits
 from apps.protocol.wire import BadSignature, verify
 from workers.client.accounts import parts
 from workers.client.holdings import Holdings
@@ -213,10 +213,10 @@ class Earnings:
         cycle.revenue[version] = cycle.revenue.get(version, 0) + paid.amount_micro
         cycle.first_ms, cycle.last_ms = min(cycle.first_ms, at), max(cycle.last_ms, at)
         computed = body.get("nodes", made.opened["nodes"])
-        if len(set(computed)) not in COMPUTING.values() or not set(computed) <= set(
-            made.opened["nodes"]
-        ):
-            raise Finding(f"query {query} was not answered by three or four nodes of its model")
+        engine = made.opened.get("engine", RING)
+        counts = {COMPUTING[e] for e in ENGINES if permits(engine, e)}
+        if len(set(computed)) not in counts or not set(computed) <= set(made.opened["nodes"]):
+            raise Finding(f"query {query} was not answered by as many nodes as {engine} takes")
         for node in computed:
             # Who claims a node later is not paid for this; nobody's work is the SubDAO's own.
             operator = self.operators.get(node, paid.dao)

@@ -25,7 +25,14 @@ from apps.protocol.circuits.noise import CLIP, RHO
 from apps.protocol.circuits.resolution import LOGIT, RESOLUTIONS
 from apps.protocol.normalise import constants_digest, public_constants
 from apps.protocol.privacy import DELTA_EXPONENT, epsilon_milli
-from apps.protocol.tickets import COMPUTING, ENGINES, VERIFIED
+from apps.protocol.tickets import (
+    COMPUTING,
+    SHAMIR,
+    VERIFIED,
+    TicketError,
+    check_engine,
+    threshold_of,
+)
 from workers.client.api import ClientError
 from workers.client.data import Table
 from workers.client.errors import few
@@ -188,9 +195,22 @@ def _check_resolution(resolution: Any, model: ModelClass, *, home: Home, say: Pr
 
 def _check_engine(engine: Any, nodes: Sequence[Any], *, home: Home, say: Print) -> str:
     """What nodes compute with, signed for here. `verified = true` in agent.toml signs for the
-    verified ring alone: the nodes then refuse to use this share, or a model made of it, without."""
-    if engine not in ENGINES or len(nodes) < COMPUTING[engine]:
-        raise NotTrusted(f"The nodes can't compute with {engine}.", "wrong_engine")
+    verified ring alone: the nodes then refuse to use this share, or a model made of it, without.
+    `threshold` there is the least number of nodes that shall learn nothing by telling each other
+    all that they see."""
+    try:
+        check_engine(engine, len(nodes))
+    except (KeyError, TypeError, TicketError):
+        raise NotTrusted(f"The nodes can't compute with {engine}.", "wrong_engine") from None
+    least = home.config.get("threshold", 1)
+    if isinstance(least, bool) or not isinstance(least, int):
+        raise NotTrusted("agent.toml: threshold must be a whole number.", "bad_threshold")
+    if threshold_of(engine) < least:
+        raise NotTrusted(
+            f"{threshold_of(engine) + 1} nodes that put their parts together could read them; "
+            f"agent.toml asks that {least} can't.",
+            "threshold_too_low",
+        )
     if home.config.get("verified", False) is not False and engine != VERIFIED:
         raise NotTrusted(
             f"The round would be computed by {engine}; agent.toml allows {VERIFIED} alone.",
@@ -198,7 +218,12 @@ def _check_engine(engine: Any, nodes: Sequence[Any], *, home: Home, say: Print) 
         )
     if engine == VERIFIED:
         say("Computed by four nodes that check each other: one that cheats is caught.")
-    return engine
+    if engine in SHAMIR:
+        say(
+            f"Shared among {len(nodes)} nodes, of which any {SHAMIR[engine]} together learn "
+            f"nothing; {COMPUTING[engine]} must be there to compute."
+        )
+    return str(engine)
 
 
 def _check_privacy(params: Mapping[str, Any], *, home: Home, say: Print) -> None:

@@ -25,7 +25,7 @@ from apps.protocol.jobs import (
     sealed_hash,
 )
 from apps.protocol.successions import sets_before
-from apps.protocol.tickets import NODE_COUNTS, TRIO, is_node_set, permits, ticket_id
+from apps.protocol.tickets import NODE_COUNTS, RING, holders_of, is_node_set, permits, ticket_id
 from apps.protocol.wire import BadSignature, digest, unb64, verify
 from workers.client.api import ClientError
 from workers.client.home import Home
@@ -120,10 +120,11 @@ def delivered(
     *,
     ticket_id: str,
     nodes: Sequence[Mapping[str, Any]],
+    engine: str = RING,
     domain: str = ACK_DOMAIN,
 ) -> bool:
     """Have all three nodes, or three of more, signed that they hold this ticket's share? Another
-    one gets it with the job.
+    one gets it with the job. Of Shamir shares as many must as compute.
 
     Raises: NotTrusted for an ack that its node did not sign or that is about something else.
     """
@@ -144,7 +145,7 @@ def delivered(
                 code="bad_ack",
             ) from None
         seen.add(ack["node"])
-    return len(seen) >= TRIO
+    return len(seen) >= holders_of(engine)
 
 
 def receipted(

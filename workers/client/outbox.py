@@ -61,6 +61,10 @@ class Kept:
             return file.read(min(most, uploads.PART_BYTES_MAX))
 
 
+def few_words(count: int) -> str:
+    return ["none", "one", "two", "three", "four", "five", "six", "seven"][count]
+
+
 class Outbox:
     """What one site in one role sends to rounds; with `dry_run` it shows it, and sends nothing."""
 
@@ -243,15 +247,23 @@ class Outbox:
     def _show_leaving(self, upload: Mapping[str, Any], joined: Joined, what: str) -> None:
         nodes = joined.nodes
         leaves = "would leave" if self.dry_run else "leaves"
-        self.say(f"What {leaves} this site: {what}, split in three.")
+        n, t = len(nodes), tickets.threshold_of(joined.engine)
+        if joined.engine in tickets.SHAMIR:
+            held, encrypted = "its share's key", f"encrypted: {n} shares, each under one node's key"
+        else:
+            held = f"{few_words(n - 1)} of {few_words(n)} words' keys"
+            encrypted = f"encrypted once for the {few_words(n - 1)} nodes that may hold that word"
+        self.say(f"What {leaves} this site: {what}, split in {few_words(n)}.")
         for node, envelope in zip(nodes, upload["envelopes"], strict=True):
             size = len(wire.unb64(envelope))
-            self.say(f"  {size:7} bytes sealed to {node['name']}: two of three words' keys")
+            self.say(f"  {size:7} bytes sealed to {node['name']}: {held}")
         size = len(upload["correction"])
-        self.say(f"  {size:7} bytes encrypted once for the two nodes that may hold that word")
-        self.say("  One node alone, or the server with one node, reads nothing of it.")
+        self.say(f"  {size:7} bytes {encrypted}")
+        alone = "One node" if t == 1 else f"{few_words(t).capitalize()} nodes"
+        self.say(f"  {alone} alone, or the server with {alone.lower()}, reads nothing of it.")
         if joined.name == "rows":
-            self.say("  THESE ARE ROWS: two nodes that put their words together read every one.")
+            enough = few_words(t + 1)
+            self.say(f"  THESE ARE ROWS: {enough} nodes that put their parts together read them.")
             self.say("  The nodes delete them when the round is computed, or when you withdraw.")
 
     def _keep(self, upload: Mapping[str, Any]) -> Kept:
@@ -291,7 +303,12 @@ class Outbox:
                 why = {"refused": "A node refused the share", "replaced": "The share was given up"}
                 text = f"{why[answer['state']]}: {answer['reason']}"
                 raise ClientError(text, code=answer["state"])
-            done = delivered(answer.get("acks") or [], ticket_id=ticket_id, nodes=nodes)
+            done = delivered(
+                answer.get("acks") or [],
+                ticket_id=ticket_id,
+                nodes=nodes,
+                engine=share.head["ticket"]["engine"],
+            )
             return answer if done else None
 
         wait_for(taken, deadline_s=DELIVERY_DEADLINE_S, what="the nodes' receipts")

@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 
 from apps.protocol import wire
+from apps.protocol.tickets import QUARTET
 from workers.mpc.engines.base import Word
 from workers.mpc.engines.counted import Disagreement
 from workers.mpc.fixed import from_bytes, to_bytes
@@ -61,6 +62,12 @@ class Group:
     n: int
     computing: tuple[int, ...]
     holding: tuple[int, ...] = ()
+    shamir: bool = False
+
+    @property
+    def checks(self) -> bool:
+        """Is this the verified ring, whose nodes check each other?"""
+        return len(self.computing) == QUARTET and not self.shamir
 
     @property
     def members(self) -> tuple[int, ...]:

@@ -8,9 +8,13 @@ ticket and node by
 
     info = "flai/seal/v1" ‖ 0x00 ‖ ticket id ‖ fingerprint
 
+Of Shamir shares (workers/mpc/shamir_shares.py) node i gets share i alone, 12 bytes a value; the
+correction is then all of them one after the other, each under a key of its own, which only its
+node gets.
+
 The ephemeral key of a query's envelopes is its ticket's reply key. So a node that opens one shares
 a secret with the asker, exported under "flai/reply/v2", that seals the output: two of the three
-role words from each node that computed.
+role words from each node that computed, or its one share.
 """
 
 from __future__ import annotations
@@ -34,13 +38,21 @@ from apps.protocol import wire
 from apps.protocol.jobs import check_node, fingerprint
 from apps.protocol.tickets import (
     COMPUTING,
+    ELEMENT_BYTES,
+    GCM_TAG_BYTES,
+    QUARTET,
+    RING,
+    SHAMIR,
     TICKET_DOMAIN,
     TRIO,
+    check_engine,
     check_upload,
     is_node_set,
     ticket_id,
 )
-from workers.mpc import commitments, hpke
+from workers.mpc import commitments, hpke, shamir_shares
+from workers.mpc.engines import shamir_codec
+from workers.mpc.engines.field89 import Limbs
 from workers.mpc.replicated import expand, held_by, split
 
 Words = npt.NDArray[np.uint64]
@@ -81,6 +93,8 @@ def make_upload(
     index order; whoever calls has compared their fingerprints with the pinned ones. `reply` is the
     key of this one query, which opens its answer.
 
+    The engine is the ring, unless the fields name another.
+
     Raises: JobError for a bad descriptor, TicketError for a ticket that nodes would refuse.
     """
     fingerprints = [check_node(dict(d)) for d in descriptors]
@@ -89,10 +103,18 @@ def make_upload(
         raise SealError("bad_nodes", "The nodes' descriptors must come in the order of the nodes.")
     flat = np.ascontiguousarray(values, dtype=np.int64).reshape(-1).view(np.uint64)
     share_id = secrets.token_bytes(16)
-    seeds = [secrets.token_bytes(32) for _ in range(n - 1)]
-    words = split(flat, *seeds)
-    salts = [secrets.token_bytes(commitments.SALT_BYTES) for _ in range(n)]
     ticket = _defaults() | dict(ticket_fields)
+    engine = ticket["engine"]
+    check_engine(engine, n)
+    words: list[bytes | memoryview]
+    seeds: list[bytes] = []
+    if engine in SHAMIR:
+        shares = shamir_shares.split(flat.view(np.int64), n=n, t=SHAMIR[engine])
+        words = [shamir_codec.encoded(share) for share in shares]
+    else:
+        seeds = [secrets.token_bytes(32) for _ in range(n - 1)]
+        words = [_bytes(word) for word in split(flat, *seeds)]
+    salts = [secrets.token_bytes(commitments.SALT_BYTES) for _ in range(n)]
     ticket |= {
         "share_id": share_id.hex(),
         "sender": wire.public_hex(signing_key),
@@ -103,17 +125,22 @@ def make_upload(
     if reply is not None:
         ticket["reply_key"] = reply.public_key().public_bytes_raw().hex()
     id_bytes = bytes.fromhex(ticket_id(ticket))
-    key = secrets.token_bytes(32)
-    parts: list[dict[str, str]] = [{"seed": s.hex()} for s in seeds] + [{"key": key.hex()}]
+    keys = [secrets.token_bytes(32) for _ in range(n - len(seeds))]
+    parts: list[dict[str, str]] = [{"seed": s.hex()} for s in seeds]
+    parts += [{"key": key.hex()} for key in keys]
     envelopes = []
     for i, descriptor in enumerate(descriptors):
-        mine = {str(j): parts[j] | {"salt": salts[j].hex()} for j in sorted(held_by(i, n))}
+        held = sorted(_held(engine, i, n))
+        mine = {str(j): parts[j] | {"salt": salts[j].hex()} for j in held}
         info = SEAL_CONTEXT + id_bytes + bytes.fromhex(fingerprints[i])
         context = hpke.sender(
             reply or X25519PrivateKey.generate(), bytes.fromhex(descriptor["hpke_key"]), info
         )
         envelopes.append(context.enc + context.seal(wire.canonical({"words": mine})))
-    correction = AESGCM(key).encrypt(_ZERO_NONCE, _bytes(words[-1]), id_bytes)
+    correction = b"".join(
+        AESGCM(key).encrypt(_ZERO_NONCE, word, id_bytes)
+        for key, word in zip(keys, words[len(seeds) :], strict=True)
+    )
     upload = {
         "ticket": ticket,
         "signature": wire.sign(signing_key, TICKET_DOMAIN, ticket),
@@ -131,7 +158,8 @@ def open_upload(
     *,
     known_id: str | None = None,
 ) -> tuple[Words, ...]:
-    """Node `index`'s words of an upload as `held_by` orders them, checked against the commitments.
+    """Node `index`'s words of an upload as `held_by` orders them, checked against the commitments;
+    or the three limbs of its one share.
 
     The upload has passed check_upload, which gave the ticket's id; each array has the ticket's
     shape.
@@ -160,25 +188,62 @@ def open_query(
     if ticket["reply_key"] is not None and envelope[:ENC_BYTES].hex() != ticket["reply_key"]:
         raise SealError("wrong_reply_key", "An envelope is not sealed by the ticket's reply key.")
     content, context = _unseal(envelope, hpke_private, info)
-    count = math.prod(ticket["shape"])
-    last = len(ticket["nodes"]) - 1
-    held = []
-    for j in held_by(index, last + 1):
-        secret, salt = _part(content, j, "key" if j == last else "seed")
-        if j < last:
-            word = expand(secret, count)
-        else:
-            word = _open_correction(upload["correction"], secret, id_bytes)
-        if word.size != count or not commitments.matches(
+    opening = _shamir_share if ticket["engine"] in SHAMIR else _ring_word
+    held: list[Words] = []
+    for j in _held(ticket["engine"], index, len(ticket["nodes"])):
+        word, told, salt = opening(upload, content, j, id_bytes)
+        if not commitments.matches(
             ticket["commitment"][j],
             salt=salt,
             share_id=bytes.fromhex(ticket["share_id"]),
             j=j,
-            word=_bytes(word),
+            word=told,
         ):
             raise SealError("bad_commitment", f"Word {j} is not the one the ticket commits to.")
-        held.append(word.reshape(ticket["shape"]))
-    return tuple(held), context.export(REPLY_CONTEXT)
+        held += word
+    return tuple(word.reshape(ticket["shape"]) for word in held), context.export(REPLY_CONTEXT)
+
+
+def _held(engine: str, index: int, n: int) -> tuple[int, ...]:
+    """The words that a node gets: all but one, or of Shamir shares its own alone."""
+    return (index,) if engine in SHAMIR else held_by(index, n)
+
+
+# (what a node computes with, the bytes that were committed to, their salt)
+_Opened = tuple[Sequence[Words], bytes | memoryview, bytes]
+
+
+def _ring_word(
+    upload: Mapping[str, Any], content: dict[str, Any], j: int, id_bytes: bytes
+) -> _Opened:
+    ticket = upload["ticket"]
+    count, last = math.prod(ticket["shape"]), len(ticket["nodes"]) - 1
+    secret, salt = _part(content, j, "key" if j == last else "seed")
+    if j < last:
+        word = expand(secret, count)
+    else:
+        data = _decrypted(upload["correction"], secret, id_bytes)
+        word = np.frombuffer(data, dtype="<u8").astype(np.uint64)
+        if word.size != count:
+            raise SealError("bad_commitment", f"Word {j} is not the one the ticket commits to.")
+    return [word], _bytes(word), salt
+
+
+def _shamir_share(
+    upload: Mapping[str, Any], content: dict[str, Any], j: int, id_bytes: bytes
+) -> _Opened:
+    count = math.prod(upload["ticket"]["shape"])
+    key, salt = _part(content, j, "key")
+    size = ELEMENT_BYTES * count + GCM_TAG_BYTES
+    data = _decrypted(upload["correction"], key, id_bytes, at=slice(j * size, (j + 1) * size))
+    return _limbs(data, count), data, salt
+
+
+def _limbs(data: bytes, count: int) -> Limbs:
+    try:
+        return shamir_codec.decoded(data, count)
+    except shamir_codec.Malformed as error:
+        raise SealError("malformed_seal", f"A share is no numbers of the field: {error}.") from None
 
 
 def seal_output(
@@ -192,15 +257,38 @@ def seal_output(
     """One node's role words of an output, two or in verified mode three, sealed by the secret that
     it shares with the holder of the reply key: so for its ticket, of this node."""
     shapes = {w.shape for w in words.values()}
-    if len(words) + 1 not in COMPUTING.values() or len(shapes) != 1:
+    if len(words) + 1 not in (TRIO, QUARTET) or len(shapes) != 1:
         raise ValueError("a node seals two or three words of one shape")
+    told = {j: _bytes(w.reshape(-1)) for j, w in words.items()}
+    content = _output(told, list(shapes.pop()), f, job_id)
+    return hpke.answer(secret, bytes.fromhex(reply_key), content)
+
+
+def seal_share(
+    index: int,
+    share: Limbs,
+    *,
+    shape: Sequence[int],
+    f: int,
+    job_id: str,
+    secret: bytes,
+    reply_key: str,
+) -> bytes:
+    """One node's Shamir share of an output, flat, sealed as `seal_output` does."""
+    content = _output({index: shamir_codec.encoded(share)}, list(shape), f, job_id)
+    return hpke.answer(secret, bytes.fromhex(reply_key), content)
+
+
+def _output(
+    words: Mapping[int, bytes | memoryview], shape: list[int], f: int, job_id: str
+) -> bytes:
     content = {
         "job_id": job_id,
-        "shape": list(shapes.pop()),
+        "shape": shape,
         "f": f,
-        "words": {str(j): wire.b64(_bytes(w.reshape(-1))) for j, w in words.items()},
+        "words": {str(j): wire.b64(data) for j, data in words.items()},
     }
-    return hpke.answer(secret, bytes.fromhex(reply_key), wire.canonical(content))
+    return wire.canonical(content)
 
 
 def reply_secret(
@@ -220,44 +308,71 @@ def open_outputs(
     *,
     computing: Sequence[int] = range(TRIO),
 ) -> tuple[npt.NDArray[np.int64], int]:
-    """(values, f): the nodes' sealed outputs opened, compared and added up.
+    """(values, f): the nodes' sealed outputs opened, compared and put together.
 
     `blobs[r]` is that of the r-th node that computed (bytes or base64), `ticket` the query's,
     `nodes` the descriptors of its nodes. Every word comes from all but one of them, and they must
     say the same. Values are fixed point: divide by 2^f.
 
     Raises: SealError("bad_output") if an output is missing, is not sealed to this key, ticket and
-    node, or two nodes disagree.
+    node, or two nodes disagree; of Shamir shares, where they do not fit together, with the name of
+    who is wrong if enough have answered to tell.
     """
-    count = len(computing)
-    if len(blobs) != count or count not in COMPUTING.values():
+    count, engine = len(computing), ticket["engine"]
+    enough = count >= COMPUTING[engine] if engine in SHAMIR else count in (TRIO, QUARTET)
+    if len(blobs) != count or not enough:
         raise SealError("bad_output", "An output from every computing node is needed.")
     enc = bytes.fromhex(ticket["reply_key"])
     opened: list[dict[str, Any]] = []
-    reports: dict[int, list[Words]] = {j: [] for j in range(count)}
     for role, blob in enumerate(blobs):
         secret = reply_secret(ticket, nodes[computing[role]], reply_private)
         data = blob if isinstance(blob, bytes) else _blob(blob)
-        content = _content(partial(hpke.open_answer, secret, enc), data)
-        opened.append(content)
-        for j in held_by(role, count):
-            reports[j].append(_reported(content, j))
+        opened.append(_content(partial(hpke.open_answer, secret, enc), data))
     heads = {wire.canonical({k: c.get(k) for k in ("job_id", "shape", "f")}) for c in opened}
     if len(heads) != 1:
         raise SealError("bad_output", "The nodes answered about different jobs.")
-    total = np.zeros(int(np.prod(opened[0]["shape"])), dtype=np.uint64)
+    shape, f = opened[0]["shape"], int(opened[0]["f"])
+    put_together = _from_shares if engine in SHAMIR else _from_words
+    return put_together(opened, math.prod(shape), ticket, computing).reshape(shape), f
+
+
+def _from_shares(
+    opened: Sequence[dict[str, Any]], size: int, ticket: Mapping[str, Any], computing: Sequence[int]
+) -> npt.NDArray[np.int64]:
+    try:
+        shares = {
+            node: shamir_codec.decoded(_told(content, node), size)
+            for node, content in zip(computing, opened, strict=True)
+        }
+        return shamir_shares.opened(shares, SHAMIR[ticket["engine"]]).view(np.int64)
+    except shamir_codec.Malformed as error:
+        raise SealError("bad_output", f"A node's share is no numbers of the field: {error}.") from (
+            None
+        )
+    except shamir_shares.WrongShare as error:
+        raise SealError("bad_output", f"The answer can't be put together: {error}.") from None
+
+
+def _from_words(
+    opened: Sequence[dict[str, Any]], size: int, ticket: Mapping[str, Any], computing: Sequence[int]
+) -> npt.NDArray[np.int64]:
+    reports: dict[int, list[Words]] = {j: [] for j in range(len(computing))}
+    for role, content in enumerate(opened):
+        for j in held_by(role, len(computing)):
+            reports[j].append(_reported(content, j))
+    total = np.zeros(size, dtype=np.uint64)
     for j, (one, *others) in reports.items():
         if one.size != total.size or not all(np.array_equal(one, other) for other in others):
             raise SealError("bad_output", f"Two nodes report different words {j}: trust neither.")
         total += one
-    return total.view(np.int64).reshape(opened[0]["shape"]), int(opened[0]["f"])
+    return total.view(np.int64)
 
 
 def _defaults() -> dict[str, Any]:
     return {
         "v": 1,
         "type": "share",
-        "engine": "ring",
+        "engine": RING,
         "uses": 1,
         "roster": None,
         "model": None,
@@ -267,13 +382,15 @@ def _defaults() -> dict[str, Any]:
     }
 
 
-def _commit(words: Sequence[Words], salts: Sequence[bytes], share_id: bytes) -> list[str]:
+def _commit(
+    words: Sequence[bytes | memoryview], salts: Sequence[bytes], share_id: bytes
+) -> list[str]:
     """One commitment a word; long words at once, as hashing leaves the interpreter's lock."""
 
     def commit(j: int) -> str:
-        return commitments.commit(salt=salts[j], share_id=share_id, j=j, word=_bytes(words[j]))
+        return commitments.commit(salt=salts[j], share_id=share_id, j=j, word=words[j])
 
-    if words[0].size < LONG:
+    if len(words[0]) < 8 * LONG:
         return [commit(j) for j in range(len(words))]
     with ThreadPoolExecutor(len(words)) as threads:
         return list(threads.map(commit, range(len(words))))
@@ -316,15 +433,14 @@ def _part(content: dict[str, Any], j: int, kind: str) -> tuple[bytes, bytes]:
         ) from None
 
 
-def _open_correction(correction: Any, key: bytes, id_bytes: bytes) -> Words:
+def _decrypted(correction: Any, key: bytes, id_bytes: bytes, at: slice = slice(None)) -> bytes:
     try:
         sealed = wire.unb64(correction) if isinstance(correction, str) else correction
-        data = AESGCM(key).decrypt(_ZERO_NONCE, sealed, id_bytes)
+        return AESGCM(key).decrypt(_ZERO_NONCE, sealed[at], id_bytes)
     except (InvalidTag, ValueError):
         raise SealError(
             "bad_correction", "The correction does not belong to this ticket."
         ) from None
-    return np.frombuffer(data, dtype="<u8").astype(np.uint64)
 
 
 def _blob(text: Any) -> bytes:
@@ -334,9 +450,15 @@ def _blob(text: Any) -> bytes:
         raise SealError("bad_output", "A sealed output is not base64.") from None
 
 
+def _told(content: dict[str, Any], j: int) -> bytes:
+    try:
+        return wire.unb64(content["words"][str(j)])
+    except (KeyError, ValueError):
+        raise SealError("bad_output", f"A node did not report its word {j}.") from None
+
+
 def _reported(content: dict[str, Any], j: int) -> Words:
     try:
-        data = wire.unb64(content["words"][str(j)])
-        return np.frombuffer(data, dtype="<u8").astype(np.uint64)
-    except (KeyError, ValueError):
+        return np.frombuffer(_told(content, j), dtype="<u8").astype(np.uint64)
+    except ValueError:
         raise SealError("bad_output", f"A node did not report its word {j}.") from None

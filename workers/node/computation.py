@@ -18,13 +18,14 @@ import numpy as np
 
 from apps.protocol import jobs, wire
 from apps.protocol.circuits import INFERS, BadParams, Circuit, query_hash
-from apps.protocol.tickets import COMPUTING, RING, VERIFIED, Ticket, members_with_role
-from workers.mpc.keeping import Group, Held, keep, receive
-from workers.mpc.replicated import fold, held_by
-from workers.mpc.sealing import Words, seal_output
+from apps.protocol.tickets import SHAMIR, Ticket, members_with_role
+from workers.mpc.keeping import Group, Held, receive
+from workers.mpc.replicated import held_by
+from workers.mpc.sealing import Words
 from workers.mpc.sessions import PeerAborted, Session
-from workers.mpc.transport import DeadlineExceeded, Roles, TransportError
+from workers.mpc.transport import DeadlineExceeded, TransportError
 from workers.node import metrics
+from workers.node.engines import NodeEngine, engine_for
 from workers.node.errors import NodeError, Refused, Unavailable
 from workers.node.home import Node, Peers
 from workers.node.records import Rows, StoredJob
@@ -70,15 +71,20 @@ class Admitted:
         ids = [t.id for t in sorted(self.tickets, key=lambda t: t.slot)]
         return hashlib.sha256("".join([self.digest, *ids]).encode()).digest()
 
+    def sender_of(self, slot: str, at: int) -> str:
+        return [t for t in self.tickets if t.slot == slot][at].sender
+
 
 @dataclass(frozen=True)
 class Done:
-    """What came of a job: what all members know of it, its stored words, or its sealed output."""
+    """What came of a job: what all members know of it, its words and as they are stored, or its
+    sealed output."""
 
     admitted: Admitted
     facts: dict[str, Any]
-    held: Held | None
-    sealed: bytes | None
+    held: Held | None = None
+    stored: tuple[Words, ...] | None = None
+    sealed: bytes | None = None
 
 
 class Computation:
@@ -106,8 +112,9 @@ class Computation:
 
     def run_bundle(
         self, wanted: Sequence[Admitted | None], *, sid: bytes, group: Group, deadline_s: int
-    ) -> list[dict[str, Any] | None]:
-        """Queries of one model as one computation; None for those that some member refused.
+    ) -> list[dict[str, Any] | NodeError | None]:
+        """Queries of one model as one computation; None for those that some member refused, and an
+        error for those whose shares are none.
 
         The members first tell each other which of them they admitted; what all did is computed,
         its rows one below the other, and each answer is kept, sealed and signed for by itself.
@@ -122,18 +129,54 @@ class Computation:
             )
             if not cases:
                 return [None] * len(wanted)
-            shares, params = _one_below_the_other(cases)
-            together = replace(cases[0], shares=shares, params=params)
-            context = b"".join(case.context for case in cases)
-            outcome = self._ring(together, session, group, context)
-            done = [
-                Done(case, _facts(case, part), None, self._seal(case, part, group))
-                for case, part in zip(cases, _by_query(outcome, cases))
-            ]
-            kept = iter(self._keep(done))
+            engine = self._met(cases, session, group)
+            misfits = self._misfits(engine, cases)
+            fit = [case for at, case in enumerate(cases) if at not in misfits]
+            self._give_back([cases[at] for at in misfits])
+            done = self._together(fit, engine) if fit else []
+            kept = iter(self._keep(done) if done else ())
+            told = iter([misfits.get(at) or next(kept) for at in range(len(cases))])
         return [
-            next(kept) if case is not None and yes else None for case, yes in zip(wanted, agreed)
+            next(told) if case is not None and yes else None for case, yes in zip(wanted, agreed)
         ]
+
+    def _together(self, cases: Sequence[Admitted], engine: NodeEngine) -> list[Done]:
+        shares, params = _one_below_the_other(cases)
+        outcome = self._run(replace(cases[0], shares=shares, params=params), engine)
+        return [
+            Done(case, _facts(case, part), sealed=self._seal(case, part, engine))
+            for case, part in zip(cases, _by_query(outcome, cases))
+        ]
+
+    def _met(self, cases: Sequence[Admitted], session: Session, group: Group) -> NodeEngine:
+        """The members mean the same jobs, on the same sharing of their model."""
+        engine = engine_for(cases[0].job["engine"], session, group)
+        context = b"".join(case.context for case in cases)
+        engine.meet(context + bytes.fromhex(cases[0].sharing or ""))
+        return engine
+
+    def _misfits(self, engine: NodeEngine, cases: Sequence[Admitted]) -> dict[int, Refused]:
+        """Which of these jobs have an input that is no sharing of anything: its owner's doing, or a
+        node's. Raises: WrongShare for the model, which the nodes themselves have made."""
+        from workers.mpc.shamir_shares import WrongShare
+
+        places = [
+            (number, slot, at)
+            for number, case in enumerate(cases)
+            for slot, listed in case.shares.items()
+            for at in range(len(listed))
+            if slot != "model" or number == 0
+        ]
+        found = engine.misfits([cases[n].shares[slot][at] for n, slot, at in places])
+        refused: dict[int, Refused] = {}
+        for which, culprits in found.items():
+            number, slot, at = places[which]
+            if slot == "model":
+                raise WrongShare(culprits)
+            owner = cases[number].sender_of(slot, at)
+            text = f"The nodes' shares of the {slot} of {owner[:8]}… do not belong together."
+            refused.setdefault(number, Refused("bad_sharing", text))
+        return refused
 
     def _agree(self, session: Session, group: Group, mine: Sequence[bool]) -> list[bool]:
         """What all members say yes to. Raises: ValueError for members that mean other lists."""
@@ -162,11 +205,12 @@ class Computation:
         may have begun before and after a refresh of the model's shares."""
         from workers.mpc.engines.counted import Disagreement
         from workers.mpc.engines.ring_verified_net import Cheated
+        from workers.mpc.shamir_shares import WrongShare
 
         deadline = time.monotonic() + deadline_s
         try:
             session = self._mesh.open(sid, deadline=deadline, members=group.members)
-            if len(group.computing) == COMPUTING[VERIFIED]:
+            if group.checks:
                 session.parting_s = PARTING_S
         except TransportError as error:
             raise _unavailable(error) from None
@@ -177,9 +221,13 @@ class Computation:
             session.abort(_accusation(suspects))
             raise self._cheated(suspects, f"{error}") from None
         except Disagreement as error:
+            if isinstance(error, WrongShare) and error.culprits:
+                session.abort("peer_refused")  # who is told the truth has seen it too
+                raise self._cheated(error.culprits, f"{error}") from None
             why = "members_disagree"
             try:
-                if admitted and self._refreshing.moved(admitted.job["model"], admitted.sharing):
+                moved = self._refreshing.moved  # Shamir shares never are
+                if admitted and not group.shamir and moved(admitted.job["model"], admitted.sharing):
                     why = "shares_moved"
             finally:  # a store that cannot be read is no reason to let the others wait
                 session.abort(why)
@@ -193,6 +241,9 @@ class Computation:
             # whoever hears of it from us first shall still learn the first reason
             session.abort(error.reason if isinstance(error, PeerAborted) else "peer_lost")
             raise _unavailable(error, begun=_begun(session, group)) from None
+        except Refused as error:
+            session.abort(error.code)
+            raise
         except (BadParams, ValueError) as error:
             session.abort("bad_inputs")
             raise Refused("bad_inputs", f"The circuit cannot run on this: {error}.") from None
@@ -210,36 +261,20 @@ class Computation:
         return Refused(CHEAT, f"{' or '.join(names)} does not keep to the protocol: {how}.")
 
     def _compute(self, admitted: Admitted, session: Session, group: Group) -> dict[str, Any]:
-        outcome = self._ring(admitted, session, group, admitted.context)
+        engine = self._met([admitted], session, group)
+        for refused in self._misfits(engine, [admitted]).values():
+            self._give_back([admitted])
+            raise refused
+        outcome = self._run(admitted, engine)
         facts = _facts(admitted, outcome)
-        held = keep(session, group, outcome.result, facts)
-        sealed = None if outcome.sealed is None else self._seal(admitted, outcome, group)
-        return self._keep([Done(admitted, facts, held, sealed)])[0]
+        held = engine.keep(outcome, facts)
+        stored = None if held is None else engine.stored(held)
+        sealed = None if outcome.sealed is None else self._seal(admitted, outcome, engine)
+        return self._keep([Done(admitted, facts, held, stored, sealed)])[0]
 
-    def _ring(self, admitted: Admitted, session: Session, group: Group, context: bytes) -> Any:
-        """Those that compute run the circuit on their folded words."""
-        from workers.mpc.engines.ring import run_ring
-        from workers.mpc.engines.ring_verified import run_verified
-
-        run_engine = {RING: run_ring, VERIFIED: run_verified}[admitted.job["engine"]]
-        index = self._node.index
-        shares = {
-            slot: [
-                tuple(
-                    fold(index, dict(zip(held_by(index, group.n), words)), group.computing, group.n)
-                )
-                for words in listed
-            ]
-            for slot, listed in admitted.shares.items()
-        }
+    def _run(self, admitted: Admitted, engine: NodeEngine) -> Any:
         with metrics.phase(admitted.circuit.id, "compute"):
-            outcome = run_engine(
-                admitted.circuit,
-                shares,
-                admitted.params,
-                session if group.n == len(group.computing) else Roles(session, group.computing),
-                context=context + bytes.fromhex(admitted.sharing or ""),
-            )
+            outcome = engine.run(admitted.circuit, admitted.shares, admitted.params)
         metrics.ROUNDS.labels(admitted.circuit.id).inc(outcome.rounds)
         metrics.SENT_BYTES.labels(admitted.circuit.id).inc(outcome.bytes_sent)
         return outcome
@@ -251,7 +286,10 @@ class Computation:
         facts, held = receive(session, group)
         if facts.get("job") != admitted.digest:
             raise Disagreement("the members hold different descriptors of this job")
-        return self._keep([Done(admitted, facts, held, None)])[0]
+        stored = None
+        if held is not None:
+            stored = tuple(held.words[j] for j in held_by(session.me, group.n))
+        return self._keep([Done(admitted, facts, held, stored)])[0]
 
     def _keep(self, done: Sequence[Done]) -> list[dict[str, Any]]:
         """Sign for all of it at once, and write receipts and results in one transaction; only then
@@ -294,9 +332,8 @@ class Computation:
         admitted, held = done.admitted, done.held
         if held is None:
             return self._store.stage(job)
-        words = tuple(held.words[j] for j in held_by(self._node.index, len(admitted.job["nodes"])))
         ticket = self._result_ticket(admitted, done.facts, held)
-        self._store.stage(job, model=job.record["model"], result=ticket, words=words)
+        self._store.stage(job, model=job.record["model"], result=ticket, words=done.stored)
 
     def _result_ticket(
         self, admitted: Admitted, facts: dict[str, Any], held: Held
@@ -308,8 +345,9 @@ class Computation:
         hashes in the receipts checkable again. `allows` gives with a query's circuit the hash of
         what it computes now, by the release that all makers signed for; other circuits they sign
         for each time anew. The engine is named where they demand it, or those of the model that it
-        was trained on from.
+        was trained on from; and of Shamir shares, which are of no use to another one.
         """
+        engine = admitted.job["engine"]  # the verified one, if that is demanded
         allows = {
             name: query_hash(name, admitted.params) if name in INFERS else ""
             for name in admitted.circuit.result_allows
@@ -329,18 +367,15 @@ class Computation:
             "f": facts["f"],
             "sharing": facts["job"],
             "salts": {str(j): salt.hex() for j, salt in held.salts.items()},
-            **({"engine": VERIFIED} if admitted.verified_only else {}),
+            **({"engine": engine} if engine in SHAMIR or admitted.verified_only else {}),
         }
 
-    def _seal(self, admitted: Admitted, outcome: Any, group: Group) -> bytes:
-        """The output's role words, for the reply key that the buyer signed, and no other."""
+    def _seal(self, admitted: Admitted, outcome: Any, engine: NodeEngine) -> bytes:
+        """This node's part of the output, for the reply key that the buyer signed, and no other."""
         ticket = admitted.tickets[0]
         assert ticket.reply_key is not None and admitted.secret is not None  # rules of the policy
-        roles = held_by(group.computing.index(self._node.index), len(group.computing))
-        held = zip(roles, outcome.sealed)
-        return seal_output(
-            {j: w.reshape(outcome.sealed_shape) for j, w in held},
-            f=outcome.sealed_f,
+        return engine.seal(
+            outcome,
             job_id=admitted.job["job_id"],
             secret=admitted.secret,
             reply_key=ticket.reply_key,
@@ -422,7 +457,8 @@ def is_query(job: dict[str, Any]) -> bool:
 
 def group_of(job: dict[str, Any]) -> Group:
     """Who takes part in this attempt, and how."""
-    return Group(len(job["nodes"]), jobs.computing_of(job), jobs.holding_of(job))
+    shamir = job["engine"] in SHAMIR
+    return Group(len(job["nodes"]), jobs.computing_of(job), jobs.holding_of(job), shamir)
 
 
 def session_id(job: dict[str, Any]) -> bytes:
@@ -440,7 +476,7 @@ def _accused(error: TransportError, group: Group) -> list[int]:
     """Whom a peer suspects, before this node has seen it for itself, or without; and that peer,
     whose word alone it is. Nobody where nodes do not check each other: there it would end a round
     for good by one node's word. Nobody on the word of a node outside the job."""
-    if len(group.computing) != COMPUTING[VERIFIED]:
+    if not group.checks:
         return []
     if not isinstance(error, PeerAborted) or error.peer not in group.members:
         return []

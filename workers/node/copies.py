@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from apps.protocol import wire
+from apps.protocol.tickets import SHAMIR
 from workers.mpc.fixed import from_bytes, to_bytes
 from workers.mpc.replicated import held_by
 from workers.mpc.sealing import Words
@@ -85,7 +86,7 @@ class Copies:
             return b""
         if model is None or asked["sharing"] not in (None, model.ticket.get("sharing")):
             return b""
-        if not self._is_ours(model.ticket):
+        if not self._is_ours(model.ticket) or model.ticket.get("engine") in SHAMIR:
             return b""
         held = dict(zip(held_by(self._node.index, self._n), model.words, strict=True))
         given = {j: word for j, word in held.items() if j != asker}

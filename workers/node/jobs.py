@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from apps.protocol import jobs
 from apps.protocol.circuits import CIRCUITS
-from apps.protocol.tickets import TRIO, VERIFIED, Ticket, check_ticket
+from apps.protocol.tickets import SHAMIR, TRIO, VERIFIED, Ticket, check_ticket
 from workers.mpc.sealing import Words
 from workers.node import metrics, policy
 from workers.node.computation import (
@@ -75,8 +75,10 @@ class Entry:
         if self.answer is None and self.error is None:
             self.error = error
 
-    def end(self, answer: dict[str, Any] | None) -> None:
-        if answer is not None:
+    def end(self, answer: dict[str, Any] | NodeError | None) -> None:
+        if isinstance(answer, NodeError):
+            self.fail(answer)
+        elif answer is not None:
             self.answer = answer
         elif self.answer is None:
             self.fail(Unavailable("peer_refused", "Another member refused this query."))
@@ -345,6 +347,8 @@ class Jobs:
         if self._limits.verified_only and descriptor["engine"] != VERIFIED:
             raise Refused("verified_only", "This node takes part in verified jobs only.")
         first, sharing = receipts[0], jobs.job_digest(descriptor)
+        if first["model"] is not None and descriptor["engine"] in SHAMIR:
+            raise Refused("no_copy", "A node's Shamir share of a model is nobody else's to give.")
         if (first["job_id"], first["descriptor"]) != (job_id, sharing) or is_query(descriptor):
             raise Refused("bad_receipt", "The receipts are about another job.")
         scope, digest, model = descriptor["scope"], jobs.scope_digest(descriptor), first["model"]

@@ -108,12 +108,13 @@ def nodes_are_this_set(case: Case) -> None:
 
 
 def engine_is_the_one_signed_for(case: Case) -> None:
-    """An owner, or the makers of the model, may demand nodes that check each other."""
+    """An owner, or the makers of the model, may demand nodes that check each other; Shamir shares
+    of one threshold are of no use to any other engine, nor to that of another threshold."""
     if all(permits(engine, case.job["engine"]) for engine in case.engines_signed):
         return
     if VERIFIED in case.engines_signed:
         raise Refused("verified_only", "An owner demands verified mode: four nodes that live.")
-    raise Refused("wrong_engine", "A ticket is for another engine.")
+    raise Refused("wrong_engine", "Ticket or model is for another engine or threshold.")
 
 
 # ---- every share goes where its owner said, and nowhere else ------------------------------------

@@ -19,7 +19,7 @@ from typing import Any
 
 from apps.protocol import refreshes, wire
 from apps.protocol.jobs import JobError
-from apps.protocol.tickets import RING, TRIO, TicketError, check_engine
+from apps.protocol.tickets import RING, SHAMIR, TRIO, TicketError, check_engine
 from workers.mpc.engines.base import Word
 from workers.mpc.keeping import Group, keep, receive
 from workers.mpc.refresh import ENTROPY_BYTES, Zeros
@@ -52,7 +52,8 @@ def reshare(
 ) -> Reshared:
     """This node's part; `mine` is the model as the old set's member has it.
 
-    Raises: Refused("no_consent", "not_held", "same_nodes", "too_few_nodes"), Disagreement,
+    Raises: Refused("no_consent", "not_held", "not_offered", "same_nodes", "too_few_nodes",
+    "too_many_nodes"), Disagreement,
     TransportError, ValueError, KeyError, TypeError for what makes no sense.
     """
     ticket, computing = _told(session, fingerprints, mine)
@@ -112,6 +113,8 @@ def _told(
 def _check(asked: Json, ticket: Json, fingerprints: Sequence[str]) -> None:
     if ticket["model"] != asked["model"] or ticket["nodes"] == list(fingerprints):
         raise Refused("same_nodes", "That model is kept by these nodes already.")
+    if ticket.get("engine") in SHAMIR:
+        raise Refused("not_offered", "A model in Shamir shares stays with the nodes that made it.")
     try:
         refreshes.check_consents(
             asked["consents"],
@@ -119,7 +122,7 @@ def _check(asked: Json, ticket: Json, fingerprints: Sequence[str]) -> None:
             nodes=fingerprints,
             makers=ticket.get("makers") or (),
         )
-        check_engine(ticket.get("engine", RING), fingerprints)
+        check_engine(ticket.get("engine", RING), len(fingerprints))
     except (JobError, TicketError) as error:
         raise Refused(error.code, error.text) from None
 

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from apps.protocol.jobs import STAGED_FOR_S
-from apps.protocol.tickets import Ticket
+from apps.protocol.tickets import SHAMIR, Ticket
 from workers.mpc.sealing import Words
 from workers.node.errors import Unavailable
 from workers.node.records import Binding, Rows, Sharing, StoredJob, StoredModel, StoredShare
@@ -445,7 +445,8 @@ class Store(SealedFile):
 
     def kept(self, sets: Sequence[Sequence[str]] | None = None) -> dict[str, Sharing]:
         """The sharing of each committed model, in order of their ids; of these node sets. What is
-        `damaged` is not kept: the others may still have it."""
+        `damaged` is not kept: the others may still have it. Shamir shares are neither copied nor
+        refreshed: nothing is said of them."""
         tickets = {}
         with self._lock:
             rows = self._db.execute(
@@ -454,7 +455,8 @@ class Store(SealedFile):
             for model, body in rows:
                 with suppress(CorruptStore):
                     ticket = json.loads(self._open_model(model, "body", body))
-                    if model not in self.damaged and (sets is None or ticket.get("nodes") in sets):
+                    known = sets is None or ticket.get("nodes") in sets
+                    if known and model not in self.damaged and ticket.get("engine") not in SHAMIR:
                         tickets[model] = ticket
         return {
             model: Sharing(ticket.get("renewed", 0), str(ticket.get("sharing")))

@@ -5,6 +5,7 @@
 
 import { answered, nodeSet } from "./nodes.js";
 import { makeUpload, openOutputs, replyKey } from "./sealing.js";
+import { COMPUTING } from "./tickets.js";
 import { digest, hex, demand, signingKey } from "./wire.js";
 
 const SLOT = "row";
@@ -48,6 +49,8 @@ export const makeBatch = async (listing, reading, rows, price) => {
   demand(fits, "bad_row", `The model takes ${features.length} values.`);
   demand(rows.every((row) => row.every(Number.isFinite)), "bad_row", "A value is missing or is not a finite number.");
   demand(!listing.obstacle, "circuit_changed", listing.obstacle);
+  const shared = Object.hasOwn(COMPUTING, listing.engine ?? "ring");
+  demand(shared, "wrong_engine", "This client can't make the shares that this model's nodes compute on; the Python one can.");
   const known = Object.hasOwn(LINKS, reading.kind) && reading.circuit === listing.circuit && answersAt(reading);
   demand(known, "unknown_circuit", `This client can't query ${listing.circuit}.`);
   const nodes = await nodeSet(listing.nodes);

@@ -46,14 +46,24 @@ from workers.mpc.engines.base import (
     times,
 )
 from workers.mpc.engines.field89 import Limbs
-from workers.mpc.engines.running import entered, run_declared
+from workers.mpc.engines.running import Secrets, entered, run_declared
 from workers.mpc.engines.shamir_bits import BitPool, Bits, composed, low_bits, random_bits
-from workers.mpc.engines.shamir_net import Net, WrongShare
+from workers.mpc.engines.shamir_net import Net
 from workers.mpc.gaussian import discrete_gaussian
 from workers.mpc.keystream import KEY_BYTES, Keystream
+from workers.mpc.shamir_shares import WrongShare
 from workers.mpc.transport import Transport
 
-__all__ = ["BitPool", "Shamir", "ShamirOutcome", "WrongShare", "make_bits", "run_shamir"]
+__all__ = [
+    "BitPool",
+    "Shamir",
+    "ShamirOutcome",
+    "WrongShare",
+    "make_bits",
+    "meet",
+    "run_on",
+    "run_shamir",
+]
 
 # Values compared or truncated at once: 90 bits of each are some 10 MB.
 BATCH_MAX = 1 << 12
@@ -296,8 +306,29 @@ def run_shamir(
     """
     secrets = entered(circuit, shares, params, _entered)
     pool = BitPool() if pool is None else pool
-    net = Net(transport, members, t, weights, pool.stamp.encode() + b"\0" + context)
-    engine = Shamir(net, pool)
+    net = meet(transport, t=t, members=members, context=pool.stamp.encode() + b"\0" + context)
+    return _run(Shamir(net, pool), circuit, secrets, params)
+
+
+def meet(transport: Transport, *, t: int, members: Sequence[int], context: bytes) -> Net:
+    """The members find that they mean the same job. Raises: as `run_shamir`."""
+    return Net(transport, members, t, weights, context)
+
+
+def run_on(
+    net: Net,
+    circuit: Circuit,
+    shares: Mapping[str, Sequence[Limbs]],
+    params: Mapping[str, Any],
+) -> ShamirOutcome:
+    """`run_shamir` among members that have met, and perhaps found that what they hold fits."""
+    return _run(Shamir(net), circuit, entered(circuit, shares, params, _entered), params)
+
+
+def _run(
+    engine: Shamir, circuit: Circuit, secrets: Secrets, params: Mapping[str, Any]
+) -> ShamirOutcome:
+    net = engine.net
     outcome = run_declared(circuit, engine, secrets, params)
     # both leave on fresh shares, so that they may be stored, or sealed to their addressee
     result: Any = None if outcome.result is None else engine.refresh(outcome.result)  # type: ignore[arg-type]

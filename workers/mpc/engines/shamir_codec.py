@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from apps.protocol.tickets import ELEMENT_BYTES
 from workers.mpc.engines import field89
 from workers.mpc.engines.field89 import Limbs
 
-ELEMENT_BYTES = 12
 _WIRE = np.dtype("<u4")
 
 

@@ -9,30 +9,24 @@ stream.
 from __future__ import annotations
 
 import hashlib
-import itertools
+import os
 from collections.abc import Callable, Sequence
 
+import numpy as np
+
+from apps.protocol.tickets import ELEMENT_BYTES
 from workers.mpc.engines import field89, shamir_codec
 from workers.mpc.engines.counted import Counted, Disagreement
 from workers.mpc.engines.field89 import Limbs
+from workers.mpc.shamir_shares import WrongShare, check_fit, combined, equal
 from workers.mpc.transport import Transport
 
-__all__ = ["Disagreement", "Net", "WrongShare"]
+__all__ = ["Disagreement", "Net"]
+
+COIN_BYTES = 32
 
 # λ with f(at) = Σ λ_i f(points[i]) for deg f < len(points)
 Weights = Callable[[tuple[int, ...], int], list[int]]
-
-
-class WrongShare(Disagreement):
-    """An opening's shares lie on no polynomial of degree t.
-
-    culprits: ids of the members that sent wrong ones; empty where too few shares tell.
-    """
-
-    def __init__(self, culprits: Sequence[int]) -> None:
-        self.culprits = tuple(culprits)
-        who = f"node {', '.join(map(str, culprits))}" if culprits else "one cannot tell which node"
-        super().__init__(f"the shares of an opened value do not fit together: {who}")
 
 
 class Net(Counted):
@@ -67,27 +61,32 @@ class Net(Counted):
         base = self.points[: t + 1]
         self._open = self._factors(weights, base, 0)
         self._check = [self._factors(weights, base, point) for point in self.points[t + 1 :]]
-        self._weights = weights
-        self._agree(context)
+        self._coin = self._agree(context)
 
     @staticmethod
     def _factors(weights: Weights, points: tuple[int, ...], at: int) -> list[Limbs]:
         return [field89.of_int(weight) for weight in weights(points, at)]
 
-    def _agree(self, context: bytes) -> None:
-        told = f"flai/shamir/v1\0{self.t}\0{self.members}\0".encode() + context
-        digest = hashlib.sha256(told).digest()
+    def _agree(self, context: bytes) -> bytes:
+        """What is drawn of every member's part of a coin, once all mean the same job."""
+        told = f"flai/shamir/v2\0{self.t}\0{self.members}\0".encode() + context
+        digest, mine = hashlib.sha256(told).digest(), os.urandom(COIN_BYTES)
         for place in self._others:
-            self._send(place, digest)
-        if any(self._recv(place, len(digest)) != digest for place in self._others):
-            raise Disagreement("the members hold different descriptors of this job")
+            self._send(place, digest + mine)
+        parts = {self.me: mine}
+        for place in self._others:
+            data = bytes(self._recv(place, len(digest) + COIN_BYTES))
+            if data[: len(digest)] != digest:
+                raise Disagreement("the members hold different descriptors of this job")
+            parts[place] = data[len(digest) :]
         self.step()
+        return hashlib.sha256(b"".join(part for _, part in sorted(parts.items()))).digest()
 
     def _malformed(self, frm: int) -> Exception:
         return Disagreement(f"node {self.members[frm]} sent a message of the wrong size")
 
     def _elements(self, frm: int, count: int) -> Limbs:
-        data = self._recv(frm, shamir_codec.ELEMENT_BYTES * count)
+        data = self._recv(frm, ELEMENT_BYTES * count)
         try:
             return shamir_codec.decoded(data, count)
         except shamir_codec.Malformed as error:
@@ -129,6 +128,32 @@ class Net(Counted):
         whole = field89.carried(l0, l1, l2)
         return field89.shaped(whole, shape)
 
+    def misfits(self, inputs: Sequence[Limbs]) -> dict[int, tuple[int, ...]]:
+        """Which of these inputs have shares of no polynomials of degree t, and whose shares it is.
+        Before anything else; two rounds.
+
+        An owner could deal such ones, and products of them would mix up shares of others' numbers.
+        Of each input Σ ρ_k s_k + r is opened: ρ from everybody's coin, after the shares were dealt;
+        r is random, so that it tells nothing. A misfit shows but for one time in 2^89.
+        """
+        count, rho = len(inputs), field89.Stream(self._coin)
+        parts = self.deal(self.random.numbers(count), range(len(self.points)), count)
+        l0, l1, l2 = (sum(limbs[1:], start=limbs[0]) for limbs in zip(*parts, strict=True))
+        mixed = []
+        for share in inputs:
+            flat = field89.shaped(share, (-1,))
+            terms = field89.mul(flat, rho.numbers(flat[0].size))
+            mixed.append(field89.shaped(field89.total(terms, 0), (1,)))
+        told = self._told(field89.add(field89.joined(mixed), field89.carried(l0, l1, l2)))
+        found: dict[int, tuple[int, ...]] = {}
+        for at in range(count):
+            try:
+                one = [field89.taken(share, np.s_[at : at + 1]) for share in told]
+                check_fit(self.members, one, self.t)
+            except WrongShare as error:
+                found[at] = error.culprits
+        return found
+
     def product(self, a: Limbs, b: Limbs) -> Limbs:
         return self.reshare(field89.mul(a, b))
 
@@ -137,51 +162,22 @@ class Net(Counted):
 
         Raises: WrongShare.
         """
-        shape, count = share[0].shape, share[0].size
-        flat = field89.shaped(share, (-1,))
-        data = shamir_codec.encoded(flat)
-        for place in self._others:
-            self._send(place, data)
-        shares: list[Limbs] = [flat] * len(self.points)
-        for place in self._others:
-            shares[place] = self._elements(place, count)
-        self.step()
+        shape = share[0].shape
+        shares = self._told(field89.shaped(share, (-1,)))
         base = shares[: self.t + 1]
         for weights, found in zip(self._check, shares[self.t + 1 :], strict=True):
-            if not _equal(_combined(weights, base), found):
-                raise WrongShare(self._culprits(shares))
-        value = _combined(self._open, base)
+            if not equal(combined(weights, base), found):
+                check_fit(self.members, shares, self.t)
+        value = combined(self._open, base)
         return field89.shaped(field89.reduced(value), shape)
 
-    def _culprits(self, shares: Sequence[Limbs]) -> list[int]:
-        """Ids of the at most (m − t − 1)/2 members whose shares leave one polynomial for the rest.
-
-        Two polynomials of degree t that each fit all but that many shares agree on t + 1: are one.
-        """
-        places = range(len(self.points))
-        errors = (len(self.points) - self.t - 1) // 2
-        for chosen in itertools.combinations(places, self.t + 1):
-            points = tuple(self.points[place] for place in chosen)
-            base = [shares[place] for place in chosen]
-            wrong = [
-                place
-                for place in places
-                if not _equal(
-                    _combined(self._factors(self._weights, points, self.points[place]), base),
-                    shares[place],
-                )
-            ]
-            if len(wrong) <= errors:
-                return [self.members[place] for place in wrong]
-        return []
-
-
-def _combined(weights: Sequence[Limbs], shares: Sequence[Limbs]) -> Limbs:
-    terms = [field89.mul(share, weight) for weight, share in zip(weights, shares, strict=True)]
-    l0, l1, l2 = (sum(limbs[1:], start=limbs[0]) for limbs in zip(*terms, strict=True))
-    return field89.carried(l0, l1, l2)
-
-
-def _equal(a: Limbs, b: Limbs) -> bool:
-    left, right = field89.reduced(a), field89.reduced(b)
-    return all((x == y).all() for x, y in zip(left, right, strict=True))
+    def _told(self, mine: Limbs) -> list[Limbs]:
+        """Every member's share, flat, in their order. One round."""
+        data = shamir_codec.encoded(mine)
+        for place in self._others:
+            self._send(place, data)
+        shares = [mine] * len(self.points)
+        for place in self._others:
+            shares[place] = self._elements(place, mine[0].size)
+        self.step()
+        return shares
