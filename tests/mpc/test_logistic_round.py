@@ -133,18 +133,22 @@ def test_round_in_the_clear_follows_the_equations(seed):
     assert np.max(np.abs(decode(outcome.result.words[0], 24) - model)) < 3e-5
 
 
-@pytest.mark.parametrize("scoring", ["shapley", "leave_one_out"])
-def test_games_on_shares_rank_like_the_same_games_in_the_clear(scoring):
-    """Twenty seeds, true log-loss on real numbers beside the polynomial on fixed point."""
+@pytest.mark.parametrize(
+    ("scoring", "sites", "least", "most"),
+    [("shapley", 6, 0.99, 2), ("leave_one_out", 6, 0.99, 2), ("shapley", 7, 0.98, 25)],
+)
+def test_games_on_shares_rank_like_the_same_games_in_the_clear(scoring, sites, least, most):
+    """Twenty seeds. Few coalitions' loss is the true one, of scores cut to ±8; that of many a
+    polynomial."""
     agreement, apart = [], []
     for seed in range(20):
-        updates, blocks, params = federation(seed, scoring=scoring)
+        updates, blocks, params = federation(seed, sites=sites, scoring=scoring)
         opened = run_plain(ROUND, encoded(updates, blocks), params).openings["phi_milli"]
         phi, *_ = equations(updates, blocks, params, opened)
         agreement.append(spearmanr(phi, opened).statistic)
         apart.append(np.max(np.abs(np.array(opened) - 1000 * phi)))
-    assert np.mean(agreement) >= 0.98
-    assert np.median(apart) <= 25
+    assert np.mean(agreement) >= least
+    assert np.median(apart) <= most
 
 
 @pytest.mark.parametrize(

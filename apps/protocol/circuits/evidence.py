@@ -76,7 +76,8 @@ def evidence(ops: Any, logits: Any, flags: Any, rule: Rule) -> dict[str, Any]:
     told = ops.reshape(called, (len(whose), 1, -1))
     called = ops.index(called, 0)
     found["precision"] = ratios(ops, right_up, called, shown, rule.min_cell, told=told)
-    losses = ops.sub(softplus(ops, logits), signed_part(ops, logits, labels))
+    z = tamed(ops, logits)
+    losses = ops.sub(softplus(ops, z), ops.mul(ops.reshape(labels, (-1,)), z))
     by_cell = ops.broadcast(ops.reshape(losses, (1, -1)), (member.shape[1], rows))
     found["log_loss"] = quotients(ops, ops.dot(by_cell, ops.transpose(member)), sizes, f=MEAN_F)
     found["log_loss_spread"] = spreads(ops, ops.trunc(losses, VALUE_F), member, sizes, LOSS_LIMITS)
@@ -95,20 +96,15 @@ def tamed(ops: Any, logits: Any) -> Any:
     return ops.trunc(ops.clamp(logits, -limit, limit), LOSS_F)
 
 
-def softplus(ops: Any, logits: Any) -> Any:
-    """ln(1 + e^z) = max(z, 0) + ln(1 + e^−|z|) at LOSS_F, within 2e-5; z within ±LOSS_LIMIT."""
-    z = tamed(ops, logits)
+def softplus(ops: Any, z: Any) -> Any:
+    """ln(1 + e^z) = max(z, 0) + ln(1 + e^−|z|) at LOSS_F, within 2e-5; z at LOSS_F within
+    ±LOSS_LIMIT."""
     below = ops.ltz(z)
     up = ops.sub(z, ops.mul(below, z))
     # |z|
     size = ops.within(ops.sub(ops.scale(up, 2), z), 0, (LOSS_LIMIT << LOSS_F) + 1)
     rest = ops.exp(ops.neg(size), f=LOSS_F)
     return ops.add(up, ops.log(ops.add_public(rest, 1 << LOSS_F), f=LOSS_F, bits=LOSS_F + 2))
-
-
-def signed_part(ops: Any, logits: Any, labels: Any) -> Any:
-    """y·z at LOSS_F; labels are bits [m, 1]."""
-    return ops.mul(ops.reshape(labels, (-1,)), tamed(ops, logits))
 
 
 def calibration(ops: Any, logits: Any, labels: Any, rule: Rule) -> list[list[int] | None]:
