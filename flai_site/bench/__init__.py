@@ -16,7 +16,7 @@ from typing import Any
 from flai_site.stack.layout import StackError
 
 GROUPS = {
-    "mpc": "workers.mpc.bench",
+    "mpc": "flai_site.bench.rounds",
     "api": "flai_site.bench.api",
     "soak": "flai_site.bench.soak",
     "pages": "flai_site.bench.pages",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 TICKS_S = os.sysconf("SC_CLK_TCK")
@@ -29,6 +29,11 @@ def spent_s(supervisor: int) -> dict[str, float]:
         if kind is not None:
             total[kind] += sum(_ticks(pid) for pid in _tree(service, children)) / TICKS_S
     return total
+
+
+def processor_s(pids: Iterable[int]) -> float:
+    """What these processes have spent in user and kernel, with their children that have ended."""
+    return sum(map(_ticks, pids)) / TICKS_S
 
 
 def nodes(supervisor: int) -> list[int]:

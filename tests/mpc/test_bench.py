@@ -1,9 +1,13 @@
 """The bench runs and its figures belong to right answers."""
 
+import numpy as np
 import pytest
 
 from workers.mpc import bench, workloads
 from workers.mpc.engines import shamir_stock
+from workers.mpc.engines.plain import run_plain
+from workers.mpc.fixed import decode
+from workers.mpc.proving import prove
 
 
 @pytest.mark.parametrize("engine", ["ring", "ring/4 verified", "shamir"])
@@ -14,6 +18,22 @@ def test_bench_measures_a_right_answer(engine):
     # bits are made before the run, and stated beside it
     assert (bits_ms > 0) == (engine == "shamir")
     assert bench.error_against_plain(outcomes, job) <= 2 / 2**16
+
+
+def test_a_given_weights_mean_is_right_and_stays_in_range_whatever_one_site_sends():
+    job = workloads.gated_mean(50, 4)
+    _, outcomes = bench.measure(job, repeats=1)
+    assert bench.error_against_plain(outcomes, job) <= 2 / 2**24
+    updates = [decode(word, 16) for word in job.values["update"]]
+    phi = np.array(job.params["phi_milli"])
+    clear = run_plain(job.circuit, job.values, job.params).result
+    assert np.abs(decode(clear.words[0], 24) - phi @ updates / phi.sum()).max() < 1e-5
+    assert phi[0] == 0 and phi.max() == 1000
+    garbage = np.random.default_rng(0).integers(0, 2**64, 50, dtype=np.uint64)
+    spoilt = {"update": [*job.values["update"][:3], garbage]}
+    found = run_plain(job.circuit, spoilt, job.params).result
+    assert np.abs(decode(found.words[0], 24)).max() < 65
+    prove(job.circuit, job.params, {"update": 4})
 
 
 def test_a_delay_costs_each_round_so_much():

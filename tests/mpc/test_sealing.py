@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from apps.protocol import jobs, tickets, wire
 from workers.mpc import commitments, keys, sealing, shamir_shares
 from workers.mpc.engines import field89
-from workers.mpc.replicated import held_by, join
+from workers.mpc.replicated import expand, held_by, join
 
 
 class FakeNode:
@@ -80,6 +80,18 @@ def test_any_two_nodes_rebuild_what_was_shared(values, n):
         for j, word in zip(held_by(i, n), opened, strict=True):
             assert np.array_equal(words.setdefault(j, word), word)
     assert join(words).view(np.int64).tolist() == values
+
+
+@pytest.mark.parametrize("n", [3, 5])
+def test_what_a_node_keeps_is_short_and_stands_for_the_same_words(n):
+    described = [node.descriptor for node in FIVE[:n]]
+    upload = sealing.make_upload(np.arange(99), fields(), SENDER, described, reply=REPLY)
+    for i, node in enumerate(FIVE[:n]):
+        whole = sealing.open_upload(upload, i, node.hpke)
+        short = sealing.open_short(upload, i, node.hpke)
+        for j, word, kept in zip(held_by(i, n), whole, short, strict=True):
+            assert isinstance(kept, bytes) == (j < n - 1)  # all but the correction
+            assert np.array_equal(expand(kept, 99) if j < n - 1 else kept, word)
 
 
 @pytest.mark.parametrize("n", [4, 5])
@@ -156,9 +168,10 @@ def test_an_altered_commitment_is_seen_by_both_holders(j):
         if j == i:
             sealing.open_upload(upload, i, node.hpke)
         else:
-            with pytest.raises(sealing.SealError) as error:
-                sealing.open_upload(upload, i, node.hpke)
-            assert error.value.code == "bad_commitment"
+            for opens in (sealing.open_upload, sealing.open_short):
+                with pytest.raises(sealing.SealError) as error:
+                    opens(upload, i, node.hpke)
+                assert error.value.code == "bad_commitment"
 
 
 def test_a_commitment_depends_on_salt_share_and_position():

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from workers.mpc.replicated import expand
 from workers.node import copies
 from workers.node.errors import StartError
 from workers.node.records import Binding, Rows, StoredJob, StoredModel
@@ -327,3 +328,18 @@ def test_what_has_expired_is_forgotten_but_completed_rounds_are_not(store):
     assert store.share(old) is None and store.share(new) is not None
     assert store.binding("query:a") is None and store.job("query:a") is None
     assert store.binding("round:a").job_id == "round:a"
+
+
+def test_a_word_that_is_kept_as_its_seed_comes_back_whole(store):
+    """Beside words as they are, as an earlier release has packed them all."""
+    seed, (own, _) = secrets.token_bytes(32), words(size=5)
+    shape = {"scope": "round:1", "sender": "me", "expires_at": 100, "shape": [5]}
+    for kept in ((seed, own), (own, seed), (seed, seed), (own, own)):
+        share_id = secrets.token_hex(16)
+        ticket = shape | {"share_id": share_id}
+        store.put_share(ticket=ticket, ticket_id="t", ack={}, words=kept)
+        (sealed,) = store._one("SELECT words FROM shares WHERE share_id = ?", share_id)
+        size = sum(32 if word is seed else 8 * 5 for word in kept)
+        assert len(sealed) == size + 3 * any(word is seed for word in kept) + 28
+        wanted = [expand(seed, 5) if word is seed else word for word in kept]
+        assert np.array_equal(store.share(share_id).words, wanted)

@@ -11,8 +11,9 @@ import pytest
 from apps.explorer.scale import addresses
 from apps.protocol.circuits import CLASSES
 from apps.protocol.rfm_spec import check_spec, subdao_params
-from flai_site.bench import FIELDS, GROUPS, epochs, ledger, log, pages
+from flai_site.bench import FIELDS, GROUPS, epochs, ledger, log, pages, rounds
 from workers.demo import request
+from workers.mpc.workloads import gated_mean
 
 SITES = {
     "label": "malignant",
@@ -74,6 +75,15 @@ def test_the_pages_bench_finds_what_it_calls(
     monkeypatch.setattr(addresses, "api_own", lambda plan: {"inferences": "/api/v1/inferences/"})
     found = workloads(pages._measure())
     assert {"stranger: home", "member: inferences", "all"} <= found
+
+
+def test_a_round_of_the_bench_ends_with_a_stored_model() -> None:
+    lines = {line["metric"]: line for line in rounds.over_nodes("small", gated_mean(600, 4), 1)}
+    assert workloads(lines.values()) == {"small"}
+    assert {"latency", *rounds.STAGES} <= set(lines)
+    stages = sum(lines[stage]["value"] for stage in rounds.STAGES)
+    assert stages == pytest.approx(lines["latency"]["value"], abs=0.1)
+    assert 8 * 600 < lines["sent_per_site"]["value"] < 8 * 600 + 4_000
 
 
 @pytest.mark.parametrize("group", GROUPS)

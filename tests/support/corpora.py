@@ -13,7 +13,8 @@ from workers.node.store import Store
 
 
 def everything_in(home: Path) -> bytes:
-    """Every byte that this node's store holds, decrypted with its own key."""
+    """Every byte that this node's store holds, decrypted with its own key, and the words that the
+    seeds in it stand for."""
     store = Store(home / "store.sqlite", homes.load(home).store_key)
     found = []
     for table, name, columns in (
@@ -25,6 +26,8 @@ def everything_in(home: Path) -> bytes:
             for row, blob in store._db.execute(f"SELECT {name}, {column} FROM {table}"):
                 if blob:  # nothing is kept of a query but its ids
                     found.append(store._open(table, row, column, blob))
+                if blob and (table, column) == ("shares", "words"):
+                    found += [word.astype("<u8").tobytes() for word in store.share(row).words]
     store.close()
     return b"".join(found)
 

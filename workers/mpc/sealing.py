@@ -181,6 +181,30 @@ def open_query(
     Raises: SealError as `open_upload`, and SealError("wrong_reply_key") where another key than the
     one that the ticket names would open the answer.
     """
+    held, context = _opened(upload, index, hpke_private, known_id)
+    return tuple(word for word, _ in held), context.export(REPLY_CONTEXT)
+
+
+def open_short(
+    upload: Mapping[str, Any],
+    index: int,
+    hpke_private: X25519PrivateKey,
+    *,
+    known_id: str | None = None,
+) -> tuple[Words | bytes, ...]:
+    """`open_upload`'s words, checked as there, to be kept: the seed of what is the key stream of
+    one, 32 bytes instead of 8 a value.
+
+    Raises: SealError as `open_query`.
+    """
+    held, _ = _opened(upload, index, hpke_private, known_id)
+    return tuple(word if seed is None else seed for word, seed in held)
+
+
+def _opened(
+    upload: Mapping[str, Any], index: int, hpke_private: X25519PrivateKey, known_id: str | None
+) -> tuple[list[tuple[Words, bytes | None]], hpke.Context]:
+    """The node's words, each with its seed where it has one."""
     ticket = upload["ticket"]
     id_bytes = bytes.fromhex(known_id or ticket_id(ticket))
     info = SEAL_CONTEXT + id_bytes + bytes.fromhex(ticket["nodes"][index])
@@ -189,9 +213,9 @@ def open_query(
         raise SealError("wrong_reply_key", "An envelope is not sealed by the ticket's reply key.")
     content, context = _unseal(envelope, hpke_private, info)
     opening = _shamir_share if ticket["engine"] in SHAMIR else _ring_word
-    held: list[Words] = []
+    held: list[tuple[Words, bytes | None]] = []
     for j in _held(ticket["engine"], index, len(ticket["nodes"])):
-        word, told, salt = opening(upload, content, j, id_bytes)
+        words, told, salt, seed = opening(upload, content, j, id_bytes)
         if not commitments.matches(
             ticket["commitment"][j],
             salt=salt,
@@ -200,8 +224,8 @@ def open_query(
             word=told,
         ):
             raise SealError("bad_commitment", f"Word {j} is not the one the ticket commits to.")
-        held += word
-    return tuple(word.reshape(ticket["shape"]) for word in held), context.export(REPLY_CONTEXT)
+        held += [(word.reshape(ticket["shape"]), seed) for word in words]
+    return held, context
 
 
 def _held(engine: str, index: int, n: int) -> tuple[int, ...]:
@@ -209,8 +233,8 @@ def _held(engine: str, index: int, n: int) -> tuple[int, ...]:
     return (index,) if engine in SHAMIR else held_by(index, n)
 
 
-# (what a node computes with, the bytes that were committed to, their salt)
-_Opened = tuple[Sequence[Words], bytes | memoryview, bytes]
+# (what a node computes with, the bytes that were committed to, their salt, the seed of a stream)
+_Opened = tuple[Sequence[Words], bytes | memoryview, bytes, bytes | None]
 
 
 def _ring_word(
@@ -226,7 +250,7 @@ def _ring_word(
         word = np.frombuffer(data, dtype="<u8").astype(np.uint64)
         if word.size != count:
             raise SealError("bad_commitment", f"Word {j} is not the one the ticket commits to.")
-    return [word], _bytes(word), salt
+    return [word], _bytes(word), salt, secret if j < last else None
 
 
 def _shamir_share(
@@ -236,7 +260,7 @@ def _shamir_share(
     key, salt = _part(content, j, "key")
     size = ELEMENT_BYTES * count + GCM_TAG_BYTES
     data = _decrypted(upload["correction"], key, id_bytes, at=slice(j * size, (j + 1) * size))
-    return _limbs(data, count), data, salt
+    return _limbs(data, count), data, salt, None
 
 
 def _limbs(data: bytes, count: int) -> Limbs:

@@ -6,18 +6,19 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from apps.protocol import jobs, wire
 from apps.protocol.circuits import CIRCUITS
 from apps.protocol.sharing import WITHDRAWN_DOMAIN, check_withdrawal
 from apps.protocol.tickets import Ticket, TicketError, check_ticket, check_upload
-from workers.mpc.sealing import SealError, Words, open_query
+from workers.mpc.sealing import SealError, Words, open_query, open_short
 from workers.node import metrics, policy
 from workers.node.errors import Conflict, Malformed, NodeError, Refused
 from workers.node.home import Node, Peers
 from workers.node.store import WITHDRAWN, Store
 
+T = TypeVar("T")
 _MALFORMED = ("malformed", "too_large")
 
 
@@ -55,7 +56,7 @@ class Shares:
             known = self._accepted(ticket)
         if known is not None:
             return known
-        words, _ = self._open(upload, ticket)  # takes its time, for which no job shall wait
+        words = self._open(open_short, upload, ticket)  # takes its time: no job shall wait for it
         ack = self._ack(ticket, now)
         with self.lock:
             known = self._accepted(ticket)
@@ -97,7 +98,7 @@ class Shares:
         Raises: Malformed, Refused.
         """
         ticket = self.check(upload, now=int(time.time()))
-        words, secret = self._open(upload, ticket)
+        words, secret = self._open(open_query, upload, ticket)
         return Opened(ticket=ticket, words=words, secret=secret)
 
     def used_by(self, ticket: Ticket) -> str | None:
@@ -221,10 +222,10 @@ class Shares:
                 reasons.append(refused)
         raise reasons[0]
 
-    def _open(self, upload: Any, ticket: Ticket) -> tuple[tuple[Words, ...], bytes]:
+    def _open(self, how: Callable[..., T], upload: Any, ticket: Ticket) -> T:
         node = self._node
         try:
-            return open_query(upload, node.index, node.hpke_key, known_id=ticket.id)
+            return how(upload, node.index, node.hpke_key, known_id=ticket.id)
         except SealError as error:
             raise Refused(error.code, error.text) from None
 

@@ -17,12 +17,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from apps.protocol.jobs import STAGED_FOR_S
 from apps.protocol.tickets import SHAMIR, Ticket
 from workers.mpc.sealing import Words
 from workers.node.errors import Unavailable
+from workers.node.packing import pack, pack_short, unpack, unpack_short
 from workers.node.records import Binding, Rows, Sharing, StoredJob, StoredModel, StoredShare
 from workers.node.sealed import CorruptStore, SealedFile, as_json
 
@@ -123,10 +122,11 @@ class Store(SealedFile):
     def put_share(
         self, *, ticket: dict[str, Any], ticket_id: str, ack: dict[str, Any], words: Any
     ) -> None:
+        """words: each as an array, or as the seed that it is the key stream of."""
         share_id = ticket["share_id"]
         with self._transaction() as db:
             body = self._seal("shares", share_id, "body", as_json({"ticket": ticket, "ack": ack}))
-            sealed = self._seal("shares", share_id, "words", _pack(words))
+            sealed = self._seal("shares", share_id, "words", pack_short(words))
             db.execute(
                 "INSERT INTO shares VALUES (?, ?, ?, NULL, ?, ?)",
                 (share_id, ticket_id, ticket["expires_at"], body, sealed),
@@ -154,7 +154,7 @@ class Store(SealedFile):
             held = None
             if words is not None:
                 shape = content["ticket"]["shape"]
-                held = _unpack(self._open("shares", share_id, "words", words), shape)
+                held = unpack_short(self._open("shares", share_id, "words", words), shape)
         return StoredShare(
             ticket=content["ticket"],
             ticket_id=ticket_id,
@@ -440,7 +440,7 @@ class Store(SealedFile):
         if row is None:
             return None
         ticket = json.loads(self._open_model(model, "body", row[0]))
-        words = _unpack(self._open_model(model, "words", row[1]), ticket["shape"])
+        words = unpack(self._open_model(model, "words", row[1]), ticket["shape"])
         return StoredModel(ticket=ticket, words=words)
 
     def kept(self, sets: Sequence[Sequence[str]] | None = None) -> dict[str, Sharing]:
@@ -488,7 +488,7 @@ class Store(SealedFile):
             db.execute("DELETE FROM renewed")
             for model, held in renewed:
                 body = self._seal("renewed", model, "body", as_json(held.ticket))
-                words = self._seal("renewed", model, "words", _pack(held.words))
+                words = self._seal("renewed", model, "words", pack(held.words))
                 db.execute("INSERT INTO renewed VALUES (?, ?, ?)", (model, body, words))
 
     def renew(self, by: str, copied: Mapping[str, StoredModel] | None = None) -> None:
@@ -504,7 +504,7 @@ class Store(SealedFile):
                         self._replace(db, by, model, ticket, held)
             else:
                 for model, held in copied.items():
-                    self._replace(db, by, model, as_json(held.ticket), _pack(held.words))
+                    self._replace(db, by, model, as_json(held.ticket), pack(held.words))
             self._models.clear()
 
     def _replace(
@@ -630,7 +630,7 @@ class Store(SealedFile):
         committed: bool,
     ) -> None:
         body = self._seal("models", model, "body", as_json(result))
-        sealed = self._seal("models", model, "words", _pack(words))
+        sealed = self._seal("models", model, "words", pack(words))
         db.execute(
             "INSERT INTO models VALUES (?, ?, ?, ?, ?)", (model, job_id, committed, body, sealed)
         )
@@ -691,11 +691,3 @@ def _among(db: sqlite3.Connection, what: str, values: Sequence[str]) -> list[Any
     if not values:
         return []
     return db.execute(f"SELECT {what} IN ({_places(values)})", values).fetchall()
-
-
-def _pack(words: Any) -> bytes:
-    return b"".join(np.ascontiguousarray(w, dtype="<u8").tobytes() for w in words)
-
-
-def _unpack(data: bytes, shape: list[int]) -> tuple[Words, ...]:
-    return tuple(np.frombuffer(data, dtype="<u8").astype(np.uint64).reshape(-1, *shape))
