@@ -483,3 +483,14 @@ def test_an_epoch_is_so_many_whole_days_and_the_refusal_says_when_it_ends():
         policy.admit(case)
     end = datetime.fromtimestamp((policy.epoch_day(day, 7) + 7) * policy.DAY_S, UTC)
     assert f"until {end:%Y-%m-%d} 00:00 UTC" in error.value.text
+
+
+def test_what_is_remembered_of_parameters_is_of_exactly_these() -> None:
+    """1 is True to a dictionary, and not to a circuit; refusals are found anew."""
+    circuit = CIRCUITS["logistic_infer@1"]
+    for _ in range(2):
+        policy._of_params(policy._valid, circuit, {"features": 1, "rows": 1})
+        for rows in (True, 0, [1], None):
+            with pytest.raises(Refused) as refused:
+                policy._of_params(policy._valid, circuit, {"features": 1, "rows": rows})
+            assert refused.value.code == "bad_params"

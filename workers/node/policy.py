@@ -8,14 +8,15 @@ anything is computed. The dispatcher can refuse service. It cannot learn, and ca
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 from apps.protocol import jobs, wire
 from apps.protocol.circuits import CIRCUITS, BadParams, Circuit, query_hash
+from apps.protocol.circuits.declare import Params
 from apps.protocol.circuits.noise import RHO
 from apps.protocol.tickets import (
     MIN_CUSTODIANS,
@@ -35,6 +36,7 @@ QUERY_ATTEMPTS_MAX = 10
 NOISE_ATTEMPTS_MAX = 10
 ROSTER_MAX = 1000  # as check_roster has it
 DAY_S = 86_400
+REMEMBERED = 256  # of what was found of a circuit at some parameters
 ROUND_SCOPES = ("round:", "moments:")
 
 
@@ -205,34 +207,72 @@ def stays_in_the_word(job: dict[str, Any], params: dict[str, Any]) -> None:
     circuit = CIRCUITS.get(job["circuit"])
     if circuit is None:
         return
-    counts = {name: len(listed) for name, listed in job["inputs"].items()}
+    counts = tuple(sorted((name, len(listed)) for name, listed in job["inputs"].items()))
+    _of_params(_stays, circuit, params, counts)
+
+
+def _stays(circuit: Circuit, params: Params, counts: tuple[tuple[str, int], ...]) -> None:
+    number = dict(counts)
     try:
         circuit.validate(params)
         for name, slot in circuit.slots.items():
-            for position in range(counts.get(name, 1)):
+            for position in range(number.get(name, 1)):
                 slot.shape(params, position)
     except (BadParams, LookupError, TypeError):
         return
     try:
-        proved(circuit.id, params, counts)
+        proved(circuit.id, params, number)
     except ValueError as error:  # LeavesTheWord, or parameters at which it does not run at all
         raise Refused("not_proved", f"{circuit.id} cannot run on this: {error}.") from None
 
 
 def _check_params(circuit: Circuit, ticket: Ticket) -> None:
+    _of_params(_valid, circuit, ticket.params)
+
+
+def _valid(circuit: Circuit, params: Params) -> None:
     try:
-        circuit.validate(ticket.params)
+        circuit.validate(params)
     except BadParams as error:
         raise Refused("bad_params", str(error)) from None
 
 
 def _shape(circuit: Circuit, ticket: Ticket, position: int) -> tuple[tuple[int, ...], int] | None:
     """Shape and fractional bits at this place of the ticket's slot; None where there is no more."""
-    slot = circuit.slots[ticket.slot]
+    return _of_params(_shape_at, circuit, ticket.params, ticket.slot, position)
+
+
+def _shape_at(
+    circuit: Circuit, params: Params, name: str, position: int
+) -> tuple[tuple[int, ...], int] | None:
+    slot = circuit.slots[name]
     try:
-        return tuple(slot.shape(ticket.params, position)), slot.f
+        return tuple(slot.shape(params, position)), slot.f
     except (BadParams, LookupError, TypeError):
         return None
+
+
+def _of_params(rule: Callable[..., Any], circuit: Circuit, params: Params, *more: Any) -> Any:
+    """rule(circuit, params, *more), which depends on nothing else: remembered, but for refusals, as
+    most queries have the parameters of others."""
+    if CIRCUITS.get(circuit.id) is circuit:
+        # 1 is True to a dictionary, and not to a circuit
+        items = tuple((name, type(value), value) for name, value in params.items())
+        try:
+            return _remembered(rule, circuit.id, items, more)
+        except TypeError:  # a list among them
+            pass
+    return rule(circuit, params, *more)
+
+
+@lru_cache(maxsize=REMEMBERED)
+def _remembered(
+    rule: Callable[..., Any],
+    circuit_id: str,
+    items: tuple[tuple[str, type, Any], ...],
+    more: tuple[Any, ...],
+) -> Any:
+    return rule(CIRCUITS[circuit_id], {name: value for name, _, value in items}, *more)
 
 
 # ---- a round: the whole roster, each key once ---------------------------------------------------
