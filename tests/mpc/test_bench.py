@@ -44,6 +44,12 @@ def test_a_delay_costs_each_round_so_much():
     assert bench.error_against_plain(outcomes, job) <= 2 / 2**16
 
 
+def test_an_update_leaves_in_eight_bytes_a_value():
+    clock, processor, size = bench.client("small", 10_000)
+    assert clock["value"] > 0 and processor["value"] > 0
+    assert 80_000 < size["value"] < 85_000
+
+
 def test_forty_jobs_at_once_are_all_right():
     job = workloads.logistic(1, sigmoid="hard", features=4)
     took, wrong = bench.at_once("small", job, bench.AT_ONCE)

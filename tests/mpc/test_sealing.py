@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from apps.protocol import jobs, tickets, wire
 from workers.mpc import commitments, keys, sealing, shamir_shares
 from workers.mpc.engines import field89
-from workers.mpc.replicated import expand, held_by, join
+from workers.mpc.replicated import PART, expand, held_by, join
 
 
 class FakeNode:
@@ -172,6 +172,17 @@ def test_an_altered_commitment_is_seen_by_both_holders(j):
                 with pytest.raises(sealing.SealError) as error:
                     opens(upload, i, node.hpke)
                 assert error.value.code == "bad_commitment"
+
+
+@pytest.mark.parametrize("size", [sealing.LONG - 1, sealing.LONG, PART, 2 * PART + 7])
+def test_words_of_any_length_are_what_was_committed_to(size):
+    """Long ones are hashed in parts while they are made."""
+    values = np.arange(size, dtype=np.int64) * 977 - 5
+    upload = sealing.make_upload(values, fields(), SENDER, DESCRIPTORS, binary=True, reply=REPLY)
+    words = {}
+    for i, node in enumerate(NODES):
+        words.update(zip(held_by(i), sealing.open_upload(upload, i, node.hpke), strict=True))
+    np.testing.assert_array_equal(join(words).view(np.int64), values)
 
 
 def test_a_commitment_depends_on_salt_share_and_position():

@@ -24,15 +24,17 @@ from typing import Any
 
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from apps.protocol import identity, wire
+from apps.protocol import identity, uploads, wire
 from apps.protocol.circuits import CIRCUITS, CLASSES
 from apps.protocol.circuits.declare import Outcome
 from apps.protocol.circuits.descent import defaults_of
 from apps.protocol.circuits.games import SCORINGS
 from apps.protocol.circuits.least_squares import factor_of
+from apps.protocol.jobs import NODE_DOMAIN
 from apps.protocol.tickets import QUARTET
-from workers.mpc import replicated, shamir_shares
+from workers.mpc import replicated, sealing, shamir_shares
 from workers.mpc.delaying import DelayingProxy
 from workers.mpc.engines import shamir_stock
 from workers.mpc.engines.base import Word
@@ -41,6 +43,7 @@ from workers.mpc.engines.ring import RingOutcome, run_ring
 from workers.mpc.engines.ring_verified import run_verified
 from workers.mpc.engines.shamir import BitPool, ShamirOutcome, make_bits, run_shamir
 from workers.mpc.fixed import decode, encode
+from workers.mpc.keys import hpke_public_hex
 from workers.mpc.mesh import Mesh, Peer
 from workers.mpc.transport import Roles
 from workers.mpc.workloads import Workload, aggregation, all_workloads, wave
@@ -431,6 +434,8 @@ def run() -> Iterator[dict[str, Any]]:
         ("secure_sgd/mlp/1000x64/20", network_sgd()),
     ):
         yield from _measured(name, workload, "ring")
+    yield from client("W5/1e5", 100_000)
+    yield from client("W5/1e6", 1_000_000)
     for engine in ("ring/4", f"ring/4 {VERIFIED}", "ring/5"):
         for name in FOLDED_WORKLOADS:
             yield from _measured(name, workloads[name], engine)
@@ -443,6 +448,41 @@ def run() -> Iterator[dict[str, Any]]:
     for name in SHAMIR_WORKLOADS:
         yield from _measured(name, workloads[name], "shamir")
     yield from shamir_stock.run()
+
+
+def client(name: str, words: int) -> Iterator[dict[str, Any]]:
+    """What a site does with an update of so many words before it sends: share, commit, seal, sign.
+
+    Processor time is that of all its threads; bytes are those of the frame that leaves."""
+    signing, described = Ed25519PrivateKey.generate(), [_described(i) for i in range(MEMBERS)]
+    now, values = int(time.time()), encode(wave(words)).astype(np.int64)
+    fields: dict[str, Any] = {
+        **{"scope": "round:bench", "slot": "update", "circuits": ["logistic_round@1"]},
+        **{"circuits_hash": "0" * 64, "params": {}, "f": 16, "roster": "0" * 64, "model": None},
+        **{"resolution": None, "issued_at": now, "expires_at": now + 3600},
+    }
+    clocks, spent, size = [], [], 0
+    for _ in range(1 + REPEATS):
+        start = (time.perf_counter(), time.process_time())
+        upload = sealing.make_upload(values, fields, signing, described, binary=True)
+        clocks.append((time.perf_counter() - start[0]) * 1e3)
+        spent.append((time.process_time() - start[1]) * 1e3)
+        size = len(uploads.head_line(uploads.head_of(upload))) + len(upload["correction"])
+    yield _line(name, "client", "latency", round(statistics.median(clocks[1:]), 2), "ms")
+    yield _line(name, "client", "processor", round(statistics.median(spent[1:]), 2), "ms")
+    yield _line(name, "client", "upload", size, "bytes")
+
+
+def _described(index: int) -> dict[str, Any]:
+    """A node's descriptor, signed by it."""
+    key = Ed25519PrivateKey.generate()
+    body = {
+        **{"v": 1, "index": index, "name": f"bench-{index}", "sign_key": wire.public_hex(key)},
+        **{"hpke_key": hpke_public_hex(X25519PrivateKey.generate()), "tls_cert": "-"},
+        **{"control": "127.0.0.1:1", "mesh": "127.0.0.1:2", "engines": ["ring"]},
+        **{"circuits_hash": "0" * 64, "release": "0"},
+    }
+    return body | {"signature": wire.sign(key, NODE_DOMAIN, body)}
 
 
 def at_once(name: str, workload: Workload, jobs: int) -> Iterator[dict[str, Any]]:

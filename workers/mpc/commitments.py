@@ -11,18 +11,24 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+from typing import Any
 
 SALT_BYTES = 16
 _CONTEXT = b"flai/word/v1\0"
 
 
-def commit(*, salt: bytes, share_id: bytes, j: int, word: bytes | memoryview) -> str:
-    """c_j in hex; `word` is the word's little-endian bytes."""
+def begun(*, salt: bytes, share_id: bytes, j: int) -> Any:
+    """The hash of c_j, which the word's little-endian bytes are still to be added to."""
     if len(salt) != SALT_BYTES or len(share_id) != 16:
         raise ValueError("salt and share id have 16 bytes each")
-    total = hashlib.sha256(salt + _CONTEXT + share_id + bytes([j]))
+    return hashlib.sha256(salt + _CONTEXT + share_id + bytes([j]))
+
+
+def commit(*, salt: bytes, share_id: bytes, j: int, word: bytes | memoryview) -> str:
+    """c_j in hex; `word` is the word's little-endian bytes."""
+    total = begun(salt=salt, share_id=share_id, j=j)
     total.update(word)  # apart: a word may be megabytes, and need not be copied
-    return total.hexdigest()
+    return str(total.hexdigest())
 
 
 def matches(

@@ -16,13 +16,15 @@ node alone never gets, off role word 0.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from apps.protocol.tickets import TRIO
-from workers.mpc.engines.base import Word
+from workers.mpc.engines.base import Word, blocks
 from workers.mpc.keystream import Keystream
+
+PART = 1 << 17  # words that are handed on at once
 
 
 def expand(seed: bytes, count: int) -> Word:
@@ -35,14 +37,27 @@ def held_by(node: int, n: int = TRIO) -> tuple[int, ...]:
     return tuple((node + step) % n for step in range(1, n))
 
 
-def split(secret: Word, *seeds: bytes) -> list[Word]:
-    """All words, in the secret's shape: one per seed, and the correction x − w_0 − …"""
-    flat = np.asarray(secret, dtype=np.uint64)
-    words = [expand(seed, flat.size).reshape(flat.shape) for seed in seeds]
-    correction = flat.copy()
-    for word in words:
-        correction -= word
-    return [*words, correction]
+def split(
+    secret: Word, *seeds: bytes, made: Callable[[list[Word]], None] | None = None
+) -> list[Word]:
+    """All words, in the secret's shape: one per seed, and the correction x − w_0 − …
+
+    `made` is told what is there of each word, part by part, flat.
+    """
+    flat = np.asarray(secret, dtype=np.uint64).reshape(-1)
+    streams = [Keystream(seed) for seed in seeds]
+    words = [np.empty(flat.size, np.uint64) for _ in range(len(seeds) + 1)]
+    told = 0
+    for at in blocks(flat.size):
+        *drawn, correction = (word[at] for word in words)
+        left = flat[at]
+        for word, stream in zip(drawn, streams, strict=True):
+            word[:] = stream.words(len(word))
+            left = np.subtract(left, word, out=correction)
+        if made is not None and (at.stop - told >= PART or at.stop == flat.size):
+            made([word[told : at.stop] for word in words])
+            told = at.stop
+    return [word.reshape(np.shape(secret)) for word in words]
 
 
 def join(words: Mapping[int, Word]) -> Word:

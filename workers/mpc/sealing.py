@@ -24,6 +24,7 @@ import math
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
@@ -106,21 +107,22 @@ def make_upload(
     ticket = _defaults() | dict(ticket_fields)
     engine = ticket["engine"]
     check_engine(engine, n)
-    words: list[bytes | memoryview]
+    words: Sequence[bytes | memoryview]
     seeds: list[bytes] = []
+    salts = [secrets.token_bytes(commitments.SALT_BYTES) for _ in range(n)]
     if engine in SHAMIR:
         shares = shamir_shares.split(flat.view(np.int64), n=n, t=SHAMIR[engine])
         words = [shamir_codec.encoded(share) for share in shares]
+        committed = _commit(words, salts, share_id)
     else:
         seeds = [secrets.token_bytes(32) for _ in range(n - 1)]
-        words = [_bytes(word) for word in split(flat, *seeds)]
-    salts = [secrets.token_bytes(commitments.SALT_BYTES) for _ in range(n)]
+        words, committed = _split_and_commit(flat, seeds, salts, share_id)
     ticket |= {
         "share_id": share_id.hex(),
         "sender": wire.public_hex(signing_key),
         "nodes": fingerprints,
         "shape": list(values.shape),
-        "commitment": _commit(words, salts, share_id),
+        "commitment": committed,
     }
     if reply is not None:
         ticket["reply_key"] = reply.public_key().public_bytes_raw().hex()
@@ -418,6 +420,25 @@ def _commit(
         return [commit(j) for j in range(len(words))]
     with ThreadPoolExecutor(len(words)) as threads:
         return list(threads.map(commit, range(len(words))))
+
+
+def _split_and_commit(
+    flat: Words, seeds: Sequence[bytes], salts: Sequence[bytes], share_id: bytes
+) -> tuple[list[memoryview], list[str]]:
+    """The ring's words and their commitments: long ones are hashed while the rest is made."""
+    if flat.size < LONG:
+        words = [_bytes(word) for word in split(flat, *seeds)]
+        return words, _commit(words, salts, share_id)
+    totals = [commitments.begun(salt=salt, share_id=share_id, j=j) for j, salt in enumerate(salts)]
+    with ExitStack() as stack:
+        threads = [stack.enter_context(ThreadPoolExecutor(1)) for _ in totals]
+
+        def made(parts: list[Words]) -> None:
+            for thread, total, part in zip(threads, totals, parts, strict=True):
+                thread.submit(total.update, _bytes(part))
+
+        words = [_bytes(word) for word in split(flat, *seeds, made=made)]
+    return words, [total.hexdigest() for total in totals]
 
 
 def _bytes(word: Words) -> memoryview:
