@@ -174,3 +174,54 @@ def stack(parts: Sequence[Part], whole: int) -> list[Segment]:
         segments.append(Segment(part, edge, after - edge))
         edge = after
     return segments
+
+
+@dataclass(frozen=True)
+class Spot:
+    """One measured value: x in thousandths, y and the ends of its interval in pixels."""
+
+    x: int
+    y: int
+    ends: tuple[int, int] | None
+
+
+@dataclass(frozen=True)
+class Trace:
+    """Values in their order, joined by a line that breaks where one is missing; the scale goes
+    from `low` to `high`."""
+
+    line: str
+    spots: tuple[Spot, ...]
+    height: int
+    low: int
+    high: int
+    goal_y: int | None
+
+
+def trace(
+    values: Sequence[int | None],
+    ends: Sequence[Sequence[int] | None] = (),
+    *,
+    goal: int | None = None,
+    step: int = 100,
+) -> Trace:
+    """On a scale of whole steps about all that is drawn."""
+    spread = list(ends) or [None] * len(values)
+    drawn = [v for v in values if v is not None] + [e for pair in spread for e in pair or ()]
+    drawn += [] if goal is None else [goal]
+    low = min(drawn, default=0) // step * step
+    high = max(-(-max(drawn, default=0) // step) * step, low + step)
+
+    def height(value: int) -> int:
+        return (high - value) * PLOT_HEIGHT // (high - low)
+
+    line, spots, joined = "", [], False
+    for place, (value, pair) in enumerate(zip(values, spread, strict=True)):
+        x = place * WIDTH // (len(values) - 1) if len(values) > 1 else WIDTH // 2
+        if value is not None:
+            line += f"{'L' if joined else 'M'}{x} {height(value)}"
+            whisker = (height(pair[0]), height(pair[1])) if pair else None
+            spots.append(Spot(x, height(value), whisker))
+        joined = value is not None
+    goal_y = None if goal is None else height(goal)
+    return Trace(line, tuple(spots), PLOT_HEIGHT, low, high, goal_y)

@@ -112,6 +112,14 @@ def between(ends: Sequence[int]) -> str:
     return f"{milli(ends[0])} to {milli(ends[1])}"
 
 
+def size(count: int) -> str:
+    """`size(8_016) == "8.0 kB"`: bytes with two figures or more."""
+    for unit, name in ((10**6, "MB"), (10**3, "kB")):
+        if count >= unit:
+            return f"{count / unit:.1f} {name}"
+    return f"{count} bytes"
+
+
 def duration(seconds: int) -> str:
     """`3 s`, `5 min`, `1 h 30 min`, `7 d`: at most two units, the ones that matter."""
     if seconds == 0:

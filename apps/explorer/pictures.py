@@ -344,6 +344,33 @@ def phi_by_round(scores: Iterable[tuple[int, str, int]]) -> tuple[list[int], lis
 
 
 @dataclass(frozen=True)
+class Traced:
+    """A trace with the names of its places, and the rows of its table: (name, value, interval)."""
+
+    plot: charts.Trace
+    rows: list[tuple[str, int | None, Sequence[int] | None]]
+    goal_milli: int | None
+    of: str
+
+    @property
+    def last(self) -> tuple[str, int | None, Sequence[int] | None]:
+        return self.rows[-1]
+
+
+def traced(
+    rows: Sequence[tuple[str, int | None, Sequence[int] | None]],
+    *,
+    of: str,
+    goal_milli: int | None = None,
+) -> Traced | None:
+    """Thousandths over rounds or epochs, the oldest first; None where nothing was measured."""
+    if all(value is None for _, value, _ in rows):
+        return None
+    drawn = charts.trace([v for _, v, _ in rows], [e for _, _, e in rows], goal=goal_milli)
+    return Traced(drawn, list(rows), goal_milli, of)
+
+
+@dataclass(frozen=True)
 class StackRow:
     """One bar of several parts, with its sum."""
 

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from collections import defaultdict
 from itertools import zip_longest
+from math import prod
 from typing import Any
 from uuid import UUID
 
+from django.db.models import F
 from django.http import Http404, HttpRequest, HttpResponse
 
 from apps.compute.models import Receipt
 from apps.explorer.formatting import SCORING_NAMES
 from apps.explorer.page import show
+from apps.explorer.round_history import curve, history
+from apps.explorer.templatetags.flai import as_datetime
 from apps.protocol.circuits import CLASSES
 from apps.protocol.circuits.descent import warm_epochs
 from apps.protocol.circuits.family import proving_rows
+from apps.protocol.tickets import correction_bytes_of
 from apps.training.models import Member, Round, Score, Submission
 from apps.training.privacy import noise_json
 from apps.training.selectors import awaited
@@ -76,10 +81,11 @@ def round_page(request: HttpRequest, round_id: UUID) -> HttpResponse:
         raise Http404
     scores = {row.party_id: row.phi_milli for row in Score.objects.filter(round=held)}
     members = list(Member.objects.filter(round=held).select_related("party"))
-    shares = list(
-        Submission.objects.filter(round=held).defer("sealed", "acks").order_by("created_at")
-    )
+    # of a ticket its shape is enough
+    sealed = Submission.objects.filter(round=held).defer("sealed", "ticket", "acks")
+    shares = list(sealed.annotate(shape=F("ticket__shape")).order_by("created_at"))
     version = getattr(held, "version", None)
+    epochs = _epochs(version.evidence.get("training") if version else None)
     jobs = [job for job in (held.moments_job, held.round_job) if job is not None]
     receipts: dict[Any, list[Receipt]] = defaultdict(list)
     for row in Receipt.objects.filter(job__in=jobs).select_related("node").order_by("node__index"):
@@ -89,7 +95,7 @@ def round_page(request: HttpRequest, round_id: UUID) -> HttpResponse:
         "round.html",
         "subdaos",
         round=held,
-        phases=_strip(held.phase, _otherwise(held)),
+        phases=_strip(held, _otherwise(held)),
         sites=_sites(held, members, scores, shares),
         showed=[each for each in shown(held, members, scores, shares) if each.words]
         if held.closed_at
@@ -103,7 +109,9 @@ def round_page(request: HttpRequest, round_id: UUID) -> HttpResponse:
         warm_epochs=warm_epochs(CLASSES[held.model_class].hidden, held.schedule)
         if held.shares_rows
         else 0,
-        epochs=_epochs(version.evidence.get("training") if version else None),
+        epochs=epochs,
+        curve=curve(epochs),
+        history=history(held),
         version=version,
         evidence=version.evidence if version else None,
         jobs=[{"job": job, "receipts": receipts[job.id]} for job in jobs],
@@ -125,16 +133,25 @@ def _epochs(training: dict[str, Any] | None) -> list[dict[str, Any]]:
     return [{"fell": fell, "gain_milli": gain} for fell, gain in both]
 
 
-def _strip(phase: str, otherwise: dict[str, tuple[str, str]]) -> list[dict[str, str]]:
-    """The phases as done, now, ahead; a round that ended badly ends its strip there."""
-    names = [name for name, _, _ in PHASES]
+def _strip(held: Round, otherwise: dict[str, tuple[str, str]]) -> list[dict[str, Any]]:
+    """The phases as done, now, ahead, with when each began and how long it took; a round that ended
+    badly ends its strip there."""
+    names, phase = [name for name, _, _ in PHASES], held.phase
     bad = phase in ("void", "failed")
     at = len(names) - 1 if bad else names.index(phase)
-    rows = []
+    began: dict[str, Any] = {"moments": held.opened_at}
+    for step in held.progress:
+        began.setdefault(step["phase"], as_datetime(step["at"]))
+    if held.closed_at:
+        began["done"] = held.closed_at
+    rows: list[dict[str, Any]] = []
     for place, (name, title, text) in enumerate(PHASES):
         title, text = otherwise.get(name, (title, text))
         state = "done" if place < at or phase == "done" else "now" if place == at else ""
-        rows.append({"title": title, "text": text, "state": state, "name": name})
+        later = next((began[after] for after in names[place + 1 :] if began.get(after)), None)
+        since = began.get(name)
+        took = int((later - since).total_seconds()) if since and later else None
+        rows.append({"title": title, "text": text, "state": state, "at": since, "took_s": took})
     if bad:
         rows[-1] |= {"state": "bad", "title": "Void" if phase == "void" else "Failed"}
     return rows
@@ -145,6 +162,9 @@ def _sites(
 ) -> list[dict[str, Any]]:
     sent: dict[Any, dict[str, Submission]] = defaultdict(dict)
     for row in shares:
+        row.whole_bytes = (
+            correction_bytes_of(held.engine, len(held.nodes), prod(row.shape)) if row.shape else 0
+        )
         sent[row.party_id][row.stage] = row
     rows = [
         {

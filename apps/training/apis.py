@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from django.http import HttpResponse
 from django.urls import path
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework import serializers
 from rest_framework.parsers import BaseParser
+from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
@@ -23,6 +25,8 @@ from apps.protocol import uploads
 from apps.subdaos.selectors import dao_by_slug
 from apps.training import selectors, submissions
 from apps.training.models import Submission
+from apps.training.record import record_json, scores_csv
+from apps.wallets.apis import CsvRenderer
 
 
 class HeadSerializer(serializers.Serializer[Any]):
@@ -81,6 +85,33 @@ class RoundView(APIView):
     @extend_schema(responses=OpenApiTypes.OBJECT)
     def get(self, request: Request, round_id: Any) -> Response:
         return Response(selectors.round_json(selectors.round_get(round_id)))
+
+
+class RecordView(APIView):
+    """A round as a file that anybody checks against the log: members, φ, what was opened, the
+    nodes' receipts, and the log's entries with their paths to one signed head."""
+
+    @extend_schema(responses=OpenApiTypes.OBJECT)
+    def get(self, request: Request, round_id: Any) -> Response:
+        return Response(record_json(selectors.round_get(round_id)))
+
+
+class ScoresCsvView(APIView):
+    """φ of each member as CSV, with the entry of the log that says so."""
+
+    renderer_classes = [JSONRenderer, CsvRenderer]
+
+    @extend_schema(
+        parameters=[OpenApiParameter("format", exclude=True)], responses={(200, "text/csv"): str}
+    )
+    def get(self, request: Request, round_id: Any) -> HttpResponse:
+        held = selectors.round_get(round_id)
+        name = f"{held.dao.slug}-round-{held.number}.csv"
+        return HttpResponse(
+            scores_csv(held),
+            content_type="text/csv; charset=utf-8",
+            headers={"Content-Disposition": f'attachment; filename="{name}"'},
+        )
 
 
 class RowsView(APIView):
@@ -204,6 +235,8 @@ urlpatterns = [
     path("subdaos/<slug:slug>/versions/<int:number>/", VersionView.as_view()),
     path("me/rounds/", OwnRoundsView.as_view()),
     path("rounds/<uuid:round_id>/", RoundView.as_view()),
+    path("rounds/<uuid:round_id>/record/", RecordView.as_view()),
+    path("rounds/<uuid:round_id>/scores.csv", ScoresCsvView.as_view()),
     path("rounds/<uuid:round_id>/rows/", RowsView.as_view()),
     path("rounds/<uuid:round_id>/shares/", SharesView.as_view()),
     path("rounds/<uuid:round_id>/shares/<str:share_id>/", ShareView.as_view()),

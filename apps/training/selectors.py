@@ -43,7 +43,7 @@ def round_get(round_id: Any) -> Round:
     """Raises NotFound."""
     found = (
         Round.objects.select_related(
-            "dao", "moments_job", "round_job", "start__round", "summed__moments_job"
+            "dao__party", "moments_job", "round_job", "start__round", "summed__moments_job"
         )
         .filter(pk=round_id)
         .first()

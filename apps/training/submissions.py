@@ -227,6 +227,7 @@ def share_part(
         if row.offset_bytes == row.size_bytes:
             _received(row, now)
         row.save(update_fields=["offset_bytes", "due_at", "state"])
+        changed(f"round:{row.round_id}")
     return row
 
 

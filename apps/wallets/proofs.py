@@ -97,6 +97,24 @@ def inclusion(leaf: LogLeaf, size: int | None = None) -> dict[str, Any]:
     return leaf_json(leaf) | {"size": size, "root": root, "path": path}
 
 
+def inclusions(leaves: Iterable[LogLeaf]) -> dict[str, Any]:
+    """{head, key, entries: [{index, leaf_b64, hash, path}]}: those of these numbered leaves that
+    the newest head covers, their paths by one query. Raises NotFound for an empty log."""
+    newest = head()
+    covered = [leaf for leaf in leaves if leaf.seq is not None and leaf.seq < newest.size]
+    ranges = [merkle.inclusion_ranges(leaf.seq or 0, newest.size) for leaf in covered]
+    table = log.subtree_hashes(place for each in ranges for place in merkle.places(each))
+    return {
+        "head": head_json(newest),
+        "key": log.public_key(),
+        "entries": [
+            leaf_json(leaf)
+            | {"path": [h.hex() for h in merkle.proof(each, lambda lv, at: table[lv, at])]}
+            for leaf, each in zip(covered, ranges, strict=True)
+        ],
+    }
+
+
 def consistency(first: int, second: int) -> dict[str, Any]:
     """{first, second, first_root, second_root, path}: the earlier tree begins the later one.
 

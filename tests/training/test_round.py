@@ -26,6 +26,7 @@ from apps.subdaos.models import Dao
 from apps.subdaos.selectors import points_at
 from apps.training.models import ModelVersion, Round, Submission
 from apps.training.services import round_ticket, why_not
+from apps.training.shown import shown_of
 from apps.wallets.models import LogLeaf
 from tests.support.market import drain
 from workers.client.replay import replay
@@ -74,6 +75,9 @@ def test_who_commits_later_to_another_sites_update_scores_nothing(market) -> Non
     assert any("the same update; the later one scores 0" in e["text"] for e in held.progress)
     leaf = json.loads(bytes(LogLeaf.objects.get(type="training.round_done").data))["body"]
     assert leaf["phi_milli"][copier.pid] == 0 and leaf["evidence"]["copies"]
+    one, other = shown_of(held, copied.pid), shown_of(held, copier.pid)
+    assert f"same update as {copier.name}, earlier" in one.words[1] and not one.grave
+    assert f"same update as {copied.name}, later" in other.words[1] and other.grave
 
     state = replay(json.loads(bytes(x.data)) for x in LogLeaf.objects.order_by("id"))
     made, job = next(iter(state.earnings.versions.values())), job_json(held.round_job)

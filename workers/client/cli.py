@@ -109,6 +109,13 @@ def parser() -> argparse.ArgumentParser:
     )
     verify.set_defaults(run=_verify)
 
+    record = commands.add_parser(
+        "record", help="check the record of a round, as a site gives it, against the log"
+    )
+    record.add_argument("file", type=Path, help="GET /api/v1/rounds/ID/record/, as a file")
+    record.add_argument("--key", help="public key of the log, if you have it from elsewhere")
+    record.set_defaults(run=_record)
+
     feed = commands.add_parser("feed", help="models, prices and metrics, signed by the log's key")
     feed.add_argument("--url", required=True, help="address of the server")
     feed.add_argument("--key", help="public key of the log, if you have it from elsewhere")
@@ -491,6 +498,27 @@ def _verify(options: argparse.Namespace) -> int:
         print(f"{'✓' if check.ok else '✗'} {check.text}")
     print("Everything checks." if report.ok else "Something does not check: see ✗ above.")
     return 0 if report.ok else 1
+
+
+def _record(options: argparse.Namespace) -> int:
+    import json
+
+    from workers.client.record import check_record
+
+    try:
+        record = json.loads(options.file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        print(f"✗ {options.file} can't be read: {error}")
+        return 1
+    wrong = check_record(record, options.key)
+    for text in wrong:
+        print(f"✗ {text}")
+    if not wrong:
+        whose = (
+            "of the key that you gave" if options.key else f"with the key {record['log']['key']}"
+        )
+        print(f"✓ The record is what the log {whose} says.")
+    return 1 if wrong else 0
 
 
 def _feed(options: argparse.Namespace) -> int:

@@ -138,6 +138,8 @@ def api(plan: Plan) -> dict[str, str]:
         "proposal votes": f"proposals/{voting}/votes/",
         "listing": "listings/model-0/",
         "round": round_,
+        "round record": f"{round_}record/",
+        "round scores": f"{round_}scores.csv",
         "round share": f"{round_}shares/{digest('share', 0, 0)[:32]}/",
         "job": f"jobs/{plan.job_id('query', 0)}/",
         "party": "parties/person-0/",

@@ -258,6 +258,12 @@ def phi_chart(by_round: tuple[list[int], list[pictures.PhiRow]], caption: str) -
     return {"numbers": numbers, "rows": rows, "caption": caption}
 
 
+@component("components/chart_trace.html")
+def trace_chart(traced: pictures.Traced, caption: str) -> dict[str, object]:
+    """A figure over rounds or epochs, with intervals and a gate where there are such."""
+    return {"traced": traced, "caption": caption}
+
+
 @component("components/chart_stacks.html")
 def stacks_chart(rows: list[pictures.StackRow], caption: str) -> dict[str, object]:
     """Counts by kind, a bar for each thing that has them."""
@@ -332,6 +338,11 @@ def milli(value: object) -> str:
 @register.filter
 def times_as_likely(epsilon_milli: int) -> str:
     return formatting.times_as_likely(epsilon_milli)
+
+
+@register.filter
+def size(count: object) -> str:
+    return formatting.size(int(str(count or 0)))
 
 
 @register.filter
