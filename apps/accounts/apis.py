@@ -23,10 +23,11 @@ from apps.core.serial import MicroField, checked
 
 class PartySerializer(serializers.ModelSerializer[Party]):
     public_key = serializers.CharField(source="signing_key", allow_null=True, read_only=True)
+    wallet_key = serializers.CharField(allow_null=True, read_only=True)
 
     class Meta:
         model = Party
-        fields = ["pid", "slug", "name", "kind", "public_key"]
+        fields = ["pid", "slug", "name", "kind", "public_key", "wallet_key"]
         read_only_fields = fields
 
 

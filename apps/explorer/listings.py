@@ -11,11 +11,11 @@ from django.conf import settings
 from django.http import Http404, HttpRequest, HttpResponse
 
 from apps.accounts.models import Party
-from apps.accounts.selectors import keys_of
 from apps.compute.selectors import receipts_json
 from apps.core import clock
 from apps.core.errors import NotFound
 from apps.exchange.selectors import price_mean_micro
+from apps.explorer.access import standing_of
 from apps.explorer.formatting import ENGINE_NAMES, short
 from apps.explorer.package import package
 from apps.explorer.page import for_party, party_of, show
@@ -23,17 +23,15 @@ from apps.explorer.pictures import price_flow, query_flow
 from apps.explorer.plans import line as plan_line
 from apps.listings import plans, pricing, services
 from apps.listings.asking import obstacle
+from apps.listings.card import Facts, facts_of
 from apps.listings.measured import Served, served
 from apps.listings.models import Listing, Query
 from apps.listings.selectors import reading_json
 from apps.listings.unlocks import early_until
-from apps.participants.selectors import roster
 from apps.protocol.jobs import RECEIPT_DOMAIN
 from apps.protocol.revenue import policy_of
 from apps.protocol.tickets import SHAMIR
 from apps.protocol.wire import digest
-from apps.subdaos import selectors as subdaos
-from apps.subdaos.models import Epoch
 from apps.training.models import Score
 from apps.training.privacy import noise_json
 from apps.wallets.log import leaf_for
@@ -150,10 +148,9 @@ def model(request: HttpRequest, slug: str) -> HttpResponse:
         raise Http404 from None
     dao, party = listing.dao, party_of(request)
     features = dao.params["schema"]["features"]
-    own = keys_of(party).first() if party else None
+    facts = facts_of(listing, party=party)
     normalisation = listing.version.round.normalisation or {}
     means = normalisation.get("mean") or []
-    members = roster(dao)
     price_micro = pricing.price_micro(listing)
     words = {
         "url": settings.BASE_URL,
@@ -163,6 +160,7 @@ def model(request: HttpRequest, slug: str) -> HttpResponse:
         "members": _members(features, means),
         "most": short(price_micro, decimals_min=2).replace(",", ""),
     }
+    roles = [member["role"] for member in listing.version.round.roster["members"]]
     volume = pricing.volume(party, listing, now=clock.now()) if party else 0
     next_micro = pricing.price_of(listing, rows=1, before=volume, buyer=party)
     offered = plans.plans_json(listing)
@@ -179,6 +177,7 @@ def model(request: HttpRequest, slug: str) -> HttpResponse:
         evidence=listing.version.evidence,
         version=listing.version,
         early_until=early_until(listing, clock.now()),
+        access=standing_of(dao, party, issuers=facts.issuers),
         price_micro=price_micro,
         copied=pricing.copy_cost(listing),
         privacy=noise_json(listing.version.round),
@@ -195,16 +194,16 @@ def model(request: HttpRequest, slug: str) -> HttpResponse:
         plans=offered,
         own_plan=plan_line(running, clock.now()) if running else None,
         inputs=inputs(features, means),
-        validators=sum(m.role == "validator" for m in members),
-        sites=sum(m.role == "custodian" for m in members),
-        supply_micro=subdaos.sdt_supply_micro(dao),
-        **_token_price(dao),
+        validators=roles.count("validator"),
+        sites=roles.count("custodian"),
+        supply_micro=facts.supply_micro,
+        **_token_price(dao, facts),
         scores=Score.objects.filter(round=listing.version.round)
         .select_related("party")
         .order_by("-phi_milli"),
         flow=price_flow(price_micro, policy_of(dao.params)),
         party=party,
-        own_key=own,
+        own_prefix=facts.own_prefix,
         obstacle=obstacle(listing),
         ranged=any(f.get("unit") or f.get("min") is not None for f in features),
         curl=CALL_CURL.format(**words),
@@ -235,17 +234,16 @@ def _resolution(listing: Listing) -> dict[str, Any]:
     }
 
 
-def _token_price(dao: Any) -> dict[str, Any]:
+def _token_price(dao: Any, facts: Facts) -> dict[str, Any]:
     """The token's time-weighted price of the last closed epoch; before one, what it is now."""
     pool = getattr(dao.asset, "pool", None)
     if pool is None:
         return {}
-    closed = Epoch.objects.filter(dao=dao).exclude(closed_at=None).order_by("-number").first()
-    mean = price_mean_micro(pool, closed.starts_at, closed.ends_at) if closed else None
+    number, *span = facts.closed or (0,)
+    mean = price_mean_micro(pool, *span) if span else None
     if mean is None:
         return {"token_price_micro": pool.price_micro, "token_price_of": "now"}
-    of = f"mean of epoch {closed.number}" if closed else ""
-    return {"token_price_micro": mean, "token_price_of": of}
+    return {"token_price_micro": mean, "token_price_of": f"mean of epoch {number}"}
 
 
 def inputs(features: list[dict[str, Any]], means: list[str]) -> list[dict[str, Any]]:

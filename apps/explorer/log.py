@@ -37,6 +37,8 @@ WORDS = {
     "rfms.submitted": "Request submitted",
     "rfms.taken_back": "Request taken back",
     "rfms.approved": "Request approved",
+    "wallets.credential": "Credential issued",
+    "wallets.credential_revoked": "Credential revoked",
     "rfms.rejected": "Request not approved",
     "rfms.awarded": "Request awarded",
     "rfms.failed": "Request's target missed",

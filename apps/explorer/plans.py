@@ -13,6 +13,7 @@ from django.views.decorators.http import require_POST
 
 from apps.core import clock
 from apps.core.errors import DomainError, NotFound
+from apps.explorer.access import standing_of
 from apps.explorer.page import act, explain, for_party, paged, party_of, show
 from apps.listings import plans as service
 from apps.listings.models import Subscription
@@ -108,6 +109,7 @@ def plan(request: HttpRequest, slug: str) -> HttpResponse:
         status=422 if problem else 200,
         party=party,
         listing=listing,
+        access=standing_of(listing.dao, party),
         own=line(running, now) if running else None,
         used=service.used_of(running) if running else None,
         plans=offered,

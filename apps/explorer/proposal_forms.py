@@ -28,9 +28,11 @@ from apps.explorer.formatting import (
     short,
 )
 from apps.explorer.pictures import exactly
+from apps.listings.access import access_of
 from apps.protocol import emission
 from apps.protocol.circuits.descent import DEFAULTS, SCHEDULE, defaults_of
 from apps.protocol.circuits.noise import CLIP_MILLI
+from apps.protocol.credentials import ISSUERS_MAX, KIND_MAX
 from apps.protocol.privacy import EPSILON_MILLI, ROUNDS, budget_asked
 from apps.protocol.revenue import SPLIT
 from apps.protocol.targets import class_of
@@ -152,6 +154,47 @@ class OnSaleForm(KindForm):
     @property
     def payload(self) -> dict[str, Any]:
         return {"on_sale": self.cleaned_data["on_sale"] == "yes"}
+
+
+class AccessForm(KindForm):
+    kind = "listings.set_access"
+    about = "Who may ask the model: everybody, or holders of a credential from whom you trust."
+    credential = forms.CharField(
+        label="Credential",
+        required=False,
+        max_length=KIND_MAX,
+        help_text="Like accredited-hospital. Empty: everybody may ask.",
+    )
+    issuers = forms.CharField(
+        label="Issued by",
+        required=False,
+        max_length=1000,
+        help_text="Short names or pseudonyms, with commas between them.",
+    )
+
+    def __init__(self, *args: Any, dao: Dao, **kwargs: Any) -> None:
+        terms = access_of(dao)
+        now = {"credential": terms.credential, "issuers": ", ".join(terms.issuers)} if terms else {}
+        super().__init__(*args, dao=dao, initial=now, **kwargs)
+
+    def clean_credential(self) -> str:
+        return "-".join(self.cleaned_data["credential"].lower().split())
+
+    def clean_issuers(self) -> list[str]:
+        """Their pids, in order."""
+        names = {name.strip().lower() for name in self.cleaned_data["issuers"].split(",")} - {""}
+        if len(names) > ISSUERS_MAX:
+            raise forms.ValidationError(f"At most {ISSUERS_MAX} issuers.")
+        found = {name: party_found(name) for name in sorted(names)}
+        if missing := [name for name, party in found.items() if party is None]:
+            raise forms.ValidationError(f"There is no party called {missing[0]}.")
+        return sorted({party.pid for party in found.values() if party})
+
+    @property
+    def payload(self) -> dict[str, Any]:
+        data = self.cleaned_data
+        terms = {"credential": data["credential"], "issuers": data["issuers"]}
+        return {"access": terms if data["credential"] else {}}
 
 
 class ScoringForm(KindForm):
@@ -440,6 +483,7 @@ FORMS: dict[str, type[KindForm]] = {
         TiersForm,
         PlansForm,
         OnSaleForm,
+        AccessForm,
         SplitForm,
         EmissionForm,
         UnlocksForm,

@@ -7,6 +7,7 @@ from django.urls import path
 import apps.core.months  # noqa: F401 - <month:…> in addresses
 from apps.explorer import (
     catalogue,
+    credentials,
     dashboard,
     design,
     downloads,
@@ -82,6 +83,9 @@ urlpatterns = [
     path("wallet/send/", wallet.send, name="send"),
     path("wallet/usage/", usage.page, name="usage"),
     path("wallet/plans/", plans.plans, name="plans"),
+    path("wallet/credentials/", credentials.held, name="credentials"),
+    path("wallet/credentials/issued/", credentials.issued, name="credentials-issued"),
+    path("wallet/credentials/revoke/", credentials.revoke, name="credential-revoke"),
     path("wallet/invoices/<month:month>/", usage.invoice, name="invoice"),
     path("wallet/low-balance/", wallet.low_balance, name="low-balance"),
     path("wallet/stake/", wallet.stake, name="stake"),

@@ -6,13 +6,59 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from apps.accounts.models import Party
 from apps.core.actions import Payload, action
 from apps.core.errors import BadInput
+from apps.listings import access
 from apps.listings.models import Listing
 from apps.listings.services import status_of
+from apps.protocol.credentials import Access, access_of
 from apps.subdaos.models import Dao
 from apps.subdaos.selectors import on_sale
 from apps.subdaos.services import param_set
+from apps.wallets.credentials import SUBJECTS
+
+
+@action("listings.set_access", house="sbgt")
+class SetAccess:
+    """{"access": {"credential": "accredited-hospital", "issuers": [pid, …]}}: from then on only
+    holders of such a credential, from one of these, may ask the model or begin a plan. {"access":
+    {}}: everybody may. What is held by then is answered.
+    """
+
+    def validate(self, payload: Payload, dao: Dao) -> Payload:
+        if set(payload) != {"access"}:
+            raise BadInput("bad_payload", "Give access, an object, and nothing else.")
+        try:
+            wanted = access_of(payload["access"])
+        except ValueError as error:
+            raise BadInput("bad_access", f"{error}".capitalize() + ".") from None
+        if wanted == access.access_of(dao):
+            raise BadInput("no_change", "So it is already.")
+        known = Party.objects.filter(pid__in=wanted.issuers, kind__in=SUBJECTS) if wanted else ()
+        if wanted and len(known) < len(wanted.issuers):
+            raise BadInput("bad_access", "An issuer is a person or an organisation here.")
+        return {"access": wanted.params if wanted else {}}
+
+    def describe(self, payload: Payload, dao: Dao) -> list[dict[str, Any]]:
+        after = access_of(payload["access"])
+        return [
+            {
+                "label": "May ask the model",
+                "before": _who(access.access_of(dao)),
+                "after": _who(after),
+            }
+        ]
+
+    def execute(self, payload: Payload, *, dao: Dao, proposal_id: UUID, now: datetime) -> None:
+        param_set(dao=dao, key="access", value=payload["access"], proposal_id=proposal_id, now=now)
+
+
+def _who(terms: Access | None) -> str:
+    if terms is None:
+        return "everybody"
+    names = ", ".join(one["name"] for one in access.issuers_of(terms))
+    return f"holders of a credential “{terms.credential}” from {names}"
 
 
 @action("listings.set_on_sale", house="sdt")

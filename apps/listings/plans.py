@@ -34,6 +34,7 @@ from apps.core.errors import BadInput, Conflict, DomainError, Forbidden, NotFoun
 from apps.core.permissions import ensure
 from apps.core.sweeping import each
 from apps.core.transactions import durable
+from apps.listings.access import admitted
 from apps.listings.asking import ensure_on_sale
 from apps.listings.models import Listing, Query, Subscription
 from apps.listings.pricing import CURRENCY, price_micro
@@ -400,6 +401,7 @@ def _preview(
         raise Conflict("no_change", "This is your plan already.")
     if to is not None:
         ensure(can_ask(buyer, listing, from_unix_ms(at_ms)))
+        admitted(buyer, listing, now=from_unix_ms(at_ms))
     price = price_micro(listing)
     if row is None:
         assert to is not None

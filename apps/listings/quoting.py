@@ -15,6 +15,7 @@ from django.core import signing
 from apps.accounts.models import Party
 from apps.core.clock import unix_ms
 from apps.core.errors import Conflict, Unprocessable
+from apps.listings.access import admitted
 from apps.listings.asking import ensure_on_sale
 from apps.listings.models import Listing, Subscription
 from apps.listings.plans import PURPOSE, left_rows, running
@@ -34,6 +35,7 @@ class Terms:
     price_micro: int
     subscription_id: UUID | None = None
     payer: str = ""
+    credential: str = ""  # by which the buyer may ask, where the listing asks for one
 
 
 def of_plan(plan: Subscription, rows: int) -> Terms:
@@ -41,8 +43,10 @@ def of_plan(plan: Subscription, rows: int) -> Terms:
 
 
 def quote_json(*, listing: Listing, buyer: Party, rows: int, now: datetime) -> dict[str, Any]:
-    """A quote as the API gives it. Raises Conflict for a listing that nobody can ask now."""
+    """A quote as the API gives it. Raises Conflict for a listing that nobody can ask now,
+    CredentialNeeded with the way to one."""
     ensure_on_sale(listing)
+    admitted(buyer, listing, now=now)
     before = volume(buyer, listing, now=now)
     terms = Terms(price_of(listing, rows=rows, before=before, buyer=buyer))
     plan = running(buyer, listing, now=now)

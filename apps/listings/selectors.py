@@ -102,6 +102,7 @@ def listing_json(listing: Listing, nodes: Sequence[Node] | None = None) -> Json:
         "tiers": tiers_json(listing),
         "plans": plans_json(listing),
         "rebate_bps": rebate_bps(listing),
+        "access": dao.params.get("access") or None,
         "currency": CURRENCY,
         "resolution": held.resolution,
         "engine": held.engine,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
@@ -22,6 +22,7 @@ from apps.core.months import month_of
 from apps.core.permissions import ensure
 from apps.core.transactions import clocks_agree, durable
 from apps.listings import pricing
+from apps.listings.access import admitted
 from apps.listings.asking import ensure_on_sale, hash_of, infer_of
 from apps.listings.channels import HELD_CHANNEL
 from apps.listings.epochs import epoch_begin
@@ -142,8 +143,8 @@ def query_create(
     The `call` is answered with the query's id, in the same transaction. `waited_for`: nobody is
     told of it before it has ended, or a second has passed, so it does not wait for the disk itself.
     Raises Unprocessable naming the wrong field, InsufficientBalance, Conflict, NotFound, TooMany,
-    SpendLimitReached, MandateNeeded (the buyer's wallet key has not allowed it), Forbidden
-    in the time of early access, CallTaken.
+    SpendLimitReached, MandateNeeded (the buyer's wallet key has not allowed it), CredentialNeeded,
+    Forbidden in the time of early access, CallTaken.
     """
     try:
         ticket = tickets.check_upload(upload, now=unix_ms(now) // 1000)
@@ -211,6 +212,7 @@ def _terms(
     """What this ticket's rows cost this buyer, who may ask this listing for them, and what pays."""
     ensure_on_sale(listing)
     ensure(can_ask(buyer, listing, now))
+    credential = admitted(buyer, listing, now=now)
     rows = ticket.shape[0]
     asked = {"buyer": buyer, "listing": listing, "rows": rows, "now": now}
     terms = (
@@ -224,7 +226,7 @@ def _terms(
             price_micro=str(price),
         )
     _compare(ticket, listing, price)
-    return terms
+    return replace(terms, credential=credential) if credential else terms
 
 
 def _query(
@@ -310,6 +312,8 @@ def _hold(
         "rows": query.rows,
         "price_micro": str(query.price_micro),
     }
+    if terms.credential:
+        leaf["credential"] = terms.credential
     if query.subscription_id:
         leaf["plan"] = str(query.subscription_id)
     answer = {"status": 202, "response": json.dumps({"id": str(query.id)})}

@@ -177,7 +177,7 @@ def sbgt_convert(
     return _checkpoint(dao, party, left, "converted", str(conversion_id), now, taken)
 
 
-ON_SALE = "on_sale"  # no SubDAO is founded with it
+VOTED_LATER = ("on_sale", "access")  # no SubDAO is founded with them
 
 
 def param_set(*, dao: Dao, key: str, value: Any, proposal_id: UUID, now: datetime) -> Dao:
@@ -187,7 +187,7 @@ def param_set(*, dao: Dao, key: str, value: Any, proposal_id: UUID, now: datetim
     """
     require_transaction("subdaos.param_set")
     locked = dao_lock(dao)
-    if key not in locked.params and key != ON_SALE:
+    if key not in locked.params and key not in VOTED_LATER:
         raise Conflict("unknown_parameter", f"This SubDAO has no parameter “{key}”.")
     locked.params[key] = value
     locked.save(update_fields=["params"])

@@ -23,7 +23,7 @@ from apps.core.idempotency import effect_id, idempotent
 from apps.core.pagination import paged
 from apps.core.serial import MicroField, asked, checked
 from apps.protocol import consent as rules
-from apps.wallets import keys, log, low_balance, proofs, selectors, services
+from apps.wallets import credential_apis, keys, log, low_balance, proofs, selectors, services
 from apps.wallets.consenting import ConsentSerializer, SignedSerializer, consent_of
 from apps.wallets.models import Account, Transfer, TreeHead
 from apps.wallets.statement import statement_csv
@@ -430,4 +430,5 @@ urlpatterns = [
     path("log/inclusion/", LogInclusionView.as_view()),
     path("log/consistency/", LogConsistencyView.as_view()),
     path("log/key/", LogKeyView.as_view()),
+    *credential_apis.urlpatterns,
 ]

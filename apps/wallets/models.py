@@ -251,6 +251,29 @@ class LogLeaf(models.Model):
         return f"{self.type} #{self.seq}"
 
 
+class Credential(BaseModel):
+    """What an issuer's wallet key says of a subject's (`apps.protocol.credentials`), as signed;
+    `digest` is its name. Kept when it is revoked: the log tells it, too."""
+
+    digest = models.CharField(max_length=64, unique=True)
+    kind = models.CharField(max_length=40)
+    issuer = models.ForeignKey("accounts.Party", models.PROTECT, related_name="credentials_issued")
+    subject = models.ForeignKey("accounts.Party", models.PROTECT, related_name="credentials")
+    public_key = models.CharField(max_length=64)
+    signed = models.JSONField()
+    until = models.DateTimeField()
+    revoked_at = models.DateTimeField(null=True)
+
+    class Meta:
+        indexes = [
+            models.Index(fields=["subject", "-created_at", "-id"], name="credential_held"),
+            models.Index(fields=["issuer", "-created_at", "-id"], name="credential_issued"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.kind} of {self.subject_id}"
+
+
 class LogNode(models.Model):
     """Hash of a full subtree: leaves [index·2^level, (index + 1)·2^level), level ≥ 1."""
 

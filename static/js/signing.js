@@ -73,6 +73,11 @@ const PAYLOADS = {
     const names = ["plan", "at_ms", "rows", "due_micro", "refund_micro"];
     return { listing: form.dataset.listing, ...Object.fromEntries(names.map((name) => [name, field(name)])) };
   },
+  "credentials.issue": (form) => {
+    const field = (name) => form.elements[name].value;
+    return Object.fromEntries(["credential", "subject", "key", "until_ms"].map((name) => [name, field(name)]));
+  },
+  "credentials.revoke": (form) => ({ id: form.elements.id.value }),
   "subdaos.convert": (form) => ({
     dao: form.dataset.dao,
     points_micro: form.elements.points_micro.value,
@@ -107,6 +112,9 @@ const WORDS = {
       ? `Have the plan “${x.plan}” of ${x.listing} with ${Number(x.rows).toLocaleString("en-US")} rows, and ${moves}`
       : `Cancel your plan of ${x.listing}, and ${moves}`;
   },
+  "credentials.issue": (x) =>
+    `Say of the party ${short(x.subject)}, whose key is ${short(x.key)}, that it is “${x.credential}” until ${new Date(Number(x.until_ms)).toISOString().slice(0, 10)}`,
+  "credentials.revoke": (x) => `Revoke the credential ${short(x.id)}`,
   "subdaos.convert": (x) =>
     `Give up ${tokens(x.points_micro)} points of the SubDAO ${short(x.dao)} for at least ${tokens(x.tokens_min_micro)} of its tokens`,
   "governance.propose": (x) => `Propose ${x.kind} to the SubDAO ${short(x.dao)}, with the payload ${short(x.payload_hash)}`,

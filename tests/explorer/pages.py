@@ -92,6 +92,8 @@ def own(world: World) -> dict[str, str]:
         "invoice": reverse("explorer:invoice", args=["2026-10"]),
         "plans": reverse("explorer:plans"),
         "plans of a model": reverse("explorer:plan", args=[world.listing.slug]),
+        "credentials": reverse("explorer:credentials"),
+        "issued credentials": reverse("explorer:credentials-issued"),
         "wallet key": reverse("explorer:wallet-key"),
         "account": reverse("explorer:account"),
         "webhooks": reverse("explorer:webhooks"),

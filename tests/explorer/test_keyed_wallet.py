@@ -1,7 +1,8 @@
 """One wallet's whole way with a key that only its browser has, in a real Chromium.
 
-Made and bound, it signs a payment, a swap, a stake, a proposal, a conversion, a pledge and a
-mandate; a claim needs no signature, since money comes in. The replay then finds each signed.
+Made and bound, it signs a payment, a swap, a stake, a proposal, a conversion, a pledge, a mandate,
+a credential and its revocation; a claim needs no signature, since money comes in. The replay then
+finds each signed.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from tests.explorer.world import PASSWORD
 from tests.governance.helpers import approved, at, founded, party
 from tests.subdaos.test_emission import close_epoch
 from tests.support import epochs
+from tests.support.credentials import Keyed
 from workers.client.replay import replay
 
 
@@ -134,6 +136,19 @@ def test_a_keyed_wallet_pays_trades_stakes_proposes_converts_pledges_and_claims(
     press(page, "End it")
     page.get_by_text("Nothing more is paid by this mandate.").wait_for()
 
+    clinic = Keyed(party("Clinic"))
+    page.goto("/wallet/credentials/issued/")
+    page.get_by_label("Who").fill(clinic.party.slug)
+    page.get_by_label("Is", exact=True).fill("Accredited hospital")
+    press(page, "Preview")
+    assert "Clinic is “accredited-hospital”" in page.get_by_role("main").inner_text()
+    press(page, "Sign and issue")
+    assert "that it is “accredited-hospital” until" in in_dialog(page, "Sign")
+    page.get_by_text("Clinic has the credential").wait_for()
+    press(page, "Revoke accredited-hospital of Clinic")
+    assert "Revoke the credential" in in_dialog(page, "Sign")
+    page.get_by_text("of Clinic is revoked").wait_for()
+
     page.goto(f"/epochs/{owed.id}/")
     press(page, "Claim 2 parts")  # for work, and as one of the holders
     page.get_by_text("You were paid $").wait_for()
@@ -154,6 +169,6 @@ def test_a_keyed_wallet_pays_trades_stakes_proposes_converts_pledges_and_claims(
 
     state = replay(json.loads(bytes(row.data)) for row in LogLeaf.objects.order_by("id"))
     assert state.findings.unsigned == []
-    assert state.keyring.parties[ada.pid].nonce == 7
+    assert state.keyring.parties[ada.pid].nonce == 9
     assert Transfer.objects.filter(kind="wallets.send", debit__owner=ada).count() == 1
     assert visitor.complaints == []

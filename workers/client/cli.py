@@ -249,6 +249,15 @@ def _wallet(commands: argparse._SubParsersAction) -> None:
     mandate.add_argument("--days", type=int, default=30, help="how long (default: 30)")
     mandate.add_argument("--listing", default="*", help="one listing (default: all)")
     mandate.add_argument("--api-key", default="", help="prefix of the key (default: the browser)")
+    credentials = step("credentials", "those that you hold, or have issued")
+    credentials.add_argument("--issued", action="store_true", help="those that you have issued")
+    issue = step("issue", "issue a credential to a party, signed by your wallet key")
+    issue.add_argument("--to", required=True, help="the party's short name")
+    issue.add_argument("--credential", required=True, help="its kind, like accredited-hospital")
+    issue.add_argument("--days", type=int, default=365, help="how long it holds (default: 365)")
+    issue.add_argument("--key", default="", help="the party's wallet key, if it told you")
+    back = step("take-back", "revoke a credential that you have issued")
+    back.add_argument("--id", required=True, help="the credential's id")
     vote = step("vote", "vote on a proposal")
     vote.add_argument("--proposal", required=True, help="the proposal's id")
     vote.add_argument("--support", required=True, choices=["for", "against", "abstain"])
@@ -282,6 +291,21 @@ def _wallet_step(options: argparse.Namespace) -> int:
             api_key=options.api_key,
         )
         print(f"Predictions may take {options.limit} USDC until {made['until'][:10]}.")
+    elif options.step == "credentials":
+        for row in wallet.credentials(issued=options.issued):
+            other = row["subject" if options.issued else "issuer"]["name"]
+            print(f"{row['id']}  {row['credential']}  {other}  {row['state']}  {row['until'][:10]}")
+    elif options.step == "issue":
+        made = wallet.issue(
+            to=options.to,
+            credential=options.credential,
+            days=options.days,
+            subject_key=options.key,
+        )
+        print(f"Issued: {made['id']}, until {made['until'][:10]}.")
+    elif options.step == "take-back":
+        wallet.take_back(options.id)
+        print("Revoked.")
     elif options.step == "vote":
         wallet.vote(proposal=options.proposal, support=options.support)
         print(f"Your vote “{options.support}” is counted.")

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from apps.protocol import tally
+from apps.protocol.credentials import Access, access_of
 from apps.protocol.founding import LATER
 from apps.protocol.plans import Plan, plans_of
 from apps.protocol.privacy import Budget, budget_of, spent_micro
@@ -32,6 +33,7 @@ VOTED = {
     "split": ("subdaos.set_split", "sdt"),
     "unlocks": ("subdaos.set_unlocks", "sdt"),
     "on_sale": ("listings.set_on_sale", "sdt"),
+    "access": ("listings.set_access", "sbgt"),
     "sponsoring": ("subdaos.set_sponsoring", "super"),
 }
 
@@ -64,6 +66,9 @@ class Parameters:
         self.engine: dict[str, str] = {}  # that of three nodes until a vote
         self.budget: dict[str, Budget | None] = {}
         self.retired: dict[str, int] = {}  # since when nobody is sold an answer
+        self.access: dict[
+            str, list[tuple[int, Access | None]]
+        ] = {}  # since when, in the log's order
         self.spent: dict[str, int] = {}  # ρ of rounds that made a model, in millionths
         self.open: dict[str, Body] = {}  # rounds, by their id: each may spend its part yet
 
@@ -144,6 +149,8 @@ class Parameters:
             self.retired.pop(dao, None)
             if not value:
                 self.retired[dao] = at
+        if key == "access":
+            self.access.setdefault(dao, []).append((at, access_of(value)))
         if key == "price_micro":
             self.price[dao] = int(value)
         if key == "tiers":

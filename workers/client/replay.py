@@ -21,6 +21,7 @@ from apps.protocol import consent, ledger
 from apps.protocol.tickets import RING
 from apps.protocol.unlocks import Sponsoring, Unlocks, early, first, unlocked
 from workers.client.accounts import parts
+from workers.client.credentials import Credentials
 from workers.client.crowdfund import FORK, Crowdfunds
 from workers.client.earnings import CURRENCY, QUERY, Earnings, Finding
 from workers.client.emission import Reserves
@@ -84,6 +85,7 @@ class Replay:
         self.plans = Plans(self.balances, self.parameters)
         self.prices = Prices(self.parameters)
         self.keyring = Keyring()
+        self.credentials = Credentials(self.keyring, self.parameters)
         self.keys: dict[str, str] = {}
         self.votes = Votes(
             points=self.points,
@@ -273,6 +275,7 @@ class Replay:
         if at - self.parameters.retired.get(dao, at) > UNDER_WAY_MS:
             raise Finding(f"query {body['query']} was sold of a model that is retired")
         self.keyring.query_held(body, dao)
+        self.credentials.query_held(body, at, dao)
         planned, name = self.plans.query_held(body), f"query {body['query']}"
         if not dao:
             raise Finding(f"{name} is of a listing that is not in the log")
@@ -435,6 +438,10 @@ def _keys(method: Callable[[Keyring, Mapping[str, Any], int], None]) -> Handler:
     return lambda state, body, at: method(state.keyring, body, at)
 
 
+def _credential(method: Callable[[Credentials, Mapping[str, Any], int], None]) -> Handler:
+    return lambda state, body, at: method(state.credentials, body, at)
+
+
 def _exchanged(method: Callable[[Exchange, Mapping[str, Any], int], None]) -> Handler:
     return lambda state, body, at: method(state.exchange, body, at)
 
@@ -451,6 +458,8 @@ _HANDLERS: dict[str, Handler] = {
     "accounts.signing_key": _keys(Keyring.agent_key),
     "accounts.key_bound": _keys(Keyring.bound),
     "accounts.key_revoked": _keys(Keyring.revoked),
+    "wallets.credential": _credential(Credentials.issue),
+    "wallets.credential_revoked": _credential(Credentials.revoke),
     "wallets.transfer": Replay._transfer,
     "wallets.asset": Replay._asset,
     "wallets.closed": Replay._closed,

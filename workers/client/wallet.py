@@ -13,7 +13,7 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from apps.protocol import consent, tally, wire
+from apps.protocol import consent, credentials, tally, wire
 from apps.protocol.consent import RECOVERY, WALLET
 from workers.client.api import Api, ClientError
 from workers.client.home import Home
@@ -128,6 +128,33 @@ class Wallet:
                 raise ClientError("Your plan is not on offer any more.", code="plan_not_found")
             agreed = {"rows": plan["rows"], "days": plan["days"], "max_micro": plan["price_micro"]}
         return dict(self.api.post(f"listings/{listing}/plan/renewal/", {"renewal": agreed}))
+
+    def credentials(self, *, issued: bool = False) -> list[dict[str, Any]]:
+        """Those that the party holds, or has issued; the newest fifty."""
+        return list(self.api.get(f"credentials/?role={'issued' if issued else 'held'}")["results"])
+
+    def issue(
+        self, *, to: str, credential: str, days: int, subject_key: str = ""
+    ) -> dict[str, Any]:
+        """Say of a party by its short name that it is this. subject_key: its wallet key, where you
+        have it from the party itself; else as the site knows it. The log's readers compare it."""
+        subject = self.api.get(f"parties/{to}/")
+        payload = credentials.issue_payload(
+            credential=credential,
+            subject=subject["pid"],
+            key=subject_key or subject.get("wallet_key") or "",
+            until_ms=int(self.clock() * 1000) + days * 86_400_000,
+        )
+        body = payload | {"until_ms": int(payload["until_ms"])}
+        if not payload["key"]:
+            raise ClientError(f"{to} has no wallet key yet.", code="subject_has_no_key")
+        return self._act("credentials/", body, credentials.ISSUE, payload, None)
+
+    def take_back(self, credential_id: str) -> dict[str, Any]:
+        """Revoke a credential that the party has issued."""
+        payload = credentials.revoke_payload(id=credential_id)
+        path = f"credentials/{credential_id}/revoke/"
+        return self._act(path, {}, credentials.REVOKE, payload, None)
 
     def vote(self, *, proposal: str, support: str) -> dict[str, Any]:
         payload = consent.vote_payload(proposal=proposal, support=support)

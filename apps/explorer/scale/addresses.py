@@ -76,6 +76,7 @@ API_OWN = (
     "keys/",
     "payouts/",
     "mandates/",
+    "credentials/",
     "subscriptions/",
     "quotas/",
     "usage/",

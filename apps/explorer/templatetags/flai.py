@@ -42,7 +42,7 @@ TONES = {
     "done": "good", "void": "bad", "failed": "bad", "refused": "bad", "open": "good", "closed": "",
     "filed": "wait", "verified": "good", "whitelisted": "good", "proposed": "wait",
     "accepted": "good", "receiving": "wait", "received": "wait", "delivered": "good", "ok": "good",
-    "late": "bad", "replaced": "", "withdrawing": "wait", "withdrawn": "",
+    "late": "bad", "replaced": "", "withdrawing": "wait", "withdrawn": "", "in_force": "good",
     "unreachable": "bad", "revoked": "", "sbgt": "sbgt", "sdt": "sdt", "super": "super",
 }  # fmt: skip
 NAMES = {"sbgt": "SBGT house", "sdt": "SDT house", "super": "SuperDAO", "voting": "in vote"}

@@ -1,0 +1,31 @@
+"""Whether the reader may ask a model, where that takes a credential."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from apps.accounts.models import Party
+from apps.core import clock
+from apps.core.clock import from_unix_ms
+from apps.listings.access import WAYS, access_of, issuers_of, standing
+from apps.subdaos.models import Dao
+
+
+def standing_of(
+    dao: Dao, party: Party | None, *, issuers: list[dict[str, str]] | None = None
+) -> dict[str, Any] | None:
+    """What asking takes, whether the reader has it, and else the way to it; None: nothing.
+    issuers: as `issuers_of`, where the caller has them."""
+    access = access_of(dao)
+    if access is None:
+        return None
+    held, why = standing(access, party, now=clock.now()) if party else (None, "none")
+    if issuers is None:
+        issuers = [] if held else issuers_of(access)
+    return {
+        "kind": access.credential,
+        "issuers": issuers,
+        "held": held is not None,
+        "until": from_unix_ms(held.until_ms) if held else None,
+        "way": WAYS[why].format(issuers=", ".join(one["name"] for one in issuers)) if why else "",
+    }

@@ -1,0 +1,84 @@
+"""Listings that are open to holders of a credential alone: the rule is `apps.protocol.credentials`.
+
+Looking is everybody's. Asking takes a credential that the SubDAO's terms trust; its name stands in
+the log beside each answer that was asked for, where anybody holds it against the terms
+(`workers.client.credentials`).
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from apps.accounts.models import Party
+from apps.core.clock import unix_ms
+from apps.core.errors import Forbidden
+from apps.listings.models import Listing
+from apps.protocol import credentials as rules
+from apps.subdaos.models import Dao
+from apps.wallets.credentials import held_by, stated
+
+
+class CredentialNeeded(Forbidden):
+    code = "credential_needed"
+    text = (
+        "Only holders of a credential “{credential}” may ask this model. {way} Nothing was charged."
+    )
+
+
+# What stands between a party and the model, in words, by the rule's reason.
+WAYS = {
+    "expired": "Yours has expired: ask its issuer for another.",
+    "revoked": "Yours was revoked by its issuer.",
+    "other_key": "Yours is of a wallet key that you have replaced: ask its issuer for another.",
+    "no_key": "Bind a wallet key, then ask one of its issuers for one: {issuers}.",
+    "none": "Ask one of its issuers for one: {issuers}.",
+}
+
+
+def access_of(dao: Dao) -> rules.Access | None:
+    """What asking takes; None where everybody may."""
+    return rules.access_of(dao.params.get("access"))
+
+
+def issuers_of(access: rules.Access) -> list[dict[str, str]]:
+    """The trusted issuers: {"pid", "name"}, in the terms' order."""
+    names = dict(Party.objects.filter(pid__in=access.issuers).values_list("pid", "name"))
+    return [{"pid": pid, "name": names.get(pid, pid)} for pid in access.issuers]
+
+
+def standing(
+    access: rules.Access, buyer: Party, *, now: datetime
+) -> tuple[rules.Credential | None, str]:
+    """The credential that admits the buyer, else why none does: a key of WAYS."""
+    key, at_ms, why = buyer.wallet_key, unix_ms(now), "none"
+    rows = held_by(buyer).filter(kind=access.credential, issuer__pid__in=access.issuers)
+    for row in rows:
+        said = stated(row)
+        found = rules.obstacle(access, said, holder=buyer.pid, key=key, at_ms=at_ms)
+        if found is None:
+            return said, ""
+        why = found if why == "none" else why  # of the newest
+    return None, why if key or why != "none" else "no_key"
+
+
+def admitted(buyer: Party, listing: Listing, *, now: datetime) -> str:
+    """The id of the credential by which the buyer may ask; "" where none is asked for.
+
+    Raises CredentialNeeded.
+    """
+    access = access_of(listing.dao)
+    if access is None:
+        return ""
+    held, why = standing(access, buyer, now=now)
+    if held is not None:
+        return held.id
+    issuers = issuers_of(access)
+    names = ", ".join(one["name"] for one in issuers)
+    way = WAYS[why].format(issuers=names)
+    raise CredentialNeeded(
+        credential=access.credential,
+        issuers=issuers,
+        reason=why,
+        way=way,
+        page="/wallet/credentials/",
+    )

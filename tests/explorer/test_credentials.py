@@ -1,0 +1,92 @@
+"""Pages of credentials: what a model asks for, whether one has it, what one holds and issues."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from django.db import connection
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+
+from apps.accounts.models import Party
+from apps.core.clock import now
+from apps.explorer.proposal_forms import AccessForm
+from apps.protocol.credentials import Access
+from apps.subdaos.models import Dao
+from tests.explorer import world as worlds
+from tests.governance.helpers import party
+from tests.support.consents import bind
+from tests.support.credentials import KIND, Keyed
+
+
+@pytest.fixture
+def built(transactional_db: None) -> worlds.World:
+    return worlds.build()
+
+
+def text(client: Client, address: str) -> str:
+    with CaptureQueriesContext(
+        connection,
+    ) as asked:
+        answer = client.get(address)
+    assert answer.status_code == 200 and len(asked) <= 12, len(asked)
+    return answer.content.decode()
+
+
+def test_a_model_says_what_it_asks_for_and_whether_one_has_it(built: worlds.World) -> None:
+    issuer = Keyed(party("Board of Health"))
+    terms = Access(KIND, (issuer.party.pid,))
+    Dao.objects.filter(pk=built.dao.pk).update(params=built.dao.params | {"access": terms.params})
+    stranger, member = Client(), Client()
+    member.force_login(built.buyer)
+    pages = [f"/models/{built.listing.slug}/", f"/models/{built.listing.slug}/plan/"]
+    seen = text(stranger, pages[0])
+    assert "Only holders of a credential" in seen and "issued by Board of Health" in seen
+    for page in pages:
+        assert "Bind a wallet key, then ask" in text(member, page)
+    bind(built.party, key := Ed25519PrivateKey.generate(), now=now())
+    holder = Keyed.__new__(Keyed)
+    holder.party, holder.key = Party.objects.get(pk=built.party.pk), key
+    for page in pages:
+        assert "Ask one of its issuers for one: Board of Health" in text(member, page)
+    assert "It takes a" in text(member, pages[0]) and "try-form" not in text(member, pages[0])
+    row = issuer.issue(holder)
+    for page in pages:
+        assert "You have one, until" in text(member, page)
+    assert "try-form" in text(member, pages[0])
+    own = text(member, "/wallet/credentials/")
+    assert "Board of Health" in own and "in force" in own
+    issuer.revoke(row.digest)
+    assert "revoked" in text(member, "/wallet/credentials/")
+    assert "Yours was revoked by its issuer." in text(member, pages[0])
+
+
+def test_nobody_issues_without_a_key_or_to_who_has_none(built: worlds.World) -> None:
+    client, other = Client(), party("Clinic")
+    client.force_login(built.buyer)
+    here = "/wallet/credentials/issued/"
+    wrong: Any = client.get(here, {"subject": other.slug, "credential": KIND, "days": 9})
+    assert wrong.status_code == 422 and "has no wallet key yet" in wrong.content.decode()
+    for bad in ({"subject": "nobody"}, {"credential": "ä"}, {"days": 10_000}):
+        asked = {"subject": other.slug, "credential": KIND, "days": 9} | bad
+        assert client.get(here, asked).status_code == 422
+    Keyed(other)
+    seen = client.get(here, {"subject": other.slug, "credential": KIND, "days": 9}).content.decode()
+    assert "Clinic is “accredited-hospital”" in seen and "Bind one" in seen
+    for nonsense in ({}, {"subject": "x", "credential": KIND, "key": "k", "until_ms": 5}):
+        answer = client.post(here, nonsense, follow=True)
+        assert "There is no such party" in answer.content.decode()
+    gone = client.post("/wallet/credentials/revoke/", {"id": "x"}, follow=True)
+    assert "signed by your wallet key" in gone.content.decode()
+
+
+def test_members_propose_by_names(built: worlds.World) -> None:
+    issuer = party("Board of Health")
+    asked = {"credential": "Accredited hospital", "issuers": f"{issuer.slug}, {issuer.pid}"}
+    form = AccessForm(asked, dao=built.dao)
+    assert form.is_valid()
+    assert form.payload == {"access": {"credential": KIND, "issuers": [issuer.pid]}}
+    assert AccessForm({}, dao=built.dao).is_valid()
+    assert not AccessForm(asked | {"issuers": "nobody"}, dao=built.dao).is_valid()

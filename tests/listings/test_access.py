@@ -1,0 +1,293 @@
+"""Listings for holders of a credential: who may ask, what who may not is told, and the replay."""
+
+from __future__ import annotations
+
+import copy
+import uuid
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from rest_framework.test import APIClient
+
+from apps.accounts.models import Party, User
+from apps.accounts.services import api_key_create
+from apps.core.clock import now, unix_ms
+from apps.core.errors import BadInput, DomainError
+from apps.core.transactions import durable
+from apps.listings import mandates
+from apps.listings.actions import SetAccess
+from apps.listings.models import Query
+from apps.listings.quoting import quote_json
+from apps.listings.selectors import listing_json
+from apps.listings.services import query_create
+from apps.protocol import consent
+from apps.protocol import credentials as rules
+from apps.wallets import credentials
+from apps.wallets.keys import SESSION, Consent
+from apps.wallets.models import Credential
+from apps.wallets.services import faucet
+from tests.listings import test_plans
+from tests.listings.test_plans import FUNDS, choose, errors, leaves, refused, settle
+from tests.support.consents import bind, signed
+from tests.support.credentials import KIND, Keyed
+from tests.support.shelf import PRICE, Shelf
+
+shelf = test_plans.shelf  # whose end replays all of it, and looks at the ledger
+TOLD = ("wallets.credential", "wallets.credential_revoked", "listings.mandate")
+
+
+@pytest.fixture(autouse=True)
+def _told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(test_plans, "TOLD", (*test_plans.TOLD, *TOLD))
+
+
+def vote(shelf: Shelf, *issuers: Keyed, kind: str = KIND) -> None:
+    terms = rules.Access(kind, tuple(sorted(one.party.pid for one in issuers))) if issuers else None
+    payload = {"access": terms.params if terms else {}}
+    dao = shelf.listing.dao
+    with durable():
+        payload = SetAccess().validate(payload, dao)
+        SetAccess().execute(payload, dao=dao, proposal_id=uuid.uuid4(), now=now())
+
+
+def keyed(shelf: Shelf) -> Keyed:
+    """With money, and a mandate for its predictions."""
+    one = Keyed(shelf.buyer(FUNDS))
+    asked = {"listing": "*", "limit_micro": FUNDS, "until_ms": unix_ms(now()) + 10**8}
+    word = one.word(consent.MANDATE, consent.mandate_payload(**asked, api_key=""))
+    mandates.mandate_give(party=one.party, consent=word, now=now(), **asked)
+    return one
+
+
+def ask(shelf: Shelf, buyer: Keyed) -> Query:
+    party = Party.objects.get(pk=buyer.party.pk)
+    return query_create(slug=shelf.dao.slug, buyer=party, upload=shelf.upload(), now=now())
+
+
+def test_only_who_has_the_credential_asks_and_all_may_look(shelf: Shelf) -> None:
+    issuer, buyer, other = Keyed(shelf.buyer()), keyed(shelf), keyed(shelf)
+    settle(shelf, ask(shelf, other))
+    vote(shelf, issuer)
+    assert listing_json(shelf.listing)["access"] == {
+        "credential": KIND, "issuers": [issuer.party.pid]
+    }  # fmt: skip
+    held = issuer.issue(buyer)
+    settle(shelf, ask(shelf, buyer))
+    assert quote_json(listing=shelf.listing, buyer=buyer.party, rows=1, now=now())
+    asked = [row["body"] for row in leaves() if row["type"] == "listings.query_held"][-1]
+    assert asked["credential"] == held.digest
+    refused("credential_needed", lambda: ask(shelf, other))
+    refused("credential_needed", lambda: choose(shelf, other.party, "basic"))
+    vote(shelf)
+    settle(shelf, ask(shelf, other))
+
+
+def expired(shelf: Shelf, issuer: Keyed, buyer: Keyed) -> None:
+    row = issuer.issue(buyer, days=1)
+    Credential.objects.filter(pk=row.pk).update(until=now() - timedelta(seconds=1))
+
+
+def another_key(shelf: Shelf, issuer: Keyed, buyer: Keyed) -> None:
+    issuer.issue(buyer)
+    fresh = Ed25519PrivateKey.generate()
+    nonce = Party.objects.get(pk=buyer.party.pk).nonce + 1
+    bind(buyer.party, fresh, by=buyer.key, nonce=nonce, now=now())
+
+
+WRONG: list[tuple[str, Callable[[Shelf, Keyed, Keyed], Any]]] = [
+    ("none", lambda shelf, issuer, buyer: None),
+    ("none", lambda shelf, issuer, buyer: issuer.issue(buyer, "lab")),
+    ("none", lambda shelf, issuer, buyer: issuer.issue(keyed(shelf))),
+    ("none", lambda shelf, issuer, buyer: buyer.issue(buyer)),
+    ("none", lambda shelf, issuer, buyer: Keyed(shelf.buyer()).issue(buyer)),
+    ("revoked", lambda shelf, issuer, buyer: issuer.revoke(issuer.issue(buyer).digest)),
+    ("expired", expired),
+    ("other_key", another_key),
+]
+
+
+@pytest.mark.parametrize(("reason", "happen"), WRONG)
+def test_no_other_credential_admits_and_the_refusal_says_why(
+    shelf: Shelf, reason: str, happen: Callable[[Shelf, Keyed, Keyed], Any]
+) -> None:
+    issuer, buyer = Keyed(shelf.buyer()), keyed(shelf)
+    vote(shelf, issuer)
+    happen(shelf, issuer, buyer)
+    party = Party.objects.get(pk=buyer.party.pk)
+    with pytest.raises(DomainError) as caught:
+        quote_json(listing=shelf.listing, buyer=party, rows=1, now=now())
+    facts = caught.value.args_
+    assert (caught.value.code, caught.value.status) == ("credential_needed", 403)
+    assert facts["reason"] == reason and facts["credential"] == KIND
+    assert facts["issuers"] == [{"pid": issuer.party.pid, "name": issuer.party.name}]
+    refused("credential_needed", lambda: ask(shelf, buyer))
+    assert not Query.objects.exists()
+
+
+def test_a_new_one_admits_beside_an_old_one(shelf: Shelf) -> None:
+    issuer, buyer = Keyed(shelf.buyer()), keyed(shelf)
+    vote(shelf, issuer)
+    issuer.issue(buyer)
+    issuer.revoke(issuer.issue(buyer).digest)
+    settle(shelf, ask(shelf, buyer))  # by the first
+
+
+def test_what_is_issued_is_signed_by_its_issuer_and_of_a_bound_key(shelf: Shelf) -> None:
+    issuer, buyer, plain = Keyed(shelf.buyer()), keyed(shelf), shelf.buyer()
+    until_ms = unix_ms(now()) + 1000
+
+    def issue(word: Any, by: Any = issuer.party, about: Any = buyer.party, **changes: Any) -> Any:
+        said = {"kind": KIND, "key": buyer.public, "until_ms": until_ms} | changes
+        return lambda: credentials.credential_issue(
+            issuer=by, subject=about, consent=word, now=now(), **said
+        )
+
+    asked = rules.issue_payload(
+        credential=KIND, subject=buyer.party.pid, key=buyer.public, until_ms=until_ms
+    )
+    refused("signature_required", issue(SESSION))
+    refused("no_wallet_key", issue(SESSION, by=plain))
+    for bent in ({"credential": "lab"}, {"subject": issuer.party.pid}, {"until_ms": "1"}):
+        refused("bad_signature", issue(issuer.word(rules.ISSUE, asked | bent)))
+    stranger = Ed25519PrivateKey.generate()
+    said = signed(issuer.party, stranger, rules.ISSUE, asked, nonce=9, now=now())
+    refused("unknown_key", issue(Consent("session", said)))
+    for code, changes in (
+        ("bad_kind", {"kind": "A b"}),
+        ("bad_until", {"until_ms": 1}),
+        ("bad_until", {"until_ms": until_ms + rules.LIFETIME_MS_MAX}),
+    ):
+        refused(code, issue(issuer.word(rules.ISSUE, asked), **changes))
+    for code, about, key in (
+        ("subject_has_no_key", plain, buyer.public),
+        ("bad_subject", shelf.dao.party, buyer.public),
+        ("other_key", buyer.party, issuer.public),
+    ):
+        word = issuer.word(rules.ISSUE, asked | {"subject": about.pid, "key": key})
+        refused(code, issue(word, about=about, key=key))
+    assert not Credential.objects.exists()
+    row = issuer.issue(buyer)
+    refused("credential_not_found", lambda: buyer.revoke(row.digest))
+    issuer.revoke(row.digest)
+    assert issuer.revoke(row.digest).revoked_at is not None
+    assert [leaf["type"] for leaf in leaves()].count("wallets.credential_revoked") == 1
+
+
+def test_terms_name_parties_that_can_issue(shelf: Shelf) -> None:
+    dao, issuer = shelf.listing.dao, Keyed(shelf.buyer())
+    for wrong in (
+        {},
+        {"access": {}},
+        {"access": {"credential": "X", "issuers": [issuer.party.pid]}},
+        {"access": {"credential": KIND, "issuers": [dao.party.pid]}},
+        {"access": {"credential": KIND, "issuers": ["00" * 16]}},
+        {"access": {"credential": KIND, "issuers": [issuer.party.pid]}, "more": 1},
+    ):
+        with pytest.raises(BadInput):
+            SetAccess().validate(wrong, dao)
+    payload = {"access": {"credential": KIND, "issuers": [issuer.party.pid]}}
+    [change] = SetAccess().describe(payload, dao)
+    assert change["before"] == "everybody" and issuer.party.name in change["after"]
+
+
+def test_every_forgery_is_found(shelf: Shelf) -> None:
+    """What a server could write that wants somebody else to be admitted."""
+    issuer, buyer, other = Keyed(shelf.buyer()), keyed(shelf), Keyed(shelf.buyer())
+    vote(shelf, issuer)
+    held, lab = issuer.issue(buyer), issuer.issue(buyer, "lab")
+    foreign, theirs = other.issue(buyer), issuer.issue(other)
+    settle(shelf, ask(shelf, buyer))
+    issuer.revoke(held.digest)
+    said = leaves()
+    assert errors(shelf, said) == []
+    kinds = [leaf["type"] for leaf in said]
+    issued, revoked = kinds.index("wallets.credential"), kinds.index("wallets.credential_revoked")
+    asked, voted = kinds.index("listings.query_held"), kinds.index("subdaos.params")
+    long_ago = said[revoked]["at"] - 10 * 60_000
+    forgeries: list[tuple[int, Callable[[dict[str, Any]], Any]]] = [
+        (issued, lambda leaf: leaf["body"].update(issuer=other.party.pid)),
+        (issued, lambda leaf: leaf["body"].update(id="00" * 32)),
+        (issued, lambda leaf: leaf["body"].update(signed=None)),
+        (issued, lambda leaf: leaf["body"]["payload"].update(subject=other.party.pid)),
+        (issued, lambda leaf: leaf["body"]["payload"].update(until_ms="1")),
+        (issued, lambda leaf: leaf["body"]["signed"].update(signature="00" * 64)),
+        (revoked, lambda leaf: leaf["body"].update(issuer=buyer.party.pid)),
+        (revoked, lambda leaf: leaf["body"].update(signed=None)),
+        (revoked, lambda leaf: leaf["body"].update(id=lab.digest)),
+        (asked, lambda leaf: leaf["body"].pop("credential")),
+        *[
+            (asked, lambda leaf, row=row: leaf["body"].update(credential=row.digest))
+            for row in (lab, foreign, theirs)
+        ],
+        (voted, lambda leaf: leaf["body"]["value"].update(issuers=[other.party.pid])),
+    ]
+    for number, (index, forge) in enumerate(forgeries):
+        forged = copy.deepcopy(said)
+        forged[voted]["at"] = long_ago
+        forge(forged[index])
+        found = errors(shelf, forged)
+        assert any("redential" in one for one in found), (number, found)
+    # asked again long after the revocation, or after the end
+    again = [said[asked - 1], said[asked]]
+    for later_ms, code in ((120_000, "revoked"), (366 * 86_400_000, "expired")):
+        forged = copy.deepcopy(said if code == "revoked" else said[:revoked])
+        late = copy.deepcopy(again)
+        for leaf in late:
+            leaf["at"] = said[-1]["at"] + later_ms
+        late[1]["body"]["query"] = uuid.uuid4().hex
+        assert code in str(errors(shelf, [*forged, *late]))
+
+
+def test_the_api_issues_lists_revokes_and_says_the_way(shelf: Shelf) -> None:
+    issuer, buyer = Keyed(shelf.buyer()), keyed(shelf)
+    vote(shelf, issuer)
+
+    def client(one: Keyed) -> APIClient:
+        user = User.objects.create_user(f"{one.party.pid}@example.org", "x")
+        _, key = api_key_create(user=user, party=one.party)
+        return APIClient(headers={"Authorization": f"Bearer {key}"})
+
+    issuing, asking = client(issuer), client(buyer)
+    quote = f"/api/v1/listings/{shelf.dao.slug}/quote/"
+    no = asking.post(quote, {"rows": 1}, format="json")
+    assert no.status_code == 403 and no["Content-Type"] == "application/problem+json"
+    body = no.json()
+    assert (body["code"], body["credential"], body["reason"]) == ("credential_needed", KIND, "none")
+    assert body["issuers"][0]["pid"] == issuer.party.pid and body["page"] == "/wallet/credentials/"
+    assert asking.get(f"/api/v1/listings/{shelf.dao.slug}/").json()["access"]["credential"] == KIND
+    until_ms = unix_ms(now()) + 10**8
+    payload = rules.issue_payload(
+        credential=KIND, subject=buyer.party.pid, key=buyer.public, until_ms=until_ms
+    )
+    asked = {
+        "credential": KIND, "subject": buyer.party.slug, "key": buyer.public, "until_ms": until_ms,
+    }  # fmt: skip
+    url = "/api/v1/credentials/"
+    assert issuing.post(url, asked, format="json").json()["code"] == "signature_required"
+    said = issuer.word(rules.ISSUE, payload).signed
+    made = issuing.post(url, asked | {"signed": said}, format="json")
+    assert made.status_code == 201 and made.json()["state"] == "in_force"
+    assert asking.get(url).json()["results"] == [made.json()]
+    assert issuing.get(url).json()["results"] == []
+    assert issuing.get(f"{url}?role=issued").json()["results"] == [made.json()]
+    assert issuing.get(f"{url}?role=x").status_code == 400
+    assert asking.post(quote, {"rows": 1}, format="json").json()["price_micro"] == str(PRICE)
+    id_ = made.json()["id"]
+    said = issuer.word(rules.REVOKE, rules.revoke_payload(id=id_)).signed
+    gone = issuing.post(f"{url}{id_}/revoke/", {"signed": said}, format="json")
+    assert gone.json()["state"] == "revoked"
+    again = asking.post(quote, {"rows": 1}, format="json").json()
+    assert again["reason"] == "revoked"
+
+
+def test_asking_costs_no_query_more_where_all_may(shelf: Shelf, django_assert_num_queries) -> None:
+    from apps.listings.access import admitted
+
+    buyer = shelf.buyer()
+    faucet(party=buyer, asset="USDC", amount_micro=1)
+    listing = shelf.listing
+    with django_assert_num_queries(0):
+        assert admitted(buyer, listing, now=now()) == ""

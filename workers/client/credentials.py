@@ -1,0 +1,67 @@
+"""Credentials, replayed: who was admitted to a listing that is not open to all, and by whose word.
+
+Each was signed by its issuer's wallet key, as was its revocation. What was asked of a listing whose
+SubDAO had voted for a credential names one that admitted its buyer then, by the terms of then; and
+of a buyer with a wallet key no prediction is paid without that key's mandate (`keyring`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from apps.protocol import consent
+from apps.protocol import credentials as rules
+from workers.client.earnings import Finding
+from workers.client.keyring import Keyring, Unsigned
+from workers.client.parameters import Parameters
+
+LATE_MS = 60_000  # what was asked before a vote or a revocation may be written after it
+
+
+class Credentials:
+    """Fed with leaves by `Replay`; each method raises Finding for what does not fit."""
+
+    def __init__(self, keyring: Keyring, parameters: Parameters) -> None:
+        self.keyring, self.parameters = keyring, parameters
+        self.issued: dict[str, rules.Credential] = {}
+
+    def issue(self, body: Mapping[str, Any], at: int) -> None:
+        issuer, payload = body["issuer"], body["payload"]
+        if body.get("signed") is None:
+            raise Unsigned(f"credential {body['id']} of {issuer} is signed by nobody")
+        self.keyring.action(issuer, rules.ISSUE, payload, body, at)
+        said = rules.credential_of(issuer, payload, body["signed"])
+        if said.id != body["id"] or said.id in self.issued:
+            raise Finding(f"credential {body['id']} is another than was signed, or came twice")
+        if not at - consent.SKEW_MS < said.until_ms <= at + rules.LIFETIME_MS_MAX + consent.SKEW_MS:
+            raise Finding(f"credential {said.id} was over when it was issued, or lasts too long")
+        self.issued[said.id] = said
+
+    def revoke(self, body: Mapping[str, Any], at: int) -> None:
+        said, issuer = self.issued.get(body["id"]), body["issuer"]
+        if body.get("signed") is None or said is None or said.issuer != issuer:
+            raise Unsigned(f"credential {body['id']} was revoked by who had not issued it")
+        self.keyring.action(issuer, rules.REVOKE, rules.revoke_payload(id=said.id), body, at)
+        self.issued[said.id] = replace(said, revoked_ms=at)
+
+    def query_held(self, body: Mapping[str, Any], at: int, dao: str) -> None:
+        """By the terms in force, or those that a vote has just replaced."""
+        *before, (since, now) = self.parameters.access.get(dao, [(at, None)])
+        terms = [now] + ([before[-1][1] if before else None] if at - since <= LATE_MS else [])
+        named, buyer = body.get("credential"), body["buyer"]
+        if None in terms:
+            return
+        held = self.issued.get(named or "")
+        party = self.keyring.parties.get(buyer)
+        key = party.active.get(consent.WALLET) if party else None
+        why = None
+        for access in terms:
+            if held is None or access is None:
+                why = "none"
+                continue
+            why = rules.obstacle(access, held, holder=buyer, key=key, at_ms=at, late_ms=LATE_MS)
+            if why is None:
+                return
+        raise Finding(f"query {body['query']} was sold to who lacked the credential ({why})")
