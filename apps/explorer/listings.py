@@ -19,11 +19,11 @@ from apps.explorer.access import standing_of
 from apps.explorer.formatting import ENGINE_NAMES, short
 from apps.explorer.package import package
 from apps.explorer.page import for_party, party_of, show
-from apps.explorer.pictures import price_flow, query_flow
+from apps.explorer.pictures import metric_by_round, price_flow, query_flow
 from apps.explorer.plans import line as plan_line
 from apps.listings import plans, pricing, services
 from apps.listings.asking import obstacle
-from apps.listings.card import Facts, facts_of
+from apps.listings.card import Facts, by_round, facts_of, fairness, history_of, scores_of
 from apps.listings.measured import Served, served
 from apps.listings.models import Listing, Query
 from apps.listings.selectors import reading_json
@@ -32,7 +32,7 @@ from apps.protocol.jobs import RECEIPT_DOMAIN
 from apps.protocol.revenue import policy_of
 from apps.protocol.tickets import SHAMIR
 from apps.protocol.wire import digest
-from apps.training.models import Score
+from apps.training.evidence import METRIC_NAMES, leading
 from apps.training.privacy import noise_json
 from apps.wallets.log import leaf_for
 from apps.wallets.selectors import spendable_micro
@@ -148,7 +148,7 @@ def model(request: HttpRequest, slug: str) -> HttpResponse:
         raise Http404 from None
     dao, party = listing.dao, party_of(request)
     features = dao.params["schema"]["features"]
-    facts = facts_of(listing, party=party)
+    facts, rounds = facts_of(listing, party=party), history_of(listing)
     normalisation = listing.version.round.normalisation or {}
     means = normalisation.get("mean") or []
     price_micro = pricing.price_micro(listing)
@@ -198,9 +198,15 @@ def model(request: HttpRequest, slug: str) -> HttpResponse:
         sites=roles.count("custodian"),
         supply_micro=facts.supply_micro,
         **_token_price(dao, facts),
-        scores=Score.objects.filter(round=listing.version.round)
-        .select_related("party")
-        .order_by("-phi_milli"),
+        scores=scores_of(listing),
+        facts=facts,
+        even=fairness(listing.version.evidence),
+        rounds=rounds[::-1],
+        start=next((one.start for one in rounds if one.pk == listing.version.round_id), None),
+        history_caption=f"{METRIC_NAMES[leading(listing.version.evidence)]} of each version that a "
+        "round made, the oldest on the left, on rows that were not used for scoring. The figure is "
+        "the latest.",
+        history=metric_by_round(*by_round(rounds)),
         flow=price_flow(price_micro, policy_of(dao.params)),
         party=party,
         own_prefix=facts.own_prefix,

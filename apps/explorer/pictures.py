@@ -343,6 +343,14 @@ def phi_by_round(scores: Iterable[tuple[int, str, int]]) -> tuple[list[int], lis
     return numbers, sorted(rows, key=lambda r: (-(r.last_milli or 0), r.name))
 
 
+def metric_by_round(
+    numbers: list[int], rows: Sequence[tuple[str, list[int | None]]]
+) -> tuple[list[int], list[PhiRow]]:
+    """A metric over all rows and in each stratum as rows of bars, in the order given."""
+    bars = [PhiRow(name, charts.spark(values, 1000), values[-1], values) for name, values in rows]
+    return numbers, bars
+
+
 @dataclass(frozen=True)
 class Traced:
     """A trace with the names of its places, and the rows of its table: (name, value, interval)."""

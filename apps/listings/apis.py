@@ -29,6 +29,7 @@ from apps.core.problems import CONTENT_TYPE
 from apps.core.schema import idempotency_key, problem_response
 from apps.core.serial import MicroField, asked, checked
 from apps.listings import (
+    card,
     catalogue_apis,
     epoch_apis,
     examples,
@@ -202,6 +203,17 @@ class ListingView(APIView):
         how = served([listing.id], now=now()).get(listing.id, Served())
         more = {"reading": selectors.reading_json(listing), "served": asdict(how)}
         return Response(selectors.listing_json(listing) | more)
+
+
+class CardView(APIView):
+    """The model card: request, schema, evidence per stratum, how even it is, who made it and what
+    each contributed, the rounds and versions before it, its lineage."""
+
+    key_scope = ANY
+
+    @extend_schema(responses={200: OpenApiTypes.OBJECT}, tags=["listings"])
+    def get(self, request: Request, slug: str) -> Response:
+        return Response(card.card_json(services.listing_get(slug)))
 
 
 class QuoteView(APIView):
@@ -398,6 +410,7 @@ urlpatterns = [
     path("feed/", catalogue_apis.FeedView.as_view()),
     path("listing-facets/", catalogue_apis.FacetsView.as_view()),
     path("listings/<slug:slug>/", ListingView.as_view()),
+    path("listings/<slug:slug>/card/", CardView.as_view()),
     path("listings/<slug:slug>/quote/", QuoteView.as_view()),
     path("listings/<slug:slug>/inferences/", ListingInferencesView.as_view()),
     path("inferences/", InferencesView.as_view()),

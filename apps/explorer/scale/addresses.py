@@ -138,6 +138,7 @@ def api(plan: Plan) -> dict[str, str]:
         "proposal": f"proposals/{voting}/",
         "proposal votes": f"proposals/{voting}/votes/",
         "listing": "listings/model-0/",
+        "listing card": "listings/model-0/card/",
         "round": round_,
         "round record": f"{round_}record/",
         "round scores": f"{round_}scores.csv",

@@ -252,10 +252,12 @@ def released_chart(chart: pictures.Released, caption: str) -> dict[str, object]:
 
 
 @component("components/chart_phi.html")
-def phi_chart(by_round: tuple[list[int], list[pictures.PhiRow]], caption: str) -> dict[str, object]:
-    """φ of each site, a bar a round."""
+def phi_chart(
+    by_round: tuple[list[int], list[pictures.PhiRow]], caption: str, of: str = "Site"
+) -> dict[str, object]:
+    """φ of each site (or what else is `of` each), a bar a round."""
     numbers, rows = by_round
-    return {"numbers": numbers, "rows": rows, "caption": caption}
+    return {"numbers": numbers, "rows": rows, "caption": caption, "of": of}
 
 
 @component("components/chart_trace.html")
@@ -432,6 +434,14 @@ def more_metrics(evidence: Mapping[str, Any]) -> list[tuple[str, int | None, lis
         for name, title in METRIC_NAMES.items()
         if f"{name}_milli" in evidence and name not in asked
     ]
+
+
+@register.filter
+def roles(held: Any) -> str:
+    """Who takes part in a round: `6 sites, 2 validators`."""
+    listed = [member["role"] for member in held.roster["members"]]
+    sites, validators = listed.count("custodian"), listed.count("validator")
+    return f"{sites} site{'s' * (sites != 1)}, {validators} validator{'s' * (validators != 1)}"
 
 
 @register.filter
