@@ -17,6 +17,7 @@ from apps.listings.models import Listing, Query
 from apps.notify.models import EVENTS, Delivery, Endpoint
 from apps.participants.models import Application, Call
 from apps.protocol.rfm_spec import DOMAINS, LICENCES
+from apps.protocol.tickets import RING
 from apps.protocol.wire import digest as wire_digest
 from apps.rfms.models import Crowdfund, Pledge, Rfm
 from apps.subdaos.models import Dao, Epoch, SbgtCheckpoint
@@ -396,12 +397,14 @@ class World:
             yield self._seat("member", i, place) | seat
 
     def _submissions(self) -> Iterator[Row]:
+        nodes = [node.fingerprint for node in self.nodes]
+        ticket = {"shape": [FEATURES + 1], "engine": RING, "nodes": nodes}
         for i, place in self._seats():
             yield self._seat("submission", i, place) | {
                 "stage": "round",
                 "slot": "update" if place < SITES else "holdout",
                 "share_id": digest("share", i, place)[:32],
-                "ticket": json.dumps({"shape": [FEATURES + 1]}),
+                "ticket": json.dumps(ticket),
                 "ticket_id": digest("ticket", i, place),
                 "state": "delivered",
                 "due_at": self.plan.at(i),
