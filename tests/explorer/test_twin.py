@@ -21,15 +21,18 @@ from tests.protocol.test_successions import made, names, succession
 from tests.support import vectors
 from workers.client.buyer import meaning
 from workers.client.tables import columns_of
-from workers.mpc import replicated, sealing
+from workers.mpc import replicated, sealing, shamir_shares
+from workers.mpc.engines import shamir_codec
 
 VENDOR = Path(__file__).resolve().parents[2] / "static/js/vendor"
 In = Callable[..., Any]
 # Values cross as JSON text: the debugger's own encoding would change -0, __proto__ and surrogates.
 RUN = """async ([body, given]) => {
   const at = (name) => import(`/static/js/mpc/${name}.js`);
-  const [wire, tickets, sealing, nodes, pins, buyer, consent, merkle] = await Promise.all(
-    ["wire", "tickets", "sealing", "nodes", "pins", "buyer", "consent", "merkle"].map(at));
+  const [wire, tickets, sealing, shamir] = await Promise.all(
+    ["wire", "tickets", "sealing", "shamir"].map(at));
+  const [nodes, pins, buyer, consent, merkle] = await Promise.all(
+    ["nodes", "pins", "buyer", "consent", "merkle"].map(at));
   const code = async (work) => { try { await work(); return null } catch (e) { return e.code } };
   const bytes = (hex) => wire.unhex(hex);
   const words = (texts) => BigInt64Array.from(texts, BigInt);
@@ -43,7 +46,7 @@ RUN = """async ([body, given]) => {
       privateKey: await load({ d: jwk(seed) }, [usage]) };
   };
   const kit = {
-    wire, tickets, sealing, nodes, pins, buyer, consent, merkle, code, bytes, words, key };
+    wire, tickets, sealing, shamir, nodes, pins, buyer, consent, merkle, code, bytes, words, key };
   const names = Object.keys(kit);
   const result = await eval(`(async (v, {${names}}) => {${body}})`)(JSON.parse(given), kit);
   return JSON.stringify(result);
@@ -186,7 +189,7 @@ def test_an_upload_from_the_same_draw_is_the_same_to_the_byte(inside: In, n: int
         """const [shareId, ...more] = v.drawn.map(bytes);
         const n = v.nodes.length;
         const [seeds, salts] = [more.slice(0, n - 1), more.slice(n - 1, 2 * n - 1)];
-        const drawn = { shareId, seeds, salts, key: more[2 * n - 1] };
+        const drawn = { shareId, seeds, salts, keys: [more[2 * n - 1]] };
         const pair = await key("sign", "Ed25519", v.sender);
         const reply = await key("deriveBits", "X25519", v.reply);
         const of = [drawn, words(v.values), v.shape, v.fields, pair, v.nodes, reply];
@@ -214,6 +217,65 @@ def test_the_nodes_open_what_the_page_has_made(inside: In) -> None:
     one, two = made
     assert not set(one["ticket"]["commitment"]) & set(two["ticket"]["commitment"])
     assert one["ticket"]["share_id"] != two["ticket"]["share_id"]
+
+
+@pytest.mark.parametrize(("n", "t"), [(3, 1), (5, 2), (7, 3)])
+def test_shamir_shares_are_the_same_numbers_in_both(inside: In, n: int, t: int) -> None:
+    values = [0, 1, -1, 2**63 - 1, -(2**63), 123456789]
+    shares = [shamir_codec.encoded(s) for s in shamir_shares.split(np.array(values), n=n, t=t)]
+    lying = [*shares[:-1], bytes([shares[-1][0] ^ 1]) + shares[-1][1:]]
+    given = {"n": n, "t": t, "values": list(map(str, values))}
+    given |= {"shares": [s.hex() for s in shares], "lying": [s.hex() for s in lying]}
+    found, cut, said, made = inside(
+        """const all = Array.from({ length: v.n }, (_, i) => i), some = all.slice(1);
+        const read = (hex) => shamir.decoded(bytes(hex), v.values.length);
+        const open = (told, of) => shamir.opened(of, of.map((i) => read(told[i])), v.t);
+        let said = "";
+        try { open(v.lying, all) } catch (e) { said = `${e.code} ${e.message}` }
+        const cut = await code(() => shamir.decoded(bytes("ff".repeat(12)), 1));
+        const texts = (list) => Array.from(list, String);
+        return [[texts(open(v.shares, all)), texts(open(v.shares, some))], cut, said,
+          shamir.split(words(v.values), v.n, v.t).map(wire.hex)]""",
+        given,
+    )
+    assert found == [given["values"]] * 2 and cut == "bad_output"
+    assert said.startswith("bad_output") and (f"node {n - 1}" in said) == (t > 1)
+    opened = {i: shamir_codec.decoded(bytes.fromhex(s), 6) for i, s in enumerate(made)}
+    assert shamir_shares.opened(opened, t).view(np.int64).tolist() == values
+    few = {i: opened[i] for i in range(t)}
+    assert shamir_shares.join(few).view(np.int64).tolist() != values
+
+
+def test_the_page_asks_a_model_in_shamir_shares(inside: In) -> None:
+    """Python is the nodes: each opens its own share alone, and seals one of the answer."""
+    given = vectors.read() | {"nodes": vectors.descriptors(5)}
+    upload = inside(
+        """const pair = await wire.signingKey();
+        const reply = await key("deriveBits", "X25519", v.reply);
+        const fields = { ...v.fields, engine: "shamir_t2" };
+        return sealing.makeUpload(words(v.values), v.shape, fields, pair, v.nodes, reply)""",
+        given,
+    )
+    ticket = tickets.check_upload(upload, now=vectors.AT)
+    assert ticket.engine == "shamir_t2" and ticket.shape == (2, 3)
+    held = {i: sealing.open_upload(upload, i, key) for i, key in enumerate(vectors.NODE_HPKE)}
+    assert shamir_shares.opened(held, 2).view(np.int64).tolist() == vectors.VALUES
+    body = """const reply = await key("deriveBits", "X25519", v.reply);
+        try {
+          const { blobs, computing } = await nodes.answered(v.answer, v.ticket, v.nodes);
+          const got = await sealing.openOutputs(blobs, v.ticket, reply, v.nodes, computing);
+          return Array.from(got.values, (x) => Number(x) / 2 ** got.f);
+        } catch (e) { return [e.code, e.message] }"""
+    given |= {"ticket": upload["ticket"]}
+    everyone = tuple(range(5))
+    answer = vectors.answer(upload["ticket"], computing=everyone)
+    assert inside(body, given | {"answer": answer}) == vectors.LOGITS
+    lying = vectors.answer(upload["ticket"], computing=everyone, liar=3)
+    code, text = inside(body, given | {"answer": lying})
+    assert code == "bad_output" and "node 3" in text
+    few = copy.deepcopy(answer)
+    few["job"]["descriptor"]["computing"] = [0, 1, 2, 3]
+    assert inside(body, given | {"answer": few})[0] == "not_receipted"
 
 
 def test_a_whole_query_from_row_to_answer(inside: In) -> None:

@@ -22,7 +22,8 @@ from apps.protocol import consent, jobs, tickets, wire
 from apps.protocol.normalise import constants_digest
 from workers.client import training
 from workers.client.buyer import sigmoid
-from workers.mpc import commitments, hpke, keys, sealing
+from workers.mpc import commitments, hpke, keys, sealing, shamir_shares
+from workers.mpc.engines import field89
 
 FILE = Path(__file__).resolve().parents[1] / "explorer" / "twin_vectors.json"
 AT = 1_800_000_000
@@ -116,13 +117,19 @@ def answer(
     attempt: int = 1,
     computing: tuple[int, ...] = (0, 1, 2),
     among: int = 1,
+    liar: int | None = None,
 ) -> dict[str, Any]:
     """A settled query as the API shows it: three nodes' sealed parts and their receipts, or four
-    verified ones', of a bundle of so many."""
-    count = len(computing)
+    verified ones', of a bundle of so many; or those of nodes with Shamir shares, as the ticket
+    says, of whom one may lie."""
+    count, engine = len(computing), ticket["engine"]
     words = [sealing.expand(seed(f"word {j}"), len(logits)) for j in range(count - 1)]
     fixed = np.round(np.array(logits) * 2.0**f).astype(np.int64).view(np.uint64)
     words.append(fixed - sum(words))
+    shares = []
+    if engine in tickets.SHAMIR:
+        n, t = len(ticket["nodes"]), tickets.SHAMIR[engine]
+        shares = shamir_shares.split(fixed.view(np.int64), n=n, t=t)
     ticket_id = tickets.ticket_id(ticket)
     descriptor = {
         "v": 1,
@@ -130,7 +137,7 @@ def answer(
         "attempt": attempt,
         "circuit": "logistic_infer@1",
         "circuits_hash": ticket["circuits_hash"],
-        "engine": "ring" if count == 3 else "ring_verified",
+        "engine": engine if engine in tickets.SHAMIR else "ring" if count == 3 else "ring_verified",
         "nodes": ticket["nodes"],
         "scope": ticket["scope"],
         "roster": None,
@@ -144,13 +151,18 @@ def answer(
     sealed, receipts = [], []
     for role, i in enumerate(computing):
         fingerprint = ticket["nodes"][i]
-        blob = sealing.seal_output(
-            {j: words[j] for j in sealing.held_by(role, count)},
-            f=f,
-            job_id=descriptor["job_id"],
-            secret=node_secret(ticket, i),
-            reply_key=ticket["reply_key"],
-        )
+        to = {
+            "f": f,
+            "job_id": descriptor["job_id"],
+            "secret": node_secret(ticket, i),
+            "reply_key": ticket["reply_key"],
+        }
+        if shares:
+            share = field89.add(shares[i], field89.of_int(int(i == liar)))
+            blob = sealing.seal_share(i, share, shape=(len(logits),), **to)
+        else:
+            held = {j: words[j] for j in sealing.held_by(role, count)}
+            blob = sealing.seal_output(held, **to)
         receipt = {
             "v": 1,
             "job_id": descriptor["job_id"],

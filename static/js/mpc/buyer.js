@@ -5,7 +5,7 @@
 
 import { answered, nodeSet } from "./nodes.js";
 import { makeUpload, openOutputs, replyKey } from "./sealing.js";
-import { COMPUTING } from "./tickets.js";
+import { COMPUTING, SHAMIR } from "./tickets.js";
 import { digest, hex, demand, signingKey } from "./wire.js";
 
 const SLOT = "row";
@@ -50,7 +50,7 @@ export const makeBatch = async (listing, reading, rows, price) => {
   demand(rows.every((row) => row.every(Number.isFinite)), "bad_row", "A value is missing or is not a finite number.");
   demand(!listing.obstacle, "circuit_changed", listing.obstacle);
   const shared = Object.hasOwn(COMPUTING, listing.engine ?? "ring");
-  demand(shared, "wrong_engine", "This client can't make the shares that this model's nodes compute on; the Python one can.");
+  demand(shared, "wrong_engine", "This client can't make the shares that this model's nodes compute on.");
   const known = Object.hasOwn(LINKS, reading.kind) && reading.circuit === listing.circuit && answersAt(reading);
   demand(known, "unknown_circuit", `This client can't query ${listing.circuit}.`);
   const nodes = await nodeSet(listing.nodes);
@@ -64,6 +64,7 @@ export const makeBatch = async (listing, reading, rows, price) => {
     circuits_hash: listing.circuits_hash,
     params: { ...reading.extras, features: features.length, rows: rows.length, normalisation: named },
     f: ROW_F,
+    ...(listing.engine in SHAMIR ? { engine: listing.engine } : {}), // the ring's is signed for both rings
     model: listing.model,
     reply_key: reply.publicHex,
     price_micro: price,

@@ -3,7 +3,7 @@
 // to are the ones whose signatures its answer needs; the server can't put others in their place later.
 
 import { leafHash, rootOf } from "./merkle.js";
-import { COMPUTING, NODE_COUNTS, TRIO, isNodeSet, permits, ticketId } from "./tickets.js";
+import { COMPUTING, NODE_COUNTS, SHAMIR, TRIO, computesOn, isNodeSet, permits, ticketId } from "./tickets.js";
 import { Refused, canonical, concat, digest, hex, isHex, isTable, demand, same, sha256, unb64, unhex, verify } from "./wire.js";
 
 const utf8 = new TextEncoder();
@@ -52,17 +52,19 @@ export const nodeSet = async (descriptors) => {
 };
 
 // Who takes part in a job: {computing, members}, indices of its nodes. On three nodes all do; a job on
-// more names who computes and who only holds. Throws Refused.
+// more names who computes and who only holds; of Shamir shares nobody only holds. Throws Refused.
 const groupOf = ({ nodes, engine, computing, holding }) => {
   const good = (condition) => demand(condition, "malformed_job", "The job does not say who takes part.");
-  good(isNodeSet(nodes) && Object.hasOwn(COMPUTING, engine) && nodes.length >= COMPUTING[engine]);
+  good(isNodeSet(nodes) && computesOn(engine, nodes.length));
   if (nodes.length === TRIO) {
     good(computing === undefined && holding === undefined);
     return { computing: [0, 1, 2], members: [0, 1, 2] };
   }
   const listed = (x) =>
     Array.isArray(x) && x.every((i, at) => Number.isInteger(i) && (at ? x[at - 1] : -1) < i && i < nodes.length);
-  good(listed(computing) && listed(holding) && computing.length === COMPUTING[engine]);
+  good(listed(computing) && listed(holding));
+  const least = COMPUTING[engine];
+  good(engine in SHAMIR ? computing.length >= least && !holding.length : computing.length === least);
   const members = [...computing, ...holding].sort();
   good(new Set(members).size === members.length);
   return { computing, members };

@@ -2,6 +2,9 @@
 //
 //   x = w_0 + … + w_(n−1) mod 2^64, n = 3, 4 or 5 nodes; node i lacks word i.
 //
+// Of Shamir shares (shamir.js) node i gets share i alone; the correction is then all of them, each under
+// a key of its own, one after the other.
+//
 // All words but the last are AES-256-CTR keystreams of seeds; the last is the correction, encrypted
 // once under a key of its own. Seeds, key and salts reach the nodes that may hold them by HPKE (X25519,
 // HKDF-SHA256, AES-256-GCM), bound to ticket and node, from the query's reply key: what a node and the
@@ -10,7 +13,8 @@
 
 import { Aes256Gcm, CipherSuite, DhkemX25519HkdfSha256, HkdfSha256 } from "../vendor/hpke.js";
 import { checkNode, fingerprint } from "./nodes.js";
-import { TICKET_DOMAIN, TRIO, checkTicket, isNodeSet, size, ticketId } from "./tickets.js";
+import * as shamir from "./shamir.js";
+import { COMPUTING, SHAMIR, TICKET_DOMAIN, TRIO, checkTicket, isNodeSet, size, ticketId } from "./tickets.js";
 import { Refused, b64, canonical, concat, hex, isTable, publicHex, demand, same, sha256, sign, unb64, unhex } from "./wire.js";
 
 const utf8 = new TextEncoder();
@@ -52,11 +56,11 @@ export const expand = async (seed, count) => {
 export const commit = async (salt, shareId, j, word) =>
   hex(await sha256(concat(salt, WORD_CONTEXT, shareId, Uint8Array.of(j), bytesOf(word))));
 
-const draw = (n) => ({
+const draw = (n, seeds) => ({
   shareId: random(16),
-  seeds: Array.from({ length: n - 1 }, () => random(32)),
+  seeds: Array.from({ length: seeds }, () => random(32)),
   salts: Array.from({ length: n }, () => random(SALT_BYTES)),
-  key: random(32),
+  keys: Array.from({ length: n - seeds }, () => random(32)),
 });
 
 // Share, commit, seal and sign: {ticket, signature, envelopes, correction}.
@@ -66,7 +70,10 @@ const draw = (n) => ({
 // resolution, issued_at, expires_at; the rest is filled in here. `descriptors` are the nodes' in
 // index order, `replyPair` is the key pair of the ticket's reply_key. Throws Refused.
 export const makeUpload = (values, shape, fields, pair, descriptors, replyPair) =>
-  uploadFrom(draw(descriptors.length), values, shape, fields, pair, descriptors, replyPair);
+  uploadFrom(
+    draw(descriptors.length, fields.engine in SHAMIR ? 0 : descriptors.length - 1),
+    ...[values, shape, fields, pair, descriptors, replyPair],
+  );
 
 // makeUpload with its randomness given: for test vectors alone.
 export const uploadFrom = async (drawn, values, shape, fields, pair, descriptors, replyPair) => {
@@ -74,10 +81,9 @@ export const uploadFrom = async (drawn, values, shape, fields, pair, descriptors
   const fingerprints = await Promise.all(descriptors.map(checkNode));
   const ordered = isNodeSet(fingerprints) && descriptors.every((d, i) => d.index === i);
   demand(ordered, "bad_nodes", "The nodes' descriptors must come in the order of the nodes.");
-  const words = await Promise.all(drawn.seeds.map((seed) => expand(seed, values.length)));
-  const correction = new BigUint64Array(values);
-  for (const word of words) for (let i = 0; i < values.length; i += 1) correction[i] -= word[i];
-  words.push(correction);
+  const n = descriptors.length;
+  const t = SHAMIR[fields.engine];
+  const words = t ? shamir.split(values, n, t) : await wordsFrom(drawn.seeds, values);
   const ticket = {
     ...DEFAULTS,
     ...fields,
@@ -89,29 +95,41 @@ export const uploadFrom = async (drawn, values, shape, fields, pair, descriptors
   };
   checkTicket(ticket);
   const id = unhex(await ticketId(ticket));
-  const parts = [...drawn.seeds.map((seed) => ({ seed: hex(seed) })), { key: hex(drawn.key) }];
+  const parts = [...drawn.seeds.map((seed) => ({ seed: hex(seed) })), ...drawn.keys.map((key) => ({ key: hex(key) }))];
   const envelopes = descriptors.map(async (descriptor, i) => {
-    const mine = wordsHeld(i, words.length).map((j) => [String(j), { ...parts[j], salt: hex(drawn.salts[j]) }]);
+    const mine = (t ? [i] : wordsHeld(i, n)).map((j) => [String(j), { ...parts[j], salt: hex(drawn.salts[j]) }]);
     const shared = await sharedWith(descriptor, id, replyPair);
     const sealed = await shared.seal(canonical({ words: Object.fromEntries(mine) }));
     return concat(new Uint8Array(shared.enc), new Uint8Array(sealed));
   });
+  const encrypted = drawn.keys.map((key, k) => encryptOnce(key, bytesOf(words[drawn.seeds.length + k]), id));
   return {
     ticket,
     signature: await sign(pair.privateKey, TICKET_DOMAIN, ticket),
     envelopes: (await Promise.all(envelopes)).map(b64),
-    correction: b64(await encryptOnce(drawn.key, bytesOf(correction), id)),
+    correction: b64(concat(...(await Promise.all(encrypted)))),
   };
+};
+
+// The ring's words: the seeds' key streams, and what is left.
+const wordsFrom = async (seeds, values) => {
+  const words = await Promise.all(seeds.map((seed) => expand(seed, values.length)));
+  const correction = new BigUint64Array(values);
+  for (const word of words) for (let i = 0; i < values.length; i += 1) correction[i] -= word[i];
+  return [...words, correction];
 };
 
 // {values: BigInt64Array, shape, f}: the nodes' sealed outputs opened, compared and added up.
 //
 // `blobs[r]` are the bytes from the r-th node that computed, `nodes` the descriptors of the ticket's.
-// Every word comes from all but one of them, and they must say the same. Divide by 2^f. Throws
+// Every word comes from all but one of them, and they must say the same; of Shamir shares one comes from
+// each, and all must fit. Divide by 2^f. Throws
 // Refused("bad_output" or "sealed_elsewhere").
 export const openOutputs = async (blobs, ticket, replyPair, nodes, computing = [0, 1, 2]) => {
   const count = computing.length;
-  demand(blobs.length === count && count >= TRIO, "bad_output", "An output from every computing node is needed.");
+  const t = SHAMIR[ticket.engine];
+  const enough = count >= (t ? COMPUTING[ticket.engine] : TRIO);
+  demand(blobs.length === count && enough, "bad_output", "An output from every computing node is needed.");
   const id = unhex(await ticketId(ticket));
   const opened = await Promise.all(
     blobs.map((blob, r) => unseal(blob, ticket, sharedWith(nodes[computing[r]], id, replyPair))),
@@ -122,6 +140,10 @@ export const openOutputs = async (blobs, ticket, replyPair, nodes, computing = [
   const { shape, f } = opened[0];
   const formed = Array.isArray(shape) && shape.every((n) => Number.isInteger(n) && n > 0) && Number.isInteger(f);
   demand(formed, "bad_output", "The output has no shape.");
+  if (t) {
+    const shares = opened.map(({ words }, r) => shamir.decoded(unb64(words[String(computing[r])]), size(shape)));
+    return { values: shamir.opened(computing, shares, t), shape, f };
+  }
   const total = new BigUint64Array(size(shape));
   for (let j = 0; j < count; j += 1) {
     const [first, ...others] = opened.filter((_, i) => i !== j).map((content) => reported(content, j));

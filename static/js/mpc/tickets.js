@@ -1,21 +1,28 @@
 // A query's ticket: the form that apps/protocol/tickets.py checks, checked before it is signed.
 
+import { ELEMENT_BYTES } from "./shamir.js";
 import { canonical, digest, isHex, isTable, demand } from "./wire.js";
 
-export const NODE_COUNTS = [3, 4, 5];
+export const NODE_COUNTS = [3, 4, 5, 6, 7];
 export const TRIO = 3; // of so many nodes all compute
-// Nodes that compute one job, by its engine. Who signs for the ring signs for both: the verified one
-// shows nobody more.
-export const COMPUTING = { ring: 3, ring_verified: 4 };
+// Shamir shares, by how many nodes together learn nothing.
+export const SHAMIR = { __proto__: null, shamir_t1: 1, shamir_t2: 2, shamir_t3: 3 };
+// Nodes that compute one job, by its engine; of Shamir shares at least. Who signs for the ring signs for
+// both: the verified one shows nobody more.
+export const COMPUTING = { ring: 3, ring_verified: 4, shamir_t1: 3, shamir_t2: 5, shamir_t3: 7 };
+const RING_NODES_MAX = 5;
+export const computesOn = (engine, nodes) =>
+  Object.hasOwn(COMPUTING, engine) && nodes >= COMPUTING[engine] && (engine in SHAMIR || nodes <= RING_NODES_MAX);
 export const permits = (signed, engine) => engine === signed || (signed === "ring" && engine === "ring_verified");
 export const TICKET_DOMAIN = "flai/ticket/v1";
 const MAX_VALUES = 1 << 21;
+const GCM_TAG_BYTES = 16;
 const MAX_PARAMS_BYTES = 64 * 1024;
 const MAX_LIFETIME_S = 366 * 24 * 3600;
 
 const whole = (x, low, high) => Number.isInteger(x) && low <= x && x <= high;
 const hexes = (x, size) => Array.isArray(x) && x.every((y) => isHex(y, size));
-// Three, four or five fingerprints, in index order, each once.
+// Three to seven fingerprints, in index order, each once.
 export const isNodeSet = (x) => hexes(x, 32) && NODE_COUNTS.includes(x.length) && new Set(x).size === x.length;
 const matches = (x, form) => typeof x === "string" && form.test(x);
 
@@ -57,8 +64,11 @@ export const checkTicket = (ticket) => {
   }
   const all = ticket.commitment.length === ticket.nodes.length;
   demand(all, "malformed", "The ticket does not commit to one word per node.");
-  const enough = ticket.nodes.length >= COMPUTING[ticket.engine];
-  demand(enough, "malformed", "The ticket demands more nodes than it names.");
+  const fit = computesOn(ticket.engine, ticket.nodes.length);
+  demand(fit, "malformed", "The ticket's engine does not compute on so many nodes.");
+  const bytes = ticket.nodes.length * (ELEMENT_BYTES * size(ticket.shape) + GCM_TAG_BYTES);
+  const small = !(ticket.engine in SHAMIR) || bytes <= 8 * MAX_VALUES + GCM_TAG_BYTES;
+  demand(small, "too_large", "A share of so many values does not fit an upload.");
   const lives = ticket.expires_at - ticket.issued_at;
   demand(0 < lives && lives <= MAX_LIFETIME_S, "malformed", "The ticket expires before it is issued, or too late.");
 };
