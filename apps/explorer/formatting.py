@@ -10,6 +10,8 @@ import math
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
+from apps.protocol.tickets import COMPUTING, threshold_of
+
 MICRO = 1_000_000
 TRAINING_NAMES = {
     "fedavg": "Averaging updates that sites train at home",
@@ -27,12 +29,28 @@ ENGINE_NAMES = {
     "shamir_t2": "Shamir shares: any five nodes; two may be curious, and tell each other",
     "shamir_t3": "Shamir shares: seven nodes; three may be curious, and tell each other",
 }
+# How long they take, from docs/performance.md: of one query, and of larger jobs.
+ENGINE_SPEEDS = {
+    "ring": "the fastest",
+    "ring_verified": "three times as long",
+    "shamir_t1": "two to six times as long for a query, five to fifty for a round",
+    "shamir_t2": "half as long again as with three nodes, a round two and a half times",
+    "shamir_t3": "longer than with five nodes; not measured",
+}
 RESOLUTION_NAMES = {
     "label": "The likelier label alone",
     "band": "A band, like a fifth of the scale",
     "rounded": "A rounded value, like whole per cent",
     "logit": "The exact score (logit)",
 }
+
+
+def nodes_words(engine: str, n: int) -> str:
+    """What so many nodes on this engine bear."""
+    t, spare = threshold_of(engine), n - COMPUTING[engine]
+    curious = "one may be curious" if t == 1 else f"{t} may be curious and tell each other all"
+    dead = f"{spare} may be dead" if spare else "all must be there"
+    return f"{n} at least: {curious}, {dead}"
 
 
 def times_as_likely(epsilon_milli: int) -> str:

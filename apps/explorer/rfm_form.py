@@ -22,7 +22,14 @@ from apps.explorer.fields import (
     PercentField,
     ThousandthsField,
 )
-from apps.explorer.formatting import RESOLUTION_NAMES, SCORING_NAMES, duration, short
+from apps.explorer.formatting import (
+    ENGINE_NAMES,
+    ENGINE_SPEEDS,
+    RESOLUTION_NAMES,
+    SCORING_NAMES,
+    duration,
+    short,
+)
 from apps.protocol.circuits import CLASSES, ModelClass
 from apps.protocol.circuits.family import LABELS
 from apps.protocol.circuits.noise import CLIP_MILLI
@@ -31,11 +38,14 @@ from apps.protocol.rfm_spec import (
     DOMAINS,
     MODEL_CLASSES,
     SERIES,
+    SHAMIR_FAMILY,
     STANDARDS,
     SpecError,
     check_spec,
+    engine_named_by,
 )
 from apps.protocol.series import STEPS
+from apps.protocol.tickets import COMPUTING, NODE_COUNTS, RING, SHAMIR, threshold_of
 from apps.training.evidence import METRIC_NAMES
 
 STANDARD_NAMES = {
@@ -92,7 +102,7 @@ PLACES = {
         f"governance.{name}": name
         for name in (
             "voting_delay_s", "voting_period_s", "timelock_s", "quorum_bps", "threshold_bps",
-            "epoch_s", "min_custodians", "min_validators", "min_rows", "scoring",
+            "epoch_s", "min_custodians", "min_validators", "min_rows", "scoring", "n", "engine",
         )
     },
 }  # fmt: skip
@@ -343,6 +353,22 @@ class RfmForm(forms.Form):
         help_text="What each site's score, and so its pay, is made of. Members can change it by "
         "vote.",
     )
+    engine = forms.ChoiceField(
+        label="Nodes compute as",
+        choices=[(name, f"{words}: {ENGINE_SPEEDS[name]}") for name, words in ENGINE_NAMES.items()],
+        required=False,
+        help_text="Who is curious may look at all that its node sees; Shamir shares bear two or "
+        "three that tell each other. Members can change it by vote.",
+    )
+    n = forms.IntegerField(
+        label="Least nodes",
+        initial=min(NODE_COUNTS),
+        min_value=min(NODE_COUNTS),
+        max_value=max(NODE_COUNTS),
+        required=False,
+        help_text="More than compute may be dead. The ring takes five at most, and so many must be "
+        "registered here.",
+    )
     resolution = forms.ChoiceField(
         label="Buyers are answered by",
         choices=list(RESOLUTION_NAMES.items()),
@@ -420,6 +446,7 @@ class RfmForm(forms.Form):
             "min_rows",
         ]
         scoring = {"scoring": data["scoring"]} if data["scoring"] else {}
+        scoring |= nodes_asked(data["engine"] or RING, data["n"] or min(NODE_COUNTS))
         budget = budget_asked(data["epsilon"], data["privacy_rounds"] or 1, data["clip"] or 1_000)
         privacy = {"privacy": budget}
         resolution = {"resolution": data["resolution"]} if data["resolution"] else {}
@@ -534,6 +561,12 @@ def _budget_in(budget: dict[str, int] | None) -> dict[str, Any]:
     }
 
 
+def nodes_asked(engine: str, n: int) -> dict[str, Any]:
+    """As a request says what nodes compute with."""
+    family = SHAMIR_FAMILY if engine in SHAMIR else engine
+    return {"n": max(n, COMPUTING[engine]), "t": threshold_of(engine), "engine": family}
+
+
 def initial_from(title: str, spec: dict[str, Any]) -> dict[str, Any]:
     """The form's content for an existing request, so that one can start from it."""
     governance, terms, strata = spec["governance"], spec["terms"], spec["strata"] or {}
@@ -577,6 +610,8 @@ def initial_from(title: str, spec: dict[str, Any]) -> dict[str, Any]:
             for name in ("min_custodians", "min_validators", "min_rows", "scoring")
             if name in governance
         },
+        "engine": engine_named_by(governance.get("engine", RING), governance["t"]),
+        "n": governance["n"],
         "resolution": terms.get("resolution", "logit"),
         **_budget_in(governance.get("privacy")),
         "share_sbgt": f"{terms['sbgt_bps'] / 100:g}",

@@ -19,12 +19,15 @@ from apps.core import clock
 from apps.core.errors import DomainError
 from apps.explorer.fields import AmountField
 from apps.explorer.formatting import (
+    ENGINE_NAMES,
+    ENGINE_SPEEDS,
     RESOLUTION_NAMES,
     SCORING_NAMES,
     bps,
     budget_words,
     duration,
     exact,
+    nodes_words,
     percent,
     short,
 )
@@ -38,6 +41,8 @@ from apps.participants.models import Application
 from apps.protocol.consent import PLEDGE
 from apps.protocol.founding import accepted_pledge
 from apps.protocol.money import mul_div_floor
+from apps.protocol.rfm_spec import engine_named_by
+from apps.protocol.tickets import RING
 from apps.rfms import funding, selectors, services
 from apps.rfms.models import Rfm, Status
 from apps.rfms.permissions import can_fork, can_pledge, can_submit
@@ -300,6 +305,7 @@ def _raised(fund: Any, now: datetime) -> Timeline:
 
 def _rules(spec: dict[str, Any]) -> list[tuple[str, str]]:
     governance = spec["governance"]
+    engine = engine_named_by(governance.get("engine", RING), governance["t"])
     return [
         ("Voting period", duration(governance["voting_period_s"])),
         ("Quorum", bps(governance["quorum_bps"])),
@@ -311,7 +317,8 @@ def _rules(spec: dict[str, Any]) -> list[tuple[str, str]]:
         ("Contributions are scored by", SCORING_NAMES[governance.get("scoring", "taylor")]),
         ("Buyers are answered by", RESOLUTION_NAMES[spec["terms"].get("resolution", "logit")]),
         ("Privacy budget", budget_words(governance.get("privacy", {}))),
-        ("Nodes", f"{governance['n']}, of which {governance['t']} may be curious"),
+        ("Nodes", nodes_words(engine, governance["n"])),
+        ("Nodes compute as", f"{ENGINE_NAMES[engine]}; {ENGINE_SPEEDS[engine]}"),
     ]
 
 

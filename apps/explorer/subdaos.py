@@ -16,6 +16,7 @@ from apps.explorer.formatting import (
     bps,
     budget_words,
     duration,
+    nodes_words,
 )
 from apps.explorer.page import paged, show
 from apps.explorer.pictures import epochs_flow, phi_by_round, price_flow
@@ -23,7 +24,7 @@ from apps.governance.models import Proposal
 from apps.listings.models import Listing
 from apps.participants.selectors import roster
 from apps.protocol.revenue import policy_of
-from apps.protocol.tickets import RING, threshold_of
+from apps.protocol.tickets import COMPUTING, RING
 from apps.subdaos import selectors
 from apps.subdaos.models import Dao
 from apps.training.models import Round, Score
@@ -134,8 +135,8 @@ def parameters(params: dict[str, Any]) -> list[tuple[str, str]]:
     }
     rows = [(title, say(params[key])) for key, (title, say) in names.items() if key in params]
     if "n" in params:
-        t = threshold_of(params.get("engine", RING))
-        rows.append(("Nodes", f"{params['n']} at least, of which {t} may be curious together"))
+        engine = params.get("engine", RING)
+        rows.append(("Nodes", nodes_words(engine, max(params["n"], COMPUTING[engine]))))
     return rows
 
 

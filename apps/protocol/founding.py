@@ -13,6 +13,7 @@ from apps.protocol.emission import schedule_of
 from apps.protocol.money import BPS, mul_div_floor
 from apps.protocol.revenue import policy_of
 from apps.protocol.tally import rules_of
+from apps.protocol.tickets import RING
 from apps.protocol.unlocks import unlocks_of
 
 K = TypeVar("K", bound=Hashable)
@@ -82,6 +83,7 @@ def terms_of(params: Mapping[str, Any]) -> dict[str, Any]:
         "plans": list(params["plans"]),
         "price_micro": str(params["price_micro"]),
         **({"privacy": dict(params["privacy"])} if params.get("privacy") else {}),
+        **({"engine": params["engine"]} if params.get("engine", RING) != RING else {}),
         "tiers": list(params.get("tiers", [])),
         "rebate_bps": int(params.get("rebate_bps", 0)),
         "epoch_s": int(params["epoch_s"]),

@@ -25,6 +25,7 @@ from apps.protocol.plans import plans_of
 from apps.protocol.privacy import budget_of
 from apps.protocol.series import HORIZON, LAGS_MAX, SEASON_MAX, STEPS, feature_names, moment
 from apps.protocol.tariff import tiers_of
+from apps.protocol.tickets import NODE_COUNTS, RING, SHAMIR, VERIFIED, TicketError, check_engine
 from apps.protocol.unlocks import Unlocks
 from apps.protocol.wire import digest
 
@@ -53,6 +54,8 @@ LICENCES = {
     "research": "Answers may be used for research and teaching, in no decision about a person.",
 }
 LICENCE = "any-use"
+SHAMIR_FAMILY = "shamir"
+FAMILIES = (RING, VERIFIED, SHAMIR_FAMILY)
 MODEL_CLASSES = tuple(CLASSES)
 # A gate is a least value: where less is better there is none.
 GATELESS = ("log_loss",)
@@ -186,11 +189,11 @@ def subdao_params(spec: Mapping[str, Any]) -> Spec:
         "plans": terms.get("plans", []),
         "rebate_bps": terms.get("rebate_bps", 0),
         "resolution": terms["resolution"],
-        "engine": "ring",
         "scoring": SCORINGS[0],
         "training": training_of(CLASSES[spec["model_class"]]),
         "privacy": {},
         **governance,
+        "engine": engine_named_by(governance.get("engine", RING), governance["t"]),
         "proposal_threshold_bps": 100,
         "split": {
             "sbgt_bps": terms["sbgt_bps"],
@@ -392,10 +395,10 @@ def _governance(raw: object, model: ModelClass) -> Spec:
         "min_custodians": (3, 3, 64),
         "min_validators": (1, 1, 16),
         "min_rows": (20, 5, 10**9),
-        "n": (3, 3, 3),
-        "t": (1, 1, 1),
+        "n": (min(NODE_COUNTS), min(NODE_COUNTS), max(NODE_COUNTS)),
+        "t": (1, 1, max(SHAMIR.values())),
     }
-    row = _table(raw, "governance", " ".join(bounds) + " scoring privacy")
+    row = _table(raw, "governance", " ".join(bounds) + " scoring privacy engine")
     rules: Spec = {
         key: _whole(row.get(key, default), f"governance.{key}", least, most)
         for key, (default, least, most) in bounds.items()
@@ -408,7 +411,26 @@ def _governance(raw: object, model: ModelClass) -> Spec:
             "governance.scoring",
             f"Shapley values are computed for {SHAPLEY_MAX} custodians at most.",
         )
-    return rules | _privacy(row.get("privacy"), model)
+    return rules | _engine(row.get("engine"), rules) | _privacy(row.get("privacy"), model)
+
+
+def _engine(raw: object, rules: Spec) -> Spec:
+    """What nodes compute with, where that is not the ring: requests said nothing of it before there
+    was a choice. With Shamir shares any t of the n nodes together learn nothing."""
+    named = _choice(RING if raw is None else raw, "governance.engine", FAMILIES)
+    n, t = rules["n"], rules["t"]
+    if named != SHAMIR_FAMILY and t != 1:
+        raise SpecError("governance.t", f"Of the {named} one node may be curious: t is 1.")
+    try:
+        check_engine(engine_named_by(named, t), n)
+    except TicketError as error:
+        raise SpecError("governance.n", error.text) from None
+    return {} if named == RING else {"engine": named}
+
+
+def engine_named_by(family: str, t: int) -> str:
+    """As tickets name it: of Shamir shares the threshold is part of the name."""
+    return f"{family}_t{t}" if family == SHAMIR_FAMILY else family
 
 
 def _privacy(raw: object, model: ModelClass) -> Spec:

@@ -12,6 +12,7 @@ from django.utils.text import slugify
 
 from apps.accounts.models import Party
 from apps.accounts.services import party_create
+from apps.compute.selectors import node_count
 from apps.core.errors import BadInput, Conflict, Unprocessable
 from apps.core.events import emit
 from apps.core.live import changed
@@ -24,6 +25,7 @@ from apps.governance.services import propose_by_system
 from apps.participants.services import call_open
 from apps.protocol.plans import check_answerable, plans_of
 from apps.protocol.rfm_spec import SpecError, check_spec, schema_of, spec_hash
+from apps.protocol.tickets import TRIO
 from apps.rfms import events, selectors
 from apps.rfms.funding import award, award_if_ready, close_due, pledge, pledge_withdraw, sweep_due
 from apps.rfms.models import Crowdfund, Rfm, Status
@@ -250,7 +252,15 @@ def _checked(spec: object) -> dict[str, Any]:
     except ValueError as error:
         raise BadSpec(text=f"terms.plans: {error}.", field="terms.plans") from None
     _check_parent(checked)
+    _check_nodes(checked["governance"]["n"])
     return checked
+
+
+def _check_nodes(wanted: int) -> None:
+    """A request for more nodes than the least is for such as are registered."""
+    if wanted > TRIO and (there := node_count()) < wanted:
+        text = f"governance.n: {wanted} nodes are asked for, and {there} are registered here."
+        raise BadSpec(text=text, field="governance.n")
 
 
 def _check_parent(spec: dict[str, Any]) -> None:

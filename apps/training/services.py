@@ -180,9 +180,13 @@ def why_not(dao: Dao) -> str | None:
             f"Shapley values are computed for {SHAPLEY_MAX} custodians at most, the roster "
             f"has {have}; vote for another scoring (subdaos.set_scoring)."
         )
-    engine = engine_of(dao)
-    if engine != tickets.RING and (reason := _no_engine(engine, node_count())):
-        return reason
+    engine, least = engine_of(dao), int(dao.params.get("n", tickets.TRIO))
+    if engine != tickets.RING or least > tickets.TRIO:
+        there = node_count()
+        if there < least:
+            return f"Its shares are for {least} nodes at least, and there are {there}."
+        if reason := _no_engine(engine, there):
+            return reason
     return why_no_round(dao)
 
 

@@ -80,6 +80,29 @@ def test_the_schema_and_the_parameters_are_taken_from_the_spec() -> None:
 
 
 @pytest.mark.parametrize(
+    ("asked", "engine", "n", "said"),
+    [
+        ({}, "ring", 3, None),
+        ({"engine": "ring", "n": 5}, "ring", 5, None),
+        ({"engine": "ring_verified", "n": 4}, "ring_verified", 4, "ring_verified"),
+        ({"engine": "shamir"}, "shamir_t1", 3, "shamir_t1"),
+        ({"engine": "shamir", "n": 5, "t": 2}, "shamir_t2", 5, "shamir_t2"),
+        ({"engine": "shamir", "n": 7, "t": 3}, "shamir_t3", 7, "shamir_t3"),
+    ],
+)
+def test_a_request_names_nodes_threshold_and_engine(
+    asked: dict[str, Any], engine: str, n: int, said: str | None
+) -> None:
+    """The ring of three where it says nothing, as all did before: with the hash that it had."""
+    spec = check_spec(changed("governance", GOOD["governance"] | asked))
+    assert check_spec(spec) == spec
+    params = subdao_params(spec)
+    assert (params["engine"], params["n"]) == (engine, n)
+    assert terms_of(params).get("engine") == said
+    assert ("engine" in spec["governance"]) == (said is not None)
+
+
+@pytest.mark.parametrize(
     ("path", "value", "field"),
     [
         ("objective", "", "objective"),
@@ -104,7 +127,15 @@ def test_the_schema_and_the_parameters_are_taken_from_the_spec() -> None:
         ("governance/voting_period_s", 2, "governance.voting_period_s"),
         ("governance/threshold_bps", 4_999, "governance.threshold_bps"),
         ("governance/min_custodians", 2, "governance.min_custodians"),
-        ("governance/n", 5, "governance.n"),
+        ("governance/n", 2, "governance.n"),
+        ("governance/n", 6, "governance.n"),
+        ("governance/t", 2, "governance.t"),
+        ("governance/engine", "abacus", "governance.engine"),
+        ("governance", {"engine": "ring_verified"}, "governance.n"),
+        ("governance", {"engine": "ring_verified", "n": 4, "t": 2}, "governance.t"),
+        ("governance", {"engine": "shamir", "n": 4, "t": 2}, "governance.n"),
+        ("governance", {"engine": "shamir", "n": 8}, "governance.n"),
+        ("governance", {"engine": "shamir", "n": 7, "t": 4}, "governance.t"),
         ("governance/scoring", "luck", "governance.scoring"),
         ("governance", {"scoring": "shapley", "min_custodians": 33}, "governance.scoring"),
         ("price_micro", 0, "price_micro"),

@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from rest_framework.test import APIClient
 
 from apps.accounts.services import api_key_create, sign_up
+from apps.compute.models import Node
 from apps.core import clock
 from apps.governance import executing
 from apps.participants.handlers import subdao_founded
@@ -206,6 +207,25 @@ def test_a_pledge_needs_an_idempotency_key_and_a_bad_spec_names_its_field() -> N
     answer = who.post("rfms/", {"title": "x", "spec": {**SPEC, "terms": {"plans": [plan]}}})
     assert (answer.status_code, answer.data["field"]) == (422, "terms.plans")
     assert "the nodes answer 60000 of a model in 30 days at most" in answer.data["detail"]
+
+
+def test_more_nodes_than_are_registered_can_not_be_asked_for() -> None:
+    who = Member("author")
+    five = {**SPEC["governance"], "engine": "shamir", "n": 5, "t": 2}
+    body = {"title": "Wide", "spec": {**SPEC, "governance": five}}
+    answer = who.post("rfms/", body)
+    assert (answer.status_code, answer.data["field"]) == (422, "governance.n")
+    assert "5 nodes are asked for, and 0 are registered here." in answer.data["detail"]
+    for index in range(5):
+        Node.objects.create(
+            index=index, name=f"n{index}", fingerprint=f"{index:064x}", descriptor={}, active=True
+        )
+    answer = who.post("rfms/", body)
+    assert answer.status_code == 201, answer.data
+    assert {**five, **answer.data["spec"]["governance"]} == answer.data["spec"]["governance"]
+    narrow = {**SPEC, "governance": {**five, "n": 4}}
+    answer = who.post("rfms/", {"title": "Narrow", "spec": narrow})
+    assert answer.data["detail"] == "governance.n: shamir_t2 takes 5 nodes, not 4."
 
 
 def test_a_draft_can_be_written_anew_and_a_title_used_twice() -> None:

@@ -13,9 +13,10 @@ from django.test import Client
 
 from apps.core import clock
 from apps.rfms.models import Rfm
+from apps.subdaos.selectors import engine_of
 from apps.wallets import log
 from apps.wallets.models import LogLeaf
-from tests.governance.helpers import founded
+from tests.governance.helpers import SPEC, founded
 from workers.client.api import Api
 from workers.client.founded import not_as_requested
 from workers.client.replay import replay
@@ -29,7 +30,7 @@ Leaves = list[dict[str, Any]]
 def bent(kind: str, field: str, value: Any) -> Callable[[Leaves, Any], None]:
     def bend(said: Leaves, spec: Any) -> None:
         row = next(row for row in said if row["type"] == kind)
-        row["body"][field] = value(row["body"][field])
+        row["body"][field] = value(row["body"].get(field))
 
     return bend
 
@@ -52,6 +53,7 @@ FORGED = [
     (bent("subdaos.founded", "shares", lambda old: old | {"backers_bps": 1}), "its shares are"),
     (bent("rfms.approved", "target_micro", lambda old: old + "0"), "another target"),
     (bent("governance.proposal", "ends_at", lambda old: old - 1), "less time than the request"),
+    (bent("subdaos.founded", "engine", lambda old: "shamir_t1"), "compute by another engine"),
     (other("quorum_bps", 1), "another request than was voted on"),
 ]
 
@@ -90,3 +92,19 @@ class Site(httpx.BaseTransport):
             return httpx.Response(200 if self.shown else 404, json=self.shown or {"code": "no"})
         answer = Client().get(request.url.raw_path.decode())
         return httpx.Response(answer.status_code, content=answer.content)
+
+
+def test_a_request_founds_a_subdao_whose_nodes_compute_as_it_says() -> None:
+    """The log says it, so that the engine of its rounds is that of the founding until a vote."""
+    asked = {**SPEC["governance"], "engine": "shamir"}
+    dao, _, _ = founded(governance=asked)
+    assert engine_of(dao) == "shamir_t1"
+    spec = Rfm.objects.get(subdao=dao).spec
+    said = [json.loads(bytes(row.data)) for row in LogLeaf.objects.order_by("id")]
+    state = replay(said)
+    assert not_as_requested(spec, state, dao.party.pid) is None
+    assert state.parameters.engine == {dao.party.pid: "shamir_t1"}
+    [founding] = [row["body"] for row in said if row["type"] == "subdaos.founded"]
+    del founding["engine"]
+    why = not_as_requested(spec, replay(said), dao.party.pid)
+    assert why == "its nodes compute by another engine than the request asks for"

@@ -30,6 +30,8 @@ def not_as_requested(spec: Any, state: Replay, dao: str) -> str | None:
             "shares": asdict(shares_of(spec)),
             "supply_micro": spec["funding"]["sdt_supply_micro"],
         }
+        if body.get("engine") != terms.get("engine"):
+            return "its nodes compute by another engine than the request asks for"
         for name, value in terms.items():
             if (name in body or name not in LATER) and body[name] != value:
                 return f"its {name} are other ones than those of the request"

@@ -63,7 +63,7 @@ class Parameters:
         self.rebate_bps: dict[str, int] = {}
         self.tariffs: dict[str, list[Tariff]] = {}  # in the order of the log
         self.told = False
-        self.engine: dict[str, str] = {}  # that of three nodes until a vote
+        self.engine: dict[str, str] = {}  # the ring where neither founding nor vote says another
         self.budget: dict[str, Budget | None] = {}
         self.retired: dict[str, int] = {}  # since when nobody is sold an answer
         self.access: dict[
@@ -75,6 +75,8 @@ class Parameters:
     def founded(self, body: Body) -> None:
         self.rules[body["dao"]] = tally.rules_of(body["rules"])
         self.policy[body["dao"]] = dict(body["policy"])
+        if "engine" in body:
+            self.engine[body["dao"]] = str(body["engine"])
         self.schedule[body["dao"]] = dict(body["emission"])
         self.unlocks[body["dao"]] = dict(body["unlocks"])
         self.plans[body["dao"]] = plans_of(body.get("plans", []))  # founded before there were any
