@@ -12,8 +12,9 @@ from django.test import Client
 
 from apps.accounts.models import Party
 from apps.accounts.services import api_key_create, sign_up
-from apps.wallets.models import LogLeaf, Transfer
+from apps.wallets.models import Credential, LogLeaf, Transfer
 from apps.wallets.services import faucet
+from tests.support.credentials import Keyed
 from workers.client import cli
 from workers.client.api import Api, ClientError
 from workers.client.home import Home
@@ -123,3 +124,25 @@ def test_a_home_without_the_key_says_where_to_go(ada: tuple[Party, Home], tmp_pa
             work()
         assert refused.value.code == "no_key"
     assert not Transfer.objects.filter(kind="wallets.send").exists()
+
+
+def test_a_credential_is_issued_listed_and_taken_back(ada: tuple[Party, Home], capsys: Any) -> None:
+    _, home = ada
+    at, bob = ["--home", str(home.path)], Party.objects.get(slug="bob")
+    issue = ["issue", *at, "--to", "bob", "--credential", "accredited-hospital", "--days", "30"]
+    said(capsys, *issue, status=1)  # Bob has no wallet key yet
+    key = Keyed(bob).public
+    said(capsys, *issue, status=1)  # nor has Ada
+    assert not Credential.objects.exists()
+    said(capsys, "bind", *at)
+    said(capsys, *issue, "--key", "00" * 32, status=1)
+    issued = said(capsys, *issue, "--key", key)
+    row = Credential.objects.get()
+    assert row.digest in issued and (row.subject, row.public_key) == (bob, key)
+    listed = said(capsys, "credentials", *at, "--issued")
+    assert f"{row.digest}  accredited-hospital  Bob  in_force" in listed
+    assert said(capsys, "credentials", *at) == ""
+    assert "Revoked." in said(capsys, "take-back", *at, "--id", row.digest)
+    assert "Bob  revoked" in said(capsys, "credentials", *at, "--issued")
+    said(capsys, "take-back", *at, "--id", "00" * 32, status=1)
+    assert findings() == []

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 from rest_framework.test import APIClient
 
 from apps.accounts.models import Party, User
@@ -18,6 +20,7 @@ from apps.core.clock import now, unix_ms
 from apps.core.errors import BadInput, DomainError
 from apps.core.transactions import durable
 from apps.listings import mandates
+from apps.listings.access import admitted
 from apps.listings.actions import SetAccess
 from apps.listings.models import Query
 from apps.listings.quoting import quote_json
@@ -241,7 +244,9 @@ def test_every_forgery_is_found(shelf: Shelf) -> None:
         assert code in str(errors(shelf, [*forged, *late]))
 
 
-def test_the_api_issues_lists_revokes_and_says_the_way(shelf: Shelf) -> None:
+def test_the_api_issues_lists_revokes_and_says_the_way(
+    shelf: Shelf, django_assert_num_queries: Any
+) -> None:
     issuer, buyer = Keyed(shelf.buyer()), keyed(shelf)
     vote(shelf, issuer)
 
@@ -275,6 +280,12 @@ def test_the_api_issues_lists_revokes_and_says_the_way(shelf: Shelf) -> None:
     assert issuing.get(f"{url}?role=issued").json()["results"] == [made.json()]
     assert issuing.get(f"{url}?role=x").status_code == 400
     assert asking.post(quote, {"rows": 1}, format="json").json()["price_micro"] == str(PRICE)
+    with CaptureQueriesContext(connection) as one:
+        issuing.get(f"{url}?role=issued")
+    for kind in ("lab", "clinic"):
+        issuer.issue(buyer, kind)
+    with django_assert_num_queries(len(one)):
+        assert len(issuing.get(f"{url}?role=issued").json()["results"]) == 3
     id_ = made.json()["id"]
     said = issuer.word(rules.REVOKE, rules.revoke_payload(id=id_)).signed
     gone = issuing.post(f"{url}{id_}/revoke/", {"signed": said}, format="json")
@@ -283,9 +294,9 @@ def test_the_api_issues_lists_revokes_and_says_the_way(shelf: Shelf) -> None:
     assert again["reason"] == "revoked"
 
 
-def test_asking_costs_no_query_more_where_all_may(shelf: Shelf, django_assert_num_queries) -> None:
-    from apps.listings.access import admitted
-
+def test_asking_costs_no_query_more_where_all_may(
+    shelf: Shelf, django_assert_num_queries: Any
+) -> None:
     buyer = shelf.buyer()
     faucet(party=buyer, asset="USDC", amount_micro=1)
     listing = shelf.listing

@@ -131,7 +131,7 @@ class Wallet:
 
     def credentials(self, *, issued: bool = False) -> list[dict[str, Any]]:
         """Those that the party holds, or has issued; the newest fifty."""
-        return list(self.api.get(f"credentials/?role={'issued' if issued else 'held'}")["results"])
+        return list(self.api.get("credentials/", role="issued" if issued else "held")["results"])
 
     def issue(
         self, *, to: str, credential: str, days: int, subject_key: str = ""
