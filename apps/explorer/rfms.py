@@ -101,7 +101,14 @@ def _write(
     draft = start if start and start.submitted_at is None else None
     status = 422 if form.errors else 200
     return show(
-        request, "rfm_form.html", "rfms", status=status, form=form, draft=draft, start=start
+        request,
+        "rfm_form.html",
+        "rfms",
+        status=status,
+        form=form,
+        draft=draft,
+        start=start,
+        party=party_of(request),
     )
 
 

@@ -150,3 +150,29 @@ def test_without_scripts_the_whole_form_stands_on_its_page(author: Any) -> None:
     assert not page.get_by_role("button", name="Next").count()
     page.get_by_role("button", name="Save and preview").click()
     page.get_by_role("heading", name="Your draft").wait_for()
+
+
+def test_what_was_entered_outlives_a_reload_and_can_be_thrown_away(author: Any) -> None:
+    visitor = author()
+    page = visitor.page
+    back = page.locator("[data-draft-back]")
+    title = page.get_by_label("Title")
+    assert not back.is_visible()
+    title.fill("Sepsis in the next six hours")
+    title.press("Enter")  # one step on is no sending
+    page.get_by_label("Model class").select_option("linear")
+    page.get_by_label("Interpretable").check()
+    page.reload()
+    expect(title).to_have_value("Sepsis in the next six hours")
+    expect(page.get_by_label("Model class")).to_have_value("linear")
+    expect(page.get_by_label("Interpretable")).to_be_checked()
+    expect(back).to_contain_text("it is not saved yet")
+    back.get_by_role("button", name="Begin anew").click()
+    expect(title).to_have_value("")
+    expect(back).to_be_hidden()
+    # whoever signs in next in this tab sees nothing of it
+    title.fill("Of the one before")
+    kept = page.evaluate("Object.keys(sessionStorage).filter((key) => key.startsWith('flai'))")
+    party = page.locator("form[data-draft]").get_attribute("data-draft")
+    assert party and kept == [f"flai-draft {party} /rfms/new/"]
+    assert visitor.complaints == []

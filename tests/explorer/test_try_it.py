@@ -157,7 +157,7 @@ def test_who_is_not_signed_in_is_asked_to_and_no_script_is_loaded(
     page = visit().page
     page.goto(pages.public(world)["model"])
     link = page.locator("#try").get_by_role("link", name="Create an account")
-    assert link.get_attribute("href").endswith(f"?next=/models/{world.listing.slug}/")
+    assert link.get_attribute("href").endswith(f"?next=/models/{world.listing.slug}/%23try")
     assert page.locator("script[type=module]").count() == 0
 
 
@@ -387,7 +387,7 @@ def test_who_cannot_afford_it_learns_how_much_is_missing(sale: Any, asker: Any) 
     page = asker(200_000).page
     short = page.locator("#try-short")
     assert "You have $0.20 to spend; $0.30 is missing." in short.inner_text()
-    back = f"/wallet/?next=/models/{sale.listing.slug}/"
+    back = f"/wallet/?next=/models/{sale.listing.slug}/%23try"
     assert short.get_by_role("link").get_attribute("href") == back
     fill(page, ROW)
     page.get_by_role("button", name="Pay $0.50 and predict").click()

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import secrets
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 from playwright.sync_api import expect
 
+from tests.support.browser import WIDE_PX
 from workers.client.api import Api
 
 ROOT = Path(__file__).resolve().parents[2]
+SHOTS = os.environ.get("FLAI_TEST_SHOTS", "")
 VALUE = "17.380291"  # within the feature's range, and nowhere by chance
 
 
@@ -26,34 +30,84 @@ def account(url: str, name: str) -> str:
     return Api(url).post("accounts/", made)["api_key"]
 
 
+class Hand:
+    """What a person does on a page: clicks, fields and keys are counted, steps looked at."""
+
+    def __init__(self, visitor: Any, name: str) -> None:
+        self.page, self.name, self.actions, self.shots = visitor.page, name, 0, 0
+        self.began = time.monotonic()
+
+    def click(self, what: Any) -> None:
+        self.actions += 1
+        what.click()
+
+    def fill(self, what: Any, text: str, then: str = "") -> None:
+        self.actions += 1 + bool(then)
+        what.fill(text)
+        if then:
+            what.press(then)
+
+    def look(self, step: str) -> None:
+        """Nothing is cut off at the side; with FLAI_TEST_SHOTS, pictures of screen and page."""
+        assert self.page.evaluate(WIDE_PX) <= 0, step
+        self.shots += 1
+        if SHOTS:
+            for whole in (False, True):
+                name = f"{self.name}-{self.shots:02}-{step}{'-whole' * whole}.png"
+                self.page.screenshot(path=Path(SHOTS) / name, full_page=whole)
+
+
+# Clicks, fields and keys from the first page to the answer and where the money went.
+ACTIONS_MAX = 14
+
+
 @pytest.mark.slow
-def test_a_stranger_finds_a_model_and_buys_an_answer_with_nobodys_approval(window: Any) -> None:
+@pytest.mark.parametrize("width", [1280, 360])
+def test_a_stranger_finds_a_model_and_buys_an_answer_with_nobodys_approval(
+    window: Any, width: int, capsys: Any
+) -> None:
     """M-MKT6: from the first page, by what a stranger sees; no step waits for anybody."""
     visitor = window()
     page, sent = visitor.page, []
+    page.set_viewport_size({"width": width, "height": 800})
     page.on("request", lambda request: sent.append(request.post_data or ""))
+    hand, main = Hand(visitor, f"buyer-{width}"), page.get_by_role("main")
     page.goto("/")
-    main = page.get_by_role("main")
-    page.get_by_role("navigation", name="Main", exact=True).get_by_role(
-        "link", name="Models"
-    ).click()
-    main.get_by_role("link").filter(has_text="malignant").click()
-    main.get_by_role("link", name="Create an account", exact=True).click()
-    page.get_by_label("Public name").fill("Passing By")
-    page.get_by_label("E-mail").fill("passing@example.org")
-    page.get_by_label("Password").fill(secrets.token_urlsafe(20))
-    page.get_by_role("button", name="Create account").click()
+    hand.look("home")
+    hand.fill(page.get_by_label("Search, or paste an id or hash"), "malignant", then="Enter")
+    page.wait_for_url("**/search/**")
+    hand.look("found")
+    hand.click(main.get_by_role("link").filter(has_text="malignant").first)
+    expect(page.locator("#try")).to_be_visible()
+    hand.look("model")
+    hand.click(main.get_by_role("link", name="Create an account to use it"))
+    hand.look("sign-up")
+    hand.fill(page.get_by_label("Public name"), "Passing By")
+    hand.fill(page.get_by_label("E-mail"), f"{secrets.token_hex(8)}@example.org")
+    hand.fill(page.get_by_label("Password"), secrets.token_urlsafe(20))
+    hand.click(page.get_by_role("button", name="Create account"))
     expect(page.locator("#try-short")).to_contain_text("$0.50 is missing")
-    page.get_by_role("link", name="Add money in your wallet").click()
-    page.get_by_role("button", name="Get test money and go back").click()
+    hand.look("no-money-yet")
+    hand.click(page.get_by_role("link", name="Add money in your wallet"))
+    hand.look("wallet")
+    hand.click(page.get_by_role("button", name="Get test money and go back"))
     expect(page.locator("#try-balance")).to_contain_text("$1,000.00")
-    page.locator("#try-form input[data-feature]").first.fill(VALUE)
-    page.get_by_role("button", name="Pay $0.50 and predict").click()
+    hand.fill(page.locator("#try-form input[data-feature]").first, VALUE)
+    hand.look("form")
+    hand.click(page.get_by_role("button", name="Pay $0.50 and predict"))
     answer = page.locator("#try-answer")
     expect(answer).to_contain_text("paid $0.50")
     expect(answer.locator(".probability")).to_have_text(re.compile(r"\d+\.\d %"))
+    hand.look("answer")
+    hand.click(page.get_by_role("link", name="The payment and its receipts"))
+    expect(page.get_by_role("heading", name="Prediction for $0.50")).to_be_visible()
+    hand.look("payment")
     assert any('"input"' in body for body in sent) and not any(VALUE in body for body in sent)
+    assert hand.actions <= ACTIONS_MAX
     assert visitor.complaints == []
+    with capsys.disabled():
+        seconds = time.monotonic() - hand.began
+        print(f"\n{width} px: {hand.actions} actions, {seconds:.1f} s without reading and typing")
 
 
 @pytest.mark.slow
