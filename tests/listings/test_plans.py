@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from django.conf import settings
 from django.db import close_old_connections
 from rest_framework.test import APIClient
 
@@ -345,14 +346,15 @@ def test_the_ticket_says_what_pays(shelf: Shelf) -> None:
 def test_a_vote_that_takes_plans_away_leaves_those_that_run(shelf: Shelf) -> None:
     dao, action, buyer = Dao.objects.get(pk=shelf.dao.pk), SetPlans(), shelf.buyer(FUNDS)
     choose(shelf, buyer, "basic")
+    most = settings.ROWS_PER_EPOCH * 30
     for raw, code in (
         ({"plans": OFFER}, "no_change"),
         ({"plans": OFFER[::-1]}, "bad_plans"),
         ({"plans": [], "more": 1}, "bad_payload"),
-        ({"plans": [OFFER[0] | {"rows": 2_000 * 30 + 1}]}, "bad_plans"),  # nodes refuse the last
+        ({"plans": [OFFER[0] | {"rows": most + 1}]}, "bad_plans"),  # nodes refuse the last
     ):
         refused(code, lambda raw=raw: action.validate(raw, dao))
-    assert action.validate({"plans": [OFFER[0] | {"rows": 2_000 * 30}]}, dao)
+    assert action.validate({"plans": [OFFER[0] | {"rows": most}]}, dao)
     asked = action.validate({"plans": OFFER[1:]}, dao)
     text = "10 rows for 30 days, 10.00 % off each"
     assert action.describe(asked, dao) == [{"label": "Plan “basic”", "before": text, "after": ""}]

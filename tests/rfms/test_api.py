@@ -7,6 +7,7 @@ from datetime import timedelta
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from django.conf import settings
 from rest_framework.test import APIClient
 
 from apps.accounts.services import api_key_create, sign_up
@@ -203,10 +204,11 @@ def test_a_pledge_needs_an_idempotency_key_and_a_bad_spec_names_its_field() -> N
     answer = who.post("rfms/", body)
     assert answer.data["field"] == "price_micro"
     assert answer.data["detail"].startswith("price_micro: ")
-    plan = {"name": "pro", "rows": 2_000 * 30 + 1, "days": 30, "off_bps": 500}
+    most = settings.ROWS_PER_EPOCH * 30
+    plan = {"name": "pro", "rows": most + 1, "days": 30, "off_bps": 500}
     answer = who.post("rfms/", {"title": "x", "spec": {**SPEC, "terms": {"plans": [plan]}}})
     assert (answer.status_code, answer.data["field"]) == (422, "terms.plans")
-    assert "the nodes answer 60000 of a model in 30 days at most" in answer.data["detail"]
+    assert f"the nodes answer {most} of a model in 30 days at most" in answer.data["detail"]
 
 
 def test_more_nodes_than_are_registered_can_not_be_asked_for() -> None:
