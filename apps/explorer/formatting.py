@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from apps.protocol.tickets import COMPUTING, threshold_of
+from apps.protocol.tickets import COMPUTING, VERIFIED, threshold_of
 
 MICRO = 1_000_000
 TRAINING_NAMES = {
@@ -29,13 +29,15 @@ ENGINE_NAMES = {
     "shamir_t2": "Shamir shares: any five nodes; two may be curious, and tell each other",
     "shamir_t3": "Shamir shares: seven nodes; three may be curious, and tell each other",
 }
-# How long they take, from docs/performance.md: of one query, and of larger jobs.
-ENGINE_SPEEDS = {
-    "ring": "the fastest",
-    "ring_verified": "three times as long",
-    "shamir_t1": "two to six times as long for a query, five to fifty for a round",
-    "shamir_t2": "half as long again as with three nodes, a round two and a half times",
-    "shamir_t3": "longer than with five nodes; not measured",
+# What they cost beside the ring of three, from docs/performance.md.
+ENGINE_COSTS = {
+    "ring": "The ring: the fastest",
+    "ring_verified": "The verified ring: three times as long as the ring",
+    "shamir_t1": "Shamir shares: a query takes two to six times as long as on the ring, a round "
+    "five to fifty times",
+    "shamir_t2": "Shamir shares: a query takes about three to nine times as long as on the ring, a "
+    "round a dozen times and more",
+    "shamir_t3": "Shamir shares among seven: longer than among five; not measured",
 }
 RESOLUTION_NAMES = {
     "label": "The likelier label alone",
@@ -48,7 +50,8 @@ RESOLUTION_NAMES = {
 def nodes_words(engine: str, n: int) -> str:
     """What so many nodes on this engine bear."""
     t, spare = threshold_of(engine), n - COMPUTING[engine]
-    curious = "one may be curious" if t == 1 else f"{t} may be curious and tell each other all"
+    one = "one may be curious, or cheat" if engine == VERIFIED else "one may be curious"
+    curious = one if t == 1 else f"{t} may be curious and tell each other all"
     dead = f"{spare} may be dead" if spare else "all must be there"
     return f"{n} at least: {curious}, {dead}"
 

@@ -24,7 +24,6 @@ from apps.explorer.fields import (
 )
 from apps.explorer.formatting import (
     ENGINE_NAMES,
-    ENGINE_SPEEDS,
     RESOLUTION_NAMES,
     SCORING_NAMES,
     duration,
@@ -355,10 +354,11 @@ class RfmForm(forms.Form):
     )
     engine = forms.ChoiceField(
         label="Nodes compute as",
-        choices=[(name, f"{words}: {ENGINE_SPEEDS[name]}") for name, words in ENGINE_NAMES.items()],
+        choices=list(ENGINE_NAMES.items()),
         required=False,
-        help_text="Who is curious may look at all that its node sees; Shamir shares bear two or "
-        "three that tell each other. Members can change it by vote.",
+        help_text="Who is curious may look at all that its node sees. Beside the ring four that "
+        "check each other take three times as long; Shamir shares two to nine times for a query, "
+        "five to fifty times and more for a round. Members can change it by vote.",
     )
     n = forms.IntegerField(
         label="Least nodes",

@@ -19,8 +19,7 @@ from apps.core import clock
 from apps.core.errors import DomainError
 from apps.explorer.fields import AmountField
 from apps.explorer.formatting import (
-    ENGINE_NAMES,
-    ENGINE_SPEEDS,
+    ENGINE_COSTS,
     RESOLUTION_NAMES,
     SCORING_NAMES,
     bps,
@@ -325,7 +324,7 @@ def _rules(spec: dict[str, Any]) -> list[tuple[str, str]]:
         ("Buyers are answered by", RESOLUTION_NAMES[spec["terms"].get("resolution", "logit")]),
         ("Privacy budget", budget_words(governance.get("privacy", {}))),
         ("Nodes", nodes_words(engine, governance["n"])),
-        ("Nodes compute as", f"{ENGINE_NAMES[engine]}; {ENGINE_SPEEDS[engine]}"),
+        ("Nodes compute on", ENGINE_COSTS[engine]),
     ]
 
 
