@@ -359,6 +359,7 @@ class Traced:
     rows: list[tuple[str, int | None, Sequence[int] | None]]
     goal_milli: int | None
     of: str
+    by: str
 
     @property
     def last(self) -> tuple[str, int | None, Sequence[int] | None]:
@@ -369,13 +370,14 @@ def traced(
     rows: Sequence[tuple[str, int | None, Sequence[int] | None]],
     *,
     of: str,
+    by: str,
     goal_milli: int | None = None,
 ) -> Traced | None:
     """Thousandths over rounds or epochs, the oldest first; None where nothing was measured."""
     if all(value is None for _, value, _ in rows):
         return None
     drawn = charts.trace([v for _, v, _ in rows], [e for _, _, e in rows], goal=goal_milli)
-    return Traced(drawn, list(rows), goal_milli, of)
+    return Traced(drawn, list(rows), goal_milli, of, by)
 
 
 @dataclass(frozen=True)

@@ -42,13 +42,13 @@ def metric_over_rounds(versions: list[tuple[int, dict[str, Any]]]) -> Traced | N
         (f"Round {number}", evidence.get(f"{metric}_milli"), interval_of(evidence, metric, None))
         for number, evidence in versions
     ]
-    return traced(rows, of=METRIC_NAMES[metric], goal_milli=gate and gate["min_milli"])
+    return traced(rows, of=METRIC_NAMES[metric], by="Round", goal_milli=gate and gate["min_milli"])
 
 
 def curve(epochs: list[dict[str, Any]]) -> Traced | None:
     """The learning curve, where it was opened."""
     rows = [(f"Epoch {at}", epoch["gain_milli"], None) for at, epoch in enumerate(epochs, 1)]
-    return traced(rows, of="Under that of score 0 by")
+    return traced(rows, of="Under that of score 0 by", by="Epoch")
 
 
 def points_after(held: Round) -> list[dict[str, Any]]:
