@@ -1,5 +1,8 @@
 """Steps on shared rows beside the same steps in real numbers and beside pooled training, on real
-data (docs/learning.md). The plain engine computes on the words that shares would hold."""
+data (docs/learning.md). The plain engine computes on the words that shares would hold.
+
+`python -m tests.client.test_secure_sgd_quality` prints the means of the seeds that docs name.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits
-from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.neural_network import MLPClassifier
 
@@ -68,67 +70,65 @@ def cancer(seed: int, sites: int = 5) -> tuple[np.ndarray, ...]:
     return x, y, order[:150], order[150:250], order[250:]
 
 
+def logistic(seed: int, *, words: bool) -> list[float]:
+    """AUC of the steps in real numbers, of pooled training and, with `words`, of the circuit."""
+    x, y, test, hold, rest = cancer(seed)
+    sites = [site(x[part], y[part]) for part in np.array_split(rest, 5)]
+    holdout = site(x[hold], y[hold])
+    models = [descend(sites, [half(holdout)], DEFAULTS, kind="logistic").weights]
+    models.append(CLASSES["logistic"].train(x[rest], y[rest], 1, 1.0))
+    models += [on_words("logistic", sites, holdout)] if words else []
+    return [float(roc_auc_score(y[test], scores(w, x[test])[:, 0])) for w in models]
+
+
+def linear(seed: int) -> list[float]:
+    """R² of the circuit and of the exact solution of all rows."""
+    data = load_diabetes(scaled=False)
+    x, y = standard(data.data), np.clip((data.target - 175) / 75, -2, 2)
+    order = np.random.default_rng(seed).permutation(len(y))
+    test, hold, rest = order[:132], order[132:182], order[182:]
+    sites = [site(x[part], y[part]) for part in np.array_split(rest, 5)]
+    models = (
+        on_words("linear", sites, site(x[hold], y[hold])),
+        CLASSES["linear"].train(x[rest], y[rest], 1, 1.0),
+    )
+    squares = [np.mean((y[test] - scores(w, x[test])[:, 0]) ** 2) for w in models]
+    return [float(1 - square / np.var(y[test])) for square in squares]
+
+
+def digits(seed: int, *, skewed: bool) -> list[float]:
+    """Accuracy of the circuit and of pooled multinomial regression."""
+    data = load_digits()
+    x, y = standard(data.data), data.target
+    order = np.random.default_rng(seed).permutation(len(x))
+    test, hold, rest = order[:500], order[500:700], order[700:]
+    parts = two_digits_each(y, rest, seed) if skewed else np.array_split(rest, 5)
+    one = np.eye(10)[y]
+    models = (
+        on_words("multinomial", [site(x[p], one[p]) for p in parts], site(x[hold], one[hold])),
+        CLASSES["multinomial"].train(x[rest], y[rest], 10, 0.1),
+    )
+    return [float(np.mean(np.argmax(scores(w, x[test]), axis=1) == y[test])) for w in models]
+
+
 def test_logistic_steps_are_as_good_as_pooled_training() -> None:
-    found = []
-    for seed in range(20):
-        x, y, test, hold, rest = cancer(seed)
-        sites = [site(x[part], y[part]) for part in np.array_split(rest, 5)]
-        holdout = site(x[hold], y[hold])
-        clear = descend(sites, [half(holdout)], DEFAULTS, kind="logistic").weights
-        pooled = LogisticRegression(max_iter=5000).fit(x[rest], y[rest]).decision_function(x[test])
-        found.append([roc_auc_score(y[test], z) for z in (scores(clear, x[test])[:, 0], pooled)])
-    clear_auc, pooled_auc = np.mean(found, axis=0)
-    assert pooled_auc > 0.99 and abs(clear_auc - pooled_auc) <= 0.003
+    clear, pooled = np.mean([logistic(seed, words=False) for seed in range(20)], axis=0)
+    assert pooled > 0.99 and abs(clear - pooled) <= 0.003
 
 
 def test_words_lose_nothing_against_real_numbers() -> None:
-    found = []
-    for seed in range(4):
-        x, y, test, hold, rest = cancer(seed)
-        sites = [site(x[part], y[part]) for part in np.array_split(rest, 5)]
-        holdout = site(x[hold], y[hold])
-        weights = (
-            on_words("logistic", sites, holdout),
-            descend(sites, [half(holdout)], DEFAULTS, kind="logistic").weights,
-        )
-        found.append([roc_auc_score(y[test], scores(w, x[test])[:, 0]) for w in weights])
-    words, clear = np.mean(found, axis=0)
+    clear, _, words = np.mean([logistic(seed, words=True) for seed in range(4)], axis=0)
     assert clear > 0.98 and abs(words - clear) <= 0.001
 
 
 def test_linear_steps_on_words_are_as_good_as_the_exact_solution_of_all_rows() -> None:
-    data = load_diabetes(scaled=False)
-    x, y = standard(data.data), np.clip((data.target - 175) / 75, -2, 2)
-    found = []
-    for seed in range(10):
-        order = np.random.default_rng(seed).permutation(len(y))
-        test, hold, rest = order[:132], order[132:182], order[182:]
-        sites = [site(x[part], y[part]) for part in np.array_split(rest, 5)]
-        models = (
-            on_words("linear", sites, site(x[hold], y[hold])),
-            CLASSES["linear"].train(x[rest], y[rest], 1, 1.0),
-        )
-        squares = [np.mean((y[test] - scores(w, x[test])[:, 0]) ** 2) for w in models]
-        found.append([1 - square / np.var(y[test]) for square in squares])
-    words, pooled = np.mean(found, axis=0)
+    words, pooled = np.mean([linear(seed) for seed in range(10)], axis=0)
     assert pooled > 0.45 and abs(words - pooled) <= 0.005
 
 
 def test_digits_lose_nothing_where_sites_see_two_digits_each() -> None:
     """There the mean of local models is 0.05 behind (test_pooled_quality)."""
-    data = load_digits()
-    x, y, found = standard(data.data), data.target, []
-    for seed in range(2):
-        order = np.random.default_rng(seed).permutation(len(x))
-        test, hold, rest = order[:500], order[500:700], order[700:]
-        parts = two_digits_each(y, rest, seed)
-        one = np.eye(10)[y]
-        models = (
-            on_words("multinomial", [site(x[p], one[p]) for p in parts], site(x[hold], one[hold])),
-            CLASSES["multinomial"].train(x[rest], y[rest], 10, 0.1),
-        )
-        found.append([np.mean(np.argmax(scores(w, x[test]), axis=1) == y[test]) for w in models])
-    words, pooled = np.mean(found, axis=0)
+    words, pooled = np.mean([digits(seed, skewed=True) for seed in range(2)], axis=0)
     assert pooled > 0.94 and words >= pooled - 0.01
 
 
@@ -167,25 +167,29 @@ def two_digits_each(y: np.ndarray, rest: np.ndarray, seed: int) -> list[np.ndarr
     ]
 
 
+def going_on(seed: int) -> list[float]:
+    """Log-loss of the first round's model, of one of few epochs that goes on from it, of such a one
+    from zero, and of one from zero to its end. Two sites join three; rows are standardised as those
+    three's were (docs/learning.md)."""
+    few = {**DEFAULTS, "epochs": 4}
+    x, y, test, hold, rest = cancer(seed)
+    parts = np.array_split(rest, 5)
+    known = np.concatenate(parts[:3])
+    x = (x - x[known].mean(0)) / x[known].std(0)
+    sites = [site(x[part], y[part]) for part in parts]
+    holdout = half(site(x[hold], y[hold]))
+    first = descend(sites[:3], [holdout], DEFAULTS, kind="logistic").weights
+    models = [
+        first,
+        descend(sites, [holdout], few, kind="logistic", start=[first]).weights,
+        descend(sites, [holdout], few, kind="logistic").weights,
+        descend(sites, [holdout], DEFAULTS, kind="logistic").weights,
+    ]
+    return [log_loss(y[test], scores(w, x[test])[:, 0]) for w in models]
+
+
 def test_a_round_that_goes_on_needs_fewer_steps_than_one_from_zero() -> None:
-    """Two sites join three; rows are standardised as those three's were (docs/learning.md)."""
-    found, few = [], {**DEFAULTS, "epochs": 4}
-    for seed in range(20):
-        x, y, test, hold, rest = cancer(seed)
-        parts = np.array_split(rest, 5)
-        known = np.concatenate(parts[:3])
-        x = (x - x[known].mean(0)) / x[known].std(0)
-        sites = [site(x[part], y[part]) for part in parts]
-        holdout = half(site(x[hold], y[hold]))
-        first = descend(sites[:3], [holdout], DEFAULTS, kind="logistic").weights
-        models = [
-            first,
-            descend(sites, [holdout], few, kind="logistic", start=[first]).weights,
-            descend(sites, [holdout], few, kind="logistic").weights,
-            descend(sites, [holdout], DEFAULTS, kind="logistic").weights,
-        ]
-        found.append([log_loss(y[test], scores(w, x[test])[:, 0]) for w in models])
-    first, on, zero, long = np.mean(found, axis=0)
+    first, on, zero, long = np.mean([going_on(seed) for seed in range(20)], axis=0)
     assert on < first and on < zero - 0.02 and on < long + 0.003
 
 
@@ -222,3 +226,16 @@ def _phi(sites: Sequence[Site], holdout: Site, start: np.ndarray | None) -> np.n
     begin = None if start is None else [start]
     done = descend(sites, [holdout], DEFAULTS, kind="logistic", start=begin)
     return phi_from_utilities(done.utilities)
+
+
+if __name__ == "__main__":
+    every: dict[str, list[list[float]]] = {
+        "breast cancer: real numbers, pooled, words": [logistic(s, words=True) for s in range(20)],
+        "diabetes: words, pooled": [linear(seed) for seed in range(20)],
+        "digits: words, pooled": [digits(seed, skewed=False) for seed in range(5)],
+        "digits, two each: words, pooled": [digits(seed, skewed=True) for seed in range(5)],
+        "going on: first, on, few from zero, long": [going_on(seed) for seed in range(20)],
+    }
+    for name, found in every.items():
+        apart = np.max(np.abs(np.array(found)[:, 0] - np.array(found)[:, -1]))
+        print(f"{name}: {np.mean(found, axis=0).round(4)}, first and last apart {apart:.4f}")

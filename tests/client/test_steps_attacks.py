@@ -1,12 +1,14 @@
 """What one site can do to a round of steps on shared rows (docs/learning.md has the table).
 
 Six uneven sites on the breast cancer data, the first of them bad in one way, and three validators;
-real numbers. `python -m tests.client.test_steps_attacks` prints the table.
+real numbers. Or one of the validators lies. `python -m tests.client.test_steps_attacks` prints both
+tables.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -40,35 +42,77 @@ ATTACKS: dict[str, Attack] = {
 }
 
 
-def played(seed: int, attack: str) -> tuple[np.ndarray, float]:
-    """(φ, the bad site's first; AUC on 150 further rows)."""
+# what one of three validators does to its rows
+LIES: dict[str, Callable[[np.ndarray, np.ndarray], Rows]] = {
+    "nobody": lambda x, y: (x, y),
+    "low": lambda x, y: (x, 1 - y),
+    "huge": lambda x, y: (16.0 * np.sign(x), 1 - y),
+}
+
+
+class Played(NamedTuple):
+    """φ, the bad site's first; AUC on 150 further rows; how many epochs."""
+
+    phi: np.ndarray
+    auc: float
+    epochs: int
+
+
+def played(seed: int, attack: str, lie: str = "nobody", *, together: bool = False) -> Played:
+    """`together`: the validators' rows judge as one's would."""
     x, y, test, hold, rest = cancer(seed)
     rng = np.random.default_rng(100 + seed)
     cuts = np.cumsum(rng.dirichlet([8] * SITES) * len(rest)).astype(int)[:-1]
     parts = np.split(rest, cuts)
     bad = ATTACKS[attack](x[parts[0]], y[parts[0]], rng)
     sites = [site(*bad), *(site(x[part], y[part]) for part in parts[1:])]
-    holdouts = [site(x[part], y[part]) for part in np.array_split(hold, 3)]
+    liar, *others = np.array_split(hold, 3)
+    holdouts = [site(*LIES[lie](x[liar], y[liar])), *(site(x[part], y[part]) for part in others)]
+    if together:
+        rows, labels = zip(*holdouts, strict=True)
+        holdouts = [(np.concatenate(rows), np.concatenate(labels))]
     done = descend(sites, holdouts, DEFAULTS, kind="logistic")
     auc = roc_auc_score(y[test], scores_of(done.layers, x[test])[:, 0])
-    return phi_from_utilities(done.utilities), float(auc)
+    return Played(phi_from_utilities(done.utilities), float(auc), len(done.gains))
 
 
 @pytest.mark.parametrize("seed", range(2))
 def test_a_site_counts_for_two_at_most_whatever_rows_it_brings(seed: int) -> None:
-    honest, _ = played(seed, "honest")
+    honest = played(seed, "honest").phi
     for attack, most in (("rows repeated", 4), ("60 invented", 1), ("features times", 1)):
-        phi, auc = played(seed, next(name for name in ATTACKS if name.startswith(attack)))
+        phi, auc, _ = played(seed, next(name for name in ATTACKS if name.startswith(attack)))
         assert phi[0] <= most * np.median(phi[1:]) and auc > 0.98
         # the others are paid among themselves as they are without it
         np.testing.assert_allclose(phi[1:] / phi[1:].max(), honest[1:] / honest[1:].max(), atol=0.1)
 
 
+def caught(phi: np.ndarray) -> int:
+    """In how many seeds [n, sites] the first site has a tenth of the others' median at most."""
+    return int((phi[:, 0] <= 0.1 * np.median(phi[:, 1:], axis=1)).sum())
+
+
+def line(attack: str) -> str:
+    """Of the table of what a site's rows may be."""
+    found = [played(seed, attack) for seed in range(20)]
+    phi, auc = np.array([each.phi for each in found]), np.mean([each.auc for each in found])
+    median = np.median(phi[:, 1:], axis=1).mean()
+    return f"| {attack} | {phi[:, 0].mean():.2f} / {median:.2f}, {caught(phi)} | {auc:.4f} |"
+
+
+def judged(attack: str, lie: str, *, together: bool) -> str:
+    """A cell of the table of lying validators: in how many seeds the site was found, AUC, rounds
+    without a model, honest sites at 0, mean epochs."""
+    found = [played(seed, attack, lie, together=together) for seed in range(20)]
+    phi = np.array([each.phi for each in found])
+    honest = phi if attack == "honest" else phi[:, 1:]
+    void = int(((phi > 0).sum(axis=1) < 3).sum())
+    auc, epochs = (np.mean([each[at] for each in found]) for at in (1, 2))
+    return f"{caught(phi)}, {auc:.4f}, {void}, {int((honest == 0).sum())}, {epochs:.0f}"
+
+
 if __name__ == "__main__":
-    for name in ATTACKS:
-        found = [played(seed, name) for seed in range(20)]
-        phi = np.array([each for each, _ in found])
-        median = np.median(phi[:, 1:], axis=1)
-        caught = int((phi[:, 0] <= 0.1 * median).sum())
-        auc = np.mean([each for _, each in found])
-        print(f"| {name} | {phi[:, 0].mean():.2f} / {median.mean():.2f}, {caught} | {auc:.4f} |")
+    print("\n".join(map(line, ATTACKS)), flush=True)
+    for attack in ("honest", "random labels", "80 % of labels flipped"):
+        for lie in LIES:
+            cells = [judged(attack, lie, together=each) for each in (False, True)]
+            print(f"| {attack} | {lie} | {cells[0]} | {cells[1]} |", flush=True)
