@@ -285,13 +285,14 @@ def _suspects(told: Sequence[Way], said: Mapping[int, memoryview]) -> tuple[int,
     """Of whom one has cheated, by the first message on which the notes that came do not agree."""
     read = dict.fromkeys(said, 0)
     for way in told:
-        notes = {}
-        for node in said:
-            if node != way.absent:
+        notes, absent = {}, way.absent
+        for node, all_its in said.items():
+            if node != absent:
                 start = read[node]
                 read[node] = start + DIGEST_BYTES
-                notes[node] = said[node][start : read[node]]
-        if all(note == other for note in notes.values() for other in notes.values()):
+                notes[node] = all_its[start : start + DIGEST_BYTES]
+        one, *others = notes.values()
+        if others == [one] * len(others):
             continue
         frm, check = notes.get(way.frm), notes.get(way.check)
         if frm is None:
