@@ -35,6 +35,7 @@ def copy_cost(listing: Listing) -> Extraction:
         model_class=held.model_class,
         resolution=held.resolution,
         features=held.features,
+        extras=held.extras,
         price_micro=price_micro(listing),
         tiers=tariff.tiers_of(listing.dao.params["tiers"]),
         plans=plans_of(listing.dao.params["plans"]),

@@ -10,6 +10,7 @@ from apps.protocol.circuits.layout import INPUT_F, MODEL_F
 from apps.protocol.extraction import AGREEMENT_BPS, PER_WEIGHT_MILLI, extraction
 from apps.protocol.plans import Plan
 from apps.protocol.tariff import Tier
+from tests.support.copying import ManyBox, drawn, rows_until, scored
 from tests.support.reading_out import BlackBox, read_out
 from workers.mpc.engines.plain import run_plain
 from workers.mpc.fixed import encode
@@ -20,6 +21,7 @@ SPREAD = {"logistic": 2.0, "linear": 0.8, "poisson": 1.0, "cox": 1.0}
 # a hundredth of a number's range, which is 4 wide; a twentieth of a count or hazard, e^score
 NEAR = {"linear": 0.04, "poisson": 0.05, "cox": 0.05}
 OFF = 0.25
+NETWORK_OFF = 0.4  # they differ from one another, and so do ways down
 CASES = [(name, of) for name in SPREAD for of in PER_WEIGHT_MILLI[name]]
 
 
@@ -55,6 +57,39 @@ def test_a_buyer_who_tries_needs_as_many_rows_as_the_listing_states(name, of):
     assert measured == pytest.approx([stated] * len(SIZES), rel=OFF), measured
 
 
+def copied(name, of, sizes, seed, most):
+    """Rows for each weight until the trained copy says the same class of 99 of 100 rows."""
+    rng = np.random.default_rng(seed)
+    layers = drawn(sizes, rng, SPREAD["logistic"])
+
+    def good(rows, scores):
+        same = scores.argmax(1) == scored(layers, rows).argmax(1)
+        return 10_000 * np.mean(same) >= AGREEMENT_BPS
+
+    box = ManyBox(CLASSES[name], layers, of)
+    weights = sum(layer.size for layer in layers)
+    if not CLASSES[name].hidden:
+        weights = (sizes[0] + 1) * (1 if of == "logit" else sizes[-1] - 1)
+    return rows_until(box, good, rng=rng, most=most * weights) / weights
+
+
+@pytest.mark.parametrize("of", list(PER_WEIGHT_MILLI["multinomial"]))
+def test_a_copy_of_several_classes_takes_as_many_rows_as_the_listing_states(of):
+    measured = [
+        np.median([copied("multinomial", of, (features, 3), seed, 15) for seed in range(3)])
+        for features in SIZES
+    ]
+    stated = PER_WEIGHT_MILLI["multinomial"][of] / 1000
+    assert measured == pytest.approx([stated] * len(SIZES), rel=OFF), measured
+
+
+@pytest.mark.parametrize(("of", "seeds"), [("label", 1), ("band", 1), ("rounded", 3), ("logit", 3)])
+def test_a_copy_of_a_network_takes_as_many_rows_as_the_listing_states(of, seeds):
+    """A small one; docs/adr/0019-resolution.md has larger ones."""
+    measured = np.median([copied("mlp", of, (8, 5, 3), seed, 25) for seed in range(seeds)])
+    assert measured == pytest.approx(PER_WEIGHT_MILLI["mlp"][of] / 1000, rel=NETWORK_OFF)
+
+
 def test_logits_of_a_linear_model_are_read_out_by_solving_equations():
     box = BlackBox(CLASSES["logistic"], np.array([0.75, -1.5, 0.25]), "logit")
     rows = [np.zeros(2), np.array([16.0, 0.0]), np.array([0.0, 16.0])]
@@ -79,10 +114,30 @@ def test_logits_of_every_class_are_read_out_by_as_many_rows_as_a_score_has_weigh
 
 
 def test_the_coarser_answer_costs_more():
+    about = {"features": 30, "extras": {"classes": 3}, "price_micro": 1, "rows_per_epoch": 1}
     for name, figures in PER_WEIGHT_MILLI.items():
         tried = [of for of in CLASSES[name].resolutions if of in figures]
         assert list(figures) == tried and "logit" in tried
-        assert sorted(figures.values(), reverse=True) == list(figures.values())
+        rows = [extraction(model_class=name, resolution=of, **about).rows for of in tried]
+        assert sorted(set(rows), reverse=True) == rows
+
+
+def test_what_a_copy_takes_follows_from_what_its_answers_leave_open():
+    """Of the weights of C − 1 scores, or all of a network's; logits tell all scores at once."""
+    about = {"features": 30, "price_micro": 1, "rows_per_epoch": 1}
+
+    def rows(name, of, **extras):
+        return extraction(model_class=name, resolution=of, extras=extras, **about).rows
+
+    assert rows("multinomial", "label", classes=2) == math.ceil(7.4 * 31)
+    assert rows("multinomial", "label", classes=5) == math.ceil(7.4 * 4 * 31)
+    assert rows("multinomial", "rounded", classes=2) == 31  # never less than a score has weights
+    assert rows("multinomial", "logit", classes=5) == 31
+    weights = 31 * 16 + 17 * 3
+    assert rows("mlp", "label", classes=3, hidden_1=16) == 17 * weights
+    assert rows("mlp", "logit", classes=3) == math.ceil(1.3 * (31 * 32 + 33 * 3))
+    two = extraction(model_class="mlp2", resolution="label", extras={"classes": 3}, **about)
+    assert (two.rows, two.measured) == (31, False)
 
 
 def test_cost_is_the_price_of_all_rows_and_the_cap_spreads_it_over_epochs():
