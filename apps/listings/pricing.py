@@ -16,10 +16,11 @@ from apps.protocol import tariff
 from apps.protocol.circuits.family import query_rows_max
 from apps.protocol.extraction import Extraction, extraction
 from apps.protocol.plans import plans_of
-from apps.protocol.tickets import COMPUTING
+from apps.protocol.tickets import COMPUTING, SHAMIR
 from apps.rfms.models import Rfm
 
 CURRENCY = "USDC"
+SHAMIR_ROWS_MAX = 1000  # more take minutes, and a request has each node's own shares
 
 
 def price_micro(listing: Listing) -> int:
@@ -54,8 +55,11 @@ def rows_per_epoch_max(listing: Listing) -> int:
 def rows_max(listing: Listing) -> int:
     """How many rows one request may have: what the circuit takes, and each node answers in a query
     and in an epoch (their `policy.json` decides, the settings say it here)."""
-    features = listing.version.round.features
-    return min(query_rows_max(features), settings.ROWS_PER_QUERY, settings.ROWS_PER_EPOCH)
+    held = listing.version.round
+    most = query_rows_max(held.features)
+    if held.engine in SHAMIR:
+        most = min(most, SHAMIR_ROWS_MAX)
+    return min(most, settings.ROWS_PER_QUERY, settings.ROWS_PER_EPOCH)
 
 
 def rebate_bps(listing: Listing) -> int:

@@ -205,8 +205,6 @@ def site_environment(
     """The names that flai_site.settings reads (docs/operations.md)."""
     # A demonstration shows a whole vote in seconds; real money is given time to be heard.
     period = os.environ.get("FLAI_VOTING_PERIOD_MIN_S") or ("3" if faucet else "")
-    # And it answers requests of 10 000 rows, more than one a day.
-    rows = os.environ.get("FLAI_ROWS_PER_EPOCH") or ("20000" if faucet else "")
     return {
         "DATABASE_URL": database_url,
         "VALKEY_URL": valkey_url,
@@ -218,7 +216,6 @@ def site_environment(
         "FLAI_URL": url,
         "FLAI_FAUCET": "1" if faucet else "0",
         "FLAI_VOTING_PERIOD_MIN_S": period,
-        "FLAI_ROWS_PER_EPOCH": rows,
         "DJANGO_SETTINGS_MODULE": "flai_site.settings",
     }
 

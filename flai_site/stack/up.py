@@ -30,6 +30,7 @@ from flai_site.stack.supervisor import Service, Supervisor
 
 HOST = "127.0.0.1"
 EXIT_PORT_TAKEN = 2
+DEMO_ROWS_PER_EPOCH = "20000"
 
 
 class Stack:
@@ -48,6 +49,9 @@ class Stack:
             url=self.url,
             faucet=faucet,
         )
+        if faucet:  # a demonstration answers requests of 10 000 rows, more than one a day
+            rows = os.environ.get("FLAI_ROWS_PER_EPOCH") or DEMO_ROWS_PER_EPOCH
+            self.site["FLAI_ROWS_PER_EPOCH"] = rows
 
     def services(self) -> list[Service]:
         """All of them; a database or broker named by the environment is not started here."""

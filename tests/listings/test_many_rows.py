@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from django.db import close_old_connections
 from apps.compute.models import Receipt
 from apps.listings import running
 from apps.listings.models import Query
+from apps.listings.pricing import rows_max
 from apps.notify.models import Delivery, Endpoint
 from apps.protocol.circuits.family import QUERY_ROWS_MAX, query_rows_max
 from apps.protocol.tickets import MAX_VALUES
@@ -148,6 +150,12 @@ def test_more_rows_than_one_request_takes_are_refused_by_name(
 def test_wide_rows_are_as_many_as_a_share_holds() -> None:
     assert query_rows_max(1) == query_rows_max(209) == MANY
     assert query_rows_max(210) == MAX_VALUES // 210 < MANY
+
+
+def test_of_shamir_shares_fewer_are_asked_at_a_time() -> None:
+    for engine, most in (("ring", MANY), ("ring_verified", MANY), ("shamir_t2", 1000)):
+        held = SimpleNamespace(features=30, engine=engine)
+        assert rows_max(SimpleNamespace(version=SimpleNamespace(round=held))) == most
 
 
 def test_a_lane_is_left_while_one_of_many_rows_is_computed(sale, monkeypatch) -> None:

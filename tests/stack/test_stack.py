@@ -21,10 +21,9 @@ from flai_site.stack.layout import (
     Ports,
     StackError,
     node_limits,
-    site_environment,
 )
 from flai_site.stack.services import embedded_services, remove
-from flai_site.stack.up import check_ports_free, free_ports
+from flai_site.stack.up import Stack, check_ports_free, free_ports
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -126,8 +125,8 @@ def test_own_nodes_answer_as_many_rows_as_their_site_says(monkeypatch: pytest.Mo
         monkeypatch.delenv(name, raising=False)
 
     def limits(faucet: bool) -> dict[str, int]:
-        urls = {"database_url": "", "valkey_url": "", "url": ""}
-        return node_limits(site_environment(Home(Path("/nowhere")), faucet=faucet, **urls))
+        ports = Ports.from_environment()
+        return node_limits(Stack(Home(Path("/nowhere")), ports, faucet=faucet).site)
 
     assert limits(faucet=True) == {"rows_per_epoch": 20_000}
     assert limits(faucet=False) == {}
