@@ -15,6 +15,7 @@ from flai_site.stack.services import remove
 from tests.explorer.conftest import browser, sign_in, site, visit, world  # noqa: F401 - fixtures
 from tests.support import story
 from tests.support.browser import Visitor, chromium
+from tests.support.needles import Needles
 
 
 @pytest.fixture(scope="package")
@@ -25,6 +26,12 @@ def played(tmp_path_factory: pytest.TempPathFactory) -> Any:
     (home.parent / "seen.json").write_text(json.dumps(seen))
     yield facts, said, home
     remove(home)  # as root its database lies elsewhere
+
+
+@pytest.fixture(scope="package")
+def needles(played: Any) -> Needles:
+    """What only its owner may know of all that the story left."""
+    return story.needles_of(played[2])
 
 
 @pytest.fixture(scope="package")

@@ -8,14 +8,11 @@ import re
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from flai_site.stack.services import embedded_services
 from tests.support.corpora import everything_in, rows_of_every_table
 from tests.support.needles import Needles, assert_clean
-from workers.client import data, training
-from workers.client.buyer import sigmoid
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -64,45 +61,6 @@ def test_what_was_left_for_the_visitor_is_on_the_screen(played: Any) -> None:
     logins = home / "demo" / "logins.json"
     assert logins.stat().st_mode & 0o077 == 0
     assert "meridian-pharma" in json.loads(logins.read_text())
-
-
-@pytest.fixture(scope="module")
-def needles(played: Any) -> Needles:
-    """All that only its owner may know: rows, sums, updates, inputs, answers, in every unit."""
-    _, _, home = played
-    sites, found = home / "demo" / "sites", Needles()
-    about = json.loads((sites / "sites.json").read_text())
-    steps = json.loads((home / "demo" / "state.json").read_text())["steps"]
-    mean, std = training.constants(steps["normalisation"])
-
-    def rows(slug: str, file: str) -> np.ndarray:
-        features = data.read_features(sites / slug / file, about["columns"])
-        for number, row in enumerate(features):
-            found.vector(f"{slug} row {number}", row)
-        for number, row in enumerate(training.standardise(features, mean, std)):
-            found.vector(f"{slug} standardised row {number}", row)
-        return features
-
-    for site in about["sites"]:
-        features = rows(site["slug"], "rows.csv")
-        found.vector(f"{site['slug']} sums", features.sum(axis=0))
-        found.vector(f"{site['slug']} squares", (features**2).sum(axis=0))
-        for line in (sites / site["slug"] / "journal.jsonl").read_text().splitlines():
-            left = json.loads(line)
-            if "own" in left:
-                own = np.fromfile(sites / site["slug"] / "uploads" / left["own"], dtype="<i8")
-                found.vector(f"{site['slug']} update", own / 2.0 ** left["f"])
-    for buyer in about["buyers"]:
-        slug = buyer["slug"]
-        rows(slug, "patients.csv")
-        answers = [value for step, value in steps.items() if step.startswith(f"query {slug} ")]
-        assert len(answers) == 10
-        for number, probability in enumerate(answers):
-            found.number(f"{slug} answer {number}", probability)
-            logit = round(np.log(probability / (1 - probability)) * 2**16) / 2**16
-            assert abs(sigmoid(logit) - probability) < 1e-12
-            found.number(f"{slug} logit {number}", logit)
-    return found
 
 
 @pytest.mark.slow

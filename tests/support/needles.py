@@ -23,8 +23,10 @@ _MIX = np.uint64(0x9E3779B97F4A7C15)
 
 _NO_NUMBER = re.compile(rb"\d{2}:\d{2}:\d{2}(?:[.,]\d+)?|\\[nrt]")  # clocks, escapes
 _NUMBER = re.compile(rb"(?<![\w.])-?\d{1,19}(?:\.\d{1,25})?(?:[eE][-+]?\d{1,3})?(?!\w)")
-_BASE64 = re.compile(rb"[A-Za-z0-9+/_-]{24,}={0,2}")
-_HEX = re.compile(rb"(?:[0-9a-fA-F]{2}){16,}")
+# All bytes but those of a writing made blank: much quicker than to match.
+_BASE64 = bytes(b if re.match(rb"[A-Za-z0-9+/_-]", bytes([b])) else 32 for b in range(256))
+_HEX = bytes(b if re.match(rb"[0-9a-fA-F]", bytes([b])) else 32 for b in range(256))
+BASE64_LEAST, HEX_LEAST = 24, 32
 
 
 class Needles:
@@ -66,6 +68,12 @@ class Needles:
                 self._alone[text] = name
         self._word(np.array([value], dtype="<f8").tobytes(), name)
 
+    def secret(self, name: str, raw: bytes) -> None:
+        """These bytes, a key's say: as they are, in base64 or in hex."""
+        if len(raw) < 16:
+            raise ValueError("so few bytes may be chance")
+        self._word(raw, name)
+
     def found_in(self, data: bytes) -> set[str]:
         """Names of all needles in these bytes, and in what they hold as base64 or hex."""
         found = set(self._found_plain(data))
@@ -90,11 +98,12 @@ class Needles:
 
     def _found_plain(self, data: bytes) -> Iterator[str]:
         numbers = _NUMBER.findall(_NO_NUMBER.sub(b" ", data))
-        texts = [_text(float(token)) for token in numbers]
+        written = {token: _text(float(token)) for token in set(numbers)}
+        texts = [written[token] for token in numbers]
         for three in zip(texts, texts[1:], texts[2:], strict=False):
             if three in self._text:
                 yield self._text[three]
-        for token in numbers:
+        for token in written:
             digits = len(re.sub(rb"[eE].*|[-.]", b"", token).lstrip(b"0"))
             if digits >= ALONE_DIGITS:
                 name = self._alone.get(f"{float(token):.{min(digits, 17) - 1}e}")
@@ -136,11 +145,14 @@ def _text(value: float) -> str:
 
 
 def _decoded(data: bytes) -> Iterable[bytes]:
-    for run in _BASE64.findall(data):
-        text = run.rstrip(b"=").replace(b"-", b"+").replace(b"_", b"/")
+    for run in data.translate(_BASE64).split():
+        if len(run) < BASE64_LEAST:
+            continue
+        text = run.replace(b"-", b"+").replace(b"_", b"/")
         try:
             yield base64.b64decode(text + b"=" * (-len(text) % 4))
         except binascii.Error:
             continue
-    for run in _HEX.findall(data):
-        yield bytes.fromhex(run.decode())
+    for run in data.translate(_HEX).split():
+        if len(run) >= HEX_LEAST:
+            yield bytes.fromhex(run[: len(run) // 2 * 2].decode())

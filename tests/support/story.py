@@ -14,10 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 from playwright.sync_api import expect
 
 from flai_site.stack.up import free_ports
 from tests.support.browser import Visitor, chromium
+from tests.support.needles import Needles
+from workers.client import data, training
+from workers.client.buyer import sigmoid
 
 ROOT = Path(__file__).resolve().parents[2]
 TIMEOUT_S = 240
@@ -125,3 +129,40 @@ def running(home: Path) -> Iterator[tuple[str, dict[str, str]]]:
     finally:
         up.send_signal(signal.SIGINT)
         up.communicate(timeout=60)
+
+
+def needles_of(home: Path) -> Needles:
+    """All that only its owner may know: rows, sums, updates, inputs, answers, in every unit."""
+    sites, found = home / "demo" / "sites", Needles()
+    about = json.loads((sites / "sites.json").read_text())
+    steps = json.loads((home / "demo" / "state.json").read_text())["steps"]
+    mean, std = training.constants(steps["normalisation"])
+
+    def rows(slug: str, file: str) -> np.ndarray:
+        features = data.read_features(sites / slug / file, about["columns"])
+        for number, row in enumerate(features):
+            found.vector(f"{slug} row {number}", row)
+        for number, row in enumerate(training.standardise(features, mean, std)):
+            found.vector(f"{slug} standardised row {number}", row)
+        return features
+
+    for site in about["sites"]:
+        features = rows(site["slug"], "rows.csv")
+        found.vector(f"{site['slug']} sums", features.sum(axis=0))
+        found.vector(f"{site['slug']} squares", (features**2).sum(axis=0))
+        for line in (sites / site["slug"] / "journal.jsonl").read_text().splitlines():
+            left = json.loads(line)
+            if "own" in left:
+                own = np.fromfile(sites / site["slug"] / "uploads" / left["own"], dtype="<i8")
+                found.vector(f"{site['slug']} update", own / 2.0 ** left["f"])
+    for buyer in about["buyers"]:
+        slug = buyer["slug"]
+        rows(slug, "patients.csv")
+        answers = [value for step, value in steps.items() if step.startswith(f"query {slug} ")]
+        assert len(answers) == 10
+        for number, probability in enumerate(answers):
+            found.number(f"{slug} answer {number}", probability)
+            logit = round(np.log(probability / (1 - probability)) * 2**16) / 2**16
+            assert abs(sigmoid(logit) - probability) < 1e-12
+            found.number(f"{slug} logit {number}", logit)
+    return found

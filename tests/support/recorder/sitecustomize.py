@@ -2,7 +2,8 @@
 
 For tests only: with RECORD_TO=DIR in the environment, each request's and response's body that this
 process sends or gets through httpx (agents, buyers, the story) or `apps.compute.links` (the server
-to its nodes) is appended to a file of its own. A process that imports neither is left as it is.
+to its nodes) is appended to a file of its own, `PID.http`; each command to the broker, Celery's
+messages among them, to `PID.broker`. A process that imports none of these is left as it is.
 """
 
 import importlib.abc
@@ -74,7 +75,27 @@ def wrap_links(links):
     links.Links.ask = recorded
 
 
-WRAPS = {"httpx": wrap_httpx, "apps.compute.links": wrap_links}
+def wrap_broker(connection):
+    """redis.connection, or its twin of asyncio: what goes out, as it is packed."""
+    send = connection.AbstractConnection.send_packed_command
+    file = open(os.path.join(os.environ["RECORD_TO"], f"{os.getpid()}.broker"), "ab")
+
+    def recorded(self, command, *more, **options):
+        parts = [command] if isinstance(command, bytes) else list(command)
+        with lock:
+            file.write(b"".join(p.encode() if isinstance(p, str) else p for p in parts))
+            file.flush()
+        return send(self, parts, *more, **options)
+
+    connection.AbstractConnection.send_packed_command = recorded
+
+
+WRAPS = {
+    "httpx": wrap_httpx,
+    "apps.compute.links": wrap_links,
+    "redis.connection": wrap_broker,
+    "redis.asyncio.connection": wrap_broker,
+}
 
 if os.environ.get("RECORD_TO"):
     sys.meta_path.insert(0, Hook())
