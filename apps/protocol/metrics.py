@@ -140,19 +140,27 @@ def share_interval(share: float, count: int, z: float = Z95) -> tuple[float, flo
 
 
 def auc_interval(auc: float, positives: int, negatives: int, z: float = Z95) -> tuple[float, float]:
-    """Hanley and McNeil's (1982) interval of an AUC of so many positive and negative rows:
-    SE² = (A(1 − A) + (P − 1)(A/(2 − A) − A²) + (N − 1)(2A²/(1 + A) − A²)) / PN, about the logit
-    of A with SE / A(1 − A), so that it ends within 0 and 1. A is kept half a pair from either end.
+    """Newcombe's (2006, method 5) interval of an AUC of so many positive and negative rows: the θ
+    with |θ − A| = z·SE(θ), of Hanley and McNeil's SE² = θ(1 − θ)(1 + h(1 − θ)/(2 − θ) + hθ/(1 + θ))
+    / PN with h = (P + N)/2 − 1. It ends within 0 and 1, and is no wider where A is near them.
     """
-    edge = 1 / (2 * positives * negatives)
-    a = min(max(auc, edge), 1 - edge)
-    spread = a * (1 - a)
-    spread += (positives - 1) * (a / (2 - a) - a * a) + (negatives - 1) * (
-        2 * a * a / (1 + a) - a * a
-    )
-    reach = z * math.sqrt(spread / (positives * negatives)) / (a * (1 - a))
-    low, high = (1 / (1 + (1 - a) / a * math.exp(way * reach)) for way in (1, -1))
-    return low, high
+    half = (positives + negatives) / 2 - 1
+
+    def beyond(theta: float) -> float:
+        spread = 1 + half * (1 - theta) / (2 - theta) + half * theta / (1 + theta)
+        return z * math.sqrt(theta * (1 - theta) * spread / (positives * negatives))
+
+    def end(edge: float) -> float:
+        inside, outside = auc + (edge - auc) * 1e-9, edge
+        for _ in range(50):
+            middle = (inside + outside) / 2
+            if abs(middle - auc) < beyond(middle):
+                inside = middle
+            else:
+                outside = middle
+        return outside
+
+    return end(0.0), end(1.0)
 
 
 def called_positive(rows: int, positives: int, accuracy: float, recall: float) -> int:

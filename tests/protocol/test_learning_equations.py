@@ -151,7 +151,9 @@ def test_intervals_are_about_those_of_a_bootstrap():
     ends = np.quantile(found, [0.025, 0.975], axis=0).T
     assert np.allclose(auc_interval(auc(z, y), 40, 120), ends[0], atol=0.025)
     assert np.allclose(share_interval(accuracy(z - 0.9, y), 160), ends[1], atol=0.025)
-    assert 0.2 < auc_interval(1.0, 5, 5)[0] < 0.9 < auc_interval(1.0, 5, 5)[1] <= 1
+    assert auc_interval(1.0, 5, 5) == (pytest.approx(0.6427, abs=1e-4), 1.0)
+    assert auc_interval(1.0, 62, 108) == (pytest.approx(0.9751, abs=1e-4), 1.0)
+    assert auc_interval(0.0, 5, 5) == (0.0, pytest.approx(0.3573, abs=1e-4))
     assert share_interval(0.0, 10) == (0.0, pytest.approx(0.2775, abs=1e-3))
 
 
