@@ -86,11 +86,17 @@ class Sharing(Stage):
         )
 
     def done(self, round_id: str) -> Json:
-        return self.until(round_id, lambda r: r["phase"] == "done", "the round's end")
+        """The round's end; the members vote for its version at once, before voting is over."""
+        over = self.until(
+            round_id,
+            lambda r: r["phase"] == "done" and r["version"]["proposal"],
+            "the round's end",
+        )
+        self.vote_for(over["version"]["proposal"])
+        return over
 
     def accepted(self, over: Json) -> None:
-        """The members vote for the round's version, and queries are answered by it."""
-        self.vote_for(over["version"]["proposal"])
+        """Waits until queries are answered by the round's version."""
         self.executed(over["version"]["proposal"])
         number, listing = over["version"]["number"], self.steps["listing"]
         wait_for(
