@@ -180,7 +180,8 @@ def test_a_buyer_with_too_many_waiting_is_told_to_come_again(sale, monkeypatch) 
     assert full.headers["Retry-After"] == "1"
     assert balance(sale) == (10_000_000, PRICE)
     quotas = client.get("/api/v1/quotas/").json()
-    assert quotas["waiting"] == 1 and quotas["requests"]["used"] >= 3
+    # how many of the three are of this minute is the clock's business
+    assert quotas["waiting"] == 1 and 1 <= quotas["requests"]["used"] <= 3
 
 
 def test_while_a_node_is_away_new_questions_are_told_so_and_nothing_is_held(
