@@ -99,13 +99,25 @@ def solved(made: dict[str, np.ndarray], used: list[str]) -> Any:
         windows(made[name], range(SEASON, SPLIT)) for name in sorted(made) if "custodian" in name
     ]
     x = np.concatenate([lags for lags, _, _ in each])
-    mean, std = x.mean(0), x.std(0)
+    mean, std = x[:, 0].mean(), x[:, 0].std()  # of t-1, for every lag
     mine = [windows(made[name], range(SEASON, SPLIT)) for name in used]
     rows = (np.concatenate([lags for lags, _, _ in mine]) - mean) / std
     t = (np.concatenate([values for _, values, _ in mine]) - 50) / 25
     inputs = np.column_stack([rows, np.ones(len(rows))])
     w = np.linalg.solve(inputs.T @ inputs + np.diag([1.0] * 4 + [0.0]), inputs.T @ t)
     return lambda lags: 50 + 25 * (np.column_stack([(lags - mean) / std, np.ones(len(lags))]) @ w)
+
+
+def test_opened_sums_of_the_lags_tell_no_value_at_the_ends_of_a_series(played: Any) -> None:
+    bridge, homes, _ = played
+    opened = bridge.jobs["moments@1"]["openings"]["sums"]
+    total = np.array([int(word) for word in opened[1:]]).reshape(2, LAGS + 1)
+    assert not np.diff(total).any()
+    schema = data.Schema.of_spec(bridge.spec)
+    sites = [home.path / "rows.csv" for name, home in homes.items() if "custodian" in name]
+    lags = np.concatenate([data.read_table(path, schema).features for path in sites])
+    assert total[:, 0] / 2**20 == pytest.approx([lags[:, 0].sum(), (lags[:, 0] ** 2).sum()])
+    assert np.ptp(lags.sum(0)) > 1  # each column's own would have told
 
 
 def test_the_next_value_and_the_skill_are_those_of_the_pooled_regression(played: Any) -> None:

@@ -228,8 +228,11 @@ class Agent:
         joined = self._join(current, MOMENTS, table, subdao, model)
         f = joined.slot.f
         limits = limits_in(joined.params)
-        sums = training.moments(table, f=f, sites=joined.custodians, limits=limits)
-        what = f"{len(sums)} sums over {table.rows} rows (count, Σx, Σx² of each column)"
+        sums = training.moments(
+            table, f=f, sites=joined.custodians, limits=limits, series=model.series
+        )
+        of = "the last value, for every lag" if model.series else "each column"
+        what = f"{len(sums)} sums over {table.rows} rows (count, Σx, Σx² of {of})"
         return self._outbox().submit(current, MOMENTS, joined, sums, what)
 
     def train(self, *, subdao: str, round_id: str | None = None) -> dict[str, Any]:

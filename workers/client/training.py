@@ -22,9 +22,13 @@ SUM_BITS = 62
 CONSTANTS_F = 20
 
 
-def moments(table: Table, *, f: int, sites: int, limits: Sequence[int] | None = None) -> np.ndarray:
+def moments(
+    table: Table, *, f: int, sites: int, limits: Sequence[int] | None = None, series: bool = False
+) -> np.ndarray:
     """[n, Σx_1 … Σx_d, Σx_1² … Σx_d²] over the site's rows, real numbers [1 + 2d].
 
+    The lags of a `series` are one variable, shifted: sums of two of them differ by a few values at
+    its ends only, which the total would give away. So every column has the first one's sums.
     Every sum must stay below 2^62 / (2^f · sites), so that the total of all sites fits the ring,
     and every value within its limit: else the nodes would cut the sums.
     Raises: DataError that names the column which does not; for too many rows.
@@ -48,6 +52,8 @@ def moments(table: Table, *, f: int, sites: int, limits: Sequence[int] | None = 
                 f"{table.path.name}, column “{name}”: its numbers are too large to be summed "
                 "securely. Give it in a larger unit (grams as kilograms, say)."
             )
+    if series:
+        sums, squares = (np.full_like(each, each[0]) for each in (sums, squares))
     return np.concatenate([[float(table.rows)], sums, squares])
 
 
