@@ -24,7 +24,7 @@ from apps.core.live import changed
 from apps.core.transactions import durable
 from apps.protocol import refreshes, successions
 from apps.protocol.jobs import JobError
-from apps.protocol.tickets import TRIO
+from apps.protocol.refreshes import members_least
 from apps.wallets import log
 
 DEADLINE_S = 120
@@ -47,7 +47,7 @@ def refresh(*, now: datetime) -> Refresh:
     """
     nodes, after, members = _members(now=now)
     last = Refresh.objects.first()
-    if last is not None and last.left and len(members) > TRIO:
+    if last is not None and last.left and len(members) > members_least(len(nodes)):
         del members[after % len(members)]
 
     def attempt(members: list[int]) -> Refresh:
@@ -64,7 +64,7 @@ def refresh(*, now: datetime) -> Refresh:
         return attempt(members)
     except control.ControlError as error:
         others = [i for i in members if nodes[i].fingerprint != error.node]
-        if not TRIO <= len(others) < len(members):
+        if not members_least(len(nodes)) <= len(others) < len(members):
             raise
         return attempt(others)
 
@@ -90,7 +90,8 @@ def reshare(*, model: str, consents: Sequence[dict[str, str]], now: datetime) ->
 
 
 def _members(*, now: datetime) -> tuple[list[Node], int, list[int]]:
-    """The node set, its last refresh, and who is there and has seen it: three at least."""
+    """The node set, its last refresh, and who is there and has seen it: three at least,
+    and more than half."""
     nodes = selectors.node_set()
     everyone = selectors.members(nodes)
     up = control.there(everyone, ask=True)
@@ -102,9 +103,10 @@ def _members(*, now: datetime) -> tuple[list[Node], int, list[int]]:
                 numbers[i] = _number(proofs[i], nodes) if proofs[i] is not None else 0
     after = max(numbers.values(), default=0)
     members = [i for i, number in numbers.items() if number == after]
-    if len(members) < TRIO:
+    if len(members) < (least := members_least(len(everyone))):
         raise control.Retryable(
-            "nodes_short", f"{len(members)} of {len(everyone)} nodes can refresh now; 3 must."
+            "nodes_short",
+            f"{len(members)} of {len(everyone)} nodes can refresh now; {least} must.",
         )
     proof = proofs[members[0]]
     if proof is not None:

@@ -366,8 +366,8 @@ class RfmForm(forms.Form):
         min_value=min(NODE_COUNTS),
         max_value=max(NODE_COUNTS),
         required=False,
-        help_text="More than compute may be dead. The ring takes five at most, and so many must be "
-        "registered here.",
+        help_text="More than compute may be dead. The rings, and Shamir shares of which one may be "
+        "curious, take five at most; and so many must be registered here.",
     )
     resolution = forms.ChoiceField(
         label="Buyers are answered by",

@@ -201,7 +201,12 @@ def _is_resharing(refresh: Json) -> bool:
 
 def _are_members(members: Any, count: int) -> bool:
     ok = isinstance(members, list) and all(_whole(i, 0, count - 1) for i in members)
-    return ok and members == sorted(set(members)) and len(members) >= TRIO
+    return ok and members == sorted(set(members)) and len(members) >= members_least(count)
+
+
+def members_least(count: int) -> int:
+    """So many of the nodes refresh, three or more, that any two such groups share one."""
+    return max(TRIO, count // 2 + 1)
 
 
 def _whole(value: Any, low: int, high: int) -> bool:

@@ -168,15 +168,18 @@ def _checked(ticket: Any, now: int) -> tuple[Ticket, bytes]:
 
 
 def check_engine(engine: str, nodes: int) -> None:
-    """Does that engine compute on so many nodes? Three say what they can't do, and more than five
-    hold Shamir shares only. Raises: TicketError("too_few_nodes", "too_many_nodes")."""
-    least = COMPUTING[engine]
+    """Does that engine compute on so many nodes? Any two groups that can must share one, as it is
+    the node in both that keeps a scope from running twice; and the ring stays within five.
+    Raises: TicketError("too_few_nodes", "too_many_nodes")."""
+    least, most = COMPUTING[engine], nodes_max_of(engine)
     _require(nodes >= least, "too_few_nodes", f"{engine} takes {least} nodes, not {nodes}.")
-    _require(
-        engine in SHAMIR or nodes <= RING_NODES_MAX,
-        "too_many_nodes",
-        f"{engine} takes {RING_NODES_MAX} nodes at most, not {nodes}.",
-    )
+    _require(nodes <= most, "too_many_nodes", f"{engine} takes {most} nodes at most, not {nodes}.")
+
+
+def nodes_max_of(engine: str) -> int:
+    """The most nodes that the engine takes: fewer than two groups that compute, n < 2 (2t + 1)."""
+    most = max(NODE_COUNTS) if engine in SHAMIR else RING_NODES_MAX
+    return min(most, 2 * COMPUTING[engine] - 1)
 
 
 def holders_of(engine: str) -> int:

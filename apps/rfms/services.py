@@ -24,8 +24,8 @@ from apps.governance.models import Proposal
 from apps.governance.services import propose_by_system
 from apps.participants.services import call_open
 from apps.protocol.plans import check_answerable, plans_of
-from apps.protocol.rfm_spec import SpecError, check_spec, schema_of, spec_hash
-from apps.protocol.tickets import TRIO
+from apps.protocol.rfm_spec import SpecError, check_spec, engine_named_by, schema_of, spec_hash
+from apps.protocol.tickets import RING, TRIO, nodes_max_of
 from apps.rfms import events, selectors
 from apps.rfms.funding import award, award_if_ready, close_due, pledge, pledge_withdraw, sweep_due
 from apps.rfms.models import Crowdfund, Rfm, Status
@@ -252,15 +252,21 @@ def _checked(spec: object) -> dict[str, Any]:
     except ValueError as error:
         raise BadSpec(text=f"terms.plans: {error}.", field="terms.plans") from None
     _check_parent(checked)
-    _check_nodes(checked["governance"]["n"])
+    _check_nodes(checked["governance"])
     return checked
 
 
-def _check_nodes(wanted: int) -> None:
-    """A request for more nodes than the least is for such as are registered."""
-    if wanted > TRIO and (there := node_count()) < wanted:
+def _check_nodes(rules: dict[str, Any]) -> None:
+    """A request for more nodes than the least is for such as are registered; and of those that are
+    all hold shares, which may be more than its engine takes."""
+    wanted, there = rules["n"], node_count()
+    if wanted > TRIO and there < wanted:
         text = f"governance.n: {wanted} nodes are asked for, and {there} are registered here."
         raise BadSpec(text=text, field="governance.n")
+    engine = engine_named_by(rules.get("engine", RING), rules["t"])
+    if there > (most := nodes_max_of(engine)):
+        text = f"{engine} takes {most} nodes at most, and {there} are registered here."
+        raise BadSpec(text=f"governance.engine: {text}", field="governance.engine")
 
 
 def _check_parent(spec: dict[str, Any]) -> None:

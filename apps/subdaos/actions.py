@@ -18,7 +18,7 @@ from apps.protocol.ledger import AMOUNT_MAX
 from apps.protocol.money import BPS
 from apps.protocol.revenue import SPLIT
 from apps.protocol.targets import class_of
-from apps.protocol.tickets import ENGINES
+from apps.protocol.tickets import ENGINES, TRIO, nodes_max_of
 from apps.subdaos import selectors, services
 from apps.subdaos.models import Dao
 
@@ -170,6 +170,12 @@ class SetEngine:
             raise BadInput("bad_engine", f"Give engine, one of: {', '.join(ENGINES)}.")
         if payload["engine"] == selectors.engine_of(dao):
             raise BadInput("no_change", "Nodes compute with this already.")
+        most, least = nodes_max_of(payload["engine"]), int(dao.params.get("n", TRIO))
+        if least > most:
+            text = (
+                f"{payload['engine']} takes {most} nodes at most, and here {least} are the least."
+            )
+            raise BadInput("bad_engine", text)
         return dict(payload)
 
     def describe(self, payload: Payload, dao: Dao) -> list[dict[str, Any]]:

@@ -246,6 +246,24 @@ def test_shamir_shares_are_the_same_numbers_in_both(inside: In, n: int, t: int) 
     assert shamir_shares.join(few).view(np.int64).tolist() != values
 
 
+def test_both_take_the_same_numbers_of_nodes_for_an_engine(inside: In) -> None:
+    """Any two groups that can compute share a node."""
+    counts = range(2, 9)
+    found = inside(
+        "return v.engines.map((e) => v.counts.map((n) => tickets.computesOn(e, n)))",
+        {"engines": list(tickets.ENGINES), "counts": list(counts)},
+    )
+
+    def takes(engine: str, n: int) -> bool:
+        try:
+            tickets.check_engine(engine, n)
+        except tickets.TicketError:
+            return False
+        return True
+
+    assert found == [[takes(engine, n) for n in counts] for engine in tickets.ENGINES]
+
+
 def test_the_page_asks_a_model_in_shamir_shares(inside: In) -> None:
     """Python is the nodes: each opens its own share alone, and seals one of the answer."""
     given = vectors.read() | {"nodes": vectors.descriptors(5)}

@@ -204,6 +204,7 @@ def test_of_shamir_shares_all_members_compute_and_each_reports_its_own():
         (job(5, **four | {"engine": "shamir_t2"}), "malformed_job"),
         (job(5, **four | {"computing": [0, 1]}), "malformed_job"),
         (job(4, **four | {"engine": "shamir_t2", "computing": [0, 1, 2, 3]}), "too_few_nodes"),
+        (job(5, **four | {"nodes": [f"{i:02x}" * 32 for i in range(6)]}), "too_many_nodes"),
     ]
     for described, code in wrong:
         with pytest.raises(jobs.JobError) as error:

@@ -1,11 +1,13 @@
 """Tickets and rosters: what is accepted, and the code of each refusal."""
 
+import itertools
 import json
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from apps.protocol import tickets, wire
+from apps.protocol import refreshes, tickets, wire
+from apps.protocol.jobs import JobError
 
 NOW = 1_800_000_000
 GOLDEN_ROUND_TICKET_ID = "8f833a26939786b4eea79e38b2bc4fe1ea8650b3c0b3d1545594056f9ceefb5d"
@@ -165,13 +167,42 @@ def test_shamir_shares_are_of_one_threshold_and_more_than_five_nodes_hold_nothin
     for engine, t in tickets.SHAMIR.items():
         assert tickets.threshold_of(engine) == t
         few = "malformed" if t == 1 else "too_few_nodes"
-        assert code(engine, 2 * t) == few and code(engine, 2 * t + 1) == code(engine, 7) == engine
+        assert code(engine, 2 * t) == few and code(engine, 2 * t + 1) == engine
         permitted = [other for other in tickets.ENGINES if tickets.permits(engine, other)]
         permitted += [other for other in tickets.ENGINES if tickets.permits(other, engine)]
         assert permitted == [engine, engine]
     assert tickets.threshold_of(tickets.RING) == 1
     assert code(tickets.RING, 6) == code(tickets.VERIFIED, 7) == "too_many_nodes"
     assert code("shamir_t3", 8) == "malformed" == code("shamir_t4", 7)
+
+
+def test_any_two_groups_that_compute_share_a_node():
+    """What keeps a round from running twice is the node that is in both."""
+    taken = {}
+    for engine in tickets.ENGINES:
+        for n in tickets.NODE_COUNTS:
+            try:
+                tickets.check_engine(engine, n)
+            except tickets.TicketError as error:
+                few = n < tickets.COMPUTING[engine]
+                assert error.code == ("too_few_nodes" if few else "too_many_nodes")
+                continue
+            taken.setdefault(engine, []).append(n)
+            groups = list(itertools.combinations(range(n), tickets.COMPUTING[engine]))
+            assert all(set(a) & set(b) for a in groups for b in groups)
+        assert taken[engine][-1] == tickets.nodes_max_of(engine)
+    assert [taken[engine] for engine in tickets.SHAMIR] == [[3, 4, 5], [5, 6, 7], [7]]
+    assert taken[tickets.RING] == [3, 4, 5] and taken[tickets.VERIFIED] == [4, 5]
+
+
+@pytest.mark.parametrize(("count", "least"), [(3, 3), (4, 3), (5, 3), (6, 4), (7, 4)])
+def test_any_two_groups_that_refresh_share_a_node(count, least):
+    asked = {"v": 1, "type": "refresh", "id": "aa" * 16, "after": 0, "deadline_s": 10}
+    asked["nodes"] = [f"{i:02x}" * 32 for i in range(count)]
+    assert refreshes.members_least(count) == least and 2 * least > count
+    assert refreshes.check_refresh(asked | {"members": list(range(least))})
+    with pytest.raises(JobError, match="wrong form"):
+        refreshes.check_refresh(asked | {"members": list(range(least - 1))})
 
 
 def test_an_upload_of_shamir_shares_has_a_size_and_a_limit():

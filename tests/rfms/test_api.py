@@ -230,6 +230,24 @@ def test_more_nodes_than_are_registered_can_not_be_asked_for() -> None:
     assert answer.data["detail"] == "governance.n: shamir_t2 takes 5 nodes, not 4."
 
 
+def test_no_request_is_for_more_nodes_than_its_engine_takes() -> None:
+    """All that are registered hold a share; of Shamir shares one curious node allows five."""
+    who = Member("author")
+    rules = {**SPEC["governance"], "engine": "shamir"}
+    answer = who.post("rfms/", {"title": "x", "spec": {**SPEC, "governance": {**rules, "n": 6}}})
+    assert answer.data["detail"] == "governance.n: shamir_t1 takes 5 nodes at most, not 6."
+    for index in range(6):
+        Node.objects.create(
+            index=index, name=f"n{index}", fingerprint=f"{index:064x}", descriptor={}, active=True
+        )
+    answer = who.post("rfms/", {"title": "x", "spec": {**SPEC, "governance": rules}})
+    assert (answer.status_code, answer.data["field"]) == (422, "governance.engine")
+    assert "shamir_t1 takes 5 nodes at most, and 6 are registered" in answer.data["detail"]
+    two = {**rules, "n": 6, "t": 2}
+    answer = who.post("rfms/", {"title": "x", "spec": {**SPEC, "governance": two}})
+    assert answer.status_code == 201, answer.data
+
+
 def test_a_draft_can_be_written_anew_and_a_title_used_twice() -> None:
     who = Member("author")
     first, second = draft(who), draft(who)

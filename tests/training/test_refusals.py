@@ -65,6 +65,10 @@ def test_three_nodes_open_no_round_that_four_are_to_check(market) -> None:
         market.carried("subdaos.set_engine", {"engine": "ring_verified"})
     with pytest.raises(DomainError, match="one of: ring, ring_verified"):
         market.carried("subdaos.set_engine", {"engine": "shamir"})
+    market.dao.params["n"] = 6
+    market.dao.save(update_fields=["params"])
+    with pytest.raises(DomainError, match="shamir_t1 takes 5 nodes at most, and here 6 are"):
+        market.carried("subdaos.set_engine", {"engine": "shamir_t1"})
 
 
 def test_a_share_of_another_shape_or_with_a_short_life_is_refused(market) -> None:

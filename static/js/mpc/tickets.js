@@ -11,8 +11,12 @@ export const SHAMIR = { __proto__: null, shamir_t1: 1, shamir_t2: 2, shamir_t3: 
 // both: the verified one shows nobody more.
 export const COMPUTING = { ring: 3, ring_verified: 4, shamir_t1: 3, shamir_t2: 5, shamir_t3: 7 };
 const RING_NODES_MAX = 5;
+// Any two groups that compute must share a node: it is that one which keeps a scope from running twice.
 export const computesOn = (engine, nodes) =>
-  Object.hasOwn(COMPUTING, engine) && nodes >= COMPUTING[engine] && (engine in SHAMIR || nodes <= RING_NODES_MAX);
+  Object.hasOwn(COMPUTING, engine) &&
+  nodes >= COMPUTING[engine] &&
+  nodes < 2 * COMPUTING[engine] &&
+  nodes <= (engine in SHAMIR ? NODE_COUNTS.at(-1) : RING_NODES_MAX);
 export const permits = (signed, engine) => engine === signed || (signed === "ring" && engine === "ring_verified");
 export const TICKET_DOMAIN = "flai/ticket/v1";
 const MAX_VALUES = 1 << 21;
