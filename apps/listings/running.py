@@ -142,7 +142,8 @@ SELECT id, buyer_id, rows, created_at, job_id, attempt FROM (
     SELECT q.id, q.buyer_id, q.rows, q.created_at, q.job_id, j.attempt,
         row_number() OVER (PARTITION BY q.buyer_id ORDER BY q.created_at) AS turn
     FROM listings_query q JOIN compute_job j ON j.id = q.job_id
-    WHERE q.version_id = %(version)s AND q.ended_at IS NULL AND q.expires_at > %(now)s
+    WHERE q.version_id = %(version)s AND q.ended_at IS NULL
+        AND q.expires_at > %(now)s + interval '5 seconds'
         AND (j.state = 'queued' AND j.due_at <= %(now)s
             OR j.state = 'running' AND j.lease_until <= %(now)s)
 ) due ORDER BY turn, created_at LIMIT %(limit)s

@@ -49,7 +49,6 @@ from apps.wallets.services import account
 SLOT = "row"
 JOB_DEADLINE_S = 15
 ROWS_A_SECOND = 250  # that nodes with much to do are left the time for
-LIFETIME_S_MIN = 5
 HOLD_S_MAX = 24 * 3600
 WAITING_MAX = 1000
 NOTHING = "Nothing was charged."
@@ -138,10 +137,11 @@ def query_create(
 ) -> Query:
     """Hold the price, keep the sealed row, wake the nodes: one round trip. Nothing is charged yet.
 
-    The hold lives as long as the ticket, one day at most; then the buyer is free of it. With a
-    quote its price holds; more than `max_price_micro`, or than the `key` may spend, is refused.
-    The `call` is answered with the query's id, in the same transaction. `waited_for`: nobody is
-    told of it before it has ended, or a second has passed, so it does not wait for the disk itself.
+    The query lives as long as the ticket, one day at most, and its hold as much longer as the nodes
+    may need for what they took at the last moment. With a quote its price holds; more than
+    `max_price_micro`, or than the `key` may spend, is refused. The `call` is answered with the
+    query's id, in the same transaction. `waited_for`: nobody is told of it before it has ended, or
+    a second has passed, so it does not wait for the disk itself.
     Raises Unprocessable naming the wrong field, InsufficientBalance, Conflict, NotFound, TooMany,
     SpendLimitReached, MandateNeeded (the buyer's wallet key has not allowed it), CredentialNeeded,
     Forbidden in the time of early access, CallTaken.
@@ -226,6 +226,7 @@ def _terms(
             price_micro=str(price),
         )
     _compare(ticket, listing, price)
+    _ensure_lives(ticket, listing, now)
     return replace(terms, credential=credential) if credential else terms
 
 
@@ -252,9 +253,7 @@ def _query(
         roster=None,
         inputs={SLOT: [ticket.share_id]},
         model=listing.version.model,
-        deadline_s=tickets.deadline_of(
-            listing.version.round.engine, JOB_DEADLINE_S + ticket.shape[0] // ROWS_A_SECOND
-        ),
+        deadline_s=_deadline_s(ticket, listing),
         expires_at=expires_at,
         now=now,
     )
@@ -416,9 +415,21 @@ def _compare(ticket: tickets.Ticket, listing: Listing, price_micro: int) -> None
         ) from None
     except BadParams as error:
         raise Unprocessable("ticket_mismatch", str(error), field="params") from None
-    if ticket.expires_at - ticket.issued_at < LIFETIME_S_MIN:
+
+
+def _ensure_lives(ticket: tickets.Ticket, listing: Listing, now: datetime) -> None:
+    """Nodes count rows of the day when they take them: none is taken that may expire before."""
+    left_s, wanted_s = ticket.expires_at - unix_ms(now) // 1000, _deadline_s(ticket, listing)
+    if left_s < wanted_s:
         raise Unprocessable(
-            "ticket_mismatch",
-            f"The ticket must live at least {LIFETIME_S_MIN} s.",
+            "expired",
+            f"The ticket expires in {left_s} s, and so many rows may take {wanted_s} s: sign one "
+            "that lives longer. " + NOTHING,
             field="expires_at",
         )
+
+
+def _deadline_s(ticket: tickets.Ticket, listing: Listing) -> int:
+    return tickets.deadline_of(
+        listing.version.round.engine, JOB_DEADLINE_S + ticket.shape[0] // ROWS_A_SECOND
+    )

@@ -33,6 +33,7 @@ from rest_framework.test import APIClient
 from apps.accounts.models import ApiKey, Party, User
 from apps.accounts.services import api_key_create
 from apps.compute.models import Job
+from apps.compute.services import LEASE_MARGIN_S
 from apps.core.clock import now as clock_now
 from apps.core.clock import unix_ms
 from apps.core.errors import DomainError
@@ -43,7 +44,7 @@ from apps.exchange.vaults import stake
 from apps.listings import mandates, services
 from apps.listings.models import Listing, Mandate, Query
 from apps.listings.running import query_cancel
-from apps.listings.services import query_create
+from apps.listings.services import JOB_DEADLINE_S, query_create
 from apps.protocol import consent
 from apps.wallets.invariants import violations
 from apps.wallets.keys import Consent
@@ -59,7 +60,7 @@ ASKS = st.tuples(
     st.integers(0, 1),
     st.integers(1, 3),
     st.booleans(),
-    st.sampled_from([5, 600]),
+    st.sampled_from([14, 20, 600]),
     st.sampled_from([None, None, PRICE, 3 * PRICE]),
     st.sampled_from([None, None, 0, 1, 2]),
     st.sampled_from([None, None, "k", "l"]),
@@ -250,7 +251,9 @@ class Holding(RuleBasedStateMachine):
         assert wanted[0] == "held", wanted
         query.refresh_from_db()
         assert query.mandate_id == wanted[1]
-        price, end = query.price_micro, (query.expires_at - self.began).total_seconds()
+        until = Hold.objects.get(transfer_id=query.hold_id).expires_at
+        price, end = query.price_micro, (until - self.began).total_seconds()
+        assert until - query.expires_at == timedelta(seconds=JOB_DEADLINE_S + LEASE_MARGIN_S)
         buyer.held.append(Held(query.id, price, key and key.pk, query.mandate_id, end))
         if call:
             buyer.calls[call] = digest
@@ -287,6 +290,7 @@ class Holding(RuleBasedStateMachine):
             ("early_access", early and not buyer.staked, 0),
             ("price_changed", most is not None and price > most, 0),
             ("ticket_mismatch", ticket["price_micro"] != str(price), 0),
+            ("expired", ticket["expires_at"] - int(self.now.timestamp()) < JOB_DEADLINE_S, 0),
             ("idempotency_conflict", call in buyer.calls, 0),
             ("too_many_waiting", len(stands) >= WAITING_MAX, 0),
             ("spend_limit_reached", limit is not None and spent + price > limit,
@@ -347,9 +351,12 @@ def test_every_refusal_in_turn(monkeypatch) -> None:
         assert ask(3) == "insufficient_balance"
         machine.a_key_is_limited(1, PRICE)
         assert ask(2, keyed=True) == "spend_limit_reached"
-        assert ask(keyed=True, life=5) == "held"
+        assert ask(keyed=True, life=20) == "held"
         assert ask(2) == "insufficient_balance"
-        machine.time_passes(5)
+        machine.time_passes(54)
+        assert ask(2) == "insufficient_balance"  # the nodes may have taken it at the last moment
+        machine.time_passes(1)
+        assert ask(2, life=14) == "expired"
         assert ask(2) == "held"  # what the one before held is free again
         machine.a_query_is_cancelled(1, 0)
         machine.a_wallet_key_is_bound(1)

@@ -15,6 +15,7 @@ from django.test.utils import CaptureQueriesContext
 from apps.compute.models import Job, Receipt
 from apps.core import transactions
 from apps.core.clock import now
+from apps.core.errors import Unprocessable
 from apps.listings import running, waiting
 from apps.listings.models import Query
 from apps.listings.services import query_create
@@ -178,3 +179,38 @@ def test_who_waited_for_a_query_that_was_lost_is_told_to_ask_again(shelf, monkey
     finally:
         waiting.waiters.close()
     assert (lost.value.status, lost.value.args_) == (503, {"retry_after_s": 1})
+
+
+def test_what_the_nodes_took_before_the_ticket_expired_is_paid_and_what_might_expire_is_left(
+    shelf,
+) -> None:
+    """Rows of the day were counted at the nodes, and the hold was gone when the answer came."""
+    buyer = shelf.buyer(FUNDS)
+    taken, late = (
+        query_create(slug=shelf.dao.slug, buyer=buyer, upload=shelf.upload(), now=now())
+        for _ in range(2)
+    )
+    end = taken.expires_at
+    with pytest.MonkeyPatch.context() as then:
+        then.setattr(running, "clock_now", lambda: end - timedelta(seconds=6))
+        (claimed,) = running._claim_all([taken.id])
+        then.setattr(running, "clock_now", lambda: end - timedelta(seconds=4))
+        assert running._claim_all([late.id]) == []
+        assert running._next_bundle(shelf.listing.version_id) == []
+        lease_until = Job.objects.get(pk=claimed.job.pk).lease_until
+        then.setattr(running, "clock_now", lambda: lease_until)
+        running._settle([(claimed, shelf.outcome(claimed))])
+    assert running.queries_expire(now=late.expires_at) == 1
+    states = [Query.objects.get(pk=query.id).state for query in (taken, late)]
+    assert states == ["settled", "released"]
+    assert balance_of(buyer) == (FUNDS - PRICE, 0)
+
+
+def test_a_ticket_that_was_signed_long_ago_must_live_as_long_as_its_rows_may_take(shelf) -> None:
+    buyer, at = shelf.buyer(20_000 * PRICE), int(now().timestamp())
+    for rows, left_s in ((1, 14), (2_000, 22)):
+        upload = shelf.upload(rows, issued_at=at - 600, expires_at=at + left_s)
+        with pytest.raises(Unprocessable) as refused:
+            query_create(slug=shelf.dao.slug, buyer=buyer, upload=upload, now=now())
+        assert refused.value.code == "expired"
+    assert balance_of(buyer) == (20_000 * PRICE, 0)

@@ -1,7 +1,8 @@
 -- listings_claim: those of these queries that are due and that no other worker has, from now on
 -- this worker's; with what it needs to have them computed and to settle them. `payer`: the account
--- that each is held on, as "pid/purpose".
-CREATE FUNCTION listings_claim(ids uuid[], now timestamptz, lease_margin_s int)
+-- that each is held on, as "pid/purpose". Left alone is what may expire on its way to the nodes: one
+-- that still took it would have counted its rows for an answer that the others refuse.
+CREATE OR REPLACE FUNCTION listings_claim(ids uuid[], now timestamptz, lease_margin_s int)
 RETURNS TABLE (
     query uuid, buyer uuid, buyer_pid text, payer text, query_rows int, price bigint, hold uuid, ticket text,
     sealed bytea, listing uuid, slug text, dao uuid, payee uuid, payee_pid text,
@@ -13,7 +14,7 @@ BEGIN
     RETURN QUERY
     WITH waiting AS MATERIALIZED (
         SELECT q.id, q.job_id FROM listings_query q
-        WHERE q.id = ANY(ids) AND q.ended_at IS NULL AND q.expires_at > now
+        WHERE q.id = ANY(ids) AND q.ended_at IS NULL AND q.expires_at > now + interval '5 seconds'
         ORDER BY q.id FOR UPDATE SKIP LOCKED
     ), due AS MATERIALIZED (
         SELECT j.id FROM compute_job j

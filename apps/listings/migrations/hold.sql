@@ -15,7 +15,8 @@
 -- share_id_taken, scope_taken
 --
 -- query, job   the rows, but for the mandate, which is chosen here, and `upload`, which is `sealed`
--- tail         the hold's leaf as wallets_write takes it, with the nil UUID as its mandate
+-- tail         the hold's leaf as wallets_write takes it, with the nil UUID as its mandate; the hold
+--              outlives the query, so that what was claimed in its last second can be paid
 -- leaf         the query's own
 -- quoted       whether the buyer has a quote, so that it knows what pays
 -- call         {"actor_id", "key", "digest", "status", "response"} of a request that may be repeated
@@ -28,6 +29,7 @@ SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SE
 AS $$
 DECLARE
     nil CONSTANT text := '00000000-0000-0000-0000-000000000000';
+    lease_margin_s CONSTANT int := 20;  -- as listings_claim is handed it
     q listings_query := jsonb_populate_record(NULL::listings_query, query);
     keyed bool; payer uuid; plan_account uuid; waiting int; most bigint; spent numeric; m record; written record;
 BEGIN
@@ -107,7 +109,8 @@ BEGIN
     SELECT * INTO written FROM wallets_write(
         ARRAY[payer, payee], ARRAY[q.hold_id], ARRAY[1], ARRAY[2],
         ARRAY[q.price_micro::numeric], ARRAY['listings.query'], ARRAY['pend'], ARRAY[NULL::uuid],
-        ARRAY[q.expires_at], ARRAY['listings.query'], ARRAY[q.id::text], ARRAY[''],
+        ARRAY[q.expires_at + make_interval(
+            secs => (job -> 'descriptor' ->> 'deadline_s')::int + lease_margin_s)], ARRAY['listings.query'], ARRAY[q.id::text], ARRAY[''],
         ARRAY[CASE WHEN keyed THEN replace(tail, nil, q.mandate_id::text)
             ELSE replace(tail, '"mandate":"' || nil || '",', '') END],
         now, NULL);
