@@ -157,9 +157,10 @@ class Submission(BaseModel):
     """A sealed share on its way to the nodes.
 
     `sealed` (signature and envelopes) and the parts of the correction are dropped once it is
-    refused or the round is over. `due_at`: when a complete one goes to the nodes, when an
-    incomplete one is given up. `withdrawal` is its owner's signed word that the nodes shall forget
-    it, {"withdrawal", "signature"}; `acks` are then what they signed for having done so.
+    refused or the round is over. `refusal`: the code of a node's "no". `due_at`: when a complete
+    one goes to the nodes, when an incomplete one is given up. `withdrawal` is its owner's signed
+    word that the nodes shall forget it, {"withdrawal", "signature"}; `acks` are then what they
+    signed for having done so.
     """
 
     class State(models.TextChoices):
@@ -184,6 +185,7 @@ class Submission(BaseModel):
     withdrawal = models.JSONField(null=True)
     state = models.CharField(max_length=11, choices=State, default=State.RECEIVING)
     reason = models.TextField(blank=True)
+    refusal = models.CharField(max_length=32, blank=True)
     attempts = models.PositiveIntegerField(default=0)
     due_at = models.DateTimeField()
 

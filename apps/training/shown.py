@@ -1,7 +1,9 @@
 """What a round showed of each member, in plain words: φ, copies, lateness, refused shares.
 
 Nothing is said here but what anybody can read already. What a validator said of each site is opened
-to nobody; of several the weighted median counts.
+to nobody; of several the weighted median counts. Grave is only what an honest site does not come
+to: not an upload that broke off or began anew, a node's own fault, a φ of 0 among others of 0, or
+rows that two sites have in common.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from django.db.models import OuterRef, Subquery
 from apps.protocol.contribution import flagged
 from apps.training.models import Member, Phase, Round, Score, Submission
 from apps.training.services import OVER
+from apps.training.submissions import REPLACED, UNFINISHED
 from apps.wallets import log
 
 LATE = {
@@ -25,6 +28,8 @@ LATE = {
 }
 # Where an honest site is often superfluous, a φ of 0 alone shows nothing (docs/learning.md).
 CHANCY = ("leave_one_out",)
+# A node's refusals that are about what the site made; others may be the node's fault, or the way's.
+OWN_FAULT = ("bad_commitment", "bad_signature", "malformed_seal")
 
 
 @dataclass(frozen=True)
@@ -51,24 +56,47 @@ def shown(
         words, grave = [], False
         mine = phi.get(member.party_id)
         if mine is not None:
-            others = [value for party, value in phi.items() if party != member.party_id]
-            words.append(f"φ {_milli(mine)}; the median of the others {_milli(median(others))}.")
-            grave = str(member.party_id) in low and held.scoring not in CHANCY
+            among = median(value for party, value in phi.items() if party != member.party_id)
+            words.append(f"φ {_milli(mine)}; the median of the others {_milli(among)}.")
+            # where most are of no use, or no model was made, it says something of the round
+            telling = among > 0 and held.phase != Phase.VOID and held.scoring not in CHANCY
+            grave = str(member.party_id) in low and telling
         for other, first in later.get(member.party_id, ()):
-            sent = "shared the same rows as" if held.shares_rows else "sent the same update as"
-            when = "earlier" if first else "later, so it scores 0"
-            words.append(f"It {sent} {other}, {when}.")
-            grave = grave or not first
+            words.append(_alike(other, first, held.shares_rows))
+            grave = grave or not (first or held.shares_rows)
         if member.left_phase:
             words.append(f"Left out: late {LATE.get(Phase(member.left_phase), 'in a phase')}.")
         for share in shares:
             if share.party_id != member.party_id or share.state != Submission.State.REFUSED:
                 continue
-            if share.reason != OVER:
-                words.append(f"A share of its was refused: {share.reason}")
-                grave = True
+            said, own_fault = _refused(share)
+            words += said
+            grave = grave or own_fault
         found.append(Shown(member, mine, tuple(words), grave))
     return found
+
+
+def _alike(other: str, first: bool, rows: bool) -> str:
+    when = "earlier" if first else "later, so it scores 0"
+    if not rows:
+        return f"It sent the same update as {other}, {when}."
+    return (
+        f"At least half of what was compared of the rows of one of it and {other} is among the "
+        f"other's too; it sent its own {when}. Who had them first can't be seen."
+    )
+
+
+def _refused(share: Submission) -> tuple[list[str], bool]:
+    """(what to say of a refused share, whether that is grave)."""
+    if share.reason in (OVER, REPLACED):
+        return [], False
+    if share.reason == UNFINISHED:
+        return ["An upload of its broke off, and nothing more came."], False
+    if share.refusal in OWN_FAULT:
+        return [f"A share of its was refused, as a node says: {share.reason}"], True
+    return [
+        f"A node did not take a share of its, perhaps by no fault of its: {share.reason}"
+    ], False
 
 
 def shown_of(held: Round, pid: str) -> Shown | None:

@@ -261,10 +261,11 @@ def shares_expire(*, now: datetime, limit: int = 100) -> int:
     return len(rows)
 
 
-def _refuse(row: Submission, reason: str) -> None:
-    """Inner writer, under the row's lock."""
+def _refuse(row: Submission, reason: str, code: str = "") -> None:
+    """Inner writer, under the row's lock; `code` of the node that refused, any words of its."""
     row.state, row.reason, row.sealed = Submission.State.REFUSED, reason, None
-    row.save(update_fields=["state", "reason", "sealed"])
+    row.refusal = code[: Submission._meta.get_field("refusal").max_length]
+    row.save(update_fields=["state", "reason", "refusal", "sealed"])
     row.parts.all().delete()
 
 
@@ -395,7 +396,7 @@ def share_deliver(*, submission_id: Any) -> bool:
         if acks is not None:
             row.state, row.acks, row.reason = Submission.State.DELIVERED, acks, ""
         elif isinstance(error, control.Final):
-            _refuse(row, error.text)
+            _refuse(row, error.text, error.code)
             note(held, f"The nodes refused a share of {row.party.name}: {error.text}", now)
         else:
             row.due_at, row.reason = _again_at(row.attempts, now), error.text

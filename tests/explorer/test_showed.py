@@ -17,8 +17,10 @@ from apps.core.errors import BadInput
 from apps.core.transactions import durable
 from apps.exchange.vaults import stake
 from apps.governance import services
-from apps.training.models import Member, Score, Submission
+from apps.training.models import Member, Round, Score, Submission
 from apps.training.services import OVER
+from apps.training.shown import shown_of
+from apps.training.submissions import REPLACED, UNFINISHED
 from apps.wallets import log
 from apps.wallets.services import send
 from tests.explorer import second, world
@@ -59,6 +61,15 @@ def copied(of: World) -> tuple[Party, Party]:
     return sites[2].party, sites[0].party
 
 
+def no(of: World, who: Party, reason: str, code: str = "") -> None:
+    """A share of theirs that was refused."""
+    Submission.objects.create(
+        round=of.round, stage="round", slot="update", party=who, share_id=reason[:32],
+        ticket={}, ticket_id="ab", state="refused", reason=reason, refusal=code,
+        due_at=clock.now(),
+    )  # fmt: skip
+
+
 def staked(of: World, who: Party, tokens: int) -> None:
     token = of.dao.asset.code
     send(party=of.party, to=who, asset=token, amount_micro=tokens * MICRO, now=clock.now())
@@ -88,20 +99,15 @@ def test_the_page_says_plainly_what_a_round_showed_of_each() -> None:
     late = custodians(of)[1]
     Member.objects.filter(pk=late.pk).update(left_phase="updates")
     refused = custodians(of)[3].party
-    share = of.round.submissions.get(stage="round", party=refused)
-    for reason in ("A node found another commitment.", OVER):
-        Submission.objects.create(
-            round=of.round, stage="round", slot="update", party=refused, share_id=reason[:32],
-            ticket={}, ticket_id=share.ticket_id, state="refused", reason=reason,
-            due_at=clock.now(),
-        )  # fmt: skip
+    no(of, refused, "A node found another commitment.", "bad_commitment")
+    no(of, refused, OVER)
     page = shown_page(of)
     assert f"It sent the same update as {first.name}, later, so it scores 0." in said(
         page, copier.name
     )
     assert f"It sent the same update as {copier.name}, earlier." in said(page, first.name)
     assert "Left out: late as updates and holdouts were asked for." in said(page, late.party.name)
-    assert "A share of its was refused: A node found another commitment." in said(
+    assert "A share of its was refused, as a node says: A node found another commitment." in said(
         page, refused.name
     )
     assert OVER not in said(page, refused.name)
@@ -110,6 +116,58 @@ def test_the_page_says_plainly_what_a_round_showed_of_each() -> None:
         assert ("Propose to slash" in said(page, member.party.name)) == grave, member
     validator = of.round.members.filter(role="validator").first()
     assert f"<dt>{validator.party.name}</dt>" not in page
+
+
+# (why a share was refused, the node's code, what is said of it)
+BLAMELESS = [
+    (REPLACED, "", None),
+    (OVER, "", None),
+    (UNFINISHED, "", "An upload of its broke off"),
+    ("North: the store is full.", "store_failed", "perhaps by no fault of its: North: the store"),
+    ("North sent a malformed answer.", "bad_answer", "did not take a share of its"),
+    ("East: not sealed to this node.", "sealed_elsewhere", "did not take a share of its"),
+]
+
+
+@pytest.mark.parametrize(("reason", "code", "words"), BLAMELESS)
+def test_no_button_for_an_upload_that_began_anew_or_a_node_s_fault(
+    reason: str, code: str, words: str | None
+) -> None:
+    of = world.build()
+    Score.objects.filter(round=of.round).update(phi_milli=600)
+    who = custodians(of)[0].party
+    no(of, who, reason, code)
+    told = said(shown_page(of), who.name)
+    assert "Propose to slash" not in told
+    assert words in told if words else told == "φ 0.600; the median of the others 0.600."
+
+
+def test_no_button_for_a_score_of_0_among_others_or_in_a_void_round() -> None:
+    of = world.build()
+    Score.objects.filter(round=of.round).update(phi_milli=0)
+    assert "Propose to slash" not in shown_page(of)
+    low = custodians(of)[0].party
+    Score.objects.filter(round=of.round).exclude(party=low).update(phi_milli=500)
+    assert "Propose to slash" in said(shown_page(of), low.name)
+    Round.objects.filter(pk=of.round.pk).update(phase="void")
+    assert "Propose to slash" not in shown_page(of)
+
+
+def test_rows_in_common_are_told_as_what_they_are_and_are_no_ground_by_themselves() -> None:
+    of = world.build()
+    first, copier = copied(of)
+    Score.objects.filter(round=of.round).update(phi_milli=600)
+    held, job = of.round, of.round.round_job
+    job.descriptor["inputs"] = {"rows": job.descriptor["inputs"]["update"]}
+    job.save()
+    held.training = "secure_sgd"
+    held.save()
+    for who, other, when in ((copier, first, "later, so it"), (first, copier, "earlier.")):
+        found = shown_of(held, who.pid)
+        assert found is not None and not found.grave
+        words = " ".join(found.words)
+        assert f"At least half of what was compared of the rows of one of it and {other}" in words
+        assert when in words and "Who had them first can't be seen." in words
 
 
 def test_a_low_score_warrants_a_vote_unless_chance_makes_such_ones() -> None:

@@ -115,6 +115,7 @@ def test_a_share_that_the_nodes_refuse_may_be_sent_anew(market) -> None:
     drain()
     submission.refresh_from_db()
     assert submission.state == "refused" and submission.reason
+    assert submission.refusal == "sealed_elsewhere"
     assert submission.sealed is None and not submission.parts.exists()
     better, new = market.submit(held, site, market.upload(held, site, "sums", market.sums(1)))
     drain()
