@@ -13,7 +13,7 @@ from apps.accounts.selectors import party_found
 from apps.core import clock
 from apps.core.errors import DomainError, NotFound
 from apps.explorer.page import act, explain, for_party, paged, party_of, show
-from apps.protocol.credentials import KIND_MAX, LIFETIME_MS_MAX, is_kind
+from apps.protocol.credentials import KIND_MAX, LIFETIME_MS_MAX
 from apps.wallets import credentials as service
 from apps.wallets.consenting import consent_of_form
 
@@ -42,6 +42,10 @@ class IssueForm(forms.Form):
         label="For how many days", min_value=1, max_value=DAYS_MAX, initial=365
     )
 
+    def __init__(self, *args: Any, issuer: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.issuer = issuer
+
     def clean_subject(self) -> Any:
         found = party_found(self.cleaned_data["subject"].strip().lower())
         if found is None:
@@ -54,8 +58,10 @@ class IssueForm(forms.Form):
 
     def clean_credential(self) -> str:
         kind = "-".join(self.cleaned_data["credential"].lower().split())
-        if not is_kind(kind):
-            raise forms.ValidationError("Use letters a to z, digits and hyphens.")
+        try:
+            service.ensure_asked(self.issuer, kind)
+        except DomainError as error:
+            raise forms.ValidationError(explain(error)) from None
         return kind
 
 
@@ -93,7 +99,7 @@ def issued(request: HttpRequest) -> HttpResponse:
     if request.method == "POST":
         return _issue(request, party)
     asks = "subject" in request.GET
-    form = IssueForm(request.GET if asks else None, auto_id="issue_%s")
+    form = IssueForm(request.GET if asks else None, auto_id="issue_%s", issuer=party)
     seen = None
     if asks and form.is_valid():
         data = form.cleaned_data
@@ -107,6 +113,7 @@ def issued(request: HttpRequest) -> HttpResponse:
         status=422 if asks and seen is None else 200,
         party=party,
         form=form,
+        kinds=service.kinds_of(party),
         seen=seen,
         rows=rows,
         lines=_lines(rows),

@@ -8,20 +8,30 @@ the log beside each answer that was asked for, where anybody holds it against th
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any
 
 from apps.accounts.models import Party
 from apps.core.clock import unix_ms
-from apps.core.errors import Forbidden
+from apps.core.errors import BadInput, Forbidden
 from apps.listings.models import Listing
 from apps.protocol import credentials as rules
+from apps.protocol.consent import WALLET
 from apps.subdaos.models import Dao
-from apps.wallets.credentials import held_by, stated
+from apps.wallets.credentials import SUBJECTS, held_by, stated
 
 
 class CredentialNeeded(Forbidden):
     code = "credential_needed"
     text = (
         "Only holders of a credential “{credential}” may ask this model. {way} Nothing was charged."
+    )
+
+
+class IssuerKeyless(BadInput):
+    code = "issuer_has_no_key"
+    text = (
+        "An issuer is a person or an organisation here, with a wallet key that signs what it "
+        "issues. Who has none binds one first: {issuers}."
     )
 
 
@@ -38,6 +48,26 @@ WAYS = {
 def access_of(dao: Dao) -> rules.Access | None:
     """What asking takes; None where everybody may."""
     return rules.access_of(dao.params.get("access"))
+
+
+def kinds_asked_of(pid: str) -> list[str]:
+    """The kinds that some SubDAO's terms trust this issuer with."""
+    asking = Dao.objects.filter(params__access__issuers__contains=[pid])
+    kinds: Any = asking.values_list("params__access__credential", flat=True)
+    return sorted(set(kinds))
+
+
+def ensure_keyed(access: rules.Access | None) -> None:
+    """Each named issuer has a wallet key: in the name of one without, the server could bind the
+    first. Raises BadInput."""
+    if access is None:
+        return
+    of = Party.objects.filter(pid__in=access.issuers)
+    keyed = of.filter(kind__in=SUBJECTS, keys__purpose=WALLET, keys__active=True)
+    if lacking := sorted(set(access.issuers) - set(keyed.values_list("pid", flat=True))):
+        names = dict(of.values_list("pid", "name"))
+        said = ", ".join(names.get(pid, pid) for pid in lacking)
+        raise IssuerKeyless(issuers=said, field="issuers")
 
 
 def issuers_of(access: rules.Access) -> list[dict[str, str]]:

@@ -6,7 +6,6 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from apps.accounts.models import Party
 from apps.core.actions import Payload, action
 from apps.core.errors import BadInput
 from apps.listings import access
@@ -16,7 +15,6 @@ from apps.protocol.credentials import Access, access_of
 from apps.subdaos.models import Dao
 from apps.subdaos.selectors import on_sale
 from apps.subdaos.services import param_set
-from apps.wallets.credentials import SUBJECTS
 
 
 @action("listings.set_access", house="sbgt")
@@ -35,9 +33,7 @@ class SetAccess:
             raise BadInput("bad_access", f"{error}".capitalize() + ".") from None
         if wanted == access.access_of(dao):
             raise BadInput("no_change", "So it is already.")
-        known = Party.objects.filter(pid__in=wanted.issuers, kind__in=SUBJECTS) if wanted else ()
-        if wanted and len(known) < len(wanted.issuers):
-            raise BadInput("bad_access", "An issuer is a person or an organisation here.")
+        access.ensure_keyed(wanted)
         return {"access": wanted.params if wanted else {}}
 
     def describe(self, payload: Payload, dao: Dao) -> list[dict[str, Any]]:
@@ -51,6 +47,7 @@ class SetAccess:
         ]
 
     def execute(self, payload: Payload, *, dao: Dao, proposal_id: UUID, now: datetime) -> None:
+        access.ensure_keyed(access_of(payload["access"]))  # one may have been revoked since
         param_set(dao=dao, key="access", value=payload["access"], proposal_id=proposal_id, now=now)
 
 

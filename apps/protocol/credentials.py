@@ -10,8 +10,8 @@ It holds until `until_ms`, unless its issuer revokes it, for as long as the key 
 subject's wallet key: of a party with a bound key nobody but the key pays a prediction, so nobody
 else can ask by its credential.
 
-A SubDAO votes which kind of credential its listing asks for, and whose. Anybody may issue anything;
-what counts is whom the terms name.
+A SubDAO votes which kind of credential its listing asks for, and whose. Nothing is issued that no
+vote asks of its issuer: a kind is words about somebody, and stays in the log.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -26,9 +27,21 @@ REVOKED = "wallets.credential_revoked"
 SUBJECTS = (Party.Kind.PERSON, Party.Kind.ORGANISATION)
 
 
+# Which kinds the terms of some SubDAO trust a party (its pid) with; apps that know terms say so.
+asked_of: list[Callable[[str], list[str]]] = []
+
+
 class KeyNeeded(Forbidden):
     code = "no_wallet_key"
     text = "What you say of others is signed by your wallet key: bind one on the wallet key's page."
+
+
+class NotAsked(Forbidden):
+    code = "credential_not_asked"
+    text = (
+        "No model asks for such a credential from {party}. Those who built the model vote first "
+        "which kind it asks for and whose (listings.set_access). Nothing was issued."
+    )
 
 
 def credential_issue(
@@ -43,12 +56,9 @@ def credential_issue(
 ) -> Credential:
     """Say of `subject`, whose wallet key is `key`, that it is of this kind; no session will do.
 
-    Raises BadInput (kind, subject, key, until), KeyNeeded, what `keys.grant` raises.
+    Raises BadInput (kind, subject, key, until), NotAsked, KeyNeeded, what `keys.grant` raises.
     """
-    if not rules.is_kind(kind):
-        raise BadInput(
-            "bad_kind", f"Up to {rules.KIND_MAX} of a-z, 0-9 and hyphens.", field="credential"
-        )
+    ensure_asked(issuer, kind)
     if not unix_ms(now) < until_ms <= unix_ms(now) + rules.LIFETIME_MS_MAX:
         raise BadInput("bad_until", "A credential ends in the future, within two years.")
     asked = rules.issue_payload(credential=kind, subject=subject.pid, key=key, until_ms=until_ms)
@@ -71,6 +81,23 @@ def credential_issue(
         log.append(ISSUED, body, now=now, ref=subject.id)
     made.bound = key  # type: ignore[attr-defined]
     return made
+
+
+def kinds_of(issuer: Party) -> list[str]:
+    """What it may issue: the kinds that a SubDAO's vote trusts it with, in order."""
+    return sorted({kind for ask in asked_of for kind in ask(issuer.pid)})
+
+
+def ensure_asked(issuer: Party, kind: str) -> None:
+    """The log keeps a kind for ever beside whom it is said of, so it is no text of the issuer's: a
+    vote has named it, and this issuer. Raises BadInput, NotAsked."""
+    if not rules.is_kind(kind):
+        raise BadInput(
+            "bad_kind", f"Up to {rules.KIND_MAX} of a-z, 0-9 and hyphens.", field="credential"
+        )
+    kinds = kinds_of(issuer)
+    if kind not in kinds:
+        raise NotAsked(party=issuer.name, kinds=kinds)
 
 
 def ensure_subject(subject: Party, key: str | None) -> None:

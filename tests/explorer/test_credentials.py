@@ -65,14 +65,21 @@ def test_a_model_says_what_it_asks_for_and_whether_one_has_it(built: worlds.Worl
 
 def test_nobody_issues_without_a_key_or_to_who_has_none(built: worlds.World) -> None:
     client, other = Client(), party("Clinic")
+    terms = Access(KIND, (built.party.pid,))
+    Dao.objects.filter(pk=built.dao.pk).update(params=built.dao.params | {"access": terms.params})
     client.force_login(built.buyer)
     here = "/wallet/credentials/issued/"
     wrong: Any = client.get(here, {"subject": other.slug, "credential": KIND, "days": 9})
     assert wrong.status_code == 422 and "has no wallet key yet" in wrong.content.decode()
-    for bad in ({"subject": "nobody"}, {"credential": "ä"}, {"days": 10_000}):
+    for bad in (
+        {"subject": "nobody"}, {"credential": "ä"}, {"credential": "a-liar"}, {"days": 10_000}
+    ):  # fmt: skip
         asked = {"subject": other.slug, "credential": KIND, "days": 9} | bad
         assert client.get(here, asked).status_code == 422
     Keyed(other)
+    untold = client.get(here, {"subject": other.slug, "credential": "a-liar", "days": 9})
+    assert "No model asks for such a credential" in untold.content.decode()
+    assert f"voted to ask for from {built.party.name}: {KIND}" in text(client, here)
     seen = client.get(here, {"subject": other.slug, "credential": KIND, "days": 9}).content.decode()
     assert "Clinic is “accredited-hospital”" in seen and "Bind one" in seen
     for nonsense in ({}, {"subject": "x", "credential": KIND, "key": "k", "until_ms": 5}):

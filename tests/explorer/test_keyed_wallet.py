@@ -31,7 +31,7 @@ from tests.explorer.world import PASSWORD
 from tests.governance.helpers import approved, at, founded, party
 from tests.subdaos.test_emission import close_epoch
 from tests.support import epochs
-from tests.support.credentials import Keyed
+from tests.support.credentials import Keyed, voted
 from workers.client.replay import replay
 
 
@@ -137,6 +137,7 @@ def test_a_keyed_wallet_pays_trades_stakes_proposes_converts_pledges_and_claims(
     page.get_by_text("Nothing more is paid by this mandate.").wait_for()
 
     clinic = Keyed(party("Clinic"))
+    voted(dao, ada.pid)
     page.goto("/wallet/credentials/issued/")
     page.get_by_label("Who").fill(clinic.party.slug)
     page.get_by_label("Is", exact=True).fill("Accredited hospital")

@@ -29,14 +29,15 @@ from apps.listings.services import query_create
 from apps.protocol import consent
 from apps.protocol import credentials as rules
 from apps.wallets import credentials
-from apps.wallets.keys import SESSION, Consent
+from apps.wallets.keys import SESSION, Consent, key_revoke
 from apps.wallets.models import Credential
 from apps.wallets.services import faucet
 from tests.listings import test_plans
 from tests.listings.test_plans import FUNDS, choose, errors, leaves, refused, settle
 from tests.support.consents import bind, signed
-from tests.support.credentials import KIND, Keyed
+from tests.support.credentials import KIND, Keyed, voted
 from tests.support.shelf import PRICE, Shelf
+from workers.client.earnings import Finding
 
 shelf = test_plans.shelf  # whose end replays all of it, and looks at the ledger
 TOLD = ("wallets.credential", "wallets.credential_revoked", "listings.mandate")
@@ -48,12 +49,13 @@ def _told(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def vote(shelf: Shelf, *issuers: Keyed, kind: str = KIND) -> None:
-    terms = rules.Access(kind, tuple(sorted(one.party.pid for one in issuers))) if issuers else None
-    payload = {"access": terms.params if terms else {}}
-    dao = shelf.listing.dao
-    with durable():
-        payload = SetAccess().validate(payload, dao)
-        SetAccess().execute(payload, dao=dao, proposal_id=uuid.uuid4(), now=now())
+    voted(shelf.listing.dao, *[one.party.pid for one in issuers], kind=kind)
+
+
+def elsewhere(issuer: Keyed, buyer: Keyed, kind: str = KIND) -> Credential:
+    """Another model asks for it."""
+    issuer.asked(kind)
+    return issuer.issue(buyer, kind)
 
 
 def keyed(shelf: Shelf) -> Keyed:
@@ -102,10 +104,10 @@ def another_key(shelf: Shelf, issuer: Keyed, buyer: Keyed) -> None:
 
 WRONG: list[tuple[str, Callable[[Shelf, Keyed, Keyed], Any]]] = [
     ("none", lambda shelf, issuer, buyer: None),
-    ("none", lambda shelf, issuer, buyer: issuer.issue(buyer, "lab")),
+    ("none", lambda shelf, issuer, buyer: elsewhere(issuer, buyer, "lab")),
     ("none", lambda shelf, issuer, buyer: issuer.issue(keyed(shelf))),
-    ("none", lambda shelf, issuer, buyer: buyer.issue(buyer)),
-    ("none", lambda shelf, issuer, buyer: Keyed(shelf.buyer()).issue(buyer)),
+    ("none", lambda shelf, issuer, buyer: elsewhere(buyer, buyer)),
+    ("none", lambda shelf, issuer, buyer: elsewhere(Keyed(shelf.buyer()), buyer)),
     ("revoked", lambda shelf, issuer, buyer: issuer.revoke(issuer.issue(buyer).digest)),
     ("expired", expired),
     ("other_key", another_key),
@@ -140,6 +142,7 @@ def test_a_new_one_admits_beside_an_old_one(shelf: Shelf) -> None:
 
 def test_what_is_issued_is_signed_by_its_issuer_and_of_a_bound_key(shelf: Shelf) -> None:
     issuer, buyer, plain = Keyed(shelf.buyer()), keyed(shelf), shelf.buyer()
+    vote(shelf, issuer)
     until_ms = unix_ms(now()) + 1000
 
     def issue(word: Any, by: Any = issuer.party, about: Any = buyer.party, **changes: Any) -> Any:
@@ -152,7 +155,7 @@ def test_what_is_issued_is_signed_by_its_issuer_and_of_a_bound_key(shelf: Shelf)
         credential=KIND, subject=buyer.party.pid, key=buyer.public, until_ms=until_ms
     )
     refused("signature_required", issue(SESSION))
-    refused("no_wallet_key", issue(SESSION, by=plain))
+    refused("credential_not_asked", issue(SESSION, by=plain))
     for bent in ({"credential": "lab"}, {"subject": issuer.party.pid}, {"until_ms": "1"}):
         refused("bad_signature", issue(issuer.word(rules.ISSUE, asked | bent)))
     stranger = Ed25519PrivateKey.generate()
@@ -196,12 +199,62 @@ def test_terms_name_parties_that_can_issue(shelf: Shelf) -> None:
     assert change["before"] == "everybody" and issuer.party.name in change["after"]
 
 
+def test_only_what_a_vote_names_is_said_of_others(shelf: Shelf) -> None:
+    """A kind stays in the log for ever, beside the pseudonym of whom it is said."""
+    issuer, other, buyer = Keyed(shelf.buyer()), Keyed(shelf.buyer()), keyed(shelf)
+    slander = "convicted-of-fraud"
+    refused("credential_not_asked", lambda: issuer.issue(buyer))
+    vote(shelf, issuer)
+    held = issuer.issue(buyer)
+    refused("credential_not_asked", lambda: issuer.issue(buyer, slander))
+    refused("credential_not_asked", lambda: other.issue(buyer))
+    assert credentials.kinds_of(issuer.party) == [KIND] and not credentials.kinds_of(other.party)
+    vote(shelf)
+    refused("credential_not_asked", lambda: issuer.issue(buyer))
+    assert issuer.revoke(held.digest).revoked_at  # what was issued is taken back at any time
+    assert Credential.objects.count() == 1
+    said = leaves()
+    issued = [leaf["type"] for leaf in said].index("wallets.credential")
+    unasked = [leaf for leaf in said[:issued] if leaf["type"] != "subdaos.params"]
+    assert "no vote asks of its issuer" in str(errors(shelf, [*unasked, said[issued]]))
+    others = [leaf for leaf in copy.deepcopy(said) if leaf["type"] not in TOLD]
+    for leaf in others:
+        leaf["at"] -= 120_000  # long after the second vote
+    assert "no vote asks of its issuer" in str(errors(shelf, [*others, said[issued]]))
+
+
+def test_who_is_trusted_has_a_key_when_proposed_and_when_carried_out(shelf: Shelf) -> None:
+    """In the name of one without, whoever runs the server could bind the first."""
+    dao, issuer, plain = shelf.listing.dao, Keyed(shelf.buyer()), shelf.buyer()
+    pids = tuple(sorted((issuer.party.pid, plain.pid)))
+    payload = {"access": rules.Access(KIND, pids).params}
+
+    def carry_out() -> None:
+        with durable():
+            SetAccess().execute(payload, dao=dao, proposal_id=uuid.uuid4(), now=now())
+
+    for do in (lambda: SetAccess().validate(payload, dao), carry_out):
+        with pytest.raises(BadInput) as caught:
+            do()
+        assert caught.value.code == "issuer_has_no_key"
+        assert caught.value.text.endswith(f" first: {plain.name}.")  # the other has one
+    late = Keyed(plain)
+    assert SetAccess().validate(payload, dao) == payload
+    word = late.word(consent.REVOKE, consent.key_payload(purpose="wallet", public_key=late.public))
+    key_revoke(party=plain, purpose="wallet", consent=word)
+    refused("issuer_has_no_key", carry_out)
+    vote(shelf, issuer)
+    said = [leaf for leaf in leaves() if leaf["body"].get("pid") != issuer.party.pid]
+    with pytest.raises(Finding, match="who had no key"):
+        errors(shelf, said)
+
+
 def test_every_forgery_is_found(shelf: Shelf) -> None:
     """What a server could write that wants somebody else to be admitted."""
     issuer, buyer, other = Keyed(shelf.buyer()), keyed(shelf), Keyed(shelf.buyer())
     vote(shelf, issuer)
-    held, lab = issuer.issue(buyer), issuer.issue(buyer, "lab")
-    foreign, theirs = other.issue(buyer), issuer.issue(other)
+    held, lab = issuer.issue(buyer), elsewhere(issuer, buyer, "lab")
+    foreign, theirs = elsewhere(other, buyer), issuer.issue(other)
     settle(shelf, ask(shelf, buyer))
     issuer.revoke(held.digest)
     said = leaves()
@@ -283,7 +336,7 @@ def test_the_api_issues_lists_revokes_and_says_the_way(
     with CaptureQueriesContext(connection) as one:
         issuing.get(f"{url}?role=issued")
     for kind in ("lab", "clinic"):
-        issuer.issue(buyer, kind)
+        elsewhere(issuer, buyer, kind)
     with django_assert_num_queries(len(one)):
         assert len(issuing.get(f"{url}?role=issued").json()["results"]) == 3
     id_ = made.json()["id"]

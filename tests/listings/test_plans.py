@@ -93,6 +93,7 @@ def _voted(state: Replay, leaf: dict[str, Any]) -> None:
     hash_ = payload_hash(payload={body["key"]: body["value"]}, **about)
     vote = about | {"house": VOTED[body["key"]][1], "payload_hash": hash_}
     state.parameters.changed({"proposal": ""} | body, at, vote)
+    state.credentials.voted({"proposal": ""} | body)
 
 
 def choose(shelf: Shelf, buyer: Any, name: str, *, word: Any = None, at: Any = None) -> Any:

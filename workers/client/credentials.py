@@ -13,6 +13,7 @@ from typing import Any
 
 from apps.protocol import consent
 from apps.protocol import credentials as rules
+from apps.protocol.credentials import access_of
 from workers.client.earnings import Finding
 from workers.client.keyring import Keyring, Unsigned
 from workers.client.parameters import Parameters
@@ -38,6 +39,9 @@ class Credentials:
         if not at - consent.SKEW_MS < said.until_ms <= at + rules.LIFETIME_MS_MAX + consent.SKEW_MS:
             raise Finding(f"credential {said.id} was over when it was issued, or lasts too long")
         self.issued[said.id] = said
+        terms = [term for dao in self.parameters.access for term in self._terms(dao, at) if term]
+        if not any(said.kind == term.credential and issuer in term.issuers for term in terms):
+            raise Finding(f"credential {said.id} is of a kind that no vote asks of its issuer")
 
     def revoke(self, body: Mapping[str, Any], at: int) -> None:
         said, issuer = self.issued.get(body["id"]), body["issuer"]
@@ -46,10 +50,21 @@ class Credentials:
         self.keyring.action(issuer, rules.REVOKE, rules.revoke_payload(id=said.id), body, at)
         self.issued[said.id] = replace(said, revoked_ms=at)
 
+    def voted(self, body: Mapping[str, Any]) -> None:
+        """Who is trusted had a wallet key, or else whoever writes the log could bind the first."""
+        access = access_of(body["value"]) if body["key"] == "access" else None
+        lacking = set(access.issuers if access else ()) - self.keyring.wallets
+        if lacking:
+            raise Finding(f"proposal {body['proposal']} trusts {min(lacking)}, who had no key")
+
+    def _terms(self, dao: str, at: int) -> list[rules.Access | None]:
+        """Those in force, and those that a vote has just replaced."""
+        *before, (since, now) = self.parameters.access.get(dao, [(at, None)])
+        return [now] + ([before[-1][1] if before else None] if at - since <= LATE_MS else [])
+
     def query_held(self, body: Mapping[str, Any], at: int, dao: str) -> None:
         """By the terms in force, or those that a vote has just replaced."""
-        *before, (since, now) = self.parameters.access.get(dao, [(at, None)])
-        terms = [now] + ([before[-1][1] if before else None] if at - since <= LATE_MS else [])
+        terms = self._terms(dao, at)
         named, buyer = body.get("credential"), body["buyer"]
         if None in terms:
             return

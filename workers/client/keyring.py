@@ -51,6 +51,7 @@ class Keyring:
     def __init__(self) -> None:
         self.parties: dict[str, Keys] = {}
         self.owners: dict[str, str] = {}
+        self.wallets: set[str] = set()  # who has had a wallet key
         self.checked = 0
         self.mandates: dict[str, Mandate] = {}
         self.held: dict[str, tuple[str, int, str]] = {}
@@ -81,6 +82,8 @@ class Keyring:
         if purpose in party.active:
             party.past.add(party.active[purpose])
         party.active[purpose], self.owners[key] = key, pid
+        if purpose == WALLET:
+            self.wallets.add(pid)
 
     def revoked(self, body: Mapping[str, Any], at: int) -> None:
         party = self.parties.get(body["pid"], Keys())

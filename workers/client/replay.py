@@ -294,6 +294,10 @@ class Replay:
         self.prices.query_settled(body, at)
         self.earnings.query_settled(body, at)
 
+    def _reset(self, body: Mapping[str, Any], at: int) -> None:
+        self.votes.reset(body, at)
+        self.credentials.voted(body)
+
     def _plan(self, body: Mapping[str, Any], at: int) -> None:
         dao, _ = self.sales.get(body["listing"], ("", 0))
         self.plans.told(body, at, dao)
@@ -477,7 +481,7 @@ _HANDLERS: dict[str, Handler] = {
     "exchange.vault_changed": _exchanged(Exchange.vault_changed),
     "exchange.slashed": Replay._slashed,
     "subdaos.founded": Replay._founded,
-    "subdaos.params": _voted(Votes.reset),
+    "subdaos.params": Replay._reset,
     "subdaos.emitted": _released(Reserves.emitted),
     "subdaos.converted": Replay._converted,
     "subdaos.sponsor_paid": _released(Reserves.sponsor_paid),
