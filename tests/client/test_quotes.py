@@ -105,12 +105,15 @@ def test_when_what_pays_has_changed_a_new_quote_is_asked_for_once(
     assert len(site.asked) == 2
 
 
-def test_rows_that_a_plan_has_paid_cost_what_they_did_when_it_began(buy: Any) -> None:
-    """The price has fallen since; who set a limit is held to it."""
+def test_a_server_that_says_plan_is_held_to_the_known_price_too(buy: Any) -> None:
+    """A plan's rows may be dearer, where the price has fallen since: by a limit that is named."""
     dear = {"paid_from": "plan", "plans": [{"name": "pro"}]}
-    assert buy(Site(3_300, **dear)) == [("3300", "at 3300")]
-    with pytest.raises(ClientError, match="more than the 1000 a row"):
-        buy(Site(3_300, **dear), max_row_micro=PRICE)
+    for most in ({}, {"max_row_micro": PRICE}):
+        site = Site(3_300, **dear)
+        with pytest.raises(ClientError, match="more than the 1000 a row"):
+            buy(site, **most)
+        assert site.asked == []
+    assert buy(Site(3_300, **dear), max_row_micro=1_100) == [("3300", "at 3300")]
 
 
 @pytest.mark.parametrize("code", ["ticket_mismatch", "price_changed"])

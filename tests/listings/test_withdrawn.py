@@ -7,14 +7,16 @@ import json
 import uuid
 from datetime import datetime, timedelta
 from functools import partial
+from importlib import import_module
 from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from django.db import connection
 from django.test import Client
 
 from apps.accounts.services import sign_up
-from apps.core.clock import now, unix_ms
+from apps.core.clock import from_unix_ms, now, unix_ms
 from apps.core.transactions import durable
 from apps.listings import plans, running
 from apps.listings.actions import SetOnSale
@@ -52,10 +54,10 @@ def _told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(test_plans, "TOLD", (*test_plans.TOLD, "listings.plan_renewal", "else"))
 
 
-def retire(shelf: Shelf, at: datetime) -> None:
+def retire(shelf: Shelf, at: datetime, *, on_sale: bool = False) -> None:
     with durable():
         proposal = {"dao": shelf.listing.dao, "proposal_id": uuid.uuid4(), "now": at}
-        SetOnSale().execute({"on_sale": False}, **proposal)
+        SetOnSale().execute({"on_sale": on_sale}, **proposal)
 
 
 def calls() -> list[Any]:
@@ -175,11 +177,35 @@ def test_every_forgery_of_a_paying_back_is_found(shelf: Shelf) -> None:
     whole = copy.deepcopy(said[lapsed])
     whole["body"]["amount_micro"] = str(10 * BASIC)
     kept = said[: min(refund, lapsed)]
-    assert "off sale before its end" in str(errors(shelf, [*kept, whole, over]))
+    assert errors(shelf, [*kept, whole, over]) == []  # as in earlier releases
     assert errors(shelf, kept) == []
     later = {"v": 1, "type": "else", "at": said[voted]["at"] + DAY_MS + 60_001, "body": {}}
     assert errors(shelf, [*kept, later | {"at": later["at"] - 1}]) == []
     assert "was not paid back" in str(errors(shelf, [*kept, later]))
+
+
+def test_plans_of_a_model_that_an_earlier_release_retired(shelf: Shelf) -> None:
+    """One ran out, one runs on until the log has told since when it is off sale."""
+    early, late = shelf.buyer(FUNDS), shelf.buyer(FUNDS)
+    row = choose(shelf, early, "basic")
+    choose(shelf, late, "basic", at=row.starts_at + 2 * TEN)
+    for days, on_sale in ((22, False), (23, True), (25, False)):
+        retire(shelf, row.starts_at + timedelta(days=days), on_sale=on_sale)
+    Listing.objects.update(retired_at=None)
+    before = len(leaves())
+    assert plans.subscriptions_end(now=row.ends_at) == 1
+    lapsed = len(leaves())
+    with connection.cursor() as cursor:
+        cursor.execute(import_module("apps.listings.migrations.0011_retired_before").RETIRED)
+    voted = row.starts_at + timedelta(days=25)
+    assert Listing.objects.get().retired_at == from_unix_ms(unix_ms(voted))
+    assert plans.subscriptions_end(now=row.ends_at) == 1
+    assert main_of(early) == (FUNDS - 10 * BASIC, 0)
+    assert main_of(late) == (FUNDS - 10 * BASIC + 10 * BASIC * 25 // 30, 0)
+    said = leaves()
+    assert errors(shelf, said) == []
+    after = said[:before] + said[lapsed:] + said[before:lapsed]
+    assert "off sale before its end" in str(errors(shelf, after))
 
 
 def test_the_pages_say_it(shelf: Shelf) -> None:

@@ -133,8 +133,8 @@ class Buyer:
     buyers pay less what a quote says: once, for all of them or for none.
 
     max_row_micro: the most that a row may cost; without it the listing's price as it is read now,
-    once. No ticket for more is signed, whatever the server quotes; but where you set no limit, rows
-    that a plan of yours has paid ahead cost what they cost when it began.
+    once. No ticket for more is signed, whatever the server quotes and says it is paid from: rows of
+    a plan that you began before the price fell may need a limit of yours.
 
     verified: each ticket demands that four nodes compute that check each other; a listing whose
     model is not asked so is refused before anything is sent. threshold: the least number of nodes
@@ -156,7 +156,6 @@ class Buyer:
         self.api = api or home.api()
         self.listing = self.api.get(f"listings/{listing}/")
         self.slug = listing
-        self._has_limit = max_row_micro is not None
         self.max_row_micro = self.price_micro if max_row_micro is None else max_row_micro
         self.verified, self.threshold = verified, threshold
         self._has_plan = False
@@ -259,8 +258,7 @@ class Buyer:
         asks = depends or self._has_plan
         quote = self.quote(len(rows)) if asks else None
         price_micro = int(quote["price_micro"]) if quote else self.price_micro * len(rows)
-        ahead = quote is not None and quote.get("paid_from") == "plan" and not self._has_limit
-        if price_micro > self.max_row_micro * len(rows) and not ahead:
+        if price_micro > self.max_row_micro * len(rows):
             raise ClientError(
                 f"These {len(rows)} rows shall cost {price_micro} micro-units, more than the "
                 f"{self.max_row_micro} a row that you know of. Nothing was sent. Look at the price "

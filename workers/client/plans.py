@@ -4,9 +4,10 @@ A plan's money lies on an account of the purpose "prepaid". It comes there from 
 "listings.plan" with the plan that the SubDAO then offered; it leaves by the holds of predictions at
 the plan's price of a row, to that SubDAO and for that buyer, and by such leaves again: changed,
 cancelled or ended as `apps.protocol.plans` says, or paid back where the model was voted off sale:
-within a day and what the clocks differ by, or that is a finding. It begins again by itself, at the
-moment of its end, where its buyer agreed to that and at most for what was agreed to. Any other
-transfer on it is a finding, and so is one of a plan's kinds elsewhere.
+within a day and what the clocks differ by, or that is a finding. (Until the first that is paid
+back they end as earlier releases had them end.) It begins again by itself, at the moment of its
+end, where its buyer agreed to that and at most for what was agreed to. Any other transfer on it is
+a finding, and so is one of a plan's kinds elsewhere.
 """
 
 from __future__ import annotations
@@ -70,6 +71,7 @@ class Plans:
         self.running: dict[str, Running] = {}
         self.over: dict[str, tuple[Running, int]] = {}  # ended by the time, and when
         self.seen: set[str] = set()
+        self.pays_back = False  # earlier releases let plans of retired models run out
         self.holds: dict[str, tuple[str, int]] = {}
         self.unsaid: dict[str, tuple[str, str, str, int]] = {}
 
@@ -177,7 +179,8 @@ class Plans:
     def _ended(self, plan: Running | None, left: int, at: int, name: str) -> Change:
         if plan is None or at < plan.term.ends_ms:
             raise Finding(f"{name} ended before its time")
-        if self.parameters.retired.get(plan.dao, at) < plan.term.ends_ms:
+        retired = self.parameters.retired.get(plan.dao, at) < plan.term.ends_ms
+        if retired and self.pays_back:
             raise Finding(f"{name} lapsed, and its model was off sale before its end")
         return Change(None, 0, left, 0, 0)
 
@@ -186,6 +189,7 @@ class Plans:
         since = self.parameters.retired.get(plan.dao) if plan else None
         if plan is None or since is None or since >= plan.term.ends_ms:
             raise Finding(f"{name} was paid back, and its model was on sale")
+        self.pays_back = True
         return withdrawn(plan.term, left_micro=left, at_ms=max(since, plan.term.starts_ms))
 
     def agreed(self, body: Body) -> None:
