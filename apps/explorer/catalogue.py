@@ -20,9 +20,9 @@ from apps.listings import catalogue
 from apps.listings.measured import Served, served
 from apps.listings.models import Listing
 from apps.protocol.circuits import CLASSES
+from apps.protocol.evidence import METRIC_NAMES, leading
 from apps.protocol.rfm_spec import LICENCES
 from apps.protocol.tickets import members_with_role
-from apps.training.evidence import METRIC_NAMES, leading
 
 COMPARED_MAX = 4
 WORDS_MAX = 200

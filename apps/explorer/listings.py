@@ -28,11 +28,11 @@ from apps.listings.measured import Served, served
 from apps.listings.models import Listing, Query
 from apps.listings.selectors import reading_json
 from apps.listings.unlocks import early_until
+from apps.protocol.evidence import METRIC_NAMES, leading
 from apps.protocol.jobs import RECEIPT_DOMAIN
 from apps.protocol.revenue import policy_of
 from apps.protocol.tickets import SHAMIR
 from apps.protocol.wire import digest
-from apps.training.evidence import METRIC_NAMES, leading
 from apps.training.privacy import noise_json
 from apps.wallets.log import leaf_for
 from apps.wallets.selectors import spendable_micro

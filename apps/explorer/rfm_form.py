@@ -32,6 +32,7 @@ from apps.explorer.formatting import (
 from apps.protocol.circuits import CLASSES, ModelClass
 from apps.protocol.circuits.family import LABELS
 from apps.protocol.circuits.noise import CLIP_MILLI
+from apps.protocol.evidence import METRIC_NAMES
 from apps.protocol.privacy import EPSILON_MILLI, ROUNDS, budget_asked
 from apps.protocol.rfm_spec import (
     DOMAINS,
@@ -45,7 +46,6 @@ from apps.protocol.rfm_spec import (
 )
 from apps.protocol.series import STEPS
 from apps.protocol.tickets import COMPUTING, NODE_COUNTS, RING, SHAMIR, threshold_of
-from apps.training.evidence import METRIC_NAMES
 
 STANDARD_NAMES = {
     "tabular-csv": "Tabular CSV",

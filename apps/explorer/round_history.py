@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from apps.explorer.pictures import Traced, phi_by_round, traced
+from apps.protocol.evidence import METRIC_NAMES, interval_of, leading
 from apps.subdaos.models import SbgtCheckpoint
-from apps.training.evidence import METRIC_NAMES, interval_of, leading
 from apps.training.models import ModelVersion, Round, Score
 
 ROUNDS_SHOWN = 8

@@ -15,9 +15,9 @@ from apps.accounts.models import Party
 from apps.accounts.selectors import keys_of
 from apps.listings.access import access_of
 from apps.listings.models import Listing
+from apps.protocol.evidence import leading
 from apps.rfms.models import Rfm
 from apps.subdaos.models import Dao, Epoch
-from apps.training.evidence import leading
 from apps.training.models import ModelVersion, Round, Score
 from apps.training.privacy import noise_json
 from apps.wallets.models import Account

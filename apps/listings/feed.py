@@ -11,8 +11,8 @@ from apps.core.clock import unix_ms
 from apps.listings.models import Listing
 from apps.listings.pricing import CURRENCY
 from apps.protocol import wire
+from apps.protocol.evidence import METRIC_NAMES
 from apps.protocol.feed import FEED_DOMAIN, PAGE_MAX
-from apps.training.evidence import METRIC_NAMES
 from apps.wallets import log, proofs
 
 Json = dict[str, Any]

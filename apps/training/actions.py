@@ -10,9 +10,9 @@ from apps.core.actions import action
 from apps.core.errors import Conflict, NotFound
 from apps.core.events import emit
 from apps.core.live import changed
+from apps.protocol.evidence import METRIC_NAMES
 from apps.subdaos.services import dao_lock
 from apps.training.events import VersionAccepted
-from apps.training.evidence import METRIC_NAMES
 from apps.training.models import ModelVersion
 from apps.training.services import round_open, why_not
 from apps.wallets import log

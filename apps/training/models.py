@@ -11,8 +11,8 @@ from django.db.models.fields.json import KT
 from django.db.models.functions import Cast
 
 from apps.core.models import BaseModel
+from apps.protocol.evidence import LEADING
 from apps.protocol.tickets import RING, correction_bytes_of
-from apps.training.evidence import LEADING
 
 
 class Phase(models.TextChoices):
@@ -296,7 +296,7 @@ class ModelVersion(BaseModel):
     asked_by = models.CharField(max_length=80, blank=True)
     asked_hash = models.CharField(max_length=64, blank=True)
     evidence = models.JSONField()
-    # The leading metric (apps.training.evidence) over all rows, kept up by the database itself.
+    # The leading metric (apps.protocol.evidence) over all rows, kept up by the database itself.
     lead_milli = models.GeneratedField(
         expression=Case(
             *(

@@ -10,9 +10,9 @@ import csv
 import io
 from typing import Any
 
-from apps.compute.selectors import receipts_json
+from apps.compute.selectors import descriptors_of, receipts_json
 from apps.core.cells import cell_text
-from apps.training.models import Member, ModelVersion, Round, Score, Submission
+from apps.training.models import Member, ModelVersion, Phase, Round, Score, Submission
 from apps.wallets import proofs
 from apps.wallets.models import LogLeaf
 
@@ -29,10 +29,11 @@ def record_json(held: Round) -> Json:
     shares = list(
         Submission.objects.filter(round=held)
         .select_related("party")
-        .defer("sealed", "ticket", "acks")
+        .defer("sealed", "acks")
         .order_by("created_at")
     )
     refs = [str(held.id), *(share.ticket_id for share in shares)]
+    job = held.round_job if held.phase in (Phase.DONE, Phase.VOID) else None
     leaves = LogLeaf.objects.filter(type__startswith="training.", ref_id__in=refs)
     return {
         "v": 1,
@@ -45,13 +46,15 @@ def record_json(held: Round) -> Json:
                 "stage": share.stage,
                 "slot": share.slot,
                 "ticket_id": share.ticket_id,
+                "ticket": share.ticket,
                 "state": share.state,
                 "reason": share.reason or None,
             }
             for share in shares
         ],
-        "openings": held.round_job.openings if held.round_job else None,
-        "receipts": receipts_json(held.round_job) if held.round_job else [],
+        "job": {"descriptor": job.descriptor, "nodes": descriptors_of(job)} if job else None,
+        "openings": job.openings if job else None,
+        "receipts": receipts_json(job) if job else [],
         "version": version.number if version else None,
         "evidence": version.evidence if version else None,
         "log": proofs.inclusions(leaves.filter(seq__isnull=False).order_by("seq")),
@@ -91,10 +94,11 @@ def _round(held: Round) -> Json:
 
 def _members(held: Round) -> list[Json]:
     phi = dict(Score.objects.filter(round=held).values_list("party_id", "phi_milli"))
+    names = {member["key"]: member["name"] for member in held.roster["members"]}
     return [
         {
             "pid": member.party.pid,
-            "name": member.party.name,
+            "name": names.get(member.key, member.party.name),
             "role": member.role,
             "key": member.key,
             "rows": held.rows.get(member.key),

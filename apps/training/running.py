@@ -24,13 +24,13 @@ from apps.governance.services import propose_by_system
 from apps.protocol import decay
 from apps.protocol.circuits import CLASSES, query_hash
 from apps.protocol.contribution import without_copies
+from apps.protocol.evidence import evidence_of
 from apps.protocol.jobs import STAGED_FOR_S
 from apps.protocol.normalise import public_constants
 from apps.protocol.tally import State
 from apps.subdaos.selectors import points_at
 from apps.subdaos.services import dao_lock, sbgt_set
 from apps.training.events import VersionRejected
-from apps.training.evidence import evidence_of
 from apps.training.models import (
     Member,
     ModelVersion,

@@ -16,8 +16,8 @@ from apps.accounts.services import party_create
 from apps.core import clock
 from apps.core.transactions import durable
 from apps.listings.models import Listing
+from apps.protocol.evidence import evidence_of
 from apps.subdaos.models import Dao, Epoch
-from apps.training.evidence import evidence_of
 from apps.training.models import Member, ModelVersion, Round, Submission
 from apps.wallets.services import asset_create
 from tests.explorer.world import MICRO, World

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from apps.explorer import charts, pictures
 from apps.explorer.charts import Part
 from apps.explorer.templatetags.flai import gate_bar
+from apps.protocol.evidence import evidence_of
 from apps.protocol.revenue import Policy, Served, split
-from apps.training.evidence import evidence_of
 
 AMOUNTS = st.lists(st.integers(0, 10**12), min_size=1, max_size=6)
 

@@ -8,8 +8,8 @@ import pytest
 from django.template.loader import render_to_string
 
 from apps.explorer.rfm_form import RfmForm, initial_from
+from apps.protocol.evidence import evidence_of
 from apps.protocol.rfm_spec import check_spec
-from apps.training.evidence import evidence_of
 
 FILLED = {
     "title": "Grades",

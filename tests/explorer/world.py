@@ -26,11 +26,11 @@ from apps.governance.models import Proposal, SnapshotWeight, Vote
 from apps.listings.models import Closing, Entitlement, Listing, Query
 from apps.participants.models import Application, Call
 from apps.protocol import identity, wire
+from apps.protocol.evidence import evidence_of
 from apps.protocol.rfm_spec import check_spec, schema_of, subdao_params
 from apps.rfms.models import Crowdfund, Pledge, Rfm
 from apps.subdaos.models import Dao, Epoch, SbgtCheckpoint
 from apps.subdaos.selectors import superdao
-from apps.training.evidence import evidence_of
 from apps.training.models import Member, ModelVersion, Round, Score, ScoringWork, Submission
 from apps.wallets import ledger, log
 from apps.wallets.models import Transfer

@@ -18,6 +18,8 @@ from apps.training.services import round_ticket
 from apps.wallets import log
 from apps.wallets.models import LogLeaf
 from tests.support.market import ROWS, Market, drain
+from tests.training.test_record import record_of
+from workers.client.record import check_record
 from workers.client.replay import replay
 
 
@@ -101,6 +103,7 @@ def test_late_members_hold_no_round_up_and_nothing_counts_twice(market, opened) 
     leaves = [json.loads(bytes(leaf.data)) for leaf in LogLeaf.objects.order_by("id")]
     # The sweep's clock was put forward to the deadline, and the proposal's is the real one again.
     assert [e for e in replay(leaves).findings.errors if "told already" not in e] == []
+    assert check_record(record_of(held)) == []
 
 
 def test_too_few_that_stay_end_the_round_and_the_reason_names_who_is_late(market, opened) -> None:

@@ -1,6 +1,6 @@
 """What a round opened, under the strata's names; what it hid is nowhere, and meets no gate."""
 
-from apps.training.evidence import all_met, evidence_of
+from apps.protocol.evidence import all_met, evidence_of
 
 OPENED = {
     "auc_milli": 910,

@@ -29,8 +29,11 @@ from apps.training.deadlines import rounds_go_on
 from apps.training.models import Round
 from apps.training.services import round_open, round_ticket, rows_consent
 from apps.training.starting import start_of
+from apps.wallets import log
 from apps.wallets.models import LogLeaf
 from tests.support.market import TRUE, drain
+from tests.training.test_record import record_of
+from workers.client.record import check_record
 
 SITE_ROWS = 40
 CHOSEN = {"kind": "secure_sgd", "schedule": {"epochs": 3, "steps": 5, "curve": 1}}
@@ -129,6 +132,8 @@ def test_a_round_on_shared_rows_ends_in_a_version_that_is_voted_on(market) -> No
     page = Client().get(reverse("explorer:round", args=[held.id])).content.decode()
     assert "Two nodes together" in page and "epochs of at most 3" in page
     assert "rows consented" in page
+    log.sequence(now=now())
+    assert check_record(record_of(held)) == []
     listing = market.accept(held)
     assert listing.version == held.version
     market.fund()

@@ -527,7 +527,7 @@ def _verify(options: argparse.Namespace) -> int:
 def _record(options: argparse.Namespace) -> int:
     import json
 
-    from workers.client.record import check_record
+    from workers.client.record import check_record, unchecked
 
     try:
         record = json.loads(options.file.read_text(encoding="utf-8"))
@@ -541,7 +541,10 @@ def _record(options: argparse.Namespace) -> int:
         whose = (
             "of the key that you gave" if options.key else f"with the key {record['log']['key']}"
         )
-        print(f"✓ The record is what the log {whose} says.")
+        print(f"✓ The record is what the log {whose} and the nodes' receipts say.")
+        print("Of these it is the site's word, in neither of them:")
+        for each in unchecked(record):
+            print(f"  · {each.text}")
     return 1 if wrong else 0
 
 

@@ -16,13 +16,13 @@ from apps.governance.models import Proposal, SnapshotWeight, Vote
 from apps.listings.models import Listing, Query
 from apps.notify.models import EVENTS, Delivery, Endpoint
 from apps.participants.models import Application, Call
+from apps.protocol.evidence import evidence_of
 from apps.protocol.rfm_spec import DOMAINS, LICENCES
 from apps.protocol.tickets import RING
 from apps.protocol.wire import digest as wire_digest
 from apps.rfms.models import Crowdfund, Pledge, Rfm
 from apps.subdaos.models import Dao, Epoch, SbgtCheckpoint
 from apps.subdaos.selectors import superdao
-from apps.training.evidence import evidence_of
 from apps.training.models import Member, ModelVersion, Round, Score, Submission
 from apps.wallets.log import head_latest
 

@@ -25,7 +25,7 @@ from django.utils.safestring import SafeString, mark_safe
 
 from apps.core import clock
 from apps.explorer import charts, formatting, pictures
-from apps.training.evidence import METRIC_NAMES, interval_of, leading
+from apps.protocol.evidence import METRIC_NAMES, interval_of, leading
 
 register = template.Library()
 Make = Callable[..., Mapping[str, object]]
