@@ -199,12 +199,14 @@ def commit(
 
 def adopt(
     member: Member, descriptor: dict[str, Any], signed: Sequence[dict[str, Any]], model: str | None
-) -> None:
-    """Show a node what others committed while it was away. Raises: Retryable, Final."""
+) -> bool:
+    """Show a node what others committed while it was away. Returns whether it has its part: of a
+    model in Shamir shares nobody can give it. Raises: Retryable, Final."""
     body = _encode({"receipts": list(signed), "descriptor": descriptor})
     answer = _post(member, f"/jobs/{descriptor['job_id']}/commit", body, timeout_s=30.0)
     if answer.get("committed") is not True or answer.get("model") != model:
         raise Final("bad_answer", f"{member.name} did not confirm the commit.")
+    return answer.get("held") is not False
 
 
 def put_share(

@@ -19,7 +19,7 @@ from typing import Any
 
 from django.conf import settings
 from django.db import connection
-from django.db.models import Q
+from django.db.models import F
 
 from apps.accounts.models import Party
 from apps.compute import control, groups
@@ -32,7 +32,6 @@ from apps.core.events import emit
 from apps.core.live import changed
 from apps.core.transactions import durable, require_transaction
 from apps.protocol import identity, jobs, successions, wire
-from apps.protocol.tickets import SHAMIR
 from apps.wallets import log
 
 logger = logging.getLogger(__name__)
@@ -353,27 +352,30 @@ def _signed(job: Job) -> list[dict[str, Any]]:
 def jobs_catch_up(*, now: datetime, limit: int = 20) -> int:
     """Show nodes that are back what the others committed meanwhile; returns how many took it over.
 
-    An edge: it talks to the nodes.
+    Each deletes its inputs then. Who can't have a share of the model is shown it once, and stays
+    behind. An edge: it talks to the nodes.
     """
     caught_up = 0
-    behind = Job.objects.filter(state=JobState.DONE).exclude(behind=[]).order_by("done_at")
-    behind = behind.exclude(~Q(model=""), descriptor__engine__in=list(SHAMIR))  # never given again
-    for job in behind[:limit]:
-        waiting = members_by_fingerprint(job.behind)
+    behind = Job.objects.filter(state=JobState.DONE).exclude(behind=F("shareless"))
+    for job in behind.order_by("done_at")[:limit]:
+        waiting = members_by_fingerprint([one for one in job.behind if one not in job.shareless])
         for member, up in zip(waiting, control.there(waiting, ask=True), strict=True):
             if not up:
                 continue
             signed = _signed(job)
             descriptor = {**job.descriptor, "attempt": signed[0]["receipt"]["attempt"]}
             try:
-                control.adopt(member, descriptor, signed, job.model or None)
+                has = control.adopt(member, descriptor, signed, job.model or None)
             except control.ControlError as error:
                 logger.warning("%s is behind with a result: %s", member.name, error.code)
                 continue
             with durable():
                 held = Job.objects.select_for_update().get(pk=job.pk)
-                held.behind = [one for one in held.behind if one != member.fingerprint]
-                held.save(update_fields=["behind"])
+                if has:
+                    held.behind = [one for one in held.behind if one != member.fingerprint]
+                told = {*held.shareless} | ({member.fingerprint} if not has else set())
+                held.shareless = [one for one in held.behind if one in told]
+                held.save(update_fields=["behind", "shareless"])
             caught_up += 1
     return caught_up
 

@@ -172,9 +172,20 @@ def test_by_vote_nodes_compute_on_shamir_shares_and_three_that_have_theirs_answe
     market.fund()
     wanted = market.oracle(held, ROWS)
     nodes.start(0)
-    jobs_catch_up(now=now())
-    held.round_job.refresh_from_db()
-    assert held.round_job.behind == [nodes.fingerprints[0]]
+    assert jobs_catch_up(now=now()) == 1
+    job = held.round_job
+    job.refresh_from_db()
+    assert job.behind == job.shareless == [nodes.fingerprints[0]]
+    for share_id in job.descriptor["inputs"]["update"]:
+        gone = nodes.http.get(f"{nodes.control[0]}/shares/{share_id}")
+        assert gone.json()["code"] == "unknown_share"
+    assert jobs_catch_up(now=now()) == 0
+    # one that computed and was not told of the commit is told, and has its share
+    shareless, job.behind = job.behind, [nodes.fingerprints[0], nodes.fingerprints[3]]
+    job.save(update_fields=["behind"])
+    assert jobs_catch_up(now=now()) == 1
+    job.refresh_from_db()
+    assert job.behind == job.shareless == shareless
     logits, computing = buy(market, listing)
     assert computing == {1, 2, 3}
     np.testing.assert_allclose(logits, wanted, atol=0.01)

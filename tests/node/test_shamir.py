@@ -200,6 +200,31 @@ def test_a_node_that_lies_in_an_opening_is_named_where_there_are_enough(nodes, m
     assert codes(ask(nodes, models[TWO], TWO)[3]) == [200] * 5
 
 
+def test_who_missed_a_round_keeps_no_input_and_who_missed_its_commit_gets_its_share(nodes):
+    """Two stores that keep what the others have used would tell every site's update together."""
+    held = round_of(nodes, ONE).put()
+    job = held.job(**named(ONE, [0, 1, 2, 4]))
+    lost = nodes.ask(job)
+    assert codes(lost) == [200] * 4  # and nobody hears of it
+    job = job | {"attempt": 2} | named(ONE, [0, 1, 2, 3])
+    answers = nodes.ask(job)
+    assert codes(answers) == [200] * 4
+    assert codes(nodes.commit(answers, [0, 1, 2])) == [200] * 3
+    model = answers[0].json()["receipt"]["model"]
+    late = nodes.show(3, job, answers)  # it has staged its own
+    assert late.json() == {"committed": True, "model": model}, late.text
+    shown = nodes.show(4, job, answers)  # what it has staged is the first attempt's
+    assert shown.json() == {"committed": True, "model": model, "held": False}, shown.text
+    assert codes(ask(nodes, model, ONE, [0, 1, 3])[3]) == [200] * 3
+    assert "unknown_model" in codes(ask(nodes, model, ONE, [0, 1, 4])[3])
+    # a scope that is completed is not computed again there, and no input is left
+    assert nodes.state(4, job["job_id"]) == {"state": "done", "answer": None}
+    for upload in held.uploads["update"]:
+        path = f"/shares/{upload['ticket']['share_id']}"
+        gone = [nodes.http.get(f"{control}{path}") for control in nodes.control]
+        assert codes(gone) == ["unknown_share"] * 5
+
+
 def test_what_is_not_done_for_shamir_shares_is_refused_or_left_alone(nodes, models):
     """They are not refreshed, not copied to who was away, and stay with their nodes."""
     assert codes(nodes.refresh(ALL)) == [200] * 5
@@ -208,8 +233,13 @@ def test_what_is_not_done_for_shamir_shares_is_refused_or_left_alone(nodes, mode
     job = held.job(**named(ONE, [0, 1, 2]))
     answers = nodes.ask(job)
     assert codes(nodes.commit(answers)) == [200] * 3
-    assert codes([nodes.show(4, job, answers)]) == ["no_copy"]
     model = answers[0].json()["receipt"]["model"]
+    for _again in range(2):
+        shown = nodes.show(4, job, answers)
+        assert shown.json() == {"committed": True, "model": model, "held": False}, shown.text
+    uploads = [one["ticket"]["share_id"] for one in held.uploads["update"]]
+    kept = [nodes.http.get(f"{nodes.control[i]}/shares/{uploads[0]}") for i in (0, 3, 4)]
+    assert codes(kept) == ["unknown_share", 200, "unknown_share"]
     assert "unknown_model" in codes(ask(nodes, model, ONE, [0, 1, 4])[3])
     assert codes(ask(nodes, model, ONE, [0, 1, 2])[3]) == [200] * 3
     asked = {"type": "reshare", "model": model, "consents": []}

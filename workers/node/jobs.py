@@ -313,12 +313,13 @@ class Jobs:
         """Make a staged result permanent, given agreeing receipts of all members. Idempotent.
 
         A node that was not there, or whose result is that of another attempt, is shown the job's
-        descriptor as well: it gets its part from the others.
+        descriptor as well: it gets its part from the others, or of Shamir shares none ("held":
+        false) and completes the round all the same, so that no input stays with it.
         Raises: Conflict("unknown_job"), Malformed, Refused, Unavailable.
         """
         stored = self._store.job(job_id)
         if stored is not None and stored.state == "done":
-            return {"committed": True, "model": stored.record["model"]}
+            return _committed(stored.record)
         if descriptor is not None and (stored is None or not self._is_among(stored, signed)):
             return self._adopt(job_id, signed, descriptor)
         with self._lock:
@@ -332,10 +333,11 @@ class Jobs:
                 self._store.commit(job_id, share_ids=record["share_ids"])
                 log.info("committed", extra={"job": job_id, "phase": "commit"})
         self._refreshing.wake()  # the others may have refreshed it in the meantime
-        return {"committed": True, "model": record["model"]}
+        return _committed(record)
 
     def _adopt(self, job_id: str, signed: Any, descriptor: Any) -> dict[str, Any]:
-        """Keep what all members of a job signed for, with this node's words from their stores."""
+        """Keep what all members of a job signed for, with this node's words from their stores. A
+        share of a model is nobody else's to give: there is a mark then, and the inputs go."""
         try:
             jobs.check_job(descriptor)
             if descriptor["nodes"] != list(self._peers.fingerprints):
@@ -347,14 +349,15 @@ class Jobs:
         if self._limits.verified_only and descriptor["engine"] != VERIFIED:
             raise Refused("verified_only", "This node takes part in verified jobs only.")
         first, sharing = receipts[0], jobs.job_digest(descriptor)
-        if first["model"] is not None and descriptor["engine"] in SHAMIR:
-            raise Refused("no_copy", "A node's Shamir share of a model is nobody else's to give.")
         if (first["job_id"], first["descriptor"]) != (job_id, sharing) or is_query(descriptor):
             raise Refused("bad_receipt", "The receipts are about another job.")
         scope, digest, model = descriptor["scope"], jobs.scope_digest(descriptor), first["model"]
         self._check_open(scope, digest, job_id)
-        result = words = None
-        if model is not None:
+        record = {"answer": None, "model": model}
+        kept, result, words = model, None, None
+        if model is not None and descriptor["engine"] in SHAMIR:
+            kept, record["held"] = None, False
+        elif model is not None:
             hashes = {j: value for r in receipts for j, value in r["result"].items()}
             result, words = self._copied(model, sharing, hashes)
         share_ids = [share_id for listed in descriptor["inputs"].values() for share_id in listed]
@@ -369,17 +372,17 @@ class Jobs:
                     attempt=descriptor["attempt"],
                     digest=digest,
                     state="done",
-                    record={"answer": None, "share_ids": share_ids, "model": model},
+                    record=record | {"share_ids": share_ids},
                 ),
                 share_ids=share_ids,
                 expires_at=int(time.time()),
-                model=model,
+                model=kept,
                 result=result,
                 words=words,
             )
         log.info("adopted", extra={"job": job_id, "phase": "commit"})
         self._refreshing.wake()
-        return {"committed": True, "model": model}
+        return _committed(record)
 
     def _copied(
         self, model: str, sharing: str, hashes: dict[str, str]
@@ -664,3 +667,9 @@ def _say(event: str, job: dict[str, Any], phase: str, **facts: Any) -> None:
     """One line: which job and attempt, how far it was. Never what it computes on."""
     about = {"job": job["job_id"], "attempt": job["attempt"], "phase": phase, **facts}
     log.log(logging.WARNING if "code" in facts else logging.INFO, event, extra=about)
+
+
+def _committed(record: dict[str, Any]) -> dict[str, Any]:
+    """What is answered for a permanent result; "held" only where this node has no share of it."""
+    held = {"held": False} if record.get("held") is False else {}
+    return {"committed": True, "model": record["model"], **held}

@@ -398,6 +398,8 @@ class Store(SealedFile):
                 (job.scope, job.digest, expires_at),
             )
             self._put_job(db, job)
+            # what this node has staged is of an attempt that the others did not commit
+            db.execute("DELETE FROM models WHERE job_id = ? AND committed = 0", (job.job_id,))
             if model is not None:
                 db.execute("DELETE FROM models WHERE model = ?", (model,))
                 self._put_model(db, job.job_id, model, result, words, committed=True)
