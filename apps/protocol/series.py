@@ -68,9 +68,9 @@ def moment(text: str, step: str) -> int:
         bare += "-01" * ((10 - len(bare)) // 3)
     try:
         at = datetime.fromisoformat(bare)
-    except ValueError:
+        at = at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
+    except (ValueError, OverflowError):  # in UTC it may lie before year 1 or after 9999
         raise ValueError("it must be a date or time like 2024-03-15 or 2024-03-15T10:00") from None
-    at = at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
     if step in _MONTHS:
         return 12 * at.year + (at.month - 1) * (step != "year")
     if at.microsecond:

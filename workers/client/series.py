@@ -46,6 +46,8 @@ def lagged(
     holdout: bool,
 ) -> Lagged:
     """The rows of the part that this site uses. Raises: DataError, naming row and column."""
+    if not sheet.rows:
+        raise DataError(f"{path.name} has no rows.")
     times, owners, values = _read(sheet, series, name)
     inside = np.clip(values, *span)
     clamped = int(((inside != values) & ~np.isnan(values)).sum())
