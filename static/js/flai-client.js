@@ -44,6 +44,9 @@ const valuesOf = (rows, features) => {
   });
 };
 
+// What a table's queries have cost so far.
+const paidOf = (table) => table.paid.reduce((sum, { priceMicro }) => sum + BigInt(priceMicro), 0n);
+
 // What rows and answers mean.
 const meansOf = ({ features, reading }) => JSON.stringify([features, reading]);
 
@@ -104,14 +107,15 @@ export class Client {
   // answered, released if anything fails.
   //
   // maxPrice: the most that these rows may cost together, as "0.50"; without it so much a row as this client saw
-  // first. idempotencyKey: the same call again, after an error, goes on with what it had begun, and pays no row
-  // twice; it is in every error's `idempotencyKey` while there is something to go on with. What opens the answers
-  // is in this Client alone: keep it. Throws Refused.
+  // first, whatever the site says pays them: rows of a plan that began before the price fell need a maxPrice.
+  // idempotencyKey: the same call again, after an error, goes on with what it had begun, and pays no row twice; it
+  // is in every error's `idempotencyKey` while there is something to go on with. What opens the answers is in this
+  // Client alone: keep it. Throws Refused; with `paid`, `query` and `priceMicro` where an answer can't be opened.
   async predict(slug, rows, { maxPrice, idempotencyKey } = {}) {
     const cap = maxPrice === undefined ? null : micro(maxPrice);
     const id = idempotencyKey ?? fresh();
     const question = JSON.stringify([slug, rows], (_, value) => (typeof value === "bigint" ? `${value}n` : value));
-    const kept = this.#kept.get(id) ?? { question, made: 0, paid: 0n, queries: [] };
+    const kept = this.#kept.get(id) ?? { question, made: 0, released: false };
     demand(kept.question === question, "idempotency_conflict", "You used this idempotency key for other rows.");
     kept.running ??= this.#predicted(slug, rows, cap, id, kept);
     this.#kept.set(id, kept);
@@ -121,8 +125,10 @@ export class Client {
       return answers;
     } catch (error) {
       delete kept.running;
+      kept.released ||= error.code === "released";
+      const used = kept.released && idempotencyKey !== undefined; // the site knows the key: the next query takes another
       const begun = kept.table !== undefined && (kept.table.open !== null || kept.table.answers.length > 0);
-      if (begun) error.idempotencyKey = id;
+      if (begun || used) error.idempotencyKey = id;
       else this.#kept.delete(id);
       throw error;
     }
@@ -138,17 +144,15 @@ export class Client {
       most,
       key: () => (kept.made++ ? `${id}:${kept.made}` : id),
       listed: () => this.#listed(slug, kept.means),
-      priced: (count) => this.#priced(slug, count, cap, kept.paid),
+      priced: (count) => this.#priced(slug, count, cap, paidOf(table)),
     };
     const left = table.values.length - table.answers.length;
-    if (table.open === null && left > most) await this.#tried(() => this.#affordable(listing, left, cap, kept.paid));
+    if (table.open === null && left > most) await this.#tried(() => this.#affordable(listing, left, cap, paidOf(table)));
     while (table.answers.length < table.values.length) {
-      const query = await this.#tried(() => this.#desk.next(table, how), kept);
-      kept.paid += BigInt(query.price_micro);
-      kept.queries.push(query.id);
+      await this.#tried(() => this.#desk.next(table, how), kept);
     }
     const answers = table.answers.map((answer) => record(answer, listing.reading));
-    return Object.assign(answers, { priceMicro: String(kept.paid), queries: kept.queries });
+    return Object.assign(answers, { priceMicro: String(paidOf(table)), queries: table.paid.map(({ query }) => query) });
   }
 
   // The listing as it is now, if rows mean the same in it and its nodes are those that are known.
@@ -169,10 +173,9 @@ export class Client {
   }
 
   async #priced(slug, rows, cap, paid) {
-    const { price_micro: price, paid_from: from, quote } = await this.#desk.quote(slug, rows);
+    const { price_micro: price, quote } = await this.#desk.quote(slug, rows);
     const limit = this.#limit(slug, rows, cap, paid);
-    const ahead = cap === null && from === "plan"; // paid already, at the price of when it began
-    demand(BigInt(price) <= limit || ahead, "price_changed", dear(rows, price, limit));
+    demand(BigInt(price) <= limit, "price_changed", dear(rows, price, limit));
     return { price, quote };
   }
 
@@ -194,7 +197,7 @@ export class Client {
       } catch (error) {
         const open = table?.open ?? null;
         if (error instanceof Refused) {
-          if (open && !pending(open, error)) table.open = null; // it was not taken
+          if (open && !error.paid && !pending(open, error)) table.open = null; // it was not taken
           throw this.#told(error);
         }
         if (!(error instanceof Unsure)) throw error;

@@ -10,7 +10,7 @@ import pytest
 from django.test import Client
 
 from apps.accounts.models import User
-from apps.accounts.services import api_key_create
+from apps.accounts.services import api_key_create, sign_up
 from apps.core import clock
 from apps.core.cors import PREFLIGHT, READABLE
 from apps.listings.models import Query
@@ -64,8 +64,36 @@ FORGE = """() => {
   globalThis.fetch = async (...given) => {
     const answer = await real(...given);
     const body = await answer.json();
-    for (const { receipt } of body.job?.receipts ?? []) receipt.sealed = "00".repeat(32);
+    const receipts = globalThis.honest ? [] : (body.job?.receipts ?? []);
+    for (const { receipt } of receipts) receipt.sealed = "00".repeat(32);
     return Response.json(body, { status: answer.status });
+  };
+}"""
+
+# What the site quotes is said to be a plan's, at another price.
+PLANNED = """() => {
+  const real = globalThis.fetch;
+  globalThis.fetch = async (address, options) => {
+    const answer = await real(address, options);
+    if (!address.endsWith("/quote/")) return answer;
+    return Response.json({ ...(await answer.json()), price_micro: "500001", paid_from: "plan" });
+  };
+}"""
+
+# The first query is taken back as soon as it is held.
+TAKEN_BACK = """() => {
+  const real = globalThis.fetch;
+  let first = true;
+  globalThis.fetch = async (address, options) => {
+    const answer = await real(address, options);
+    if (!first || !address.endsWith("/inferences/")) return answer;
+    first = false;
+    const { id } = await answer.clone().json();
+    const { Authorization } = options.headers;
+    const path = `/api/v1/inferences/${id}/cancel/`;
+    const how = { method: "POST", headers: { Authorization }, credentials: "omit" };
+    await real(new URL(path, address), how);
+    return answer;
   };
 }"""
 
@@ -201,11 +229,72 @@ def test_an_answer_that_the_nodes_did_not_sign_for_is_not_opened(
     money(sale)
 
     elsewhere.page.evaluate(FORGE)
-    elsewhere.begin(BUY.replace(", v", ""), ROWS[:1])
+    elsewhere.begin(BUY.replace("v)", "{ maxPrice: 0.5 })"), ROWS[:1])
     drain_until(settled(1))
     refused = elsewhere.heard()
     assert refused["code"] == "not_receipted"
     assert "You have paid for these rows." in refused["text"]
+    [query] = Query.objects.all()
+    key, paid = refused["idempotencyKey"], (str(query.id), str(PRICE))
+    assert (refused["query"], refused["priceMicro"]) == paid
+    # the same call fetches it again, and pays nothing more
+    again = BUY.replace("v)", f'{{ maxPrice: 0.5, idempotencyKey: "{key}" }})')
+    assert elsewhere.told(again, ROWS[:1])["code"] == "not_receipted"
+    elsewhere.page.evaluate("globalThis.honest = true")
+    done = elsewhere.told(again, ROWS[:1])["value"]
+    assert abs(done["answers"][0]["probability"] - expected(sale, ROW)) < 0.01
+    assert (done["queries"], done["paid"]) == ([paid[0]], paid[1])
+    assert Query.objects.count() == 1
+
+
+def test_after_a_release_the_same_key_asks_a_new_query(sale: Any, elsewhere: Any) -> None:  # noqa: F811
+    money(sale)
+    elsewhere.page.evaluate(TAKEN_BACK)
+    buy = BUY.replace("v)", '{ idempotencyKey: "ward 3" })')
+    released = elsewhere.told(buy, ROWS[:1])
+    assert (released["code"], released["idempotencyKey"]) == ("released", "ward 3")
+    elsewhere.begin(buy, ROWS[:1])
+    drain_until(settled(1))
+    assert elsewhere.heard()["value"]["paid"] == str(PRICE)
+    assert sorted(Query.objects.values_list("state", flat=True)) == ["released", "settled"]
+
+
+def test_no_price_above_the_known_one_is_signed_whatever_is_said_to_pay_it(
+    sale: Any,  # noqa: F811
+    elsewhere: Any,
+) -> None:
+    money(sale)
+    elsewhere.page.evaluate(PLANNED)
+    refused = elsewhere.told("return client.predict(slug, rows)", ROWS[:1])
+    assert refused["code"] == "price_changed" and "more than the 500000" in refused["text"]
+    assert Query.objects.count() == 0
+
+
+def test_only_a_session_that_ended_keeps_a_query_that_was_lost(elsewhere: Any) -> None:
+    pending = """async ([site, errors]) => {
+      const { pending } = await import(`${site}/static/js/mpc/desk.js`);
+      return errors.map((error) => pending({ id: null, lost: true }, error));
+    }"""
+    errors = [
+        {"status": 401, "code": "not_authenticated"},
+        {"status": 403, "code": "permission_denied"},
+        {"status": 403, "code": "early_access"},
+        {"status": 402, "code": "insufficient_balance"},
+    ]
+    said = elsewhere.page.evaluate(pending, [elsewhere.site, errors])
+    assert said == [True, True, False, False]
+
+
+@pytest.mark.django_db
+def test_what_is_said_where_a_session_has_ended_or_begun_anew() -> None:
+    """What `pending` takes for that."""
+    client, path = Client(enforce_csrf_checks=True), "/api/v1/listings/m/inferences/"
+    said = client.post(path, {}, content_type="application/json")
+    assert (said.status_code, said.json()["code"]) == (401, "not_authenticated")
+    user, _ = sign_up(email="csrf@example.org", password="correct horse 9", name="C", kind="person")
+    client.force_login(user)
+    said = client.post(path, {}, content_type="application/json")
+    assert (said.status_code, said.json()["code"]) == (403, "permission_denied")
 
 
 # ---- any origin, no cookies -------------------------------------------------------------------

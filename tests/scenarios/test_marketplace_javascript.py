@@ -25,6 +25,7 @@ SLUG = "predict-malignant"
 PRICE = 500_000
 IMPORT = re.compile(r'from "http[^"]+"')
 TOLD = "({ answers: [...answers], queries: answers.queries, paid: answers.priceMicro })"
+NODE = shutil.which("node")
 Run = Callable[[str, str, str, Path], dict[str, Any]]
 
 
@@ -53,9 +54,9 @@ def in_node(script: str, key: str, url: str, path: Path, *, window: Any) -> dict
     script = script.replace("console.log(answers", f"console.log(JSON.stringify({TOLD}")
     (path / "buy.mjs").write_text(script.replace(', "paid", Number(answers.priceMicro) / 1e6', ")"))
     done = subprocess.run(
-        ["node", "buy.mjs"],
+        [str(NODE), "buy.mjs"],
         cwd=path,
-        env={"PATH": "/usr/bin:/bin", "FLAI_API_KEY": key},
+        env={"FLAI_API_KEY": key},
         capture_output=True,
         text=True,
         timeout=60,
@@ -67,7 +68,7 @@ def in_node(script: str, key: str, url: str, path: Path, *, window: Any) -> dict
 
 
 # Node.js is not everywhere where these tests run; Chromium is.
-PLACES: list[Any] = [in_a_page, *([in_node] if shutil.which("node") else [])]
+PLACES: list[Any] = [in_a_page, *([in_node] if NODE else [])]
 
 
 @pytest.mark.slow

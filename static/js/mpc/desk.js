@@ -13,11 +13,14 @@ export const pause = (ms) => new Promise((done) => setTimeout(done, ms));
 export const over = (state) => state === "settled" || state === "released";
 
 // Might this query still be answered, so that its key must be kept? One that was taken, or that was sent
-// without an answer and now meets a closed door: the session may have ended.
-export const pending = (open, error) => open?.id != null || (open?.lost === true && [401, 403].includes(error.status));
+// without an answer and now meets a closed door: the session may have ended (401), or begun anew in another tab
+// (what Django's check of forms then says). What was paid has been answered.
+const signedOut = ({ status, code }) => status === 401 || (status === 403 && code === "permission_denied");
+export const pending = (open, error) => error.paid !== true && (open?.id != null || (open?.lost === true && signedOut(error)));
 
-// A table that is being asked: `answers` of its first rows, and the query whose end is not known, if any.
-export const tableOf = (values) => ({ values, answers: [], open: null });
+// A table that is being asked: `answers` of its first rows, and the query whose end is not known, or whose answer
+// could not be opened, if any. `paid`: {query, priceMicro} of each that was paid, opened or not.
+export const tableOf = (values) => ({ values, answers: [], paid: [], open: null });
 
 // What may have happened, although nobody could say so: it is asked again.
 export class Unsure extends TypeError {}
@@ -76,7 +79,8 @@ export const desk = ({ base, headers = {}, credentials }) => {
 
   // The next rows of a table, `most` of them, asked, paid and answered; the query of a call that broke off
   // first, whatever the listing says by now. `listed()` gives the listing, `priced(rows)` {price, quote}, `show`
-  // hears each state. Throws Refused, with `paid` where the answer can't be opened, and Unsure.
+  // hears each state. Throws Refused, with `paid`, `query` and `priceMicro` where the answer can't be opened: called
+  // again it is fetched again, and nothing else is asked. Throws Unsure.
   const next = async (table, { listed, priced, reading, most = Infinity, key = fresh, show = () => {} }) => {
     if (table.open === null) {
       const found = await listed();
@@ -95,13 +99,18 @@ export const desk = ({ base, headers = {}, credentials }) => {
     }
     if (!over(query?.state)) query = await ended(asked.id, show);
     show(query.state, query.id);
-    table.open = null;
-    if (query.state === "released") throw new Refused("released", `No answer: ${query.reason ?? "the nodes could not compute it."}`);
+    if (query.state === "released") {
+      table.open = null;
+      throw new Refused("released", `No answer: ${query.reason ?? "the nodes could not compute it."}`);
+    }
+    asked.paid ??= { query: query.id, priceMicro: asked.upload.ticket.price_micro }; // as was signed, whatever is said now
+    if (!table.paid.includes(asked.paid)) table.paid.push(asked.paid);
     try {
       table.answers.push(...(await openAnswers(query, asked)));
     } catch (error) {
-      throw error instanceof Refused ? new Refused(error.code, error.message, { paid: true }) : error;
+      throw error instanceof Refused ? new Refused(error.code, error.message, { paid: true, ...asked.paid }) : error;
     }
+    table.open = null;
     return query;
   };
 
