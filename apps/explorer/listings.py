@@ -22,6 +22,7 @@ from apps.explorer.page import for_party, party_of, show
 from apps.explorer.pictures import metric_by_round, price_flow, query_flow
 from apps.explorer.plans import line as plan_line
 from apps.listings import plans, pricing, services
+from apps.listings.access import access_of
 from apps.listings.asking import obstacle
 from apps.listings.card import Facts, by_round, facts_of, fairness, history_of, scores_of
 from apps.listings.measured import Served, served
@@ -77,7 +78,7 @@ RESOLUTIONS: dict[str, tuple[str, dict[str, str]]] = {
 }
 # What is written around the label's name, above an answer of such a kind and resolution.
 ANSWERS: dict[tuple[str, str | None], tuple[str, str]] = {
-    ("binary", None): ("Probability that", " is {}"),
+    ("binary", None): ("Probability of", " = {}"),
     ("binary", "label"): ("More likely,", " is"),
     ("classes", None): ("Most likely,", " is"),
     ("number", None): ("Expected", ""),
@@ -130,6 +131,7 @@ def card(listing: Listing) -> dict[str, Any]:
         "purpose": listing.dao.params.get("objective", ""),
         "domain": listing.dao.domain,
         "status": listing.status,
+        "access": access_of(listing.dao),
         "version_number": listing.version.number,
         "evidence": listing.version.evidence or {},
         "price_micro": pricing.price_micro(listing),

@@ -16,7 +16,7 @@ from apps.protocol.feed import FEED_DOMAIN, PAGE_MAX
 from apps.wallets import log, proofs
 
 Json = dict[str, Any]
-# The parameters of a SubDAO, its schema with them, are left in the database.
+# The parameters of a SubDAO but this one, its schema with them, are left in the database.
 FIELDS = (
     "slug",
     "dao__name",
@@ -29,6 +29,7 @@ FIELDS = (
     "dao__asset__code",
     "version__evidence",
     "opened_at",
+    "dao__params__access",
 )
 
 
@@ -66,6 +67,7 @@ def _model(row: Json) -> Json:
         "model": row["version__model"],
         "price_micro": str(row["row_price_micro"]),
         "currency": CURRENCY,
+        "access": row["dao__params__access"] or None,
         "sdt": row["dao__asset__code"],
         "metrics": {
             name: {

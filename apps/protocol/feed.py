@@ -2,6 +2,8 @@
 
     page = {"v": 1, "at", "log", "head", "after", "next", "models": [model, …]}
 
+    model = {"slug", "price_micro", "access": {"credential", "issuers": [pid, …]} or null, …}
+
 signed by the log's key over canonical(page), domain flai/feed/v1; `head` carries its own signature.
 
 Models stand in the order of their slugs. A feed is a chain of pages: the first has `after` "", each

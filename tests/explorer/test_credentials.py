@@ -9,6 +9,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
+from django.urls import reverse
 
 from apps.accounts.models import Party
 from apps.core.clock import now
@@ -40,6 +41,8 @@ def test_a_model_says_what_it_asks_for_and_whether_one_has_it(built: worlds.Worl
     terms = Access(KIND, (issuer.party.pid,))
     Dao.objects.filter(pk=built.dao.pk).update(params=built.dao.params | {"access": terms.params})
     stranger, member = Client(), Client()
+    for page in ("/models/", f"{reverse('explorer:compare')}?m={built.listing.slug}"):
+        assert KIND in text(stranger, page)
     member.force_login(built.buyer)
     pages = [f"/models/{built.listing.slug}/", f"/models/{built.listing.slug}/plan/"]
     seen = text(stranger, pages[0])

@@ -19,6 +19,7 @@ from apps.listings import feed as feeds
 from apps.listings.models import Listing
 from apps.protocol import wire
 from apps.protocol.feed import AGE_MS_MAX, FEED_DOMAIN, check_page
+from apps.subdaos.models import Dao
 from apps.wallets import log
 from tests.explorer import world as worlds
 from tests.support.snapshots import kept
@@ -73,6 +74,27 @@ def test_the_whole_feed_is_read_in_one_chain_of_pages(market: worlds.World) -> N
     assert set(model["metrics"]["auc"]["by_stratum"]) == set(worlds.STRATA)
     assert feed.head.size == log.head_latest().size
     assert not read_feed(reader()).pinned
+
+
+def test_it_says_of_whom_a_model_asks_for_a_credential(
+    market: worlds.World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    terms = {"credential": "accredited-hospital", "issuers": ["a1" * 16]}
+    params = market.dao.params | {"access": terms}
+    Dao.objects.filter(pk=market.dao.pk).update(params=params)
+    said = {model["slug"]: model["access"] for model in read_feed(reader()).models}
+    assert said.pop(market.listing.slug) == terms and set(said.values()) == {None}
+    monkeypatch.setattr("workers.client.cli.Api", lambda url: reader())
+    assert main(["feed", "--url", "http://site"]) == 0
+    assert "for holders of accredited-hospital" in capsys.readouterr().out
+    monkeypatch.setattr(feeds, "_model", _without_access)
+    assert main(["feed", "--url", "http://site"]) == 0
+    assert "accredited" not in capsys.readouterr().out
+
+
+def _without_access(row: dict[str, Any], whole: Any = feeds._model) -> dict[str, Any]:
+    """As sites told it before."""
+    return {name: value for name, value in whole(row).items() if name != "access"}
 
 
 def test_the_order_is_that_of_code_points_whatever_the_databases_locale(

@@ -564,7 +564,9 @@ def _feed(options: argparse.Namespace) -> int:
             if metric["milli"] is not None
         )
         price = f"{int(model['price_micro']) / 1e6:.6f} {model['currency']}"
-        print(f"{model['slug']:36}  version {model['version']:<3}  {price}  {metrics}")
+        access = model.get("access")  # sites before this was told leave it out
+        asks = f"  for holders of {access['credential']}" if access else ""
+        print(f"{model['slug']:36}  version {model['version']:<3}  {price}  {metrics}{asks}")
     known = "the key that you know" if feed.pinned else "a key that is seen for the first time"
     print(
         f"✓ {len(feed.models)} models, signed by {feed.key[:12]}… ({known}), over a log of "
