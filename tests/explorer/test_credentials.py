@@ -58,7 +58,8 @@ def test_a_model_says_what_it_asks_for_and_whether_one_has_it(built: worlds.Worl
     row = issuer.issue(holder)
     for page in pages:
         assert "You have one, until" in text(member, page)
-    assert "try-form" in text(member, pages[0])
+    asked = text(member, pages[0])
+    assert "try-form" in asked and "Probability of <strong>" in asked and "</strong> = 1" in asked
     own = text(member, "/wallet/credentials/")
     assert "Board of Health" in own and "in force" in own
     issuer.revoke(row.digest)

@@ -90,6 +90,21 @@ def test_only_who_has_the_credential_asks_and_all_may_look(shelf: Shelf) -> None
     settle(shelf, ask(shelf, other))
 
 
+def test_a_plan_that_begins_without_a_credential_is_found(shelf: Shelf) -> None:
+    issuer, buyer = Keyed(shelf.buyer()), keyed(shelf)
+    vote(shelf, issuer)
+    issuer.issue(buyer)
+    choose(shelf, buyer.party, "basic", word=lambda seen: buyer.word(consent.PLAN, seen.asked))
+    said = leaves()
+    assert errors(shelf, said) == []
+    [begun] = [leaf["body"]["id"] for leaf in said if leaf["type"] == "listings.plan"]
+    for leaf in said:  # the vote was long ago
+        leaf["at"] -= 120_000 * (leaf["type"] == "subdaos.params")
+    without = [leaf for leaf in said if leaf["type"] != "wallets.credential"]
+    found = errors(shelf, without)
+    assert found and f"plan {begun} was sold to who lacked the credential (none)" in found[0]
+
+
 def expired(shelf: Shelf, issuer: Keyed, buyer: Keyed) -> None:
     row = issuer.issue(buyer, days=1)
     Credential.objects.filter(pk=row.pk).update(until=now() - timedelta(seconds=1))

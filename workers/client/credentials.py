@@ -27,6 +27,7 @@ class Credentials:
     def __init__(self, keyring: Keyring, parameters: Parameters) -> None:
         self.keyring, self.parameters = keyring, parameters
         self.issued: dict[str, rules.Credential] = {}
+        self.held: dict[str, list[str]] = {}  # pid → those that it was given
 
     def issue(self, body: Mapping[str, Any], at: int) -> None:
         issuer, payload = body["issuer"], body["payload"]
@@ -39,6 +40,7 @@ class Credentials:
         if not at - consent.SKEW_MS < said.until_ms <= at + rules.LIFETIME_MS_MAX + consent.SKEW_MS:
             raise Finding(f"credential {said.id} was over when it was issued, or lasts too long")
         self.issued[said.id] = said
+        self.held.setdefault(said.subject, []).append(said.id)
         terms = [term for dao in self.parameters.access for term in self._terms(dao, at) if term]
         if not any(said.kind == term.credential and issuer in term.issuers for term in terms):
             raise Finding(f"credential {said.id} is of a kind that no vote asks of its issuer")
@@ -63,20 +65,26 @@ class Credentials:
         return [now] + ([before[-1][1] if before else None] if at - since <= LATE_MS else [])
 
     def query_held(self, body: Mapping[str, Any], at: int, dao: str) -> None:
-        """By the terms in force, or those that a vote has just replaced."""
+        """It names one that admits its buyer."""
+        named = [body["credential"]] if body.get("credential") else []
+        self._admitted(f"query {body['query']}", body["buyer"], named, at, dao)
+
+    def plan_begun(self, body: Mapping[str, Any], at: int, dao: str) -> None:
+        """Its buyer holds one, by the same terms."""
+        held = self.held.get(body["buyer"], [])
+        self._admitted(f"plan {body['id']}", body["buyer"], held, at, dao)
+
+    def _admitted(self, what: str, buyer: str, named: list[str], at: int, dao: str) -> None:
         terms = self._terms(dao, at)
-        named, buyer = body.get("credential"), body["buyer"]
         if None in terms:
             return
-        held = self.issued.get(named or "")
         party = self.keyring.parties.get(buyer)
         key = party.active.get(consent.WALLET) if party else None
-        why = None
-        for access in terms:
-            if held is None or access is None:
-                why = "none"
-                continue
-            why = rules.obstacle(access, held, holder=buyer, key=key, at_ms=at, late_ms=LATE_MS)
-            if why is None:
-                return
-        raise Finding(f"query {body['query']} was sold to who lacked the credential ({why})")
+        why: str | None = "none"
+        for access in filter(None, terms):
+            for held in (self.issued[id_] for id_ in named if id_ in self.issued):
+                asked = {"holder": buyer, "key": key, "at_ms": at, "late_ms": LATE_MS}
+                why = rules.obstacle(access, held, **asked)
+                if why is None:
+                    return
+        raise Finding(f"{what} was sold to who lacked the credential ({why})")

@@ -301,6 +301,8 @@ class Replay:
     def _plan(self, body: Mapping[str, Any], at: int) -> None:
         dao, _ = self.sales.get(body["listing"], ("", 0))
         self.plans.told(body, at, dao)
+        if body["step"] in ("begun", "changed", "renewed"):
+            self.credentials.plan_begun(body, at, dao)
         if body["step"] == "renewed":  # a wallet key would have had to sign it
             self.keyring.action(body["buyer"], consent.PLAN, {}, body, at)
         elif body["step"] not in ("ended", "withdrawn"):
