@@ -17,6 +17,8 @@ from apps.subdaos.selectors import superdao
 from apps.wallets import log
 from apps.wallets.models import LogLeaf
 from tests.governance.helpers import MICRO, at, balance, party
+from workers.client.earnings import Earnings, Finding
+from workers.client.holdings import Holdings
 from workers.client.replay import replay
 
 pytestmark = pytest.mark.django_db
@@ -52,6 +54,18 @@ def test_a_slashing_that_cites_a_round_replays_and_one_that_bends_it_is_found() 
         forged = copy.deepcopy(said)
         next(row for row in forged if row["type"] == type_)["body"] |= changes
         assert any(why in error for error in replay(forged).findings.errors), type_
+
+
+def test_members_of_a_subdao_cite_rounds_of_their_own_alone() -> None:
+    earnings, party_ = Earnings(Holdings()), "a" * 32
+    opened = {"round": "r", "dao": "d" * 32, "members": {party_: "custodian"}}
+    earnings.round_opened(opened, 1)
+    earnings.round_over({"round": "r", "phi_milli": {party_: 7}}, 2)
+    cites = {"id": "p", "round": "r", "party": party_, "phi_milli": "7"}
+    earnings.cited(cites | {"dao": "d" * 32}, "sbgt")
+    earnings.cited(cites | {"dao": "e" * 32}, "super")
+    with pytest.raises(Finding, match="of another SubDAO"):
+        earnings.cited(cites | {"dao": "e" * 32}, "sbgt")
 
 
 def test_a_voted_slashing_replays_and_a_bent_one_is_found() -> None:

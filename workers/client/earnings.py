@@ -131,11 +131,14 @@ class Earnings:
             raise Finding(f"round {body['round']} ended twice")
         self.over[body["round"]] = dict(body.get("phi_milli", {}))
 
-    def cited(self, body: Body) -> None:
-        """A slashing names a round that is over, that its party was in, and what it scored it."""
+    def cited(self, body: Body, house: str) -> None:
+        """A slashing names a round that is over, that its party was in, and what it scored it; one
+        of its own SubDAO, but where the holders of FLAI decide."""
         round_, party = body["round"], body["party"]
         if round_ not in self.over or party not in self.rosters.get(round_, ()):
             raise Finding(f"slashing {body['id']} cites round {round_}, which shows nothing of it")
+        if house != "super" and self.opened[round_]["dao"] != body["dao"]:
+            raise Finding(f"slashing {body['id']} cites round {round_} of another SubDAO")
         phi = self.over[round_].get(party)
         if body.get("phi_milli") != (None if phi is None else str(phi)):
             raise Finding(f"slashing {body['id']} cites a φ that round {round_} did not give")

@@ -384,7 +384,7 @@ class Replay:
     def _slashed(self, body: Mapping[str, Any], at: int) -> None:
         self.votes.slash(body, at)
         if "round" in body:
-            self.earnings.cited(body)
+            self.earnings.cited(body, self.votes.ballots(body["id"]).body["house"])
 
     def _round_done(self, body: Mapping[str, Any], at: int) -> None:
         self.earnings.round_done(body, at)
