@@ -134,20 +134,24 @@ def _epochs(training: dict[str, Any] | None) -> list[dict[str, Any]]:
 
 
 def _strip(held: Round, otherwise: dict[str, tuple[str, str]]) -> list[dict[str, Any]]:
-    """The phases as done, now, ahead, with when each began and how long it took; a round that ended
-    badly ends its strip there."""
+    """The phases as done, now, ahead, with when each began and how long it took; one that failed is
+    bad, those after it were never begun, and the strip ends so."""
     names, phase = [name for name, _, _ in PHASES], held.phase
     bad = phase in ("void", "failed")
-    at = len(names) - 1 if bad else names.index(phase)
     began: dict[str, Any] = {"moments": held.opened_at}
     for step in held.progress:
         began.setdefault(step["phase"], as_datetime(step["at"]))
     if held.closed_at:
         began["done"] = held.closed_at
+    end = "done" if phase == "void" else phase  # void is what a whole computation shows
+    if phase == "failed":
+        end = max(set(names[:-1]) & set(began), key=names.index)
+    at = names.index(end)
     rows: list[dict[str, Any]] = []
     for place, (name, title, text) in enumerate(PHASES):
         title, text = otherwise.get(name, (title, text))
-        state = "done" if place < at or phase == "done" else "now" if place == at else ""
+        there = "bad" if bad else "done" if phase == "done" else "now"
+        state = "done" if place < at else there if place == at else ""
         later = next((began[after] for after in names[place + 1 :] if began.get(after)), None)
         since = began.get(name)
         took = int((later - since).total_seconds()) if since and later else None

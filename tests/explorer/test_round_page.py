@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 from datetime import timedelta
 
@@ -42,6 +43,26 @@ def test_phases_say_how_long_they_took_and_the_present_one_since_when() -> None:
     ):  # fmt: skip
         assert f'{title}<span class="at">{took}</span>' in strip
     assert 'Result<span class="at"><time' in strip
+
+
+ENDS = [
+    ("failed", ["moments"], "bad - - - bad"),
+    ("failed", ["moments", "normalising", "updates"], "done done bad - bad"),
+    ("void", ["moments", "normalising", "updates", "computing"], "done done done done bad"),
+    ("done", ["moments", "normalising", "updates", "computing"], "done done done done done"),
+]
+
+
+@pytest.mark.parametrize(("phase", "begun", "states"), ENDS)
+def test_a_round_that_ended_badly_has_done_only_what_it_came_to(
+    phase: str, begun: list[str], states: str
+) -> None:
+    held = world.build().round
+    held.phase, at = phase, held.opened_at.isoformat()
+    held.progress = [{"phase": name, "at": at, "text": "So."} for name in [*begun, phase]]
+    held.save()
+    strip = page_of(held).partition('<ol class="strip">')[2].partition("</ol>")[0]
+    assert [name or "-" for name in re.findall(r'<li class="(.*?)"', strip)] == states.split()
 
 
 def test_an_upload_shows_its_bytes_until_it_is_here() -> None:
