@@ -35,7 +35,11 @@ def leading(evidence: Mapping[str, Any]) -> str:
 
 
 def evidence_of(
-    openings: Mapping[str, Any], *, strata: Sequence[str], gates: Sequence[Mapping[str, Any]]
+    openings: Mapping[str, Any],
+    *,
+    strata: Sequence[str],
+    gates: Sequence[Mapping[str, Any]],
+    season: int = 0,
 ) -> Json:
     """The evidence object of a model version.
 
@@ -45,7 +49,7 @@ def evidence_of(
     "gates": [{"metric", "stratum", "min_milli", "got_milli", "met"}]}
 
     `openings` are the round circuit's, per-stratum lists in the order of `strata`; `gates` the
-    SubDAO's: {"metric", "min_milli", "per_stratum"}.
+    SubDAO's: {"metric", "min_milli", "per_stratum"}; `season` a forecaster's, 0 where it has none.
     """
     evidence: Json = {"support": _support(openings.get("support"), strata)}
     for name in sorted(openings):
@@ -62,7 +66,7 @@ def evidence_of(
             },
         }
         for name in WITH_INTERVAL
-        if f"{name}_by_stratum" in evidence
+        if f"{name}_by_stratum" in evidence and name not in _unsure(evidence, season)
     }
     evidence |= {name: openings[name] for name in ("calibration", "classes") if name in openings}
     if "improved" in openings:
@@ -85,6 +89,14 @@ def interval_of(evidence: Mapping[str, Any], metric: str, stratum: str | None) -
 def _cell(evidence: Json, stratum: str | None) -> Any:
     support = evidence["support"] or {}
     return support.get("all") if stratum is None else support.get("by_stratum", {}).get(stratum)
+
+
+def _unsure(evidence: Json, season: int) -> tuple[str, ...]:
+    """Metrics without an interval: a series' rows are no independent draws, and of R² and of skill
+    against a season ago intervals as for such are far too narrow (docs/learning.md)."""
+    if "skill_by_stratum" not in evidence:
+        return ()
+    return ("r2", "skill") if season else ("r2",)
 
 
 def _interval(metric: str, evidence: Json, stratum: str | None) -> list[int] | None:

@@ -366,7 +366,12 @@ def _version(held: Round, job: Job, now: datetime) -> ModelVersion:
         model=job.model,
         asked_by=circuit,
         asked_hash=query_hash(circuit, {"features": held.features, **held.extras}),
-        evidence=evidence_of(job.openings, strata=held.strata, gates=held.dao.params["gates"]),
+        evidence=evidence_of(
+            job.openings,
+            strata=held.strata,
+            gates=held.dao.params["gates"],
+            season=(held.dao.params["label"].get("series") or {}).get("season") or 0,
+        ),
         created_at=now,
     )
     version.proposal = propose_by_system(

@@ -87,8 +87,20 @@ def test_skill_has_the_interval_of_a_ratio_of_squared_errors() -> None:
     low, high = found["intervals"]["skill"]["all"]
     # 1 − skill is off by 0.9/√200 of itself and more
     assert 330 < low < 400 and 570 < high < 620
-    assert found["intervals"]["r2"]["all"] is None and "mae_skill" not in found["intervals"]
+    assert "mae_skill" not in found["intervals"]
     none = evidence_of(
         about | {"skill_milli": -1000, "skill_spread_milli": None}, strata=[], gates=[]
     )
     assert none["intervals"]["skill"]["all"] is None
+
+
+def test_a_forecaster_has_an_interval_of_skill_against_the_last_value_alone() -> None:
+    opened: dict[str, object] = {"support": [200]}
+    for metric in ("r2", "skill"):
+        opened |= {f"{metric}_milli": 500, f"{metric}_strata_milli": []}
+        opened |= {f"{metric}_spread_milli": 900, f"{metric}_spread_strata_milli": []}
+    for season, having in ((0, {"skill"}), (7, set())):
+        found = evidence_of(opened, strata=[], gates=[], season=season)
+        assert set(found["intervals"]) == having
+    no_series = {name: value for name, value in opened.items() if "skill" not in name}
+    assert evidence_of(no_series, strata=[], gates=[])["intervals"]["r2"]["all"] is not None

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from django.test import Client
 
+from apps.core import clock
 from apps.core.errors import BadInput
 from apps.listings.selectors import listing_json
 from apps.protocol.circuits import CLASSES
@@ -15,9 +16,12 @@ from apps.protocol.circuits.descent import defaults_of
 from apps.protocol.circuits.least_squares import factor_of
 from apps.training.models import Round
 from apps.training.submissions import _deadline_s
+from apps.wallets import log
 from apps.wallets.invariants import violations
 from tests.support.market import SPEC, Market, drain
+from tests.training.test_record import record_of
 from tests.training.test_shared_rows import SITE_ROWS, announce, choose
+from workers.client.record import check_record
 
 WEIGHTS = {
     "multinomial": np.array([1.5, -1.0, 0.25, -1.0, 1.0, 0.0, -0.5, 0.0, -0.25]),
@@ -33,7 +37,7 @@ LABELS: dict[str, dict[str, Any]] = {
         "name": "load",
         "min": "0",
         "max": "40",
-        "series": {"time": "day", "step": "day", "lags": 2, "split": "2024-01-01"},
+        "series": {"time": "day", "step": "day", "lags": 1, "season": 2, "split": "2024-01-01"},
     },
     "poisson": {"name": "visits"},
     "cox": {"name": "days", "event": "dead", "max": "365"},
@@ -148,6 +152,9 @@ def test_a_class_goes_from_the_request_to_the_paid_answer(
     evidence = held.version.evidence
     assert [g["met"] for g in evidence["gates"]] == [True] * 3, evidence
     assert evidence["support"]["all"]["rows"] == 60
+    assert evidence["intervals"] if name != "forecaster" else evidence["intervals"] == {}
+    log.sequence(now=clock.now())
+    assert check_record(record_of(held)) == []
 
     listing = market.accept(held)
     assert listing_json(listing)["circuit"] == CLASSES[name].infer_id("logit")
