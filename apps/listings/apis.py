@@ -107,7 +107,9 @@ class InferenceSerializer(serializers.Serializer[Any]):
     currency = serializers.CharField()
     hold_id = serializers.UUIDField()
     ticket_id = serializers.CharField()
-    sealed = SealedSerializer(many=True, allow_null=True)
+    sealed = SealedSerializer(
+        many=True, allow_null=True, help_text="of one inference, once it is settled; else null"
+    )
     job = serializers.DictField(help_text="the computation and, on one inference, its receipts")
     reason = serializers.CharField(allow_null=True)
     timeline = MomentSerializer(many=True)
@@ -299,7 +301,8 @@ class ListingInferencesView(APIView):
 
 
 class InferencesView(APIView):
-    """Your inferences, newest first, page by page (keyset): `?listing=`, `?state=`."""
+    """Your inferences, newest first, page by page (keyset): `?listing=`, `?state=`. Here
+    `sealed` is null: ask for one by its id."""
 
     @extend_schema(
         operation_id="inferences_list",
@@ -310,7 +313,7 @@ class InferencesView(APIView):
     def get(self, request: Request) -> Response:
         wanted = asked(ListingFilterSerializer, request)
         rows = selectors.queries_of(acting_party(request), **wanted)
-        return paged(request, rows, lambda row: selectors.query_json(row, receipts=False))
+        return paged(request, rows, lambda row: selectors.query_json(row, listed=True))
 
 
 class InferenceView(APIView):

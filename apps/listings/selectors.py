@@ -140,12 +140,13 @@ def reading_json(listing: Listing) -> Json:
 
 
 def queries_of(party: Party, *, listing: str = "", state: str = "") -> QuerySet[Query]:
-    """A buyer's queries, newest first; of one listing, in one state."""
+    """A buyer's queries, newest first; of one listing, in one state. Without their sealed rows and
+    answers, which may be megabytes each."""
     wanted = {"listing__slug": listing, "state": state}
     return (
         Query.objects.filter(buyer=party, **{k: v for k, v in wanted.items() if v})
         .select_related("buyer", "listing__dao", "version", "job")
-        .defer("upload")
+        .defer("upload", "outputs")
         .order_by("-created_at", "-id")
     )
 
@@ -184,8 +185,11 @@ def query_ended(query_id: UUID) -> bool:
     return Query.objects.filter(pk=query_id, state__in=ENDED).exists()
 
 
-def query_json(query: Query, *, receipts: bool = True) -> Json:
-    """A query as its buyer sees it; `sealed` can be opened with the reply key only."""
+def query_json(query: Query, *, listed: bool = False) -> Json:
+    """A query as its buyer sees it; `sealed` can be opened with the reply key only.
+
+    listed: among others, without receipts and sealed answer.
+    """
     return {
         "id": str(query.id),
         "state": query.state,
@@ -196,8 +200,8 @@ def query_json(query: Query, *, receipts: bool = True) -> Json:
         "version": query.version.number,
         "hold_id": str(query.hold_id),
         "ticket_id": query.ticket_id,
-        "sealed": query.outputs,
-        "job": job_json(query.job, receipts=receipts and query.state == Query.State.SETTLED),
+        "sealed": None if listed else query.outputs,
+        "job": job_json(query.job, receipts=not listed and query.state == Query.State.SETTLED),
         "reason": query.reason or None if query.state != Query.State.SETTLED else None,
         "timeline": query.timeline,
         "created_at": query.created_at.isoformat(),
