@@ -173,6 +173,11 @@ def test_evidence_of_a_regression_leads_with_r_squared() -> None:
     assert low < 712 < high and f'<td class="num">0.{low} to 0.{high}</td>' in page
     assert "0.900" not in page  # what the spread is for is the interval
     assert "AUC" not in page and "Calibration" not in page
+    assert page.count(">hidden<") == 1 and "too even" not in page
+    openings |= {"support": [60, 30, 30]}  # told, and yet no R²
+    evidence = evidence_of(openings, strata=["north", "south"], gates=gates)
+    page = render_to_string("explorer/_evidence.html", {"evidence": evidence})
+    assert ">too even<" in page and ">hidden<" not in page
 
 
 def test_the_form_asks_for_a_privacy_budget_and_takes_it_away_again() -> None:

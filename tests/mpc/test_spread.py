@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from apps.protocol import metrics
 from apps.protocol.circuits import CLASSES
 from apps.protocol.circuits.cells import Rule
+from apps.protocol.evidence import evidence_of
 from tests.support.ring import plain_function, ring_function
 
 MIN_CELL = 5
@@ -94,8 +95,10 @@ def test_spreads_are_those_of_the_rows_in_the_clear(
         wanted = in_the_clear(name, z[cell], y[cell])
         if value == -1000 and "r2" in CLASSES[name].metrics:  # or lower: nothing more is told
             assert spread is None and wanted[0] < -0.999
+        elif value is None:
+            assert spread is None and wanted[0] is None
         else:
-            assert [value, spread] == pytest.approx([1000 * (w or 0) for w in wanted], abs=1)
+            assert [value, spread] == pytest.approx([1000 * w for w in wanted], abs=1)
 
 
 @pytest.mark.parametrize("name", ["logistic", "multinomial", "linear", "poisson"])
@@ -120,9 +123,58 @@ def test_r_squared_of_the_largest_counts_keeps_its_decimals() -> None:
 def test_a_constant_target_and_a_hopeless_model_open_no_spread() -> None:
     z = np.random.default_rng(0).normal(size=(60, 1))
     flat = evidence("linear", z, np.ones((60, 1)), np.zeros((60, 0)))
-    assert (flat["r2_milli"], flat["r2_spread_milli"]) == (0, None)
+    assert (flat["r2_milli"], flat["r2_spread_milli"]) == (None, None)
     wrong = evidence("linear", -4 * z, np.clip(z, -2, 2), np.zeros((60, 0)))
     assert (wrong["r2_milli"], wrong["r2_spread_milli"]) == (-1000, None)
+
+
+@pytest.mark.parametrize(
+    ("rows", "error"), [(20, 0.02), (20, 0.006), (125, 0.002), (1000, 0.001), (2000, 0.0008)]
+)
+def test_the_skill_against_a_naive_forecast_of_small_errors_is_measured(
+    rows: int, error: float
+) -> None:
+    """Of half a per cent of the label's range, and far less: the model has half of the errors."""
+    e = error * np.random.default_rng(rows).normal(size=rows)
+    naive = np.rint(np.linspace(-1, 1, rows) * 2**TARGET_F) / 2**TARGET_F
+    y = np.rint((naive + e) * 2**TARGET_F) / 2**TARGET_F
+    z = naive + 0.5 * e
+    pair = np.column_stack([y, naive])
+    opened = evidence("forecaster", z[:, None], pair, np.zeros((rows, 0)))
+    squared, absolute = metrics.skill(y, z, naive)
+    found = [opened["skill_milli"], opened["mae_skill_milli"]]
+    assert found == pytest.approx([1000 * squared, 1000 * absolute], abs=5)
+    assert opened["skill_spread_milli"] is not None
+    # without any error of the naive one there is nothing to be compared with
+    none = evidence("forecaster", z[:, None], np.column_stack([y, y]), np.zeros((rows, 0)))
+    names = ("skill_milli", "skill_spread_milli", "mae_skill_milli")
+    assert [none[name] for name in names] == [None] * 3 and none["r2_milli"] is not None
+
+
+@pytest.mark.parametrize("apart", [0.0, 1e-4, 0.004, 0.03])
+def test_a_hopeless_model_where_the_target_hardly_varies_meets_no_gate(apart: float) -> None:
+    """A stratum of 20 rows whose target is all but constant: null or −1, never 0."""
+    y = np.linspace(-1, 1, 60)
+    y[:20] = 0.5 + apart * np.resize([1, -1], 20)
+    y = np.rint(y * 2**TARGET_F) / 2**TARGET_F
+    strata = np.column_stack([np.arange(60) < 20, (np.arange(60) >= 20)]) * 1.0
+    opened = evidence("linear", -y[:, None], y[:, None], strata)
+    told_ = opened["r2_strata_milli"][0]
+    assert told_ == (None if apart < 0.004 else -1000) and opened["support"][1] == 20
+    kept = evidence_of(
+        opened,
+        strata=["even", "other"],
+        gates=[{"metric": "r2", "min_milli": 0, "per_stratum": True}],
+    )
+    assert [line["met"] for line in kept["gates"]] == [False] * 3
+
+
+def test_one_count_that_differs_is_a_spread() -> None:
+    y = np.zeros((20, 1))
+    y[3] = 1.0
+    opened = evidence("poisson", np.full((20, 1), np.log(0.05)), y, np.zeros((20, 0)))
+    assert opened["r2_milli"] == pytest.approx(0, abs=2)
+    assert opened["r2_spread_milli"] is not None
 
 
 @pytest.mark.parametrize(("own", "error"), [(0.0, 2.6), (2.0, 0.0)])

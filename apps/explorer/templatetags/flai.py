@@ -502,6 +502,13 @@ def calibration_rows(evidence: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 @register.filter
+def why_none(evidence: Mapping[str, Any], stratum: str) -> str:
+    """Why a stratum has no leading metric: where its rows are told, they do not differ enough."""
+    told = ((evidence.get("support") or {}).get("by_stratum") or {}).get(stratum)
+    return "too even" if told and leading(evidence) == "r2" else "hidden"
+
+
+@register.filter
 def strata_rows(evidence: Mapping[str, Any]) -> list[tuple[str, int | None]]:
     """Its leading metric by stratum in the order of the gates (JSON keeps none), else by name."""
     values = evidence.get(f"{leading(evidence)}_by_stratum") or {}

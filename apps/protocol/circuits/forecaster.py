@@ -71,14 +71,13 @@ CLASS = replace(
         Opening(
             "skill_milli",
             "1 less the squared errors' share of the naive forecast's, in thousandths, −1000 at "
-            "least; 0 where the naive forecast has no error, of which the nodes see that it has "
-            "none",
+            "least; null where those errors are less than can be measured, which the nodes see",
         ),
         Opening("skill_strata_milli", NULL_WHERE),
         Opening(
             "skill_spread_milli",
             "root mean square, in thousandths, of what each row adds to or takes from 1 − skill, "
-            "as r2_spread_milli; null where the naive forecast has no error or skill is −1000",
+            "as r2_spread_milli; null where skill is null or −1000",
         ),
         Opening("skill_spread_strata_milli", "the same per stratum"),
         Opening("mae_skill_milli", "the same of absolute errors"),

@@ -22,7 +22,7 @@ from apps.protocol.circuits.scoring import GAIN_F
 TARGET_LIMIT = 2
 SCORE_LIMIT = 8
 SPAN = Span(
-    limits=(-TARGET_LIMIT, TARGET_LIMIT), apart=TARGET_LIMIT + SCORE_LIMIT, bits=38, low_bits=14
+    limits=(-TARGET_LIMIT, TARGET_LIMIT), apart=TARGET_LIMIT + SCORE_LIMIT, bits=38, low_bits=8
 )
 
 

@@ -17,7 +17,7 @@ SCORE_LIMIT = 6
 BANDS = (0, 1, 2, 5, 10, 20, 50, 100, 200, 500, COUNT_MAX)
 # Whole counts, above a hundred whole tens.
 GRID = (*range(100), *range(100, COUNT_MAX + 1, 10))
-SPAN = Span(limits=(0, COUNT_MAX), apart=COUNT_MAX, bits=52, low_bits=20)
+SPAN = Span(limits=(0, COUNT_MAX), apart=COUNT_MAX, bits=52, low_bits=19)
 # Coalitions × rows at once: bounds memory at some 60 MB per node.
 VALUES_MAX = 1 << 14
 

@@ -33,14 +33,14 @@ OPENS = (
     Opening(
         "r2_milli",
         "1 less the squared errors' share of the target's own spread, in thousandths, −1000 at "
-        "least; 0 where the target is constant, of which the nodes see that it is",
+        "least; null where that spread is less than can be measured, which the nodes see",
     ),
     Opening("r2_strata_milli", NULL_WHERE),
     Opening(
         "r2_spread_milli",
         "root mean square, in thousandths, of what each row adds to or takes from 1 − R²: "
-        "(e² − (1 − R²)·c²) / mean c², e its error, c its target less the mean; null where the "
-        "target is constant or R² −1000",
+        "(e² − (1 − R²)·c²) / mean c², e its error, c its target less the mean; null where R² is "
+        "null or −1000",
     ),
     Opening("r2_spread_strata_milli", "the same per stratum"),
 )
@@ -74,7 +74,8 @@ def squared_sums(ops: Any, values: Any, most: int) -> Any:
 @dataclass(frozen=True, kw_only=True)
 class Span:
     """limits: of a target. apart: no two predictions and targets are further apart. Every sum of
-    squares is under 2^(bits − 20), and one under 2^(low_bits − 20) counts as none."""
+    squares is under 2^(bits − 20), and one under 2^(low_bits − 20) is less than can
+    be measured."""
 
     limits: tuple[int, int]
     apart: int
@@ -129,7 +130,7 @@ def r_squared(
         part, whole = (ops.halve(ops.concat(each), below) for each in (parts, wholes))
         none, share, saved = _saved(ops, part, whole, span)
         for place, value in enumerate(saved):
-            values[names[place // many]][cells[place % many]] = value
+            values[names[place // many]][cells[place % many]] = None if none[place] else value
         varied = [
             place
             for place in range(many * len(spread_of))
@@ -161,8 +162,8 @@ def _size(ops: Any, a: Any, most: int) -> Any:
 
 def _saved(ops: Any, part: Any, whole: Any, span: Span) -> tuple[list[int], Any, list[int]]:
     """1 − part/whole of sums [n] at f = 20, over the next power of two ≥ m, so that the inverse of
-    a large one keeps its bits: (where whole counts as none, opened; part/whole, 2 at most; that
-    opened in thousandths, −1000 at least, 0 where whole counts as none)."""
+    a large one keeps its bits: (where whole is less than can be measured, opened; part/whole, 2 at
+    most; 1 less that, opened in thousandths, −1000 at least, and of no meaning where it isn't)."""
     none = ops.open(ops.ltz(ops.add_public(whole, -(1 << span.low_bits)))).tolist()
     # at most twice the whole, so that nothing overflows
     part = ops.sub(part, ops.relu(ops.sub(part, ops.scale(whole, 2))))
@@ -170,8 +171,7 @@ def _saved(ops: Any, part: Any, whole: Any, span: Span) -> tuple[list[int], Any,
     # 2 at most, and 1/whole is off by 2^−7 of itself
     share = ops.within(ops.mul(part, inverse, f=SHARE_F), -SHARE_BOUND, SHARE_BOUND)
     opened = ops.open_rounded(ops.scale(share, 1000)).tolist()
-    saved = [0 if no else 1000 - int(each) for no, each in zip(none, opened, strict=True)]
-    return none, share, saved
+    return none, share, [1000 - int(each) for each in opened]
 
 
 def added_by_rows(ops: Any, both: Any, root: Any, share: Any, counts: Sequence[int]) -> list[int]:
