@@ -2,7 +2,7 @@
 // words for answers and money.
 
 import { desk } from "./mpc/desk.js";
-import { trusted } from "./mpc/pins.js";
+import { KEPT, guarded, thresholds, trusted } from "./mpc/pins.js";
 import { chance } from "./mpc/tables.js";
 import { demand } from "./mpc/wire.js";
 
@@ -74,6 +74,8 @@ export const inWords = (answer, reading) => {
   return { value: top, text: top, bar: null, each: all.map((one, i) => ({ name: names[i], ...one })) };
 };
 
+const signed = thresholds(KEPT);
+
 // The API as the form names it. `names` are the features that the page was made for, in order.
 export const api = (form, names) => {
   const { api: base, listing: slug, priceMicro, resolution } = form.dataset;
@@ -90,6 +92,7 @@ export const api = (form, names) => {
     const asked = found.features.map((feature) => feature.name);
     demand(asked.length === names.length && asked.every((name, i) => name === names[i]), "changed", now);
     await trusted(found.nodes);
+    guarded(found, signed);
     return found;
   };
 

@@ -8,7 +8,7 @@
 
 import { Unsure, desk, fresh, pause, pending, tableOf } from "./mpc/desk.js";
 import { fingerprint } from "./mpc/nodes.js";
-import { KEPT, shelf, trusted } from "./mpc/pins.js";
+import { KEPT, guarded, shelf, thresholds, trusted } from "./mpc/pins.js";
 import { complaint, record } from "./mpc/tables.js";
 import { Refused, demand, isHex } from "./mpc/wire.js";
 
@@ -67,20 +67,27 @@ export class Client {
   #desk;
   #url;
   #pins;
+  #thresholds;
+  #threshold;
   #retryMs;
   #seen = new Map(); // slug -> what a row cost when this client first looked
   #kept = new Map(); // idempotency key -> what is asked under it
 
   // url: the site. key: an API key with the scopes "read" and "inferences". nodes: the descriptors or fingerprints
   // that you know the nodes by; without them the nodes that are seen first are believed on the site's word, and kept
-  // where there is a browser's store. retryForS: so long a call is tried again that the site could not answer.
-  constructor({ url, key, nodes = null, retryForS = RETRY_FOR_S }) {
+  // where there is a browser's store. threshold: how many nodes at least shall learn nothing of a row by telling each
+  // other all that they see; without it the highest that was signed for the listing, kept in the same place.
+  // retryForS: so long a call is tried again that the site could not answer.
+  constructor({ url, key, nodes = null, threshold = null, retryForS = RETRY_FOR_S }) {
+    demand(threshold === null || Number.isInteger(threshold), "bad_threshold", "`threshold` is a whole number of nodes.");
     demand(/^https?:\/\/[^/]/.test(url ?? ""), "bad_url", `${url} is no address of a site: it begins with https://.`);
     demand(/^[\x21-\x7e]+$/.test(key ?? ""), "bad_key", "This is no whole API key: copy it where it was made, without “…”.");
     this.#url = new URL(url).origin;
     this.#desk = desk({ base: `${this.#url}/api/v1/`, headers: { Authorization: `Bearer ${key}` }, credentials: "omit" });
     const name = globalThis.location?.origin === this.#url ? KEPT : `${KEPT} ${this.#url}`;
     this.#pins = nodes ? pinned(nodes) : shelf(name);
+    this.#thresholds = thresholds(name);
+    this.#threshold = threshold;
     this.#retryMs = 1000 * retryForS;
   }
 
@@ -165,6 +172,7 @@ export class Client {
     if (how === "first") {
       console.warn(`FLAI: these nodes are trusted from now on, on the site's word: ${prints.join(", ")}. Compare them with what their operators publish.`);
     }
+    guarded(listing, this.#thresholds, this.#threshold);
     return listing;
   }
 

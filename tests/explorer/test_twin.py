@@ -264,6 +264,22 @@ def test_both_take_the_same_numbers_of_nodes_for_an_engine(inside: In) -> None:
     assert found == [[takes(engine, n) for n in counts] for engine in tickets.ENGINES]
 
 
+def test_a_page_signs_no_lower_threshold_than_before_unless_told(inside: In) -> None:
+    found = inside(
+        """const asks = (engine, kept, least) =>
+          code(() => pins.guarded({ slug: "a", engine }, kept, least));
+        const kept = pins.thresholds("of a test");
+        const said = [await asks("ring", kept), await asks("shamir_t2", kept),
+          await asks("shamir_t1", kept), await asks("ring", pins.thresholds("of a test")),
+          await asks("shamir_t1", kept, 1), await asks("shamir_t2", kept, 3)];
+        pins.guarded({ slug: "b", engine: "ring" }, kept);
+        return [...said, kept.known("a"), kept.known("b")]""",
+        {},
+    )
+    low = "threshold_too_low"
+    assert found == [None, None, low, low, None, low, 2, 1]
+
+
 def test_the_page_asks_a_model_in_shamir_shares(inside: In) -> None:
     """Python is the nodes: each opens its own share alone, and seals one of the answer."""
     given = vectors.read() | {"nodes": vectors.descriptors(5)}

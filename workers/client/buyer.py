@@ -138,8 +138,9 @@ class Buyer:
 
     verified: each ticket demands that four nodes compute that check each other; a listing whose
     model is not asked so is refused before anything is sent. threshold: the least number of nodes
-    that shall learn nothing of a row by telling each other all that they see, refused likewise. The
-    nodes compute with a row as its ticket says, or not at all.
+    that shall learn nothing of a row by telling each other all that they see, refused likewise;
+    without it the highest that this home has signed for the listing. The nodes compute with a row
+    as its ticket says, or not at all.
     """
 
     def __init__(
@@ -150,7 +151,7 @@ class Buyer:
         api: Api | None = None,
         max_row_micro: int | None = None,
         verified: bool = False,
-        threshold: int = 1,
+        threshold: int | None = None,
     ) -> None:
         self.home = home
         self.api = api or home.api()
@@ -290,6 +291,7 @@ class Buyer:
                 code="idempotency_conflict",
             )
         trusted_nodes(self.home, self.listing["nodes"])  # before it is sent
+        self._check_threshold(kept["upload"]["ticket"].get("engine", RING))
         body = _body(kept["upload"], kept.get("quote"))
         return body, keys.hpke_key(bytes.fromhex(kept["reply_key"]))
 
@@ -309,12 +311,7 @@ class Buyer:
                 "Nodes that do not check each other answer for this model. Nothing was sent.",
                 code="verified_only",
             )
-        if threshold_of(self.engine) < self.threshold:
-            raise ClientError(
-                f"{threshold_of(self.engine) + 1} nodes that put their parts together could read a "
-                f"row, and you asked that {self.threshold} can't. Nothing was sent.",
-                code="threshold_too_low",
-            )
+        self._check_threshold(self.engine)
         name = self.listing["circuit"]
         if name not in INFERS:
             raise ClientError(f"This release can't query {name}.", code="unknown_circuit")
@@ -351,8 +348,23 @@ class Buyer:
         }
         words = np.round(values * 2.0**f).astype(np.int64)
         identity = self.home.identity()
+        self.home.keep_threshold(f"listing:{self.slug}", threshold_of(self.engine))
         upload = sealing.make_upload(words, fields, identity, nodes, reply=reply_private)
         return upload, reply_private
+
+    def _check_threshold(self, engine: str) -> None:
+        """Raises: ClientError where fewer curious nodes could read a row than you allow."""
+        could, told = threshold_of(engine), self.threshold
+        least = self.home.threshold_signed(f"listing:{self.slug}") if told is None else told
+        if could < least:
+            why = f"and you asked that {least} can't"
+            if told is None:
+                why = f"and until now {least} could not; if that is right, say threshold={could}"
+            raise ClientError(
+                f"{could + 1} nodes that put their parts together could read a row, {why}. "
+                "Nothing was sent.",
+                code="threshold_too_low",
+            )
 
     def collect(self, query_id: str, ticket: Mapping[str, Any], reply_private: Any) -> Prediction:
         """Wait for the query, open its three sealed parts.

@@ -75,8 +75,8 @@ def parser() -> argparse.ArgumentParser:
     predict.add_argument(
         "--threshold",
         type=int,
-        default=1,
-        help="how many nodes, at least, shall learn nothing by telling each other all (default: 1)",
+        help="how many nodes, at least, shall learn nothing by telling each other all (default: as "
+        "many as the last time)",
     )
     predict.set_defaults(run=_predict)
 

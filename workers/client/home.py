@@ -8,6 +8,7 @@ reply.key        X25519 key that alone opens answers
 wallet.key       Ed25519 seed that signs payments, stakes, votes and proposals, once it is bound
 recovery.key     Ed25519 seed that signs changes of keys only; keep it elsewhere
 nodes.pin.json   fingerprints of the nodes that this site trusts, as their operators publish them
+thresholds.json  the highest threshold that was signed here for each SubDAO and each listing
 peers.pin.json   public keys of the organisations that it computes with, from themselves
 uploads/         sealed shares on their way to a round, and what this site itself shared
 queries/         sealed rows and reply keys of queries that may be asked again with the same key;
@@ -177,6 +178,22 @@ class Home:
     def pin_nodes(self, fingerprints: list[str]) -> None:
         content = json.dumps({"fingerprints": fingerprints}, indent=1).encode()
         write_private(self.path / "nodes.pin.json", content)
+
+    def threshold_signed(self, what: str) -> int:
+        """The highest threshold that was signed here for this ("subdao:…", "listing:…"); 1 where
+        none was: there the first use takes the server's word."""
+        path = self.path / "thresholds.json"
+        known = _read_json(path) if path.exists() else {}
+        least = known.get(what, 1) if isinstance(known, dict) else None
+        if type(least) is not int:
+            raise ClientError(f"{path} must hold a whole number for each name.")
+        return least
+
+    def keep_threshold(self, what: str, threshold: int) -> None:
+        if threshold > self.threshold_signed(what):
+            path = self.path / "thresholds.json"
+            known = _read_json(path) if path.exists() else {}
+            write_private(path, json.dumps(known | {what: threshold}, indent=1).encode())
 
     def pinned_peers(self) -> list[str] | None:
         """Public keys of the organisations it computes with; None where it has pinned none."""

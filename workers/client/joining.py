@@ -129,7 +129,7 @@ def join(
         _check_privacy(params, home=home, say=say)
         if role == CUSTODIAN:
             _check_spent(params, current["id"], subdao, home=home, say=say)
-    engine = _check_engine(asked["engine"], nodes, home=home, say=say)
+    engine = _check_engine(asked["engine"], nodes, subdao, home=home, say=say)
     start = current["start"] if stage == ROUND else None
     if asked["model"] != (start and start["model"]):
         raise NotTrusted("The round asks for tickets that name another model.", "wrong_model")
@@ -193,22 +193,29 @@ def _check_resolution(resolution: Any, model: ModelClass, *, home: Home, say: Pr
     say(f"Buyers will be answered by: {resolution}.")
 
 
-def _check_engine(engine: Any, nodes: Sequence[Any], *, home: Home, say: Print) -> str:
+def _check_engine(engine: Any, nodes: Sequence[Any], subdao: str, *, home: Home, say: Print) -> str:
     """What nodes compute with, signed for here. `verified = true` in agent.toml signs for the
     verified ring alone: the nodes then refuse to use this share, or a model made of it, without.
     `threshold` there is the least number of nodes that shall learn nothing by telling each other
-    all that they see."""
+    all that they see; where it is not said, the highest that this site signed for the SubDAO."""
     try:
         check_engine(engine, len(nodes))
     except (KeyError, TypeError, TicketError):
         raise NotTrusted(f"The nodes can't compute with {engine}.", "wrong_engine") from None
-    least = home.config.get("threshold", 1)
+    told = "threshold" in home.config
+    least = home.config["threshold"] if told else home.threshold_signed(f"subdao:{subdao}")
     if isinstance(least, bool) or not isinstance(least, int):
         raise NotTrusted("agent.toml: threshold must be a whole number.", "bad_threshold")
     if threshold_of(engine) < least:
+        why = f"agent.toml asks that {least} can't."
+        if not told:
+            why = (
+                f"until now this site has signed for {subdao} where {least} can't. If its members "
+                f"voted for that, write threshold = {threshold_of(engine)} in agent.toml."
+            )
         raise NotTrusted(
             f"{threshold_of(engine) + 1} nodes that put their parts together could read them; "
-            f"agent.toml asks that {least} can't.",
+            + why,
             "threshold_too_low",
         )
     if home.config.get("verified", False) is not False and engine != VERIFIED:

@@ -112,6 +112,8 @@ class Outbox:
         if self.dry_run:
             self.say("A dry run: nothing was sent, and nothing was written down.")
             return {"dry_run": True}
+        threshold = tickets.threshold_of(joined.engine)
+        self.home.keep_threshold(f"subdao:{joined.subdao}", threshold)
         share = self._keep(upload)
         local: dict[str, Any] = {}
         if joined.name == "update":

@@ -3,8 +3,8 @@
 // server hands descriptors out, but after the first time it can't put its own keys in their place.
 
 import { fingerprint, nodeSet } from "./nodes.js";
-import { isNodeSet } from "./tickets.js";
-import { Refused, isHex, isTable, same, verify } from "./wire.js";
+import { SHAMIR, isNodeSet } from "./tickets.js";
+import { Refused, demand, isHex, isTable, same, verify } from "./wire.js";
 
 export const KEPT = "flai-nodes";
 const SUCCESSION_DOMAIN = "flai/succession/v1";
@@ -33,6 +33,30 @@ export const shelf = (name) => {
       }
     },
   };
+};
+
+// The highest threshold that was signed for each listing, kept likewise: {known(slug), keep(slug, t)}.
+export const thresholds = (name) => {
+  const { known: rows, keep } = shelf(`${name} thresholds`);
+  const of = (slug) => rows()?.find((row) => Array.isArray(row) && row[0] === slug)?.[1] ?? 1;
+  return {
+    known: of,
+    keep: (slug, t) => {
+      if (t > of(slug)) keep([...(rows() ?? []).filter(([other]) => other !== slug), [slug, t]]);
+    },
+  };
+};
+
+// A server could name an engine that fewer nodes can read: no lower threshold is signed than before, or than
+// is told. `least`: how many nodes at least shall learn nothing together. Throws Refused("threshold_too_low").
+export const guarded = ({ slug, engine }, kept, least = null) => {
+  const t = SHAMIR[engine] ?? 1;
+  const wanted = least ?? kept.known(slug);
+  const told = `you asked that ${wanted} can’t.`;
+  const before = `until now ${wanted} could not. If its members voted for that, delete what your browser keeps of this site.`;
+  const text = `${t + 1} nodes together could read a row, and ${least === null ? before : told} Nothing was sent.`;
+  demand(t >= wanted, "threshold_too_low", text);
+  kept.keep(slug, t);
 };
 
 const here = shelf(KEPT);
