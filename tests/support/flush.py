@@ -3,7 +3,8 @@
 Only here, and only for the flush, the session plays a replica, for which triggers do not fire. It
 needs a superuser, as the embedded PostgreSQL's is. Most tests fill few of the many tables, and
 truncating an empty one costs as much as a full one: only those with rows are emptied. What Django
-writes about the models themselves is kept, so that it need not be written anew.
+writes about the models themselves is kept, so that it need not be written anew. Sequences go on,
+also where the command is asked to reset them: rows that are put back (`snapshots`) have their ids.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ from django.core.management.color import Style
 from django.db.backends.postgresql.operations import DatabaseOperations
 from django.db.models.signals import post_migrate
 
-_flush = DatabaseOperations.sql_flush
 KEPT = {"django_content_type", "auth_permission"}
 DELETED_PAGES_MAX = 64  # a table of more pages is truncated: that costs the same at any size
 
@@ -25,17 +25,13 @@ DELETED_PAGES_MAX = 64  # a table of more pages is truncated: that costs the sam
 def _sql_flush(
     self: DatabaseOperations, style: Style, tables: Iterable[str], **kwargs: Any
 ) -> list[str]:
-    if kwargs.get("reset_sequences"):
-        emptied = _flush(self, style, tables, **kwargs)
-    else:
-        emptied = [_empty(self, sorted(set(tables) - KEPT))]
-        post_migrate.disconnect(create_contenttypes)
-        post_migrate.disconnect(
-            create_permissions, dispatch_uid="django.contrib.auth.management.create_permissions"
-        )
+    post_migrate.disconnect(create_contenttypes)
+    post_migrate.disconnect(
+        create_permissions, dispatch_uid="django.contrib.auth.management.create_permissions"
+    )
     return [
         "SET session_replication_role = replica",
-        *emptied,
+        _empty(self, sorted(set(tables) - KEPT)),
         "SET session_replication_role = origin",
     ]
 
