@@ -84,7 +84,7 @@ def test_a_vote_moves_the_tally_of_who_watches_and_nothing_else(
 def test_a_rounds_phases_move_live(world: Any, visit: Any) -> None:
     held, watcher = open_round(world), visit()
     page = watch(watcher, pages.public(world)["round"])
-    now = page.locator("[aria-current=step]")
+    now = page.locator("[aria-current=step] .phase")
     expect(now).to_have_text("Sum up")
     step(held, "normalising", "All sums are with the nodes.")
     expect(now).to_have_text("Normalise")
@@ -146,7 +146,7 @@ def test_a_page_hears_again_after_the_broker_dropped_it(world: Any, visit: Any) 
     while not broker.pubsub_channels(f"*live.round.{held.id}"):
         assert time.monotonic() < heard, "the site did not subscribe again"
     step(held, "updates", "Mean and variance are known.")
-    expect(page.locator("[aria-current=step]")).to_have_text("Train")
+    expect(page.locator("[aria-current=step] .phase")).to_have_text("Train")
 
 
 def test_a_page_catches_up_after_the_site_was_away(world: Any, browser: Any) -> None:
@@ -161,7 +161,7 @@ def test_a_page_catches_up_after_the_site_was_away(world: Any, browser: Any) -> 
     page.locator(CONNECTED).wait_for(state="detached")
     step(held, "normalising", "All sums are with the nodes.")
     with served(application, port=port):
-        expect(page.locator("[aria-current=step]")).to_have_text("Normalise", timeout=30_000)
+        expect(page.locator("[aria-current=step] .phase")).to_have_text("Normalise", timeout=30_000)
         context.close()
 
 

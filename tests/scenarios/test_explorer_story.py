@@ -139,7 +139,7 @@ def test_the_listings_commands_buy_a_prediction_when_they_are_pasted(
 def test_the_audit_log_of_the_model_has_each_step_and_each_site(visitor: Any) -> None:
     page = visitor.page
     page.goto("/models/predict-malignant/")
-    page.get_by_role("link", name="Audit log").click()
+    page.get_by_role("link", name="Audit log", exact=True).click()
     page.wait_for_url("**/audit/")
     steps = [row.split("\t") for row in page.locator("tbody tr").all_inner_texts()]
     words = list(dict.fromkeys(what for _, what, *_ in steps))

@@ -47,7 +47,7 @@ def in_node(script: str, key: str, url: str, path: Path, *, window: Any) -> dict
     package = re.findall(r"npm install (\S+?\.tgz)", page)[0]
     installed = path / "node_modules" / "flai-client-js"
     with tarfile.open(fileobj=io.BytesIO(httpx.get(package).content)) as archive:
-        archive.extractall(path / "npm", filter="data")
+        archive.extractall(path / "npm")
     installed.parent.mkdir()
     (path / "npm" / "package").rename(installed)
     script = IMPORT.sub('from "flai-client-js"', script)

@@ -28,7 +28,7 @@ TIMEOUT_S = 240
 LOOK_S = 0.25
 # Notes each phase that the strip shows, as it changes under a reader who does nothing.
 RECORD = """() => {
-  const now = () => (document.querySelector("[aria-current=step]") || {}).textContent;
+  const now = () => (document.querySelector("[aria-current=step] .phase") || {}).textContent;
   window.phases = [now()];
   new MutationObserver(() => {
     const phase = now();

@@ -108,14 +108,13 @@ def make_upload(
     engine = ticket["engine"]
     check_engine(engine, n)
     words: Sequence[bytes | memoryview]
-    seeds: list[bytes] = []
+    seeds = [] if engine in SHAMIR else [secrets.token_bytes(32) for _ in range(n - 1)]
     salts = [secrets.token_bytes(commitments.SALT_BYTES) for _ in range(n)]
     if engine in SHAMIR:
         shares = shamir_shares.split(flat.view(np.int64), n=n, t=SHAMIR[engine])
         words = [shamir_codec.encoded(share) for share in shares]
         committed = _commit(words, salts, share_id)
     else:
-        seeds = [secrets.token_bytes(32) for _ in range(n - 1)]
         words, committed = _split_and_commit(flat, seeds, salts, share_id)
     ticket |= {
         "share_id": share_id.hex(),
