@@ -356,7 +356,9 @@ class World:
         fingerprints = json.dumps([node.fingerprint for node in self.nodes])
         progress = json.dumps([{"phase": "done", "at": self.plan.now.isoformat(), "text": "Done."}])
         normalisation = json.dumps({"mean": ["0"] * FEATURES, "std": ["1"] * FEATURES})
-        roster = json.dumps({"members": [{"key": "", "role": role} for role in ROLES]})
+        roster = json.dumps(
+            {"members": [{"key": "", "name": role, "role": role} for role in ROLES]}
+        )
         for i, number in self._made():
             at = self.plan.at(i + number)
             yield {
