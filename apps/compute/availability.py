@@ -30,7 +30,7 @@ class NodesShort(DomainError):
 
     code = "nodes_short"
     status = 503
-    text = "{names} does not answer, and every inference needs {count} nodes. Nothing was charged."
+    text = "{why}, and every inference needs {count} nodes. Nothing was charged."
 
 
 # When this process looks for the note again, and what it found; a note of its own it knows.
@@ -57,13 +57,19 @@ def missed() -> bool:
     return bool(_looked["missed"])
 
 
-def nodes_ensure(fingerprints: Sequence[str], engine: str) -> None:
-    """Ask these nodes. Raises NodesShort when too few of them answer now."""
+def nodes_ensure(fingerprints: Sequence[str], engine: str, model: str) -> None:
+    """Ask these nodes. Raises NodesShort when too few of those answer now that have the model: no
+    group of others could, and money would be held for nothing."""
     members = members_by_fingerprint(list(fingerprints))
     found = control.health(members)
-    away = [m.name for m, up in zip(members, found, strict=True) if not up]
-    if not groups.enough(found, engine):
+    able = groups.able_of(members, found, model)
+    if not groups.enough(able, engine):
+        away = [
+            f"{m.name} {'has no part of this model' if up else 'does not answer'}"
+            for i, (m, up) in enumerate(zip(members, found, strict=True))
+            if i not in able
+        ]
         count = COMPUTING[engine]
-        raise NodesShort(names=", ".join(away), count=count, retry_after_s=RETRY_AFTER_S)
+        raise NodesShort(why=" and ".join(away), count=count, retry_after_s=RETRY_AFTER_S)
     cache.delete(NOTE)
     _looked["again_at"] = 0.0

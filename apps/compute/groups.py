@@ -10,7 +10,7 @@ from typing import Any
 
 from apps.compute import control
 from apps.compute.models import Job, JobState
-from apps.protocol.tickets import COMPUTING, RING, SHAMIR, TRIO
+from apps.protocol.tickets import COMPUTING, SHAMIR, TRIO
 
 NAMES = ("computing", "holding")
 
@@ -26,8 +26,7 @@ def group_choose(job: Job, members: Sequence[control.Member]) -> dict[str, list[
     if len(members) == TRIO:
         return {}
     up = control.there(members, ask=job.attempt > 1)
-    lacking = nodes_behind(job.descriptor["model"])
-    able = [i for i, m in enumerate(members) if up[i] and m.fingerprint not in lacking]
+    able = able_of(members, up, job.descriptor["model"])
     if len(able) < wanted:
         raise control.Retryable(
             "nodes_short", f"{len(able)} of {len(members)} nodes can do this now; {wanted} must."
@@ -47,9 +46,15 @@ def group_any(descriptor: dict[str, Any]) -> dict[str, list[int]]:
     return {"computing": list(range(COMPUTING[descriptor["engine"]])), "holding": []}
 
 
-def enough(up: list[bool], engine: str = RING) -> bool:
-    """Whether these nodes can do a job: all of three, of more as many as its engine takes."""
-    return sum(up) >= COMPUTING[engine]
+def able_of(members: Sequence[control.Member], up: Sequence[bool], model: str | None) -> list[int]:
+    """Of these nodes, of which some are up, those that have this model too, by their index."""
+    lacking = nodes_behind(model)
+    return [i for i, m in enumerate(members) if up[i] and m.fingerprint not in lacking]
+
+
+def enough(able: Sequence[int], engine: str) -> bool:
+    """Whether so many can do a job: all of three, of more as many as its engine takes."""
+    return len(able) >= COMPUTING[engine]
 
 
 def nodes_behind(model: str | None) -> set[str]:

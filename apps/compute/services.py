@@ -211,15 +211,16 @@ class Outcome:
 
 def job_answers(job: Job) -> bool:
     """Whether a job that failed before can be tried again: do all three nodes answer, or as many
-    of more as its engine takes?
+    of more as its engine takes, and have its model?
 
     Nodes accept few attempts of one job; a node that is away shall not use them up. No transaction
     may be open.
     """
     if job.attempt == 0:
         return True
-    up = control.health(members_by_fingerprint(job.descriptor["nodes"]))
-    return groups.enough(up, job.descriptor["engine"])
+    members = members_by_fingerprint(job.descriptor["nodes"])
+    able = groups.able_of(members, control.health(members), job.descriptor["model"])
+    return groups.enough(able, job.descriptor["engine"])
 
 
 def job_deferred(job_id: Any, *, now: datetime) -> Job | None:

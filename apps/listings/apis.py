@@ -283,8 +283,9 @@ class ListingInferencesView(APIView):
     ) -> Response:
         data = checked(InferenceRequestSerializer, request)
         if availability.missed():
-            held = services.listing_get(slug).version.round
-            availability.nodes_ensure(held.nodes, held.engine)
+            version = services.listing_get(slug).version
+            held = version.round
+            availability.nodes_ensure(held.nodes, held.engine, version.model)
         services.query_create(
             query_id=query_id,
             slug=slug,

@@ -16,7 +16,7 @@ from apps.protocol import tariff
 from apps.protocol.circuits.family import query_rows_max
 from apps.protocol.extraction import Extraction, extraction
 from apps.protocol.plans import plans_of
-from apps.protocol.tickets import COMPUTING, SHAMIR
+from apps.protocol.tickets import COMPUTING, ELEMENT_BYTES, MAX_VALUES, SHAMIR
 from apps.rfms.models import Rfm
 
 CURRENCY = "USDC"
@@ -53,12 +53,14 @@ def rows_per_epoch_max(listing: Listing) -> int:
 
 
 def rows_max(listing: Listing) -> int:
-    """How many rows one request may have: what the circuit takes, and each node answers in a query
-    and in an epoch (their `policy.json` decides, the settings say it here)."""
+    """How many rows one request may have: what the circuit takes, an upload holds of Shamir shares
+    (each node's own are in it), and each node answers in a query and in an epoch (their
+    `policy.json` decides, the settings say it here)."""
     held = listing.version.round
     most = query_rows_max(held.features)
     if held.engine in SHAMIR:
-        most = min(most, SHAMIR_ROWS_MAX)
+        fits = 8 * MAX_VALUES // len(held.nodes) // (ELEMENT_BYTES * held.features)
+        most = min(most, SHAMIR_ROWS_MAX, fits)
     return min(most, settings.ROWS_PER_QUERY, settings.ROWS_PER_EPOCH)
 
 

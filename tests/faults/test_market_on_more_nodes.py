@@ -7,8 +7,9 @@ import json
 import numpy as np
 import pytest
 
+from apps.compute import availability
 from apps.compute.models import Job
-from apps.compute.services import jobs_catch_up
+from apps.compute.services import job_answers, jobs_catch_up
 from apps.core.clock import now
 from apps.core.errors import Unprocessable
 from apps.listings.epochs import epoch_settle
@@ -189,6 +190,16 @@ def test_by_vote_nodes_compute_on_shamir_shares_and_three_that_have_theirs_answe
     logits, computing = buy(market, listing)
     assert computing == {1, 2, 3}
     np.testing.assert_allclose(logits, wanted, atol=0.01)
+    # while one of the three is away nobody's money is held, though three nodes are there
+    nodes.kill(1)
+    with pytest.raises(availability.NodesShort) as short:
+        availability.nodes_ensure(held.nodes, engine, listing.version.model)
+    lacking, away = (nodes.descriptors[i]["name"] for i in (0, 1))
+    text = f"{lacking} has no part of this model and {away} does not answer, and every inference"
+    assert short.value.text.startswith(text)
+    availability.nodes_ensure(held.nodes, engine, "00" * 32)
+    assert not job_answers(Job(attempt=1, descriptor=Job.objects.get(kind="query").descriptor))
+    nodes.start(1)
     # another engine's shares are turned away before anything is held
     with pytest.raises(Unprocessable, match="engine"):
         market.ask(listing, market.row(listing, ROWS, engine="ring"))

@@ -18,7 +18,7 @@ from apps.listings.models import Query
 from apps.listings.pricing import rows_max
 from apps.notify.models import Delivery, Endpoint
 from apps.protocol.circuits.family import QUERY_ROWS_MAX, query_rows_max
-from apps.protocol.tickets import MAX_VALUES
+from apps.protocol.tickets import MAX_VALUES, correction_bytes_of
 from apps.subdaos.models import Dao
 from apps.wallets.models import Hold, LogLeaf
 from tests.listings.test_queries import balance, charges, client_of
@@ -172,8 +172,19 @@ def test_wide_rows_are_as_many_as_a_share_holds() -> None:
 
 def test_of_shamir_shares_fewer_are_asked_at_a_time() -> None:
     for engine, most in (("ring", MANY), ("ring_verified", MANY), ("shamir_t2", 1000)):
-        held = SimpleNamespace(features=30, engine=engine)
+        held = SimpleNamespace(features=30, engine=engine, nodes=["aa"] * 5)
         assert rows_max(SimpleNamespace(version=SimpleNamespace(round=held))) == most
+
+
+@pytest.mark.parametrize(("nodes", "features"), [(5, 280), (7, 280), (7, 1000), (3, 700), (7, 201)])
+def test_of_wide_rows_in_shamir_shares_an_upload_holds_as_many_as_are_said(nodes, features) -> None:
+    """Each node's own shares are in it; one row more, where the bound is that, does not fit."""
+    held = SimpleNamespace(features=features, engine="shamir_t2", nodes=["aa"] * nodes)
+    most = rows_max(SimpleNamespace(version=SimpleNamespace(round=held)))
+    room = correction_bytes_of("ring", nodes, MAX_VALUES)
+    assert correction_bytes_of("shamir_t2", nodes, most * features) <= room
+    more = correction_bytes_of("shamir_t2", nodes, (most + 1) * features)
+    assert most == 1000 or more > room
 
 
 def test_a_lane_is_left_while_one_of_many_rows_is_computed(sale, monkeypatch) -> None:

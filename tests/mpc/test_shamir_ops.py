@@ -316,3 +316,27 @@ def test_a_pool_gives_each_bit_once_and_in_order():
     with pytest.raises(ValueError, match="fewer"):
         pool.take(2)
     assert len(pool) == 1
+
+
+@pytest.mark.parametrize("shape", [(0,), (3, 0)])
+@pytest.mark.parametrize(
+    "run",
+    [
+        lambda o, a: o.open(o.trunc(a, 4)),
+        lambda o, a: o.open(o.ltz(a)),
+        lambda o, a: o.open(o.clamp(a, -5, 5)),
+        lambda o, a: o.open_rounded(a),
+    ],
+)
+def test_nothing_is_made_of_no_numbers(run, shape):
+    """As on the ring: a slot may be empty."""
+    assert shamir_function(run, (np.zeros(shape, np.int64), 16)).shape == shape
+
+
+@pytest.mark.parametrize("name", ["_bits", "_top_bits"])
+def test_bits_of_no_numbers_have_the_shape_of_bits(name):
+    def run(o, a):
+        return o.open(shamir.Shared(getattr(o, name)(a, 2, 7), 0))
+
+    assert shamir_function(run, (np.array([5, 6]), 0)).shape == (5, 2)
+    assert shamir_function(run, (np.zeros(0, np.int64), 0)).shape == (5, 0)

@@ -200,13 +200,13 @@ class Shamir(Engine):
         def part(values: Limbs) -> Limbs:
             return field89.taken(self.bits.bits(values, high), np.s_[low:])
 
-        return _in_batches(_limbs(a), part)
+        return _in_batches(_limbs(a), part, (high - low,))
 
     def _top_bits(self, a: Shared, low: int, high: int) -> Limbs:
         def part(values: Limbs) -> Limbs:
             return self.bits.top_bit(field89.taken(self.bits.bits(values, high), np.s_[low:]))
 
-        return _in_batches(_limbs(a), part)
+        return _in_batches(_limbs(a), part, (high - low,))
 
     def _noise(self, count: int, variance: int) -> Limbs:
         """Each member deals its own numbers. All but t of them suffice."""
@@ -244,10 +244,12 @@ def _limbs(a: Shared) -> Limbs:
     return l0, l1, l2
 
 
-def _in_batches(a: Limbs, fn: Any) -> Limbs:
-    """fn of flat numbers, [n] -> [n] or [k, n], in batches; shaped [*shape] or [k, *shape]."""
+def _in_batches(a: Limbs, fn: Any, lead: tuple[int, ...] = ()) -> Limbs:
+    """fn of flat numbers, [n] -> [*lead, n], in batches; shaped [*lead, *shape]. Of none none."""
     shape, flat = a[0].shape, field89.shaped(a, (-1,))
     size = flat[0].size
+    if not size:
+        return field89.shaped(a, (*lead, *shape))
     parts = [
         fn(field89.taken(flat, np.s_[at : at + BATCH_MAX])) for at in range(0, size, BATCH_MAX)
     ]
