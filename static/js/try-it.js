@@ -127,7 +127,18 @@ const heard = (state, id) => {
   show(state);
   if (id === undefined || !part("payment").hidden) return;
   Object.assign(part("payment"), { href: linkTo(id), hidden: false });
-  part("balance")?.remove(); // it was true before this payment
+  part("balance")?.replaceChildren(); // it was true before this payment
+};
+
+// What is left after one, if the site says so.
+const left = async () => {
+  try {
+    const { accounts } = await (await fetch(`${form.dataset.api}wallet/`, { credentials: "same-origin" })).json();
+    const main = accounts.find(({ asset, purpose }) => asset === "USDC" && purpose === "main");
+    part("balance").textContent = `You have ${dollars(main.available_micro)} left to spend.`;
+  } catch {
+    part("balance")?.replaceChildren();
+  }
 };
 
 const predict = async () => {
@@ -141,6 +152,7 @@ const predict = async () => {
   busy(true);
   const query = await next(asked, { reading, show: heard });
   tell(asked.answers[0], query);
+  left();
 };
 
 const AGAIN = "Keep this page open, and ask again: it is the same query, which can't be paid twice.";

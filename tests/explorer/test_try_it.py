@@ -238,6 +238,7 @@ def test_a_buyer_predicts_in_the_page_and_pays_once(sale: Any, asker: Any) -> No
     assert abs(probability - expected(sale, ROW)) < 0.01
     assert answer.locator("data").inner_text() == f"{100 * probability:.1f} %"
     assert "paid $0.50" in answer.inner_text()
+    page.get_by_text("You have $1.50 left to spend.").wait_for()
     done = page.locator("#try-course li.done .what").all_inner_texts()
     assert done == ["Split and sealed", "Price held", "Nodes compute", "Paid and answered"]
 
