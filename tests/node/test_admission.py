@@ -36,7 +36,8 @@ def jobs(store, tmp_path):
 
 def entry(name):
     job = {"job_id": name, "attempt": 1, "scope": f"query:{name}", "circuit": "logistic_infer@1"}
-    return Entry(job | {"nodes": ["a", "b", "c"], "deadline_s": 1}, name, None)
+    job |= {"engine": "ring", "nodes": ["a", "b", "c"], "deadline_s": 1}
+    return Entry(job, name, None)
 
 
 def test_a_share_of_which_only_a_mark_is_here_is_not_signed_for(store, jobs, monkeypatch):
@@ -57,7 +58,7 @@ def test_no_job_waits_while_a_share_is_opened(store, jobs, monkeypatch):
         held.append(shares.lock._is_owned())
         if len(held) == 1:
             answers.append(shares.accept(upload))
-        return (np.zeros(1, np.uint64),) * 2, b""
+        return bytes(32), np.zeros(1, np.uint64)
 
     monkeypatch.setattr(Shares, "check", lambda *_, **__: ticket)
     monkeypatch.setattr(shares, "_open", opened)
