@@ -313,8 +313,9 @@ def test_as_many_rows_as_a_request_takes_are_one_and_more_are_refused_before_the
         asyncio.run(ask())
     assert len(bridge.queries) == before
     monkeypatch.setitem(bridge.changes, "rows_per_query", 7)
-    answers = predict_table(Buyer(home, SUBDAO, api=bridge.api()), patients)
-    assert len(bridge.queries) == before + 1
+    rows = patients.iloc[:, 1:].to_numpy(dtype=float)
+    answers = predict_table(Buyer(home, SUBDAO, api=bridge.api()), rows)
+    assert len(bridge.queries) == before + 1 and answers["logit"].shape == (7,)
     assert answers["probability"].tolist() == pytest.approx(expected, abs=1e-3)
 
 

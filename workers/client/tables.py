@@ -164,11 +164,13 @@ class Parts:
         )
 
     def joined(self, answered: Sequence[Prediction]) -> Any:
-        """The answers by column; as a frame with the table's index if that was a frame."""
+        """The answers by column, arrays if the table was one; or a frame with its index."""
         columns: dict[str, list[Any]] = {}
         for part in answered:
             for name, cells in columns_of(part, self.buyer.listing.get("label", {})).items():
                 columns.setdefault(name, []).extend(cells)
+        if isinstance(self.table, np.ndarray):
+            return {name: np.array(cells) for name, cells in columns.items()}
         framed = hasattr(self.table, "columns") and hasattr(self.table, "index")
         return type(self.table)(columns, index=self.table.index) if framed else columns
 
@@ -201,7 +203,7 @@ def _collected(parts: Parts, asked: Sequence[Future[Prediction]]) -> list[Predic
 def predict_table(
     buyer: Buyer, table: Any, *, idempotency_key: str | None = None, at_once: int = AT_ONCE
 ) -> Any:
-    """The answers to a table: columns by name, or a data frame with its index if it was one.
+    """The answers to a table: columns by name (arrays if it was one), or a frame with its index.
 
     Raises: DataError before anything is sent; else as `predict_parts`.
     """
