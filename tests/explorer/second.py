@@ -116,7 +116,7 @@ def _round(
         dao=dao,
         number=number,
         phase=phase,
-        roster={"members": [{"role": roles[p], "key": keys[p]} for p in people]},
+        roster={"members": [{"role": roles[p], "key": keys[p], "name": p.name} for p in people]},
         roster_hash=secrets.token_hex(32),
         nodes=["f0" * 32] * 3,
         circuits_hash="c1" * 32,

@@ -493,7 +493,11 @@ def _round(dao: Dao, people: list[Party], now: datetime) -> Round:
         phase="done",
         roster={
             "members": [
-                {"role": "custodian" if i < len(SITES) else "validator", "key": keys[p.id]}
+                {
+                    "role": "custodian" if i < len(SITES) else "validator",
+                    "key": keys[p.id],
+                    "name": p.name,
+                }
                 for i, p in enumerate(people)
             ]
         },
