@@ -73,7 +73,7 @@ def test_ten_thousand_rows_are_quoted_held_answered_and_paid_as_one(sale) -> Non
     assert charges(query.id) == ["pend", "post"] and balance(sale) == (FUNDS - price, 0)
     receipts = Receipt.objects.filter(job=query.job)
     assert receipts.count() == 3 and query.job.attempt == 1
-    leaves = [json.loads(bytes(leaf.data)) for leaf in LogLeaf.objects.all()]
+    leaves = [json.loads(bytes(leaf.data)) for leaf in LogLeaf.objects.order_by("id")]
     told = [leaf["type"] for leaf in leaves if leaf["body"].get("query") == str(query.id)]
     assert told == ["listings.query_held", "listings.query_settled"]
     (delivery,) = Delivery.objects.all()
