@@ -249,6 +249,8 @@ def _record_round(held: Round, job: Job, now: datetime) -> None:
         {
             **leaf,
             "version": version.number,
+            # What a vote on it is of: its number, model and evidence (`AcceptVersion`).
+            "acceptance": version.proposal.payload_hash,
             "work": {v.party.pid: decay.WORK_UNITS_A_ROUND for v in validators},
             "evidence": {k: job.openings[k] for k in sorted(job.openings)},
         },

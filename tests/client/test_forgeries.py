@@ -14,7 +14,7 @@ from apps.protocol.plans import Plan
 from apps.protocol.privacy import Budget
 from tests.client.test_verify import ADA, BOB, EXECUTED, MINT, leaf, transfer
 from workers.client.crowdfund import Fund
-from workers.client.earnings import Cycle, Finding
+from workers.client.earnings import Cycle, Finding, Made
 from workers.client.exchange import SLASH_REF, Leaving
 from workers.client.replay import Replay
 from workers.client.votes import Ballots
@@ -167,8 +167,9 @@ def test_no_more_is_issued_than_a_cap_or_a_founding_says() -> None:
 # What points a SubDAO's members have, told by its leaves.
 
 
-def applied(pid: str) -> Leaf:
-    return leaf("participants.application", {"key": pid * 32, "party": pid})
+def applied(pid: str, role: str = "custodian") -> Leaf:
+    facts = {"id": f"of-{pid}", "key": pid * 32, "party": pid, "role": role, "call": "cc"}
+    return leaf("participants.application", facts)
 
 
 def points(pid: str, micro: int, reason: str = "commitment", ref: str = "rr") -> Leaf:
@@ -187,7 +188,95 @@ def counted(state: Replay) -> str:
 def a_subdao() -> Replay:
     state = Replay()
     state.points.founded["dd"] = {"dao": "dd", "rfm": "rr", "decay_ppm": 900_000}
+    state.members.of["dd"] = {"aa": "custodian", "ff": "validator"}
     return state
+
+
+def carried(state: Replay, id_: str, kind: str, payload: dict[str, Any], **more: Any) -> None:
+    """A vote of the SubDAO dd's members that ended at 500, and what it is of."""
+    hash_ = tally.payload_hash(dao="dd", kind=kind, payload=payload)
+    body = {"proposal": id_, "dao": "dd", "house": "sbgt", "kind": kind, "payload_hash": hash_,
+            "timelock_s": 0, "grace_s": 60, "quorum_bps": 1, "threshold_bps": 5_000}  # fmt: skip
+    ballots = Ballots(body=body | more, total=10, ends_at=500)
+    ballots.weight[tally.Support.FOR] = 10
+    state.votes.proposals[id_] = ballots
+
+
+def did(type_: str, **body: Any) -> list[Leaf]:
+    """What a vote did, and that it was executed."""
+    hash_ = body.pop("hash")
+    executed = {"proposal": body["proposal"], "payload_hash": hash_}
+    return [leaf(type_, {"dao": "dd"} | body), leaf("governance.executed", executed)]
+
+
+def test_members_come_and_go_by_votes_on_those_very_applications() -> None:
+    let_in, put_out = "participants.whitelist", "participants.remove"
+    two = [applied("bb"), applied("gg", "validator")]
+    ids = ["of-bb", "of-gg"]
+
+    def found(leaves: list[Leaf], members: dict[str, str], **more: Any) -> str:
+        state = a_subdao()
+        carried(state, "p", let_in, {"applications": ids}, **more)
+        carried(state, "q", put_out, {"applications": ["of-bb"]})
+        opened = {"round": "R", "dao": "dd", "members": members, "nodes": [], "roster": "x"}
+        for index, one in enumerate([*leaves, leaf("training.round_opened", opened)]):
+            state.leaf(index, one)
+        return " ".join([*state.findings.errors, *state.votes.end()])
+
+    state = a_subdao()
+    carried(state, "p", let_in, {"applications": ids})
+    carried(state, "q", put_out, {"applications": ["of-bb"]})
+    hashes = {id_: b.body["payload_hash"] for id_, b in state.votes.proposals.items()}
+    came = did("participants.whitelisted", proposal="p", applications=ids, hash=hashes["p"])
+    went = did("participants.removed", proposal="q", applications=["of-bb"], hash=hashes["q"])
+    before, both = {"aa": "custodian", "ff": "validator"}, {"bb": "custodian", "gg": "validator"}
+    assert found(two, before) == found([*two, *came], before | both) == ""
+    assert found([*two, *came, *went], before | {"gg": "validator"}) == ""
+    assert "other members than were voted in: bb" in found([*two, *came, *went], before | both)
+    assert "other members than were voted in: bb, gg" in found(two, before | both)
+    other = [leaf("participants.whitelisted",
+                  {"dao": "dd", "proposal": "p", "applications": ["of-bb"]})]  # fmt: skip
+    assert "otherwise than was voted on" in found([*two, *other], before)
+    assert "changed the members and was not executed" in found([*two, came[0]], before | both)
+    assert "executed, and nothing came of it" in found([*two, came[1]], before)
+    assert "changed the members twice" in found([*two, came[0], *came], before | both)
+    assert "otherwise than was voted on" in found([*two, *came], before | both, house="sdt")
+    assert "without a majority or quorum" in found(
+        [*two, *came], before | both, threshold_bps=10_001
+    )
+    assert "never filed" in found([two[0], *came], before)
+    assert "who is no member" in found([*two, *went], before)
+    assert "was filed twice" in found([*two, *two[:1], *came], before | both)
+    elsewhere = came[0] | {"body": came[0]["body"] | {"dao": "ee"}}
+    assert "let in who applied to another SubDAO" in found([*two, *came, elsewhere], before | both)
+
+
+def test_a_version_goes_on_sale_by_a_vote_on_what_its_round_made() -> None:
+    kind, asked = "training.accept_version", {"version": "v", "number": 1, "model": "m"}
+
+    def found(*leaves: Leaf, payload: dict[str, Any] = asked, **more: Any) -> str:
+        state = a_subdao()
+        carried(state, "p", kind, payload, **more)
+        state.earnings.versions["dd", "1"] = Made({}, {"model": "m", "acceptance": hash_})
+        for index, one in enumerate(leaves):
+            state.leaf(index, one)
+        return " ".join([*state.findings.errors, *state.votes.end()])
+
+    hash_ = tally.payload_hash(dao="dd", kind=kind, payload=asked)
+    facts = {"proposal": "p", "version": 1, "model": "m"}
+    accepted, executed = did("training.version_accepted", hash=hash_, **facts)
+    sold = leaf("listings.opened", {"listing": "l", "dao": "dd", "version": 1, "model": "m",
+                                    "price_micro": "5"})  # fmt: skip
+    assert found(accepted, executed, sold) == ""
+    assert "sells version 1, never accepted" in found(sold)
+    assert "executed, and nothing came of it" in found(executed)
+    assert "accepted a version and was not executed" in found(accepted)
+    assert "accepted a version twice" in found(accepted, accepted, executed)
+    assert "not voted on" in found(accepted, executed, payload=asked | {"model": "n"})
+    assert "not voted on" in found(accepted, executed, house="super")
+    assert "without a majority" in found(accepted, executed, threshold_bps=10_001)
+    other = [row | {"body": row["body"] | {"model": "n"}} for row in (accepted, sold)]
+    assert found(*other).count("is of no round in the log") == 2
 
 
 def test_a_commitment_counts_once_for_who_applied_until_the_award() -> None:

@@ -241,8 +241,7 @@ def test_an_honest_log_replays() -> None:
 )  # fmt: skip
 def test_a_broken_rule_is_found(leaves: list[dict[str, Any]], said: str) -> None:
     errors = replay(leaves).findings.errors
-    assert len(errors) >= 1
-    assert said in errors[0]
+    assert any(said in error for error in errors), errors
 
 
 @pytest.mark.parametrize(

@@ -215,6 +215,7 @@ class Market:
         at = now()
         rows = [
             Application.objects.create(
+                id=self._application(m),
                 call=call,
                 party=m.party,
                 role=self._role(m),
@@ -236,7 +237,11 @@ class Market:
         """As the log tells of applications, which come before a founding."""
         for m in people:
             facts = {"party": m.party.pid, "role": self._role(m), "key": m.public}
-            log.append("participants.application", {"id": str(uuid.uuid4()), **facts}, now=at)
+            facts |= {"id": str(self._application(m)), "call": self.backer.party.pid}
+            log.append("participants.application", facts, now=at)
+
+    def _application(self, member: Person) -> uuid.UUID:
+        return uuid.uuid5(uuid.NAMESPACE_OID, member.party.pid)
 
     # ---- a round ------------------------------------------------------------------------------
 

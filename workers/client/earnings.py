@@ -84,6 +84,7 @@ class Earnings:
         self.versions: dict[tuple[str, str], Made] = {}
         self.daos: dict[str, str] = {}
         self.operators: dict[str, str] = {}
+        self.say_acceptance = False
         self.signed_claims = False
         self.held: dict[str, Body] = {}
         self.posted: dict[str, Paid] = {}
@@ -172,12 +173,18 @@ class Earnings:
             raise Finding(f"round {body['round']} scores others than its members")
         if any(int(units) != WORK_UNITS_A_ROUND for units in body["work"].values()):
             raise Finding(f"round {body['round']} credits more scoring than a round has")
+        says = "acceptance" in body  # those of earlier releases don't, none after one that does
+        if self.say_acceptance and not says:
+            raise Finding(f"round {body['round']} does not say what a vote on its version is of")
+        self.say_acceptance = says
         self.versions[name] = Made(opened, body)
 
-    def accepted(self, body: Body, at: int) -> None:
+    def made(self, body: Body) -> Made:
+        """The version that a leaf names by SubDAO, number and model."""
         made = self.versions.get((body["dao"], str(body["version"])))
         if made is None or made.done["model"] != body["model"]:
             raise Finding(f"version {body['version']} of {body['dao']} is of no round in the log")
+        return made
 
     def transfer(self, body: Body, at: int, amount: int) -> None:
         """A posted transfer that broke no rule."""

@@ -28,11 +28,12 @@ from workers.client.emission import Reserves
 from workers.client.exchange import Exchange
 from workers.client.holdings import SDT, Holdings
 from workers.client.keyring import Keyring, Unsigned
+from workers.client.members import Members
 from workers.client.parameters import Parameters
 from workers.client.plans import Plans
 from workers.client.points import Points
 from workers.client.prices import Prices
-from workers.client.votes import Votes
+from workers.client.votes import LET_IN, PUT_OUT, Votes
 
 NO_FLOOR = -(2**63)
 # How far behind leaves before it an honest one may be stamped: its transaction's length, and what
@@ -87,6 +88,8 @@ class Replay:
         self.keyring = Keyring()
         self.credentials = Credentials(self.keyring, self.parameters)
         self.keys: dict[str, str] = {}
+        self.members = Members()
+        self.accepted: set[tuple[str, str]] = set()  # (SubDAO, number of the version)
         self.votes = Votes(
             points=self.points,
             holdings=self.holdings,
@@ -268,6 +271,9 @@ class Replay:
         self.earnings.on_sale.setdefault(dao, at)
         if not self.parameters.on_sale(dao, price):
             raise Finding(f"listing {listing} is sold at a price that nobody voted on")
+        self.earnings.made(body)
+        if (dao, str(body["version"])) not in self.accepted:
+            raise Finding(f"listing {listing} sells version {body['version']}, never accepted")
 
     def _query_held(self, body: Mapping[str, Any], at: int) -> None:
         self.earnings.query_held(body, at)
@@ -328,6 +334,21 @@ class Replay:
         if self.keys.setdefault(body["key"], body["party"]) != body["party"]:
             raise Finding(f"two parties applied with the key {body['key'][:12]}…")
         self.points.applicants.add(body["party"])
+        self.members.applied(body)
+
+    def _let_in(self, body: Mapping[str, Any], at: int) -> None:
+        self.members.let_in(body)
+        self.votes.admit(LET_IN, body, at)
+
+    def _put_out(self, body: Mapping[str, Any], at: int) -> None:
+        self.members.put_out(body)
+        self.votes.admit(PUT_OUT, body, at)
+
+    def _accepted(self, body: Mapping[str, Any], at: int) -> None:
+        """By a vote on what its round's end names: the version's number, model and evidence."""
+        made = self.earnings.made(body)
+        self.accepted.add((body["dao"], str(body["version"])))
+        self.votes.accept(body, at, made.done.get("acceptance"))
 
     def _approved(self, body: Mapping[str, Any], at: int) -> None:
         """Its execution comes after, in the same transaction: the founding asks for it."""
@@ -380,6 +401,7 @@ class Replay:
             raise Finding(f"round {body['round']} is computed by {named}, the vote was for {voted}")
         self.parameters.round_opened(body)
         self.earnings.round_opened(body, at)
+        self.members.round_opened(body)
 
     def _slashed(self, body: Mapping[str, Any], at: int) -> None:
         self.votes.slash(body, at)
@@ -476,6 +498,8 @@ _HANDLERS: dict[str, Handler] = {
     "governance.concluded": _voted(Votes.conclude),
     "governance.executed": _voted(Votes.execute),
     "participants.application": Replay._application,
+    "participants.whitelisted": Replay._let_in,
+    "participants.removed": Replay._put_out,
     "subdaos.paid": _voted(Votes.pay),
     "exchange.pool_opened": _exchanged(Exchange.pool_opened),
     "exchange.pool_changed": Replay._pool_changed,
@@ -500,7 +524,7 @@ _HANDLERS: dict[str, Handler] = {
     "training.round_done": Replay._round_done,
     "training.round_failed": Replay._round_failed,
     "training.round_void": Replay._round_void,
-    "training.version_accepted": _earned(Earnings.accepted),
+    "training.version_accepted": Replay._accepted,
     "listings.mandate": _keys(Keyring.mandate),
     "listings.mandate_ended": _keys(Keyring.mandate_ended),
     "listings.query_held": Replay._query_held,

@@ -19,6 +19,8 @@ from workers.client.points import Points
 
 Body = Mapping[str, Any]
 PAY, REVOKE = "subdaos.pay", "subdaos.revoke"
+LET_IN, PUT_OUT = "participants.whitelist", "participants.remove"
+ACCEPT = "training.accept_version"
 SPENDING = {PAY, *SLASHING.values()}
 RESETTING = {kind for kind, _ in VOTED.values()}
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -74,10 +76,12 @@ class Votes:
         # Transfers from treasuries; the leaf that names the vote on each comes after it.
         self.spent: dict[str, tuple[str, str, int]] = {}
         # Carried out before its "governance.executed", in one transaction: what spent or slashed,
-        # what took points, what changed a parameter.
+        # what took points, what changed a parameter, what let in or put out, what put into service.
         self.paid: set[str] = set()
         self.revocations: set[str] = set()
         self.resettings: set[str] = set()
+        self.admissions: set[str] = set()
+        self.acceptances: set[str] = set()
         self.counted = self.executed = 0
 
     def end(self) -> list[str]:
@@ -87,6 +91,8 @@ class Votes:
             (self.paid, "spent a treasury"),
             (self.revocations, "took points"),
             (self.resettings, "changed a parameter"),
+            (self.admissions, "changed the members"),
+            (self.acceptances, "accepted a version"),
         ):
             wrong += [
                 f"proposal {id_} {did} and was not executed"
@@ -217,6 +223,10 @@ class Votes:
             return self.paid
         if kind == REVOKE:
             return self.revocations
+        if kind in (LET_IN, PUT_OUT):
+            return self.admissions
+        if kind == ACCEPT:
+            return self.acceptances
         return self.resettings if kind in RESETTING else None
 
     # -- what votes carry out; their executions come after
@@ -268,6 +278,28 @@ class Votes:
         self.parameters.changed(body, at, ballots.body)
         self.resettings.add(proposal)
         self._ripe(ballots, at)
+
+    def admit(self, kind: str, body: Body, at: int) -> None:
+        """Whom the holders of SBGT let in or put out, LET_IN or PUT_OUT, by that very list."""
+        proposal, payload = body["proposal"], {"applications": body["applications"]}
+        if not self._voted(proposal, body["dao"], "sbgt", kind, payload):
+            raise Finding(f"proposal {proposal}: its members changed otherwise than was voted on")
+        if proposal in self.admissions:
+            raise Finding(f"proposal {proposal} changed the members twice")
+        self.admissions.add(proposal)
+        self._ripe(self.ballots(proposal), at)
+
+    def accept(self, body: Body, at: int, asked: str | None) -> None:
+        """asked: the hash of what a vote on this version says, where its round's leaf has it."""
+        proposal = body["proposal"]
+        voted = self.ballots(proposal).body
+        due = (body["dao"], "sbgt", ACCEPT, asked or voted["payload_hash"])
+        if tuple(voted[name] for name in ("dao", "house", "kind", "payload_hash")) != due:
+            raise Finding(f"proposal {proposal}: a version was accepted that was not voted on")
+        if proposal in self.acceptances:
+            raise Finding(f"proposal {proposal} accepted a version twice")
+        self.acceptances.add(proposal)
+        self._ripe(self.ballots(proposal), at)
 
     def _voted(self, proposal: str, dao: str, house: str, kind: str, payload: Body) -> bool:
         voted = self.ballots(proposal).body
