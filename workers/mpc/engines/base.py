@@ -16,14 +16,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from workers.mpc.engines import limbs, tables
+from workers.mpc.engines import tables
 
-Word = limbs.Word
+Word = npt.NDArray[np.uint64]
 Ints = npt.NDArray[np.int64]
 Bilinear = Callable[[Any, Any], Any]
 
 # Words in a block of a long linear sum: three such arrays stay in a core's cache.
 BLOCK = 1 << 14
+
+# What a product sums up is long enough for a loop along rows.
+INNER_MIN = 16
 
 # Fractional bits inside Newton iterations: products of two values under 4 stay under 2^60.
 NEWTON_F = 28
@@ -68,6 +71,16 @@ def times(x: Any, y: Any) -> Any:
 def inner(x: Any, y: Any) -> Any:
     """Σ over the last axis of x·y."""
     return np.atleast_1d(np.einsum("...i,...i->...", x, y))
+
+
+def matmul(x: Any, y: Any) -> Any:
+    """x @ y. Of words, numpy's own loop steps through y column by column: as sums of products along
+    rows it takes a third to two thirds of the time, and less than float64 BLAS on limbs did."""
+    if x.ndim != 2 or y.ndim != 2 or x.dtype != np.uint64 or len(x) == 1 or len(y) < INNER_MIN:
+        return x @ y
+    if x.shape[1] != len(y):
+        raise ValueError("the inner dimensions of a product differ")
+    return np.einsum("ik,jk->ij", np.ascontiguousarray(x), np.ascontiguousarray(y.T))
 
 
 class Engine(ABC):
@@ -237,7 +250,7 @@ class Engine(ABC):
         return self._multiply(inner, a, b, f)
 
     def matmul(self, a: Shared, b: Shared, f: int | None = None) -> Shared:
-        return self._multiply(limbs.matmul, a, b, f)
+        return self._multiply(matmul, a, b, f)
 
     def trunc(self, a: Shared, f: int) -> Shared:
         """The same value with f ≤ a.f fractional bits (or more, exactly)."""
