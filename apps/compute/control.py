@@ -201,7 +201,8 @@ def adopt(
     member: Member, descriptor: dict[str, Any], signed: Sequence[dict[str, Any]], model: str | None
 ) -> bool:
     """Show a node what others committed while it was away. Returns whether it has its part: of a
-    model in Shamir shares nobody can give it. Raises: Retryable, Final."""
+    model in Shamir shares it has none before t + 1 others are there to tell it.
+    Raises: Retryable, Final."""
     body = _encode({"receipts": list(signed), "descriptor": descriptor})
     answer = _post(member, f"/jobs/{descriptor['job_id']}/commit", body, timeout_s=30.0)
     if answer.get("committed") is not True or answer.get("model") != model:

@@ -121,8 +121,6 @@ class Job(BaseModel):
     model = models.CharField(max_length=64, blank=True)
     # Nodes of the set that were away when the others committed the result, by fingerprint.
     behind = models.JSONField(default=list, blank=True)
-    # Those of them, in that order, that have been told and have no share: nobody can give them one.
-    shareless = models.JSONField(default=list, blank=True)
     due_at = models.DateTimeField()
     lease_until = models.DateTimeField(null=True)
     expires_at = models.DateTimeField()

@@ -41,14 +41,16 @@ def refresh(*, now: datetime) -> Refresh:
     """One refresh by all three nodes, or by all of more that are there: three at least.
 
     One that the nodes have done, whose answer was lost, is recorded first. Of more than three the
-    one that fails is left out of a second try. After a refresh that left models as they were each
-    time another one is left out, as it may lack them: it copies what the others have then.
+    one that fails is left out of a second try. After a refresh by all that are there which left
+    models as they were one is left out, in turns, as it may lack them: it copies what the others
+    have then. The next one is by all again, as some Shamir shares may need them all.
     Raises: DomainError("no_nodes"), control.Retryable, control.Final.
     """
     nodes, after, members = _members(now=now)
     last = Refresh.objects.first()
-    if last is not None and last.left and len(members) > members_least(len(nodes)):
-        del members[after % len(members)]
+    by_all = last is not None and len(last.proof["refresh"]["members"]) >= len(members)
+    if last is not None and last.left and by_all and len(members) > members_least(len(nodes)):
+        del members[after // 2 % len(members)]
 
     def attempt(members: list[int]) -> Refresh:
         asked = refreshes.refresh_of(

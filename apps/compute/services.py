@@ -19,7 +19,6 @@ from typing import Any
 
 from django.conf import settings
 from django.db import connection
-from django.db.models import F
 
 from apps.accounts.models import Party
 from apps.compute import control, groups
@@ -353,30 +352,28 @@ def _signed(job: Job) -> list[dict[str, Any]]:
 def jobs_catch_up(*, now: datetime, limit: int = 20) -> int:
     """Show nodes that are back what the others committed meanwhile; returns how many took it over.
 
-    Each deletes its inputs then. Who can't have a share of the model is shown it once, and stays
-    behind. An edge: it talks to the nodes.
+    Each deletes its inputs then. Who gets no share of a model in Shamir shares now, as too few
+    others are there to tell it, stays behind and is shown it again. An edge: it talks to the nodes.
     """
     caught_up = 0
-    behind = Job.objects.filter(state=JobState.DONE).exclude(behind=F("shareless"))
+    behind = Job.objects.filter(state=JobState.DONE).exclude(behind=[])
     for job in behind.order_by("done_at")[:limit]:
-        waiting = members_by_fingerprint([one for one in job.behind if one not in job.shareless])
+        waiting = members_by_fingerprint(job.behind)
         for member, up in zip(waiting, control.there(waiting, ask=True), strict=True):
             if not up:
                 continue
             signed = _signed(job)
             descriptor = {**job.descriptor, "attempt": signed[0]["receipt"]["attempt"]}
             try:
-                has = control.adopt(member, descriptor, signed, job.model or None)
+                if not control.adopt(member, descriptor, signed, job.model or None):
+                    continue
             except control.ControlError as error:
                 logger.warning("%s is behind with a result: %s", member.name, error.code)
                 continue
             with durable():
                 held = Job.objects.select_for_update().get(pk=job.pk)
-                if has:
-                    held.behind = [one for one in held.behind if one != member.fingerprint]
-                told = {*held.shareless} | ({member.fingerprint} if not has else set())
-                held.shareless = [one for one in held.behind if one in told]
-                held.save(update_fields=["behind", "shareless"])
+                held.behind = [one for one in held.behind if one != member.fingerprint]
+                held.save(update_fields=["behind"])
             caught_up += 1
     return caught_up
 

@@ -2,8 +2,9 @@
 
 statement = {"v", "type": "succession", "old", "new", "nodes"}, under "flai/succession/v1": in the
 node set `nodes` (fingerprints in index order) `new` stands where `old` stood. It counts when `old`
-signed it, or t + 1 = 2 others of that set, each at its operator's command: fewer than t + 1 could
-not read a share anyway.
+signed it, or t + 1 others of that set, each at its operator's command: t + 1 could read what is
+kept anyway. t is the highest that so many nodes can have, whatever a model was made with: two of
+three or four nodes sign, three of five or six, four of seven.
 
 A successor's descriptor carries what was signed ("succeeds"), so whoever sees the new set sees why
 it follows the old one: nodes keep the models that the old one held, clients go on from the
@@ -20,7 +21,6 @@ from apps.protocol.tickets import is_node_set
 from apps.protocol.wire import BadSignature, is_hex, verify
 
 SUCCESSION_DOMAIN = "flai/succession/v1"
-OTHERS_MIN = 2  # t + 1
 
 Json = dict[str, Any]
 
@@ -48,7 +48,13 @@ def is_succession(signed: Any) -> bool:
     if not ok:
         return False
     signers = {_signer(one, said) for one in signatures}
-    return said["old"] in signers or len(signers & set(said["nodes"])) >= OTHERS_MIN
+    others = signers & set(said["nodes"])
+    return said["old"] in signers or len(others) >= others_least(len(said["nodes"]))
+
+
+def others_least(nodes: int) -> int:
+    """t + 1, of the highest t < n/2."""
+    return (nodes - 1) // 2 + 1
 
 
 def _signer(one: Any, said: Json) -> str:

@@ -583,6 +583,8 @@ def test_the_page_follows_the_node_sets_that_the_nodes_signed_for(inside: In) ->
     second = succession(middle, 0, two, [nodes[0]])
     weak = succession(nodes, 1, one, [nodes[0], nodes[0], made()])
     back = succession(middle, 1, nodes[1], [one])
+    many = [made() for _ in range(5)]
+    enough = [succession(many, 4, one, many[:count]) for count in (2, 3)]
     forged = first | {"statement": first["statement"] | {"new": names([two])[0]}}
     cases = [
         (names(last), [{"succeeds": [second]}, {"succeeds": [first]}, {}]),
@@ -591,12 +593,13 @@ def test_the_page_follows_the_node_sets_that_the_nodes_signed_for(inside: In) ->
         (names(middle), [{"succeeds": [weak]}]),
         (names(middle), [{"succeeds": [back, first]}]),
         (names([nodes[0], two, nodes[2]]), [{"succeeds": [forged, None, {}]}]),
+        *((names([*many[:4], one]), [{"succeeds": [signed]}]) for signed in enough),
     ]
     found = inside(
         "return Promise.all(v.map(([prints, all]) => pins.setsBefore(prints, all)))", cases
     )
     assert found == [successions.sets_before(*case) for case in cases]
-    assert [len(sets) for sets in found] == [2, 0, 1, 0, 1, 0]
+    assert [len(sets) for sets in found] == [2, 0, 1, 0, 1, 0, 0, 1]
 
 
 def test_sealing_and_opening_thirty_features_is_quick(inside: In) -> None:

@@ -1,14 +1,23 @@
 """Shamir shares on five real nodes: with t = 2 two of them that look together see nothing, with
 t = 1 two of them may be dead. Who lies is named, and no other engine or threshold gets a share."""
 
+import contextlib
+import json
+
+import httpx
+import numpy as np
 import pytest
 
-from apps.protocol import jobs
+from apps.protocol import jobs, tickets
+from tests.faults.test_recovery import recover, words_of
+from tests.support.meshes import until
 from tests.support.nodes import Buyer, NodeSet, Round
 from workers.mpc import sealing, shamir_shares
+from workers.mpc.engines import field89
 
 ONE, TWO = "shamir_t1", "shamir_t2"
 ALL, CHEAT = [0, 1, 2, 3, 4], 3
+FELL = 9  # what a node that falls exits with
 ROW, LOGIT = [[0.5, -1.0]], 2.0  # what the model says of it, roughly
 
 
@@ -200,7 +209,7 @@ def test_a_node_that_lies_in_an_opening_is_named_where_there_are_enough(nodes, m
     assert codes(ask(nodes, models[TWO], TWO)[3]) == [200] * 5
 
 
-def test_who_missed_a_round_keeps_no_input_and_who_missed_its_commit_gets_its_share(nodes):
+def test_who_missed_a_round_keeps_no_input_and_gets_its_share_when_others_can_tell_it(nodes):
     """Two stores that keep what the others have used would tell every site's update together."""
     held = round_of(nodes, ONE).put()
     job = held.job(**named(ONE, [0, 1, 2, 4]))
@@ -209,38 +218,137 @@ def test_who_missed_a_round_keeps_no_input_and_who_missed_its_commit_gets_its_sh
     job = job | {"attempt": 2} | named(ONE, [0, 1, 2, 3])
     answers = nodes.ask(job)
     assert codes(answers) == [200] * 4
-    assert codes(nodes.commit(answers, [0, 1, 2])) == [200] * 3
+    assert codes(nodes.commit(answers, [0])) == [200]
     model = answers[0].json()["receipt"]["model"]
-    late = nodes.show(3, job, answers)  # it has staged its own
-    assert late.json() == {"committed": True, "model": model}, late.text
-    shown = nodes.show(4, job, answers)  # what it has staged is the first attempt's
+    # what it has staged is the first attempt's; one other alone can tell it nothing
+    shown = nodes.show(4, job, answers)
     assert shown.json() == {"committed": True, "model": model, "held": False}, shown.text
-    assert codes(ask(nodes, model, ONE, [0, 1, 3])[3]) == [200] * 3
+    uploads = [one["ticket"]["share_id"] for one in held.uploads["update"]]
+    gone = [nodes.http.get(f"{nodes.control[4]}/shares/{share_id}") for share_id in uploads]
+    assert set(codes(gone)) == {"unknown_share"}
     assert "unknown_model" in codes(ask(nodes, model, ONE, [0, 1, 4])[3])
+    assert codes(nodes.commit(answers, [1, 2])) == [200] * 2
+    for i in (3, 4):  # the other one has staged its own
+        assert nodes.show(i, job, answers).json() == {"committed": True, "model": model}
+    buyer, query, _, answers = ask(nodes, model, ONE, [1, 3, 4])
+    assert abs(buyer.open(query, answers, [1, 3, 4])[0] - LOGIT) < 0.3
     # a scope that is completed is not computed again there, and no input is left
     assert nodes.state(4, job["job_id"]) == {"state": "done", "answer": None}
-    for upload in held.uploads["update"]:
-        path = f"/shares/{upload['ticket']['share_id']}"
-        gone = [nodes.http.get(f"{control}{path}") for control in nodes.control]
+    for share_id in uploads:
+        gone = [nodes.http.get(f"{control}/shares/{share_id}") for control in nodes.control]
         assert codes(gone) == ["unknown_share"] * 5
 
 
-def test_what_is_not_done_for_shamir_shares_is_refused_or_left_alone(nodes, models):
-    """They are not refreshed, not copied to who was away, and stay with their nodes."""
-    assert codes(nodes.refresh(ALL)) == [200] * 5
-    assert codes(ask(nodes, models[TWO], TWO)[3]) == [200] * 5
-    held = round_of(nodes, ONE).put()
-    job = held.job(**named(ONE, [0, 1, 2]))
-    answers = nodes.ask(job)
-    assert codes(nodes.commit(answers)) == [200] * 3
-    model = answers[0].json()["receipt"]["model"]
-    for _again in range(2):
-        shown = nodes.show(4, job, answers)
-        assert shown.json() == {"committed": True, "model": model, "held": False}, shown.text
-    uploads = [one["ticket"]["share_id"] for one in held.uploads["update"]]
-    kept = [nodes.http.get(f"{nodes.control[i]}/shares/{uploads[0]}") for i in (0, 3, 4)]
-    assert codes(kept) == ["unknown_share", 200, "unknown_share"]
-    assert "unknown_model" in codes(ask(nodes, model, ONE, [0, 1, 4])[3])
-    assert codes(ask(nodes, model, ONE, [0, 1, 2])[3]) == [200] * 3
-    asked = {"type": "reshare", "model": model, "consents": []}
-    assert set(codes(nodes.refresh(ALL, **asked))) <= {"not_held", "same_nodes", "peer_refused"}
+def shares_of(nodes, model, engine):
+    """Each node's share, as its store has it; all of them fit, and this is what they tell."""
+    shares = {}
+    for i in ALL:
+        limbs = words_of(nodes, i, model)[0]
+        shares[i] = tuple(limb.reshape(-1) for limb in limbs)
+    return shares, shamir_shares.opened(shares, tickets.SHAMIR[engine])
+
+
+def all_of(nodes, models):
+    return {engine: shares_of(nodes, model, engine) for engine, model in models.items()}
+
+
+def differ(old, new):
+    return not any(np.any(field89.to_words(a) == field89.to_words(b)) for a, b in zip(old, new))
+
+
+def test_all_refresh_what_they_keep_together_and_no_other_way(nodes, models):
+    """The server asks for too few, for the wrong epoch, again, or of other nodes."""
+    before, number = all_of(nodes, models), nodes.refreshed(0)
+    changed = {"nodes": list(reversed(nodes.fingerprints))}
+    for members, asked_of, changes, code in (
+        ([0, 1], [0, 1], {}, "malformed"),
+        (ALL, ALL, {"after": number + 1}, "other_number"),
+        (ALL, ALL, changed, "wrong_nodes"),
+        ([0, 1, 2], [3, 4], {}, "not_a_member"),
+    ):
+        said = set(codes(nodes.refresh(members, asked_of, **changes)))
+        assert said - {"peer_refused"} == {code}
+    name = {"id": "ab" * 16, "after": number}
+    answers = nodes.refresh(ALL, **name)
+    assert codes(answers) == [200] * 5, [a.text for a in answers]
+    assert answers[0].json()["receipt"]["left"] == 0
+    after = all_of(nodes, models)
+    for engine, t in ((ONE, 1), (TWO, 2)):
+        (old, secret), (new, same) = before[engine], after[engine]
+        assert np.array_equal(secret, same) and differ(old.values(), new.values())
+        mixed = {i: (old if i < t else new)[i] for i in range(t + 1)}  # what a thief may come to
+        assert not np.any(shamir_shares.join(mixed) == secret)
+    again = nodes.refresh(ALL, **name)
+    assert [a.json() for a in again] == [a.json() for a in answers]
+    assert np.array_equal(all_of(nodes, models)[TWO][0][0], after[TWO][0][0])
+    buyer, query, _, said = ask(nodes, models[TWO], TWO)
+    assert abs(buyer.open(query, said, ALL)[0] - LOGIT) < 0.3
+
+
+def test_a_refresh_by_three_renews_what_three_can_compute_and_the_others_get_theirs(nodes, models):
+    before = all_of(nodes, models)
+    answers = nodes.refresh([0, 1, 2])
+    assert codes(answers) == [200] * 3 and answers[0].json()["receipt"]["left"] > 0
+    assert set(codes(ask(nodes, models[ONE], ONE, [2, 3, 4])[3])) & {"shares_moved", "peer_refused"}
+    until(lambda: len({nodes.refreshed(i) for i in ALL}) == 1, 15)
+    after = all_of(nodes, models)  # which all fit again
+    assert differ(before[ONE][0].values(), after[ONE][0].values())
+    assert np.array_equal(before[TWO][0][4], after[TWO][0][4])
+    buyer, query, _, said = ask(nodes, models[ONE], ONE, [2, 3, 4])
+    assert abs(buyer.open(query, said, [2, 3, 4])[0] - LOGIT) < 0.3
+
+
+def falls(nodes, monkeypatch, when, ask):
+    """What comes of a request in which one node ends at this point; it is started again."""
+    honest = nodes.post
+
+    def post(*about):
+        with contextlib.suppress(httpx.HTTPError):
+            return honest(*about)
+
+    (nodes.homes[CHEAT] / "cheat").write_text(when)
+    with monkeypatch.context() as patch:
+        patch.setattr(nodes, "post", post)
+        said = ask()
+    assert nodes.processes[CHEAT].wait(10) == FELL
+    (nodes.homes[CHEAT] / "cheat").unlink()
+    nodes.kill(CHEAT)
+    nodes.start(CHEAT)
+    return said
+
+
+@pytest.mark.parametrize(("when", "done"), [("staged", 0), ("proved", 1)])
+def test_who_falls_in_a_refresh_has_the_old_shares_with_all_others_or_the_new(
+    nodes, models, monkeypatch, when, done
+):
+    before, number = all_of(nodes, models), nodes.refreshed(0)
+    said = falls(nodes, monkeypatch, when, lambda: nodes.refresh(ALL))
+    others = [a for i, a in enumerate(said) if i != CHEAT]
+    assert set(codes(others)) <= ({200} if done else {"peer_lost", "peer_refused"})
+    until(lambda: {nodes.refreshed(i) for i in ALL} == {number + done}, 15)
+    after = all_of(nodes, models)
+    for engine in models:
+        assert np.array_equal(before[engine][1], after[engine][1])
+        old, new = before[engine][0].values(), after[engine][0].values()
+        assert differ(old, new) if done else not differ(old, new)
+    if not done:  # and what is staged does not stand in the way of the next one
+        assert codes(nodes.refresh(ALL)) == [200] * 5
+
+
+def test_a_lost_store_is_filled_by_the_others_though_one_falls_on_the_way(
+    nodes, models, monkeypatch
+):
+    before = all_of(nodes, models)
+    nodes.kill(4)
+    for file in nodes.homes[4].glob("store.sqlite*"):
+        file.unlink()
+    done = falls(nodes, monkeypatch, "helping", lambda: recover(nodes, 4))
+    told = json.loads(done.stdout)
+    assert set(models.values()) <= set(told["models"]) and not told["left_out"], done.stderr
+    after = all_of(nodes, models)
+    for engine in models:
+        for mine, now in zip(before[engine][0][4], after[engine][0][4]):
+            assert np.array_equal(mine, now)
+    nodes.start(4)
+    buyer, query, _, said = ask(nodes, models[TWO], TWO)
+    assert abs(buyer.open(query, said, ALL)[0] - LOGIT) < 0.3

@@ -55,6 +55,11 @@ def test_the_old_key_or_two_others_may_say_so(nodes: list[Keys]) -> None:
     other = good["statement"] | {"new": fingerprint(stranger[1])}
     assert not successions.is_succession(good | {"statement": other})
     assert not successions.is_succession(None) and not successions.is_succession({})
+    many = [made() for _ in range(7)]
+    for n, least in ((4, 2), (5, 3), (6, 3), (7, 4)):  # so that t with a friend's key are not t + 1
+        for count in (least - 1, least):
+            signed = succession(many[:n], n - 1, new, many[:count])
+            assert successions.is_succession(signed) == (count == least), (n, count)
     taken = succession(nodes, 1, nodes[0], [nodes[1]])
     assert not successions.is_succession(taken)
 

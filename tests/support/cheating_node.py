@@ -3,20 +3,24 @@ Shamir shares: for tests alone.
 
 Run as `python -m tests.support.cheating_node --home DIR`. While DIR/cheat holds "message", "notes"
 or "opening", whatever it sends of this kind in a verified job has a wrong bit: notes come first in
-a message.
+a message. While it holds "staged", "proved" or "helping", the node ends when it has staged what a
+refresh gave, when it has all receipts of one, or when it has told a first helper its mask.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from workers.mpc import shamir_refresh
 from workers.mpc.engines import field89, ring_verified, shamir
 from workers.mpc.engines.ring_verified_net import VerifiedNet
 from workers.mpc.engines.shamir_net import Net
+from workers.node import rebuilding, refreshing
 from workers.node.__main__ import main
 
 CHEAT = Path(sys.argv[sys.argv.index("--home") + 1]) / "cheat"
@@ -59,7 +63,45 @@ class LyingNet(Net):
         return super().open(share)
 
 
+def fall(when: str) -> None:
+    if CHEAT.exists() and CHEAT.read_text() == when:
+        os._exit(9)
+
+
+class FallingRefreshing(refreshing.Refreshing):
+    def _stage(self, *args: Any) -> Any:
+        receipt = super()._stage(*args)
+        fall("staged")
+        return receipt
+
+    def _renew(self, *args: Any) -> None:
+        fall("proved")
+        super()._renew(*args)
+
+
+class FallingTransport:
+    """Of a helper that ends between two others' masks."""
+
+    def __init__(self, inner: Any) -> None:
+        self.inner, self.me, self.n, self.told = inner, inner.me, inner.n, 0
+
+    def send(self, to: int, seq: int, data: Any) -> None:
+        self.told += seq == shamir_refresh.MASKS_SEQ
+        if self.told > 1:
+            fall("helping")
+        self.inner.send(to, seq, data)
+
+    def recv(self, frm: int, seq: int) -> Any:
+        return self.inner.recv(frm, seq)
+
+
+def masked(transport: Any, *args: Any, **named: Any) -> bytes:
+    return shamir_refresh.masked(FallingTransport(transport), *args, **named)
+
+
 if __name__ == "__main__":
+    refreshing.Refreshing = FallingRefreshing  # type: ignore[misc]
+    rebuilding.masked = masked
     ring_verified.VerifiedNet = CheatingNet  # type: ignore[misc]
     shamir.Net = LyingNet  # type: ignore[misc]
     sys.exit(main())

@@ -71,8 +71,8 @@ def trusted_nodes(home: Home, descriptors: Sequence[Mapping[str, Any]]) -> list[
         home.pin_nodes(fingerprints)
         home.journal.write("nodes_pinned", fingerprints=fingerprints, how="succession")
         _log.warning(
-            "A node has a new key: its old one, or two other nodes, signed that it takes the old "
-            "one's place. %s has the new fingerprints.",
+            "A node has a new key: its old one, or enough other nodes, signed that it takes the "
+            "old one's place. %s has the new fingerprints.",
             home.path / "nodes.pin.json",
         )
     elif sorted(pinned) != sorted(fingerprints):

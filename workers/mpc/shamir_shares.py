@@ -62,7 +62,7 @@ def join(shares: Mapping[int, Limbs]) -> Word:
     """The integers mod 2^64 from the shares of any t + 1 nodes (or more), by node id."""
     if not shares:
         raise ValueError("no shares")
-    return field89.to_words(_at(list(shares), list(shares.values()), 0))
+    return field89.to_words(at_point(list(shares), list(shares.values()), 0))
 
 
 def opened(shares: Mapping[int, Limbs], t: int) -> Word:
@@ -97,11 +97,12 @@ def _misfits(chosen: Sequence[int], nodes: Sequence[int], shares: Sequence[Limbs
     return [
         place
         for place, node in enumerate(nodes)
-        if place not in chosen and not equal(_at(known, base, node + 1), shares[place])
+        if place not in chosen and not equal(at_point(known, base, node + 1), shares[place])
     ]
 
 
-def _at(nodes: Sequence[int], shares: Sequence[Limbs], at: int) -> Limbs:
+def at_point(nodes: Sequence[int], shares: Sequence[Limbs], at: int) -> Limbs:
+    """f(at), slack, of the polynomial that these nodes' shares lie on."""
     return combined(
         [field89.of_int(weight) for weight in factors([i + 1 for i in nodes], at)], shares
     )

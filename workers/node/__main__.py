@@ -6,7 +6,7 @@ answered  prints how many rows each model was asked about, by UTC day, one JSON 
 succession --index I --new FINGERPRINT
           prints this node's signed word that the node of that fingerprint stands in the place of
           node I, which lost its keys or is to change them
-admit FILE  writes a successor's descriptor into peers.json, if the old key or two others signed
+admit FILE  writes a successor's descriptor into peers.json, if the old key or enough others signed
 forget-log  the node cosigns another log from then on, or the same one from another beginning:
           for a platform whose database was restored, once all operators have agreed to it
 recover   fills the empty store of a stopped node from the others that run, for whom it waits

@@ -226,8 +226,9 @@ class Computation:
                 raise self._cheated(error.culprits, f"{error}") from None
             why = "members_disagree"
             try:
-                moved = self._refreshing.moved  # Shamir shares never are
-                if admitted and not group.shamir and moved(admitted.job["model"], admitted.sharing):
+                moved = self._refreshing.moved
+                wrong = isinstance(error, WrongShare)  # of a sharing that all had agreed on
+                if admitted and not wrong and moved(admitted.job["model"], admitted.sharing):
                     why = "shares_moved"
             finally:  # a store that cannot be read is no reason to let the others wait
                 session.abort(why)
@@ -239,7 +240,10 @@ class Computation:
                 session.abort(_accusation(suspects))
                 raise self._cheated(suspects, f"{error}") from None
             # whoever hears of it from us first shall still learn the first reason
-            session.abort(error.reason if isinstance(error, PeerAborted) else "peer_lost")
+            reason = error.reason if isinstance(error, PeerAborted) else "peer_lost"
+            session.abort(reason)
+            if reason == "shares_moved":  # it may be ours that are the old ones
+                self._refreshing.wake()
             raise _unavailable(error, begun=_begun(session, group)) from None
         except Refused as error:
             session.abort(error.code)

@@ -5,6 +5,8 @@ Of n words a node may have all but its own, so any other one may hand it the res
 it and when. A node is given words over the mesh only, by the certificate that it shows there; never
 its own word; never of what is not committed. It checks each word against the hash that the job's
 members signed, whose salt comes with it, and takes the result's ticket only as two tell it alike.
+Of Shamir shares it may have its own alone, which any t + 1 others find for it (rebuilding.py); so
+many must tell the ticket alike.
 
 A store that was lost had marks: scopes that are bound or completed, rows that were answered. Any
 three that computed with this node have them too, but perhaps only two others that are up now. So
@@ -25,7 +27,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from apps.protocol import wire
-from apps.protocol.tickets import SHAMIR
+from apps.protocol.tickets import RING, SHAMIR, threshold_of
 from workers.mpc.fixed import from_bytes, to_bytes
 from workers.mpc.replicated import held_by
 from workers.mpc.sealing import Words
@@ -33,6 +35,7 @@ from workers.mpc.transport import PeerLost, TransportError
 from workers.node import heads
 from workers.node.errors import Conflict, Unavailable
 from workers.node.home import Node
+from workers.node.rebuilding import help_rebuild, rebuild
 from workers.node.records import StoredModel
 from workers.node.sealed import CorruptStore
 from workers.node.store import Store
@@ -43,7 +46,7 @@ if TYPE_CHECKING:
 ANSWER_S = 20.0
 ARRIVE_S = 3.0  # others who are up but have not found us yet
 REFRESHED = "refreshed"  # the note of the last refresh: {"number", "proof"}
-TOLD_BY = 2  # nodes that must tell a result's ticket alike
+TOLD_BY = 2  # nodes that must tell a result's ticket alike, of Shamir shares more (`tellers`)
 
 # no answer, or one that makes no sense
 GARBLED = (TransportError, ValueError, KeyError, TypeError, RecursionError, struct.error)
@@ -80,19 +83,29 @@ class Copies:
         if asked.get("refreshed"):
             last = self._store.note(REFRESHED) or {"number": 0}
             return wire.canonical(last | {"sharings": self._store.kept(self._sets)})
-        try:
-            model = self._store.model(str(asked["model"]))
-        except CorruptStore:  # let nobody wait for it
+        if "rebuild" in asked:
+            held = self._held(str(asked["rebuild"]), str(asked["sharing"]))
+            return help_rebuild(self._mesh, asker, asked, held)
+        model = self._held(str(asked["model"]), asked["sharing"])
+        if model is None:
             return b""
-        if model is None or asked["sharing"] not in (None, model.ticket.get("sharing")):
-            return b""
-        if not self._is_ours(model.ticket) or model.ticket.get("engine") in SHAMIR:
-            return b""
-        held = dict(zip(held_by(self._node.index, self._n), model.words, strict=True))
-        given = {j: word for j, word in held.items() if j != asker}
+        given = {}
+        if engine_of(model.ticket) not in SHAMIR:  # a share of those is its node's alone
+            mine = zip(held_by(self._node.index, self._n), model.words, strict=True)
+            given = {j: word for j, word in mine if j != asker}
         salts = {str(j): model.ticket["salts"][str(j)] for j in given}
         head = wire.canonical({"ticket": {**model.ticket, "salts": salts}, "words": list(given)})
         return _SIZE.pack(len(head)) + head + b"".join(map(to_bytes, given.values()))
+
+    def _held(self, model: str, sharing: str | None) -> StoredModel | None:
+        """What may be told of, in that sharing where one is named."""
+        try:
+            held = self._store.model(model)
+        except CorruptStore:  # let nobody wait for it
+            return None
+        if held is None or sharing not in (None, held.ticket.get("sharing")):
+            return None
+        return held if self._is_ours(held.ticket) else None
 
     def fetch(
         self, model: str, sharing: str, hashes: Mapping[str, str]
@@ -150,24 +163,27 @@ class Copies:
 
     def copy(self, model: str, sharing: str | None = None) -> StoredModel:
         """A model, in these shares or the latest, each of whose words all others who hold it tell
-        alike, two at least where there are two. Raises: Unavailable("no_copy")."""
+        alike, two at least where there are two; of Shamir shares the one that they find for this
+        node. Raises: Unavailable("no_copy")."""
         wanted = held_by(self._node.index, self._n)
         told: dict[tuple[str, int], list[tuple[str, Words]]] = {}
-        tickets: dict[str, list[dict[str, Any]]] = {}
-        for _peer, (ticket, theirs) in self.told({"model": model, "sharing": sharing}, self._read):
+        tickets: dict[str, dict[int, dict[str, Any]]] = {}
+        for peer, (ticket, theirs) in self.told({"model": model, "sharing": sharing}, self._read):
             name = str(ticket.get("sharing"))
             if sharing not in (None, name):
                 continue
-            tickets.setdefault(name, []).append(ticket)
+            tickets.setdefault(name, {})[peer] = ticket
             for j, word in theirs.items():
                 told.setdefault((name, j), []).append((ticket["salts"].get(str(j)), word))
         least = min(TOLD_BY, self._n - 2)
-        latest_first = sorted(tickets.items(), key=lambda it: -min(map(renewed, it[1])))
+        latest_first = sorted(tickets.items(), key=lambda it: -min(map(renewed, it[1].values())))
         for name, given in latest_first:
             reports = {j: told.get((name, j), []) for j in wanted}
-            bare = [{**ticket, "salts": {}} for ticket in given]
-            if len(given) < TOLD_BY or any(ticket != bare[0] for ticket in bare):
+            bare = [{**ticket, "salts": {}} for ticket in given.values()]
+            if len(given) < tellers(bare[0]) or any(ticket != bare[0] for ticket in bare):
                 continue
+            if engine_of(bare[0]) in SHAMIR:
+                return rebuild(self._mesh, bare[0], sorted(given))
             if all(len(r) >= least and _alike(r) for r in reports.values()):
                 salts = {str(j): r[0][0] for j, r in reports.items()}
                 words = tuple(r[0][1].reshape(bare[0]["shape"]) for r in reports.values())
@@ -212,6 +228,16 @@ def renewed(ticket: Mapping[str, Any]) -> int:
     if type(times) is not int:
         raise ValueError("a ticket has a wrong form")
     return times
+
+
+def tellers(ticket: Mapping[str, Any]) -> int:
+    """How many others must tell of a model alike: t + 1, of whom one at least tells the truth."""
+    return threshold_of(engine_of(ticket)) + 1
+
+
+def engine_of(ticket: Mapping[str, Any]) -> str:
+    """Of a result; what is not said is the ring."""
+    return str(ticket.get("engine", RING))
 
 
 def sources_needed(n: int) -> int:

@@ -245,7 +245,7 @@ def succeed(node: Node, said: Sequence[Any]) -> Node:
 
 def admit(home: Path, descriptor: Any) -> str:
     """Write a successor's descriptor into peers.json in the place of the node that it follows; the
-    fingerprint of that one. Raises: StartError unless the old key or two others signed for it."""
+    fingerprint of that one. Raises: StartError unless the old key or enough others signed."""
     path = home / "peers.json"
     content = read_json(path, hint="the operator writes it")
     try:

@@ -313,13 +313,15 @@ class Jobs:
         """Make a staged result permanent, given agreeing receipts of all members. Idempotent.
 
         A node that was not there, or whose result is that of another attempt, is shown the job's
-        descriptor as well: it gets its part from the others, or of Shamir shares none ("held":
-        false) and completes the round all the same, so that no input stays with it.
+        descriptor as well: it gets its part from the others. Of Shamir shares it completes the
+        round even while they can't give it one ("held": false), so that no input stays with it:
+        two stores that keep them would tell each site's. Shown it again, it asks them again.
         Raises: Conflict("unknown_job"), Malformed, Refused, Unavailable.
         """
         stored = self._store.job(job_id)
         if stored is not None and stored.state == "done":
-            return _committed(stored.record)
+            lacks = stored.record.get("held") is False and descriptor is not None
+            return self._adopt(job_id, signed, descriptor) if lacks else _committed(stored.record)
         if descriptor is not None and (stored is None or not self._is_among(stored, signed)):
             return self._adopt(job_id, signed, descriptor)
         with self._lock:
@@ -336,8 +338,7 @@ class Jobs:
         return _committed(record)
 
     def _adopt(self, job_id: str, signed: Any, descriptor: Any) -> dict[str, Any]:
-        """Keep what all members of a job signed for, with this node's words from their stores. A
-        share of a model is nobody else's to give: there is a mark then, and the inputs go."""
+        """Keep what all members of a job signed for, with this node's words from their stores."""
         try:
             jobs.check_job(descriptor)
             if descriptor["nodes"] != list(self._peers.fingerprints):
@@ -356,7 +357,11 @@ class Jobs:
         record = {"answer": None, "model": model}
         kept, result, words = model, None, None
         if model is not None and descriptor["engine"] in SHAMIR:
-            kept, record["held"] = None, False
+            try:
+                held = self._copies.copy(model)
+                result, words = held.ticket, held.words
+            except Unavailable:
+                kept, record["held"] = None, False
         elif model is not None:
             hashes = {j: value for r in receipts for j, value in r["result"].items()}
             result, words = self._copied(model, sharing, hashes)
@@ -670,6 +675,6 @@ def _say(event: str, job: dict[str, Any], phase: str, **facts: Any) -> None:
 
 
 def _committed(record: dict[str, Any]) -> dict[str, Any]:
-    """What is answered for a permanent result; "held" only where this node has no share of it."""
+    """What is answered for a permanent result; "held" where this node has no share of it yet."""
     held = {"held": False} if record.get("held") is False else {}
     return {"committed": True, "model": record["model"], **held}

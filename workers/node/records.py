@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -38,6 +39,10 @@ class Sharing(NamedTuple):
 
     renewed: int  # how often, since the model was made
     name: str
+
+    @classmethod
+    def of(cls, ticket: Mapping[str, Any]) -> Sharing:
+        return cls(ticket.get("renewed", 0), str(ticket.get("sharing")))
 
 
 @dataclass(frozen=True)

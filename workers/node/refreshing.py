@@ -1,8 +1,8 @@
 """Refreshing: all members put their models into new shares together, or none does.
 
 1. They tell each other what they keep.
-2. Each gives entropy; each adds the same fresh sharing of zero to what it holds (mpc/refresh.py),
-   and writes the new words beside the old ones.
+2. Each gives entropy; each adds the same fresh sharing of zero to what it holds (mpc/refresh.py, of
+   Shamir shares mpc/shamir_refresh.py), and writes the new words beside the old ones.
 3. Each signs what it holds now. Who has all members' receipts has the proof: it throws the old
    words away and seals everything under a new key, whose predecessor it destroys.
 
@@ -15,6 +15,8 @@ others keep alike in a later sharing than its own: with one node against it, tha
 goes forward only, and takes the number of a refresh only as two prove it and when it has all the
 sharings that those have. In the same way it copies a model that does not open here any more: its
 file is damaged. Until it has, that model is one that it lacks, and the others are refreshed.
+Of Shamir shares t + 1 others must tell, and find its new share for it; 2t + 1 refresh, so that any
+t of them may fall afterwards and nothing is lost.
 
 Nobody outside learns anything: what leaves a node are salted hashes of words.
 """
@@ -27,21 +29,23 @@ import logging
 import secrets
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from apps.protocol import refreshes, wire
 from apps.protocol.jobs import JobError
+from apps.protocol.tickets import SHAMIR, holders_of
 from workers.mpc.engines.counted import Disagreement
 from workers.mpc.fixed import to_bytes
 from workers.mpc.keeping import SALT_BYTES, Group
 from workers.mpc.refresh import ENTROPY_BYTES, Zeros
 from workers.mpc.replicated import held_by
 from workers.mpc.sessions import PeerAborted, Session
+from workers.mpc.shamir_refresh import ZeroShares, agree_on_keys
 from workers.mpc.transport import TransportError
 from workers.node import policy, storekey
-from workers.node.copies import REFRESHED, TOLD_BY, Copies
+from workers.node.copies import REFRESHED, TOLD_BY, Copies, engine_of, tellers
 from workers.node.errors import Conflict, Malformed, NodeError, Refused, Unavailable
 from workers.node.home import Node, Peers
 from workers.node.records import Sharing, StoredModel
@@ -149,13 +153,14 @@ class Refreshing:
         then = ahead[TOLD_BY - 1] if len(ahead) >= TOLD_BY else None
         proved = [] if then is None else [t.kept for t in ahead if t.number >= then.number]
         later, sure = {}, True
-        for model, mine in self._store.kept().items():
+        for model, ticket in self._store.tickets().items():
+            mine, least = Sharing.of(ticket), tellers(ticket)
             said = [t.kept[model] for t in told if model in t.kept]
-            latest = max([mine, *(s for s in said if said.count(s) >= TOLD_BY)])
+            latest = max([mine, *(s for s in said if said.count(s) >= least)])
             if latest.renewed > mine.renewed:
                 later[model] = latest.name
             said = [kept[model] for kept in proved if model in kept]
-            sure &= said.count(latest) >= TOLD_BY or max([latest, *said]) == latest
+            sure &= said.count(latest) >= least or max([latest, *said]) == latest
         taken = then.proof if then is not None and sure else None
         repaired = self._repaired(told)
         if taken is None and not later and not repaired:
@@ -190,6 +195,7 @@ class Refreshing:
         if mine is None or mine.name != sharing:
             return True
         if self._store.note(STAGED) or time.monotonic() - self._renewed_at < LATELY_S:
+            self._wake.set()  # it may be the next one already
             return True
         told = [one.kept.get(model, mine) for one in self._told()]
         if all(sharing.renewed == mine.renewed for sharing in told):  # or they disagree for ever
@@ -240,9 +246,12 @@ class Refreshing:
         if refresh["type"] == "reshare":
             receipt = self._reshare(session, refresh, name)
         else:
-            models, left = self._common(session, refresh)
+            tickets = self._store.tickets(self._peers.sets)
+            models, left = self._common(session, refresh, tickets)
             zeros, salts = self._entropy(session, refresh, name)
-            receipt = self._stage(refresh, name, models, left, zeros, salts)
+            thresholds = {SHAMIR.get(engine_of(tickets[model]), 0) for model, _ in models} - {0}
+            shamir = self._zero_shares(session, refresh, name, thresholds)
+            receipt = self._stage(refresh, name, models, left, zeros, salts, shamir)
         signature = wire.sign(self._node.sign_key, refreshes.REFRESHED_DOMAIN, receipt)
         mine = {"receipt": receipt, "signature": signature}
         theirs = exchanged(session, RECEIPT_SEQ, wire.canonical(mine))
@@ -297,14 +306,27 @@ class Refreshing:
             "at": int(time.time()),
         }
 
-    def _common(self, session: Session, refresh: Json) -> tuple[list[tuple[str, str]], int]:
+    def _common(
+        self, session: Session, refresh: Json, tickets: dict[str, Json]
+    ) -> tuple[list[tuple[str, str]], int]:
         """The models that all members keep in the same shares, and how many they keep besides. What
-        one of them lacks stays as it is: a commit that is still on its way, say."""
-        mine = [[m, sharing.name] for m, sharing in self._store.kept(self._peers.sets).items()]
+        one of them lacks stays as it is: a commit that is still on its way, say. So does a model in
+        Shamir shares of which fewer than 2t + 1 would have new ones."""
+        mine = [[model, Sharing.of(ticket).name] for model, ticket in tickets.items()]
         told = exchanged(session, STATE_SEQ, wire.canonical(mine))
         kept = [{(str(m), str(s)) for m, s in json.loads(said)} for said in told.values()]
-        common = set.intersection(*kept)
-        return sorted(common), len({m for said in kept for m, _ in said} - {m for m, _ in common})
+        common, members = sorted(set.intersection(*kept)), len(refresh["members"])
+        renewed = [pair for pair in common if members >= holders_of(engine_of(tickets[pair[0]]))]
+        return renewed, len({m for said in kept for m, _ in said} - {m for m, _ in renewed})
+
+    def _zero_shares(
+        self, session: Session, refresh: Json, name: str, thresholds: Collection[int]
+    ) -> dict[int, ZeroShares]:
+        """Of each threshold that a model in Shamir shares has, sharings of zero of everybody's
+        making."""
+        context, members = bytes.fromhex(name), refresh["members"]
+        keys = {t: agree_on_keys(session, members, t, context) for t in sorted(thresholds)}
+        return {t: ZeroShares(of_t, self._me) for t, of_t in keys.items()}
 
     def _entropy(
         self, session: Session, refresh: Json, name: str
@@ -340,6 +362,7 @@ class Refreshing:
         left: int,
         zeros: Zeros,
         salts: dict[int, bytes],
+        shamir: dict[int, ZeroShares],
     ) -> Json:
         """Write the new shares beside the old ones; what this node signs of them."""
         held = held_by(self._me, self._n)
@@ -349,6 +372,11 @@ class Refreshing:
             for model, _sharing in models:
                 old = self._store.model(model)
                 assert old is not None  # nothing that is committed is ever deleted
+                named = old.ticket | refreshes.named_after(old.ticket, name)
+                if (t := SHAMIR.get(engine_of(old.ticket))) is not None:
+                    share = shamir[t].add_to(old.words)  # whose hash nobody signs
+                    yield model, StoredModel(ticket=named | {"salts": {}}, words=share)
+                    continue
                 words = zeros.add_to(dict(zip(held, old.words, strict=True)))
                 for j, word in words.items():
                     hashes[j].update(to_bytes(word))
@@ -356,11 +384,8 @@ class Refreshing:
                     str(j): hashlib.sha256(salts[j] + bytes.fromhex(model)).hexdigest()
                     for j in held
                 }
-                names = {**refreshes.named_after(old.ticket, name), "salts": of_model}
-                yield (
-                    model,
-                    StoredModel(ticket=old.ticket | names, words=tuple(words[j] for j in held)),
-                )
+                new = tuple(words[j] for j in held)
+                yield model, StoredModel(ticket=named | {"salts": of_model}, words=new)
 
         with self._store.together():
             self._store.stage_renewed(renewed())

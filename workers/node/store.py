@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from apps.protocol.jobs import STAGED_FOR_S
-from apps.protocol.tickets import SHAMIR, Ticket
+from apps.protocol.tickets import Ticket
 from workers.mpc.sealing import Words
 from workers.node.errors import Unavailable
 from workers.node.packing import pack, pack_short, unpack, unpack_short
@@ -447,8 +447,11 @@ class Store(SealedFile):
 
     def kept(self, sets: Sequence[Sequence[str]] | None = None) -> dict[str, Sharing]:
         """The sharing of each committed model, in order of their ids; of these node sets. What is
-        `damaged` is not kept: the others may still have it. Shamir shares are neither copied nor
-        refreshed: nothing is said of them."""
+        `damaged` is not kept: the others may still have it."""
+        return {model: Sharing.of(ticket) for model, ticket in self.tickets(sets).items()}
+
+    def tickets(self, sets: Sequence[Sequence[str]] | None = None) -> dict[str, dict[str, Any]]:
+        """Those of what is `kept`."""
         tickets = {}
         with self._lock:
             rows = self._db.execute(
@@ -458,12 +461,9 @@ class Store(SealedFile):
                 with suppress(CorruptStore):
                     ticket = json.loads(self._open_model(model, "body", body))
                     known = sets is None or ticket.get("nodes") in sets
-                    if known and model not in self.damaged and ticket.get("engine") not in SHAMIR:
+                    if known and model not in self.damaged:
                         tickets[model] = ticket
-        return {
-            model: Sharing(ticket.get("renewed", 0), str(ticket.get("sharing")))
-            for model, ticket in tickets.items()
-        }
+        return tickets
 
     def examine(self) -> None:
         """Find out which committed models are damaged: reads all of each."""

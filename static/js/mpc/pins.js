@@ -8,7 +8,6 @@ import { Refused, demand, isHex, isTable, same, verify } from "./wire.js";
 
 export const KEPT = "flai-nodes";
 const SUCCESSION_DOMAIN = "flai/succession/v1";
-const OTHERS_MIN = 2; // t + 1
 const SUCCESSIONS_MAX = 16;
 
 // Where fingerprints are kept: {known() gives them or null, keep(prints)}. In a browser its store, under
@@ -64,7 +63,7 @@ export const { known, keep: keepNodes } = here;
 
 export const equal = (one, other) => same([...one].sort(), [...other].sort());
 
-// Did the old key sign that another has its place, or two others of that set?
+// Did the old key sign that another has its place, or t + 1 others of that set, of the highest t < n/2?
 export const isSuccession = async (signed) => {
   const fields = (value, names) => isTable(value) && same(Object.keys(value).sort(), names);
   if (!fields(signed, ["signatures", "statement"])) return false;
@@ -90,7 +89,7 @@ export const isSuccession = async (signed) => {
       // nobody's
     }
   }
-  return signers.has(said.old) || said.nodes.filter((node) => signers.has(node)).length >= OTHERS_MIN;
+  return signers.has(said.old) || said.nodes.filter((node) => signers.has(node)).length > Math.floor((said.nodes.length - 1) / 2);
 };
 
 // The node sets that this one follows, by what its descriptors carry: the latest first.
