@@ -1,6 +1,5 @@
 """The verified ring: every circuit against plain, what a node sees, each cheat caught."""
 
-import hashlib
 from itertools import combinations
 
 import numpy as np
@@ -12,18 +11,20 @@ from tests.mpc.test_ring_nodes import chi2
 from tests.mpc.test_ring_privacy import Tap
 from tests.support.ring import four, joined, share, shares_for, threads_of, verified_threads
 from workers.mpc import bench
-from workers.mpc.engines import ring_verified_net
+from workers.mpc.engines import ring_verified_net, ring_verified_signs
 from workers.mpc.engines.base import Shared
 from workers.mpc.engines.counted import Disagreement
 from workers.mpc.engines.plain import run_plain
 from workers.mpc.engines.ring_verified import RingVerified, run_verified
 from workers.mpc.engines.ring_verified_net import (
+    ACROSS,
     CROSS,
     DIGEST_BYTES,
-    TELL,
+    REVEAL,
     WITHIN,
     Cheated,
     VerifiedNet,
+    Way,
 )
 from workers.mpc.fixed import encode
 from workers.mpc.transport import LocalMesh, PeerLost
@@ -77,14 +78,25 @@ def test_every_circuit_agrees_with_plain(circuit_id):
 def test_ways_cover_every_pair_of_words_once_and_burden_all_alike():
     pairs = sorted(tuple(sorted((way.to, way.absent))) for way in (*CROSS, *WITHIN))
     assert pairs == list(combinations(NODES, 2))
-    for way in (*CROSS, *WITHIN, *TELL):
+    for way in (*CROSS, *WITHIN, *ACROSS, *REVEAL):
         assert sorted((*way, way.absent)) == list(NODES)
     for part in range(3):
-        assert sorted(way[part] for way in CROSS) == list(NODES)
+        for ways in (CROSS, ACROSS):
+            assert sorted(way[part] for way in ways) == list(NODES)
+        assert sorted(way[part] for way in REVEAL) == sorted([*NODES] * 3)
+    # of a message only what is told in one round on one way is told together
+    for ways in ({*CROSS, *ACROSS}, {*CROSS, *WITHIN}, {*REVEAL}):
+        assert len({(way.frm, way.to) for way in ways}) == len(ways)
+    assert {(way.to, way.absent) for way in REVEAL} == {
+        (i, j) for i in NODES for j in NODES if i != j
+    }
 
 
-@pytest.mark.parametrize("secret", [0, 65536, -(2**28)])
-def test_every_message_that_a_node_receives_is_uniform(secret):
+@pytest.mark.parametrize("few", [0, 10**6])
+@pytest.mark.parametrize("secret", [0, -(2**28)])
+def test_every_message_that_a_node_receives_is_uniform(secret, few, monkeypatch):
+    """Signs by products of bits, and by tables."""
+    monkeypatch.setattr(ring_verified_signs, "FEW", few)
     words = share(np.full(3000, secret), 4)
     taps = [Tap(transport) for transport in LocalMesh(4).transports]
 
@@ -94,8 +106,8 @@ def test_every_message_that_a_node_receives_is_uniform(secret):
         with np.errstate(over="ignore"):
             product = ring.mul(x, x)
             ring.trunc(product, 3)
-            ring.clamp(product, -7, 7)
-            ring._top_bits(ring.relu(x), 0, 62)
+            ring.ltz(product)
+            ring._top_bits(x, 0, 62)
         return True
 
     assert threads_of(work, taps) == [True] * 4
@@ -172,13 +184,19 @@ class Liar:
 
 
 WORDS = [3 << 16, -7 << 16, 5 << 14]
-# rounds of `protocol`: keys 0, product 1, truncation 2 and 3, sign 4 … 13, then
-CHECK, OPENING, SETTLE = 14, 15, 16
+# Whether signs are taken by tables, and the rounds of `protocol`: keys 0, product 1, truncation 2,
+# sign 3 …, then a check, the opening and the end.
+MODES = pytest.mark.parametrize(("few", "check"), [(10, 7), (0, 9)])
 
 
-def protocol(transport, words, *, false=None):
+@pytest.fixture
+def at_once(monkeypatch):
+    monkeypatch.setattr(ring_verified_net, "GRACE_S", 0.0)
+
+
+def protocol(transport, words, *, false=None, net=VerifiedNet):
     """A product, a truncation, bits and an opening; whoever is `false` has another word."""
-    ring = four(transport)
+    ring = RingVerified(net(transport, b"test"))
     mine = shares_for(words, transport.me)
     if transport.me == false:
         mine = (mine[0] + np.uint64(1), *mine[1:])
@@ -194,27 +212,88 @@ def honest(answers, liar):
     return [answer for node, answer in enumerate(answers) if node != liar]
 
 
-@pytest.fixture
-def at_once(monkeypatch):
-    monkeypatch.setattr(ring_verified_net, "GRACE_S", 0.0)
-
-
-def test_the_protocol_that_the_cheats_spoil_has_these_rounds():
+@MODES
+def test_the_protocol_that_the_cheats_spoil_has_these_rounds(few, check, monkeypatch):
+    monkeypatch.setattr(ring_verified_signs, "FEW", few)
     words = share(np.array(WORDS), 4)
     members = [Liar(transport) for transport in LocalMesh(4).transports]
     answers = threads_of(lambda transport: protocol(transport, words), members)
     assert np.abs(answers[0][0] - np.array(WORDS) ** 2 / 2**16).max() <= 1
     assert answers[0][1].tolist() == [0, 1, 0]
-    assert {seq for member in members for _, seq, _ in member.sent} == set(range(SETTLE + 1))
+    assert {seq for member in members for _, seq, _ in member.sent} == set(range(check + 3))
 
 
+class Spoiler(VerifiedNet):
+    """Changes a bit of part number `which` of its messages, and notes what it should be."""
+
+    def __init__(self, transport, context, which):
+        self.which, self.parts = which, []
+        super().__init__(transport, context)
+
+    def _round(self, messages, sizes):
+        spoilt = {
+            to: [self._spoilt(to, at, part) for at, part in enumerate(parts)]
+            for to, parts in messages.items()
+        }
+        return super()._round(spoilt, sizes)
+
+    def _spoilt(self, to, at, part):
+        part = bytearray(part)
+        if len(self.parts) == self.which:
+            part[len(part) // 2] ^= 1
+        self.parts.append((self.rounds, to, at))
+        return part
+
+
+@MODES
+@pytest.mark.parametrize("liar", NODES)
+def test_every_part_of_every_message_that_is_false_shows_in_the_next_round(
+    few, check, liar, at_once, monkeypatch
+):
+    """Products, what goes across and the masks' product, halves, bits, what is revealed: whatever
+    this node tells one other falsely, all honest ones name the two, and tell no notes of it."""
+    monkeypatch.setattr(ring_verified_signs, "FEW", few)
+    words, seen, which = share(np.array(WORDS), 4), [], 0
+    while True:
+        nets, mesh = {}, LocalMesh(4)
+        members = [Liar(transport) for transport in mesh.transports]
+
+        def net(transport, context, nets=nets, which=which):
+            nets[transport.me] = Spoiler(
+                transport, context, which if transport.me == liar else None
+            )
+            return nets[transport.me]
+
+        def work(transport, net=net):
+            return protocol(transport, words, net=net)
+
+        answers = threads_of(work, members, mesh=mesh)
+        if which >= len(nets[liar].parts):
+            break
+        seq, to, at = nets[liar].parts[which]
+        which += 1
+        if seq > check:  # an opening: `missing` compares it at once, at who is told
+            assert isinstance(answers[to], Cheated) and liar in answers[to].suspects
+            continue
+        seen.append((seq, to, at))
+        assert [a.suspects for a in honest(answers, liar)] == [tuple(sorted((liar, to)))] * 3
+        assert max(s for m in members if m.me != liar for _, s, _ in m.sent) == seq + 1
+    # in each round, to each of the two or three others that it tells anything
+    told = {seq: {to for s, to, _ in seen if s == seq} for seq in range(1, check)}
+    many = 2 if liar in (1, 3) else 1  # these tell the products inside A and B
+    assert [len(told[seq]) for seq in (1, 2, 3)] == [many, 2, 2] and len(told[check - 1]) == 3
+    # halves and top bits in one message, facts and the random bit in one
+    assert len([1 for seq, _, _ in seen if seq == 3]) == 4
+    assert len([1 for seq, _, _ in seen if seq == 2]) == 1 + many
+
+
+@MODES
 @pytest.mark.parametrize("place", [0, -1])
 @pytest.mark.parametrize("liar", NODES)
-def test_whatever_a_node_sends_falsely_is_caught_and_the_pair_named(liar, place, at_once):
-    """Each message of this node in turn: keys, product, truncation, bits, hashes, opening; and the
-    notes at its beginning."""
-    words = share(np.array(WORDS), 4)
-    which, spoilt = 0, set()
+def test_whatever_a_node_sends_falsely_is_caught(few, check, liar, place, at_once, monkeypatch):
+    """Each message of this node in turn, at its end, and at its beginning: keys, notes, hashes."""
+    monkeypatch.setattr(ring_verified_signs, "FEW", few)
+    words, which = share(np.array(WORDS), 4), 0
     while True:
         mesh = LocalMesh(4)
         members = [Liar(t, which if t.me == liar else None, place) for t in mesh.transports]
@@ -229,17 +308,11 @@ def test_whatever_a_node_sends_falsely_is_caught_and_the_pair_named(liar, place,
         named = [answer for answer in found if isinstance(answer, Cheated)]
         assert all(liar in cheat.suspects for cheat in named), (to, seq)
         latest = max(s for m in members if m.me != liar for _, s, _ in m.sent)
-        # notes are 32 bytes each, and no message here is a multiple of it
-        if 0 < seq < CHECK and place == -1 and size % DIGEST_BYTES:
-            spoilt.add(seq)
-            # all honest ones see it, at the same time, and tell no notes of what follows
-            assert len(named) == 3 and latest == seq + 1, (to, seq)
-        elif seq == 0:  # a descriptor, or a key
-            assert latest <= 1 and len(named) in (0, 3), (to, seq)
-        else:  # one is told false notes, or a false opening
-            assert isinstance(answers[to], Cheated) and latest <= seq + 1, (to, seq)
-    # in some rounds of bits put in, a node sends no message but notes
-    assert place == 0 or {1, 3} <= spoilt
+        assert latest <= seq + 1, (to, seq)
+        if seq == 0:  # a descriptor, or a key after it
+            assert len(named) == (3 if place == -1 and size > DIGEST_BYTES else 0), to
+        else:
+            assert isinstance(answers[to], Cheated), (to, seq)
 
 
 @pytest.mark.parametrize("liar", NODES)
@@ -262,20 +335,23 @@ def test_a_suspect_is_named_for_the_first_false_message_not_for_what_follows(at_
     assert {answers[node].suspects for node in (0, 2, 3)} == {tuple(sorted((1, to)))}
 
 
+ROW = 3
+
+
 class Attacker:
-    """Role 1's transport: adds 2^FREE to the first number of one message, and hears all."""
+    """Role 1's transport: changes the lowest bit of all numbers of one message, and hears all."""
 
-    to = 2
+    to = 0
 
-    def __init__(self, inner, heard, *, goes):
-        self.inner, self.me, self.n, self.heard = inner, inner.me, inner.n, heard
-        self.armed, self.since, self.goes = False, None, goes
+    def __init__(self, inner, *, goes):
+        self.inner, self.me, self.n, self.goes = inner, inner.me, inner.n, goes
+        self.armed, self.since = False, None
 
     def send(self, to, seq, data):
         if self.armed and to == self.to:
-            numbers = np.frombuffer(data[-16 * ROW :], np.uint64).copy()
-            numbers[0] += np.uint64(1 << FREE)
-            data, self.armed, self.since = data[: -16 * ROW] + numbers.tobytes(), False, seq
+            size = 2 * ROW  # two comparisons a number, a byte each
+            changed = np.frombuffer(data[-size:], np.uint8) ^ np.uint8(1)
+            data, self.armed, self.since = data[:-size] + changed.tobytes(), False, seq
         if self.goes and self.since is not None and seq > self.since:
             return  # its notes, it keeps to itself
         self.inner.send(to, seq, data)
@@ -291,7 +367,7 @@ class Hears:
         self.inner, self.me, self.n, self.heard = inner, inner.me, inner.n, heard
 
     def send(self, to, seq, data):
-        if to == Attacker.to - 1:
+        if to == 1:
             self.heard.append((self.me, seq, bytes(data)))
         self.inner.send(to, seq, data)
 
@@ -299,17 +375,14 @@ class Hears:
         return self.inner.recv(frm, seq)
 
 
-FREE, ROW = 56, 3
-
-
 @pytest.mark.parametrize("goes", [False, True])
 def test_notes_tell_nothing_of_a_secret_to_who_cheats_on_purpose(goes, at_once):
-    """Node 1 tells node 2 a comparison's bit plus 2^56. What node 2 checks from then on differs
-    from what node 0 sends node 1 by 2^56 times a word that node 1 lacks: of 256 guesses one would
-    have the digest that node 2 notes, and show its low 8 bits. Honest nodes do not tell it; nor do
-    they take a node that goes with their notes for one that is merely dead."""
+    """Node 1 tells node 0 false bits in the last round before a sign is revealed. What node 0
+    checks then differs from what node 3 sends node 1 by these times bits that node 1 lacks: one of
+    64 guesses would have the digest that node 0 notes. Honest nodes do not tell it; nor do they
+    take a node that goes with their notes for one that is merely dead."""
     words, heard, mesh = share(np.array([3 << 16, -7 << 16, 5 << 14]), 4), [], LocalMesh(4)
-    attacker = Attacker(mesh.transports[1], heard, goes=goes)
+    attacker = Attacker(mesh.transports[1], goes=goes)
     members = [attacker if t.me == 1 else Hears(t, heard) for t in mesh.transports]
     salts = {}
 
@@ -317,13 +390,14 @@ def test_notes_tell_nothing_of_a_secret_to_who_cheats_on_purpose(goes, at_once):
         ring = four(transport)
         if transport is attacker:
             salts.update(ring.net._salts)
-            to_integers = ring._to_integers
+            bits_and, calls = ring.bits_and, []
 
-            def false(bit):
-                attacker.armed = True
-                return to_integers(bit)
+            def false(x, y):
+                calls.append(1)
+                attacker.armed = len(calls) == 2  # the third level is the one revealed
+                return bits_and(x, y)
 
-            ring._to_integers = false
+            ring.bits_and = false
         x = Shared(shares_for(words, transport.me), 16)
         with np.errstate(over="ignore"):
             clamped = ring.clamp(x, -8 << 16, 8 << 16)
@@ -335,17 +409,16 @@ def test_notes_tell_nothing_of_a_secret_to_who_cheats_on_purpose(goes, at_once):
     assert all(isinstance(answer, Cheated) for answer in honest(answers, 1)), answers
     assert all(1 in answer.suspects for answer in honest(answers, 1))
     told = b"".join(data for _, _, data in heard)
-    for frm, seq, data in heard:
-        size = 16 * ROW if seq == attacker.since + 1 else 8 * ROW  # two comparisons; a product
-        if seq <= attacker.since or len(data) < size:
-            continue
-        message = np.frombuffer(data[-size:], np.uint64)
-        for salt in salts.values():
-            for guess in range(1 << (64 - FREE)):
-                tried = message.copy()
-                tried[:1] += np.uint64(guess) << np.uint64(FREE)
-                digest = hashlib.sha256(salt + tried.tobytes()).digest()
-                assert digest not in told, f"node {frm} told of round {seq}: {guess}"
+    revealed = [data[-2 * ROW :] for _, seq, data in heard if seq == attacker.since + 1]
+    assert len(revealed) == 3 and Way(1, 3, 0) in REVEAL
+    for message in revealed:
+        for guess in range(1 << 2 * ROW):
+            bits = [guess >> at & 1 for at in range(2 * ROW)]
+            tried = bytes(byte ^ bit for byte, bit in zip(message, bits))
+            for salt in salts.values():
+                digest = salt.copy()
+                digest.update(tried)
+                assert digest.digest() not in told, guess
 
 
 def test_different_descriptors_are_refused():
@@ -360,8 +433,9 @@ def test_a_message_of_the_wrong_size_names_its_sender():
         net = VerifiedNet(transport, b"")
         size = 4 if transport.me == 1 else 3
         part = np.zeros(size, np.uint64)
-        known = [(way, (part,) if net.me in (way.frm, way.check) else None) for way in CROSS]
-        net.put_in(known, [np.dtype(np.uint64)], size)
+        known = [(way, part if net.me in (way.frm, way.check) else None) for way in CROSS]
+        net.put_in(known, part.dtype, size)
+        net.speak()
 
     answers = threads_of(work, n=4)
     assert isinstance(answers[0], Cheated) and answers[0].suspects == (0, 1)

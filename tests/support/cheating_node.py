@@ -37,9 +37,9 @@ class CheatingNet(VerifiedNet):
         yield
         self.doing = before
 
-    def tell(self, *args: Any, **more: Any) -> Any:
+    def speak(self) -> None:
         with self._does("message"):
-            return super().tell(*args, **more)
+            super().speak()
 
     def missing(self, words: Any) -> Any:
         with self._does("opening"):

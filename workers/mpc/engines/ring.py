@@ -183,7 +183,7 @@ class Ring(Replicated):
         (words,) = self.net.pass_left(self.net.and_part(x, y))
         return Bits(words)
 
-    def summands(self, a: Shared) -> tuple[Bits, Bits]:
+    def summands(self, a: Shared) -> tuple[Bits, Bits, Bits]:
         """u = x_1 + x_2 (known to node 0) and v = x_0.
 
         Node 0 masks u with the stream of word 1, which node 1 cannot compute, and sends the rest to
@@ -196,15 +196,13 @@ class Ring(Replicated):
             mask = net.first.words(first.size)
             rest = (first + second) ^ mask
             net.send(1, rest)
-            net.step()
-            return Bits((mask, rest)), Bits((none, none))
-        if net.me == 1:
-            rest = net.recv(0, first.size)
-            net.step()
-            return Bits((rest, none)), Bits((none, second))
-        mask = net.second.words(first.size)
+            u, v = Bits((mask, rest)), Bits((none, none))
+        elif net.me == 1:
+            u, v = Bits((net.recv(0, first.size), none)), Bits((none, second))
+        else:
+            u, v = Bits((none, net.second.words(first.size))), Bits((first, none))
         net.step()
-        return Bits((none, mask)), Bits((first, none))
+        return u, v, self.bits_and(u, v)
 
     def _to_integers(self, bit: Bits) -> Pair:
         """Node 0 shares p = b_1 ^ b_2 as in `summands`, with subtraction for the mask; q = b_0 is

@@ -41,16 +41,16 @@ class Replicated(Engine):
         """x & y, one round."""
 
     @abstractmethod
-    def summands(self, a: Shared) -> tuple[Bits, Bits]:
-        """XOR sharings of u and v with u + v = a, flat. One round."""
-
-    def and_summands(self, u: Bits, v: Bits) -> Bits:
-        """u & v of the summands, one round."""
-        return self.bits_and(u, v)
+    def summands(self, a: Shared) -> tuple[Bits, Bits, Bits]:
+        """XOR sharings of u and v with u + v = a, flat, and of u & v. Two rounds at most."""
 
     @abstractmethod
     def _to_integers(self, bit: Bits) -> Words:
-        """XOR-shared bits (in bit 0) -> the integers 0 and 1, replicated. 2 rounds."""
+        """XOR-shared bits (in bit 0) -> the integers 0 and 1, replicated. 2 rounds at most."""
+
+    @abstractmethod
+    def _signs(self, words: Words) -> Words:
+        """1 where the value of these flat words is negative else 0."""
 
     @abstractmethod
     def _missing(self, words: Words) -> Array:
@@ -72,10 +72,6 @@ class Replicated(Engine):
             for at in range(0, max(size, 1), COMPARE_MAX)
         ]
         return tuple(np.concatenate(words).reshape(a.shape) for words in zip(*parts, strict=True))
-
-    def _signs(self, words: Words) -> Words:
-        """1 where the value of these flat words is negative else 0."""
-        return self._to_integers(ring_bits.sign_bits(self, Shared(words, 0)))
 
     def _top_bits(self, a: Shared, low: int, high: int) -> Words:
         size = math.prod(a.shape)

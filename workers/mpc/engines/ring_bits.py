@@ -49,35 +49,13 @@ class Gates(Protocol):
     def bits_and(self, x: Bits, y: Bits) -> Bits:
         """x & y, one round."""
 
-    def summands(self, a: Shared) -> tuple[Bits, Bits]:
-        """XOR sharings of u and v with u + v = a, flat. One round."""
-
-    def and_summands(self, u: Bits, v: Bits) -> Bits:
-        """u & v of the summands, one round."""
+    def summands(self, a: Shared) -> tuple[Bits, Bits, Bits]:
+        """XOR sharings of u and v with u + v = a, flat, and of u & v. Two rounds at most."""
 
 
 def both(fn: Any, x: Bits, y: Bits) -> Bits:
     """fn word by word."""
     return Bits(tuple(fn(one, other) for one, other in zip(x.words, y.words, strict=True)))
-
-
-def sign_bits(gates: Gates, a: Shared) -> Bits:
-    """Bit 63 of x, flat, in bit 0 of a byte. 8 rounds, about 25 bytes a value.
-
-    x = u + v, so bit 63 is u ^ v ^ carry. Only that one carry is wanted: (generate, propagate) of
-    neighbours are merged in a tree of depth 6, each level on half as many bits. The places of
-    the bits are reversed first (as in an FFT), so that at every level neighbours lie half a word
-    apart and the level is one AND of two halves.
-    """
-    u, v = gates.summands(a)
-    propagate = u ^ v
-    sign = propagate.map(lambda word: (word >> np.uint64(63)).astype(np.uint8))
-    generate = gates.and_summands(u, v)
-    # shifted by one: the carry out of bit 62 becomes the carry out of the word
-    g = generate.map(lambda word: reverse_places(word << np.uint64(1)))
-    p = propagate.map(lambda word: reverse_places(word << np.uint64(1)))
-    high, x, y = last_carry(gates, g, p)
-    return sign ^ high ^ gates.bits_and(x, y).map(lambda byte: byte & np.uint8(1))
 
 
 def last_carry(gates: Gates, g: Bits, p: Bits) -> tuple[Bits, Bits, Bits]:
@@ -135,10 +113,9 @@ def reverse_places(word: Word) -> Word:
 
 
 def all_bits(gates: Gates, a: Shared) -> Bits:
-    """The whole word of x as XOR shares, flat. 8 rounds: a parallel-prefix adder."""
-    u, v = gates.summands(a)
-    propagate = u ^ v
-    g, p = gates.and_summands(u, v), propagate
+    """The whole word of x as XOR shares, flat. 8 rounds at most: a parallel-prefix adder."""
+    u, v, g = gates.summands(a)
+    propagate = p = u ^ v
     count = len(propagate.words[0])
     for reach in (1, 2, 4, 8, 16, 32):
         shift = np.uint64(reach)

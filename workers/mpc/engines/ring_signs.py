@@ -36,7 +36,7 @@ _ONE, _TWO, _TOP = np.uint64(1), np.uint64(2), np.uint64(63)
 # Digits in the order in which neighbours lie half a byte apart, at each level anew.
 _PLACES = [0, 4, 2, 6, 1, 5, 3, 7]
 # Row u: bit d is [u ≥ 2^8 − d], the carry of u + d.
-_CARRIES = np.packbits(np.add.outer(range(256), range(256)) > 255, axis=1, bitorder="little")
+CARRIES = np.packbits(np.add.outer(range(256), range(256)) > 255, axis=1, bitorder="little")
 
 
 class _Begun(NamedTuple):
@@ -86,14 +86,14 @@ def _begun_by_0(net: Net, u: Word, facts_bytes: int, few: bool) -> _Begun:
     known[facts_bytes:] = u >> _TOP
     mask = net.first.draw(known.size, _BYTE)
     known ^= mask
-    coin = Bits((_bit(net.first.draw(count, _BYTE)), _bit(net.second.draw(count, _BYTE))))
+    coin = Bits((low_bit(net.first.draw(count, _BYTE)), low_bit(net.second.draw(count, _BYTE))))
     part = net.first.words(count)
     rest = (coin.words[0] ^ coin.words[1]) - part
     net.send(1, known, rest)
     none = np.zeros(count, _WORD)
     return _Begun(
         np.zeros(count, np.uint16 if few else np.uint64),
-        Bits((_bit(mask[facts_bytes:]), _bit(known[facts_bytes:]))),
+        Bits((low_bit(mask[facts_bytes:]), low_bit(known[facts_bytes:]))),
         coin,
         (part, rest),
         (none, none),
@@ -105,41 +105,41 @@ def _begun(net: Net, v: Word, facts_bytes: int, few: bool) -> _Begun:
     count = v.size
     if net.me == 1:
         known, part = net.recv_parts(0, [(facts_bytes + count, _BYTE), (count, _WORD)])
-        coin = _bit(net.first.draw(count, _BYTE)), _bit(net.second.draw(count, _BYTE))
+        coin = low_bit(net.first.draw(count, _BYTE)), low_bit(net.second.draw(count, _BYTE))
         drawn = coin[1].astype(np.uint64)
     else:
         known = net.second.draw(facts_bytes + count, _BYTE)
-        other = _bit(net.second.draw(count, _BYTE))
+        other = low_bit(net.second.draw(count, _BYTE))
         part = net.second.words(count)
-        coin = _bit(net.first.draw(count, _BYTE)), other
+        coin = low_bit(net.first.draw(count, _BYTE)), other
         drawn = coin[0].astype(np.uint64)
     look = _looked_up if few else _multiplied
     carries = look(known[:facts_bytes], v << _ONE, net.me == 1)
     none = np.zeros(count, _WORD)
-    top = _bit(known[facts_bytes:]), (v >> _TOP).astype(_BYTE)
+    top = low_bit(known[facts_bytes:]), (v >> _TOP).astype(_BYTE)
     p, q = (part, none), (none, drawn)
     if net.me == 2:  # word 0 comes first
         top, p, q = top[::-1], p[::-1], q[::-1]
     return _Begun(carries, Bits(top), Bits(coin), p, q, part * drawn)
 
 
-def _bit(byte: Array) -> Array:
+def low_bit(byte: Array) -> Array:
     return byte & np.uint8(1)
 
 
-def _digits(word: Word) -> Array:
+def digits_of(word: Word) -> Array:
     digits: Array = word.view(np.uint8).reshape(-1, 8)[:, _PLACES]
     return digits
 
 
 def _tables(u: Word) -> Array:
-    rows: Array = _CARRIES[_digits(u)]
+    rows: Array = CARRIES[digits_of(u)]
     return rows.reshape(-1)
 
 
 def _looked_up(share: Array, v: Word, ones: bool) -> Array:
     """[u + v ≥ 2^8] and [u + v = 2^8 − 1] of each digit: a byte each, side by side as one array."""
-    digits = _digits(v)
+    digits = digits_of(v)
     rows = np.arange(0, share.size, 32).reshape(digits.shape)
 
     def at(digit: Array) -> Array:
@@ -157,13 +157,13 @@ def _looked_up(share: Array, v: Word, ones: bool) -> Array:
 
 def _products(u: Word) -> Array:
     """u_0, u_1 and u_0·u_1 of neighbouring places."""
-    low, high = _neighbours(u)
+    low, high = neighbours_of(u)
     return np.concatenate([low, high, low & high]).view(np.uint8)
 
 
 def _multiplied(share: Array, v: Word, ones: bool) -> Array:
     """generate and propagate of each pair of places: half a word each, side by side."""
-    low, high = _neighbours(v)
+    low, high = neighbours_of(v)
     both = low & high
     u_low, u_high, u_both = share.view(np.uint32).reshape(3, -1)
     generate = (u_high & high) ^ (u_both & low) ^ (u_low & both)
@@ -173,6 +173,6 @@ def _multiplied(share: Array, v: Word, ones: bool) -> Array:
     return np.concatenate([generate, propagate]).view(np.uint64)
 
 
-def _neighbours(word: Word) -> tuple[Array, Array]:
+def neighbours_of(word: Word) -> tuple[Array, Array]:
     pairs = reverse_places(word).view(np.uint32)
     return pairs[::2].copy(), pairs[1::2].copy()

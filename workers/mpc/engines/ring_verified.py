@@ -13,19 +13,22 @@ What a node is told is masked by the stream of a key that it lacks; streams are 
       x·y = Σ_{i<2≤j} (x_i + x_j)(y_i + y_j) − (x_0 − x_1)(y_0 − y_1) − (x_2 − x_3)(y_2 − y_3),
   three at each node, and put it in (`put_in`): six words on the wire, whatever the inner length.
   Bits likewise: over GF(2) x·y is the sum of all six.
-- truncation: x = A + B with A = x_0 + x_1, known to nodes 2 and 3, and B = x_2 + x_3, known to 0
-  and 1. They put in A/2^d, B/2^d and the top bits, whose product makes the result exact. Of a
-  product that is truncated the two terms inside A and B need no message.
-- sign and bits: A and B are put in as XOR shares and added by the same adder as three nodes use.
-- bits to integers: p = b_0 ^ b_1 and q = b_2 ^ b_3 are put in; p xor q = p + q − 2pq.
+- x = A + B with A = x_0 + x_1, known to nodes 2 and 3, and B = x_2 + x_3, known to 0 and 1. What is
+  bilinear in anything made of A and anything made of B takes one round (`across`): the two are
+  told masked, while the masks' product, which needs neither, is put in.
+- truncation: A/2^d and B/2^d are put in; the product of the top bits makes the result exact. Of a
+  product that is truncated the two terms inside A and B need no message. So one round, or two.
+- sign: `ring_verified_signs`. Bits: A and B across the adder that three nodes use, too.
+- bits to integers: p = b_0 ^ b_1 and q = b_2 ^ b_3 are taken across; p xor q = p + q − 2pq.
 - noise: drawn by pairs of nodes, each from a seed of theirs, and put in like a product's terms.
-- a sealed output gets a fresh sharing of 0 made of seeds that all four learn: its addressee sees
+- a sealed output gets a fresh sharing of 0 made of a seed that all four know: its addressee sees
   all four words, and must learn no more than their sum.
 """
 
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -42,14 +45,8 @@ from workers.mpc.engines.ring_base import (
     run_replicated,
 )
 from workers.mpc.engines.ring_bits import Array, Bits
-from workers.mpc.engines.ring_verified_net import (
-    CROSS,
-    TELL,
-    WITHIN,
-    Cheated,
-    VerifiedNet,
-    Way,
-)
+from workers.mpc.engines.ring_verified_net import CROSS, WITHIN, Across, Cheated, VerifiedNet, Way
+from workers.mpc.engines.ring_verified_signs import signs
 from workers.mpc.engines.running import entered
 from workers.mpc.gaussian import discrete_gaussian
 from workers.mpc.keystream import KEY_BYTES, Keystream
@@ -59,7 +56,6 @@ __all__ = ["Cheated", "RingVerified", "run_verified"]
 
 _WORD, _BYTE = np.dtype(np.uint64), np.dtype(np.uint8)
 _ONE = np.uint64(1)
-_TWO = np.uint64(2)
 _TOP = np.uint64(63)
 PAIRS_UNKNOWN = 3  # of the six pairs of nodes, to any one node
 
@@ -83,10 +79,6 @@ class RingVerified(Replicated):
         (half,) = (known for way in WITHIN if (known := self._known(way, words)) is not None)
         return half
 
-    def _of_halves(self, value: Sequence[Array]) -> list[tuple[Way, Sequence[Array] | None]]:
-        """What each node knows of its half, as `put_in` takes it."""
-        return [(way, value if self.net.me in (way.frm, way.check) else None) for way in WITHIN]
-
     def _constant(self, words: Word) -> Words:
         """The public words as word 0, nothing elsewhere."""
         none = np.zeros_like(words)
@@ -105,15 +97,21 @@ class RingVerified(Replicated):
             else:
                 terms.append((way, np.atleast_1d(bilinear(x[1] - x[0], y[0] - y[1]))))
         shape = next(term.shape for _, term in terms if term is not None)
-        size = int(np.prod(shape))
-        flat = [(way, None if term is None else (term.reshape(-1),)) for way, term in terms]
+        size = math.prod(shape)
+        flat = [(way, None if term is None else term.reshape(-1)) for way, term in terms]
+        words = self._put_in(flat[: len(CROSS)] if drop else flat, _WORD, size)
         if not drop:
-            (words,) = self.net.put_in(flat, [_WORD], size)
             return tuple(word.reshape(shape) for word in words)
-        (words,) = self.net.put_in(flat[: len(CROSS)], [_WORD], size)
         within = next(value for _, value in flat[len(CROSS) :] if value is not None)
         first, second = self._half(words)
-        return self._drop(first + second + within[0], drop, shape)
+        return self._drop(first + second + within, drop, shape)
+
+    def _put_in(
+        self, terms: Sequence[tuple[Way, Array | None]], kind: Any, size: int, *, xor: bool = False
+    ) -> Words:
+        words_of = self.net.put_in(terms, kind, size, xor=xor)
+        self.net.speak()
+        return words_of()
 
     def _truncate(self, a: Shared, drop: int) -> Words:
         first, second = self._half(a.words)
@@ -122,7 +120,7 @@ class RingVerified(Replicated):
     def _drop(self, half: Word, drop: int, shape: tuple[int, ...]) -> Words:
         """A at nodes 2 and 3, B at 0 and 1; v = A + B, |v| < 2^62 -> ⌊v/2^drop⌋ + {0, 1}.
 
-        Two rounds. A is raised by 2^62 first. As integers A + B is then v + 2^62 < 2^63, and 2^64
+        One round. A is raised by 2^62 first. As integers A + B is then v + 2^62 < 2^63, and 2^64
         more exactly where one of their top bits a, b is set. So
         ⌈A/2^drop⌉ + ⌊B/2^drop⌋ − (1 − (1 − a)(1 − b))·2^(64 − drop) = ⌊(v + 2^62)/2^drop⌋ + {0, 1};
         of the product of bits only the value mod 2^drop counts.
@@ -136,72 +134,64 @@ class RingVerified(Replicated):
         if self._knows_a:
             part += (half & ((_ONE << shift) - _ONE)) != 0
             part -= (_ONE << np.uint64(64 - drop)) + (_ONE << np.uint64(62 - drop))
+        known = [(way, part if net.me in (way.frm, way.check) else None) for way in WITHIN]
+        words_of = net.put_in(known, _WORD, size)
         clear = ((half >> _TOP) ^ _ONE).astype(bit)
-        result, clear_words = net.put_in(self._of_halves((part, clear)), [_WORD, bit], size)
-        (neither,) = net.put_in(self._across(clear_words), [bit], size)
+        neither = self._across(clear, np.multiply).product
         wrap = np.uint64(64 - drop)
         return tuple(
             (word + (product.astype(np.uint64) << wrap)).reshape(shape)
-            for word, product in zip(result, neither, strict=True)
+            for word, product in zip(words_of(), neither, strict=True)
         )
 
-    def _across(self, words: Words) -> list[tuple[Way, Sequence[Array] | None]]:
-        """The terms of (w_0 + w_1)(w_2 + w_3), as `put_in` takes them."""
-        known = [(way, self._known(way, words)) for way in CROSS]
-        return [(way, None if pair is None else (pair[0] * pair[1],)) for way, pair in known]
+    def _across(self, half: Array, multiply: Any, *, xor: bool = False) -> Across:
+        across = self.net.across(half, multiply, xor=xor)
+        self.net.speak()
+        return across()
 
     # -- bits ---------------------------------------------------------------------------------
 
     def bits_and(self, x: Bits, y: Bits) -> Bits:
-        return self._and(x, y, (*CROSS, *WITHIN))
-
-    def and_summands(self, u: Bits, v: Bits) -> Bits:
-        """u has only words 0 and 1, v only 2 and 3."""
-        return self._and(u, v, CROSS)
-
-    def _and(self, x: Bits, y: Bits, ways: Sequence[Way]) -> Bits:
         shape, kind = x.words[0].shape, x.words[0].dtype
-        terms: list[tuple[Way, Sequence[Array] | None]] = []
-        for way in ways:
+        terms: list[tuple[Way, Array | None]] = []
+        for way in (*CROSS, *WITHIN):
             one, other = self._known(way, x.words), self._known(way, y.words)
             if one is None or other is None:
                 terms.append((way, None))
             else:
                 term = (one[0] ^ one[1]) & (other[0] ^ other[1])
-                terms.append((way, (term.reshape(-1),)))
-        (words,) = self.net.put_in(terms, [kind], int(np.prod(shape)), xor=True)
+                terms.append((way, term.reshape(-1)))
+        words = self._put_in(terms, kind, math.prod(shape), xor=True)
         return Bits(tuple(word.reshape(shape) for word in words))
 
-    def summands(self, a: Shared) -> tuple[Bits, Bits]:
+    def summands(self, a: Shared) -> tuple[Bits, Bits, Bits]:
         """A and B."""
         first, second = self._half(a.words)
-        half = (first + second).reshape(-1)
-        (words,) = self.net.put_in(self._of_halves((half,)), [_WORD], half.size, xor=True)
-        none = np.zeros_like(half)
+        found = self._across((first + second).reshape(-1), np.bitwise_and, xor=True)
+        none = np.zeros_like(found.e_a)
+        words = list(zip(self.net.others, found.summands(), strict=True))
         return (
-            Bits(tuple(none if j >= 2 else word for j, word in self._indexed(words))),
-            Bits(tuple(word if j >= 2 else none for j, word in self._indexed(words))),
+            Bits(tuple(word if j < 2 else none for j, word in words)),
+            Bits(tuple(none if j < 2 else word for j, word in words)),
+            Bits(found.product),
         )
-
-    def _indexed(self, words: Sequence[Array]) -> Any:
-        return zip(self.net.others, words, strict=True)
 
     def _to_integers(self, bit: Bits) -> Words:
         shape = bit.words[0].shape
         first, second = self._half(bit.words)
         half = (first ^ second).reshape(-1).astype(np.uint64)
-        (halves,) = self.net.put_in(self._of_halves((half,)), [_WORD], half.size)
-        (product,) = self.net.put_in(self._across(halves), [_WORD], half.size)
-        return tuple(
-            (word - _TWO * both).reshape(shape) for word, both in zip(halves, product, strict=True)
-        )
+        return tuple(word.reshape(shape) for word in self._across(half, np.multiply).exclusive_or())
+
+    def _signs(self, words: Words) -> Words:
+        first, second = self._half(words)
+        return signs(self, self.net, first + second)
 
     # -- noise --------------------------------------------------------------------------------
 
     def _noise(self, count: int, variance: int) -> Words:
         """Two nodes draw the same numbers from a seed that only they know, and put them in: so
         nobody brings in others than it has drawn. A node knows those of three pairs of the six."""
-        terms: list[tuple[Way, Sequence[Array] | None]] = []
+        terms: list[tuple[Way, Array | None]] = []
         for way in (*CROSS, *WITHIN):
             # `to` lacks one half of the seed, `absent` the other
             halves = [
@@ -214,9 +204,8 @@ class RingVerified(Replicated):
                 continue
             seed = hashlib.sha256(b"flai/ring_verified/noise\0" + b"".join(halves)).digest()
             drawn = discrete_gaussian(Keystream(seed), share_of(variance, PAIRS_UNKNOWN), count)
-            terms.append((way, (as_words(drawn),)))
-        (words,) = self.net.put_in(terms, [_WORD], count)
-        return words
+            terms.append((way, as_words(drawn)))
+        return self._put_in(terms, _WORD, count)
 
     # -- what leaves --------------------------------------------------------------------------
 
@@ -224,21 +213,12 @@ class RingVerified(Replicated):
         return self.net.missing(words)
 
     def refresh(self, a: Shared) -> Shared:
-        """Words 0, 1, 2 take a stream each, word 3 what makes up for them."""
-        seeds: dict[int, Array] = {}
-        for way in TELL:
-            if way.to != self.net.me:
-                seeds[way.to] = self.net.draw(way.to, KEY_BYTES, _BYTE)
-        messages = [(way, (seeds[way.to],) if way.to in seeds else None) for way in TELL]
-        for way, heard in zip(TELL, self.net.tell(messages, [_BYTE], KEY_BYTES), strict=True):
-            if heard is not None:
-                seeds[way.to] = heard[0]
-        size = int(np.prod(a.shape))
-        masks = {
-            j: Keystream(seed.tobytes()).words(size).reshape(a.shape) for j, seed in seeds.items()
-        }
-        masks[3] = np.uint64(0) - masks[0] - masks[1] - masks[2]
-        return Shared(tuple(word + masks[j] for j, word in self._indexed(a.words)), a.f)
+        """Words 0, 1, 2 take a stream each that all four know, word 3 what makes up for them."""
+        size = math.prod(a.shape)
+        masks = [self.net.common.words(size).reshape(a.shape) for _ in range(3)]
+        masks.append(np.uint64(0) - masks[0] - masks[1] - masks[2])
+        pairs = zip(self.net.others, a.words, strict=True)
+        return Shared(tuple(word + masks[j] for j, word in pairs), a.f)
 
     def settle(self) -> None:
         self.net.check()
