@@ -2,8 +2,9 @@
 
 A job goes claim → control.run_job → answered → (control.commit →) done. Claiming and recording are
 transactions; between them, none is open while nodes compute. A worker that dies leaves a lease
-that runs out; the next claim is a new attempt, or, when the receipts were stored already, the same
-commit again.
+that runs out. The next claim of a query is a new attempt; that of a round's job asks for the same
+one, whose nodes give the answer that they have or are at; when the receipts were stored already, it
+is the same commit again.
 """
 
 from __future__ import annotations
@@ -11,14 +12,16 @@ from __future__ import annotations
 import json
 import logging
 import secrets
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from django.conf import settings
-from django.db import connection
+from django.db import DatabaseError, connection
 
 from apps.accounts.models import Party
 from apps.compute import control, groups
@@ -37,6 +40,7 @@ logger = logging.getLogger(__name__)
 BACKOFF_S = 0.25
 BACKOFF_S_MAX = 5.0
 LEASE_MARGIN_S = 20.0
+KEPT_S = 10.0
 PROBE_S = 0.5
 
 
@@ -171,26 +175,58 @@ def job_new(
 
 
 def job_claim(job_id: Any, *, now: datetime) -> Job | None:
-    """Take a job for one worker, or None when it is not due or another worker has it.
+    """Take a job for one worker, who keeps it by `job_kept`; None when it is not due or another
+    worker has it.
 
-    A fresh or abandoned run is a new attempt; a job whose receipts are stored keeps its own. Inner
+    A fresh run is a new attempt; one that its worker left keeps its own, as a commit does. Inner
     writer.
     """
-    return next(iter(jobs_claim([job_id], now=now)), None)
+    return next(iter(jobs_claim([job_id], kept=True, now=now)), None)
 
 
-def jobs_claim(job_ids: Sequence[Any], *, now: datetime) -> list[Job]:
-    """Take those of these jobs that are due and that no other worker has. Inner writer."""
+def jobs_claim(job_ids: Sequence[Any], *, kept: bool = False, now: datetime) -> list[Job]:
+    """Take those of these jobs that are due and that no other worker has: for as long as nodes may
+    take, or (`kept`) as long as `job_kept` says so. Inner writer."""
     found = Job.objects.select_for_update(skip_locked=True).filter(pk__in=job_ids).order_by("id")
     claimed = [job for job in found if _due(job, now)]
     for job in claimed:
+        left = kept and job.state == JobState.RUNNING
         if job.state != JobState.COMMITTING:
             _to(job, JobState.RUNNING)
-            job.attempt += 1
-        job.lease_until = now + timedelta(seconds=job.descriptor["deadline_s"] + LEASE_MARGIN_S)
+            job.attempt += not left
+        lease_s = KEPT_S if kept else job.descriptor["deadline_s"] + LEASE_MARGIN_S
+        job.lease_until = now + timedelta(seconds=lease_s)
     if claimed:
         Job.objects.bulk_update(claimed, ["state", "attempt", "lease_until"])
     return claimed
+
+
+@contextmanager
+def job_kept(job: Job) -> Iterator[None]:
+    """This worker has the claimed job until the end of the block, or KEPT_S after its last word.
+
+    So one that dies is followed soon, however long nodes may compute. Who follows too soon does no
+    harm: nodes compute an attempt once, and the first to record it wins.
+    """
+    over = threading.Event()
+
+    def keep() -> None:
+        try:
+            while not over.wait(KEPT_S / 4):
+                mine = Job.objects.filter(pk=job.pk, attempt=job.attempt, lease_until__isnull=False)
+                mine.update(lease_until=clock.now() + timedelta(seconds=KEPT_S))
+        except DatabaseError:  # whoever follows sees to it
+            logger.warning("job %s is not kept any more", job.job_id)
+        finally:
+            connection.close()
+
+    thread = threading.Thread(target=keep, name="lease", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 @dataclass(frozen=True)
@@ -209,17 +245,24 @@ class Outcome:
 
 
 def job_answers(job: Job) -> bool:
-    """Whether a job that failed before can be tried again: do all three nodes answer, or as many
-    of more as its engine takes, and have its model?
+    """Whether a job that failed before can be tried again, as `job_awaits`."""
+    return not job_awaits(job)
+
+
+def job_awaits(job: Job) -> list[str]:
+    """The names of the nodes without which a job that failed before can't be tried again: do all
+    three answer, or as many of more as its engine takes, and have its model? If so none.
 
     Nodes accept few attempts of one job; a node that is away shall not use them up. No transaction
     may be open.
     """
     if job.attempt == 0:
-        return True
+        return []
     members = members_by_fingerprint(job.descriptor["nodes"])
     able = groups.able_of(members, control.health(members), job.descriptor["model"])
-    return groups.enough(able, job.descriptor["engine"])
+    if groups.enough(able, job.descriptor["engine"]):
+        return []
+    return [member.name for i, member in enumerate(members) if i not in able]
 
 
 def job_deferred(job_id: Any, *, now: datetime) -> Job | None:

@@ -58,6 +58,8 @@ GONE = (
     "A node is gone and has not kept its part of the result: {text} No version came of this round; "
     "what the sites sent is not used, and nobody is paid or charged for it."
 )
+AWAY = "Waits for {names}: no answer from there."
+LEFT = "The worker that asked the nodes is gone; another one asks them for the same answer."
 LOST = "unknown_job"  # a node's answer to a commit of what it does not have
 
 
@@ -70,13 +72,14 @@ def round_run(*, round_id: Any) -> bool:
         return False
     job, ticket_ids, missed = claimed
     try:
-        if job.state == JobState.RUNNING:
-            shares_bring(missed)
-            outcome = compute.job_dispatch(job, ticket_ids=ticket_ids)
-            with durable():
-                if not compute.job_answered(job, outcome, commits=True, now=clock_now()):
-                    return False
-        compute.job_commit(job)
+        with compute.job_kept(job):
+            if job.state == JobState.RUNNING:
+                shares_bring(missed)
+                outcome = compute.job_dispatch(job, ticket_ids=ticket_ids)
+                with durable():
+                    if not compute.job_answered(job, outcome, commits=True, now=clock_now()):
+                        return False
+            compute.job_commit(job)
     except control.ControlError as error:
         _not_now(round_id, job, error)
         return False
@@ -93,14 +96,22 @@ def _active_job(held: Round) -> Any:
 
 
 def _nodes_answer(round_id: Any) -> bool:
-    """False when a repeated job would find a node away; it is looked at again soon.
+    """False when a repeated job would find a node away: the round says which, and it is looked at
+    again soon.
 
     Not for ever: a round that is out of time makes its last attempt, and fails by it.
     """
     job = Job.objects.filter(pk=_active_job(Round.objects.get(pk=round_id))).first()
-    if job is None or job.expires_at <= clock_now() or compute.job_answers(job):
+    if job is None or job.expires_at <= clock_now():
+        return True
+    away = compute.job_awaits(job)
+    if not away:
         return True
     with durable():
+        held = lock_round(round_id)
+        if job.state != JobState.COMMITTING:  # that has said so, and until when
+            note_once(held, AWAY.format(names=", ".join(away)), clock_now())
+            held.save(update_fields=["progress"])
         later = compute.job_deferred(job.pk, now=clock_now())
         if later is not None:
             wake("flai.run_round", round_id, eta=later.due_at)
@@ -113,15 +124,18 @@ def _claim(round_id: Any) -> tuple[Job, list[str], list[Submission]] | None:
     with durable():
         held = lock_round(round_id)
         job_id = _active_job(held)
+        left = Job.objects.filter(pk=job_id, state=JobState.RUNNING).exists()
         job = compute.job_claim(job_id, now=now) if job_id else None
         if job is None:
             return None
         submitted = list(held.submissions.filter(stage=held.stage).select_related("round"))
         ids = {s.share_id: s.ticket_id for s in submitted}
         listed = [ids[share] for slot in job.descriptor["inputs"].values() for share in slot]
-        if job.attempt > 1 and job.state == JobState.RUNNING:
+        if left:
+            note(held, LEFT, now)
+        elif job.attempt > 1 and job.state == JobState.RUNNING:
             note(held, f"The nodes try again (attempt {job.attempt}).", now)
-            held.save(update_fields=["progress"])
+        held.save(update_fields=["progress"])
         wanted = [s for s in submitted if s.ticket_id in listed and s.sealed is not None]
         # a node may have lost what it had signed for: from the second attempt on it is asked
         missed = [s for s in wanted if job.attempt > 1 or len(s.acks) < len(held.nodes)]

@@ -126,12 +126,19 @@ class Stage:
 
     def process(self, key: str, step: str, round_id: str, *more: str) -> subprocess.Popen[str]:
         """The same as a process of its own, whose requests are recorded."""
-        command = [self.roles[key], "--home", str(self.homes[key].path), step]
+        return self.command(key, step, "--subdao", self.dao, "--round", round_id, *more)
+
+    def command(self, key: str, *words: str) -> subprocess.Popen[str]:
+        """A site's agent as a process."""
+        who = [self.roles[key], "--home", str(self.homes[key].path)]
+        return self.python("-m", "workers.client", *who, *words)
+
+    def python(self, *words: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            [sys.executable, "-m", "workers.client", *command]
-            + ["--subdao", self.dao, "--round", round_id, *more],
+            [sys.executable, *words],
             cwd=ROOT,
             env=self.own,
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -142,8 +149,8 @@ class Stage:
         with ThreadPoolExecutor(2) as pool:
             list(pool.map(lambda key: self.act(key, step, round_id, **options), keys))
 
-    def leaves(self, round_id: str) -> list[Json]:
-        """All entries of the log about this round, once its end is among them."""
+    def leaves(self, *ids: str, end: str = "training.round_done") -> list[Json]:
+        """All entries of the log about a round and more, once one of this type is among them."""
 
         def found() -> list[Json] | None:
             size, start, about = self.api.get("log/head/")["size"], 0, []
@@ -151,7 +158,8 @@ class Stage:
                 page = self.api.get("log/entries/", start=start, end=size)["results"]
                 start += len(page)
                 read = [json.loads(wire.unb64(entry["leaf_b64"])) for entry in page]
-                about += [leaf for leaf in read if round_id in wire.canonical(leaf).decode()]
-            return about if any(leaf["type"] == "training.round_done" for leaf in about) else None
+                texts = [wire.canonical(leaf).decode() for leaf in read]
+                about += [x for x, text in zip(read, texts) if any(id_ in text for id_ in ids)]
+            return about if any(leaf["type"] == end for leaf in about) else None
 
         return wait_for(found, deadline_s=PATIENCE_S, what="the log")

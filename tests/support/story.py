@@ -43,6 +43,9 @@ def environment(home: Path) -> dict[str, str]:
     recorded.mkdir(exist_ok=True)
     web, node, mesh = free_ports(3)
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("FLAI_", "DJANGO_"))}
+    kept |= {
+        k: v for k, v in os.environ.items() if k == "FLAI_VOTING_PERIOD_MIN_S"
+    }  # a busy machine
     kept = {k: v for k, v in kept.items() if k not in ("DATABASE_URL", "VALKEY_URL")}
     return kept | {
         "FLAI_HOME": str(home),
