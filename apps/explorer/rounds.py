@@ -53,6 +53,8 @@ ON_KEPT = ON_ROWS | {
     "moments": ("Sums kept", "Mean and variance are those of the serving version."),
     "normalising": ("Announce", "Each site says how many rows it will share."),
 }
+# And where a late site's sums are known already.
+ON_LATE = {"moments": ("Sums kept", "A site was late whose sums an earlier round has: those stay.")}
 ROWS_SCORING = (
     "Steps on shared rows",
     "Before each epoch the nodes ask, on the validators' private data, whether the direction in "
@@ -84,6 +86,7 @@ def round_page(request: HttpRequest, round_id: UUID) -> HttpResponse:
     # of a ticket its shape is enough
     sealed = Submission.objects.filter(round=held).defer("sealed", "ticket", "acks")
     shares = list(sealed.annotate(shape=F("ticket__shape")).order_by("created_at"))
+    kept_for = [m.party.name for m in members if held.summed_id and m.left_phase == "moments"]
     version = getattr(held, "version", None)
     epochs = _epochs(version.evidence.get("training") if version else None)
     jobs = [job for job in (held.moments_job, held.round_job) if job is not None]
@@ -95,7 +98,8 @@ def round_page(request: HttpRequest, round_id: UUID) -> HttpResponse:
         "round.html",
         "subdaos",
         round=held,
-        phases=_strip(held, _otherwise(held)),
+        phases=_strip(held, _otherwise(held, kept_for)),
+        kept_for=kept_for,
         sites=_sites(held, members, scores, shares),
         showed=[each for each in shown(held, members, scores, shares) if each.words]
         if held.closed_at
@@ -120,10 +124,9 @@ def round_page(request: HttpRequest, round_id: UUID) -> HttpResponse:
     )
 
 
-def _otherwise(held: Round) -> dict[str, tuple[str, str]]:
-    if not held.shares_rows:
-        return {}
-    return ON_KEPT if held.summed_id else ON_ROWS
+def _otherwise(held: Round, kept_for: list[str]) -> dict[str, tuple[str, str]]:
+    rows = ON_ROWS if held.shares_rows else {}
+    return rows | (ON_LATE if kept_for else ON_KEPT if held.summed_id else {})
 
 
 def _epochs(training: dict[str, Any] | None) -> list[dict[str, Any]]:

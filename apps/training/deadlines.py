@@ -3,7 +3,9 @@
 Each wait takes half of the time that the round has left. At its end the late members leave the
 roster, if enough remain, and those present sign the smaller one: once a phase. Their shares under
 the larger roster are replaced, and nodes compute one of the two at most, since a scope is bound to
-one descriptor for ever. So nobody's share follows from the difference of two results.
+one descriptor for ever. So nobody's share follows from the difference of two results. Nor do sums
+that a late member shared in an earlier round: where it has, that round's normalisation is kept, and
+no new total is opened.
 """
 
 from __future__ import annotations
@@ -24,15 +26,21 @@ from apps.training.services import (
     lock_round,
     minima,
     note,
+    phase_to,
     round_fail,
     start_if_makers_stay,
     updates_if_ready,
 )
+from apps.training.starting import sums_to_keep
 from apps.wallets import log
 
 logger = logging.getLogger(__name__)
 # Phases that wait for members; a computing round ends by its job.
 WAITING_PHASES = (Phase.MOMENTS, Phase.NORMALISING, Phase.UPDATES)
+KEPT = (
+    "Mean and variance of round {number} are kept: who is late is among its sums, and new ones "
+    "without it would show what it shared then."
+)
 SMALLER = "The roster has lost a member; a share under the smaller one takes its place."
 
 
@@ -91,7 +99,8 @@ def _why_it_ends(held: Round, late: list[Member], *, over: bool) -> str | None:
 
 def _leave_out(held: Round, late: list[Member], now: datetime) -> None:
     """After this point it must succeed."""
-    keys = {member.key for member in late}
+    keys, phase = {member.key for member in late}, held.phase
+    kept = sums_to_keep(held, keys) if phase == Phase.MOMENTS else None
     Member.objects.filter(pk__in=[m.pk for m in late]).update(left_phase=held.phase)
     stay = [m for m in held.roster["members"] if m["key"] not in keys]
     held.roster = tickets.roster_of(round_id=str(held.id), members=stay)
@@ -102,19 +111,24 @@ def _leave_out(held: Round, late: list[Member], now: datetime) -> None:
             state=Submission.State.REPLACED, reason=SMALLER, sealed=None
         )
         SharePart.objects.filter(submission__in=held.submissions.filter(sealed=None)).delete()
-    awaits_members(held, now)
     log.append(
         "training.roster_reduced",
         {
             "round": str(held.id),
             "dao": held.dao.party.pid,
-            "phase": held.phase,
+            "phase": phase,
             "left": sorted(member.party.pid for member in late),
             "roster": held.roster_hash,
+            **({"kept": str(kept.id)} if kept else {}),
         },
         now=now,
     )
     names = ", ".join(member.party.name for member in late)
     note(held, f"Going on without {names}: late. Those present sign the smaller roster.", now)
+    if kept is not None:
+        held.summed, held.normalisation = kept, kept.normalisation
+        phase_to(held, Phase.NORMALISING)
+        note(held, KEPT.format(number=kept.number), now)
+    awaits_members(held, now)
     start_if_makers_stay(held, now)
     updates_if_ready(held, now)

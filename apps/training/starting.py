@@ -51,6 +51,27 @@ def start_of(opened: Round, people: Sequence[Member], *, zero: bool) -> Start:
     )
 
 
+def sums_to_keep(held: Round, leaving: set[str]) -> Round | None:
+    """The last round of the SubDAO that took sums, where a custodian who leaves this one (by key)
+    is among them; None otherwise.
+
+    A total without it would show, by the difference of both, what it shared then. So none is
+    opened: the round goes on under the constants that there are. Its nodes must be those that
+    signed for them, or agents can't check.
+    """
+    took = Round.objects.filter(dao=held.dao, number__lt=held.number, summed=None)
+    last = (
+        took.filter(normalisation__isnull=False)
+        .select_related("moments_job")
+        .order_by("-number")
+        .first()
+    )
+    if last is None or last.moments_job is None or last.nodes != held.nodes:
+        return None
+    summed = members_with_role(last.moments_job.descriptor["roster"], "custodian")
+    return last if leaving & set(summed) else None
+
+
 def serving(held: Round) -> ModelVersion | None:
     """The newest accepted version of the round's SubDAO."""
     accepted = ModelVersion.objects.filter(dao=held.dao, status=ModelVersion.Status.ACCEPTED)

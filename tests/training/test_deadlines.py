@@ -6,15 +6,18 @@ import json
 from datetime import timedelta
 
 import pytest
+from django.test import Client
 
 from apps.core.clock import now
 from apps.core.errors import DomainError
+from apps.core.transactions import durable
 from apps.subdaos.models import Dao
 from apps.subdaos.selectors import points_at
+from apps.subdaos.services import dao_lock
 from apps.training import selectors, submissions
 from apps.training.deadlines import rounds_go_on
 from apps.training.models import Round, Score, ScoringWork, Submission
-from apps.training.services import round_ticket
+from apps.training.services import round_open, round_ticket
 from apps.wallets import log
 from apps.wallets.models import LogLeaf
 from tests.support.market import ROWS, Market, drain
@@ -104,6 +107,36 @@ def test_late_members_hold_no_round_up_and_nothing_counts_twice(market, opened) 
     # The sweep's clock was put forward to the deadline, and the proposal's is the real one again.
     assert [e for e in replay(leaves).findings.errors if "told already" not in e] == []
     assert check_record(record_of(held)) == []
+    goes_on_under_the_sums_that_a_late_member_is_among(market, held)
+
+
+def goes_on_under_the_sums_that_a_late_member_is_among(market, first: Round) -> None:
+    """A new total without it would be its own sums by the difference: so none is asked for."""
+    market.accept(first)
+    (late, *sites), people = market.custodians, market.validators
+    sites[-1].weights = -sites[-1].weights  # whose labels are flipped has mended them
+    with durable():
+        held = round_open(dao=dao_lock(market.dao), now=now())
+    announce(market, held, people)
+    share_sums(market, held, sites)
+    held = go_on(held)
+    assert held.phase == "updates" and held.moments_job is None, held.progress
+    assert held.summed == first and held.normalisation == first.normalisation
+    assert held.submissions.filter(state="replaced").count() == len(sites)
+    share_updates(market, held, sites, people)
+    held = Round.objects.get(pk=held.pk)
+    assert held.phase == "done", held.progress
+    page = Client().get(f"/rounds/{held.id}/").content.decode()
+    assert f"{late.party.name}: late, and among the sums of an earlier round" in page
+    assert "late, left out" in page and "Sums kept" in page
+    log.sequence(now=now())
+    assert check_record(record_of(held)) == []
+    leaves = [json.loads(bytes(leaf.data)) for leaf in LogLeaf.objects.order_by("id")]
+    assert "keeps sums" not in str(replay(leaves).findings.errors)
+    reduced = [x["body"] for x in leaves if x["type"] == "training.roster_reduced"]
+    assert reduced[-1]["kept"] == str(first.id)
+    reduced[-1]["kept"] = str(held.id)
+    assert "keeps sums that its SubDAO never took" in str(replay(leaves).findings.errors)
 
 
 def test_too_few_that_stay_end_the_round_and_the_reason_names_who_is_late(market, opened) -> None:

@@ -79,6 +79,7 @@ class Earnings:
         self.tokens = held
         self.opened: dict[str, Body] = {}
         self.rosters: dict[str, set[str]] = {}  # whoever a round was opened with
+        self.normalised: dict[str, str] = {}  # rounds that took sums: their SubDAO
         self.over: dict[str, dict[str, int]] = {}  # φ of rounds that are done, void or failed
         self.committed: dict[str, tuple[int, str, str]] = {}
         self.versions: dict[tuple[str, str], Made] = {}
@@ -148,6 +149,12 @@ class Earnings:
         place = (len(self.committed), body["slot"], body["party"])
         self.committed.setdefault(body["ticket"], place)
 
+    def sums_taken(self, body: Body, at: int) -> None:
+        opened = self.opened.get(body["round"])
+        if opened is None or body["round"] in self.normalised:
+            raise Finding(f"round {body['round']} was never opened, or is normalised twice")
+        self.normalised[body["round"]] = opened["dao"]
+
     def roster_reduced(self, body: Body, at: int) -> None:
         """Members only leave, and enough stay that no sum is one site's own."""
         opened = self.opened.get(body["round"])
@@ -156,6 +163,9 @@ class Earnings:
         stay = {pid: role for pid, role in opened["members"].items() if pid not in body["left"]}
         if sum(role == "custodian" for role in stay.values()) < MIN_CUSTODIANS:
             raise Finding(f"round {body['round']} goes on with fewer than {MIN_CUSTODIANS} sites")
+        kept = body.get("kept")
+        if kept is not None and self.normalised.get(kept) != opened["dao"]:
+            raise Finding(f"round {body['round']} keeps sums that its SubDAO never took")
         self.opened[body["round"]] = {**opened, "members": stay, "roster": body["roster"]}
 
     def round_done(self, body: Body, at: int) -> None:

@@ -6,8 +6,9 @@ roster names this site and organisations that it pinned, the parameters fit its 
 normalisation is what the nodes signed for.
 
 Two totals whose rosters differ by one member show that member's sums. So the roster of a round's
-sums has lost nobody who was in those of an earlier round, unless the site says so. Within a round
-members may leave (they were late): nodes compute one of its rosters only, once.
+sums has lost nobody who was in those of an earlier round, unless the site says so; where such a
+member is late, the earlier round's constants are kept. Within a round members may leave (they were
+late): nodes compute one of its rosters only, once.
 """
 
 from __future__ import annotations
@@ -460,10 +461,12 @@ def check_normalisation(
     """The constants are those of sums that the nodes signed for, over this round's members; where
     they are kept, of an earlier round's sums, over custodians who are all pinned.
 
-    Which earlier round, only the server says. So they are kept in rounds on shared rows alone, and
-    they are ones that this site took part under in this SubDAO before; a site that never did takes
-    them with the model that was made under them, which the nodes compare. `accept_roster` lifts
-    the rule for a site that missed the round whose sums they are.
+    Which earlier round, only the server says. So they are ones that this site took part under in
+    this SubDAO before, or whose sums it shared. A site that never did takes them, in a round on
+    shared rows, with the model that was made under them, which the nodes compare; in a round of
+    updates, where enough others of it shared those sums: each of them signs for no others, and the
+    nodes compare what all sign for. `accept_roster` lifts the rule for a site that missed the
+    round whose sums they are.
 
     Who was late may have left since: the sums' roster has all members of the present one, and
     perhaps more; its custodians are all pinned. With constants of its own choice for each site, a
@@ -493,8 +496,8 @@ def check_normalisation(
             "wrong_normalisation",
         )
     digest = constants_digest(constants)
-    if kept:
-        _check_kept(digest, current, subdao, home, accept_roster)
+    if kept and not accept_roster:
+        _check_kept(digest, summed, current, subdao, home)
     if note and home.journal.last("normalised", subdao=subdao, digest=digest) is None:
         home.journal.write("normalised", subdao=subdao, round=current["id"], digest=digest)
     if note and not kept and home.journal.last("summed", round=current["id"]) is None:
@@ -523,16 +526,25 @@ def check_spread(table: Table, features: np.ndarray) -> None:
 
 
 def _check_kept(
-    digest: str, current: Mapping[str, Any], subdao: str, home: Home, accept_roster: bool
+    digest: str, summed: Mapping[str, Any], current: Mapping[str, Any], subdao: str, home: Home
 ) -> None:
-    if current["training"] != SECURE_SGD:
-        raise NotTrusted("Only rounds on shared rows keep a normalisation.", "wrong_normalisation")
     known = {
         entry["digest"]
         for entry in home.journal
         if (entry["event"], entry.get("subdao")) == ("normalised", subdao)
     }
-    if not accept_roster and digest not in known and (known or not current["start"]):
+    shared = {"subdao": subdao, "round": current["summed"]["round"], "stage": MOMENTS}
+    if digest in known or home.journal.last("roster", **shared) is not None:
+        return
+    if current["training"] == SECURE_SGD:
+        tied = not known and current["start"] is not None
+    else:
+        here, there = (
+            set(tickets.members_with_role(roster, CUSTODIAN))
+            for roster in (current["roster"], summed)
+        )
+        tied = len(here & there - {home.identity_hex()}) >= MIN_SITES
+    if not tied:
         raise NotTrusted(
             f"The round keeps a normalisation under which this site never took part in {subdao}. "
             "Ask whose sums it is of; if that is right, run the same command with --accept-roster.",

@@ -189,7 +189,8 @@ def _told(record: Mapping[str, Any], entries: Sequence[Entry]) -> Iterator[str]:
     for entry in normalised:
         if public_constants(entry.body["sums"], round_["features"]) != constants:
             yield "The normalisation is not that of the sums in the log."
-    if constants is not None and not normalised and first["start"] is None:
+    kept = first["start"] is not None or any("kept" in body for body in reduced)
+    if constants is not None and not normalised and not kept:
         yield "No entry says what the normalisation was made of."
     yield from _ended(record, [e for e in own if e.type in ENDS.values()])
     if round_["phase"] in COMPUTED and (ends := about(ENDS[round_["phase"]])):

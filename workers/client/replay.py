@@ -520,6 +520,7 @@ _HANDLERS: dict[str, Handler] = {
     "compute.node_claimed": _earned(Earnings.claimed),
     "training.round_opened": Replay._round_opened,
     "training.share_received": _earned(Earnings.share_received),
+    "training.normalised": _earned(Earnings.sums_taken),
     "training.roster_reduced": _earned(Earnings.roster_reduced),
     "training.round_done": Replay._round_done,
     "training.round_failed": Replay._round_failed,
