@@ -46,6 +46,7 @@ KINDS = {
     "subdaos.set_tiers": "Change what large buyers pay",
     "subdaos.set_plans": "Change the plans that are paid ahead",
     "listings.set_on_sale": "Retire the model, or sell it again",
+    "listings.set_portion": "Change how much one buyer may ask",
     "listings.set_access": "Change who may ask the model",
     "subdaos.set_scoring": "Change how contributions are scored",
     "subdaos.set_engine": "Change how nodes compute",

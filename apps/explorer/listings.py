@@ -27,6 +27,7 @@ from apps.listings.asking import obstacle
 from apps.listings.card import Facts, by_round, facts_of, fairness, history_of, scores_of
 from apps.listings.measured import Served, served
 from apps.listings.models import Listing, Query
+from apps.listings.portions import portion
 from apps.listings.selectors import reading_json
 from apps.listings.unlocks import early_until
 from apps.protocol.evidence import METRIC_NAMES, leading
@@ -150,7 +151,7 @@ def model(request: HttpRequest, slug: str) -> HttpResponse:
         raise Http404 from None
     dao, party = listing.dao, party_of(request)
     features = dao.params["schema"]["features"]
-    facts, rounds = facts_of(listing, party=party), history_of(listing)
+    facts, rounds = facts_of(listing, party=party, now=clock.now()), history_of(listing)
     normalisation = listing.version.round.normalisation or {}
     means = normalisation.get("mean") or []
     price_micro = pricing.price_micro(listing)
@@ -166,7 +167,7 @@ def model(request: HttpRequest, slug: str) -> HttpResponse:
     volume = pricing.volume(party, listing, now=clock.now()) if party else 0
     next_micro = pricing.price_of(listing, rows=1, before=volume, buyer=party)
     offered = plans.plans_json(listing)
-    running = plans.running(party, listing, now=clock.now()) if party and offered else None
+    running = plans.running(party, listing, now=clock.now()) if party and facts.planned else None
     to_spend_micro = _to_spend_micro(party)
     return show(
         request,
@@ -188,6 +189,7 @@ def model(request: HttpRequest, slug: str) -> HttpResponse:
         epoch_days=settings.ROWS_EPOCH_DAYS,
         **_resolution(listing),
         rows_per_query=pricing.rows_max(listing),
+        portion=portion(listing, facts.taken_rows, now=clock.now()),
         to_spend_micro=to_spend_micro,
         short_micro=max(next_micro - to_spend_micro, 0),
         next_micro=next_micro,

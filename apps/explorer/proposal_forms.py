@@ -44,7 +44,7 @@ from apps.subdaos.actions import (
     START_NAMES,
 )
 from apps.subdaos.models import Dao
-from apps.subdaos.selectors import budget_of, engine_of, on_sale
+from apps.subdaos.selectors import budget_of, engine_of, on_sale, portion_bps
 from apps.training.models import Round, Score
 from apps.training.shown import shown_of
 from apps.wallets.selectors import asset_by_code
@@ -154,6 +154,19 @@ class OnSaleForm(KindForm):
     @property
     def payload(self) -> dict[str, Any]:
         return {"on_sale": self.cleaned_data["on_sale"] == "yes"}
+
+
+class PortionForm(KindForm):
+    kind = "listings.set_portion"
+    about = "The most of the model's rows of a day that one buyer may ask."
+    portion = PercentField(label="One buyer may ask, in % of the rows that nodes answer")
+
+    def __init__(self, *args: Any, dao: Dao, **kwargs: Any) -> None:
+        super().__init__(*args, dao=dao, initial={"portion": percent(portion_bps(dao))}, **kwargs)
+
+    @property
+    def payload(self) -> dict[str, Any]:
+        return {"portion_bps": self.cleaned_data["portion"]}
 
 
 class AccessForm(KindForm):
@@ -483,6 +496,7 @@ FORMS: dict[str, type[KindForm]] = {
         TiersForm,
         PlansForm,
         OnSaleForm,
+        PortionForm,
         AccessForm,
         SplitForm,
         EmissionForm,

@@ -6,14 +6,18 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from django.conf import settings
+
 from apps.core.actions import Payload, action
 from apps.core.errors import BadInput
 from apps.listings import access
 from apps.listings.models import Listing
 from apps.listings.services import status_of
 from apps.protocol.credentials import Access, access_of
+from apps.protocol.plans import check_answerable, plans_of
+from apps.protocol.portion import portion_rows
 from apps.subdaos.models import Dao
-from apps.subdaos.selectors import on_sale
+from apps.subdaos.selectors import on_sale, portion_bps
 from apps.subdaos.services import param_set
 
 
@@ -49,6 +53,42 @@ class SetAccess:
     def execute(self, payload: Payload, *, dao: Dao, proposal_id: UUID, now: datetime) -> None:
         access.ensure_keyed(access_of(payload["access"]))  # one may have been revoked since
         param_set(dao=dao, key="access", value=payload["access"], proposal_id=proposal_id, now=now)
+
+
+@action("listings.set_portion", house="sdt")
+class SetPortion:
+    """{"portion_bps": 5000}: of the rows that nodes answer of the model in a day one buyer may ask
+    this part, from then on; 10000: all of them. The plans on offer must fit into it; one that runs
+    and doesn't can be cancelled for what is unused.
+    """
+
+    def validate(self, payload: Payload, dao: Dao) -> Payload:
+        if set(payload) != {"portion_bps"}:
+            raise BadInput("bad_payload", "Give portion_bps and nothing else.")
+        try:
+            check_answerable(
+                plans_of(dao.params["plans"]),
+                rows_per_epoch=portion_rows(settings.ROWS_PER_EPOCH, payload["portion_bps"]),
+                epoch_days=settings.ROWS_EPOCH_DAYS,
+            )
+        except ValueError as error:
+            raise BadInput("bad_portion", f"portion_bps: {error}.") from None
+        if payload["portion_bps"] == portion_bps(dao):
+            raise BadInput("no_change", "So it is already.")
+        return dict(payload)
+
+    def describe(self, payload: Payload, dao: Dao) -> list[dict[str, Any]]:
+        before, after = portion_bps(dao), payload["portion_bps"]
+        label = "Of the model's rows of a day, one buyer may ask"
+        return [{"label": label, "before": _percent(before), "after": _percent(after)}]
+
+    def execute(self, payload: Payload, *, dao: Dao, proposal_id: UUID, now: datetime) -> None:
+        value = payload["portion_bps"]
+        param_set(dao=dao, key="portion_bps", value=value, proposal_id=proposal_id, now=now)
+
+
+def _percent(bps: int) -> str:
+    return f"{bps // 100}.{bps % 100:02} %"
 
 
 def _who(terms: Access | None) -> str:

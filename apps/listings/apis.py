@@ -44,6 +44,7 @@ from apps.listings import (
 )
 from apps.listings.measured import Served, served
 from apps.listings.models import Query
+from apps.listings.portions import portions_json
 from apps.listings.waiting import ended_within, made_and_ended_within, waiters
 from apps.protocol.circuits.family import QUERY_ROWS_MAX
 from apps.wallets.apis import CsvRenderer
@@ -134,6 +135,10 @@ class QuoteSerializer(serializers.Serializer[Any]):
     plan_left_rows = serializers.IntegerField(
         allow_null=True, help_text="of your plan's quota; null: you have none"
     )
+    buyer_rows_left = serializers.IntegerField(
+        help_text="that one buyer may still ask of this model until `buyer_rows_reset_at`"
+    )
+    buyer_rows_reset_at = serializers.DateTimeField()
     currency = serializers.CharField()
     available_micro = MicroField(allow_zero=True, help_text="your balance less what is held")
     short_micro = MicroField(allow_zero=True)
@@ -175,6 +180,13 @@ class UsageSerializer(serializers.Serializer[Any]):
     results = UsageRowSerializer(many=True)
 
 
+class PortionSerializer(serializers.Serializer[Any]):
+    listing = serializers.SlugField()
+    rows = serializers.IntegerField(help_text="that you have asked, and not got back")
+    rows_max = serializers.IntegerField(help_text="that one buyer may ask until then")
+    resets_at = serializers.DateTimeField()
+
+
 class QuotasSerializer(serializers.Serializer[Any]):
     requests = RateSerializer()
     spending = SpendingSerializer(allow_null=True, help_text="null: this key has no limit")
@@ -183,6 +195,11 @@ class QuotasSerializer(serializers.Serializer[Any]):
     )
     waiting = serializers.IntegerField(help_text="your inferences that have not ended")
     waiting_max = serializers.IntegerField()
+    waiting_rows = serializers.IntegerField(help_text="the rows of these together")
+    waiting_rows_max = serializers.IntegerField()
+    models = PortionSerializer(
+        many=True, help_text="the models that you have asked in this span of their nodes' rows"
+    )
 
 
 class ListingFilterSerializer(serializers.Serializer[Any]):
@@ -249,6 +266,10 @@ class ListingInferencesView(APIView):
             202: InferenceSerializer,
             (402, CONTENT_TYPE): problem_response(
                 "The balance is short", examples=[examples.SHORT]
+            ),
+            (429, CONTENT_TYPE): problem_response(
+                "Too much waits, or the buyer's rows of the day are asked; Retry-After",
+                examples=[examples.USED_UP],
             ),
             (503, CONTENT_TYPE): problem_response(
                 "Nodes are short; Retry-After", examples=[examples.NODES]
@@ -348,7 +369,8 @@ class QuotasView(APIView):
 
     @extend_schema(responses={200: QuotasSerializer}, tags=["inferences"])
     def get(self, request: Request) -> Response:
-        party = acting_party(request)
+        party, at = acting_party(request), now()
+        waiting, waiting_rows = selectors.waiting_of(party)
         return Response(
             {
                 "requests": {
@@ -356,10 +378,13 @@ class QuotasView(APIView):
                     "used": used_now(request),
                     "window_s": WINDOW_S,
                 },
-                "spending": spending.spending_json(key_of_request(request), now=now()),
+                "spending": spending.spending_json(key_of_request(request), now=at),
                 "rows_per_inference": min(settings.ROWS_PER_QUERY, settings.ROWS_PER_EPOCH),
-                "waiting": selectors.waiting_of(party),
+                "waiting": waiting,
                 "waiting_max": services.WAITING_MAX,
+                "waiting_rows": waiting_rows,
+                "waiting_rows_max": services.WAITING_ROWS_MAX,
+                "models": portions_json(party, now=at),
             }
         )
 

@@ -8,13 +8,15 @@ from datetime import datetime
 from typing import Any
 
 from django.contrib.postgres.expressions import ArraySubquery
-from django.db.models import QuerySet, Subquery
+from django.db.models import Exists, QuerySet, Subquery
 from django.db.models.functions import JSONObject
 
 from apps.accounts.models import Party
 from apps.accounts.selectors import keys_of
 from apps.listings.access import access_of
 from apps.listings.models import Listing
+from apps.listings.plans import running_of
+from apps.listings.portions import taken_of
 from apps.protocol.evidence import leading
 from apps.rfms.models import Rfm
 from apps.subdaos.models import Dao, Epoch
@@ -32,7 +34,8 @@ Named = dict[str, str]
 class Facts:
     """What stands about a listing in other tables, by one query. `closed`: (number, start, end) of
     the last closed epoch; `issuers`: those that its terms trust, {"pid", "name"}; `own_prefix`: of
-    the newest API key of who looks."""
+    the newest API key of who looks; `taken_rows`: that it has asked in the nodes' epoch; `planned`:
+    whether it has a plan here."""
 
     supply_micro: int
     closed: tuple[int, datetime, datetime] | None
@@ -41,9 +44,12 @@ class Facts:
     forks: list[Named]
     issuers: list[Named]
     own_prefix: str
+    taken_rows: int
+    planned: bool
 
 
-def facts_of(listing: Listing, *, party: Party | None = None) -> Facts:
+def facts_of(listing: Listing, *, party: Party | None = None, now: datetime | None = None) -> Facts:
+    """party: who looks, at `now`."""
     dao, access = listing.dao, access_of(listing.dao)
     issued = Account.objects.filter(asset_id=dao.asset_id, purpose="issuance")
     epochs = Epoch.objects.filter(dao=dao).exclude(closed_at=None).order_by("-number")
@@ -64,8 +70,10 @@ def facts_of(listing: Listing, *, party: Party | None = None) -> Facts:
     if access is not None:
         trusted = Party.objects.filter(pid__in=access.issuers).order_by("pid")
         said["issuers"] = ArraySubquery(trusted.values(said=JSONObject(pid="pid", name="name")))
-    if party is not None:
+    if party is not None and now is not None:
         said["prefix"] = Subquery(keys_of(party).values("prefix")[:1])
+        said["planned"] = Exists(running_of(party, listing, now=now))
+        said["taken"] = Subquery(taken_of(party, listing, now=now).values("rows")[:1])
     row = Dao.objects.filter(pk=dao.pk).values(**said).get()
     closed = row["closed"]
     return Facts(
@@ -81,6 +89,8 @@ def facts_of(listing: Listing, *, party: Party | None = None) -> Facts:
         forks=row["below"],
         issuers=row.get("issuers", []),
         own_prefix=row.get("prefix") or "",
+        taken_rows=row.get("taken") or 0,
+        planned=row.get("planned", False),
     )
 
 

@@ -82,6 +82,23 @@ NODES = OpenApiExample(
     },
     response_only=True,
 )
+USED_UP = OpenApiExample(
+    "Your rows of the day",
+    value={
+        "type": "urn:flai:problem:buyer_rows_used_up",
+        "title": "Too Many Requests",
+        "status": 429,
+        "code": "buyer_rows_used_up",
+        "detail": "You asked 40 row(s), and have 12 left of the 1000 of this model that one buyer "
+        "may ask until 2026-11-29T00:00:00+00:00. Nothing was charged.",
+        "rows": 40,
+        "rows_left": 12,
+        "rows_max": 1000,
+        "resets_at": "2026-11-29T00:00:00+00:00",
+        "retry_after_s": 43_200,
+    },
+    response_only=True,
+)
 QUOTE = OpenApiExample("Ten rows", value={"rows": 10}, request_only=True)
 LISTING = OpenApiExample(
     "A model on sale, in part",
@@ -96,6 +113,8 @@ LISTING = OpenApiExample(
         "resolution": "logit",
         "engine": "ring",
         "rows_per_query": 10_000,
+        "portion_bps": 5000,
+        "rows_per_buyer": 10_000,
         "extraction": {
             "agreement_bps": 9900,
             "rows": 31,

@@ -229,6 +229,27 @@ class Query(BaseModel):
         return f"{self.listing_id}: {self.state}"
 
 
+class Taken(models.Model):
+    """How many rows of a version a buyer has asked since `since`, the start of the nodes' epoch;
+    those of an epoch before are nobody's any more. Released ones are given back."""
+
+    pk = models.CompositePrimaryKey("buyer", "version")
+    buyer = models.ForeignKey("accounts.Party", models.PROTECT, related_name="+", db_index=False)
+    version = models.ForeignKey(
+        "training.ModelVersion", models.PROTECT, related_name="+", db_index=False
+    )
+    since = models.DateTimeField()
+    rows = models.BigIntegerField()
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(condition=Q(rows__gte=0), name="listings_taken_not_negative")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.buyer_id} of {self.version_id}: {self.rows} since {self.since}"
+
+
 class Closing(models.Model):
     """How far an epoch that is over has been divided; `apps.listings.closing` moves it on.
 

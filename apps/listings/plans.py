@@ -150,10 +150,15 @@ def plans_json(listing: Listing) -> list[dict[str, Any]]:
     ]
 
 
+def running_of(buyer: Party, listing: Listing, *, now: datetime) -> QuerySet[Subscription]:
+    """The buyer's plan here that runs now: one row, or none."""
+    rows = Subscription.objects.filter(buyer=buyer, listing=listing)
+    return rows.filter(ended_at=None, ends_at__gt=now)
+
+
 def running(buyer: Party, listing: Listing, *, now: datetime) -> Subscription | None:
     """The buyer's plan here, if one runs now."""
-    rows = _described(Subscription.objects.filter(buyer=buyer, listing=listing))
-    return rows.filter(ended_at=None, ends_at__gt=now).first()
+    return _described(running_of(buyer, listing, now=now)).first()
 
 
 def subscriptions_of(buyer: Party) -> QuerySet[Subscription]:

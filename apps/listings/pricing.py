@@ -16,8 +16,10 @@ from apps.protocol import tariff
 from apps.protocol.circuits.family import query_rows_max
 from apps.protocol.extraction import Extraction, extraction
 from apps.protocol.plans import plans_of
+from apps.protocol.portion import portion_rows
 from apps.protocol.tickets import COMPUTING, ELEMENT_BYTES, MAX_VALUES, SHAMIR
 from apps.rfms.models import Rfm
+from apps.subdaos.selectors import portion_bps
 
 CURRENCY = "USDC"
 SHAMIR_ROWS_MAX = 1000  # more take minutes, and a request has each node's own shares
@@ -52,16 +54,21 @@ def rows_per_epoch_max(listing: Listing) -> int:
     return len(held.nodes) * settings.ROWS_PER_EPOCH // COMPUTING[held.engine]
 
 
+def rows_per_buyer(listing: Listing) -> int:
+    """The most rows that one buyer may ask of a model in one of its nodes' epochs."""
+    return portion_rows(rows_per_epoch_max(listing), portion_bps(listing.dao))
+
+
 def rows_max(listing: Listing) -> int:
     """How many rows one request may have: what the circuit takes, an upload holds of Shamir shares
-    (each node's own are in it), and each node answers in a query and in an epoch (their
-    `policy.json` decides, the settings say it here)."""
+    (each node's own are in it), each node answers in a query and in an epoch (their `policy.json`
+    decides, the settings say it here), and one buyer may ask in an epoch."""
     held = listing.version.round
     most = query_rows_max(held.features)
     if held.engine in SHAMIR:
         fits = 8 * MAX_VALUES // len(held.nodes) // (ELEMENT_BYTES * held.features)
         most = min(most, SHAMIR_ROWS_MAX, fits)
-    return min(most, settings.ROWS_PER_QUERY, settings.ROWS_PER_EPOCH)
+    return min(most, settings.ROWS_PER_QUERY, settings.ROWS_PER_EPOCH, rows_per_buyer(listing))
 
 
 def rebate_bps(listing: Listing) -> int:
@@ -86,11 +93,15 @@ def price_of(listing: Listing, *, rows: int, before: int = 0, buyer: Party | Non
     """
     most = rows_max(listing)
     if rows > most:
-        days, cap = settings.ROWS_EPOCH_DAYS, settings.ROWS_PER_EPOCH
-        capped = f", since nodes answer {cap} rows of a model in {days} day{'s' * (days > 1)}"
+        days = settings.ROWS_EPOCH_DAYS
+        span = f"in {days} day{'s' * (days > 1)}"
+        why = {
+            settings.ROWS_PER_EPOCH: f", since nodes answer {most} rows of a model {span}",
+            rows_per_buyer(listing): f", since one buyer gets {most} {span}",
+        }
         raise Unprocessable(
             "too_many_rows",
-            f"One request takes {most} rows of this model at most{capped if most == cap else ''}.",
+            f"One request takes {most} rows of this model at most{why.get(most, '')}.",
             field="rows",
         )
     tiers = tariff.tiers_of(listing.dao.params["tiers"])

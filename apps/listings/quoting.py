@@ -19,6 +19,7 @@ from apps.listings.access import admitted
 from apps.listings.asking import ensure_on_sale
 from apps.listings.models import Listing, Subscription
 from apps.listings.plans import PURPOSE, left_rows, running
+from apps.listings.portions import portion_of
 from apps.listings.pricing import CURRENCY, price_of, volume
 from apps.protocol.tariff import QUOTE_MS
 from apps.wallets.selectors import available_micro
@@ -44,15 +45,20 @@ def of_plan(plan: Subscription, rows: int) -> Terms:
 
 def quote_json(*, listing: Listing, buyer: Party, rows: int, now: datetime) -> dict[str, Any]:
     """A quote as the API gives it. Raises Conflict for a listing that nobody can ask now,
-    CredentialNeeded with the way to one."""
+    CredentialNeeded with the way to one, PortionUsedUp for more rows than are left of the buyer's
+    part."""
     ensure_on_sale(listing)
-    admitted(buyer, listing, now=now)
+    portion = portion_of(buyer, listing, now=now)
     before = volume(buyer, listing, now=now)
     terms = Terms(price_of(listing, rows=rows, before=before, buyer=buyer))
     plan = running(buyer, listing, now=now)
     left = left_rows(plan, now=now) if plan else 0
-    if plan and left >= rows:
-        terms = of_plan(plan, rows)
+    paying = plan if plan and left >= rows else None
+    if paying:
+        terms = of_plan(paying, rows)
+    admitted(buyer, listing, now=now)
+    if rows > portion.left:
+        raise portion.refusal(rows, now=now)
     price_micro, planned = terms.price_micro, terms.subscription_id is not None
     available = available_micro(account(buyer, CURRENCY), now=now)
     ends_at = now + QUOTE_LIFE
@@ -67,6 +73,8 @@ def quote_json(*, listing: Listing, buyer: Party, rows: int, now: datetime) -> d
         "row_price_micro": str(price_micro // rows),
         "paid_from": "plan" if planned else "balance",
         "plan_left_rows": left if plan else None,
+        "buyer_rows_left": portion.left,
+        "buyer_rows_reset_at": portion.ends_at.isoformat(),
         "currency": CURRENCY,
         "available_micro": str(available),
         "short_micro": "0" if planned else str(max(price_micro - available, 0)),

@@ -38,6 +38,7 @@ from apps.listings.channels import ENDED_CHANNEL, HELD_CHANNEL
 from apps.listings.epochs import epoch_begin, epoch_end
 from apps.listings.events import QueryReleased, QuerySettled
 from apps.listings.models import Query
+from apps.listings.portions import give_back
 from apps.listings.pricing import CURRENCY
 from apps.notify.services import DELIVER, call_body, tell
 from apps.protocol import jobs, wire
@@ -436,6 +437,7 @@ def _release(query: Query, reason: str, now: datetime) -> None:
     )
     _mark(query, now)
     query.save()
+    give_back(query)
     log.append(
         "listings.query_released",
         {"query": str(query.id), "hold": str(query.hold_id), "job": query.job.job_id},

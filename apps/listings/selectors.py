@@ -7,7 +7,7 @@ from typing import Any
 from uuid import UUID
 
 from django.conf import settings
-from django.db.models import QuerySet
+from django.db.models import Count, QuerySet, Sum
 
 from apps.accounts.models import Party
 from apps.compute.models import Job, Node
@@ -23,6 +23,7 @@ from apps.listings.pricing import (
     price_micro,
     rebate_bps,
     rows_max,
+    rows_per_buyer,
     rows_per_epoch_max,
     tiers_json,
 )
@@ -30,12 +31,12 @@ from apps.protocol.circuits import CLASSES
 from apps.protocol.extraction import AGREEMENT_BPS
 from apps.protocol.targets import reading_of
 from apps.subdaos.models import Dao
+from apps.subdaos.selectors import portion_bps
 from apps.training.models import ModelVersion
 from apps.training.privacy import noise_json
 
 Json = dict[str, Any]
 ENDED = (Query.State.SETTLED, Query.State.RELEASED)
-OPEN = (Query.State.HELD, Query.State.RUNNING)
 
 
 def listings() -> QuerySet[Listing]:
@@ -108,6 +109,8 @@ def listing_json(listing: Listing, nodes: Sequence[Node] | None = None) -> Json:
         "engine": held.engine,
         "privacy": noise_json(held),
         "rows_per_query": rows_max(listing),
+        "portion_bps": portion_bps(dao),
+        "rows_per_buyer": rows_per_buyer(listing),
         "extraction": {
             "agreement_bps": AGREEMENT_BPS,
             "rows": copied.rows,
@@ -176,9 +179,11 @@ def query_get(party: Party, query_id: UUID) -> Query:
     return query
 
 
-def waiting_of(party: Party) -> int:
-    """How many of a buyer's queries have not ended."""
-    return Query.objects.filter(buyer=party, state__in=OPEN).count()
+def waiting_of(party: Party) -> tuple[int, int]:
+    """(how many of a buyer's queries have not ended, their rows)."""
+    waiting = Query.objects.filter(buyer=party, ended_at=None)
+    found = waiting.aggregate(queries=Count("pk"), rows=Sum("rows", default=0))
+    return found["queries"], found["rows"]
 
 
 def query_ended(query_id: UUID) -> bool:

@@ -29,6 +29,7 @@ from apps.listings.epochs import epoch_begin
 from apps.listings.events import ListingOpened
 from apps.listings.mandates import MandateNeeded
 from apps.listings.models import Listing, Query
+from apps.listings.portions import portion, span
 from apps.listings.pricing import CURRENCY, price_of
 from apps.listings.quoting import Terms, offered, quoted
 from apps.listings.spending import spent_up
@@ -51,13 +52,17 @@ JOB_DEADLINE_S = 15
 ROWS_A_SECOND = 250  # that nodes with much to do are left the time for
 HOLD_S_MAX = 24 * 3600
 WAITING_MAX = 1000
+WAITING_ROWS_MAX = 50_000  # five of the largest queries
 NOTHING = "Nothing was charged."
 
 
 class TooMany(DomainError):
     code = "too_many_waiting"
     status = 429
-    text = "{waiting} of your queries wait for an answer already. Nothing was charged."
+    text = (
+        "{waiting} of your queries wait for an answer already, with {rows} rows in all: there is "
+        "room for {waiting_max} with {rows_max}. Nothing was charged."
+    )
 
 
 def listing_open(*, version_id: str | UUID, now: datetime) -> Listing:
@@ -143,8 +148,8 @@ def query_create(
     query's id, in the same transaction. `waited_for`: nobody is told of it before it has ended, or
     a second has passed, so it does not wait for the disk itself.
     Raises Unprocessable naming the wrong field, InsufficientBalance, Conflict, NotFound, TooMany,
-    SpendLimitReached, MandateNeeded (the buyer's wallet key has not allowed it), CredentialNeeded,
-    Forbidden in the time of early access, CallTaken.
+    PortionUsedUp, SpendLimitReached, MandateNeeded (the buyer's wallet key has not allowed it),
+    CredentialNeeded, Forbidden in the time of early access, CallTaken.
     """
     try:
         ticket = tickets.check_upload(upload, now=unix_ms(now) // 1000)
@@ -315,6 +320,12 @@ def _hold(
         leaf["credential"] = terms.credential
     if query.subscription_id:
         leaf["plan"] = str(query.subscription_id)
+    caps = {
+        "waiting": WAITING_MAX,
+        "waiting_rows": WAITING_ROWS_MAX,
+        "rows": pricing.rows_per_buyer(offer.listing),
+        "since": span(now)[0].isoformat(),
+    }
     answer = {"status": 202, "response": json.dumps({"id": str(query.id)})}
     values = [
         row_json(query, but=("upload",)),
@@ -328,7 +339,7 @@ def _hold(
         has_quote,
         json.dumps(asdict(call) | answer, default=str) if call else None,
         month_of(now)[0],
-        WAITING_MAX,
+        json.dumps(caps),
         HELD_CHANNEL,
         now,
     ]
@@ -338,7 +349,7 @@ def _hold(
 
 _HOLD = """
 SELECT hold.* FROM listings_hold(%s::jsonb, %s, %s::jsonb, %s, %s, %s::jsonb, %s, %s, %s,
-    %s::jsonb, %s, %s, %s, %s::timestamptz) AS hold
+    %s::jsonb, %s, %s::jsonb, %s, %s::timestamptz) AS hold
 """
 _HOLD_WAITED_FOR = f"{_HOLD}, {UNWAITED}"
 
@@ -357,7 +368,10 @@ def _refusal(code: str, facts: Any, query: Query, now: datetime) -> Exception:
         case "call_taken":
             return CallTaken()
         case "too_many_waiting":
-            return TooMany(waiting=facts, retry_after_s=1)
+            most = {"waiting_max": WAITING_MAX, "rows_max": WAITING_ROWS_MAX}
+            return TooMany(**facts, **most, retry_after_s=1)
+        case "buyer_rows_used_up":
+            return portion(query.listing, facts, now=now).refusal(query.rows, now=now)
         case "spend_limit_reached":
             return spent_up(price, limit_micro=facts["limit"], left_micro=facts["left"], now=now)
         case "mandate_needed":

@@ -73,14 +73,14 @@ def plans_of(raw: Any) -> tuple[Plan, ...]:
 
 
 def check_answerable(plans: Sequence[Plan], *, rows_per_epoch: int, epoch_days: int) -> None:
-    """rows ≤ ⌊rows_per_epoch · days / epoch_days⌋ of each: more, nodes that answer so many rows of
-    a model in so many days would refuse. Raises ValueError.
+    """rows ≤ ⌊rows_per_epoch · days / epoch_days⌋ of each: more, a buyer could not ask, who gets so
+    many rows of a model in so many days (`portion`). Raises ValueError.
     """
     for plan in plans:
         most = rows_per_epoch * plan.days // epoch_days
         if plan.rows > most:
             raise ValueError(
-                f"“{plan.name}” has {plan.rows} rows, and the nodes answer {most} of a model in "
+                f"“{plan.name}” has {plan.rows} rows, and one buyer gets {most} of a model in "
                 f"{plan.days} days at most"
             )
 

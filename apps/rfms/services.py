@@ -24,6 +24,7 @@ from apps.governance.models import Proposal
 from apps.governance.services import propose_by_system
 from apps.participants.services import call_open
 from apps.protocol.plans import check_answerable, plans_of
+from apps.protocol.portion import DEFAULT_BPS, portion_rows
 from apps.protocol.rfm_spec import SpecError, check_spec, engine_named_by, schema_of, spec_hash
 from apps.protocol.tickets import RING, TRIO, nodes_max_of
 from apps.rfms import events, selectors
@@ -246,7 +247,7 @@ def _checked(spec: object) -> dict[str, Any]:
     try:
         check_answerable(
             plans_of(checked["terms"]["plans"]),
-            rows_per_epoch=settings.ROWS_PER_EPOCH,
+            rows_per_epoch=portion_rows(settings.ROWS_PER_EPOCH, DEFAULT_BPS),
             epoch_days=settings.ROWS_EPOCH_DAYS,
         )
     except ValueError as error:

@@ -16,6 +16,7 @@ from apps.protocol.circuits import BadParams
 from apps.protocol.circuits.descent import DEFAULTS, check_schedule, defaults_of
 from apps.protocol.ledger import AMOUNT_MAX
 from apps.protocol.money import BPS
+from apps.protocol.portion import portion_rows
 from apps.protocol.revenue import SPLIT
 from apps.protocol.targets import class_of
 from apps.protocol.tickets import ENGINES, TRIO, nodes_max_of
@@ -102,7 +103,7 @@ class SetPlans:
             asked = plans.plans_of(payload["plans"])
             plans.check_answerable(
                 asked,
-                rows_per_epoch=settings.ROWS_PER_EPOCH,
+                rows_per_epoch=portion_rows(settings.ROWS_PER_EPOCH, selectors.portion_bps(dao)),
                 epoch_days=settings.ROWS_EPOCH_DAYS,
             )
         except ValueError as error:

@@ -15,6 +15,7 @@ from apps.core.errors import NotFound
 from apps.protocol import emission as rules
 from apps.protocol import privacy
 from apps.protocol.money import BPS
+from apps.protocol.portion import DEFAULT_BPS
 from apps.protocol.tally import PPM, share_ppm
 from apps.protocol.tickets import RING
 from apps.subdaos.models import Dao, Emission, Epoch, SbgtCheckpoint, Sponsor
@@ -41,6 +42,11 @@ def engine_of(dao: Dao) -> str:
 def on_sale(dao: Dao) -> bool:
     """Whether answers of its model are sold, where it has one."""
     return bool(dao.params.get("on_sale", True))
+
+
+def portion_bps(dao: Dao) -> int:
+    """What part of the rows that nodes answer of its model one buyer may ask."""
+    return int(dao.params.get("portion_bps", DEFAULT_BPS))
 
 
 def budget_of(dao: Dao) -> privacy.Budget | None:

@@ -177,7 +177,7 @@ def sbgt_convert(
     return _checkpoint(dao, party, left, "converted", str(conversion_id), now, taken)
 
 
-VOTED_LATER = ("on_sale", "access")  # no SubDAO is founded with them
+VOTED_LATER = ("on_sale", "access", "portion_bps")  # no SubDAO is founded with them
 
 
 def param_set(*, dao: Dao, key: str, value: Any, proposal_id: UUID, now: datetime) -> Dao:

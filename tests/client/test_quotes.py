@@ -151,3 +151,22 @@ def test_what_no_patient_has_is_refused_before_anything_is_sent(tmp_path: Path) 
                 ask(rows)
     assert site.asked == [] and made.home.kept_queries() == {}
     check_ranges(np.array([[0, -5], [120, 1e9]]), features)
+
+
+def test_rows_that_are_used_up_for_the_day_are_not_waited_for() -> None:
+    """A refusal that holds for hours is told at once; one of a moment is tried again."""
+    asked: list[str] = []
+
+    def site(request: httpx.Request) -> httpx.Response:
+        asked.append(request.url.path)
+        body = {"code": "buyer_rows_used_up", "detail": "3 are left until midnight."}
+        later = "121" if request.url.path.endswith("day") else "0"
+        return httpx.Response(429, json=body, headers={"Retry-After": later})
+
+    api = Api("http://site", "key", transport=httpx.MockTransport(site))
+    for path, times in (("day", 1), ("moment", 4)):
+        asked.clear()
+        with pytest.raises(ClientError, match="3 are left until midnight") as told:
+            api.get(path)
+        assert (told.value.code, len(asked)) == ("buyer_rows_used_up", times)
+    assert buyer._refused(told.value)

@@ -20,7 +20,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from django.db import close_old_connections, connection, transaction
 from django.test.utils import CaptureQueriesContext
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck
+from hypothesis import settings as drawn
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -53,7 +54,8 @@ from apps.wallets.services import account, faucet, mint
 from tests.support.consents import bind, signed
 from tests.support.shelf import PRICE, Shelf
 
-WAITING_MAX = 6
+WAITING_MAX, WAITING_ROWS_MAX = 6, 9
+PORTION = 8  # rows that one buyer may ask: half of what the nodes answer
 EARLY_S = 100
 EXAMPLES, STEPS = 12, 25
 ASKS = st.tuples(
@@ -73,6 +75,7 @@ class Held:
     """A query as the rule remembers it."""
 
     id: uuid.UUID
+    rows: int
     price: int
     key: uuid.UUID | None
     mandate: uuid.UUID | None
@@ -254,7 +257,8 @@ class Holding(RuleBasedStateMachine):
         until = Hold.objects.get(transfer_id=query.hold_id).expires_at
         price, end = query.price_micro, (until - self.began).total_seconds()
         assert until - query.expires_at == timedelta(seconds=JOB_DEADLINE_S + LEASE_MARGIN_S)
-        buyer.held.append(Held(query.id, price, key and key.pk, query.mandate_id, end))
+        by = (key and key.pk, query.mandate_id)
+        buyer.held.append(Held(query.id, query.rows, price, *by, end))
         if call:
             buyer.calls[call] = digest
             stored = IdempotentCall.objects.get(actor_id=buyer.party.id, key=call)
@@ -272,6 +276,7 @@ class Holding(RuleBasedStateMachine):
         rows, price = ticket["shape"][0], ticket["shape"][0] * self.price
         month = self.now.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
         stands = [held for held in buyer.held if not held.released]
+        asked = rows + sum(held.rows for held in stands)
         spent = sum(h.price for h in stands if key and h.key == key.pk) if month < self.began else 0
         free = buyer.balance - sum(h.price for h in stands if h.until > self.clock)
         covering = [
@@ -292,7 +297,8 @@ class Holding(RuleBasedStateMachine):
             ("ticket_mismatch", ticket["price_micro"] != str(price), 0),
             ("expired", ticket["expires_at"] - int(self.now.timestamp()) < JOB_DEADLINE_S, 0),
             ("idempotency_conflict", call in buyer.calls, 0),
-            ("too_many_waiting", len(stands) >= WAITING_MAX, 0),
+            ("too_many_waiting", len(stands) >= WAITING_MAX or asked > WAITING_ROWS_MAX, 0),
+            ("buyer_rows_used_up", asked > PORTION, 0),
             ("spend_limit_reached", limit is not None and spent + price > limit,
              spent + price - (limit or 0)),
             ("mandate_needed", buyer.keyed and not covering, 0),
@@ -311,13 +317,21 @@ class Holding(RuleBasedStateMachine):
         return [*counts, Hold.objects.count() - freed]
 
 
-@pytest.mark.django_db
-def test_the_function_holds_what_the_rule_allows_and_refuses_by_its_names(monkeypatch) -> None:
+@pytest.fixture
+def small(monkeypatch, settings):
+    """Limits that a few queries reach."""
     monkeypatch.setattr(services, "WAITING_MAX", WAITING_MAX)
+    monkeypatch.setattr(services, "WAITING_ROWS_MAX", WAITING_ROWS_MAX)
+    settings.ROWS_PER_EPOCH = 2 * PORTION
+    settings.ROWS_EPOCH_DAYS = 100_000  # no midnight while it runs
+
+
+@pytest.mark.django_db
+def test_the_function_holds_what_the_rule_allows_and_refuses_by_its_names(small) -> None:
     checks = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
     run_state_machine_as_test(
         Holding,
-        settings=settings(
+        settings=drawn(
             max_examples=EXAMPLES,
             stateful_step_count=STEPS,
             deadline=None,
@@ -328,9 +342,8 @@ def test_the_function_holds_what_the_rule_allows_and_refuses_by_its_names(monkey
 
 
 @pytest.mark.django_db
-def test_every_refusal_in_turn(monkeypatch) -> None:
+def test_every_refusal_in_turn(small) -> None:
     """The same machine, led by hand through whatever the draw may miss."""
-    monkeypatch.setattr(services, "WAITING_MAX", WAITING_MAX)
     machine = Holding()
     machine.begin(early=True, micro=3 * PRICE)
 
@@ -378,6 +391,12 @@ def test_every_refusal_in_turn(monkeypatch) -> None:
         for _ in range(WAITING_MAX - 1):
             assert ask(who=0) == "held"
         assert ask(who=0) == "too_many_waiting"
+        for _ in range(2):
+            machine.a_query_is_cancelled(0, 0)
+        assert [ask(3, who=0), ask(3, who=0)] == ["held", "too_many_waiting"]
+        assert ask(2, who=0) == "buyer_rows_used_up"
+        machine.a_query_is_cancelled(0, 0)
+        assert ask(2, who=0) == "held"  # what is released can be asked again
         machine.time_passes(600)
         assert ask(again=0) == "expired"
     finally:

@@ -204,11 +204,11 @@ def test_a_pledge_needs_an_idempotency_key_and_a_bad_spec_names_its_field() -> N
     answer = who.post("rfms/", body)
     assert answer.data["field"] == "price_micro"
     assert answer.data["detail"].startswith("price_micro: ")
-    most = settings.ROWS_PER_EPOCH * 30
+    most = settings.ROWS_PER_EPOCH // 2 * 30
     plan = {"name": "pro", "rows": most + 1, "days": 30, "off_bps": 500}
     answer = who.post("rfms/", {"title": "x", "spec": {**SPEC, "terms": {"plans": [plan]}}})
     assert (answer.status_code, answer.data["field"]) == (422, "terms.plans")
-    assert f"the nodes answer {most} of a model in 30 days at most" in answer.data["detail"]
+    assert f"one buyer gets {most} of a model in 30 days at most" in answer.data["detail"]
 
 
 def test_more_nodes_than_are_registered_can_not_be_asked_for() -> None:

@@ -19,6 +19,8 @@ RETRY_STATUS = frozenset({429, 502, 503, 504})
 ATTEMPTS = 4
 BACKOFF_S = 0.25
 RETRY_AFTER_S_MAX = 10.0
+LATER_S = 120.0  # beyond a minute's rate limit: whoever asks decides, not we
+LATER = float("inf")
 TIMEOUT_S = 30.0
 
 
@@ -116,9 +118,9 @@ class Api:
                         _unreachable(self.url, error, paying=method == "POST"), code="unreachable"
                     ) from None
             else:
-                if response.status_code not in RETRY_STATUS or last:
-                    return _answer(response)
                 wait_s = _retry_after_s(response)
+                if response.status_code not in RETRY_STATUS or last or wait_s == LATER:
+                    return _answer(response)
                 if wait_s is not None:
                     pause.wait(wait_s)
                     continue
@@ -131,9 +133,12 @@ def _prefer(wait_s: int) -> dict[str, str]:
 
 
 def _retry_after_s(response: httpx.Response) -> float | None:
-    """What the server asks for, as far as we go along with it; None where it says nothing."""
+    """What the server asks for, as far as we go along with it, LATER where we don't; None where it
+    says nothing."""
     text = response.headers.get("Retry-After", "")
-    return min(float(text), RETRY_AFTER_S_MAX) if text.isdecimal() else None
+    if not text.isdecimal():
+        return None
+    return LATER if float(text) > LATER_S else min(float(text), RETRY_AFTER_S_MAX)
 
 
 def _unreachable(url: str, error: Exception, *, paying: bool) -> str:

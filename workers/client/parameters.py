@@ -34,6 +34,7 @@ VOTED = {
     "unlocks": ("subdaos.set_unlocks", "sdt"),
     "on_sale": ("listings.set_on_sale", "sdt"),
     "access": ("listings.set_access", "sbgt"),
+    "portion_bps": ("listings.set_portion", "sdt"),
     "sponsoring": ("subdaos.set_sponsoring", "super"),
 }
 

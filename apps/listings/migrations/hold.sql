@@ -1,12 +1,13 @@
 -- listings_hold: a query is held, or refused by name; what is refused has written nothing.
 --
--- A buyer's queries are held one after the other: balance, the month of a key, mandates and how many
--- wait are counted under the lock on the account that pays. The party is locked before it, as
+-- A buyer's queries are held one after the other: balance, the month of a key, mandates, how many
+-- wait and the rows of the day are counted under the lock on the account that pays. The party is locked before it, as
 -- wherever its consent is asked for. The first of these is the answer:
 --
 -- call_taken            the key of this call was used
 -- changed               listing, version, params or payee are not those that the price was made from
--- too_many_waiting      facts: how many
+-- too_many_waiting      facts: {"waiting", "rows"} of them
+-- buyer_rows_used_up    facts: how many rows of this version the buyer has asked in the nodes' epoch
 -- spend_limit_reached   facts: {"limit", "left"} of the key's month
 -- mandate_needed
 -- plan_covers           a plan of the buyer has room for these rows, and nobody asked for it
@@ -19,10 +20,12 @@
 --              outlives the query, so that what was claimed in its last second can be paid
 -- leaf         the query's own
 -- quoted       whether the buyer has a quote, so that it knows what pays
+-- caps         {"waiting", "waiting_rows", "rows", "since"}: how many of a buyer's queries may wait, of
+--              how many rows together, and how many of the version it may ask since that time
 -- call         {"actor_id", "key", "digest", "status", "response"} of a request that may be repeated
 CREATE OR REPLACE FUNCTION listings_hold(
     query jsonb, sealed bytea, job jsonb, tail text, leaf text, params jsonb, payee uuid,
-    currency text, quoted bool, call jsonb, month timestamptz, waiting_max int, channel text, now timestamptz,
+    currency text, quoted bool, call jsonb, month timestamptz, caps jsonb, channel text, now timestamptz,
     OUT code text, OUT facts jsonb
 ) LANGUAGE plpgsql
 SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off
@@ -31,7 +34,7 @@ DECLARE
     nil CONSTANT text := '00000000-0000-0000-0000-000000000000';
     lease_margin_s CONSTANT int := 20;  -- as listings_claim is handed it
     q listings_query := jsonb_populate_record(NULL::listings_query, query);
-    keyed bool; payer uuid; plan_account uuid; waiting int; most bigint; spent numeric; m record; written record;
+    keyed bool; payer uuid; plan_account uuid; waiting record; taken bigint; most bigint; spent numeric; m record; written record;
 BEGIN
     q.upload := sealed;
     IF call IS NOT NULL THEN
@@ -55,10 +58,23 @@ BEGIN
     WHERE s.buyer_id = q.buyer_id AND s.listing_id = q.listing_id AND s.ended_at IS NULL;
     PERFORM FROM wallets_account a WHERE a.id IN (payer, plan_account)
     ORDER BY a.id FOR NO KEY UPDATE;
-    SELECT count(*) INTO waiting FROM listings_query w
-    WHERE w.buyer_id = q.buyer_id AND w.ended_at IS NULL;
-    IF waiting >= waiting_max THEN
-        code := 'too_many_waiting'; facts := to_jsonb(waiting); RAISE SQLSTATE 'FLAI0';
+    SELECT count(*) AS queries, coalesce(sum(w.rows), 0) AS rows INTO waiting
+    FROM listings_query w WHERE w.buyer_id = q.buyer_id AND w.ended_at IS NULL;
+    IF waiting.queries >= (caps ->> 'waiting')::int
+        OR waiting.rows + q.rows > (caps ->> 'waiting_rows')::bigint
+    THEN
+        code := 'too_many_waiting';
+        facts := jsonb_build_object('waiting', waiting.queries, 'rows', waiting.rows);
+        RAISE SQLSTATE 'FLAI0';
+    END IF;
+    -- An account before what was taken by its owner, as whoever releases a query locks them.
+    INSERT INTO listings_taken AS t (buyer_id, version_id, since, rows)
+    VALUES (q.buyer_id, q.version_id, (caps ->> 'since')::timestamptz, q.rows)
+    ON CONFLICT (buyer_id, version_id) DO UPDATE SET since = greatest(t.since, excluded.since),
+        rows = excluded.rows + CASE WHEN t.since >= excluded.since THEN t.rows ELSE 0 END
+    RETURNING t.rows - q.rows INTO taken;
+    IF taken + q.rows > (caps ->> 'rows')::bigint THEN
+        code := 'buyer_rows_used_up'; facts := to_jsonb(taken); RAISE SQLSTATE 'FLAI0';
     END IF;
     SELECT k.spend_limit_micro INTO most FROM accounts_apikey k WHERE k.id = q.api_key_id;
     IF most IS NOT NULL THEN

@@ -7,6 +7,7 @@ import { Refused, demand, hex } from "./wire.js";
 const DEADLINE_MS = 90_000;
 const WAIT_S = 2; // what the server may hold an answer back, so that we see its state in between
 const PAUSE_MS = 500;
+const USED_UP = "buyer_rows_used_up";
 
 export const fresh = () => hex(crypto.getRandomValues(new Uint8Array(16)));
 export const pause = (ms) => new Promise((done) => setTimeout(done, ms));
@@ -27,7 +28,8 @@ export class Unsure extends TypeError {}
 
 // The API under `base`. `headers` and `credentials` say who asks.
 export const desk = ({ base, headers = {}, credentials }) => {
-  // Throws Refused for what the server says no to, and Unsure for what it can't say: 5xx, 429, no whole answer.
+  // Throws Refused for what the server says no to, and Unsure for what it can't say: 5xx, 429 (but of a buyer's rows
+  // of the day: they are back tomorrow), no whole answer.
   const call = async (path, options = {}) => {
     const how = { credentials, cache: "no-store", ...options, headers: { ...headers, ...options.headers } };
     const answer = await fetch(base + path, how).catch((error) => {
@@ -35,7 +37,8 @@ export const desk = ({ base, headers = {}, credentials }) => {
     });
     const body = await answer.json().catch(() => null);
     const { status, ok } = answer;
-    if (status >= 500 || status === 429 || (ok && body === null)) {
+    const full = status === 429 && body?.code !== USED_UP;
+    if (status >= 500 || full || (ok && body === null)) {
       const after = Number(answer.headers.get("Retry-After") ?? NaN);
       const facts = { status, code: body?.code, detail: body?.detail ?? "", retryAfterS: Number.isFinite(after) ? after : null };
       throw Object.assign(new Unsure(`The server answered ${status}.`), facts);
