@@ -18,7 +18,7 @@ from apps.explorer.rfm_form import DOMAIN_NAMES, LICENCE_NAMES, STANDARD_NAMES
 from apps.explorer.templatetags.flai import strata_rows
 from apps.listings import catalogue
 from apps.listings.measured import Served, served
-from apps.listings.models import Listing
+from apps.listings.models import TO_ALL, Listing
 from apps.protocol.circuits import CLASSES
 from apps.protocol.evidence import METRIC_NAMES, leading
 from apps.protocol.rfm_spec import LICENCES
@@ -34,6 +34,7 @@ TITLES = {
     "price": "Price a row",
     "metric": "Leading metric",
     "licence": "Licence",
+    "access": "Who may ask",
 }
 NAMES: dict[str, dict[str, str]] = {
     "domain": DOMAIN_NAMES,
@@ -52,6 +53,7 @@ NAMES: dict[str, dict[str, str]] = {
         "under-0.80": "under 0.80",
     },
     "licence": LICENCE_NAMES,
+    "access": {TO_ALL: "open to all"},
 }
 SORTS = {
     "newest": "Newest first",
@@ -114,7 +116,12 @@ def _any(links: Sequence[Link]) -> bool:
 def _links(request: HttpRequest, name: str, choices: Sequence[catalogue.Choice]) -> list[Link]:
     """What can be chosen or taken back; a value that would leave nothing isn't offered."""
     return [
-        Link(NAMES[name][c.value], _toggled(request, name, c), c.chosen, c.count)
+        Link(
+            NAMES[name].get(c.value) or f"needs “{c.value}”",
+            _toggled(request, name, c),
+            c.chosen,
+            c.count,
+        )
         for c in choices
         if c.count or c.chosen
     ]

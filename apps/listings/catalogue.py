@@ -13,7 +13,8 @@ from django.db import connection
 from django.db.models import Q, QuerySet
 
 from apps.core.search import matching
-from apps.listings.models import METRIC_NONE, Listing
+from apps.listings.models import METRIC_NONE, TO_ALL, Listing
+from apps.protocol.credentials import is_kind
 from apps.protocol.rfm_spec import DOMAINS, LICENCES, MODEL_CLASSES, STANDARDS
 from apps.subdaos.models import Dao
 
@@ -29,6 +30,7 @@ _EQUAL: dict[str, Iterable[str]] = {
     "model_class": MODEL_CLASSES,
     "standard": STANDARDS,
     "licence": LICENCES,
+    "access": (TO_ALL,),
 }
 # {facet: (column, its values)}. Price: USDC a row. Metric: the leading one of the model's class.
 _BANDS: dict[str, tuple[str, dict[str, Band]]] = {
@@ -51,11 +53,14 @@ _BANDS: dict[str, tuple[str, dict[str, Band]]] = {
         },
     ),
 }
-# {facet: its values}, in the order in which they are shown.
+# {facet: its values}, in the order in which they are shown. Of `access` there are more, which
+# SubDAOs vote: `known`.
 FACETS: dict[str, tuple[str, ...]] = {
     name: tuple(_EQUAL[name] if name in _EQUAL else _BANDS[name][1])
-    for name in ("domain", "model_class", "standard", "price", "metric", "licence")
+    for name in ("domain", "model_class", "standard", "price", "metric", "licence", "access")
 }
+ACCESS = "access"
+ACCESS_SHOWN = 20  # kinds of credentials that are counted: those that most listings ask for
 
 
 def _value(name: str) -> str:
@@ -146,17 +151,25 @@ def facets(*, words: str = "", chosen: Chosen = NOTHING) -> tuple[int, dict[str,
         cursor.execute(statement, values)
         rows = cursor.fetchall()
     found = 0
-    counts: dict[str, dict[str, int]] = {name: dict.fromkeys(FACETS[name], 0) for name in FACETS}
+    counts = {name: dict.fromkeys((*FACETS[name], *wanted.get(name, ())), 0) for name in FACETS}
     for missed, left, value, count in rows:
         if left == _NONE and not missed:
             found = count
         for name, bit in _BIT.items():
-            if left == _NONE - bit and missed in (0, bit) and value in counts[name]:
-                counts[name][value] += count
-    return found, {
+            shown = value in counts[name] or name == ACCESS
+            if left == _NONE - bit and missed in (0, bit) and shown:
+                counts[name][value] = counts[name].get(value, 0) + count
+    choices = {
         name: [Choice(value, n, value in wanted.get(name, ())) for value, n in of.items()]
         for name, of in counts.items()
     }
+    choices[ACCESS] = _most_asked(choices[ACCESS])
+    return found, choices
+
+
+def known(name: str, value: str) -> bool:
+    """Whether there is such a value of this facet, or may be one."""
+    return value in FACETS[name] or (name == ACCESS and is_kind(value))
 
 
 def count_use(*, now: datetime) -> int:
@@ -180,8 +193,15 @@ def count_use(*, now: datetime) -> int:
 
 def _known(chosen: Chosen) -> dict[str, list[str]]:
     """Of each facet what is chosen and exists; facets of which nothing is are left out."""
-    known = {name: [v for v in chosen.get(name, ()) if v in FACETS[name]] for name in FACETS}
-    return {name: values for name, values in known.items() if values}
+    found = {name: [v for v in chosen.get(name, ()) if known(name, v)] for name in FACETS}
+    return {name: values for name, values in found.items() if values}
+
+
+def _most_asked(choices: list[Choice]) -> list[Choice]:
+    """Open to all, then what is chosen and the kinds that most ask for, by name."""
+    first, *kinds = choices
+    kinds.sort(key=lambda one: (not one.chosen, -one.count, one.value))
+    return [first, *sorted(kinds[:ACCESS_SHOWN], key=lambda one: one.value)]
 
 
 def _with(words: str, rows: QuerySet[Listing]) -> QuerySet[Listing]:

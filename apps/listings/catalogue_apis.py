@@ -22,6 +22,14 @@ WORDS = OpenApiParameter("q", str, description="words that all occur in name or 
 CHOICES = [
     OpenApiParameter(name, str, many=True, enum=list(values), description="any of these")
     for name, values in catalogue.FACETS.items()
+    if name != catalogue.ACCESS
+] + [
+    OpenApiParameter(
+        catalogue.ACCESS,
+        str,
+        many=True,
+        description="`*`: open to all; or a kind of credential that asking takes",
+    )
 ]
 SORT = OpenApiParameter(
     "sort", str, enum=list(catalogue.SORTS), default=catalogue.NEWEST, description="the order"
@@ -116,10 +124,11 @@ def _asked(request: Request) -> dict[str, Any]:
     """The words and the chosen values. Raises BadInput for a value that a facet doesn't have."""
     chosen = {name: request.query_params.getlist(name) for name in catalogue.FACETS}
     for name, values in chosen.items():
-        if unknown := set(values) - set(catalogue.FACETS[name]):
+        if unknown := sorted(value for value in values if not catalogue.known(name, value)):
+            more = " or a kind of credential" if name == catalogue.ACCESS else ""
             raise BadInput(
                 "bad_facet",
-                f"{name} is one of {', '.join(catalogue.FACETS[name])}, not {sorted(unknown)[0]}.",
+                f"{name} is one of {', '.join(catalogue.FACETS[name])}{more}, not {unknown[0]}.",
                 field=name,
             )
     return {"words": request.query_params.get("q", "").strip(), "chosen": chosen}

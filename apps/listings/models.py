@@ -10,13 +10,14 @@ from apps.core.models import BaseModel
 from apps.protocol.plans import Renewal, Term
 
 METRIC_NONE = -1_000_000  # of a version without a leading metric: behind all others
+TO_ALL = "*"  # no kind of credential: a listing that everybody may ask
 
 
 class Listing(BaseModel):
     """What a SubDAO offers: its accepted version, at its price.
 
-    domain … lead_milli, which listings are found, counted and sorted by, are the SubDAO's and the
-    version's own: triggers copy them (migration 0011), so that an index can have them. What is
+    domain … access, which listings are found, counted and sorted by, are the SubDAO's and the
+    version's own: triggers copy them (migration 0013), so that an index can have them. What is
     written to them is not kept.
     """
 
@@ -38,6 +39,7 @@ class Listing(BaseModel):
     standard = models.TextField(default="", editable=False)
     row_price_micro = models.BigIntegerField(default=0, editable=False)
     lead_milli = models.IntegerField(default=METRIC_NONE, editable=False)
+    access = models.TextField(default=TO_ALL, editable=False)  # the credential that asking takes
 
     class Meta:
         constraints = [

@@ -26,8 +26,10 @@ from apps.training.models import ModelVersion, Round
 from tests.explorer import world as worlds
 from tests.support.snapshots import kept
 
+VALUES = catalogue.FACETS | {"access": ("*", "accredited-hospital", "ward-nurse", "of-nobody")}
 PRICES = (0, 99_999, 100_000, 499_999, 500_000, 1_999_999, 2_000_000)
 METRICS = (None, 799, 800, 899, 900, 949, 950)
+KINDS = (None, "accredited-hospital", None, "ward-nurse")
 
 
 @pytest.fixture
@@ -43,7 +45,9 @@ def _market() -> worlds.World:
     for number, listing in enumerate(Listing.objects.select_related("dao").order_by("created_at")):
         dao, evidence = listing.dao, dict(world.listing.version.evidence)
         evidence["auc_milli"] = METRICS[number % len(METRICS)]
+        kind = KINDS[number % len(KINDS)]
         dao.params |= {
+            "access": {"credential": kind, "issuers": ["ab" * 16]} if kind else {},
             "domain": chance.choice(DOMAINS[:3]),
             "licence": chance.choice(list(LICENCES)),
             "price_micro": str(PRICES[number % len(PRICES)]),
@@ -92,6 +96,7 @@ def of(listing: Listing) -> dict[str, str]:
     metrics = ((800, "under-0.80"), (900, "0.80-0.90"), (950, "0.90-0.95"))
     values = {name: params[name] for name in ("domain", "licence", "model_class")}
     values["standard"] = params["schema"]["standard"]
+    values["access"] = (params["access"] or {"credential": "*"})["credential"]
     values["price"] = next((name for least, name in prices if price < least), "from-2")
     if milli is not None:
         values["metric"] = next((name for least, name in metrics if milli < least), "from-0.95")
@@ -104,10 +109,7 @@ def choices() -> Iterator[dict[str, list[str]]]:
     yield {}
     for _ in range(25):
         names = chance.sample(list(catalogue.FACETS), chance.randint(1, 3))
-        yield {
-            name: chance.sample(list(catalogue.FACETS[name]), chance.randint(1, 2))
-            for name in names
-        }
+        yield {name: chance.sample(list(VALUES[name]), chance.randint(1, 2)) for name in names}
 
 
 def test_each_count_is_what_choosing_it_leaves(market: worlds.World) -> None:
@@ -200,6 +202,44 @@ def test_the_api_counts_and_refuses_what_no_facet_has(market: worlds.World) -> N
     for odd in ("domain=x", "sort=best", "price=1"):
         assert client.get(f"/api/v1/listings/?{odd}").status_code == 400
     assert client.get("/api/v1/listing-facets/?licence=none").json()["code"] == "bad_facet"
+
+
+def test_models_are_found_by_who_may_ask_them(market: worlds.World) -> None:
+    client, kinds = Client(), ["*", "accredited-hospital", "ward-nurse"]
+    counted = client.get("/api/v1/listing-facets/").json()["facets"]["access"]
+    assert [(row["value"], row["count"]) for row in counted] == [*zip(kinds, (8, 4, 3))]
+    for kind, count in (*zip(kinds, (8, 4, 3)), ("of-nobody", 0)):
+        rows = client.get("/api/v1/listings/", {"access": kind}).json()["results"]
+        assert len(rows) == count
+        assert {(row["access"] or {"credential": "*"})["credential"] for row in rows} <= {kind}
+    for odd in ("access=", "access=Nurse!", "access=**"):
+        answer = client.get(f"/api/v1/listings/?{odd}")
+        assert (answer.status_code, answer.json()["field"]) == (400, "access")
+        assert "access is one of * or a kind of credential" in answer.json()["detail"]
+    # A vote is found at once.
+    dao = market.listing.dao
+    dao.refresh_from_db()
+    dao.params["access"] = {"credential": "ward-nurse", "issuers": ["ab" * 16]}
+    dao.save(update_fields=["params"])
+    page = client.get(reverse("explorer:models") + "?access=ward-nurse")
+    links = dict(page.context["menus"])["Who may ask"]
+    assert [(link.text, link.count, link.chosen) for link in links] == [
+        ("open to all", 7, False),
+        ("needs “accredited-hospital”", 4, False),
+        ("needs “ward-nurse”", 4, True),
+    ]
+    assert market.listing.slug in {card["slug"] for card in page.context["listings"]}
+    assert client.get(reverse("explorer:models") + "?access=Nurse!").context["found"] == 15
+
+
+def test_of_very_many_credentials_those_are_counted_that_most_models_ask_for(
+    market: worlds.World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(catalogue, "ACCESS_SHOWN", 1)
+    _, facets = catalogue.facets()
+    assert [c.value for c in facets["access"]] == ["*", "accredited-hospital"]
+    _, facets = catalogue.facets(chosen={"access": ["ward-nurse"]})
+    assert [c.value for c in facets["access"]] == ["*", "ward-nurse"]
 
 
 def test_links_choose_and_take_back(market: worlds.World) -> None:
