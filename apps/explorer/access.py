@@ -7,15 +7,21 @@ from typing import Any
 from apps.accounts.models import Party
 from apps.core import clock
 from apps.core.clock import from_unix_ms
-from apps.listings.access import WAYS, access_of, issuers_of, standing
+from apps.listings.access import WAYS, access_of, issuers_of, kept_by, standing
+from apps.listings.models import Subscription
 from apps.subdaos.models import Dao
 
 
 def standing_of(
-    dao: Dao, party: Party | None, *, issuers: list[dict[str, str]] | None = None
+    dao: Dao,
+    party: Party | None,
+    *,
+    plan: Subscription | None = None,
+    issuers: list[dict[str, str]] | None = None,
 ) -> dict[str, Any] | None:
     """What asking takes, whether the reader has it, and else the way to it; None: nothing.
-    issuers: as `issuers_of`, where the caller has them."""
+    plan: the reader's that runs, which may admit it until its end. issuers: as `issuers_of`, where
+    the caller has them."""
     access = access_of(dao)
     if access is None:
         return None
@@ -26,6 +32,8 @@ def standing_of(
         "kind": access.credential,
         "issuers": issuers,
         "held": held is not None,
+        "kept": bool(party and plan and not held and kept_by(plan, party, now=clock.now())[0]),
+        "plan": plan,
         "until": from_unix_ms(held.until_ms) if held else None,
         "way": WAYS[why].format(issuers=", ".join(one["name"] for one in issuers)) if why else "",
     }

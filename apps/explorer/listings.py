@@ -180,7 +180,7 @@ def model(request: HttpRequest, slug: str) -> HttpResponse:
         evidence=listing.version.evidence,
         version=listing.version,
         early_until=early_until(listing, clock.now()),
-        access=standing_of(dao, party, issuers=facts.issuers),
+        access=standing_of(dao, party, plan=running, issuers=facts.issuers),
         price_micro=price_micro,
         copied=pricing.copy_cost(listing),
         privacy=noise_json(listing.version.round),

@@ -109,7 +109,7 @@ def plan(request: HttpRequest, slug: str) -> HttpResponse:
         status=422 if problem else 200,
         party=party,
         listing=listing,
-        access=standing_of(listing.dao, party),
+        access=standing_of(listing.dao, party, plan=running),
         own=line(running, now) if running else None,
         used=service.used_of(running) if running else None,
         plans=offered,

@@ -171,7 +171,10 @@ class PortionForm(KindForm):
 
 class AccessForm(KindForm):
     kind = "listings.set_access"
-    about = "Who may ask the model: everybody, or holders of a credential from whom you trust."
+    about = (
+        "Who may ask the model: everybody, or holders of a credential from whom you trust. Plans "
+        "that run keep the terms that they began with until their end."
+    )
     credential = forms.CharField(
         label="Credential",
         required=False,

@@ -13,7 +13,7 @@ from typing import Any
 from apps.accounts.models import Party
 from apps.core.clock import unix_ms
 from apps.core.errors import BadInput, Forbidden
-from apps.listings.models import Listing
+from apps.listings.models import Listing, Subscription
 from apps.protocol import credentials as rules
 from apps.protocol.consent import WALLET
 from apps.subdaos.models import Dao
@@ -91,9 +91,23 @@ def standing(
     return None, why if key or why != "none" else "no_key"
 
 
-def admitted(buyer: Party, listing: Listing, *, now: datetime) -> str:
+def kept_by(
+    plan: Subscription | None, buyer: Party, *, now: datetime
+) -> tuple[bool, rules.Credential | None]:
+    """Whether the terms that a plan began with admit its buyer still, and by which credential."""
+    if plan is None:
+        return False, None
+    terms = rules.access_of(plan.access)
+    held = standing(terms, buyer, now=now)[0] if terms else None
+    return terms is None or held is not None, held
+
+
+def admitted(
+    buyer: Party, listing: Listing, *, plan: Subscription | None = None, now: datetime
+) -> str:
     """The id of the credential by which the buyer may ask; "" where none is asked for.
 
+    plan: the buyer's, that pays for what is asked: a vote leaves it the terms that it began with.
     Raises CredentialNeeded.
     """
     access = access_of(listing.dao)
@@ -102,6 +116,9 @@ def admitted(buyer: Party, listing: Listing, *, now: datetime) -> str:
     held, why = standing(access, buyer, now=now)
     if held is not None:
         return held.id
+    kept, held = kept_by(plan, buyer, now=now)
+    if kept:
+        return held.id if held else ""
     issuers = issuers_of(access)
     names = ", ".join(one["name"] for one in issuers)
     way = WAYS[why].format(issuers=names)

@@ -25,7 +25,8 @@ from apps.subdaos.services import param_set
 class SetAccess:
     """{"access": {"credential": "accredited-hospital", "issuers": [pid, …]}}: from then on only
     holders of such a credential, from one of these, may ask the model or begin a plan. {"access":
-    {}}: everybody may. What is held by then is answered.
+    {}}: everybody may. What is held by then is answered, and a plan that runs keeps the terms that
+    it began with until its end: who wants it over sooner retires the model first, which pays back.
     """
 
     def validate(self, payload: Payload, dao: Dao) -> Payload:

@@ -91,6 +91,7 @@ class Subscription(BaseModel):
     `starts_at` to `ends_at`. A change of plan begins a new term within the period that began at
     `began_at`. `price_micro`: what a row costs without a plan, for this term; `earlier`: the rows
     asked in earlier terms of the period, each with that of its term ([rows, price_micro] in order).
+    `access`: what asking took when the term began, as the SubDAO's parameter: its rows go on by it.
     `renewal`: what its buyer agreed to for the next period (`protocol.plans.Renewal`), null: that
     there is none; `unrenewed`: the code of the reason why there was none all the same, or why the
     plan ended before its time.
@@ -108,6 +109,7 @@ class Subscription(BaseModel):
     starts_at = models.DateTimeField()
     ends_at = models.DateTimeField()
     ended_at = models.DateTimeField(null=True)
+    access = models.JSONField(null=True)
     renewal = models.JSONField(null=True)
     unrenewed = models.CharField(max_length=40, blank=True)
 

@@ -12,8 +12,11 @@ what its preview said, or nothing; each is a leaf "listings.plan" (`workers.clie
 A plan renews itself where its buyer agreed to that (leaf "listings.plan_renewal"): the sweep that
 ends it begins the next period in the same transaction, at the price of then, or says why not.
 
-Where the SubDAO votes its model off sale, the sweep ends its plans and pays back at once what was
-paid for the time after the vote, as far as it is unused: the rows asked keep the plan's price.
+Where the SubDAO votes that asking takes a credential, the plans that run keep the terms that they
+began with, until their end (`Subscription.access`).
+
+Where it votes its model off sale, the sweep ends its plans and pays back at once what was paid for
+the time after the vote, as far as it is unused: the rows asked keep the plan's price.
 """
 
 from __future__ import annotations
@@ -485,6 +488,7 @@ def _fill(
     row.plan, row.rows, row.earlier = plan, term.rows, list(used)
     row.row_micro, row.price_micro = term.row_micro, term.price_micro
     row.starts_at, row.ends_at = from_unix_ms(term.starts_ms), from_unix_ms(term.ends_ms)
+    row.access = row.listing.dao.params.get("access") or None
     if began:
         row.began_at = row.starts_at
 

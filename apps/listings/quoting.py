@@ -56,7 +56,7 @@ def quote_json(*, listing: Listing, buyer: Party, rows: int, now: datetime) -> d
     paying = plan if plan and left >= rows else None
     if paying:
         terms = of_plan(paying, rows)
-    admitted(buyer, listing, now=now)
+    admitted(buyer, listing, plan=paying, now=now)
     if rows > portion.left:
         raise portion.refusal(rows, now=now)
     price_micro, planned = terms.price_micro, terms.subscription_id is not None

@@ -22,13 +22,13 @@ from apps.core.months import month_of
 from apps.core.permissions import ensure
 from apps.core.transactions import clocks_agree, durable
 from apps.listings import pricing
-from apps.listings.access import admitted
+from apps.listings.access import access_of, admitted
 from apps.listings.asking import ensure_on_sale, hash_of, infer_of
 from apps.listings.channels import HELD_CHANNEL
 from apps.listings.epochs import epoch_begin
 from apps.listings.events import ListingOpened
 from apps.listings.mandates import MandateNeeded
-from apps.listings.models import Listing, Query
+from apps.listings.models import Listing, Query, Subscription
 from apps.listings.portions import portion, span
 from apps.listings.pricing import CURRENCY, price_of
 from apps.listings.quoting import Terms, offered, quoted
@@ -217,12 +217,15 @@ def _terms(
     """What this ticket's rows cost this buyer, who may ask this listing for them, and what pays."""
     ensure_on_sale(listing)
     ensure(can_ask(buyer, listing, now))
-    credential = admitted(buyer, listing, now=now)
     rows = ticket.shape[0]
     asked = {"buyer": buyer, "listing": listing, "rows": rows, "now": now}
     terms = (
         offered(int(ticket.price_micro or 0), **asked) if quote is None else quoted(quote, **asked)
     )
+    plan = None
+    if terms.subscription_id and access_of(listing.dao):
+        plan = Subscription.objects.get(pk=terms.subscription_id)
+    credential = admitted(buyer, listing, plan=plan, now=now)
     price = terms.price_micro
     if max_price_micro is not None and price > max_price_micro:
         raise Conflict(

@@ -6,6 +6,7 @@ import copy
 import uuid
 from collections.abc import Callable
 from datetime import timedelta
+from importlib import import_module
 from typing import Any
 
 import pytest
@@ -19,15 +20,17 @@ from apps.accounts.services import api_key_create
 from apps.core.clock import now, unix_ms
 from apps.core.errors import BadInput, DomainError
 from apps.core.transactions import durable
-from apps.listings import mandates
+from apps.explorer.access import standing_of
+from apps.listings import mandates, plans
 from apps.listings.access import admitted
 from apps.listings.actions import SetAccess
-from apps.listings.models import Query
+from apps.listings.models import Query, Subscription
 from apps.listings.quoting import quote_json
 from apps.listings.selectors import listing_json
 from apps.listings.services import query_create
 from apps.protocol import consent
 from apps.protocol import credentials as rules
+from apps.protocol.plans import Renewal
 from apps.wallets import credentials
 from apps.wallets.keys import SESSION, Consent, key_revoke
 from apps.wallets.models import Credential
@@ -370,3 +373,80 @@ def test_asking_costs_no_query_more_where_all_may(
     listing = shelf.listing
     with django_assert_num_queries(0):
         assert admitted(buyer, listing, now=now()) == ""
+
+
+def test_a_plan_keeps_the_terms_it_began_with_until_its_end(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One bought by anybody, then by holders of one issuer's credential, then another's is asked
+    for: its rows go on, and nothing else does."""
+    monkeypatch.setattr(test_plans, "TOLD", (*test_plans.TOLD, "listings.plan_renewal"))
+    plain, issuer, other = shelf.buyer(FUNDS), Keyed(shelf.buyer()), Keyed(shelf.buyer())
+    first = choose(shelf, plain, "basic")
+    agreed = Renewal(10, 30, FUNDS)
+    plans.renewal_set(listing=shelf.listing, buyer=plain, agreed=agreed, consent=SESSION, now=now())
+    vote(shelf, issuer)
+    settle(shelf, test_plans.ask(shelf, plain, 4))
+    refused("credential_needed", lambda: test_plans.ask(shelf, plain, 7))  # six are left of it
+    upload = shelf.upload(2)  # at the price of the list, so from the balance
+    refused(
+        "credential_needed",
+        lambda: query_create(slug=shelf.dao.slug, buyer=plain, upload=upload, now=now()),
+    )
+    refused("credential_needed", lambda: choose(shelf, plain, "pro"))
+    shown = standing_of(shelf.listing.dao, plain, plan=first)
+    assert shown and (shown["held"], shown["kept"]) == (False, True)
+    stranger = standing_of(shelf.listing.dao, shelf.buyer())
+    assert stranger and (stranger["held"], stranger["kept"]) == (False, False)
+
+    holder = keyed(shelf)
+    held = issuer.issue(holder)
+    choose(shelf, holder.party, "basic", word=lambda seen: holder.word(consent.PLAN, seen.asked))
+    vote(shelf, other)
+    settle(shelf, test_plans.ask(shelf, plain), test_plans.ask(shelf, holder.party))
+    refused("credential_needed", lambda: ask(shelf, holder))
+    asked = [leaf["body"] for leaf in leaves() if leaf["type"] == "listings.query_held"]
+    assert [one.get("credential") for one in asked] == [None, None, held.digest]
+    issuer.revoke(held.digest)
+    refused("credential_needed", lambda: test_plans.ask(shelf, holder.party))
+
+    said = leaves()
+    assert errors(shelf, said) == []
+    votes = [at for at, leaf in enumerate(said) if leaf["type"] == "subdaos.params"]
+    queries = [at for at, leaf in enumerate(said) if leaf["type"] == "listings.query_held"]
+    begun = next(at for at, leaf in enumerate(said) if leaf["type"] == "listings.plan")
+    for number, (broken, forge) in enumerate(
+        (
+            (queries[2], lambda leaf: leaf["body"].pop("credential")),
+            (queries[1], lambda leaf: leaf["body"].pop("plan")),
+            (begun, lambda leaf: leaf["body"].update(id=uuid.uuid4().hex)),
+        )
+    ):
+        forged = copy.deepcopy(said)
+        for at in votes:
+            forged[at]["at"] -= 10 * 60_000  # long ago, for what comes after
+        forge(forged[broken])
+        assert "lacked the credential" in str(errors(shelf, forged)), number
+
+    # The next period takes what is asked for then.
+    end = first.ends_at + timedelta(seconds=1)
+    plans.subscriptions_end(now=end)
+    ended = Subscription.objects.get(pk=first.pk)
+    assert ended.unrenewed == "credential_needed"
+    assert not Subscription.objects.filter(buyer=plain, ended_at=None).exists()
+
+
+def test_plans_of_before_are_given_the_terms_that_the_log_tells(shelf: Shelf) -> None:
+    """The migration of a site that sold plans before they kept their terms."""
+    plain, issuer, holder = shelf.buyer(FUNDS), Keyed(shelf.buyer()), keyed(shelf)
+    choose(shelf, plain, "basic")
+    vote(shelf, issuer)
+    issuer.issue(holder)
+    choose(shelf, holder.party, "basic", word=lambda seen: holder.word(consent.PLAN, seen.asked))
+    terms = dict(Subscription.objects.values_list("buyer", "access"))
+    assert terms == {plain.id: None, holder.party.id: shelf.listing.dao.params["access"]}
+    Subscription.objects.update(access={"credential": "x", "issuers": []})
+    statement = import_module("apps.listings.migrations.0014_plan_access").BEGAN_WITH
+    with connection.cursor() as cursor:
+        cursor.execute(statement)
+    assert dict(Subscription.objects.values_list("buyer", "access")) == terms

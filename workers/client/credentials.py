@@ -1,8 +1,9 @@
 """Credentials, replayed: who was admitted to a listing that is not open to all, and by whose word.
 
 Each was signed by its issuer's wallet key, as was its revocation. What was asked of a listing whose
-SubDAO had voted for a credential names one that admitted its buyer then, by the terms of then; and
-of a buyer with a wallet key no prediction is paid without that key's mandate (`keyring`).
+SubDAO had voted for a credential names one that admitted its buyer then, by the terms of then, or
+by those with which the plan began that paid for it; and of a buyer with a wallet key no prediction
+is paid without that key's mandate (`keyring`).
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ class Credentials:
         self.keyring, self.parameters = keyring, parameters
         self.issued: dict[str, rules.Credential] = {}
         self.held: dict[str, list[str]] = {}  # pid → those that it was given
+        self.plans: dict[str, list[rules.Access | None]] = {}  # the terms that each began with
 
     def issue(self, body: Mapping[str, Any], at: int) -> None:
         issuer, payload = body["issuer"], body["payload"]
@@ -65,17 +67,20 @@ class Credentials:
         return [now] + ([before[-1][1] if before else None] if at - since <= LATE_MS else [])
 
     def query_held(self, body: Mapping[str, Any], at: int, dao: str) -> None:
-        """It names one that admits its buyer."""
+        """It names one that admits its buyer, by the terms of then or of the plan that pays it."""
         named = [body["credential"]] if body.get("credential") else []
-        self._admitted(f"query {body['query']}", body["buyer"], named, at, dao)
+        terms = self._terms(dao, at) + self.plans.get(body.get("plan", ""), [])
+        self._admitted(f"query {body['query']}", body["buyer"], named, at, terms)
 
     def plan_begun(self, body: Mapping[str, Any], at: int, dao: str) -> None:
-        """Its buyer holds one, by the same terms."""
-        held = self.held.get(body["buyer"], [])
-        self._admitted(f"plan {body['id']}", body["buyer"], held, at, dao)
+        """Its buyer holds one, by the same terms; they are the plan's until it is over."""
+        held, terms = self.held.get(body["buyer"], []), self._terms(dao, at)
+        self._admitted(f"plan {body['id']}", body["buyer"], held, at, terms)
+        self.plans[body["id"]] = terms
 
-    def _admitted(self, what: str, buyer: str, named: list[str], at: int, dao: str) -> None:
-        terms = self._terms(dao, at)
+    def _admitted(
+        self, what: str, buyer: str, named: list[str], at: int, terms: list[rules.Access | None]
+    ) -> None:
         if None in terms:
             return
         party = self.keyring.parties.get(buyer)
