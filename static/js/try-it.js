@@ -118,7 +118,9 @@ const tell = (said, query) => {
 const busy = (yes) => {
   form.setAttribute("aria-busy", String(yes));
   form.querySelector("fieldset").disabled = yes || asked.open !== null;
-  for (const button of form.querySelectorAll("button")) button.disabled = yes || (asked.open !== null && button !== pay);
+  // A row that was paid may be left as it is: nothing more is paid for it either way.
+  const free = (button) => button === pay || (asked.open?.paid && button.type === "reset");
+  for (const button of form.querySelectorAll("button")) button.disabled = yes || (asked.open !== null && !free(button));
 };
 
 // ---- one query ------------------------------------------------------------------------------------
@@ -158,8 +160,13 @@ const predict = async () => {
 const AGAIN = "Keep this page open, and ask again: it is the same query, which can't be paid twice.";
 
 const failed = (error) => {
-  const { code, message, facts, detail, paid } = error;
+  const { code, message, facts, detail } = error;
   const refused = error instanceof Refused;
+  if (asked.open?.paid) {
+    say(`${refused ? message : detail || "The site did not answer."} You have paid, and only this page can open the answer: keep it open and fetch it again, which costs nothing. The receipts are on the payment's page.`);
+    pay.textContent = "Open what you paid";
+    return;
+  }
   if (pending(asked.open, error) || (!refused && asked.open !== null)) {
     // Its answer can be opened by the key that is in this page alone.
     asked.open.lost = true;
@@ -172,7 +179,6 @@ const failed = (error) => {
   asked.open = null;
   if (code === "insufficient_balance") say(`Your balance is short by ${shortfall(facts.short_micro)}. ${NOTHING_PAID}`, wallet);
   else if (code === "other_nodes") say(message, compare);
-  else if (paid) say(`${message} You have paid; the receipts are on the payment's page.`);
   else if (refused) say(taken || code === "released" ? `${message} ${NOTHING_PAID}` : message);
   else say("The site did not answer. Nothing was sent. Try again in a moment.");
   if (part("payment").hidden) part("outcome").hidden = true;
@@ -191,7 +197,15 @@ form.addEventListener("submit", async (event) => {
     busy(false);
   }
 });
-form.addEventListener("reset", () => window.setTimeout(() => inputs.forEach(check)));
+form.addEventListener("reset", () => {
+  if (asked.open?.paid) {
+    asked.open = null;
+    pay.innerHTML = offer;
+    say("");
+    busy(false);
+  }
+  window.setTimeout(() => inputs.forEach(check));
+});
 // While it is typed, not when it is left: a message that goes as the button is pressed moves the button.
 form.addEventListener("input", (event) => {
   if (event.target.matches("[aria-invalid]")) check(event.target);

@@ -21,7 +21,8 @@ export const manyRows = (form, reading) => {
   const most = Number(form.dataset.rowsMax);
 
   // {name, header, separator, rows: [{line, cells}], values, answers, open}: `open` is the query whose end is not
-  // known, which is sent again and never made anew
+  // known, which is sent again and never made anew, or that was paid and is not opened yet, which is fetched again.
+  // Who goes on without its answers leaves null for each of its rows.
   let table = null;
   let busy = false;
   let file = ""; // the address of what can be saved
@@ -39,11 +40,19 @@ export const manyRows = (form, reading) => {
   };
 
   const left = () => table.values.length - table.answers.length;
+  const opened = () => table.answers.filter((answer) => answer !== null).length;
+  const rowsOf = (count) => `${count} row${count === 1 ? "" : "s"}`;
+  const unopened = () => (table.open?.paid ? table.open.upload.ticket.shape[0] : 0); // paid, of the query under way
 
   const offer = () => {
+    part("skip").hidden = !unopened();
+    if (unopened()) {
+      part("pay").textContent = `Open the answers to ${rowsOf(unopened())} that you have paid`;
+      return;
+    }
     const most = dollars(priceMicro * BigInt(left()));
     const price = form.dataset.falling ? `at most ${most}` : most; // it falls with the rows of the month
-    const rows = `${left()} row${left() === 1 ? "" : "s"}`;
+    const rows = rowsOf(left());
     part("pay").textContent = table.answers.length ? `Pay ${price} and go on with ${rows}` : `Pay ${price} and predict ${rows}`;
     part("pay").hidden = left() === 0;
   };
@@ -52,14 +61,15 @@ export const manyRows = (form, reading) => {
 
   const save = () => {
     URL.revokeObjectURL(file);
-    const records = table.answers.map((answer, i) => [...table.rows[i].cells, ...cells(answer, reading)]);
-    const text = write([[...table.header, ...columns(reading)], ...records], table.separator);
+    const own = columns(reading);
+    const records = table.answers.map((answer, i) => [...table.rows[i].cells, ...(answer ? cells(answer, reading) : own.map(() => ""))]);
+    const text = write([[...table.header, ...own], ...records], table.separator);
     file = URL.createObjectURL(new Blob([text], { type: "text/csv" }));
     const link = part("save");
     link.href = file;
     link.download = table.name.replace(/(\.csv)?$/i, "-answers.csv");
-    link.hidden = table.answers.length === 0;
-    link.textContent = left() ? `Save the ${table.answers.length} answers so far (CSV)` : "Save the answers (CSV)";
+    link.hidden = opened() === 0;
+    link.textContent = left() ? `Save the ${opened()} answers so far (CSV)` : "Save the answers (CSV)";
   };
 
   const showWrong = (wrong) => {
@@ -113,9 +123,9 @@ export const manyRows = (form, reading) => {
 
   // A query's rows are answered together: while it is under way the bar says only that.
   const show = (words, { ended = false } = {}) => {
-    const done = table.answers.length;
-    Object.assign(part("bar"), { max: table.values.length, value: done });
-    if (!ended && done === 0) part("bar").removeAttribute("value");
+    const done = opened();
+    Object.assign(part("bar"), { max: table.values.length, value: table.answers.length });
+    if (!ended && table.answers.length === 0) part("bar").removeAttribute("value");
     part("doing").textContent = `${done} of ${table.values.length} rows answered. ${words}`;
     part("progress").hidden = false;
   };
@@ -128,22 +138,26 @@ export const manyRows = (form, reading) => {
     while (left()) {
       if (table.open === null) {
         const rows = Math.min(left(), most);
-        show(`${rows} row${rows === 1 ? " is" : "s are"} split and sealed in this page.`);
+        show(`${rowsOf(rows)} ${rows === 1 ? "is" : "are"} split and sealed in this page.`);
         await painted();
-      }
+      } else if (unopened()) show("The answer that you have paid is fetched again.");
       await next(table, { reading, most, show: stage });
       save();
     }
-    show("All of them are paid and opened in this page.", { ended: true });
+    const skipped = table.values.length - opened();
+    show(skipped ? `The ${rowsOf(skipped)} without an answer here are paid too.` : "All of them are paid and opened in this page.", { ended: true });
     announce(part("doing").textContent);
   };
 
   const failed = (error) => {
-    const { code, message, facts, detail, paid } = error;
+    const { code, message, facts, detail } = error;
     const refused = error instanceof Refused;
-    const kept = table.answers.length ? ` The ${table.answers.length} answers so far are yours.` : "";
+    const kept = opened() ? ` The ${opened()} answers so far are yours.` : "";
     const again = "Keep this page open, and go on: it is the same query, which can't be paid twice.";
-    if (pending(table.open, error)) {
+    if (unopened()) {
+      const why = refused ? message : detail || "The site did not answer.";
+      say(`${why} You have paid for ${rowsOf(unopened())}, whose answers only this page can open: keep it open and fetch them again, which costs nothing.${kept}`);
+    } else if (pending(table.open, error)) {
       say(`${refused ? message : detail || "The site did not answer."} ${again}${refused ? " If you were signed out, sign in in another tab first." : ""}${kept}`);
     } else if (!refused) {
       if (table.open) table.open.lost = true;
@@ -153,7 +167,7 @@ export const manyRows = (form, reading) => {
       say(`Your balance is short by ${shortfall(facts.short_micro)}. ${table.answers.length ? "The rows left were not charged." : NOTHING_PAID}${kept}`, wallet);
     } else {
       table.open = null; // it was not taken
-      const money = paid ? " You have paid for these rows; the receipts are in your wallet." : code === "released" ? " These rows were not charged." : "";
+      const money = code === "released" ? " These rows were not charged." : "";
       say(`${message}${money}${kept}`, code === "other_nodes" ? compare : null);
     }
     show("Stopped.", { ended: true });
@@ -174,6 +188,18 @@ export const manyRows = (form, reading) => {
       part("file").disabled = table.open !== null;
       offer();
     }
+  });
+
+  // Their rows stay paid, and are not asked again.
+  part("skip").addEventListener("click", () => {
+    if (busy || !unopened()) return;
+    table.answers.push(...Array(unopened()).fill(null));
+    table.open = null;
+    part("file").disabled = false;
+    say("These rows have no answers in your file. What you paid, and the receipts, are in your wallet.");
+    save();
+    show(left() ? "Stopped." : "The others are opened in this page.", { ended: true });
+    offer();
   });
 
   part("file").addEventListener("change", ({ target }) => {

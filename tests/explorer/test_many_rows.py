@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from apps.listings.models import Query
+from tests.explorer.test_js_client import FORGE
 from tests.explorer.test_try_it import (  # noqa: F401
     Sent,
     asker,
@@ -218,6 +219,75 @@ def test_a_lost_answer_is_asked_again_and_paid_once(
     page.locator("#many-doing").get_by_text("5 of 5 rows answered.").wait_for()
     assert len(saved(page, tmp_path)) == 5 and Query.objects.count() == 1
     assert balance(sale) == (10_000_000 - 5 * PRICE, 0)
+
+
+def test_rows_that_are_paid_and_not_opened_are_fetched_again_and_never_asked_anew(
+    sale: Any,  # noqa: F811
+    asker: Any,  # noqa: F811
+    settings: Any,
+    tmp_path: Path,
+) -> None:
+    """The first query's receipts come damaged until they don't, the last one's for good."""
+    settings.ROWS_PER_QUERY = 2
+    page = asker(10_000_000).page
+    offered = page.locator("#many-pay")
+    page.evaluate(FORGE)
+    many(page)
+    offered.click()
+    drain_until(lambda: Query.objects.filter(state="settled").exists())
+    again = "Open the answers to 2 rows that you have paid"
+    for _ in range(2):
+        page.get_by_role("button", name=again).wait_for()
+        said = page.locator("#many-said").inner_text()
+        assert "the nodes did not sign for it" in said
+        assert "You have paid for 2 rows" in said and "costs nothing" in said
+        assert page.locator("#many-file").is_disabled()
+        offered.click()
+        page.locator("#many-pay:enabled").wait_for()
+    assert Query.objects.count() == 1 and balance(sale) == (10_000_000 - 2 * PRICE, 0)
+    page.evaluate("globalThis.honest = true")
+    offered.click()
+    page.locator("#many-doing").get_by_text("2 of 5 rows answered.").wait_for()
+    drain_until(lambda: Query.objects.filter(state="settled").count() == 2)
+    page.locator("#many-doing").get_by_text("4 of 5 rows answered.").wait_for()
+    page.evaluate("globalThis.honest = false")
+    drain_until(lambda: Query.objects.filter(state="settled").count() == 3)
+    page.get_by_role("button", name="Open the answers to 1 row that you have paid").wait_for()
+    assert page.get_by_role("link", name="Save the 4 answers so far (CSV)").is_visible()
+    page.get_by_role("button", name="Go on without them").click()
+    assert page.locator("#many-file").is_enabled() and not offered.is_visible()
+    assert "4 of 5 rows answered." in page.locator("#many-doing").inner_text()
+    answers = saved(page, tmp_path)
+    for answer, values in zip(answers[:4], ROWS, strict=False):
+        assert abs(float(answer["probability"]) - expected(sale, values)) < 0.01
+    assert (answers[4]["who"], answers[4]["probability"]) == ("PERSON-4", "")
+    assert Query.objects.count() == 3 and balance(sale) == (10_000_000 - 5 * PRICE, 0)
+    assert misfits(page) == []
+
+
+def test_a_row_that_is_paid_and_not_opened_is_fetched_again(
+    sale: Any,  # noqa: F811
+    asker: Any,  # noqa: F811
+) -> None:
+    page = asker(10_000_000).page
+    page.evaluate(FORGE)
+    pay = page.get_by_role("button", name="Pay $0.50 and predict", exact=True)
+    again = page.get_by_role("button", name="Open what you paid")
+    pay.click()
+    drain_until(lambda: Query.objects.filter(state="settled").exists())
+    again.wait_for()
+    assert "fetch it again, which costs nothing" in page.locator("#try-said").inner_text()
+    page.evaluate("globalThis.honest = true")
+    again.click()
+    page.locator("#try-answer").wait_for()
+    # one that is left as it is, is not asked again either
+    page.evaluate("globalThis.honest = false")
+    pay.click()
+    drain_until(lambda: Query.objects.filter(state="settled").count() == 2)
+    again.wait_for()
+    page.get_by_role("button", name="Back to the example").click()
+    assert pay.is_enabled() and not page.locator("#try-said").is_visible()
+    assert Query.objects.count() == 2 and balance(sale) == (10_000_000 - 2 * PRICE, 0)
 
 
 def test_a_file_can_be_dropped(model_page: Any) -> None:  # noqa: F811
