@@ -99,12 +99,15 @@ cat > row.csv <<'END'
 END
 python3 -m workers.client predict --home ./me {slug} row.csv
 """
-CALL_PYTHON = """from workers.client.buyer import Buyer, rows_from_csv
+CALL_PYTHON = """import os
+
+from workers.client.buyer import Buyer, rows_from_csv
 from workers.client.home import Home
 
-# ./me and row.csv are those of the shell commands
-buyer = Buyer(Home("./me"), "{slug}")
-rows = rows_from_csv("row.csv", buyer.columns)
+home = Home("./me")
+home.connect(url="{url}", api_key=os.environ["FLAI_API_KEY"])
+buyer = Buyer(home, "{slug}")
+rows = rows_from_csv("row.csv", buyer.columns)  # the file of the shell commands
 answer = buyer.predict(rows)  # shared and sealed here, opened here
 print(answer.texts)
 """

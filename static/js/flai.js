@@ -16,7 +16,8 @@
     if (!button) return;
     const source = button.dataset.from && document.getElementById(button.dataset.from);
     try {
-      await navigator.clipboard.writeText(source ? source.textContent.trim() : button.dataset.text);
+      const text = source ? (source.copied?.() ?? source.textContent.trim()) : button.dataset.text;
+      await navigator.clipboard.writeText(text);
     } catch {
       say("Copying was refused by the browser. Select the text and copy it by hand.");
       return;
@@ -24,6 +25,14 @@
     button.classList.add("done");
     say("Copied");
     window.setTimeout(() => button.classList.remove("done"), 1500);
+  });
+
+  // What own-key.js keeps of somebody goes with them.
+  document.addEventListener("submit", ({ target }) => {
+    if (!target.matches("[data-sign-out]")) return;
+    try {
+      window.sessionStorage.removeItem("flai-own-key");
+    } catch { /* nothing was kept */ }
   });
 
   // The same words as apps/explorer/formatting.py: relative(); keep the two alike.

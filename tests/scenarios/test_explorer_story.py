@@ -110,10 +110,13 @@ def test_the_listings_commands_buy_a_prediction_when_they_are_pasted(
     url, own = stack
     listing = Api(url).get("listings/")["results"][0]["slug"]
     page = httpx.get(f"{url}/models/{listing}/").text
-    snippet = next(
-        html.unescape(text)
-        for text in re.findall(r"<code[^>]*>(.*?)</code>", page, re.DOTALL)
-        if "predict --home" in text
+    shell, python = (
+        next(
+            html.unescape(text)
+            for text in re.findall(r"<code[^>]*>(.*?)</code>", page, re.DOTALL)
+            if words in text
+        )
+        for words in ("predict --home", "from workers.client.buyer")
     )
     account = {"email": "paste@example.org", "name": "Paste", "kind": "person"}
     account["password"] = secrets.token_urlsafe(20)
@@ -122,7 +125,7 @@ def test_the_listings_commands_buy_a_prediction_when_they_are_pasted(
     Api(url, key).post("wallet/faucet/", money, idempotency_key="paste")
     done = subprocess.run(
         ["bash", "-e"],
-        input=snippet,
+        input=f"{shell}\n\"$FLAI_VENV\"/bin/python - <<'END'\n{python}END\n",
         cwd=tmp_path,
         env=own | {"FLAI_API_KEY": key, "PYTHONPATH": str(ROOT), "FLAI_VENV": sys.prefix},
         capture_output=True,
@@ -130,9 +133,9 @@ def test_the_listings_commands_buy_a_prediction_when_they_are_pasted(
         timeout=60,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert re.search(r"0\.\d+", done.stdout)
+    assert re.search(r"0\.\d+", done.stdout) and re.search(r"\('0\.\d+',\)", done.stdout)
     wallet = Api(url, key).get("wallet/")["accounts"]
-    assert [a["posted_micro"] for a in wallet if a["purpose"] == "main"] == ["500000"]
+    assert [a["posted_micro"] for a in wallet if a["purpose"] == "main"] == ["0"]
 
 
 @pytest.mark.slow
