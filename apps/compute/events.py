@@ -17,7 +17,9 @@ class NodesSucceeded(Event):
 
 @dataclass(frozen=True)
 class ModelReshared(Event):
-    """A model is kept by other nodes from now on. Fingerprints."""
+    """A model is kept by other nodes from now on, by fingerprint; for another engine, if one is
+    named."""
 
     model: str
     nodes: list[str]
+    engine: str = ""

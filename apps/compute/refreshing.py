@@ -71,11 +71,14 @@ def refresh(*, now: datetime) -> Refresh:
         return attempt(others)
 
 
-def reshare(*, model: str, consents: Sequence[dict[str, str]], now: datetime) -> Refresh:
+def reshare(
+    *, model: str, consents: Sequence[dict[str, str]], engine: str | None = None, now: datetime
+) -> Refresh:
     """A model goes over to the node set of now, from the one that kept it.
 
     consents: [{"key", "signature"}] of all who made it; the nodes check them, and all must be
-    there. Raises: DomainError("no_nodes"), control.Retryable, control.Final.
+    there. engine: which one Shamir shares are for then, if their threshold changes.
+    Raises: DomainError("no_nodes"), control.Retryable, control.Final.
     """
     nodes, after, members = _members(now=now)
     if len(members) < len(nodes):
@@ -87,6 +90,7 @@ def reshare(*, model: str, consents: Sequence[dict[str, str]], now: datetime) ->
         deadline_s=DEADLINE_S,
         model=model,
         consents=consents,
+        engine=engine,
     )
     return _asked(asked, nodes, now=now)
 
@@ -155,8 +159,11 @@ def _recorded(proof: Any, nodes: list[Node], *, now: datetime) -> Refresh:
             leaf |= {"count": row.count, "left": row.left}
             if asked["type"] == "reshare":
                 leaf |= {"model": asked["model"]}
+                leaf |= {"engine": asked["engine"]} if "engine" in asked else {}
                 Job.objects.filter(model=asked["model"]).update(behind=[])
-                moved = ModelReshared(model=asked["model"], nodes=asked["nodes"])
+                moved = ModelReshared(
+                    model=asked["model"], nodes=asked["nodes"], engine=asked.get("engine", "")
+                )
                 emit(moved, now=now)
             log.append("compute.refreshed", leaf, now=now)
             changed("nodes")

@@ -10,7 +10,9 @@ member's, under "flai/refreshed/v1". `models` is the digest of the list of what 
 
 reshare = the same with "type": "reshare", "model" and "consents": that model goes over to these
 nodes, all of whom take part, from the set that kept it. All its makers consent, each signing
-{"v", "type": "resharing", "model", "nodes"} under "flai/resharing/v1".
+{"v", "type": "resharing", "model", "nodes"} under "flai/resharing/v1". Where Shamir shares are to
+have another threshold, both name the "engine" that has it, and so do the receipts of Shamir shares,
+as "result" is then of each node's own.
 
 All members' receipts are the proof that it is done: who has seen them keeps the new shares only.
 
@@ -26,7 +28,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from apps.protocol.jobs import JobError, check_words, fingerprint
-from apps.protocol.tickets import TRIO, is_node_set
+from apps.protocol.tickets import ENGINES, RING, SHAMIR, TRIO, is_node_set
 from apps.protocol.wire import SAFE_INT, BadSignature, digest, is_hex, verify
 
 REFRESH_DOMAIN = "flai/refresh/v1"
@@ -42,7 +44,7 @@ _MORE_FIELDS = {"refresh": set(), "reshare": {"model", "consents"}}
 CONSENTS_MAX = 1000
 DEADLINE_MAX_S = 120  # so long a node that refreshes can't catch up
 _KEYS = ("sign_key", "hpke_key")
-_COUNTED = ("count", "left")  # not in receipts of before
+_COUNTED = ("count", "left", "engine")  # not in all receipts
 _AGREED = ("v", "refresh", "number", "models")
 _RECEIPT_FIELDS = {*_AGREED, "result", "node", "at"}
 
@@ -62,22 +64,35 @@ def refresh_of(
     }
 
 
-def reshare_of(*, model: str, consents: Sequence[Json], **asked: Any) -> Json:
+def reshare_of(
+    *, model: str, consents: Sequence[Json], engine: str | None = None, **asked: Any
+) -> Json:
     """What it signs to have a model go over to `nodes`; the rest as `refresh_of`."""
-    more = {"type": "reshare", "model": model, "consents": list(consents)}
+    more = {"type": "reshare", "model": model, "consents": list(consents), **_named(engine)}
     return refresh_of(members=range(len(asked["nodes"])), **asked) | more
 
 
-def consent_of(*, model: str, nodes: Sequence[str]) -> Json:
-    """What a model's maker signs so that it may go over to that node set."""
-    return {"v": 1, "type": "resharing", "model": model, "nodes": list(nodes)}
+def consent_of(*, model: str, nodes: Sequence[str], engine: str | None = None) -> Json:
+    """What a model's maker signs so that it may go over to that node set, and that threshold."""
+    said = {"v": 1, "type": "resharing", "model": model, "nodes": list(nodes)}
+    return {**said, **_named(engine)}
+
+
+def _named(engine: str | None) -> Json:
+    return {} if engine is None else {"engine": engine}
 
 
 def check_consents(
-    consents: Sequence[Json], *, model: str, nodes: Sequence[str], makers: Sequence[str]
+    consents: Sequence[Json],
+    *,
+    model: str,
+    nodes: Sequence[str],
+    makers: Sequence[str],
+    engine: str | None = None,
 ) -> None:
-    """Every maker of the model has signed. Raises: JobError("no_consent")."""
-    wanted, signed = consent_of(model=model, nodes=nodes), set()
+    """Every maker of the model has signed, for that engine if another is named.
+    Raises: JobError("no_consent")."""
+    wanted, signed = consent_of(model=model, nodes=nodes, engine=engine), set()
     for one in consents:
         try:
             verify(one["key"], CONSENT_DOMAIN, wanted, one["signature"])
@@ -93,7 +108,7 @@ def check_refresh(refresh: Any) -> str:
     more = _MORE_FIELDS.get(str(refresh.get("type"))) if isinstance(refresh, dict) else None
     ok = (
         more is not None
-        and set(refresh) == _FIELDS | more
+        and set(refresh) - ({"engine"} if more else set()) == _FIELDS | more
         and refresh["v"] == 1
         and is_hex(refresh["id"], 16)
         and _whole(refresh["after"], 0, SAFE_INT - 1)
@@ -177,7 +192,8 @@ def _checked(item: Any, sign_keys: Mapping[str, str]) -> Json:
     _require(ok and isinstance(item["receipt"], dict), "A receipt comes with its signature.")
     receipt: Json = item["receipt"]
     ok = set(receipt) - {*_COUNTED} == _RECEIPT_FIELDS and receipt["v"] == 1
-    ok = ok and all(_whole(receipt.get(k, 0), 0, SAFE_INT) for k in _COUNTED)
+    ok = ok and all(_whole(receipt.get(k, 0), 0, SAFE_INT) for k in ("count", "left"))
+    ok = ok and receipt.get("engine", RING) in ENGINES
     _require(ok, "A receipt has a wrong form.")
     key = sign_keys.get(str(receipt["node"]), "")
     try:
@@ -191,6 +207,7 @@ def _is_resharing(refresh: Json) -> bool:
     consents = refresh["consents"]
     return (
         is_hex(refresh["model"], 32)
+        and refresh.get("engine", next(iter(SHAMIR))) in SHAMIR
         and refresh["members"] == list(range(len(refresh["nodes"])))
         and isinstance(consents, list)
         and len(consents) <= CONSENTS_MAX

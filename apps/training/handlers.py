@@ -21,9 +21,10 @@ def nodes_succeeded(payload: dict[str, Any], *, event_id: UUID, now: datetime) -
 
 
 def model_reshared(payload: dict[str, Any], *, event_id: UUID, now: datetime) -> None:
-    """The model that a round made is asked where it lives now."""
+    """The model that a round made is asked where it lives now, and as it lives there."""
     made = ModelVersion.objects.filter(model=payload["model"]).values("round")
-    Round.objects.filter(pk__in=made).update(nodes=payload["nodes"])
+    engine = {"engine": payload["engine"]} if payload.get("engine") else {}
+    Round.objects.filter(pk__in=made).update(nodes=payload["nodes"], **engine)
 
 
 def proposal_lost(payload: dict[str, Any], *, event_id: UUID, now: datetime) -> None:

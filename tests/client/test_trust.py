@@ -62,6 +62,15 @@ def test_a_maker_lets_its_model_go_to_the_nodes_that_it_pinned_and_no_others(
     consent = json.loads(capsys.readouterr().out)
     where = {"model": model, "nodes": three_nodes.fingerprints}
     refreshes.check_consents([consent], **where, makers=[home.identity_hex()])
-    for changed in (where | {"model": "cd" * 32}, where | {"nodes": ["ab" * 32] * 3}):
+    for changed in (
+        *(where | more for more in ({"model": "cd" * 32}, {"nodes": ["ab" * 32] * 3})),
+        where | {"engine": "shamir_t1"},
+    ):
         with pytest.raises(JobError):
             refreshes.check_consents([consent], **changed, makers=[home.identity_hex()])
+    for wrong in ("ring", "shamir_t2"):  # which takes five nodes
+        assert main([*command, "--engine", wrong]) == 1 and not capsys.readouterr().out
+    assert main([*command, "--engine", "shamir_t1"]) == 0
+    consent = json.loads(capsys.readouterr().out)
+    named = where | {"engine": "shamir_t1"}
+    refreshes.check_consents([consent], **named, makers=[home.identity_hex()])

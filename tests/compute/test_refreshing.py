@@ -80,11 +80,14 @@ def test_without_a_node_nothing_is_refreshed(market: Any, mortal: Any) -> None:
     assert not Refresh.objects.exists()
 
 
-def test_a_model_that_went_over_is_asked_where_it_lives(market: Any, tmp_path: Any) -> None:
+@pytest.mark.parametrize("engine", [None, "shamir_t1"])
+def test_a_model_that_went_over_is_asked_where_it_lives(
+    market: Any, tmp_path: Any, engine: str | None
+) -> None:
     services.nodes_sync()
     asked = refreshes.reshare_of(
         id_="ab" * 16, after=0, nodes=market.nodes.fingerprints, deadline_s=9, model="ab" * 32,
-        consents=[],
+        consents=[], engine=engine,
     )  # fmt: skip
     receipts = []
     for i, home in enumerate(market.nodes.homes):
@@ -93,19 +96,21 @@ def test_a_model_that_went_over_is_asked_where_it_lives(market: Any, tmp_path: A
             "refresh": refreshes.check_refresh(asked),
             "number": 1,
             "models": refreshes.models_digest([("ab" * 32, "cd" * 32)]),
-            "result": {str(j): "ef" * 32 for j in range(3) if j != i},
+            "result": {str(j): "ef" * 32 for j in range(3) if (j == i) == bool(engine)},
             "node": market.nodes.fingerprints[i],
             "at": 1,
-        }
+        } | ({"engine": engine} if engine else {})
         signature = wire.sign(homes.load(home).sign_key, refreshes.REFRESHED_DOMAIN, receipt)
         receipts.append({"receipt": receipt, "signature": signature})
     proof = {"refresh": asked, "receipts": receipts}
     for _ in range(2):
         refreshing._recorded(proof, node_set(), now=now())
     event = OutboxEvent.objects.get(name="compute.ModelReshared")
-    assert event.payload == {"model": "ab" * 32, "nodes": market.nodes.fingerprints}
+    assert event.payload == {
+        "model": "ab" * 32, "nodes": market.nodes.fingerprints, "engine": engine or "",
+    }  # fmt: skip
     leaf = json.loads(bytes(LogLeaf.objects.get(type="compute.refreshed").data))["body"]
-    assert leaf["model"] == "ab" * 32
+    assert leaf["model"] == "ab" * 32 and leaf.get("engine") == engine
     # and the nodes take none over that its makers have not let go
     (tmp_path / "consent").write_text(json.dumps({"key": "ab" * 32, "signature": "ab" * 64}))
     with pytest.raises(CommandError, match="not_held"):

@@ -21,13 +21,15 @@ def nodes(tmp_path):
     nodes.stop()
 
 
-def reshare(nodes, model, makers, **changed):
-    said = refreshes.consent_of(model=model, nodes=nodes.fingerprints)
+def reshare(nodes, model, makers, *, engine=None, signed="that", **changed):
+    signed = engine if signed == "that" else signed
+    said = refreshes.consent_of(model=model, nodes=nodes.fingerprints, engine=signed)
     consents = [
         {"key": wire.public_hex(k), "signature": wire.sign(k, refreshes.CONSENT_DOMAIN, said)}
         for k in makers
     ]
     asked = {"type": "reshare", "model": model, "consents": consents}
+    asked |= {} if engine is None else {"engine": engine}
     return nodes.refresh(range(nodes.n), **asked | changed)
 
 

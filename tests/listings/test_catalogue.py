@@ -85,7 +85,10 @@ def test_what_the_old_nodes_made_is_asked_at_those_that_follow_them(market: worl
     model = ModelVersion.objects.filter(round=held).values_list("model", flat=True)[0]
     more = {"model": model, "nodes": [digit * 64 for digit in "abcde"]}
     model_reshared(more, event_id=uuid.uuid4(), now=clock.now())
-    assert Round.objects.get(pk=held.pk).nodes == more["nodes"]
+    went = Round.objects.get(pk=held.pk)
+    assert (went.nodes, went.engine) == (more["nodes"], held.engine)
+    model_reshared(more | {"engine": "shamir_t2"}, event_id=uuid.uuid4(), now=clock.now())
+    assert Round.objects.get(pk=held.pk).engine == "shamir_t2"
 
 
 def of(listing: Listing) -> dict[str, str]:

@@ -1,5 +1,5 @@
 """Shamir shares anew: the same secrets for any t + 1 of the new ones, nothing for old and new ones
-together, and a lost share from the others that is what it was."""
+together, a lost share from the others that is what it was, and another set's."""
 
 import itertools
 
@@ -10,7 +10,7 @@ from tests.support.shamir import threads
 from workers.mpc import shamir_shares
 from workers.mpc.engines import field89, shamir_codec
 from workers.mpc.engines.counted import Disagreement
-from workers.mpc.shamir_refresh import ZeroShares, agree_on_keys, masked, vanishing
+from workers.mpc.shamir_refresh import ZeroShares, agree_on_keys, dealt_anew, masked, vanishing
 
 SECRET = np.array([0, 1, -1, 2**62, 65536], np.int64)
 SETS = [(3, 1, (0, 1, 2)), (5, 2, (0, 1, 2, 3, 4)), (5, 1, (0, 2, 4)), (7, 3, tuple(range(7)))]
@@ -109,3 +109,37 @@ def test_a_mask_is_zero_at_one_point_only_and_of_full_degree():
     shamir_shares.check_fit([p - 1 for p in points], dealt, 2)
     with pytest.raises(shamir_shares.WrongShare):
         shamir_shares.check_fit([p - 1 for p in points], dealt, 1)
+
+
+def moved(shares, t, t_new, n_new, dealers):
+    def work(transport):
+        old = dealers.get(transport.me)
+        share = None if old is None else shares[old - 1]
+        about = {"t": t, "t_new": t_new, "count": SECRET.size, "context": b"c"}
+        return dealt_anew(transport, dealers, share, **about)
+
+    return threads(work, n_new)
+
+
+@pytest.mark.parametrize(
+    ("n", "t", "n_new", "t_new", "dealers"),  # who deals in the new set, and its point in the old
+    [
+        (3, 1, 5, 2, {1: 1, 3: 3}),
+        (5, 2, 3, 1, {0: 2, 1: 4, 2: 5}),
+        (5, 1, 5, 1, {0: 1, 2: 4, 4: 3}),
+    ],
+)
+def test_another_set_has_the_same_secret_by_its_own_threshold(n, t, n_new, t_new, dealers):
+    old = shamir_shares.split(SECRET, n=n, t=t)
+    new = moved(old, t, t_new, n_new, dealers)
+    assert np.array_equal(shamir_shares.opened(dict(enumerate(new)), t_new).view(np.int64), SECRET)
+    if t_new > 1:
+        with pytest.raises(shamir_shares.WrongShare):
+            shamir_shares.opened(dict(enumerate(new)), t_new - 1)
+    again = moved(old, t, t_new, n_new, dealers)
+    assert not shamir_shares.equal(new[0], again[0])
+    if len(dealers) > t + 1:  # a wrong share is found out
+        last = dealers[max(dealers)] - 1
+        old[last] = field89.add(old[last], field89.of_int(1))
+        said = moved(old, t, t_new, n_new, dealers)
+        assert all(isinstance(one, Disagreement) for one in said)

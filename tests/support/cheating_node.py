@@ -4,7 +4,8 @@ Shamir shares: for tests alone.
 Run as `python -m tests.support.cheating_node --home DIR`. While DIR/cheat holds "message", "notes"
 or "opening", whatever it sends of this kind in a verified job has a wrong bit: notes come first in
 a message. While it holds "staged", "proved" or "helping", the node ends when it has staged what a
-refresh gave, when it has all receipts of one, or when it has told a first helper its mask.
+refresh or resharing gave, when it has all receipts of one, or when it has told a first helper its
+mask.
 """
 
 from __future__ import annotations
@@ -71,6 +72,11 @@ def fall(when: str) -> None:
 class FallingRefreshing(refreshing.Refreshing):
     def _stage(self, *args: Any) -> Any:
         receipt = super()._stage(*args)
+        fall("staged")
+        return receipt
+
+    def _reshare(self, *args: Any) -> Any:
+        receipt = super()._reshare(*args)
         fall("staged")
         return receipt
 

@@ -136,6 +136,9 @@ def parser() -> argparse.ArgumentParser:
     )
     _home(resharing)
     resharing.add_argument("--model", required=True, help="the model's id")
+    resharing.add_argument(
+        "--engine", metavar="ENGINE", help="shamir_t1, shamir_t2 or shamir_t3: with that threshold"
+    )
     resharing.set_defaults(run=_resharing)
 
     show = commands.add_parser("journal", help="what left this home, and when")
@@ -584,7 +587,7 @@ def _key(options: argparse.Namespace) -> int:
 def _resharing(options: argparse.Namespace) -> int:
     import json
 
-    from apps.protocol import refreshes, wire
+    from apps.protocol import refreshes, tickets, wire
     from apps.protocol.jobs import fingerprint
     from workers.client.nodes import trusted_nodes
 
@@ -594,10 +597,18 @@ def _resharing(options: argparse.Namespace) -> int:
     if home.pinned_nodes() is None:
         raise ClientError("Pin the nodes that the model is to go to in nodes.pin.json first.")
     nodes = trusted_nodes(home, [row["descriptor"] for row in home.api().get("nodes/")["results"]])
-    prints = [fingerprint(node) for node in nodes]
-    said = refreshes.consent_of(model=options.model, nodes=prints)
+    prints, engine = [fingerprint(node) for node in nodes], options.engine
+    if engine is not None:
+        if engine not in tickets.SHAMIR:
+            raise ClientError("Only Shamir shares have a threshold: " + ", ".join(tickets.SHAMIR))
+        try:
+            tickets.check_engine(engine, len(prints))
+        except tickets.TicketError as error:
+            raise ClientError(error.text) from None
+    said = refreshes.consent_of(model=options.model, nodes=prints, engine=engine)
     signature = wire.sign(home.identity(), refreshes.CONSENT_DOMAIN, said)
-    home.journal.write("resharing_consented", model=options.model, nodes=prints)
+    named = {} if engine is None else {"engine": engine}
+    home.journal.write("resharing_consented", model=options.model, nodes=prints, **named)
     print(json.dumps({"key": home.identity_hex(), "signature": signature}))
     return 0
 

@@ -1,4 +1,5 @@
-"""Shamir shares anew: all of them, of the same secrets, or a single one for a node that lost it.
+"""Shamir shares anew: all of them, of the same secrets, on the same nodes or others; or a single
+one for a node that lost it.
 
 *All.* Node i adds z(i + 1) to its share f(i + 1), where z is a fresh polynomial of degree t with
 z(0) = 0: a sum of
@@ -17,6 +18,12 @@ t that is 0 at k + 1, and g is their sum. f + g is f(k + 1) there; at all other 
 to k and t − 1 helpers together. A helper learns shares of the others' g_i. More than t + 1 helpers'
 shares must all fit (`shamir_shares.check_fit`).
 
+*Others.* Each node that has a share and is in the new set, t + 1 at least, deals it to the new set
+by a fresh polynomial φ_i of the new degree. Σ λ_i φ_i over t + 1 of them is a new sharing of f(0),
+as φ_i(0) is their f(x_i) and Σ λ_i f(x_i) = f(0); fresh if one of them deals so. What any further
+ones deal must be what these say: the difference is a sharing of zeros, which is opened mixed up and
+masked.
+
 Secure against passive nodes, up to t. That members hold the same keys is compared; a helper whose
 g_i is not 0 where it should be makes the share wrong, which shows when it is used (`Net.misfits`).
 """
@@ -34,6 +41,8 @@ from workers.mpc.engines import field89, shamir_codec
 from workers.mpc.engines.base import Word
 from workers.mpc.engines.counted import Disagreement
 from workers.mpc.engines.field89 import Limbs
+from workers.mpc.engines.shamir_net import Net
+from workers.mpc.shamir_shares import combined, factors
 from workers.mpc.transport import Transport
 
 PART_BYTES = 32
@@ -155,3 +164,40 @@ def vanishing(points: Sequence[int], *, at: int, t: int, count: int) -> list[Lim
             value = field89.add(field89.times_small(value, point), slope)
         dealt.append(field89.mul(value, field89.of_int(point - at)))
     return dealt
+
+
+def dealt_anew(
+    transport: Transport,
+    dealers: Mapping[int, int],
+    share: Sequence[Word] | None,
+    *,
+    t: int,
+    t_new: int,
+    count: int,
+    context: bytes,
+) -> Limbs:
+    """This node's share, flat and reduced, in the new set: all of `transport`, threshold t_new.
+
+    dealers: {node: its point in the old set}, t + 1 at least; share: this node's there, if it is
+    one; context: what all must hold alike. Raises: Disagreement, TransportError, ValueError.
+    """
+    net = Net(transport, range(transport.n), t_new, factors, context)
+    mine = None
+    if share is not None:
+        l0, l1, l2 = share
+        mine = field89.shaped((l0, l1, l2), (-1,))
+    parts = net.deal(mine, list(dealers), count)
+    points = list(dealers.values())
+    base, first = points[: t + 1], parts[: t + 1]
+
+    def told(at: int) -> Limbs:
+        return combined([field89.of_int(weight) for weight in factors(base, at)], first)
+
+    spare = zip(points[t + 1 :], parts[t + 1 :], strict=True)
+    differences = [field89.sub(part, told(point)) for point, part in spare]
+    new = told(0)
+    if net.misfits([new]):
+        raise Disagreement("the new shares lie on no polynomials of the new degree")
+    if differences:
+        net.check_zeros(differences)
+    return field89.reduced(new)

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 AGREE_SEQ = 0xFFFE0000  # far above what an engine counts to
 CHEAT = "cheating_suspected"
+MOVED = "shares_moved"
 PARTING_S = 0.5  # a cheat that hangs up is named by the notes of those who stay
 
 log = logging.getLogger("flai.jobs")
@@ -213,6 +214,7 @@ class Computation:
             if group.checks:
                 session.parting_s = PARTING_S
         except TransportError as error:
+            self._heard(error)
             raise _unavailable(error) from None
         try:
             yield session
@@ -229,21 +231,19 @@ class Computation:
                 moved = self._refreshing.moved
                 wrong = isinstance(error, WrongShare)  # of a sharing that all had agreed on
                 if admitted and not wrong and moved(admitted.job["model"], admitted.sharing):
-                    why = "shares_moved"
+                    why = MOVED
             finally:  # a store that cannot be read is no reason to let the others wait
                 session.abort(why)
-            if why == "shares_moved":
-                raise Unavailable("shares_moved", "The model was being refreshed.") from None
+            if why == MOVED:
+                raise Unavailable(MOVED, "The model was being refreshed.") from None
             raise Refused("members_disagree", f"The members do not agree: {error}.") from None
         except TransportError as error:
             if suspects := _accused(error, group):
                 session.abort(_accusation(suspects))
                 raise self._cheated(suspects, f"{error}") from None
             # whoever hears of it from us first shall still learn the first reason
-            reason = error.reason if isinstance(error, PeerAborted) else "peer_lost"
-            session.abort(reason)
-            if reason == "shares_moved":  # it may be ours that are the old ones
-                self._refreshing.wake()
+            session.abort(error.reason if isinstance(error, PeerAborted) else "peer_lost")
+            self._heard(error)
             raise _unavailable(error, begun=_begun(session, group)) from None
         except Refused as error:
             session.abort(error.code)
@@ -256,6 +256,11 @@ class Computation:
             raise
         finally:
             session.close()
+
+    def _heard(self, error: TransportError) -> None:
+        """Shares that have moved may be ours: they are the old ones then."""
+        if isinstance(error, PeerAborted) and error.reason == MOVED:
+            self._refreshing.wake()
 
     def _cheated(self, suspects: Sequence[int], how: str) -> Refused:
         """Not worth another attempt: their operators must find out which of them it is."""

@@ -281,6 +281,8 @@ class Refreshing:
             mine=self._store.model(model),
         )
         receipt = self._receipt(asked, name, [(model, came.before)], 0, came.hashes)
+        if came.engine is not None:
+            receipt["engine"] = came.engine
         with self._store.together():
             self._store.stage_renewed([(model, came.model)])
             self._store.put_note(STAGED, {"refresh": asked, "receipt": receipt})

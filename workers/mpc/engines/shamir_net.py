@@ -136,23 +136,37 @@ class Net(Counted):
         Of each input Σ ρ_k s_k + r is opened: ρ from everybody's coin, after the shares were dealt;
         r is random, so that it tells nothing. A misfit shows but for one time in 2^89.
         """
-        count, rho = len(inputs), field89.Stream(self._coin)
-        parts = self.deal(self.random.numbers(count), range(len(self.points)), count)
-        l0, l1, l2 = (sum(limbs[1:], start=limbs[0]) for limbs in zip(*parts, strict=True))
-        mixed = []
-        for share in inputs:
-            flat = field89.shaped(share, (-1,))
-            terms = field89.mul(flat, rho.numbers(flat[0].size))
-            mixed.append(field89.shaped(field89.total(terms, 0), (1,)))
-        told = self._told(field89.add(field89.joined(mixed), field89.carried(l0, l1, l2)))
+        told = self._told_mixed(inputs, self.random.numbers(len(inputs)))
         found: dict[int, tuple[int, ...]] = {}
-        for at in range(count):
+        for at in range(len(inputs)):
             try:
                 one = [field89.taken(share, np.s_[at : at + 1]) for share in told]
                 check_fit(self.members, one, self.t)
             except WrongShare as error:
                 found[at] = error.culprits
         return found
+
+    def check_zeros(self, inputs: Sequence[Limbs]) -> None:
+        """Are these sharings of nothing but zeros? Two rounds, in the same way; here r is 0.
+        Raises: Disagreement."""
+        zeros = field89.of_ints([0] * len(inputs))
+        told = self._told_mixed(inputs, zeros)
+        check_fit(self.members, told, self.t)
+        if not equal(combined(self._open, told[: self.t + 1]), zeros):
+            raise Disagreement("what should be zero is not")
+
+    def _told_mixed(self, inputs: Sequence[Limbs], mine: Limbs) -> list[Limbs]:
+        """Every member's Σ ρ_k s_k + r of each input, where r is the sum of what all have as
+        `mine`."""
+        rho = field89.Stream(self._coin)
+        parts = self.deal(mine, range(len(self.points)), len(inputs))
+        l0, l1, l2 = (sum(limbs[1:], start=limbs[0]) for limbs in zip(*parts, strict=True))
+        mixed = []
+        for share in inputs:
+            flat = field89.shaped(share, (-1,))
+            terms = field89.mul(flat, rho.numbers(flat[0].size))
+            mixed.append(field89.shaped(field89.total(terms, 0), (1,)))
+        return self._told(field89.add(field89.joined(mixed), field89.carried(l0, l1, l2)))
 
     def product(self, a: Limbs, b: Limbs) -> Limbs:
         return self.reshare(field89.mul(a, b))

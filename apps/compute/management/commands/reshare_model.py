@@ -13,6 +13,7 @@ from apps.compute.control import ControlError
 from apps.core.clock import now
 from apps.core.errors import DomainError
 from apps.protocol.jobs import JobError
+from apps.protocol.tickets import SHAMIR
 
 
 class Command(BaseCommand):
@@ -21,11 +22,16 @@ class Command(BaseCommand):
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("model", help="its id, 64 hex digits")
         parser.add_argument("consents", nargs="+", type=Path, help="files of `flai resharing`")
+        parser.add_argument(
+            "--engine", choices=sorted(SHAMIR), help="the one they signed for, if any"
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
         try:
             consents = [json.loads(path.read_text()) for path in options["consents"]]
-            refreshing.reshare(model=options["model"], consents=consents, now=now())
+            refreshing.reshare(
+                model=options["model"], consents=consents, engine=options["engine"], now=now()
+            )
         except (OSError, ValueError) as error:
             raise CommandError(f"a consent cannot be read: {error}") from None
         except (ControlError, DomainError, JobError) as error:
