@@ -43,6 +43,15 @@ class Weight:
     why: str
 
 
+def last_carried(dao: Dao, kind: str, *, before: datetime) -> Proposal | None:
+    """The last proposal of this kind that was executed there before that instant."""
+    return (
+        Proposal.objects.filter(dao=dao, kind=kind, executed_at__lt=before)
+        .order_by("-executed_at")
+        .first()
+    )
+
+
 def with_state(proposals: QuerySet[Proposal], now: datetime) -> QuerySet[Proposal]:
     """Annotates `state_now`: the twin of protocol.tally.proposal_state, for filters and sorting."""
 

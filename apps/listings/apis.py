@@ -209,8 +209,9 @@ class ListingFilterSerializer(serializers.Serializer[Any]):
 
 class ListingView(APIView):
     """One listing with all that an inference's ticket must carry, how its answers are read
-    (`reading`), and how it has `served`: of its newest paid queries how many were answered, and
-    how fast."""
+    (`reading`), by which vote nodes compute it as they do (`engine_vote`, null where none changed
+    what its request said), and how it has `served`: of its newest paid queries how many were
+    answered, and how fast."""
 
     key_scope = ANY
 
@@ -220,7 +221,11 @@ class ListingView(APIView):
     def get(self, request: Request, slug: str) -> Response:
         listing = services.listing_get(slug)
         how = served([listing.id], now=now()).get(listing.id, Served())
-        more = {"reading": selectors.reading_json(listing), "served": asdict(how)}
+        more = {
+            "reading": selectors.reading_json(listing),
+            "engine_vote": selectors.engine_vote_json(listing),
+            "served": asdict(how),
+        }
         return Response(selectors.listing_json(listing) | more)
 
 

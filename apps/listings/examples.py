@@ -112,6 +112,7 @@ LISTING = OpenApiExample(
         "currency": "USDC",
         "resolution": "logit",
         "engine": "ring",
+        "engine_vote": None,
         "rows_per_query": 10_000,
         "portion_bps": 5000,
         "rows_per_buyer": 10_000,

@@ -14,6 +14,7 @@ from apps.compute.models import Job, Node
 from apps.compute.selectors import job_json
 from apps.core.errors import NotFound
 from apps.core.joined import Joined
+from apps.governance.selectors import last_carried
 from apps.listings.asking import hash_of, infer_of, obstacle
 from apps.listings.models import Listing, Query
 from apps.listings.plans import plans_json
@@ -133,6 +134,21 @@ def listing_json(listing: Listing, nodes: Sequence[Node] | None = None) -> Json:
         "roster_size": len(held.roster["members"]),
         "sdt": dao.asset.code if dao.asset else None,
         "opened_at": listing.opened_at.isoformat(),
+    }
+
+
+def engine_vote_json(listing: Listing) -> Json | None:
+    """The vote by which its model is computed as it is: the last one on that before its round
+    opened. None where none was: then its request said it."""
+    held = listing.version.round
+    vote = last_carried(listing.dao, "subdaos.set_engine", before=held.opened_at)
+    if vote is None or vote.payload["engine"] != held.engine:
+        return None
+    return {
+        "proposal": str(vote.id),
+        "engine": held.engine,
+        "before": vote.changes[0]["before"],
+        "executed_at": vote.executed_at,
     }
 
 

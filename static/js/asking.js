@@ -76,6 +76,36 @@ export const inWords = (answer, reading) => {
 
 const signed = thresholds(KEPT);
 
+const together = (t) =>
+  t === 1
+    ? "One node alone learns nothing of a row; two that tell each other all they see can read it."
+    : `${t} nodes that tell each other all they see learn nothing of a row; ${t + 1} can read it.`;
+
+// Fewer nodes can read a row than this browser has sealed to: what it was, what it is, who decided it, and the
+// choice. `then(accepted)` is called once the person has chosen; nothing is sent for them.
+export const askLower = ({ slug, before, now, vote }, then) => {
+  const box = document.getElementById("try-lower");
+  const part = (name) => box.querySelector(`[data-${name}]`);
+  part("before").textContent = together(before);
+  part("now").textContent = together(now);
+  const link = part("vote").querySelector("a");
+  link.hidden = !vote;
+  part("unnamed").hidden = Boolean(vote);
+  if (vote) {
+    const on = new Date(vote.executed_at).toLocaleDateString("en-GB", { day: "numeric", month: "long", year: "numeric" });
+    Object.assign(link, { href: `/proposals/${encodeURIComponent(vote.proposal)}/`, textContent: `the members’ vote carried out on ${on}` });
+  }
+  const chosen = (accepted) => () => {
+    if (accepted) signed.accept(slug, now);
+    box.hidden = true;
+    then(accepted);
+  };
+  part("accept").onclick = chosen(true);
+  part("refuse").onclick = chosen(false);
+  box.hidden = false;
+  box.focus();
+};
+
 // The API as the form names it. `names` are the features that the page was made for, in order.
 export const api = (form, names) => {
   const { api: base, listing: slug, priceMicro, resolution } = form.dataset;

@@ -68,7 +68,7 @@ export class Client {
   #url;
   #pins;
   #thresholds;
-  #threshold;
+  #told;
   #retryMs;
   #seen = new Map(); // slug -> what a row cost when this client first looked
   #kept = new Map(); // idempotency key -> what is asked under it
@@ -77,9 +77,15 @@ export class Client {
   // that you know the nodes by; without them the nodes that are seen first are believed on the site's word, and kept
   // where there is a browser's store. threshold: how many nodes at least shall learn nothing of a row by telling each
   // other all that they see; without it the highest that was signed for the listing, kept in the same place.
+  // acceptThreshold: so many are enough from now on, where the members have voted for fewer ("threshold_too_low" names
+  // the vote in `lower`).
   // retryForS: so long a call is tried again that the site could not answer.
-  constructor({ url, key, nodes = null, threshold = null, retryForS = RETRY_FOR_S }) {
-    demand(threshold === null || Number.isInteger(threshold), "bad_threshold", "`threshold` is a whole number of nodes.");
+  constructor({ url, key, nodes = null, threshold = null, acceptThreshold = null, retryForS = RETRY_FOR_S }) {
+    for (const told of [threshold, acceptThreshold]) {
+      const whole = told === null || (Number.isInteger(told) && told > 0);
+      demand(whole, "bad_threshold", "`threshold` and `acceptThreshold` are whole numbers of nodes.");
+    }
+    demand(threshold === null || acceptThreshold === null, "bad_threshold", "Give `threshold` or `acceptThreshold`, not both.");
     demand(/^https?:\/\/[^/]/.test(url ?? ""), "bad_url", `${url} is no address of a site: it begins with https://.`);
     demand(/^[\x21-\x7e]+$/.test(key ?? ""), "bad_key", "This is no whole API key: copy it where it was made, without “…”.");
     this.#url = new URL(url).origin;
@@ -87,7 +93,7 @@ export class Client {
     const name = globalThis.location?.origin === this.#url ? KEPT : `${KEPT} ${this.#url}`;
     this.#pins = nodes ? pinned(nodes) : shelf(name);
     this.#thresholds = thresholds(name);
-    this.#threshold = threshold;
+    this.#told = { least: threshold, accepted: acceptThreshold };
     this.#retryMs = 1000 * retryForS;
   }
 
@@ -172,7 +178,7 @@ export class Client {
     if (how === "first") {
       console.warn(`FLAI: these nodes are trusted from now on, on the site's word: ${prints.join(", ")}. Compare them with what their operators publish.`);
     }
-    guarded(listing, this.#thresholds, this.#threshold);
+    guarded(listing, this.#thresholds, this.#told);
     return listing;
   }
 

@@ -1,7 +1,7 @@
 // The try-it form of a listing: checks a row, seals it, pays for it, opens the answer. Nothing of the
 // row leaves the page but what makeQuery has sealed; the fields have no names, so no form sends them.
 
-import { NOTHING_PAID, api, compare, dollars, inWords, shortfall, wallet } from "./asking.js";
+import { NOTHING_PAID, api, askLower, compare, dollars, inWords, shortfall, wallet } from "./asking.js";
 import { over, pending, tableOf } from "./mpc/desk.js";
 import { replyKey } from "./mpc/sealing.js";
 import { complaint } from "./mpc/tables.js";
@@ -179,6 +179,13 @@ const failed = (error) => {
   asked.open = null;
   if (code === "insufficient_balance") say(`Your balance is short by ${shortfall(facts.short_micro)}. ${NOTHING_PAID}`, wallet);
   else if (code === "other_nodes") say(message, compare);
+  else if (code === "threshold_too_low") {
+    askLower(error.lower, (accepted) => {
+      if (!accepted) say("Nothing was sent. This browser sends no row of this model that fewer nodes can read.");
+      else announce("Accepted for this model. Nothing has been sent yet.");
+      pay.focus();
+    });
+  }
   else if (refused) say(taken || code === "released" ? `${message} ${NOTHING_PAID}` : message);
   else say("The site did not answer. Nothing was sent. Try again in a moment.");
   if (part("payment").hidden) part("outcome").hidden = true;

@@ -1,7 +1,7 @@
 // Many rows by a CSV file: read, checked, sealed and, when they are answered, written to a file again,
 // all in this page. Only sealed rows are sent, in one query; where the nodes take fewer rows, in several.
 
-import { NOTHING_PAID, api, compare, dollars, shortfall, wallet } from "./asking.js";
+import { NOTHING_PAID, api, askLower, compare, dollars, shortfall, wallet } from "./asking.js";
 import { BadTable, check, parse, textOf, write } from "./csv.js";
 import { Unsure, pending, tableOf } from "./mpc/desk.js";
 import { cells, columns, complaint } from "./mpc/tables.js";
@@ -165,6 +165,13 @@ export const manyRows = (form, reading) => {
     } else if (code === "insufficient_balance") {
       table.open = null;
       say(`Your balance is short by ${shortfall(facts.short_micro)}. ${table.answers.length ? "The rows left were not charged." : NOTHING_PAID}${kept}`, wallet);
+    } else if (code === "threshold_too_low") {
+      table.open = null;
+      say(`${message}${kept}`);
+      askLower(error.lower, (accepted) => {
+        if (accepted) say("");
+        part("pay").focus();
+      });
     } else {
       table.open = null; // it was not taken
       const money = code === "released" ? " These rows were not charged." : "";

@@ -50,6 +50,34 @@ def test_a_buyer_signs_no_lower_threshold_than_before_unless_told(tmp_path: Path
     assert json.loads((tmp_path / "thresholds.json").read_text()) == {"listing:x": 2}
 
 
+def test_a_buyer_accepts_a_lower_threshold_for_good_and_is_told_who_voted_for_it(
+    tmp_path: Path,
+) -> None:
+    site = Site(Five, "aa" * 32)  # type: ignore[arg-type]
+    site.engine = "shamir_t2"
+    assert buyer_of(site, tmp_path).make_query(ROW)
+    site.engine = "ring"
+    buyer = buyer_of(site, tmp_path)
+    for vote, said in (
+        (None, "names no vote"),
+        ({"engine": "shamir_t2", "proposal": "p1"}, "names no vote"),
+        ({"engine": "ring", "proposal": "p1"}, "voted for that: http://flai/proposals/p1/"),
+    ):
+        buyer.listing["engine_vote"] = vote
+        with pytest.raises(ClientError, match=said) as refused:
+            buyer.make_query(ROW)
+        assert "accept_threshold=1" in refused.value.text
+    with pytest.raises(ClientError, match="until now 2"):
+        buyer_of(site, tmp_path, accept_threshold=2).make_query(ROW)
+    assert buyer_of(site, tmp_path, accept_threshold=1).make_query(ROW)
+    assert buyer_of(site, tmp_path).make_query(ROW)  # accepted once is accepted
+    assert json.loads((tmp_path / "thresholds.json").read_text()) == {"listing:x": 1}
+    for told in ({"accept_threshold": 0}, {"threshold": 1, "accept_threshold": 1}):
+        with pytest.raises(ClientError) as refused:
+            buyer_of(site, tmp_path, **told)
+        assert refused.value.code == "bad_threshold"
+
+
 def test_a_kept_query_is_checked_again_before_it_is_sent_again(tmp_path: Path) -> None:
     site = Site(Five, "aa" * 32)  # type: ignore[arg-type]
     site.engine = "shamir_t1"

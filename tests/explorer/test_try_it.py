@@ -22,6 +22,7 @@ from apps.wallets.models import Account, Transfer
 from apps.wallets.services import faucet
 from tests.explorer import pages
 from tests.explorer.world import PASSWORD
+from tests.support import vectors
 from tests.support.browser import misfits
 from tests.support.market import PRICE, built, drain_until, on_sale
 from tests.support.needles import Needles
@@ -149,6 +150,52 @@ def test_a_browser_without_the_cryptography_is_told_so(
     visitor.page.goto(pages.public(world)["model"])
     visitor.page.get_by_text("This browser can't seal your row").wait_for()
     assert not visitor.page.locator("#try-form").is_visible()
+
+
+def test_fewer_nodes_that_can_read_a_row_are_accepted_by_the_person_alone(
+    model_page: Any, world: Any
+) -> None:
+    """What it was, what it is and which vote decided it are shown; nothing is sent for a choice."""
+    page, sent = model_page.page, Sent(model_page.page)
+    slug, names = world.listing.slug, "flai-nodes thresholds"
+    page.evaluate(
+        "([name, rows]) => localStorage.setItem(name, JSON.stringify(rows))", [names, [[slug, 2]]]
+    )
+    vote = {
+        "proposal": str(world.accepted.id),
+        "engine": "ring",
+        "executed_at": "2026-11-03T10:00:00Z",
+    }
+    votes = [None, vote]
+
+    def voted(route: Any) -> None:
+        answer = route.fetch()
+        # the world's nodes have no keys
+        told = {"engine_vote": votes[0], "nodes": vectors.descriptors(3)}
+        route.fulfill(response=answer, json=answer.json() | told)
+
+    page.route(f"**/api/v1/listings/{slug}/", voted)
+    pay = page.get_by_role("button", name="Pay $0.50 and predict")
+    box = page.get_by_role("group", name="Fewer nodes could read a row than until now")
+    pay.click()
+    box.get_by_text("2 nodes that tell each other all they see learn nothing of a row").wait_for()
+    assert box.get_by_text("One node alone learns nothing of a row; two").is_visible()
+    assert box.get_by_text("The site names no vote for it").is_visible()
+    assert page.evaluate("document.activeElement.id") == "try-lower"
+    assert misfits(page) == []
+    box.get_by_role("button", name="Keep to what it was").click()
+    assert box.is_hidden() and "Nothing was sent." in page.get_by_role("alert").inner_text()
+    votes[0] = votes.pop()
+    pay.click()
+    link = box.get_by_role("link", name="the members’ vote carried out on 3 November 2026")
+    assert link.get_attribute("href") == f"/proposals/{world.accepted.id}/"
+    assert not box.get_by_text("The site names no vote").is_visible()
+    kept = "name => JSON.parse(localStorage.getItem(name))"
+    assert page.evaluate(kept, names) == [[slug, 2]]
+    box.get_by_role("button", name="Accept it for this model").click()
+    assert box.is_hidden() and page.evaluate(kept, names) == [[slug, 1]]
+    assert [call for call in sent.calls() if not call.startswith("GET")] == []
+    assert model_page.complaints == []
 
 
 def test_who_is_not_signed_in_is_asked_to_and_no_script_is_loaded(

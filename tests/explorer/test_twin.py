@@ -268,16 +268,20 @@ def test_a_page_signs_no_lower_threshold_than_before_unless_told(inside: In) -> 
     found = inside(
         """const asks = (engine, kept, least) =>
           code(() => pins.guarded({ slug: "a", engine }, kept, least));
+        const low = { least: null, accepted: 1 };
         const kept = pins.thresholds("of a test");
         const said = [await asks("ring", kept), await asks("shamir_t2", kept),
           await asks("shamir_t1", kept), await asks("ring", pins.thresholds("of a test")),
-          await asks("shamir_t1", kept, 1), await asks("shamir_t2", kept, 3)];
+          await asks("shamir_t1", kept, { least: 1 }), await asks("shamir_t2", kept, { least: 3 })];
         pins.guarded({ slug: "b", engine: "ring" }, kept);
-        return [...said, kept.known("a"), kept.known("b")]""",
+        const before = [kept.known("a"), kept.known("b")];
+        const later = [await asks("ring", kept, { accepted: 2 }), await asks("ring", kept, low),
+          await asks("ring", kept), kept.known("a")];
+        return [...said, ...before, ...later]""",
         {},
     )
     low = "threshold_too_low"
-    assert found == [None, None, low, low, None, low, 2, 1]
+    assert found == [None, None, low, low, None, low, 2, 1, low, None, None, 1]
 
 
 def test_the_page_asks_a_model_in_shamir_shares(inside: In) -> None:

@@ -13,6 +13,7 @@ from apps.compute.services import job_answers, jobs_catch_up
 from apps.core.clock import now
 from apps.core.errors import Unprocessable
 from apps.listings.epochs import epoch_settle
+from apps.listings.selectors import engine_vote_json
 from apps.protocol.tickets import VERIFIED
 from apps.subdaos.models import Epoch
 from apps.training.models import Round
@@ -122,6 +123,12 @@ def test_by_vote_four_nodes_compute_that_check_each_other_or_the_job_waits(marke
         assert {r.body["engine"] for r in job.receipts.all()} == {VERIFIED}
     assert held.round_job.descriptor["computing"] == [1, 2, 3, 4]
     listing = market.accept(held)
+    vote = engine_vote_json(listing)
+    assert vote and (vote["engine"], vote["before"]) == (VERIFIED, "ring")
+    made_in, opened_at = listing.version.round, listing.version.round.opened_at
+    made_in.opened_at = vote["executed_at"]  # before that vote it had none
+    assert engine_vote_json(listing) is None
+    made_in.opened_at = opened_at
     market.fund()
     wanted = market.oracle(held, ROWS)
     logits, computing = buy(market, listing)

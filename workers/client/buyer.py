@@ -139,8 +139,9 @@ class Buyer:
     verified: each ticket demands that four nodes compute that check each other; a listing whose
     model is not asked so is refused before anything is sent. threshold: the least number of nodes
     that shall learn nothing of a row by telling each other all that they see, refused likewise;
-    without it the highest that this home has signed for the listing. The nodes compute with a row
-    as its ticket says, or not at all.
+    without it the highest that this home has signed for the listing, until you accept a lower one:
+    accept_threshold, down to how many from now on. The nodes compute with a row as its ticket says,
+    or not at all.
     """
 
     def __init__(
@@ -152,13 +153,19 @@ class Buyer:
         max_row_micro: int | None = None,
         verified: bool = False,
         threshold: int | None = None,
+        accept_threshold: int | None = None,
     ) -> None:
+        if threshold is not None and accept_threshold is not None:
+            raise ClientError("Give threshold or accept_threshold, not both.", code="bad_threshold")
+        if any(told is not None and told < 1 for told in (threshold, accept_threshold)):
+            raise ClientError("A threshold is a number of nodes, from 1.", code="bad_threshold")
         self.home = home
         self.api = api or home.api()
         self.listing = self.api.get(f"listings/{listing}/")
         self.slug = listing
         self.max_row_micro = self.price_micro if max_row_micro is None else max_row_micro
         self.verified, self.threshold = verified, threshold
+        self.accept_threshold = accept_threshold
         self._has_plan = False
 
     @property
@@ -354,17 +361,32 @@ class Buyer:
 
     def _check_threshold(self, engine: str) -> None:
         """Raises: ClientError where fewer curious nodes could read a row than you allow."""
-        could, told = threshold_of(engine), self.threshold
-        least = self.home.threshold_signed(f"listing:{self.slug}") if told is None else told
-        if could < least:
-            why = f"and you asked that {least} can't"
-            if told is None:
-                why = f"and until now {least} could not; if that is right, say threshold={could}"
-            raise ClientError(
-                f"{could + 1} nodes that put their parts together could read a row, {why}. "
-                "Nothing was sent.",
-                code="threshold_too_low",
+        could, told, what = threshold_of(engine), self.threshold, f"listing:{self.slug}"
+        least = self.home.threshold_signed(what) if told is None else told
+        if could >= least:
+            return
+        why = f"and you asked that {least} can't."
+        if told is None:
+            if self.accept_threshold is not None and self.accept_threshold <= could:
+                self.home.accept_threshold(what, could)
+                return
+            why = (
+                f"and until now {least} could not. {self._decided(could)} If you accept it: "
+                f"accept_threshold={could} (--accept-threshold {could})."
             )
+        raise ClientError(
+            f"{could + 1} nodes that put their parts together could read a row, {why} "
+            "Nothing was sent.",
+            code="threshold_too_low",
+        )
+
+    def _decided(self, could: int) -> str:
+        """By which vote of its members a model is so, as the site says."""
+        vote = self.listing.get("engine_vote")
+        if not isinstance(vote, dict) or threshold_of(str(vote.get("engine"))) != could:
+            return "The site names no vote for that: ask the members first."
+        where = f"{self.api.url}/proposals/{vote.get('proposal')}/"
+        return f"The site says that its members voted for that: {where}."
 
     def collect(self, query_id: str, ticket: Mapping[str, Any], reply_private: Any) -> Prediction:
         """Wait for the query, open its three sealed parts.

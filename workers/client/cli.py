@@ -78,6 +78,11 @@ def parser() -> argparse.ArgumentParser:
         help="how many nodes, at least, shall learn nothing by telling each other all (default: as "
         "many as the last time)",
     )
+    predict.add_argument(
+        "--accept-threshold",
+        type=int,
+        help="so many are enough from now on: where the members have voted for fewer",
+    )
     predict.set_defaults(run=_predict)
 
     answers = commands.add_parser(
@@ -429,6 +434,7 @@ def _predict(options: argparse.Namespace) -> int:
         max_row_micro=options.max_row_micro,
         verified=options.verified,
         threshold=options.threshold,
+        accept_threshold=options.accept_threshold,
     )
     rows = rows_from_csv(file, buyer.columns) if file else [options.values]
     parts = Parts(buyer, rows, key=options.idempotency_key)

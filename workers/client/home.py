@@ -191,9 +191,13 @@ class Home:
 
     def keep_threshold(self, what: str, threshold: int) -> None:
         if threshold > self.threshold_signed(what):
-            path = self.path / "thresholds.json"
-            known = _read_json(path) if path.exists() else {}
-            write_private(path, json.dumps(known | {what: threshold}, indent=1).encode())
+            self.accept_threshold(what, threshold)
+
+    def accept_threshold(self, what: str, threshold: int) -> None:
+        """From now on so many are enough for this, whatever was signed before: the person says."""
+        path = self.path / "thresholds.json"
+        known = _read_json(path) if path.exists() else {}
+        write_private(path, json.dumps(known | {what: threshold}, indent=1).encode())
 
     def pinned_peers(self) -> list[str] | None:
         """Public keys of the organisations it computes with; None where it has pinned none."""

@@ -34,27 +34,34 @@ export const shelf = (name) => {
   };
 };
 
-// The highest threshold that was signed for each listing, kept likewise: {known(slug), keep(slug, t)}.
+// The highest threshold that was signed for each listing, kept likewise: {known(slug), keep(slug, t)}; a lower
+// one only where the person accepts it: accept(slug, t).
 export const thresholds = (name) => {
   const { known: rows, keep } = shelf(`${name} thresholds`);
   const of = (slug) => rows()?.find((row) => Array.isArray(row) && row[0] === slug)?.[1] ?? 1;
+  const accept = (slug, t) => keep([...(rows() ?? []).filter(([other]) => other !== slug), [slug, t]]);
   return {
     known: of,
+    accept,
     keep: (slug, t) => {
-      if (t > of(slug)) keep([...(rows() ?? []).filter(([other]) => other !== slug), [slug, t]]);
+      if (t > of(slug)) accept(slug, t);
     },
   };
 };
 
 // A server could name an engine that fewer nodes can read: no lower threshold is signed than before, or than
-// is told. `least`: how many nodes at least shall learn nothing together. Throws Refused("threshold_too_low").
-export const guarded = ({ slug, engine }, kept, least = null) => {
+// is told. `least`: how many nodes at least shall learn nothing together; `accepted`: down to how many, from now on.
+// Throws Refused("threshold_too_low"); `lower` of it says {slug, before, now, vote}, the vote that the site names.
+export const guarded = ({ slug, engine, engine_vote: vote = null }, kept, { least = null, accepted = null } = {}) => {
   const t = SHAMIR[engine] ?? 1;
+  if (least === null && accepted !== null && accepted <= t && t < kept.known(slug)) kept.accept(slug, t);
   const wanted = least ?? kept.known(slug);
   const told = `you asked that ${wanted} can’t.`;
-  const before = `until now ${wanted} could not. If its members voted for that, delete what your browser keeps of this site.`;
+  const before = `until now ${wanted} could not.`;
   const text = `${t + 1} nodes together could read a row, and ${least === null ? before : told} Nothing was sent.`;
-  demand(t >= wanted, "threshold_too_low", text);
+  const named = vote && (SHAMIR[vote.engine] ?? 1) === t ? vote : null;
+  const facts = least === null ? { lower: { slug, before: wanted, now: t, vote: named } } : {};
+  demand(t >= wanted, "threshold_too_low", text, facts);
   kept.keep(slug, t);
 };
 
