@@ -89,58 +89,6 @@ def test_with_as_many_dead_as_can_be_a_model_is_made_and_asked_without_a_stop(no
             nodes.start(i)
 
 
-# Of five, a node that computes and one that holds die together; three nodes are in test_node_death.
-VICTIMS = [(4, (i,)) for i in range(4)] + [(5, two) for two in ((0, 2), (1, 3), (0, 4))]
-PHASES = ("before", "in", "storing", "after")
-
-
-@pytest.mark.parametrize(
-    ("nodes", "dead", "phase"),
-    [(n, dead, phase) for n, dead in VICTIMS for phase in PHASES],
-    indirect=["nodes"],
-)
-def test_nothing_is_lost_or_half_stored_whoever_dies_when(nodes, dead, phase):
-    """Before the job, in it, when all have staged, when the first has committed."""
-    alive = [i for i in range(nodes.n) if i not in dead]
-    last = nodes.n - 3
-    job = Round(nodes).put().job(**group(range(last, nodes.n), range(last)))
-    answers = None
-    if phase == "in":
-        pending = [nodes.begin(job, i) for i in alive]
-        for i in alive:
-            nodes.wait_for_state(i, job["job_id"], "running")
-    elif phase != "before":
-        answers = nodes.ask(job)
-        assert [a.status_code for a in answers] == [200] * nodes.n
-        if phase == "after":
-            assert nodes.commit(answers, alive[:1])[0].status_code == 200
-    for i in dead:
-        nodes.kill(i)
-    if phase == "before":
-        pending = [nodes.begin(job, i) for i in alive]
-    if phase in ("before", "in"):
-        assert {p.result().json()["code"] for p in pending} <= {"peer_lost", "peer_refused"}
-    else:
-        states = [nodes.state(i, job["job_id"])["state"] for i in alive]
-        assert states == ["done" if phase == "after" else "staged", *["staged"] * (len(alive) - 1)]
-    if phase != "after":  # the coordinator has not heard all: three others make it again
-        job |= {"attempt": 2, **group(alive[:3], alive[3:])}
-        answers = nodes.ask(job)
-        assert [a.status_code for a in answers] == [200] * len(alive), [a.text for a in answers]
-    committed = nodes.commit(answers, alive)
-    assert [c.status_code for c in committed] == [200] * len(alive), [c.text for c in committed]
-    model = committed[0].json()["model"]
-    assert abs(ask(nodes, model, alive[:3]) - TRUTH) < 0.3
-
-    nodes.start(*dead)
-    for i in dead:
-        shown = nodes.show(i, job, answers)
-        assert shown.json() == {"committed": True, "model": model}, shown.text
-        assert nodes.state(i, job["job_id"])["state"] == "done"
-    back = sorted([*dead, *alive])[:3] if nodes.n == 4 else sorted([*dead, alive[0]])
-    assert abs(ask(nodes, model, back) - TRUTH) < 0.3
-
-
 @of(4)
 def test_a_node_takes_over_only_what_all_members_signed(nodes):
     dead, alive = 0, [1, 2, 3]
