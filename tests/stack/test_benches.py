@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from importlib import import_module
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 from apps.explorer.scale import addresses
 from apps.protocol.circuits import CLASSES
 from apps.protocol.rfm_spec import check_spec, subdao_params
-from flai_site.bench import FIELDS, GROUPS, epochs, ledger, log, pages, rounds
+from flai_site.bench import FIELDS, GROUPS, epochs, ledger, log, pages, rounds, soak
 from workers.demo import request
 from workers.mpc.workloads import gated_mean
 
@@ -30,6 +31,14 @@ def test_the_network_that_the_bench_sells_is_asked_for_as_one() -> None:
     assert params["training"]["kind"] == "secure_sgd"
     plain = request.main_request(SITES, custodians=6, validators=3)
     assert check_spec(plain["spec"])["interpretable"]
+
+
+def test_the_soak_asks_for_many_rows_as_often_as_it_says() -> None:
+    asked = [soak.rows_of(number) for number in range(1_000)]
+    sizes = Counter("many" if 100 <= len(rows) <= 1_000 else len(rows) for rows in asked)
+    assert sizes == {1: 980, "many": 16, 10_000: 4}
+    wide = [rows for rows in asked if len(rows) >= 100]
+    assert len(set(wide)) == len(wide) and all(set(rows) == set(range(soak.ROWS)) for rows in wide)
 
 
 @pytest.fixture
