@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
 import httpx
@@ -22,16 +22,32 @@ RETRY_AFTER_S_MAX = 10.0
 LATER_S = 120.0  # beyond a minute's rate limit: whoever asks decides, not we
 LATER = float("inf")
 TIMEOUT_S = 30.0
+PROBLEM = ("type", "title", "status", "code", "detail")  # what every problem has
 
 
 class ClientError(Exception):
-    """Something that the person at this end must know. `text` is safe to show."""
+    """Something that the person at this end must know. `text` is safe to show.
 
-    def __init__(self, text: str, *, code: str = "client_error", status: int | None = None) -> None:
+    facts: what the server said besides, for a program: of a balance that is short `short_micro`.
+    """
+
+    def __init__(
+        self,
+        text: str,
+        *,
+        code: str = "client_error",
+        status: int | None = None,
+        facts: Mapping[str, Any] | None = None,
+    ) -> None:
         super().__init__(text)
         self.text = text
         self.code = code
         self.status = status
+        self.facts = dict(facts or {})
+
+    def saying(self, text: str) -> ClientError:
+        """The same, in these words."""
+        return ClientError(text, code=self.code, status=self.status, facts=self.facts)
 
 
 class Api:
@@ -169,8 +185,9 @@ def _answer(response: httpx.Response) -> Any:
 
 def _problem(response: httpx.Response, body: Any) -> ClientError:
     """RFC 9457 problem details, or what comes closest, as a ClientError."""
-    code, text = "http_error", ""
+    code, text, facts = "http_error", "", {}
     if isinstance(body, dict):
+        facts = {name: value for name, value in body.items() if name not in PROBLEM}
         code = str(body.get("code") or code)
         text = str(body.get("detail") or body.get("title") or "")
         fields = body.get("errors") or body.get("fields")
@@ -179,7 +196,7 @@ def _problem(response: httpx.Response, body: Any) -> ClientError:
     if not text.strip():
         where = f"{response.request.method} {response.request.url.path}"
         text = f"The server answered {response.status_code} to {where}."
-    return ClientError(text.strip(), code=code, status=response.status_code)
+    return ClientError(text.strip(), code=code, status=response.status_code, facts=facts)
 
 
 def wait_for(

@@ -204,11 +204,9 @@ class Buyer:
                 self.home.forget_query(kept_name(key))
             if not passing or self.home.kept_query(kept_name(key)) is None:
                 raise
-            raise ClientError(
+            raise error.saying(
                 f"{error.text} If it arrived it is paid once, and its answer waits: `answers` "
-                f"opens it, or the same call with the idempotency key {key}.",
-                code=error.code,
-                status=error.status,
+                f"opens it, or the same call with the idempotency key {key}."
             ) from None
         if passing:
             self.home.forget_query(kept_name(key))

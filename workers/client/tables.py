@@ -156,11 +156,9 @@ class Parts:
         """The same error, and how to go on."""
         if self._alone:
             return error
-        return ClientError(
+        return error.saying(
             f"{error.text} {done} of {len(self)} parts are answered and paid. The same call with "
-            f"the idempotency key {self.key} goes on with the rest, and pays no part twice.",
-            code=error.code,
-            status=error.status,
+            f"the idempotency key {self.key} goes on with the rest, and pays no part twice."
         )
 
     def joined(self, answered: Sequence[Prediction]) -> Any:
