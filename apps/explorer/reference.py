@@ -27,6 +27,7 @@ SAMPLES: dict[str, Any] = {
     "boolean": True,
 }
 DEPTH_MAX = 6
+NEW_KEY = "$(od -An -N16 -tx1 /dev/urandom | tr -d ' ')"  # uuidgen is not everywhere
 
 
 @dataclass(frozen=True)
@@ -190,12 +191,12 @@ def _snippets(
     script = [f'const answer = await fetch("{url}", {{', f'  method: "{method}",']
     script.append("  headers: { Authorization: `Bearer ${process.env.FLAI_API_KEY}`")
     if once:
-        curl.append('-H "Idempotency-Key: $(uuidgen)"')
+        curl.append(f'-H "Idempotency-Key: {NEW_KEY}"')
         python[-1] += ', "Idempotency-Key": str(uuid.uuid4())'
         script[-1] += ', "Idempotency-Key": crypto.randomUUID()'
     if body is not None:
         curl += ['-H "Content-Type: application/json"', "-d @body.json"]
-        python[-1] += "},"
+        python[-1] += ', "Content-Type": "application/json"},'
         python.append('    content=open("body.json", "rb").read())')
         script[-1] += ', "Content-Type": "application/json" },'
         script.append('  body: await readFile("body.json"),')

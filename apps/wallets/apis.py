@@ -7,7 +7,7 @@ from typing import Any
 
 from django.http import HttpResponse
 from django.urls import path
-from drf_spectacular.utils import OpenApiParameter, extend_schema
+from drf_spectacular.utils import OpenApiExample, OpenApiParameter, extend_schema
 from rest_framework import serializers
 from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
@@ -301,7 +301,17 @@ class StatementView(APIView):
 class FaucetView(APIView):
     """Test tokens, where the site has a faucet."""
 
-    @extend_schema(request=GiftSerializer, responses={201: TransferSerializer})
+    @extend_schema(
+        request=GiftSerializer,
+        responses={201: TransferSerializer},
+        examples=[
+            OpenApiExample(
+                "A dollar of test money",
+                value={"asset": "USDC", "amount_micro": "1000000"},
+                request_only=True,
+            )
+        ],
+    )
     @idempotent
     def post(self, request: Request) -> Response:
         transfer = services.faucet(

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import html
 import json
 import os
 import re
 import secrets
+import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from playwright.sync_api import expect
 
@@ -138,6 +141,49 @@ def test_the_readmes_example_buys_as_it_is_written(stack: Any, tmp_path: Path) -
     assert re.search(r"^\('[01]\.\d+',\) paid 0\.50$", done.stdout, re.MULTILINE), done.stdout
     wallet = Api(url, key).get("wallet/")["accounts"]
     assert [a["posted_micro"] for a in wallet if a["purpose"] == "main"] == ["500000"]
+
+
+RUN = {"Python": [sys.executable, "-c"]}
+RUN |= {"curl": ["bash", "-ec"]} if shutil.which("curl") else {}
+RUN |= {"JavaScript": ["node", "--input-type=module", "-e"]} if shutil.which("node") else {}
+
+
+@pytest.mark.slow
+def test_the_references_calls_do_what_they_say_as_they_are_written(
+    stack: Any, tmp_path: Path
+) -> None:
+    """One that moves nothing, and one that asks for an Idempotency-Key, in each language."""
+    url, own = stack
+    key, slug = (
+        account(url, f"referee-{secrets.token_hex(4)}"),
+        Api(url).get("listings/")["results"][0]["slug"],
+    )
+    for group, operation, answered in (
+        ("listings", "listings_quote_create", "expires_at"),
+        ("wallet", "wallet_faucet_create", "amount_micro"),
+    ):
+        page = httpx.get(f"{url}/api/docs/{group}/").text
+        section = page.split(f'id="{operation}"')[1].split("</section>")[0]
+        (tmp_path / "body.json").write_text(written(section, "What is sent"))
+        for language, command in RUN.items():
+            code = written(section, language).replace("{slug}", slug)
+            done = subprocess.run(
+                [*command, code],
+                cwd=tmp_path,
+                env=own | {"FLAI_API_KEY": key},
+                capture_output=True,
+                text=True,
+                timeout=60,
+            )
+            assert done.returncode == 0 and answered in done.stdout, (operation, language, done)
+    wallet = Api(url, key).get("wallet/")["accounts"]
+    assert [a["posted_micro"] for a in wallet if a["purpose"] == "main"] == [f"{len(RUN)}000000"]
+
+
+def written(section: str, summary: str) -> str:
+    """What a part of the reference shows under this heading."""
+    found = re.search(rf"{summary}</summary>.*?<code[^>]*>(.*?)</code>", section, re.DOTALL)
+    return html.unescape(found[1]) if found else ""
 
 
 # One of each thing that is measured: no figure, but nothing that it calls may be gone.
