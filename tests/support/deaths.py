@@ -9,7 +9,6 @@ looked; a lock on one table holds the site at the very point where the blow is t
 
 from __future__ import annotations
 
-import json
 import os
 import select
 import signal
@@ -58,39 +57,26 @@ class Deadly(Stage):
 
     # -- blows
 
-    @property
-    def supervisor(self) -> int:
-        return int(json.loads((self.home / "stack.json").read_text())["pid"])
-
     @contextmanager
     def dead(self, party: str) -> Iterator[None]:
         """The worker, or a node, is killed, and nobody starts it again until the end of the
         block."""
         home = str(self.home / "nodes" / VICTIM[-1])
-        words = {"worker": {"celery", "worker"}, "node": {"workers.node", home}}[party]
+        words = {"worker": ("celery", "worker"), "node": ("workers.node", home)}[party]
         os.kill(self.supervisor, signal.SIGSTOP)
         try:
-            with os.fdopen(os.pidfd_open(self._service(words))) as ended:
+            with os.fdopen(os.pidfd_open(self.service(*words))) as ended:
                 signal.pidfd_send_signal(ended.fileno(), signal.SIGKILL)
                 assert select.select([ended], [], [], PATIENCE_S)[0]
             yield
         finally:
             os.kill(self.supervisor, signal.SIGCONT)
 
-    def _service(self, words: set[str]) -> int:
-        children = Path(f"/proc/{self.supervisor}/task").glob("*/children")
-        for pid in " ".join(path.read_text() for path in children).split():
-            command = Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")
-            if words <= set(command):
-                return int(pid)
-        raise AssertionError(f"no service of {words}")
-
     @contextmanager
     def held(self, table: str) -> Iterator[Callable[[], None]]:
         """Nobody writes to this table; yields how to wait until somebody wants to."""
-        waiting = "SELECT FROM pg_locks WHERE NOT granted AND relation = %s::regclass"
-        database = json.loads((self.home / "stack.json").read_text())["environment"]
-        with psycopg.connect(database["DATABASE_URL"]) as connection:
+        waiting = "SELECT 1 FROM pg_locks WHERE NOT granted AND relation = %s::regclass"
+        with psycopg.connect(self.database) as connection:
             connection.execute(f"LOCK TABLE {table} IN SHARE MODE")
             yield lambda: wait_for(
                 lambda: connection.execute(waiting, [table]).fetchone(),

@@ -15,8 +15,9 @@ import httpx
 
 from apps.protocol import wire
 from workers.client.agent import Agent
-from workers.client.api import Api, wait_for
+from workers.client.api import Api, ClientError, wait_for
 from workers.client.home import Home
+from workers.demo.cast import BACKERS
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE_S = 60.0
@@ -40,7 +41,8 @@ class Stage:
         self.dao = self.steps["subdao"]
         self.slugs = {key: state["cast"][key]["slug"] for key in self.roles}
         self.homes = {key: self.home_of(key) for key in self.roles}
-        self.members = list(self.homes.values())  # who votes
+        self.members = [home.api() for home in self.homes.values()]  # of the SBGT house
+        self.owners = [self.home_of(one.key).api() for one in BACKERS]  # of the SDT house
 
     @property
     def custodians(self) -> list[str]:
@@ -56,26 +58,34 @@ class Stage:
         return {row["party"]["slug"]: int(row["points_micro"]) for row in held}
 
     def home_of(self, key: str) -> Home:
-        """A site's or a buyer's, told where the site is: it has another port than in the story."""
-        home = Home(self.home / "demo" / "sites" / key)
+        """A participant's, told where the site is: it has another port than in the story."""
+        demo = self.home / "demo"
+        home = Home(next(filter(Path.is_dir, (demo / "sites" / key, demo / "people" / key))))
         home.connect(url=self.url, api_key=home.api_key_path.read_text().strip())
         return home
 
     # -- votes
 
-    def proposed(self, kind: str, payload: Json) -> str:
-        """A member's proposal, which all of the story's members vote for."""
+    def proposed(self, kind: str, payload: Json, *, owners: bool = False) -> str:
+        """A proposal of one of the story's members, or owners, which all of them vote for."""
         asked = {"dao": self.dao, "kind": kind, "payload": payload, "title": "Go on"}
-        proposal = self.homes[self.custodians[0]].api().post("proposals/", asked)["id"]
-        self.vote_for(proposal)
+        proposer = (self.owners if owners else self.members)[0]
+        proposal = proposer.post("proposals/", asked)["id"]
+        self.vote_for(proposal, owners=owners)
         return str(proposal)
 
-    def vote_for(self, proposal: str) -> None:
-        def one(home: Home) -> None:
-            home.api().post(f"proposals/{proposal}/votes/", {"support": "for"})
+    def vote_for(self, proposal: str, *, owners: bool = False) -> None:
+        """Who is late is not needed where the others carry it, which `executed` tells."""
+
+        def one(voter: Api) -> None:
+            try:
+                voter.post(f"proposals/{proposal}/votes/", {"support": "for"})
+            except ClientError as error:
+                if error.code != "voting_closed":
+                    raise
 
         with ThreadPoolExecutor(4) as pool:
-            list(pool.map(one, self.members))
+            list(pool.map(one, self.owners if owners else self.members))
 
     def executed(self, *proposals: str) -> None:
         """Waits until what was voted for is done."""
@@ -86,6 +96,29 @@ class Stage:
                 what="the vote",
                 every_s_max=0.2,
             )
+
+    # -- processes
+
+    @property
+    def _running(self) -> Json:
+        return dict(json.loads((self.home / "stack.json").read_text()))
+
+    @property
+    def supervisor(self) -> int:
+        return int(self._running["pid"])
+
+    @property
+    def database(self) -> str:
+        return str(self._running["environment"]["DATABASE_URL"])
+
+    def service(self, *words: str) -> int:
+        """The process of the service whose command has these words."""
+        children = Path(f"/proc/{self.supervisor}/task").glob("*/children")
+        for pid in " ".join(path.read_text() for path in children).split():
+            command = Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")
+            if set(words) <= set(command):
+                return int(pid)
+        raise AssertionError(f"no service of {words}")
 
     # -- rounds
 

@@ -207,7 +207,7 @@ def wait_for(
     every_s: float = 0.1,
     every_s_max: float = 1.0,
 ) -> T:
-    """The first answer of `check` that isn't None, asked at growing intervals.
+    """The first true answer of `check`, asked at growing intervals.
 
     Raises: ClientError("timeout") after `deadline_s`.
     """
@@ -215,7 +215,7 @@ def wait_for(
     pause = threading.Event()
     while True:
         answer = check()
-        if answer is not None:
+        if answer:
             return answer
         left = end - time.monotonic()
         if left <= 0:
