@@ -51,6 +51,7 @@ def environment(home: Path) -> dict[str, str]:
         "FLAI_HOME": str(home),
         "PYTHONPATH": str(ROOT / "tests" / "support" / "recorder"),
         "RECORD_TO": str(recorded),
+        "FLAI_WEBHOOKS_PRIVATE": "1",  # whoever is called listens on this machine
         "FLAI_PORT": str(web),
         "FLAI_NODE_PORT": str(node),
         "FLAI_MESH_PORT": str(mesh),
