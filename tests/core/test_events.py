@@ -175,7 +175,7 @@ def test_dispatchers_at_the_same_time_share_the_events(calls):
     barrier = threading.Barrier(4)
 
     def dispatch():
-        barrier.wait(timeout=20)
+        barrier.wait(timeout=60)
         handlers.dispatch_due(clock=lambda: NOW)
         connection.close()
 

@@ -47,7 +47,7 @@ class Broker:
 
 
 def until(done: Callable[[], Any]) -> None:
-    end = time.monotonic() + 30
+    end = time.monotonic() + 60
     while not done():
         assert time.monotonic() < end
         threading.Event().wait(0.02)

@@ -170,7 +170,7 @@ def together(*calls: Callable[[], Any]) -> list[Any]:
 
     def run(index: int, call: Callable[[], Any]) -> None:
         try:
-            start.wait(timeout=30)
+            start.wait(timeout=60)
             results[index] = call()
         except Exception as error:  # handed back to the test
             results[index] = error

@@ -42,5 +42,5 @@ def test_a_member_that_votes_meanwhile_is_not_waited_for_in_a_circle() -> None:
             work = pool.submit(together, lambda: convert(dao, who, key))
             assert until_blocked()
             Party.objects.select_for_update(no_key=True, nowait=True).get(pk=who.pk)
-        [made] = work.result(timeout=30)
+        [made] = work.result(timeout=60)
     assert not isinstance(made, Exception) or isinstance(made, converting.NothingReleased)

@@ -416,7 +416,7 @@ def at_once(count: int, ask: Callable[[int], Any]) -> Counter[str]:
 
     def work(place: int) -> None:
         try:
-            barrier.wait(timeout=20)
+            barrier.wait(timeout=60)
             ask(place)
             said.append("held")
         except DomainError as refused:
@@ -514,7 +514,7 @@ def test_a_share_that_somebody_else_is_posting_is_waited_for_and_refused(shelf, 
             with joinable():
                 query_create(slug=shelf.dao.slug, buyer=first, upload=upload, now=clock_now())
                 begun.set()
-                go_on.wait(20)
+                go_on.wait(60)
         finally:
             close_old_connections()
 
@@ -528,7 +528,7 @@ def test_a_share_that_somebody_else_is_posting_is_waited_for_and_refused(shelf, 
 
     thread = threading.Thread(target=ask_first)
     thread.start()
-    assert begun.wait(20)
+    assert begun.wait(60)
     threading.Timer(0.3, go_on.set).start()
     assert ask_second() == {f"{same}_taken": 1}
     thread.join()

@@ -205,7 +205,7 @@ def test_a_lane_is_left_while_one_of_many_rows_is_computed(sale, monkeypatch) ->
         served.append(list(ids))
         if small not in ids and len(served) == 1:
             inside.set()
-            assert go.wait(30)
+            assert go.wait(60)
         return run(ids)
 
     monkeypatch.setattr(running, "_run", run_too)
@@ -220,7 +220,7 @@ def test_a_lane_is_left_while_one_of_many_rows_is_computed(sale, monkeypatch) ->
 
     worker = threading.Thread(target=work)
     worker.start()
-    assert inside.wait(30)
+    assert inside.wait(60)
     small = sale.ask(sale.listing, uploads[2]).id
     assert running.queries_run(version_id=version_id, first=str(small)) == 1
     states = dict(Query.objects.values_list("id", "state"))

@@ -50,7 +50,7 @@ def test_the_price_on_sale_is_that_of_its_place_in_the_log() -> None:
                 dao=shelf.dao, key="price_micro", value=str(2 * PRICE), proposal_id=uuid.uuid4(),
                 now=now(),
             )  # fmt: skip
-        assert work.result(timeout=30).version_id == version.id
+        assert work.result(timeout=60).version_id == version.id
     rows = LogLeaf.objects.filter(type__in=["listings.opened", "subdaos.params"]).order_by("pk")
     first, voted, then = (json.loads(bytes(row.data))["body"] for row in rows)
     assert (first["price_micro"], then["price_micro"]) == (str(PRICE), voted["value"])

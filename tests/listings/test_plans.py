@@ -119,7 +119,7 @@ def at_once(*works: Callable[[], Any]) -> list[str]:
 
     def run(work: Callable[[], Any]) -> None:
         try:
-            barrier.wait(timeout=30)
+            barrier.wait(timeout=60)
             work()
             outcomes.append("done")
         except DomainError as error:

@@ -175,7 +175,7 @@ def test_one_share_posted_at_once_under_many_keys_is_one_query(sale) -> None:
 
     def post(client: APIClient, key: str) -> None:
         try:
-            barrier.wait(timeout=20)
+            barrier.wait(timeout=60)
             answer = client.post(url, {"input": upload}, headers={"Idempotency-Key": key})
             answers.append((answer.status_code, answer.json().get("code")))
         finally:

@@ -117,7 +117,7 @@ def test_who_finds_the_lanes_busy_is_served_by_them() -> None:
     def step() -> int:
         if not todo:
             entered.set()
-            go.wait(10)
+            go.wait(60)
             todo.extend(late)
             late.clear()
         if not todo:
@@ -128,10 +128,10 @@ def test_who_finds_the_lanes_busy_is_served_by_them() -> None:
     late = [2]
     worker = threading.Thread(target=lanes.serve, args=("m", step))
     worker.start()
-    assert entered.wait(10)
+    assert entered.wait(60)
     assert lanes.serve("m", step) == 0  # busy: it only leaves word
     go.set()
-    worker.join(10)
+    worker.join(60)
     assert done == [1, 2]
     assert lanes.serve("m", step) == 0 and not worker.is_alive()
 

@@ -87,7 +87,7 @@ def test_a_worker_that_is_free_claims_what_was_held_just_now_and_then_whatever_w
     listener = running.listen()
     try:
         fresh = query_create(slug=shelf.dao.slug, buyer=buyer, upload=shelf.upload(), now=now())
-        assert served.wait(20)
+        assert served.wait(60)
     finally:
         listener.close()
     assert bundles == [[str(fresh.id)], [str(waits.id)], []]

@@ -181,13 +181,21 @@ def test_the_same_job_asked_twice_at_once_has_one_answer(three_nodes, model):
 def test_the_loop_answers_while_a_job_waits(three_nodes, model):
     buyer = Buyer(three_nodes, model)
     query = buyer.query([[0.1, 0.2]])
-    job = buyer.job(query, deadline_s=1)
+    job = buyer.job(query, deadline_s=60)
     alone = three_nodes.begin(job, 0, uploads=[query])
     three_nodes.wait_for_state(0, job["job_id"], "running")
     assert three_nodes.http.get(three_nodes.control[0] + "/health").json()["running"] == 1
-    assert alone.result().json() == {
+    three_nodes.ask(job, nodes=(1,), uploads=[{}])  # which refuses it
+    assert alone.result().json()["code"] == "peer_refused"
+
+
+def test_a_job_without_the_others_ends_at_its_deadline(three_nodes, model):
+    buyer = Buyer(three_nodes, model)
+    query = buyer.query([[0.1, 0.2]])
+    [alone] = three_nodes.ask(buyer.job(query, deadline_s=1), nodes=(0,), uploads=[query])
+    assert alone.json() == {
         "code": "deadline",
-        "detail": alone.result().json()["detail"],
+        "detail": alone.json()["detail"],
         "retryable": True,
     }
 

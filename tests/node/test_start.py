@@ -245,7 +245,7 @@ def test_a_node_stops_gracefully_with_a_job_inside(nodes):
     pending = nodes.begin(job, 0)
     nodes.wait_for_state(0, job["job_id"], "running")
     nodes.processes[1].terminate()
-    assert nodes.processes[1].wait(10) == 0
+    assert nodes.processes[1].wait(60) == 0
     assert pending.result().json()["code"] == "peer_lost"
     nodes.stop()
     assert '"message": "stopped"' in nodes.logs()

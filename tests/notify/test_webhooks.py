@@ -136,9 +136,7 @@ def test_a_call_that_fails_comes_again_later_and_later_under_the_same_id(buyer) 
         assert services.deliver_due(post=receiver) == 1
         call = Delivery.objects.get()
         answers.append(call.answer)
-        assert (
-            timedelta(0) <= call.due_at - before - timedelta(seconds=wait_s) < timedelta(seconds=9)
-        )
+        assert before <= call.due_at - timedelta(seconds=wait_s) <= now()
         assert services.deliver_due(post=receiver) == 0
         due_now()
     services.deliver_due(post=receiver)
@@ -239,21 +237,21 @@ def test_one_slow_address_keeps_no_other_waiting(buyer, monkeypatch) -> None:
             return quick(url, body, headers)
         under_way.append(url)
         started.release()
-        released.wait(20)
+        released.wait(60)
         return 204
 
     deliver_due = functools.partial(services.deliver_due, post=post)
     monkeypatch.setattr(services, "deliver_due", deliver_due)
     services.deliver()
-    assert started.acquire(timeout=20) and started.acquire(timeout=20)
+    assert started.acquire(timeout=60) and started.acquire(timeout=60)
     assert Endpoint.objects.filter(calling_until__gt=now()).count() == 2 == len(set(under_way))
     assert services._claim(now()) is None
     tell(buyer)
     services.deliver()
-    assert told.wait(20) and not released.is_set()
+    assert told.wait(60) and not released.is_set()
     released.set()
     for _ in range(services.THREADS):  # each thread has ended when all may begin
-        assert services._free.acquire(timeout=20)
+        assert services._free.acquire(timeout=60)
     for _ in range(services.THREADS):
         services._free.release()
     assert not Delivery.objects.filter(state="pending").exists() and len(under_way) == 9

@@ -73,7 +73,7 @@ def test_what_a_stake_unlocks_waits_for_who_takes_it_out() -> None:
                 together, lambda: services.rfm_submit(actor=backer, slug=fork.slug, now=at(40))
             )
             assert until_blocked()
-        [made] = work.result(timeout=30)
+        [made] = work.result(timeout=60)
     assert made.proposal.dao == dao
 
 

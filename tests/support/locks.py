@@ -14,7 +14,7 @@ SELECT EXISTS (
 """
 
 
-def until_blocked(seconds: float = 10) -> bool:
+def until_blocked(seconds: float = 60) -> bool:
     """Has some transaction come to wait for this one? Waits so long for it at most."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:

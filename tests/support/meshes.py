@@ -84,7 +84,7 @@ class Net:
     def der(self, j):
         return identity.certificate_der(self.pems[j], sign_key=wire.public_hex(self.keys[j]))
 
-    def sessions(self, sid, *, members=(0, 1, 2), seconds=10.0):
+    def sessions(self, sid, *, members=(0, 1, 2), seconds=60.0):
         return [self.meshes[i].open(sid, deadline=time.monotonic() + seconds) for i in members]
 
     def restart(self, i):
@@ -97,7 +97,7 @@ class Net:
             m.close()
 
 
-def until(condition, seconds=5.0):
+def until(condition, seconds=60.0):
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end

@@ -39,7 +39,7 @@ from workers.mpc.tls import mutual_context
 from workers.node import home as homes
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-START_TIMEOUT_S = 20.0
+START_TIMEOUT_S = 60.0
 
 
 NODE = "workers.node"
@@ -153,7 +153,7 @@ class NodeSet:
         for process in self.processes.values():
             process.terminate()
         for process in self.processes.values():
-            assert process.wait(10) == 0
+            assert process.wait(60) == 0
             process.stdout.close()  # type: ignore[union-attr]
         self.processes.clear()
         self.http.close()
@@ -238,7 +238,7 @@ class NodeSet:
     def state(self, i: int, job_id: str) -> dict[str, Any]:
         return self.http.get(f"{self.control[i]}/jobs/{job_id}").json()
 
-    def wait_for_state(self, i: int, job_id: str, state: str, seconds: float = 20.0) -> None:
+    def wait_for_state(self, i: int, job_id: str, state: str, seconds: float = 60.0) -> None:
         end = time.monotonic() + seconds
         while self.state(i, job_id)["state"] != state:
             assert time.monotonic() < end, self.state(i, job_id)

@@ -20,7 +20,7 @@ from workers.client.home import Home
 from workers.demo.cast import BACKERS
 
 ROOT = Path(__file__).resolve().parents[2]
-PATIENCE_S = 60.0
+PATIENCE_S = 180.0
 Json = dict[str, Any]
 
 

@@ -24,7 +24,7 @@ from workers.client import data, training
 from workers.client.buyer import sigmoid
 
 ROOT = Path(__file__).resolve().parents[2]
-TIMEOUT_S = 240
+TIMEOUT_S = 600
 LOOK_S = 0.25
 # Notes each phase that the strip shows, as it changes under a reader who does nothing.
 RECORD = """() => {

@@ -41,11 +41,11 @@ def while_locked(dao: Any, change: Callable[[], Any], other: Callable[[], Any]) 
     with transaction.atomic():
         dao_lock(dao)
         thread.start()
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while not outcome and not _somebody_waits():
             assert time.monotonic() < deadline
         change()
-    thread.join(timeout=30)
+    thread.join(timeout=60)
     return outcome[0]
 
 

@@ -31,7 +31,7 @@ def together(*jobs):
 
     def run(job):
         try:
-            barrier.wait(timeout=20)
+            barrier.wait(timeout=60)
             try:
                 with transaction.atomic(durable=True):
                     job()
@@ -162,7 +162,7 @@ def test_two_who_find_the_same_expired_hold_both_go_on():
         assert ledger.free_expired([a.id], now=at(6))
         other.start()
         assert until_blocked()
-    other.join(timeout=20)
+    other.join(timeout=60)
     assert freed == [True] and balances(a) == (10, 0)
     assert not ledger.free_expired([a.id], now=at(6))
 
@@ -172,14 +172,14 @@ def test_sequencers_at_the_same_time_number_every_leaf_once():
     barrier = threading.Barrier(6)
 
     def write():
-        barrier.wait(timeout=20)
+        barrier.wait(timeout=60)
         for i in range(10):
             with transaction.atomic():
                 ledger.post([leg(a, b, 1)], now=at(i))
         connection.close()
 
     def number():
-        barrier.wait(timeout=20)
+        barrier.wait(timeout=60)
         for i in range(10):
             log.sequence(now=at(i), limit=7)
         connection.close()
@@ -205,7 +205,7 @@ def test_a_request_retried_at_the_same_time_pays_once_and_all_get_its_answer():
     def ask():
         client = APIClient()
         client.credentials(HTTP_AUTHORIZATION=f"Bearer {key}", HTTP_IDEMPOTENCY_KEY="k1")
-        barrier.wait(timeout=20)
+        barrier.wait(timeout=60)
         answer = client.post("/api/v1/wallet/faucet/", {"asset": "USDC", "amount_micro": "5"})
         answers.append((answer.status_code, answer.content))
         connection.close()

@@ -108,7 +108,7 @@ def test_two_sweeps_at_once_tell_once(ada: Any) -> None:
 
     def sweep() -> None:
         try:
-            barrier.wait(timeout=20)
+            barrier.wait(timeout=60)
             told.append(watch())
         finally:
             close_old_connections()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 from workers.client.api import ClientError, wait_for
 from workers.demo import agents, request, trading
@@ -26,21 +27,26 @@ OPEN_PLEDGE = 900 * TOKEN
 def request_phase(story: Story) -> None:
     story.screen.phase(1, "rfm", "A company asks for a model")
     # Sign-ups hash passwords, which takes its time; those who act first come first.
+    began = time.monotonic()
     story.cast.sign_up([*VOTERS, COMPANY, OTHER_COMPANY])
     for voter in VOTERS:
         story.cast.faucet(voter.key, "FLAI", 2 * STAKE_MICRO)
         story.stake(voter.key)
+    vote_s = story.state.step("vote_s", lambda: request.vote_s(time.monotonic() - began))
     company = story.cast.api(COMPANY.key)
     asked = request.main_request(
         story.sites,
         custodians=len(story.custodians),
         validators=len(story.validators),
         network=story.network,
+        vote_s=vote_s,
     )
     main = story.state.step("rfm", lambda: brief(company.post("rfms/", asked)))
     other = story.state.step(
         "rfm open",
-        lambda: brief(story.cast.api(OTHER_COMPANY.key).post("rfms/", request.open_crowdfund())),
+        lambda: brief(
+            story.cast.api(OTHER_COMPANY.key).post("rfms/", request.open_crowdfund(vote_s))
+        ),
     )
     price = money(request.PRICE_MICRO)
     gate = request.GATE_MILLI / 1000

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from workers.client.api import Api, ClientError, wait_for
-from workers.demo import agents
+from workers.demo import agents, request
 from workers.demo.cast import BACKERS, COMPANY, OPERATORS, Cast, State
 from workers.demo.screen import Screen
 
@@ -82,13 +82,14 @@ class Story:
         return wait_for(found, deadline_s=WAIT_S, what=f"the proposal {kind}")
 
     def vote(self, proposal_id: str, voters: list[str], support: str) -> None:
-        """Each casts its vote; one that has voted in an interrupted run is left alone."""
+        """Each casts its vote. One that has voted in an interrupted run is left alone, and so is one
+        that comes too late: the proposal says whether it passed."""
 
         def one(key: str) -> None:
             try:
                 self.cast.api(key).post(f"proposals/{proposal_id}/votes/", {"support": support})
             except ClientError as error:
-                if error.code not in ("already_voted", "voted"):
+                if error.code not in ("already_voted", "voting_closed"):
                     raise
 
         with ThreadPoolExecutor(4) as pool:
@@ -103,7 +104,8 @@ class Story:
                 item if item["state"] in ("executed", "defeated", "expired", "canceled") else None
             )
 
-        return wait_for(over, deadline_s=WAIT_S, what="the vote's end", every_s_max=0.3)
+        deadline_s = WAIT_S + request.VOTE_MAX_S
+        return wait_for(over, deadline_s=deadline_s, what="the vote's end", every_s_max=0.3)
 
     def stake(self, key: str) -> None:
         name = f"stake {key}"
