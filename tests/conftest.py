@@ -18,12 +18,9 @@ settings.register_profile("suite", deadline=None, suppress_health_check=[HealthC
 settings.load_profile("suite")
 
 HERE = Path(__file__).parent
-LONG = (
-    "scenarios",
-    "faults",
-    "explorer",
-    "listings",
-)  # begun first: nobody waits for one at the end
+# Begun first, so that nobody waits for one at the end: what comes last is short.
+LONG = ("scenarios", "faults", "explorer", "listings", "client", "mpc", "node", "wallets")
+LONG += ("exchange", "training", "privacy", "core", "compute", "stack")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -1,4 +1,4 @@
-"""`manage.py test`: find a browser, check style, types and imports, then run the suite.
+"""`manage.py test`: find a browser, check style and imports, then types while the suite runs.
 
 With arguments it is only pytest with these. pytest's own summary is the last line and its exit
 code ours.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -31,28 +32,39 @@ def run_tests(arguments: list[str]) -> int:
     checks = {
         "format": python("-m", "ruff", "format", "--no-cache", "--check", "--quiet", *present),
         "lint": python("-m", "ruff", "check", "--no-cache", "--quiet", *present),
-        "types": python("-m", "mypy"),
         "imports": [os.path.join(os.path.dirname(sys.executable), "lint-imports")],
     }
     for name, command in checks.items():
-        started = time.monotonic()
-        done = subprocess.run(
-            command,
-            cwd=ROOT,
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            check=False,
-        )
-        if done.returncode:
-            print(done.stdout)
-            print(f"{name}: failed", file=sys.stderr)
-            return done.returncode
-        print(f"{name}: in order ({time.monotonic() - started:.1f} s)", flush=True)
+        if code := _check(name, command, environment):
+            return code
     workers = os.environ.get("FLAI_TEST_WORKERS", "2")
     spread = ["-n", workers, "--dist", "loadfile", "--no-loadscope-reorder"]
-    return _run(python("-m", "pytest", *spread), environment)
+    # mypy has one core busy and the suite doesn't always have both
+    with subprocess.Popen(python("-m", "pytest", *spread), cwd=ROOT, env=environment) as suite:
+        if code := _check("types", python("-m", "mypy"), environment):
+            suite.send_signal(signal.SIGINT)
+            return code
+        return suite.wait()
+
+
+def _check(name: str, command: list[str], environment: dict[str, str]) -> int:
+    """Its exit code; what it says is shown where that is not 0."""
+    started = time.monotonic()
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        print(done.stdout)
+        print(f"{name}: failed", file=sys.stderr)
+    else:
+        print(f"{name}: in order ({time.monotonic() - started:.1f} s)", flush=True)
+    return done.returncode
 
 
 def find_chromium() -> str | None:

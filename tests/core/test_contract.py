@@ -20,14 +20,14 @@ from apps.subdaos.models import Epoch
 from tests.explorer import world as worlds
 from tests.support.browser import served
 
-DEADLINE_S = 300
+DEADLINE_S = 900
 # Left out: what a schema can't say, for example that a signature must fit its key, is refused with
 # 400 or 422 although each field has its form.
 CONFIG = """
 seed = 1
 workers = 2
 continue-on-failure = true
-request-timeout = 20.0
+request-timeout = 60.0
 headers = {{ Authorization = "Bearer {key}" }}
 warnings = false
 
