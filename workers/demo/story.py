@@ -82,7 +82,7 @@ class Story:
         return wait_for(found, deadline_s=WAIT_S, what=f"the proposal {kind}")
 
     def vote(self, proposal_id: str, voters: list[str], support: str) -> None:
-        """Each casts its vote. One that has voted in an interrupted run is left alone, and so is one
+        """Each casts its vote. One that voted in an interrupted run is left alone, and so is one
         that comes too late: the proposal says whether it passed."""
 
         def one(key: str) -> None:
