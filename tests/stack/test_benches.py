@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterable
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,10 +14,11 @@ import pytest
 from apps.explorer.scale import addresses
 from apps.protocol.circuits import CLASSES
 from apps.protocol.rfm_spec import check_spec, subdao_params
-from flai_site.bench import FIELDS, GROUPS, epochs, ledger, log, pages, rounds, soak
+from flai_site.bench import FIELDS, GROUPS, PARTS, epochs, growth, ledger, log, pages, rounds, soak
 from workers.demo import request
 from workers.mpc.workloads import gated_mean
 
+DOCS = Path(__file__).resolve().parents[2] / "docs"
 SITES = {
     "label": "malignant",
     "positive": "1",
@@ -95,6 +98,13 @@ def test_a_round_of_the_bench_ends_with_a_stored_model() -> None:
     assert 8 * 600 < lines["sent_per_site"]["value"] < 8 * 600 + 4_000
 
 
-@pytest.mark.parametrize("group", GROUPS)
+@pytest.mark.parametrize("group", GROUPS | PARTS)
 def test_every_group_is_a_module_that_runs(group: str) -> None:
-    assert callable(import_module(GROUPS[group]).run)
+    assert callable(import_module((GROUPS | PARTS)[group]).run)
+
+
+def test_the_picture_of_growing_rounds_is_the_one_of_its_measurements() -> None:
+    lines = [json.loads(line) for line in (DOCS / "growth.jsonl").read_text().splitlines()]
+    assert growth.picture(lines) == (DOCS / "growth.svg").read_text()
+    with pytest.raises(KeyError):
+        growth.picture(lines[1:])
