@@ -1,4 +1,4 @@
-"""A public data set as CSV files of uneven sites, the way a user's own files come to `demo --sites`.
+"""Public data as CSV files of uneven sites, the way a user's own files come to `demo --sites`.
 
 python -m tests.support.public wine|breast_cancer|diabetes DIR     (label: "outcome")
 """
