@@ -5,13 +5,15 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
 from django.core.exceptions import PermissionDenied, ValidationError
-from django.db import DataError
+from django.db import DataError, OperationalError
 from django.http import Http404
+from psycopg.errors import LockNotAvailable
 from rest_framework import exceptions
 from rest_framework.response import Response
 from rest_framework.views import set_rollback
@@ -19,6 +21,7 @@ from rest_framework.views import set_rollback
 from apps.core.errors import DomainError
 
 CONTENT_TYPE = "application/problem+json"
+logger = logging.getLogger(__name__)
 _RESERVED = ("type", "title", "status", "code", "detail")
 
 
@@ -50,6 +53,10 @@ def exception_handler(exc: Exception, context: dict[str, Any]) -> Response | Non
         body = problem(400, "invalid", " ".join(exc.messages))
     elif isinstance(exc, DataError):  # a NUL inside a JSON value, a number beyond its column
         body = problem(400, "bad_input", "A value in the request cannot be stored.")
+    elif isinstance(exc, OperationalError) and isinstance(exc.__cause__, LockNotAvailable):
+        logger.error("a lock was not to be had in time", exc_info=exc)  # its holder is at fault
+        body = problem(503, "busy", "Somebody else holds what this needs. Ask again in a moment.")
+        headers["Retry-After"] = "1"
     elif isinstance(exc, exceptions.ValidationError):
         body = problem(400, "invalid", _first_text(exc.detail), {"errors": exc.detail})
     elif isinstance(exc, exceptions.APIException):

@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import uuid
 
+import psycopg
 import pytest
+from django.db import connection
 from django.test import Client
 from rest_framework.test import APIClient
 
@@ -53,6 +55,23 @@ def test_a_nul_in_a_json_value_is_a_bad_request() -> None:
         answer = who.client.post("/api/v1/rfms/", body)
         assert answer.status_code in (400, 422), answer.content
         assert answer["Content-Type"] == "application/problem+json"
+
+
+@pytest.mark.django_db(transaction=True)
+def test_who_waits_too_long_for_a_lock_is_told_to_ask_again_and_can() -> None:
+    made = {"email": "late@example.org", "password": "correct horse 9", "name": "Late"}
+    made["kind"] = "person"
+    client = Client(raise_request_exception=False)
+    with psycopg.connect(**connection.get_connection_params()) as other:
+        other.execute("LOCK TABLE accounts_party IN EXCLUSIVE MODE")
+        with connection.cursor() as cursor:
+            cursor.execute("SET lock_timeout = '20ms'")
+        answer = client.post("/api/v1/accounts/", made, content_type="application/json")
+    assert (answer.status_code, answer["Content-Type"]) == (503, "application/problem+json")
+    assert answer.json()["code"] == "busy" and answer["Retry-After"] == "1"
+    again = client.post("/api/v1/accounts/", made, content_type="application/json")
+    assert again.status_code == 201
+    connection.close()  # and its lock_timeout
 
 
 def test_a_fault_that_nobody_foresaw_is_told_without_its_text(monkeypatch) -> None:
