@@ -564,8 +564,10 @@ def _about(row: Subscription) -> dict[str, Any]:
 
 def left_rows(row: Subscription, *, now: datetime) -> int:
     """Rows of its quota that nobody has asked yet; what expired holds had is free again."""
-    expired = row.account.holds.filter(expires_at__lte=now).aggregate(sum=Sum("amount_micro"))
-    free = row.account.posted_micro - row.account.held_micro + int(expired["sum"] or 0)
+    free = row.account.posted_micro
+    if row.account.held_micro:
+        held = row.account.holds.filter(expires_at__gt=now).aggregate(sum=Sum("amount_micro"))
+        free -= int(held["sum"] or 0)
     return int(free // row.row_micro)
 
 

@@ -14,8 +14,11 @@ from django.urls import reverse
 from apps.accounts.models import Party
 from apps.core.clock import now
 from apps.explorer.proposal_forms import AccessForm
+from apps.listings import plans
+from apps.listings.services import listing_get
 from apps.protocol.credentials import Access
 from apps.subdaos.models import Dao
+from apps.wallets.keys import SESSION
 from tests.explorer import world as worlds
 from tests.governance.helpers import party
 from tests.support.consents import bind
@@ -65,6 +68,28 @@ def test_a_model_says_what_it_asks_for_and_whether_one_has_it(built: worlds.Worl
     issuer.revoke(row.digest)
     assert "revoked" in text(member, "/wallet/credentials/")
     assert "Yours was revoked by its issuer." in text(member, pages[0])
+
+
+def test_who_has_a_plan_of_before_reads_that_it_goes_on(built: worlds.World) -> None:
+    issuer, member = Keyed(party("Board of Health")), Client()
+    offered = [{"name": "basic", "rows": 10, "days": 30, "off_bps": 1_000}]
+    params = built.dao.params | {"plans": offered}
+    Dao.objects.filter(pk=built.dao.pk).update(params=params)
+    about = {"listing": listing_get(built.listing.slug), "buyer": built.party, "plan": "basic"}
+    seen = plans.preview(**about, now=now())
+    due = seen.change.due_micro
+    plans.plan_set(
+        **about, at_ms=seen.at_ms, rows=10, due_micro=due, refund_micro=0, consent=SESSION,
+        now=now(),
+    )  # fmt: skip
+    terms = Access(KIND, (issuer.party.pid,))
+    Dao.objects.filter(pk=built.dao.pk).update(params=params | {"access": terms.params})
+    member.force_login(built.buyer)
+    for page in (f"/models/{built.listing.slug}/", f"/models/{built.listing.slug}/plan/"):
+        shown = text(member, page)
+        assert "Your plan began before that: its rows stay yours to ask" in shown
+    assert "try-form" in text(member, f"/models/{built.listing.slug}/")
+    assert "began before that" not in text(Client(), f"/models/{built.listing.slug}/")
 
 
 def test_nobody_issues_without_a_key_or_to_who_has_none(built: worlds.World) -> None:
