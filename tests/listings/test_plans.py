@@ -43,6 +43,7 @@ from apps.wallets.keys import SESSION, Consent
 from apps.wallets.models import Account, LogLeaf
 from tests.support.consents import bind, signed
 from tests.support.shelf import PRICE, Shelf
+from workers.client.earnings import Made
 from workers.client.parameters import VOTED
 from workers.client.replay import Replay
 
@@ -75,13 +76,16 @@ def leaves() -> list[dict[str, Any]]:
 
 
 def errors(shelf: Shelf, said: list[dict[str, Any]]) -> list[str]:
-    """What a replay finds in the leaves about plans; how the SubDAO came to its offer aside."""
+    """What a replay finds in the leaves about plans; how the SubDAO came to its offer and its
+    version aside."""
     state = Replay()
     state.parameters.plans[shelf.dao.party.pid] = plans_of(OFFER)
     for index, leaf in enumerate(said):
         if leaf["type"] == "subdaos.params":
             _voted(state, leaf)
         elif leaf["type"] in TOLD:
+            if leaf["type"] == "listings.opened":
+                _accepted(state, leaf["body"])
             state.leaf(index, leaf)
     return state.findings.errors + state.plans.end(state.latest_ms)
 
@@ -94,6 +98,13 @@ def _voted(state: Replay, leaf: dict[str, Any]) -> None:
     vote = about | {"house": VOTED[body["key"]][1], "payload_hash": hash_}
     state.parameters.changed({"proposal": ""} | body, at, vote)
     state.credentials.voted({"proposal": ""} | body)
+
+
+def _accepted(state: Replay, body: dict[str, Any]) -> None:
+    """As if a round had made the version that is sold, and a vote accepted it."""
+    name = body["dao"], str(body["version"])
+    state.earnings.versions[name] = Made({}, {"model": body["model"]})
+    state.accepted.add(name)
 
 
 def choose(shelf: Shelf, buyer: Any, name: str, *, word: Any = None, at: Any = None) -> Any:
