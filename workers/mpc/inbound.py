@@ -22,8 +22,9 @@ FRAME = struct.Struct("<I16sI")
 FRAME_BYTES_MAX = 1 << 28
 CHUNK = 1 << 16
 
-# How often the connection's own thread looks in while sessions are at work but none waits.
-LOOK_IN_S = 0.005
+# How often the connection's own thread looks in while sessions are at work but none waits: less and
+# less often while it finds nothing, as a session at work mostly reads for itself.
+LOOK_IN_S, LOOK_IN_MAX_S = 0.005, 0.04
 # How long a reader may miss that its session has ended for another reason.
 SLICE_S = 0.05
 IDLE_S = 1.0
@@ -104,11 +105,13 @@ class Inbound:
 
     def run(self) -> None:
         """Read while no session does. Raises: OSError, EOFError when the connection ends."""
+        look_in_s = LOOK_IN_S
         while True:
             busy = self._busy()
             if busy:
-                self._called.wait(LOOK_IN_S)
+                self._called.wait(look_in_s)
                 self._called.clear()
+            look_in_s = min(2 * look_in_s, LOOK_IN_MAX_S) if busy else LOOK_IN_S
             if self._ended:
                 raise EOFError
             if not self.take_over(None):
@@ -119,7 +122,7 @@ class Inbound:
             try:
                 patience = 0.0 if busy else IDLE_S
                 while self.read(patience):
-                    patience = 0.0
+                    patience, look_in_s = 0.0, LOOK_IN_S
             finally:
                 self.stop_reading()
 
