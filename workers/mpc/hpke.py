@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import secrets
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import sha256
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
@@ -46,7 +47,7 @@ class Context:
 
     def export(self, context: bytes) -> bytes:
         """A secret of both for another purpose."""
-        return _labeled_expand(_SUITE, self.exporter, b"sec", context, SECRET_BYTES)
+        return _expand(_EXPORTED, self.exporter, context)
 
 
 def sender(ephemeral: X25519PrivateKey, recipient: bytes, info: bytes) -> Context:
@@ -62,7 +63,13 @@ def sender(ephemeral: X25519PrivateKey, recipient: bytes, info: bytes) -> Contex
 def recipient(enc: bytes, private: X25519PrivateKey, info: bytes) -> Context:
     """Raises: ValueError for an `enc` that is no key."""
     shared = private.exchange(X25519PublicKey.from_public_bytes(enc))
-    return _context(shared, enc, private.public_key().public_bytes_raw(), info)
+    return _context(shared, enc, _public(private), info)
+
+
+@lru_cache(maxsize=8)
+def _public(private: X25519PrivateKey) -> bytes:
+    """Of a node's own key, which opens all that it gets."""
+    return private.public_key().public_bytes_raw()
 
 
 def answer(secret: bytes, enc: bytes, message: bytes) -> bytes:
@@ -87,14 +94,14 @@ def _answer_keys(secret: bytes, enc: bytes, nonce: bytes) -> tuple[bytes, bytes]
 
 def _context(shared: bytes, enc: bytes, recipient_public: bytes, info: bytes) -> Context:
     prk = _labeled_extract(_KEM, b"", b"eae_prk", shared)
-    secret = _labeled_expand(_KEM, prk, b"shared_secret", enc + recipient_public, SECRET_BYTES)
+    secret = _expand(_SHARED, prk, enc + recipient_public)
     scheduled = _BASE + _labeled_extract(_SUITE, b"", b"info_hash", info)
     prk = _labeled_extract(_SUITE, secret, b"secret", b"")
     return Context(
         enc,
-        _labeled_expand(_SUITE, prk, b"key", scheduled, KEY_BYTES),
-        _labeled_expand(_SUITE, prk, b"base_nonce", scheduled, NONCE_BYTES),
-        _labeled_expand(_SUITE, prk, b"exp", scheduled, SECRET_BYTES),
+        _expand(_KEY, prk, scheduled),
+        _expand(_BASE_NONCE, prk, scheduled)[:NONCE_BYTES],
+        _expand(_EXPORTER, prk, scheduled),
     )
 
 
@@ -112,11 +119,19 @@ def _labeled_extract(suite: bytes, salt: bytes, label: bytes, material: bytes) -
     return _hmac(salt, _VERSION + suite + label + material)
 
 
-def _labeled_expand(suite: bytes, prk: bytes, label: bytes, info: bytes, length: int) -> bytes:
-    """Of one block at most."""
-    labeled = length.to_bytes(2, "big") + _VERSION + suite + label + info
-    return _hmac(prk, labeled + b"\x01")[:length]
+def _labeled(suite: bytes, label: bytes, length: int) -> bytes:
+    """How what is expanded for a purpose begins, of one block at most."""
+    return length.to_bytes(2, "big") + _VERSION + suite + label
 
 
+def _expand(labeled: bytes, prk: bytes, info: bytes) -> bytes:
+    return _hmac(prk, labeled + info + b"\x01")
+
+
+_SHARED = _labeled(_KEM, b"shared_secret", SECRET_BYTES)
+_KEY = _labeled(_SUITE, b"key", KEY_BYTES)
+_BASE_NONCE = _labeled(_SUITE, b"base_nonce", NONCE_BYTES)
+_EXPORTER = _labeled(_SUITE, b"exp", SECRET_BYTES)
+_EXPORTED = _labeled(_SUITE, b"sec", SECRET_BYTES)
 # Mode base, and the hash of no pre-shared key.
 _BASE = b"\x00" + _labeled_extract(_SUITE, b"", b"psk_id_hash", b"")

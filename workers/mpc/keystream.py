@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from cryptography.hazmat.primitives.ciphers import Cipher, CipherContext, algorithms, modes
 
 KEY_BYTES = 32
 _WORD = np.dtype("<u8")
@@ -14,15 +14,29 @@ _WORD = np.dtype("<u8")
 _ZEROS = memoryview(bytes(1 << 16))
 # Short draws are cut off what has been encrypted ahead.
 AHEAD_BYTES = 1 << 12
+_FROM_ZERO = modes.CTR(bytes(16))
+
+
+def first_words(key: bytes, count: int) -> npt.NDArray[np.uint64]:
+    """The first words of a fresh key's stream, of which no more will be drawn."""
+    if 8 * count > len(_ZEROS):
+        return Keystream(key).words(count)
+    words = np.empty(count, _WORD)
+    _encryptor(key).update_into(_ZEROS[: 8 * count], words.data.cast("B"))
+    return words.astype(np.uint64, copy=False)
+
+
+def _encryptor(key: bytes) -> CipherContext:
+    if len(key) != KEY_BYTES:
+        raise ValueError(f"a key has {KEY_BYTES} bytes")
+    return Cipher(algorithms.AES256(key), _FROM_ZERO).encryptor()
 
 
 class Keystream:
     """The key stream of a fresh key from a zero counter; what was drawn never comes again."""
 
     def __init__(self, key: bytes) -> None:
-        if len(key) != KEY_BYTES:
-            raise ValueError(f"a key has {KEY_BYTES} bytes")
-        self._encryptor = Cipher(algorithms.AES256(key), modes.CTR(bytes(16))).encryptor()
+        self._encryptor = _encryptor(key)
         self._ahead = bytearray()
         self._at = 0
 

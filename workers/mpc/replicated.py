@@ -22,14 +22,14 @@ import numpy as np
 
 from apps.protocol.tickets import TRIO
 from workers.mpc.engines.base import Word, blocks
-from workers.mpc.keystream import Keystream
+from workers.mpc.keystream import Keystream, first_words
 
 PART = 1 << 17  # words that are handed on at once
 
 
 def expand(seed: bytes, count: int) -> Word:
     """`count` words of the AES-256-CTR key stream (zero nonce) of a fresh seed."""
-    return Keystream(seed).words(count)
+    return first_words(seed, count)
 
 
 def held_by(node: int, n: int = TRIO) -> tuple[int, ...]:

@@ -47,7 +47,7 @@ from apps.protocol.tickets import (
     TICKET_DOMAIN,
     TRIO,
     check_engine,
-    check_upload,
+    check_ticket,
     is_node_set,
     ticket_id,
 )
@@ -63,6 +63,7 @@ REPLY_CONTEXT = b"flai/reply/v2"
 LONG = 1 << 16
 _ZERO_NONCE = bytes(12)  # each GCM key encrypts exactly one message
 ENC_BYTES = 32
+_WORD = np.dtype("<u8")
 ELSEWHERE = "A sealed part was made for another key, ticket or node."
 
 
@@ -125,7 +126,7 @@ def make_upload(
     }
     if reply is not None:
         ticket["reply_key"] = reply.public_key().public_bytes_raw().hex()
-    id_bytes = bytes.fromhex(ticket_id(ticket))
+    id_bytes = bytes.fromhex(check_ticket(ticket, now=ticket["issued_at"]).id)
     keys = [secrets.token_bytes(32) for _ in range(n - len(seeds))]
     parts: list[dict[str, str]] = [{"seed": s.hex()} for s in seeds]
     parts += [{"key": key.hex()} for key in keys]
@@ -142,14 +143,12 @@ def make_upload(
         AESGCM(key).encrypt(_ZERO_NONCE, word, id_bytes)
         for key, word in zip(keys, words[len(seeds) :], strict=True)
     )
-    upload = {
+    return {
         "ticket": ticket,
         "signature": wire.sign(signing_key, TICKET_DOMAIN, ticket),
         "envelopes": [wire.b64(e) for e in envelopes],
         "correction": correction if binary else wire.b64(correction),
     }
-    check_upload(upload, now=ticket["issued_at"])
-    return upload
 
 
 def open_upload(
@@ -248,7 +247,7 @@ def _ring_word(
         word = expand(secret, count)
     else:
         data = _decrypted(upload["correction"], secret, id_bytes)
-        word = np.frombuffer(data, dtype="<u8").astype(np.uint64)
+        word = np.frombuffer(data, _WORD).astype(np.uint64)
         if word.size != count:
             raise SealError("bad_commitment", f"Word {j} is not the one the ticket commits to.")
     return [word], _bytes(word), salt, secret if j < last else None
@@ -284,7 +283,7 @@ def seal_output(
     shapes = {w.shape for w in words.values()}
     if len(words) + 1 not in (TRIO, QUARTET) or len(shapes) != 1:
         raise ValueError("a node seals two or three words of one shape")
-    told = {j: _bytes(w.reshape(-1)) for j, w in words.items()}
+    told = {j: _bytes(w) for j, w in words.items()}
     content = _output(told, list(shapes.pop()), f, job_id)
     return hpke.answer(secret, bytes.fromhex(reply_key), content)
 
@@ -317,10 +316,15 @@ def _output(
 
 
 def reply_secret(
-    ticket: Mapping[str, Any], node: Mapping[str, Any], reply_private: X25519PrivateKey
+    ticket: Mapping[str, Any],
+    node: Mapping[str, Any],
+    reply_private: X25519PrivateKey,
+    *,
+    known_id: str | None = None,
 ) -> bytes:
     """What a node, by its descriptor, has from its envelope of this ticket."""
-    info = SEAL_CONTEXT + bytes.fromhex(ticket_id(dict(ticket)) + fingerprint(dict(node)))
+    about = (known_id or ticket_id(dict(ticket))) + fingerprint(dict(node))
+    info = SEAL_CONTEXT + bytes.fromhex(about)
     context = hpke.sender(reply_private, bytes.fromhex(node["hpke_key"]), info)
     return context.export(REPLY_CONTEXT)
 
@@ -347,10 +351,11 @@ def open_outputs(
     enough = count >= COMPUTING[engine] if engine in SHAMIR else count in (TRIO, QUARTET)
     if len(blobs) != count or not enough:
         raise SealError("bad_output", "An output from every computing node is needed.")
-    enc = bytes.fromhex(ticket["reply_key"])
+    enc, known_id = bytes.fromhex(ticket["reply_key"]), ticket_id(dict(ticket))
     opened: list[dict[str, Any]] = []
     for role, blob in enumerate(blobs):
-        secret = reply_secret(ticket, nodes[computing[role]], reply_private)
+        node = nodes[computing[role]]
+        secret = reply_secret(ticket, node, reply_private, known_id=known_id)
         data = blob if isinstance(blob, bytes) else _blob(blob)
         opened.append(_content(partial(hpke.open_answer, secret, enc), data))
     heads = {wire.canonical({k: c.get(k) for k in ("job_id", "shape", "f")}) for c in opened}
@@ -442,7 +447,7 @@ def _split_and_commit(
 
 def _bytes(word: Words) -> memoryview:
     """Little-endian, not copied: a word may be megabytes."""
-    return np.ascontiguousarray(word, dtype="<u8").reshape(-1).data.cast("B")
+    return np.ascontiguousarray(word, _WORD).reshape(-1).data.cast("B")
 
 
 def _unseal(
@@ -503,6 +508,6 @@ def _told(content: dict[str, Any], j: int) -> bytes:
 
 def _reported(content: dict[str, Any], j: int) -> Words:
     try:
-        return np.frombuffer(_told(content, j), dtype="<u8").astype(np.uint64)
+        return np.frombuffer(_told(content, j), _WORD).astype(np.uint64)
     except ValueError:
         raise SealError("bad_output", f"A node did not report its word {j}.") from None

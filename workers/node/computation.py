@@ -145,7 +145,7 @@ class Computation:
         shares, params = _one_below_the_other(cases)
         outcome = self._run(replace(cases[0], shares=shares, params=params), engine)
         return [
-            Done(case, _facts(case, part), sealed=self._seal(case, part, engine))
+            Done(case, _facts(case, outcome), sealed=self._seal(case, part, outcome, engine))
             for case, part in zip(cases, _by_query(outcome, cases))
         ]
 
@@ -278,7 +278,9 @@ class Computation:
         facts = _facts(admitted, outcome)
         held = engine.keep(outcome, facts)
         stored = None if held is None else engine.stored(held)
-        sealed = None if outcome.sealed is None else self._seal(admitted, outcome, engine)
+        sealed = None
+        if outcome.sealed is not None:
+            sealed = self._seal(admitted, outcome.sealed, outcome, engine)
         return self._keep([Done(admitted, facts, held, stored, sealed)])[0]
 
     def _run(self, admitted: Admitted, engine: NodeEngine) -> Any:
@@ -328,7 +330,7 @@ class Computation:
             "circuits_hash": job["circuits_hash"],
             "scope": job["scope"],
             "inputs": sorted(t.id for t in admitted.tickets),
-            "openings": wire.digest(jobs.OPENINGS_DOMAIN, done.facts["openings"]),
+            "openings": _openings_digest(done.facts["openings"]),
             "model": jobs.model_id(job) if held is not None else None,
             "result": None if held is None else held.hashes(),
             "sealed": None if sealed is None else jobs.sealed_hash(sealed),
@@ -379,12 +381,16 @@ class Computation:
             **({"engine": engine} if engine in SHAMIR or admitted.verified_only else {}),
         }
 
-    def _seal(self, admitted: Admitted, outcome: Any, engine: NodeEngine) -> bytes:
-        """This node's part of the output, for the reply key that the buyer signed, and no other."""
+    def _seal(
+        self, admitted: Admitted, words: tuple[Words, ...], outcome: Any, engine: NodeEngine
+    ) -> bytes:
+        """This node's part of the output, `words` of it, for the reply key that the buyer signed,
+        and no other."""
         ticket = admitted.tickets[0]
         assert ticket.reply_key is not None and admitted.secret is not None  # rules of the policy
         return engine.seal(
-            outcome,
+            words,
+            f=outcome.sealed_f,
             job_id=admitted.job["job_id"],
             secret=admitted.secret,
             reply_key=ticket.reply_key,
@@ -395,6 +401,13 @@ def bundle_session_id(descriptors: Sequence[dict[str, Any]]) -> bytes:
     """16 bytes naming one bundle: members that were asked for the same one meet."""
     names = b"".join(session_id(job) for job in descriptors)
     return hashlib.sha256(b"flai/bundle/v1\0" + names).digest()[:16]
+
+
+_NOTHING_OPENED = wire.digest(jobs.OPENINGS_DOMAIN, {})
+
+
+def _openings_digest(openings: dict[str, Any]) -> str:
+    return wire.digest(jobs.OPENINGS_DOMAIN, openings) if openings else _NOTHING_OPENED
 
 
 def _answer(done: Done, receipt: dict[str, Any], signature: str) -> dict[str, Any]:
@@ -446,18 +459,14 @@ def _one_below_the_other(
     return cases[0].shares | {slot: [words]}, cases[0].params | {"rows": rows}
 
 
-def _by_query(outcome: Any, cases: Sequence[Admitted]) -> Iterator[Any]:
+def _by_query(outcome: Any, cases: Sequence[Admitted]) -> Iterator[tuple[Words, ...]]:
     """The outcome's rows again, asker by asker."""
     start = 0
     scores = outcome.sealed[0].size // sum(case.params["rows"] for case in cases)
     for case in cases:
-        part = slice(start, start + scores * case.params["rows"])
-        start = part.stop
-        yield replace(
-            outcome,
-            sealed=tuple(word[part] for word in outcome.sealed),
-            sealed_shape=(part.stop - part.start,),
-        )
+        end = start + scores * case.params["rows"]
+        yield tuple([word[start:end] for word in outcome.sealed])
+        start = end
 
 
 def is_query(job: dict[str, Any]) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import asyncio.constants
 import contextlib
+import gc
 import json
 import logging
 import os
@@ -32,6 +33,9 @@ STOP_TIMEOUT_S = 3
 KEEP_ALIVE_S = 60
 HANDSHAKE_S = 15.0  # a busy node's own part of it may take seconds
 GOODBYE_S = 0.2
+# Containers made before the youngest are looked at: a bundle of queries makes thousands, and none
+# of them is garbage before its answer has left.
+YOUNG_MAX = 10_000
 
 log = logging.getLogger("flai.node")
 
@@ -87,6 +91,8 @@ def run(home: Path, *, metrics_port: int | None = None) -> None:
         target=refreshing.watch, args=(stopping,), name="refreshing", daemon=True
     ).start()
     _watch(home=home, store=store, jobs=jobs, mesh=mesh, heads=heads)
+    gc.freeze()  # what is loaded stays
+    gc.set_threshold(YOUNG_MAX, *gc.get_threshold()[1:])
     try:
         _serve(control.application(), control_socket, node, peers)
     finally:

@@ -44,8 +44,9 @@ class NodeEngine(Protocol):
     def stored(self, held: Held) -> tuple[Words, ...]:
         """As the store takes it, and `run` gets it back."""
 
-    def seal(self, outcome: Any, **to: Any) -> bytes:
-        """This node's part of the sealed output, to its addressee (`sealing.seal_output`)."""
+    def seal(self, words: tuple[Words, ...], **to: Any) -> bytes:
+        """Its part of the sealed output, or some of its rows, flat, to whom `sealing.seal_output`
+        says."""
 
 
 def engine_for(engine: str, session: Session, group: Group) -> NodeEngine:
@@ -91,11 +92,10 @@ class Ring:
     def stored(self, held: Held) -> tuple[Words, ...]:
         return tuple(held.words[j] for j in held_by(self._session.me, self._group.n))
 
-    def seal(self, outcome: Any, **to: Any) -> bytes:
+    def seal(self, words: tuple[Words, ...], **to: Any) -> bytes:
         computing = self._group.computing
         roles = held_by(computing.index(self._session.me), len(computing))
-        words = {j: w.reshape(outcome.sealed_shape) for j, w in zip(roles, outcome.sealed)}
-        return seal_output(words, f=outcome.sealed_f, **to)
+        return seal_output(dict(zip(roles, words)), **to)
 
 
 class Shamir:
@@ -133,6 +133,5 @@ class Shamir:
     def stored(self, held: Held) -> tuple[Words, ...]:
         return tuple(held.words[self._session.me])
 
-    def seal(self, outcome: Any, **to: Any) -> bytes:
-        shape, f = outcome.sealed_shape, outcome.sealed_f
-        return seal_share(self._session.me, outcome.sealed, shape=shape, f=f, **to)
+    def seal(self, words: tuple[Words, ...], **to: Any) -> bytes:
+        return seal_share(self._session.me, words, shape=[words[0].size], **to)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Collection, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -210,8 +210,9 @@ class Jobs:
                 entry.fail(Unavailable("failed", "The node failed on this request."))
             raise error
         finally:
-            for entry in entries:
-                self._end(entry)
+            ends = Counter(filter(None, map(self._end, entries)))
+            for end, count in ends.items():
+                metrics.ended(entries[0].job["circuit"], end, count)
         return [entry.reply() for entry in entries]
 
     def turn_away_bundle(self, asked: Sequence[dict[str, Any]], signature: Any) -> None:
@@ -237,7 +238,11 @@ class Jobs:
         ]
         first = entries[0].job
         kinds = {
-            (e.job["circuit"], e.job["model"], e.job["engine"], group_of(e.job)) for e in entries
+            (
+                *(job["circuit"], job["model"], job["engine"], len(job["nodes"])),
+                *(jobs.computing_of(job), jobs.holding_of(job)),
+            )
+            for job in (entry.job for entry in entries)
         }
         names = {entry.job["job_id"] for entry in entries}
         circuit = CIRCUITS.get(first["circuit"])
@@ -287,19 +292,19 @@ class Jobs:
             _say("refused", entry.job, "admission", code=error.code)
             entry.fail(error)
 
-    def _end(self, entry: Entry) -> None:
+    def _end(self, entry: Entry) -> str | None:
+        """How it ended; None of one that did not begin here."""
         running = entry.running
         if running is None:
-            return
+            return None
         self._leave(entry.job, entry.error.code if entry.error is not None else None)
         if entry.error is None:
-            metrics.ended(entry.job["circuit"], "computed")
             running.future.set_result(entry.answer or {})
-        else:
-            metrics.ended(entry.job["circuit"], "failed" if entry.admitted else "refused")
-            metrics.REFUSED.labels(entry.error.code).inc()
-            running.future.set_exception(entry.error)
-            running.future.exception()
+            return "computed"
+        metrics.REFUSED.labels(entry.error.code).inc()
+        running.future.set_exception(entry.error)
+        running.future.exception()
+        return "failed" if entry.admitted else "refused"
 
     def turn_away(self, descriptor: Any, signature: Any) -> None:
         """There is no room for this job: tell its members, who would wait for this node.

@@ -46,9 +46,9 @@ SHARES = Counter("flai_node_shares", "Shares stored", registry=REGISTRY)
 REFUSED = Counter("flai_node_refused", "What this node said no to", ["code"], registry=REGISTRY)
 
 
-def ended(circuit: str, end: str) -> None:
-    """A job came to its end: computed, refused or failed."""
-    JOBS.labels(_known(circuit), end).inc()
+def ended(circuit: str, end: str, jobs: int = 1) -> None:
+    """So many jobs came to their end: computed, refused or failed."""
+    JOBS.labels(_known(circuit), end).inc(jobs)
 
 
 @contextmanager
