@@ -54,6 +54,15 @@ class MicroField(serializers.Field):
         return str(value)
 
 
+class OpaqueField(serializers.CharField):
+    """Hex or base64 that somebody else judges. It may be megabytes, and Django REST framework asks
+    of each character of a string whether it is half of one."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(trim_whitespace=False, **kwargs)
+        self.validators = []
+
+
 @extend_schema_field({"type": "string", "pattern": "^-?[0-9]{1,19}$", "examples": ["-500000"]})
 class SignedMicroField(serializers.Field):
     """Micro-units that came (+) or went (−), in answers only."""

@@ -27,7 +27,7 @@ from apps.core.pagination import paged
 from apps.core.prefer import WAIT_S_MAX, preferred_wait_s
 from apps.core.problems import CONTENT_TYPE
 from apps.core.schema import idempotency_key, problem_response
-from apps.core.serial import MicroField, asked, checked
+from apps.core.serial import MicroField, OpaqueField, asked, checked
 from apps.listings import (
     card,
     catalogue_apis,
@@ -67,9 +67,9 @@ class UploadSerializer(serializers.Serializer[Any]):
     """
 
     ticket = serializers.DictField()
-    signature = serializers.CharField()
-    envelopes = serializers.ListField(child=serializers.CharField())
-    correction = serializers.CharField()
+    signature = OpaqueField()
+    envelopes = serializers.ListField(child=OpaqueField())
+    correction = OpaqueField()
 
 
 class InferenceRequestSerializer(serializers.Serializer[Any]):

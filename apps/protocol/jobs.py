@@ -31,6 +31,7 @@ A receipt that is alone has the plain signature of 64 bytes.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
@@ -139,7 +140,17 @@ def fingerprint(node: dict[str, Any]) -> str:
 
 def check_node(node: Any) -> str:
     """The fingerprint of a well-formed, self-signed node descriptor. Raises: JobError."""
-    code = "bad_node_descriptor"
+    try:
+        told = json.dumps(node)
+    except (TypeError, ValueError, RecursionError):
+        raise JobError("bad_node_descriptor", "The node's descriptor is no JSON.") from None
+    return _checked_node(told)
+
+
+@lru_cache(maxsize=64)
+def _checked_node(told: str) -> str:
+    """Who asks the same nodes again and again is shown the same descriptors."""
+    node, code = json.loads(told), "bad_node_descriptor"
     ok = isinstance(node, dict) and set(node) - _SUCCESSOR_FIELD == _NODE_FIELDS
     _require(ok, code, "The node's descriptor lacks or adds fields.")
     succeeds = node.get("succeeds", [])
@@ -154,8 +165,7 @@ def check_node(node: Any) -> str:
     texts = all(isinstance(node[k], str) for k in ("name", "tls_cert", "control", "mesh"))
     _require(texts, code, "The node's name, certificate or addresses are missing.")
     try:
-        told = canonical(_without(node, "signature"))
-        _verify_again(node["sign_key"], NODE_DOMAIN, told, str(node["signature"]))
+        verify(node["sign_key"], NODE_DOMAIN, _without(node, "signature"), str(node["signature"]))
     except (BadSignature, ValueError):
         raise JobError(code, f"The descriptor of {node['name']} is not signed by it.") from None
     return fingerprint(node)
@@ -278,8 +288,7 @@ def verify_receipt(sign_key: str, receipt: dict[str, Any], signature: Any) -> No
 
 @lru_cache(maxsize=1024)
 def _verify_again(sign_key: str, domain: str, content: bytes, signature: str) -> None:
-    """`verify` of what is seen again and again: the root that is each receipt's of a bundle, the
-    descriptors of the nodes that one asks. Raises BadSignature."""
+    """`verify` of the root that is each receipt's of a bundle. Raises BadSignature."""
     verify(sign_key, domain, content, signature)
 
 

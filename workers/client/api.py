@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
 from typing import Any, TypeVar
 
 import httpx
@@ -23,6 +24,7 @@ LATER_S = 120.0  # beyond a minute's rate limit: whoever asks decides, not we
 LATER = float("inf")
 TIMEOUT_S = 30.0
 PROBLEM = ("type", "title", "status", "code", "detail")  # what every problem has
+AGENT = "flai-client"
 
 
 class ClientError(Exception):
@@ -66,24 +68,21 @@ class Api:
             raise ClientError(f"{url} is no address of a server: it begins with https://.")
         if api_key and not (api_key.isascii() and api_key.isprintable()):
             raise ClientError("This is no whole API key: copy it where it was made, without “…”.")
-        headers = {"Accept": "application/json"}
+        self._headers = {"Accept": "application/json", "User-Agent": AGENT}
         if api_key:
-            headers["Authorization"] = f"Bearer {api_key}"
-        self._http = httpx.Client(
-            base_url=f"{self.url}/api/v1/",
-            headers=headers,
-            timeout=timeout_s,
-            transport=transport,
-            trust_env=False,
-        )
+            self._headers["Authorization"] = f"Bearer {api_key}"
+        # One server, no cookies, no redirects: what httpx has for those costs as much as sending.
+        self._transport = transport or httpx.HTTPTransport(trust_env=False)
+        self._options = {"timeout": httpx.Timeout(timeout_s).as_dict()}
 
     def close(self) -> None:
-        self._http.close()
+        self._transport.close()
 
     def get(self, path: str, *, wait_s: int = 0, **params: Any) -> Any:
         """`wait_s`: the server may hold its answer back so long, until there is an end to tell."""
         query = {name: value for name, value in params.items() if value is not None}
-        return self._send("GET", path, params=query, headers=_prefer(wait_s), repeat=True)
+        headers = {"Accept-Encoding": "gzip", **_prefer(wait_s)}
+        return self._send("GET", path, params=query or None, headers=headers, repeat=True)
 
     def post(
         self,
@@ -122,12 +121,12 @@ class Api:
         # An absolute "next" from a server behind a proxy still goes to the address we know.
         if path.startswith(("http://", "https://")):
             path = path.split("/api/v1/", 1)[-1]
-        path = path.lstrip("/")
+        url = _url(f"{self.url}/api/v1/{path.lstrip('/')}")
         pause = threading.Event()
         for attempt in range(1, (ATTEMPTS if repeat else 1) + 1):
             last = attempt == ATTEMPTS or not repeat
             try:
-                response = self._http.request(method, path, **kwargs)
+                response = self._asked(method, url, **kwargs)
             except httpx.TransportError as error:
                 if last:
                     raise ClientError(
@@ -142,6 +141,30 @@ class Api:
                     continue
             pause.wait(BACKOFF_S * 2 ** (attempt - 1))
         raise AssertionError("unreachable: the last attempt returns or raises")
+
+    def _asked(
+        self,
+        method: str,
+        url: httpx.URL,
+        *,
+        headers: Mapping[str, str] | None = None,
+        **content: Any,
+    ) -> httpx.Response:
+        """The answer, read. Raises: httpx.TransportError."""
+        told = {**self._headers, **(headers or {})}
+        request = httpx.Request(method, url, headers=told, extensions=self._options, **content)
+        response = self._transport.handle_request(request)
+        response.request = request
+        try:
+            response.read()
+        finally:
+            response.close()
+        return response
+
+
+@lru_cache(maxsize=64)
+def _url(address: str) -> httpx.URL:
+    return httpx.URL(address)
 
 
 def _prefer(wait_s: int) -> dict[str, str]:

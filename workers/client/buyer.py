@@ -19,11 +19,13 @@ import time
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from apps.protocol.circuits import CIRCUITS, INFERS
 from apps.protocol.circuits.family import NORMALISATION, QUERY_ROWS_MAX
@@ -352,10 +354,13 @@ class Buyer:
             "expires_at": now + TICKET_LIFETIME_S,
         }
         words = np.round(values * 2.0**f).astype(np.int64)
-        identity = self.home.identity()
         self.home.keep_threshold(f"listing:{self.slug}", threshold_of(self.engine))
-        upload = sealing.make_upload(words, fields, identity, nodes, reply=reply_private)
+        upload = sealing.make_upload(words, fields, self._identity, nodes, reply=reply_private)
         return upload, reply_private
+
+    @cached_property
+    def _identity(self) -> Ed25519PrivateKey:
+        return self.home.identity()
 
     def _check_threshold(self, engine: str) -> None:
         """Raises: ClientError where fewer curious nodes could read a row than you allow."""

@@ -190,7 +190,7 @@ class Home:
         return least
 
     def keep_threshold(self, what: str, threshold: int) -> None:
-        if threshold > self.threshold_signed(what):
+        if threshold > 1 and threshold > self.threshold_signed(what):
             self.accept_threshold(what, threshold)
 
     def accept_threshold(self, what: str, threshold: int) -> None:

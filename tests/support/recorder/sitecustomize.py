@@ -45,23 +45,25 @@ def write(method, url, status, body, answer):
 
 def wrap_httpx(httpx):
     def record(request, response):
-        body = request.read()  # also of a body in parts, which httpx does not put together
-        answer = response.content if hasattr(response, "_content") else b""
-        write(request.method, request.url, response.status_code, body, answer)
+        write(request.method, request.url, response.status_code, request.read(), response.content)
 
-    send, send_async = httpx.Client.send, httpx.AsyncClient.send
+    send = httpx.HTTPTransport.handle_request
+    send_async = httpx.AsyncHTTPTransport.handle_async_request
 
-    def recorded(self, request, **options):
-        response = send(self, request, **options)
+    def recorded(self, request):
+        response = send(self, request)
+        response.read()
         record(request, response)
         return response
 
-    async def recorded_async(self, request, **options):
-        response = await send_async(self, request, **options)
+    async def recorded_async(self, request):
+        response = await send_async(self, request)
+        await response.aread()
         record(request, response)
         return response
 
-    httpx.Client.send, httpx.AsyncClient.send = recorded, recorded_async
+    httpx.HTTPTransport.handle_request = recorded
+    httpx.AsyncHTTPTransport.handle_async_request = recorded_async
 
 
 def wrap_links(links):
