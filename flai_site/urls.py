@@ -10,8 +10,10 @@ from flai_site.health import healthz
 from flai_site.metrics import metrics
 from flai_site.schema import SchemaOnce
 
-# participants has no URLs of its own: applications are filed under their RFM.
+# participants has no URLs of its own: applications are filed under their RFM. What is asked most is
+# first, as they are looked through in this order.
 APIS = (
+    "listings",
     "accounts",
     "notify",
     "wallets",
@@ -21,7 +23,6 @@ APIS = (
     "governance",
     "training",
     "rfms",
-    "listings",
 )
 
 urlpatterns: list[URLPattern | URLResolver] = [

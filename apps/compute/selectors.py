@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -11,7 +12,7 @@ from django.db.models import BooleanField, Count, ExpressionWrapper, Max, Q
 from apps.compute.control import Member
 from apps.compute.models import Job, JobState, Node, Receipt
 from apps.core.errors import DomainError, NotFound
-from apps.core.joined import Joined, prepared
+from apps.core.joined import prepared
 from apps.protocol.tickets import NODE_COUNTS
 
 
@@ -70,21 +71,17 @@ def jobs_due(*, now: datetime, limit: int = 100) -> list[Job]:
     return list(Job.objects.filter(waiting | abandoned).order_by("due_at")[:limit])
 
 
-_RECEIPTS = Joined(
-    """
-    FROM compute_receipt r JOIN compute_node n ON n.id = r.node_id
-    WHERE r.job_id = %s ORDER BY n.index
-    """,
-    r=Receipt,
-    n=Node,
-)
+_RECEIPTS = """
+SELECT n.name, r.body, r.signature FROM compute_receipt r JOIN compute_node n ON n.id = r.node_id
+WHERE r.job_id = %s ORDER BY n.index
+"""
 
 
 def receipts_json(job: Job) -> list[dict[str, Any]]:
     """The nodes' signed receipts, by node index."""
     return [
-        {"node": node.name, "receipt": receipt.body, "signature": receipt.signature}
-        for receipt, node in _RECEIPTS.all(job.pk)
+        {"node": name, "receipt": json.loads(body), "signature": signature}
+        for name, body, signature in prepared(_RECEIPTS, [job.pk])
     ]
 
 

@@ -46,11 +46,19 @@ def row_json(row: models.Model, *, but: Collection[str] = ()) -> str:
 class Joined:
     """`Joined("FROM a_thing a JOIN b_owner b ON … WHERE a.id = %s", a=Thing, b=Owner)`.
 
-    The models' columns are read under the aliases that name them, whole rows each.
+    The models' columns are read under the aliases that name them: whole rows, or `only` some
+    columns of an alias, and the others when they are asked for.
     """
 
-    def __init__(self, tail: str, **aliases: type[models.Model]) -> None:
-        self._parts = [(model, model._meta.concrete_fields) for model in aliases.values()]
+    def __init__(
+        self,
+        tail: str,
+        only: Mapping[str, Collection[str]] | None = None,
+        **aliases: type[models.Model],
+    ) -> None:
+        self._parts = [
+            (model, _fields(model, (only or {}).get(alias))) for alias, model in aliases.items()
+        ]
         columns = ", ".join(
             f'{alias}."{field.column}"'
             for alias, (_, fields) in zip(aliases, self._parts)
@@ -73,6 +81,10 @@ class Joined:
             names = [field.attname for field in fields]
             made.append(model.from_db(connection.alias, names, list(map(_value, fields, part))))
         return made
+
+
+def _fields(model: type[models.Model], only: Collection[str] | None) -> list[Any]:
+    return [f for f in model._meta.concrete_fields if only is None or f.column in only]
 
 
 def _value(field: models.Field[Any, Any], value: Any) -> Any:

@@ -440,15 +440,15 @@ def _inference(query: Query, waited_s: int) -> Response:
 
 
 urlpatterns = [
+    path("listings/<slug:slug>/inferences/", ListingInferencesView.as_view()),
+    path("inferences/<uuid:query_id>/", InferenceView.as_view()),
     path("listings/", catalogue_apis.ListingsView.as_view()),
     path("feed/", catalogue_apis.FeedView.as_view()),
     path("listing-facets/", catalogue_apis.FacetsView.as_view()),
     path("listings/<slug:slug>/", ListingView.as_view()),
     path("listings/<slug:slug>/card/", CardView.as_view()),
     path("listings/<slug:slug>/quote/", QuoteView.as_view()),
-    path("listings/<slug:slug>/inferences/", ListingInferencesView.as_view()),
     path("inferences/", InferencesView.as_view()),
-    path("inferences/<uuid:query_id>/", InferenceView.as_view()),
     path("inferences/<uuid:query_id>/cancel/", CancelView.as_view()),
     path("quotas/", QuotasView.as_view()),
     path("usage/", UsageView.as_view()),

@@ -177,6 +177,7 @@ _QUERIES = Joined(
         ON v.id = q.version_id JOIN compute_job j ON j.id = q.job_id
     WHERE q.id = %s AND q.buyer_id = %s
     """,
+    {"l": ("id", "slug"), "v": ("id", "number")},
     q=Query,
     l=Listing,
     v=ModelVersion,
