@@ -22,6 +22,7 @@ from apps.participants.events import ApplicationVerified, WhitelistExecuted
 from apps.participants.models import Application, Call, Role
 from apps.protocol import wire
 from apps.subdaos.models import Dao
+from apps.subdaos.services import dao_lock
 from apps.wallets import log
 
 WHITELIST = "participants.whitelist"
@@ -169,6 +170,7 @@ def whitelist(
 ) -> list[Application]:
     """Inner writer: admit these applications. Raises Conflict unless each one still stands."""
     require_transaction("participants.whitelist")
+    dao_lock(dao)  # a round reads its roster under it: the log has them in the order they happened
     rows = _locked(dao, application_ids)
     if len(rows) != len(set(application_ids)) or any(row.rejected_at for row in rows):
         raise Conflict("application_gone", "An application of this list does not stand any more.")
@@ -199,6 +201,7 @@ def remove(
     Conflict unless each of them is a member.
     """
     require_transaction("participants.remove")
+    dao_lock(dao)
     rows = _locked(dao, application_ids)
     members = [row for row in rows if row.status == Application.Status.WHITELISTED]
     if len(members) != len(set(application_ids)):

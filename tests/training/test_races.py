@@ -13,10 +13,13 @@ from django.db import connection, transaction
 from apps.core import actions
 from apps.core.clock import now
 from apps.core.errors import Conflict
+from apps.participants import services as participants
+from apps.participants.models import Application
 from apps.subdaos.selectors import points_at
 from apps.subdaos.services import dao_lock, sbgt_mint
 from apps.training import running, services
 from apps.training.models import Member, Phase, Round
+from apps.wallets.models import LogLeaf
 
 MICRO = 1_000_000
 
@@ -70,6 +73,28 @@ def test_two_decisions_to_train_open_one_round(market) -> None:
     )
     assert isinstance(opened, Conflict) and opened.code == "round_not_ready"
     assert Round.objects.filter(dao=market.dao).count() == 2
+
+
+def test_who_is_put_out_while_a_round_opens_is_on_its_roster_and_the_log_says_so_in_order(
+    market,
+) -> None:
+    """The verifier holds a round's members against the votes before it."""
+    held = market.whitelist()
+    Round.objects.filter(pk=held.pk).update(phase=Phase.FAILED, closed_at=now())
+    validator = market.validators[0].party
+    (out,) = Application.objects.filter(party=validator).values_list("id", flat=True)
+    while_locked(
+        market.dao,
+        lambda: services.round_open(dao=market.dao, now=now()),
+        lambda: participants.remove(
+            dao=market.dao, application_ids=[str(out)], proposal_id=uuid.uuid4(), now=now()
+        ),
+    )
+    opened = Round.objects.get(dao=market.dao, number=2)
+    assert Member.objects.filter(round=opened, party=validator).exists()
+    types = ("training.round_opened", "participants.removed")
+    leaves = LogLeaf.objects.filter(type__in=types).order_by("id").values_list("type", flat=True)
+    assert list(leaves)[-2:] == list(types)
 
 
 def test_points_that_are_given_while_a_round_is_recorded_are_kept(market) -> None:
