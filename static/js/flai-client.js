@@ -68,7 +68,7 @@ export class Client {
   #url;
   #pins;
   #thresholds;
-  #told;
+  #agreed;
   #retryMs;
   #seen = new Map(); // slug -> what a row cost when this client first looked
   #kept = new Map(); // idempotency key -> what is asked under it
@@ -93,7 +93,7 @@ export class Client {
     const name = globalThis.location?.origin === this.#url ? KEPT : `${KEPT} ${this.#url}`;
     this.#pins = nodes ? pinned(nodes) : shelf(name);
     this.#thresholds = thresholds(name);
-    this.#told = { least: threshold, accepted: acceptThreshold };
+    this.#agreed = { least: threshold, accepted: acceptThreshold };
     this.#retryMs = 1000 * retryForS;
   }
 
@@ -178,7 +178,7 @@ export class Client {
     if (how === "first") {
       console.warn(`FLAI: these nodes are trusted from now on, on the site's word: ${prints.join(", ")}. Compare them with what their operators publish.`);
     }
-    guarded(listing, this.#thresholds, this.#told);
+    guarded(listing, this.#thresholds, this.#agreed);
     return listing;
   }
 
