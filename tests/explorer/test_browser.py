@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from datetime import timedelta
 from secrets import token_hex
 from typing import Any
@@ -17,7 +18,7 @@ from apps.governance.models import Proposal
 from apps.wallets import log
 from tests.explorer import pages, second
 from tests.explorer.world import PASSWORD
-from tests.support.browser import misfits, with_axe
+from tests.support.browser import FRAME, LOOKS, Look, misfits, with_axe
 from tests.support.steps import fill
 
 FORM = {
@@ -197,9 +198,9 @@ SENT_BYTES_MAX = 200_000
 LOADED = {"inter-latin.woff2", "flai.css", "live.js", "try-it.js", "wallet-key.js"}  # a sample
 
 
-def problems(page: Any, sizes: dict[str, int]) -> list[str]:
+def problems(page: Any, sizes: dict[str, int], looks: Sequence[Look] = LOOKS) -> list[str]:
     """Of the page as it stands: misfits, and its weight; `sizes` keeps each address's."""
-    found = misfits(page)
+    found = misfits(page, looks)
     sent = page.evaluate(SENT)
     for address, size in sent.items():
         sizes[address] = max(size, sizes.get(address, 0))
@@ -227,9 +228,11 @@ def test_pages_are_accessible_fit_and_are_light(
         visitor = with_axe(visit(reduced_motion="reduce"))
         if email:
             sign_in(visitor, email)
+        looks = LOOKS + FRAME  # of the first page
         for name, address in addresses.items():
             visitor.page.goto(address)
-            found[name] = problems(visitor.page, sizes)
+            found[name] = problems(visitor.page, sizes, looks)
+            looks = LOOKS
         assert visitor.complaints == []
         for name, deed in deeds.items():
             deed(visitor.page)

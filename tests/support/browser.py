@@ -113,18 +113,28 @@ AXE = Path(__file__).resolve().parents[1] / "vendor" / "axe.min.js"
 STANDARDS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 
 
-# What a narrow screen may break beside the page's width: the rest is the same document.
+Look = tuple[int, str, list[str]]  # width in px, theme, axe-core's rules (none named: all)
+WIDTH = 1280
+# What a narrow screen may break beside the page's width, and a theme: the rest is the same
+# document. No width has colours of its own, so that each theme is seen at one.
 NARROW = ["color-contrast", "target-size", "scrollable-region-focusable"]
+LOOKS: list[Look] = [(WIDTH, "light", []), (360, "dark", NARROW)]
+# For what stands on every page, and at one width only: navigation and menu.
+FRAME: list[Look] = [(WIDTH, "dark", NARROW[:1]), (360, "light", NARROW[:1])]
 # Once it is laid out in the new width.
 WIDE_PX = """() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => {
   const { scrollWidth, clientWidth } = document.documentElement;
   done(scrollWidth - clientWidth);
 })))"""
-LOOKS: list[tuple[int, str, list[str]]] = [
-    (1280, "dark", NARROW[:1]),  # a theme can break contrast only
-    (1280, "light", []),
-    (360, "light", NARROW),
-]
+# Nothing that plays is on any page: to look for what plays by itself axe-core would fetch all that
+# the page has, again.
+VIOLATIONS = """async (runOnly) => {
+  const options = { runOnly, resultTypes: ["violations"], preload: false };
+  const found = (await axe.run(document, options)).violations
+    .map(v => [v.id, v.help, v.nodes.slice(0, 3).map(n => n.html.slice(0, 160)).join(" | ")]);
+  if (document.querySelector("audio, video")) found.push(["something plays"]);
+  return found.map(said => said.join(": "));
+}"""
 
 
 def with_axe(visitor: Visitor) -> Visitor:
@@ -133,20 +143,26 @@ def with_axe(visitor: Visitor) -> Visitor:
     return visitor
 
 
-def misfits(page: Page) -> list[str]:
-    """What is wrong with a page as it stands, on desk and phone: axe-core's findings, overflow."""
+def misfits(page: Page, looks: Sequence[Look] = LOOKS) -> list[str]:
+    """What is wrong with a page as it stands, on desk and phone: axe-core's findings, overflow.
+    Leaves it as wide as `WIDTH`, in the light theme."""
     found = []
-    for width, scheme, only in LOOKS:
-        page.set_viewport_size({"width": width, "height": 900})
-        # without motion, so that no colour is seen on its way to another
-        page.emulate_media(color_scheme=scheme, reduced_motion="reduce")  # type: ignore[arg-type]
-        here = axe_violations(page, only=only)
+    for width, scheme, only in looks:
+        _show(page, width, scheme)
         wide = page.evaluate(WIDE_PX)
+        here = axe_violations(page, only=only)
         if wide > 0:
             here.append(f"{wide} px too wide")
         found += [f"{width} px, {scheme}: {problem}" for problem in here]
-    page.set_viewport_size({"width": 1280, "height": 900})
+    _show(page, WIDTH, "light")
     return found
+
+
+def _show(page: Page, width: int, scheme: str) -> None:
+    if page.viewport_size != (size := {"width": width, "height": 900}):
+        page.set_viewport_size(size)  # type: ignore[arg-type]
+    # without motion, so that no colour is seen on its way to another
+    page.emulate_media(color_scheme=scheme, reduced_motion="reduce")  # type: ignore[arg-type]
 
 
 def axe_violations(page: Page, *, only: Sequence[str] = ()) -> list[str]:
@@ -158,9 +174,4 @@ def axe_violations(page: Page, *, only: Sequence[str] = ()) -> list[str]:
     if not page.evaluate("'axe' in window"):
         page.evaluate(AXE.read_text())
     run_only = {"type": "rule", "values": only} if only else {"type": "tag", "values": STANDARDS}
-    found = page.evaluate(
-        "async (runOnly) => (await axe.run(document, {runOnly, resultTypes: ['violations']}))"
-        ".violations.map(v => [v.id, v.help, v.nodes.map(n => n.html.slice(0, 160))])",
-        run_only,
-    )
-    return [f"{rule}: {text}: {' | '.join(nodes[:3])}" for rule, text, nodes in found]
+    return list(page.evaluate(VIOLATIONS, run_only))
