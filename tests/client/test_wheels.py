@@ -8,6 +8,7 @@ import json
 import os
 import re
 import subprocess
+import sys
 import tarfile
 import venv
 import zipfile
@@ -59,8 +60,9 @@ def needs(path: Path) -> list[str]:
 
 
 def test_the_wheels_run_where_no_django_is(folder: Path, tmp_path: Path) -> None:
-    venv.create(tmp_path / "env", with_pip=True)
+    venv.create(tmp_path / "env")
     python = tmp_path / "env/bin/python"
+    pip = [sys.executable, "-m", "pip", "--python", str(python)]
     clean = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path)}
 
     def run(*command: str) -> subprocess.CompletedProcess[str]:
@@ -70,10 +72,10 @@ def test_the_wheels_run_where_no_django_is(folder: Path, tmp_path: Path) -> None
 
     names = ["flai-client", "flai-node"]
     offline = ["--no-index", "--no-deps", "--find-links", str(folder), "--quiet"]
-    done = run(str(python), "-m", "pip", "install", *offline, "flai-mpc", *names)
+    done = run(*pip, "install", *offline, "flai-mpc", *names)
     assert done.returncode == 0, done.stderr
     add_dependencies(next((tmp_path / "env/lib").glob("python3*/site-packages")), folder)
-    checked = run(str(python), "-m", "pip", "check")
+    checked = run(*pip, "check")
     assert checked.returncode == 0, checked.stdout
     for module in ("django", "celery", "apps.core", "flai_site"):
         assert "ModuleNotFoundError" in run(str(python), "-c", f"import {module}").stderr
