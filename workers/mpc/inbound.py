@@ -16,7 +16,7 @@ import struct
 import threading
 from collections import deque
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 FRAME = struct.Struct("<I16sI")
 FRAME_BYTES_MAX = 1 << 28
@@ -83,6 +83,8 @@ class Inbound:
     def stop_reading(self) -> None:
         with self._guard:
             self._reading = False
+            if not self._line:
+                return
         self._nominate()
 
     def call(self) -> None:
@@ -133,13 +135,14 @@ class Inbound:
 
         Only for the reader. Raises: OSError, EOFError.
         """
-        if not self.sock.pending() and not self._poll.poll(timeout_s * 1e3):
+        sock = self.sock
+        if not sock.pending() and not self._poll.poll(timeout_s * 1e3):
             return False
         while True:
             frame = self._frame
             into = self._chunk if frame is None else memoryview(frame[2])[self._filled :]
             try:
-                count = self.sock.recv_into(into)
+                count: Any = sock.read(len(into), into)  # type: ignore[arg-type]
             except ssl.SSLWantReadError:
                 return True
             if count == 0:
@@ -149,10 +152,15 @@ class Inbound:
                 self._finish()
             else:
                 self._parse(self._chunk[:count])
-            if self._frame is None and not self.sock.pending():
+            if self._frame is None and not sock.pending():
                 return True
 
     def _parse(self, data: memoryview) -> None:
+        if not self._rest and len(data) >= FRAME.size:
+            size, sid, seq = FRAME.unpack_from(data)
+            if FRAME.size + size == len(data):  # as short messages mostly come
+                self._deliver(sid, seq, bytes(data[FRAME.size :]))
+                return
         if self._rest:
             data = memoryview(bytes(self._rest) + data)
             self._rest.clear()

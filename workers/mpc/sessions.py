@@ -94,7 +94,7 @@ class Session:
 
     def send(self, to: int, seq: int, data: bytes | memoryview) -> None:
         """Raises: PeerLost, PeerAborted."""
-        if self._over(to):
+        if self._error is not None and self._over(to):
             raise self._ended()
         self._mesh.send_frame(to, self.sid, seq, data)
         self.bytes_sent += len(data)
@@ -119,7 +119,7 @@ class Session:
         if data is not None:
             self._waiting_bytes -= len(data) + FRAME_COST_BYTES
             return data
-        if self._over(frm):
+        if self._error is not None and self._over(frm):
             raise self._ended()
         if self._deadline is not None and time.monotonic() >= self._deadline:
             raise DeadlineExceeded(f"no answer from member {frm} in time")
@@ -127,8 +127,9 @@ class Session:
 
     def _read(self, inbound: Inbound, frm: int, seq: int) -> None:
         """Read that peer's connection, for every session, until our message is there."""
+        key, inbox = (frm, seq), self._inbox
         try:
-            while (frm, seq) not in self._inbox and not self._over(frm):
+            while key not in inbox and not self._over(frm):
                 left = SLICE_S
                 if self._deadline is not None:
                     left = min(left, self._deadline - time.monotonic())

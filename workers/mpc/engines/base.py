@@ -8,6 +8,7 @@ sign bits, top bits and openings; all else is written here once.
 from __future__ import annotations
 
 import math
+import operator
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ import numpy.typing as npt
 from workers.mpc.engines import tables
 
 Word = npt.NDArray[np.uint64]
+_WORD = np.dtype(np.uint64)
 Ints = npt.NDArray[np.int64]
 Bilinear = Callable[[Any, Any], Any]
 
@@ -49,7 +51,7 @@ def as_words(ints: npt.ArrayLike) -> Word:
     array = np.asarray(ints)
     if not array.ndim:
         array = array.reshape(1)
-    if array.dtype == np.uint64:
+    if array.dtype is _WORD or array.dtype == _WORD:
         return array
     return array.astype(np.int64).astype(np.uint64)
 
@@ -76,7 +78,7 @@ def inner(x: Any, y: Any) -> Any:
 def matmul(x: Any, y: Any) -> Any:
     """x @ y. Of words, numpy's own loop steps through y column by column: as sums of products along
     rows it takes a third to two thirds of the time, and less than float64 BLAS on limbs did."""
-    if x.ndim != 2 or y.ndim != 2 or x.dtype != np.uint64 or len(x) == 1 or len(y) < INNER_MIN:
+    if x.ndim != 2 or y.ndim != 2 or x.dtype != _WORD or len(x) == 1 or len(y) < INNER_MIN:
         return x @ y
     if x.shape[1] != len(y):
         raise ValueError("the inner dimensions of a product differ")
@@ -131,7 +133,7 @@ class Engine(ABC):
     # -- linear -------------------------------------------------------------------------------
 
     def _map(self, a: Shared, fn: Callable[[Word], Any], f: int | None = None) -> Shared:
-        words = tuple(as_words(fn(word)) for word in a.words)
+        words = tuple([as_words(fn(word)) for word in a.words])
         return Shared(words, a.f if f is None else f)
 
     def public(self, ints: npt.ArrayLike, f: int) -> Shared:
@@ -143,11 +145,11 @@ class Engine(ABC):
 
     def add(self, a: Shared, b: Shared) -> Shared:
         a, b = self._aligned(a, b)
-        return Shared(tuple(x + y for x, y in zip(a.words, b.words, strict=True)), a.f)
+        return Shared(tuple(map(operator.add, a.words, b.words)), a.f)
 
     def sub(self, a: Shared, b: Shared) -> Shared:
         a, b = self._aligned(a, b)
-        return Shared(tuple(x - y for x, y in zip(a.words, b.words, strict=True)), a.f)
+        return Shared(tuple(map(operator.sub, a.words, b.words)), a.f)
 
     def neg(self, a: Shared) -> Shared:
         return self._map(a, lambda word: np.uint64(0) - word)

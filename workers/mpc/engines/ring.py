@@ -31,6 +31,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from apps.protocol.circuits import Circuit
 from apps.protocol.tickets import TRIO
@@ -54,9 +55,7 @@ __all__ = ["Disagreement", "Ring", "RingOutcome", "run_ring"]
 
 Pair = tuple[Word, Word]
 
-_ONE = np.uint64(1)
-_LOW_63 = np.uint64((1 << 63) - 1)
-_TOP = np.uint64(63)
+_ONE, _LOW_63, _TOP = (np.array(number, np.uint64) for number in (1, (1 << 63) - 1, 63))
 _WORD = np.dtype(np.uint64)
 
 
@@ -68,8 +67,20 @@ class Ring(Replicated):
 
     def _constant(self, words: Word) -> Pair:
         """The public words as word 0, nothing elsewhere."""
-        none = np.zeros_like(words)
+        none = np.zeros(words.shape, np.uint64)
         return ((none, none), (none, words), (words, none))[self.net.me]
+
+    def add_public(self, a: Shared, ints: npt.ArrayLike) -> Shared:
+        words = as_words(ints)
+        if words.shape not in ((1,), a.shape) and (
+            np.broadcast_shapes(words.shape, a.shape) != a.shape
+        ):
+            raise ValueError("what is added does not have the secret's shape")
+        if self.net.me == 0:
+            return a
+        first, second = a.words
+        pair = (first, second + words) if self.net.me == 1 else (first + words, second)
+        return Shared(pair, a.f)
 
     def _product(self, bilinear: Bilinear, a: Shared, b: Shared, drop: int) -> Pair:
         """x_1 y_1 + x_1 y_2 + x_2 y_1 at each node, over all nodes, is the whole product."""
@@ -102,7 +113,7 @@ class Ring(Replicated):
         assert 1 <= drop <= 62
         net = self.net
         parts = [part.reshape(-1) for part in parts]
-        count, shift = parts[0].size, np.uint64(drop)
+        count, shift = parts[0].size, np.array(drop, np.uint64)
         bit = np.dtype(np.uint32 if drop < 32 else np.uint64)
         if net.me == 2:
             return self._deal(parts[0] if of_three else None, count, shift, bit)
@@ -124,7 +135,7 @@ class Ring(Replicated):
         elif of_three:
             more.append(net.recv(2, count))
         net.step()
-        half, wrap = _ONE << np.uint64(62), _ONE << np.uint64(63 - drop)
+        half, wrap, lower = (np.array(1 << at, np.uint64) for at in (62, 63 - drop, 62 - drop))
         result, kept = np.empty(count, np.uint64), np.empty(count, np.uint64)
         for at in blocks(count):
             c = opened[at]
@@ -145,7 +156,7 @@ class Ring(Replicated):
                 flag *= wrap
                 here += c
                 here += flag
-                here -= _ONE << np.uint64(62 - drop)
+                here -= lower
             # words 0 and 1 of the result are streams; word 2 is what remains
             kept[at] = stream.words(len(c))
             here -= kept[at]
@@ -154,7 +165,7 @@ class Ring(Replicated):
         net.step()
         return (kept, result) if net.me == 0 else (result, kept)
 
-    def _deal(self, part: Word | None, count: int, shift: np.uint64, bit: np.dtype[Any]) -> Pair:
+    def _deal(self, part: Word | None, count: int, shift: Word, bit: np.dtype[Any]) -> Pair:
         """Node 2's side of `_drop`: parts of r, and its own part of v hidden by one of them."""
         net = self.net
         mask, own = np.empty(count, np.uint64), None

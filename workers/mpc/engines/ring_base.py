@@ -67,9 +67,12 @@ class Replicated(Engine):
 
     def _negative(self, a: Shared) -> Words:
         size = math.prod(a.shape)
+        if size <= COMPARE_MAX:
+            words = self._signs(tuple([word.reshape(-1) for word in a.words]))
+            return tuple([word.reshape(a.shape) for word in words])
         parts = [
             self._signs(tuple(word.reshape(-1)[at : at + COMPARE_MAX] for word in a.words))
-            for at in range(0, max(size, 1), COMPARE_MAX)
+            for at in range(0, size, COMPARE_MAX)
         ]
         return tuple(np.concatenate(words).reshape(a.shape) for words in zip(*parts, strict=True))
 

@@ -28,6 +28,9 @@ _SWAPS = [
     (np.uint64((1 << high) - (1 << low)), np.uint64(_swap_mask(low, high)))
     for low, high in ((0, 5), (1, 4), (2, 3))
 ]
+# Numpy takes an array without dimensions sooner than a number that it has to look at first.
+_BIT = np.array(1, np.uint8)
+_WIDTHS = [(np.array(width, np.uint8), np.array((1 << width) - 1, np.uint8)) for width in (4, 2)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +43,7 @@ class Bits:
         return both(np.bitwise_xor, self, other)
 
     def map(self, fn: Any) -> Bits:
-        return Bits(tuple(fn(word) for word in self.words))
+        return Bits(tuple(map(fn, self.words)))
 
 
 class Gates(Protocol):
@@ -55,7 +58,7 @@ class Gates(Protocol):
 
 def both(fn: Any, x: Bits, y: Bits) -> Bits:
     """fn word by word."""
-    return Bits(tuple(fn(one, other) for one, other in zip(x.words, y.words, strict=True)))
+    return Bits(tuple(map(fn, x.words, y.words)))
 
 
 def last_carry(gates: Gates, g: Bits, p: Bits) -> tuple[Bits, Bits, Bits]:
@@ -64,40 +67,25 @@ def last_carry(gates: Gates, g: Bits, p: Bits) -> tuple[Bits, Bits, Bits]:
     g and p hold 8, 16, 32 or 64 places each, neighbours of every level half of them apart.
     One round for each halving but the last.
     """
-    while (width := g.words[0].dtype.itemsize) > 1:
-        half = np.dtype(f"u{width // 2}")
-        g_low, g_high = _halves(g, half)
-        p_low, p_high = _halves(p, half)
-        merged = gates.bits_and(_join(p_high, p_high), _join(g_low, p_low))
-        count = len(g_low.words[0])
-        g = g_high ^ merged.map(lambda word, n=count: word[:n])
-        p = merged.map(lambda word, n=count: word[n:])
-    for width in (4, 2):
-        low = np.uint8((1 << width) - 1)
-        g_low, g_high = _nibbles(g, width, low)
-        p_low, p_high = _nibbles(p, width, low)
-        # both products of the level side by side in one byte
-        x = _beside(p_high, p_high, width)
-        merged = gates.bits_and(x, _beside(g_low, p_low, width))
-        g = g_high ^ merged.map(lambda byte, m=low: byte & m)
-        p = merged.map(lambda byte, w=width, m=low: (byte >> np.uint8(w)) & m)
-    one = np.uint8(1)
-    g_low, g_high = _nibbles(g, 1, one)
-    return g_high, _nibbles(p, 1, one)[1], g_low
+    # [2 (generate, propagate), count] of each word
+    state = np.array([*zip(g.words, p.words, strict=True)])
+    while (places := state.dtype.itemsize // 2) > 0:
+        half = state.view(f"u{places}")
+        state = _merged(gates, half[..., ::2].copy(), half[..., 1::2].copy())
+    for width, mask in _WIDTHS:
+        state = _merged(gates, state & mask, state >> width)
+    low, high = state & _BIT, (state >> _BIT) & _BIT
+    return Bits((*high[:, 0],)), Bits((*high[:, 1],)), Bits((*low[:, 0],))
 
 
-def _beside(x: Bits, y: Bits, width: int) -> Bits:
-    return both(lambda one, other: one | (other << np.uint8(width)), x, y)
-
-
-def _nibbles(x: Bits, width: int, low: np.uint8) -> tuple[Bits, Bits]:
-    return x.map(lambda byte: byte & low), x.map(lambda byte: (byte >> np.uint8(width)) & low)
-
-
-def _halves(x: Bits, half: Any) -> tuple[Bits, Bits]:
-    """Low and high halves of each word (little-endian)."""
-    pair = x.map(lambda word: np.ascontiguousarray(word).view(half).reshape(-1, 2))
-    return pair.map(lambda word: word[:, 0].copy()), pair.map(lambda word: word[:, 1].copy())
+def _merged(gates: Gates, low: Array, high: Array) -> Array:
+    """(generate, propagate) of neighbours as those of one place, [word, 2, count]: a carry comes
+    out of both if it comes out of the high one, or out of the low one and through the high one."""
+    through = np.empty_like(low)
+    through[:] = high[:, 1:]
+    merged = np.array(gates.bits_and(Bits((*through,)), Bits((*low,))).words)
+    merged[:, 0] ^= high[:, 0]
+    return merged
 
 
 def _join(x: Bits, y: Bits) -> Bits:

@@ -13,6 +13,7 @@ import hashlib
 import math
 import os
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -50,10 +51,14 @@ class Net(Counted):
             raise Disagreement("the members hold different descriptors of this job")
         self.first = Keystream(mine)
         self.second = Keystream(bytes(from_right[len(digest) :]))
-        self.private = Keystream(os.urandom(KEY_BYTES))
+
+    @cached_property
+    def private(self) -> Keystream:
+        """Known to this node alone."""
+        return Keystream(os.urandom(KEY_BYTES))
 
     def send(self, to: int, *arrays: Array) -> None:
-        if sum(array.nbytes for array in arrays) < LONG_BYTES:
+        if sum([array.nbytes for array in arrays]) < LONG_BYTES:
             self._send(to, b"".join([array.tobytes() for array in arrays]))
             return
         # not copied: a mesh has sent it when this returns
@@ -66,7 +71,7 @@ class Net(Counted):
 
     def recv_parts(self, frm: int, parts: Sequence[tuple[int, np.dtype[Any]]]) -> list[Array]:
         """One message of several arrays, each of so many numbers of a kind."""
-        data = self._recv(frm, sum(count * kind.itemsize for count, kind in parts))
+        data = self._recv(frm, sum([count * kind.itemsize for count, kind in parts]))
         arrays, at = [], 0
         for count, kind in parts:
             arrays.append(np.frombuffer(data, kind, count, at) if count else np.empty(0, kind))
@@ -83,7 +88,9 @@ class Net(Counted):
     def zero(self, shape: tuple[int, ...]) -> Word:
         """My part of a fresh additive sharing of 0 over the three nodes."""
         count = math.prod(shape)
-        return (self.first.words(count) - self.second.words(count)).reshape(shape)
+        mask = self.first.words(count)
+        mask -= self.second.words(count)
+        return mask.reshape(shape)
 
     def zero_xor(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
         """My part of a fresh XOR sharing of 0."""
@@ -100,7 +107,9 @@ class Net(Counted):
     def and_part(self, x: Bits, y: Bits) -> Array:
         """This node's part of x & y, masked: the cross terms that it can form."""
         (x1, x2), (y1, y2) = x.words, y.words
-        part = (x1 & (y1 ^ y2)) ^ (x2 & y1)
+        part: Array = y1 ^ y2
+        part &= x1
+        part ^= x2 & y1
         part ^= self.zero_xor(part.shape, part.dtype)
         return part
 

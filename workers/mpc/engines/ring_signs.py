@@ -32,7 +32,8 @@ Pair = tuple[Word, Word]
 FEW = 512
 _FEW_BYTES, _MANY_BYTES = 256, 12
 _BYTE, _WORD = np.dtype(np.uint8), np.dtype(np.uint64)
-_ONE, _TWO, _TOP = np.uint64(1), np.uint64(2), np.uint64(63)
+_ONE, _TWO, _TOP = (np.array(number, np.uint64) for number in (1, 2, 63))
+_BIT, _IN_ROW, _ROW_BITS = (np.array(number, np.uint8) for number in (1, 7, 3))
 # Digits in the order in which neighbours lie half a byte apart, at each level anew.
 _PLACES = [0, 4, 2, 6, 1, 5, 3, 7]
 # Row u: bit d is [u ≥ 2^8 − d], the carry of u + d.
@@ -124,7 +125,7 @@ def _begun(net: Net, v: Word, facts_bytes: int, few: bool) -> _Begun:
 
 
 def low_bit(byte: Array) -> Array:
-    return byte & np.uint8(1)
+    return byte & _BIT
 
 
 def digits_of(word: Word) -> Array:
@@ -143,15 +144,15 @@ def _looked_up(share: Array, v: Word, ones: bool) -> Array:
     rows = np.arange(0, share.size, 32).reshape(digits.shape)
 
     def at(digit: Array) -> Array:
-        found: Array = share[rows + (digit >> np.uint8(3))] >> (digit & np.uint8(7))
+        found: Array = share[rows + (digit >> _ROW_BITS)] >> (digit & _IN_ROW)
         return found
 
     generate = at(digits)
     # at 2^8 the carry is certain; the table's place 0, which says never, stands there
-    propagate = at(digits + np.uint8(1)) ^ generate
+    propagate = at(digits + _BIT) ^ generate
     if ones:
         propagate ^= digits == 255
-    both = np.concatenate([generate, propagate]) & np.uint8(1)
+    both = np.concatenate([generate, propagate]) & _BIT
     return np.packbits(both, axis=1, bitorder="little").reshape(-1).view(np.uint16)
 
 
