@@ -142,7 +142,7 @@ class Inbound:
             frame = self._frame
             into = self._chunk if frame is None else memoryview(frame[2])[self._filled :]
             try:
-                count: Any = sock.read(len(into), into)  # type: ignore[arg-type]
+                count: Any = sock.read(len(into), into)
             except ssl.SSLWantReadError:
                 return True
             if count == 0:
