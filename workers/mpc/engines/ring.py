@@ -168,15 +168,19 @@ class Ring(Replicated):
     def _deal(self, part: Word | None, count: int, shift: Word, bit: np.dtype[Any]) -> Pair:
         """Node 2's side of `_drop`: parts of r, and its own part of v hidden by one of them."""
         net = self.net
-        mask, own = np.empty(count, np.uint64), None
+        mask = np.empty(count, np.uint64)
+        message, (*hidden, high, top) = net.message(
+            [(count, _WORD)] * (1 + (part is not None)) + [(count, bit)]
+        )
         for at in blocks(count):
             np.add(net.first.words(len(mask[at])), net.second.words(len(mask[at])), out=mask[at])
         if part is not None:
-            own = net.private.words(count)
-            mask += own
-            own += part
+            (own,) = hidden
+            for at in blocks(count):
+                drawn = net.private.words(len(own[at]))
+                mask[at] += drawn
+                np.add(drawn, part[at], out=own[at])
             net.send(0, own)
-        high, top = np.empty(count, np.uint64), np.empty(count, bit)
         word_0, word_1 = np.empty(count, np.uint64), np.empty(count, np.uint64)
         for at in blocks(count):
             r = mask[at]
@@ -184,7 +188,7 @@ class Ring(Replicated):
             np.subtract((r & _LOW_63) >> shift, net.second.words(len(r)), out=high[at])
             np.subtract((r >> _TOP).astype(bit), net.second.draw(len(r), bit), out=top[at])
             word_0[at], word_1[at] = net.first.words(len(r)), net.second.words(len(r))
-        net.send(1, *(() if own is None else (own,)), high, top)
+        net.send(1, message)
         net.step()
         net.step()
         return word_0, word_1

@@ -40,7 +40,7 @@ class Net(Counted):
         super().__init__(transport)
         self.left, self.right = (self.me + 2) % TRIO, (self.me + 1) % TRIO
         mine = os.urandom(KEY_BYTES)
-        digest = hashlib.sha256(b"flai/ring/v1\0" + context).digest()
+        digest = hashlib.sha256(b"flai/ring/v2\0" + context).digest()
         # word i+1 is also held by the left neighbour, word i+2 by the right one
         self._send(self.left, digest + mine)
         self._send(self.right, digest)
@@ -71,12 +71,12 @@ class Net(Counted):
 
     def recv_parts(self, frm: int, parts: Sequence[tuple[int, np.dtype[Any]]]) -> list[Array]:
         """One message of several arrays, each of so many numbers of a kind."""
-        data = self._recv(frm, sum([count * kind.itemsize for count, kind in parts]))
-        arrays, at = [], 0
-        for count, kind in parts:
-            arrays.append(np.frombuffer(data, kind, count, at) if count else np.empty(0, kind))
-            at += count * kind.itemsize
-        return arrays
+        return _parts_of(self._recv(frm, _size(parts)), parts)
+
+    def message(self, parts: Sequence[tuple[int, np.dtype[Any]]]) -> tuple[Array, list[Array]]:
+        """(what to send, the arrays of which it consists, to be filled): for `recv_parts`."""
+        whole = np.empty(_size(parts), np.uint8)
+        return whole, _parts_of(whole, parts)
 
     def pass_left(self, *mine: Array) -> list[tuple[Array, Array]]:
         """Send to the left neighbour what it is to hold as second; each with the right one's."""
@@ -133,3 +133,15 @@ class Net(Counted):
         if not np.array_equal(one, two):
             raise Disagreement("the other two members opened different words")
         return one.reshape(first.shape)
+
+
+def _size(parts: Sequence[tuple[int, np.dtype[Any]]]) -> int:
+    return sum([count * kind.itemsize for count, kind in parts])
+
+
+def _parts_of(data: Any, parts: Sequence[tuple[int, np.dtype[Any]]]) -> list[Array]:
+    arrays, at = [], 0
+    for count, kind in parts:
+        arrays.append(np.frombuffer(data, kind, count, at) if count else np.empty(0, kind))
+        at += count * kind.itemsize
+    return arrays
