@@ -69,7 +69,7 @@ class Net(Counted):
 
     def _agree(self, context: bytes) -> bytes:
         """What is drawn of every member's part of a coin, once all mean the same job."""
-        told = f"flai/shamir/v2\0{self.t}\0{self.members}\0".encode() + context
+        told = f"flai/shamir/v3\0{self.t}\0{self.members}\0".encode() + context
         digest, mine = hashlib.sha256(told).digest(), os.urandom(COIN_BYTES)
         for place in self._others:
             self._send(place, digest + mine)
