@@ -104,19 +104,20 @@ def _serve(version_id: str, query_id: str = "") -> None:
 def queries_run(*, version_id: Any, first: str = "") -> int:
     """Serve a version's waiting queries, bundle by bundle, until none is due. Returns how many.
 
-    first: the query that was held just now. While a lane is free nothing else waits, so it is
+    first: the query that was held just now. While no lane works nothing else waits, so it is
     claimed without a look at what does.
     """
-    bundles = _bundles(version_id, first)
+    key = str(version_id)
+    bundles = _bundles(version_id, first if _lanes.idle(key) else "")
 
     def serve_next() -> int:
         query_ids = next(bundles)
         try:
             return _run(query_ids)
         finally:
-            _turns.done(str(version_id), query_ids)
+            _turns.done(key, query_ids)
 
-    return _lanes.serve(str(version_id), serve_next)
+    return _lanes.serve(key, serve_next, patience_s=_turns.patience_s(key))
 
 
 def _bundles(version_id: Any, first: str) -> Iterator[list[Any]]:

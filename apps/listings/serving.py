@@ -1,7 +1,7 @@
 """Which waiting queries a worker takes next, and how many workers may take at a time.
 
-A query is never made to wait for company: whoever is free takes what is there. While all lanes are
-busy others gather, and the next free lane takes them together.
+While nothing is under way a query does not wait for company. While a bundle is, others gather, and
+are taken together when it has ended; or by another lane if it takes long.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ BUNDLE_ROWS_MAX = 1000  # as the circuit takes
 LARGE_ROWS = 100
 HUGE_ROWS = 1000  # as in migrations/hold.sql
 LANES = 2
+GATHER_S = 0.1  # longer than nodes nearby take for a bundle of small queries
 PATIENCE = timedelta(seconds=5)
 SERVED_MAX = 10_000  # buyers that are remembered
 
@@ -98,6 +99,11 @@ class Turns:
                 self._huge[model] = chosen[0].query_id
         return chosen
 
+    def patience_s(self, model: Hashable) -> float:
+        """How long a query may wait for what is under way of this model: not for a large one."""
+        with self._lock:
+            return 0.0 if model in self._huge else GATHER_S
+
     def done(self, model: Hashable, query_ids: Sequence[Hashable]) -> None:
         """These have been computed, or not."""
         with self._lock:
@@ -109,24 +115,36 @@ class Turns:
 class _Lane:
     running: int = 0
     asked: bool = False
+    waited_for: bool = False
 
 
 @dataclass
 class Lanes:
-    """At most LANES threads of this process serve one key; whoever finds them busy leaves word."""
+    """At most LANES threads of this process serve one key; whoever finds them busy leaves word.
+
+    One of those who come while others serve waits for them to see it, `patience_s` at most, and
+    opens another lane then. Each bundle costs nodes, worker and database as much as some ten of its
+    queries, so that two small ones cost more than they save where all share a machine.
+    """
 
     limit: int = LANES
     _lanes: dict[Hashable, _Lane] = field(default_factory=lambda: defaultdict(_Lane))
-    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _changed: threading.Condition = field(default_factory=threading.Condition)
 
-    def serve(self, key: Hashable, step: Callable[[], int]) -> int:
+    def idle(self, key: Hashable) -> bool:
+        with self._changed:
+            return not self._lanes[key].running
+
+    def serve(self, key: Hashable, step: Callable[[], int], *, patience_s: float = 0.0) -> int:
         """Call `step` until it does nothing and nobody has asked meanwhile. Returns what it did.
 
         Nothing that was there when somebody asked is left behind: a lane looks again before it
         goes.
         """
-        with self._lock:
+        with self._changed:
             lane = self._lanes[key]
+            if lane.running and patience_s and self._seen(lane, patience_s):
+                return 0
             if lane.running >= self.limit:
                 lane.asked = True
                 return 0
@@ -134,15 +152,26 @@ class Lanes:
         done = 0
         try:
             while True:
-                with self._lock:
+                with self._changed:
                     lane.asked = False
+                    self._changed.notify_all()
                 count = step()
                 done += count
-                with self._lock:
+                with self._changed:
                     if not count and not lane.asked:
                         lane.running -= 1
                         return done
         except BaseException:
-            with self._lock:
+            with self._changed:
                 lane.running -= 1
             raise
+
+    def _seen(self, lane: _Lane, patience_s: float) -> bool:
+        """Leave word; one waits for all until a lane has seen it. Whether nothing is left to do."""
+        lane.asked = True
+        if lane.waited_for:
+            return True
+        lane.waited_for = True
+        seen = self._changed.wait_for(lambda: not lane.asked, patience_s)
+        lane.waited_for = False
+        return seen

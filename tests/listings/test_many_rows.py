@@ -228,4 +228,4 @@ def test_a_lane_is_left_while_one_of_many_rows_is_computed(sale, monkeypatch) ->
     go.set()
     worker.join()
     assert set(Query.objects.values_list("state", flat=True)) == {"settled"}
-    assert served == [[large[0]], [str(small)], [], [large[1]], []]
+    assert served == [[large[0]], [small], [], [large[1]], []]

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import threading
+import time
 import uuid
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -134,6 +137,56 @@ def test_who_finds_the_lanes_busy_is_served_by_them() -> None:
     worker.join(60)
     assert done == [1, 2]
     assert lanes.serve("m", step) == 0 and not worker.is_alive()
+
+
+class Bundles:
+    """What waits, taken all at once; the first bundle is under way until it may go."""
+
+    def __init__(self, *todo: int) -> None:
+        self.todo, self.done = list(todo), list[list[int]]()
+        self.entered, self.go = threading.Event(), threading.Event()
+
+    def step(self) -> int:
+        taken, self.todo = self.todo, []
+        if taken:
+            self.done.append(taken)
+            if len(self.done) == 1:
+                self.entered.set()
+                self.go.wait(10)
+        return len(taken)
+
+
+def test_what_comes_while_a_bundle_is_under_way_is_taken_together_after_it() -> None:
+    lanes, bundles = Lanes(), Bundles(1)
+    with ThreadPoolExecutor(2) as threads:
+        first = threads.submit(lanes.serve, "m", bundles.step)
+        assert bundles.entered.wait(10)
+        bundles.todo.append(2)
+        second = threads.submit(lanes.serve, "m", bundles.step, patience_s=10)
+        until(lambda: lanes._lanes["m"].waited_for)
+        bundles.todo.append(3)
+        assert lanes.serve("m", bundles.step, patience_s=10) == 0  # the second waits for both
+        bundles.go.set()
+        assert (first.result(10), second.result(10)) == (3, 0)
+    assert bundles.done == [[1], [2, 3]] and lanes.idle("m")
+
+
+def test_what_would_wait_too_long_for_a_bundle_is_taken_by_another_lane() -> None:
+    lanes, bundles = Lanes(), Bundles(1)
+    with ThreadPoolExecutor(1) as threads:
+        first = threads.submit(lanes.serve, "m", bundles.step)
+        assert bundles.entered.wait(10)
+        bundles.todo.append(2)
+        assert lanes.serve("m", bundles.step, patience_s=0.01) == 1
+        bundles.go.set()
+        assert first.result(10) == 1
+    assert bundles.done == [[1], [2]]
+
+
+def until(seen: Callable[[], bool]) -> None:
+    end = time.monotonic() + 10
+    while not seen():
+        assert time.monotonic() < end
 
 
 def test_waiting_queries_are_computed_together_and_paid_each(sale) -> None:
