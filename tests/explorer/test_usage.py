@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 from django.test import Client
@@ -16,13 +16,18 @@ from apps.listings.spending import month_of
 from tests.explorer import world as worlds
 
 
+def world_month() -> datetime:
+    """When the month began in which the world's own query, of three minutes ago, was paid."""
+    return month_of(clock.now() - timedelta(minutes=5))[0]
+
+
 @pytest.fixture
 def built(transactional_db: None) -> worlds.World:
     return worlds.build()
 
 
 def test_the_page_sums_what_was_paid_by_day_model_and_key(built: worlds.World) -> None:
-    start, _ = month_of(clock.now())
+    start = world_month()
     before, _ = month_of(start - timedelta(seconds=1))
     _, key = api_key_create(user=built.buyer, party=built.party, label="night run")
     row = keys_of(built.party).first()
@@ -79,12 +84,15 @@ def test_models_stand_on_pages_dearest_first_under_the_sum_of_all(
     for listing, rows in ((dear, 3), (cheap, 1)):
         query = worlds.query_of(listing, built.party, clock.now())
         Query.objects.filter(pk=query.pk).update(rows=rows, price_micro=rows * 500_000)
+    month = world_month()
+    Query.objects.filter(state="settled").update(ended_at=month + timedelta(hours=1))
     client = Client()
     client.force_login(built.buyer)
     address, seen = reverse("explorer:usage"), []
-    first = client.get(address).context
+    first = client.get(f"{address}?month={month:%Y-%m}").context
     assert not first["by_model"].newer
-    for context in (first, client.get(f"{address}?{first['by_model'].older}").context):
+    more = f"{address}?month={month:%Y-%m}&{first['by_model'].older}"
+    for context in (first, client.get(more).context):
         seen += [line.slug for line in context["by_model"]]
         assert context["total"].price_micro == sum(
             Query.objects.filter(buyer=built.party, state="settled").values_list(
