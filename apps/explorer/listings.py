@@ -192,7 +192,7 @@ def model(request: HttpRequest, slug: str) -> HttpResponse:
         epoch_days=settings.ROWS_EPOCH_DAYS,
         **_resolution(listing),
         rows_per_query=pricing.rows_max(listing),
-        portion=portion(listing, facts.taken_rows, now=clock.now()),
+        portion=portion(listing, facts.taken_rows, plan=running, now=clock.now()),
         to_spend_micro=to_spend_micro,
         short_micro=max(next_micro - to_spend_micro, 0),
         next_micro=next_micro,

@@ -60,7 +60,7 @@ class SetAccess:
 class SetPortion:
     """{"portion_bps": 5000}: of the rows that nodes answer of the model in a day one buyer may ask
     this part, from then on; 10000: all of them. The plans on offer must fit into it; one that runs
-    and doesn't can be cancelled for what is unused.
+    keeps the part that it began with until its end.
     """
 
     def validate(self, payload: Payload, dao: Dao) -> Payload:

@@ -7,6 +7,7 @@ from django.db.models import F, Q
 
 from apps.core.clock import unix_ms
 from apps.core.models import BaseModel
+from apps.protocol.money import BPS
 from apps.protocol.plans import Renewal, Term
 
 METRIC_NONE = -1_000_000  # of a version without a leading metric: behind all others
@@ -91,7 +92,8 @@ class Subscription(BaseModel):
     `starts_at` to `ends_at`. A change of plan begins a new term within the period that began at
     `began_at`. `price_micro`: what a row costs without a plan, for this term; `earlier`: the rows
     asked in earlier terms of the period, each with that of its term ([rows, price_micro] in order).
-    `access`: what asking took when the term began, as the SubDAO's parameter: its rows go on by it.
+    `access`: what asking took when the term began, as the SubDAO's parameter, and `portion_bps`:
+    the part of a model's rows of the day that one buyer could ask. Its rows go on by them.
     `renewal`: what its buyer agreed to for the next period (`protocol.plans.Renewal`), null: that
     there is none; `unrenewed`: the code of the reason why there was none all the same, or why the
     plan ended before its time.
@@ -110,6 +112,7 @@ class Subscription(BaseModel):
     ends_at = models.DateTimeField()
     ended_at = models.DateTimeField(null=True)
     access = models.JSONField(null=True)
+    portion_bps = models.PositiveIntegerField(default=BPS)
     renewal = models.JSONField(null=True)
     unrenewed = models.CharField(max_length=40, blank=True)
 

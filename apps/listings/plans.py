@@ -27,6 +27,7 @@ from datetime import datetime
 from typing import Any
 from uuid import uuid4, uuid5
 
+from django.conf import settings
 from django.db import transaction
 from django.db.models import Count, Q, QuerySet, Sum
 
@@ -40,13 +41,14 @@ from apps.core.transactions import durable
 from apps.listings.access import admitted
 from apps.listings.asking import ensure_on_sale
 from apps.listings.models import Listing, Query, Subscription
-from apps.listings.pricing import CURRENCY, price_micro
+from apps.listings.pricing import CURRENCY, price_micro, rows_per_buyer
 from apps.listings.unlocks import can_ask
 from apps.notify.models import PLAN_NOT_RENEWED, PLAN_RENEWED, PLAN_WITHDRAWN
 from apps.notify.services import tell
 from apps.protocol import consent as signing
 from apps.protocol import plans as rules
 from apps.protocol.tariff import row_price
+from apps.subdaos.selectors import portion_bps
 from apps.subdaos.services import dao_lock
 from apps.wallets import keys, ledger, log
 from apps.wallets.models import Account
@@ -99,6 +101,7 @@ UNRENEWED = {
     KeySigns.code: "A key is bound to your wallet since, and signs each period.",
     "insufficient_balance": "Your balance was short.",
     "plan_not_found": "It is not on offer any more.",
+    "plan_too_large": "One buyer gets fewer rows of the model now, by vote, than the plan has.",
     Withdrawn.code: "Its SubDAO took the model off sale, and what was left was paid back.",
 }
 UNRENEWED_ELSE = "The model was not on sale to you then."
@@ -410,6 +413,12 @@ def _preview(
     if to is not None:
         ensure(can_ask(buyer, listing, from_unix_ms(at_ms)))
         admitted(buyer, listing, now=from_unix_ms(at_ms))
+        try:  # it may have been voted beside a smaller part of the day's rows
+            rules.check_answerable(
+                [to], rows_per_epoch=rows_per_buyer(listing), epoch_days=settings.ROWS_EPOCH_DAYS
+            )
+        except ValueError as error:
+            raise Conflict("plan_too_large", f"This plan can't be used up: {error}.") from None
     price = price_micro(listing)
     if row is None:
         assert to is not None
@@ -489,6 +498,7 @@ def _fill(
     row.row_micro, row.price_micro = term.row_micro, term.price_micro
     row.starts_at, row.ends_at = from_unix_ms(term.starts_ms), from_unix_ms(term.ends_ms)
     row.access = row.listing.dao.params.get("access") or None
+    row.portion_bps = portion_bps(row.listing.dao)
     if began:
         row.began_at = row.starts_at
 

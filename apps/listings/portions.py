@@ -19,7 +19,7 @@ from django.db.models.functions import Greatest
 from apps.accounts.models import Party
 from apps.core.clock import from_unix_ms, unix_ms
 from apps.core.errors import DomainError
-from apps.listings.models import Listing, Query, Taken
+from apps.listings.models import Listing, Query, Subscription, Taken
 from apps.listings.pricing import rows_per_buyer
 from apps.protocol.portion import epoch_span_ms
 
@@ -69,15 +69,19 @@ def taken_of(buyer: Party, listing: Listing, *, now: datetime) -> QuerySet[Taken
     return Taken.objects.filter(buyer=buyer, version=listing.version_id, since__gte=since)
 
 
-def portion(listing: Listing, taken_rows: int, *, now: datetime) -> Portion:
-    """The part of a buyer that has asked so many rows."""
-    return Portion(rows_per_buyer(listing), taken_rows, span(now)[1])
+def portion(
+    listing: Listing, taken_rows: int, *, plan: Subscription | None = None, now: datetime
+) -> Portion:
+    """The part of a buyer that has asked so many rows; `plan`: that pays for the next ones."""
+    return Portion(rows_per_buyer(listing, plan), taken_rows, span(now)[1])
 
 
-def portion_of(buyer: Party, listing: Listing, *, now: datetime) -> Portion:
+def portion_of(
+    buyer: Party, listing: Listing, *, plan: Subscription | None = None, now: datetime
+) -> Portion:
     """The buyer's part of this listing's model now."""
     rows = taken_of(buyer, listing, now=now).values_list("rows", flat=True).first()
-    return portion(listing, rows or 0, now=now)
+    return portion(listing, rows or 0, plan=plan, now=now)
 
 
 def portions_json(buyer: Party, *, now: datetime) -> list[dict[str, Any]]:
@@ -88,11 +92,13 @@ def portions_json(buyer: Party, *, now: datetime) -> list[dict[str, Any]]:
     listings: Iterable[Listing] = Listing.objects.filter(version__in=asked).select_related(
         "dao", "version__round"
     )
+    running = Subscription.objects.filter(buyer=buyer, ended_at=None, ends_at__gt=now)
+    plans = {plan.listing_id: plan for plan in running}
     return [
         {
             "listing": listing.slug,
             "rows": asked[listing.version_id],
-            "rows_max": rows_per_buyer(listing),
+            "rows_max": rows_per_buyer(listing, plans.get(listing.pk)),
             "resets_at": ends_at.isoformat(),
         }
         for listing in sorted(listings, key=lambda one: one.slug)

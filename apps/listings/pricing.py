@@ -11,7 +11,7 @@ from django.db.models import Sum
 from apps.accounts.models import Party
 from apps.core.errors import Unprocessable
 from apps.core.months import month_of
-from apps.listings.models import Listing, Query
+from apps.listings.models import Listing, Query, Subscription
 from apps.protocol import tariff
 from apps.protocol.circuits.family import query_rows_max
 from apps.protocol.extraction import Extraction, extraction
@@ -54,9 +54,11 @@ def rows_per_epoch_max(listing: Listing) -> int:
     return len(held.nodes) * settings.ROWS_PER_EPOCH // COMPUTING[held.engine]
 
 
-def rows_per_buyer(listing: Listing) -> int:
-    """The most rows that one buyer may ask of a model in one of its nodes' epochs."""
-    return portion_rows(rows_per_epoch_max(listing), portion_bps(listing.dao))
+def rows_per_buyer(listing: Listing, plan: Subscription | None = None) -> int:
+    """The most rows that one buyer may ask of a model in one of its nodes' epochs: under a plan as
+    many as when its term began, if that was more."""
+    bps = max(portion_bps(listing.dao), plan.portion_bps if plan else 0)
+    return portion_rows(rows_per_epoch_max(listing), bps)
 
 
 def rows_max(listing: Listing) -> int:

@@ -48,7 +48,6 @@ def quote_json(*, listing: Listing, buyer: Party, rows: int, now: datetime) -> d
     CredentialNeeded with the way to one, PortionUsedUp for more rows than are left of the buyer's
     part."""
     ensure_on_sale(listing)
-    portion = portion_of(buyer, listing, now=now)
     before = volume(buyer, listing, now=now)
     terms = Terms(price_of(listing, rows=rows, before=before, buyer=buyer))
     plan = running(buyer, listing, now=now)
@@ -57,6 +56,7 @@ def quote_json(*, listing: Listing, buyer: Party, rows: int, now: datetime) -> d
     if paying:
         terms = of_plan(paying, rows)
     admitted(buyer, listing, plan=paying, now=now)
+    portion = portion_of(buyer, listing, plan=paying, now=now)
     if rows > portion.left:
         raise portion.refusal(rows, now=now)
     price_micro, planned = terms.price_micro, terms.subscription_id is not None

@@ -29,7 +29,7 @@ from apps.listings.epochs import epoch_begin
 from apps.listings.events import ListingOpened
 from apps.listings.mandates import MandateNeeded
 from apps.listings.models import Listing, Query, Subscription
-from apps.listings.portions import portion, span
+from apps.listings.portions import Portion, span
 from apps.listings.pricing import CURRENCY, price_of
 from apps.listings.quoting import Terms, offered, quoted
 from apps.listings.spending import spent_up
@@ -327,6 +327,7 @@ def _hold(
         "waiting": WAITING_MAX,
         "waiting_rows": WAITING_ROWS_MAX,
         "rows": pricing.rows_per_buyer(offer.listing),
+        "all_rows": pricing.rows_per_epoch_max(offer.listing),
         "since": span(now)[0].isoformat(),
     }
     answer = {"status": 202, "response": json.dumps({"id": str(query.id)})}
@@ -374,7 +375,8 @@ def _refusal(code: str, facts: Any, query: Query, now: datetime) -> Exception:
             most = {"waiting_max": WAITING_MAX, "rows_max": WAITING_ROWS_MAX}
             return TooMany(**facts, **most, retry_after_s=1)
         case "buyer_rows_used_up":
-            return portion(query.listing, facts, now=now).refusal(query.rows, now=now)
+            asked = Portion(facts["most"], facts["taken"], span(now)[1])
+            return asked.refusal(query.rows, now=now)
         case "spend_limit_reached":
             return spent_up(price, limit_micro=facts["limit"], left_micro=facts["left"], now=now)
         case "mandate_needed":

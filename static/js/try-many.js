@@ -135,6 +135,7 @@ export const manyRows = (form, reading) => {
 
   const run = async () => {
     say("");
+    const paid = unopened(); // to open them is all that was asked for: the others have a price
     while (left()) {
       if (table.open === null) {
         const rows = Math.min(left(), most);
@@ -143,6 +144,11 @@ export const manyRows = (form, reading) => {
       } else if (unopened()) show("The answer that you have paid is fetched again.");
       await next(table, { reading, most, show: stage });
       save();
+      if (paid && left()) {
+        show("The others are not asked yet.", { ended: true });
+        announce(part("doing").textContent);
+        return;
+      }
     }
     const skipped = table.values.length - opened();
     show(skipped ? `The ${rowsOf(skipped)} without an answer here are paid too.` : "All of them are paid and opened in this page.", { ended: true });

@@ -248,6 +248,9 @@ def test_rows_that_are_paid_and_not_opened_are_fetched_again_and_never_asked_ane
     page.evaluate("globalThis.honest = true")
     offered.click()
     page.locator("#many-doing").get_by_text("2 of 5 rows answered.").wait_for()
+    page.get_by_role("button", name="Pay $1.50 and go on with 3 rows").wait_for()
+    assert Query.objects.count() == 1  # what costs nothing buys nothing
+    offered.click()
     drain_until(lambda: Query.objects.filter(state="settled").count() == 2)
     page.locator("#many-doing").get_by_text("4 of 5 rows answered.").wait_for()
     page.evaluate("globalThis.honest = false")

@@ -17,13 +17,15 @@ from apps.core.errors import DomainError
 from apps.core.transactions import durable
 from apps.listings.actions import SetPortion
 from apps.listings.models import Query, Taken
-from apps.listings.portions import portion_of
+from apps.listings.portions import PortionUsedUp, portion_of, portions_json
 from apps.listings.quoting import quote_json
 from apps.listings.running import query_cancel
 from apps.listings.selectors import listing_json
 from apps.listings.services import query_create
 from apps.protocol.portion import epoch_span_ms, portion_rows
 from apps.subdaos.models import Dao
+from tests.listings.test_plans import ask as ask_by_plan
+from tests.listings.test_plans import choose, draw
 from tests.support.shelf import PRICE, Shelf
 
 pytestmark = pytest.mark.django_db
@@ -133,6 +135,38 @@ def test_a_vote_changes_the_part_from_then_on(shelf: Shelf) -> None:
     ask(shelf, buyer, 15, NOON)
     with pytest.raises(DomainError, match="buyer_rows_used_up"):
         ask(shelf, buyer, 1, NOON)
+
+
+def test_a_plan_keeps_the_part_that_it_began_with_and_none_begins_that_none_could_use_up(
+    shelf: Shelf,
+) -> None:
+    offer = [
+        {"name": "basic", "rows": 150, "days": 30, "off_bps": 1_000},
+        {"name": "pro", "rows": 300, "days": 30, "off_bps": 2_000},
+    ]
+    Dao.objects.filter(pk=shelf.dao.pk).update(params={**shelf.dao.params, "plans": offer})
+    ahead, other = shelf.buyer(FUNDS), shelf.buyer(FUNDS)
+    choose(shelf, ahead, "basic")
+    vote(shelf, 2_500)
+    assert portion_of(other, shelf.listing, now=now()).most == 5
+    # quoted before anything was asked: the hold counts
+    quotes = [quote_json(listing=shelf.listing, buyer=ahead, rows=5, now=now()) for _ in range(3)]
+    uploads = [shelf.upload(5, price_micro=one["price_micro"]) for one in quotes]
+    for upload, quote in zip(uploads[:2], quotes):
+        draw(shelf, ahead, upload, quote)
+    with pytest.raises(PortionUsedUp) as refused:
+        draw(shelf, ahead, uploads[2], quotes[2])
+    assert (refused.value.args_["rows_left"], refused.value.args_["rows_max"]) == (0, 10)
+    with pytest.raises(PortionUsedUp):
+        ask_by_plan(shelf, ahead, 1)
+    [told] = portions_json(ahead, now=now())
+    assert (told["rows"], told["rows_max"]) == (10, 10)
+    with pytest.raises(DomainError, match="plan_too_large"):
+        choose(shelf, other, "pro")
+    choose(shelf, other, "basic")
+    ask_by_plan(shelf, other, 5)
+    with pytest.raises(PortionUsedUp):
+        ask_by_plan(shelf, other, 1)
 
 
 def test_the_api_says_what_is_left_before_anything_is_signed(shelf: Shelf, monkeypatch) -> None:

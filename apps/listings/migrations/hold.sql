@@ -7,7 +7,7 @@
 -- call_taken            the key of this call was used
 -- changed               listing, version, params or payee are not those that the price was made from
 -- too_many_waiting      facts: {"waiting", "rows"} of them
--- buyer_rows_used_up    facts: how many rows of this version the buyer has asked in the nodes' epoch
+-- buyer_rows_used_up    facts: {"taken", "most"} rows of this version of the buyer in the nodes' epoch
 -- spend_limit_reached   facts: {"limit", "left"} of the key's month
 -- mandate_needed
 -- plan_covers           a plan of the buyer has room for these rows, and nobody asked for it
@@ -20,8 +20,9 @@
 --              outlives the query, so that what was claimed in its last second can be paid
 -- leaf         the query's own
 -- quoted       whether the buyer has a quote, so that it knows what pays
--- caps         {"waiting", "waiting_rows", "rows", "since"}: how many of a buyer's queries may wait, of
---              how many rows together, and how many of the version it may ask since that time
+-- caps         {"waiting", "waiting_rows", "rows", "all_rows", "since"}: how many of a buyer's queries may
+--              wait, of how many rows together, and how many of the version, of all that nodes answer, it
+--              may ask since that time; under a plan no smaller a part than when its term began
 -- call         {"actor_id", "key", "digest", "status", "response"} of a request that may be repeated
 CREATE OR REPLACE FUNCTION listings_hold(
     query jsonb, sealed bytea, job jsonb, tail text, leaf text, params jsonb, payee uuid,
@@ -73,8 +74,13 @@ BEGIN
     ON CONFLICT (buyer_id, version_id) DO UPDATE SET since = greatest(t.since, excluded.since),
         rows = excluded.rows + CASE WHEN t.since >= excluded.since THEN t.rows ELSE 0 END
     RETURNING t.rows - q.rows INTO taken;
-    IF taken + q.rows > (caps ->> 'rows')::bigint THEN
-        code := 'buyer_rows_used_up'; facts := to_jsonb(taken); RAISE SQLSTATE 'FLAI0';
+    most := greatest((caps ->> 'rows')::bigint, (
+        SELECT (caps ->> 'all_rows')::bigint * s.portion_bps / 10000 FROM listings_subscription s
+        WHERE s.id = q.subscription_id
+    ));
+    IF taken + q.rows > most THEN
+        code := 'buyer_rows_used_up'; facts := jsonb_build_object('taken', taken, 'most', most);
+        RAISE SQLSTATE 'FLAI0';
     END IF;
     SELECT k.spend_limit_micro INTO most FROM accounts_apikey k WHERE k.id = q.api_key_id;
     IF most IS NOT NULL THEN
