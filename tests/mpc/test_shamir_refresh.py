@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from tests.support.shamir import threads
-from workers.mpc import shamir_shares
+from workers.mpc import shamir_refresh, shamir_shares
 from workers.mpc.engines import field89, shamir_codec
 from workers.mpc.engines.counted import Disagreement
+from workers.mpc.engines.shamir_net import Net
 from workers.mpc.shamir_refresh import ZeroShares, agree_on_keys, dealt_anew, masked, vanishing
 
 SECRET = np.array([0, 1, -1, 2**62, 65536], np.int64)
@@ -143,3 +144,25 @@ def test_another_set_has_the_same_secret_by_its_own_threshold(n, t, n_new, t_new
         old[last] = field89.add(old[last], field89.of_int(1))
         said = moved(old, t, t_new, n_new, dealers)
         assert all(isinstance(one, Disagreement) for one in said)
+
+
+@pytest.mark.parametrize("by", ["numbers", "masks"])
+def test_a_dealer_who_knows_the_coins_tossed_so_far_cannot_deal_around_the_check(monkeypatch, by):
+    """It deals its share + δ, with Σ ρ_k δ_k = 0, or with masks that sum up to −Σ ρ_k δ_k."""
+
+    class Dealer(Net):
+        def deal(self, mine, dealers, count):
+            if self.me == 0:
+                r0, r1 = field89.to_ints(field89.Stream(self._coin).numbers(SECRET.size))[:2]
+                delta = [r1, -r0] if by == "numbers" else [1, 0]
+                if count == SECRET.size:
+                    mine = field89.add(mine, field89.of_ints([*delta, 0, 0, 0]))
+                elif by == "masks":
+                    rest = field89.to_ints(mine)[1:]
+                    mine = field89.of_ints([-r0, *rest])
+            return super().deal(mine, dealers, count)
+
+    old = shamir_shares.split(SECRET, n=5, t=1)
+    monkeypatch.setattr(shamir_refresh, "Net", Dealer)
+    said = moved(old, 1, 1, 5, {0: 1, 1: 2, 2: 3})  # what 2 deals is to be −f(1) + 2 f(2)
+    assert all(isinstance(one, Disagreement) for one in said), said

@@ -22,7 +22,7 @@ shares must all fit (`shamir_shares.check_fit`).
 by a fresh polynomial φ_i of the new degree. Σ λ_i φ_i over t + 1 of them is a new sharing of f(0),
 as φ_i(0) is their f(x_i) and Σ λ_i f(x_i) = f(0); fresh if one of them deals so. What any further
 ones deal must be what these say: the difference is a sharing of zeros, which is opened mixed up and
-masked.
+masked, by a coin that is tossed once all of it is dealt.
 
 Secure against passive nodes, up to t. That members hold the same keys is compared; a helper whose
 g_i is not 0 where it should be makes the share wrong, which shows when it is used (`Net.misfits`).
@@ -196,8 +196,5 @@ def dealt_anew(
     spare = zip(points[t + 1 :], parts[t + 1 :], strict=True)
     differences = [field89.sub(part, told(point)) for point, part in spare]
     new = told(0)
-    if net.misfits([new]):
-        raise Disagreement("the new shares lie on no polynomials of the new degree")
-    if differences:
-        net.check_zeros(differences)
+    net.check_dealt([new], differences)
     return field89.reduced(new)

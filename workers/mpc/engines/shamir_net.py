@@ -136,7 +136,8 @@ class Net(Counted):
         Of each input Σ ρ_k s_k + r is opened: ρ from everybody's coin, after the shares were dealt;
         r is random, so that it tells nothing. A misfit shows but for one time in 2^89.
         """
-        told = self._told_mixed(inputs, self.random.numbers(len(inputs)))
+        masks = self._sum_dealt(self.random.numbers(len(inputs)))
+        told = self._told_mixed(inputs, masks, self._coin)
         found: dict[int, tuple[int, ...]] = {}
         for at in range(len(inputs)):
             try:
@@ -146,27 +147,37 @@ class Net(Counted):
                 found[at] = error.culprits
         return found
 
-    def check_zeros(self, inputs: Sequence[Limbs]) -> None:
-        """Are these sharings of nothing but zeros? Two rounds, in the same way; here r is 0.
-        Raises: Disagreement."""
-        zeros = field89.of_ints([0] * len(inputs))
-        told = self._told_mixed(inputs, zeros)
+    def check_dealt(self, inputs: Sequence[Limbs], zeros: Sequence[Limbs]) -> None:
+        """Of what members dealt here: have `inputs` degree t, and are `zeros` sharings of nothing
+        but zeros? Three rounds, mixed up as by `misfits`; r is 0 for zeros.
+
+        Who dealt a share may be the one who deals an r: both lie fixed before the coin is tossed,
+        or either could be made to balance the other. Raises: Disagreement.
+        """
+        nothing = field89.of_ints([0] * len(zeros))
+        mine = field89.joined([nothing, self.random.numbers(len(inputs))])
+        masks = self._sum_dealt(mine)
+        told = self._told_mixed([*zeros, *inputs], masks, self._agree(b"dealt"))
         check_fit(self.members, told, self.t)
-        if not equal(combined(self._open, told[: self.t + 1]), zeros):
+        found = combined(self._open, told[: self.t + 1])
+        if not equal(field89.taken(found, np.s_[: len(zeros)]), nothing):
             raise Disagreement("what should be zero is not")
 
-    def _told_mixed(self, inputs: Sequence[Limbs], mine: Limbs) -> list[Limbs]:
-        """Every member's Σ ρ_k s_k + r of each input, where r is the sum of what all have as
-        `mine`."""
-        rho = field89.Stream(self._coin)
-        parts = self.deal(mine, range(len(self.points)), len(inputs))
+    def _sum_dealt(self, mine: Limbs) -> Limbs:
+        """My share of the sum of what all have as `mine`, flat. One round."""
+        parts = self.deal(mine, range(len(self.points)), mine[0].size)
         l0, l1, l2 = (sum(limbs[1:], start=limbs[0]) for limbs in zip(*parts, strict=True))
+        return field89.carried(l0, l1, l2)
+
+    def _told_mixed(self, inputs: Sequence[Limbs], masks: Limbs, coin: bytes) -> list[Limbs]:
+        """Every member's Σ ρ_k s_k + r of each input; ρ is drawn of the coin. One round."""
+        rho = field89.Stream(coin)
         mixed = []
         for share in inputs:
             flat = field89.shaped(share, (-1,))
             terms = field89.mul(flat, rho.numbers(flat[0].size))
             mixed.append(field89.shaped(field89.total(terms, 0), (1,)))
-        return self._told(field89.add(field89.joined(mixed), field89.carried(l0, l1, l2)))
+        return self._told(field89.add(field89.joined(mixed), masks))
 
     def product(self, a: Limbs, b: Limbs) -> Limbs:
         return self.reshare(field89.mul(a, b))
