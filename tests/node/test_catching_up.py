@@ -199,11 +199,44 @@ def test_no_number_without_the_shares_that_go_with_it(nodes):
         assert not five[i].refreshing.catch_up()
     assert [five.state(i) for i in (0, 3, 4)] == [(1, "s1"), (0, "s0"), (0, "s0")]
     five[2].up = True
-    with pytest.raises(Unavailable):
-        five[3].refreshing.catch_up()
-    assert five.state(3) == (0, "s0")
+    assert not five[3].refreshing.catch_up() and five.state(3) == (0, "s0")
     five[1].up = True
     assert five[3].refreshing.catch_up() and five.state(3) == (1, "s1")
+
+
+def test_a_model_that_nobody_gives_holds_up_no_other(nodes):
+    """Nor is the number taken without it. One is behind here, one damaged."""
+    four, behind, true = nodes(1, 1, 1, 0), "cd" * 32, []
+    for i in range(4):
+        four[i].store.renew("e0" * 16, {behind: four.held(i, 0 if i == 3 else 1)})
+        true.append(four[i].answer)
+        four[i].answer = lambda asker, asked, i=i: (
+            None if behind.encode() in asked else true[i](asker, asked)
+        )
+    last, broken = four[3], "de" * 32
+    for i in range(4):
+        four[i].store.renew("e1" * 16, {broken: four.held(i, 1)})
+    damage = "UPDATE models SET words = zeroblob(100) WHERE model = ?"
+    last.store._db.execute(damage, (broken,))
+    last.store.examine()
+    assert last.refreshing.catch_up() and four.state(3) == (0, "s1")
+    assert not last.store.damaged and last.store.kept()[behind].name == "s0"
+    assert not last.refreshing.catch_up()
+    for i in range(3):
+        four[i].answer = true[i]
+    assert last.refreshing.catch_up() and four.state(3) == (1, "s1")
+    assert last.store.kept()[behind].name == "s1"
+
+
+def test_two_that_name_a_wrong_sharing_keep_no_model_from_being_repaired(nodes):
+    """Of Shamir shares of a higher threshold so many may be wrong."""
+    five = nodes(0, 0, 0, 0, 0)
+    five[0].store._db.execute("UPDATE models SET words = zeroblob(100)")
+    five[0].store.examine()
+    for i in (1, 2):
+        five.lies(i, sharings={MODEL: [9, "s9"]})
+    assert five[0].refreshing.catch_up() and not five[0].store.damaged
+    assert five.state(0) == (0, "s0")
 
 
 LIES = [

@@ -29,7 +29,7 @@ import logging
 import secrets
 import threading
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -139,7 +139,7 @@ class Refreshing:
 
     def catch_up(self) -> bool:
         """Take over what the others have refreshed without this node, or while it fell; whether it
-        did. Raises: Conflict("busy"), Unavailable("no_copy")."""
+        did. Raises: Conflict("busy")."""
         with self._alone():
             return self._catch_up()
 
@@ -161,25 +161,36 @@ class Refreshing:
                 later[model] = latest.name
             said = [kept[model] for kept in proved if model in kept]
             sure &= said.count(latest) >= least or max([latest, *said]) == latest
+        copied = self._copied({model: [name] for model, name in later.items()})
+        sure &= len(copied) == len(later)
         taken = then.proof if then is not None and sure else None
-        repaired = self._repaired(told)
-        if taken is None and not later and not repaired:
+        copied |= self._copied(self._repairs(told))
+        if taken is None and not copied:
             return False
-        copied = {m: self._copies.copy(m, sharing) for m, sharing in later.items()}
-        self._renew(taken, copied | repaired)
+        self._renew(taken, copied)
         return True
 
-    def _repaired(self, told: Sequence[Told]) -> dict[str, StoredModel]:
-        """Models that do not open here any more, as two others at least keep them alike."""
+    def _repairs(self, told: Sequence[Told]) -> dict[str, list[str]]:
+        """Models that do not open here any more, in what sharings two others at least keep them
+        alike: the latest first. Of Shamir shares two may be wrong, and `copy` asks for more."""
         found = {}
         for model in sorted(self._store.damaged):
             said = [t.kept[model] for t in told if model in t.kept]
-            sure = [sharing for sharing in said if said.count(sharing) >= TOLD_BY]
-            try:
-                if sure:
-                    found[model] = self._copies.copy(model, max(sure).name)
-            except Unavailable as error:  # no reason to give up the others
-                log.warning("cannot repair", extra={"model": model, "code": error.code})
+            sure = {sharing for sharing in said if said.count(sharing) >= TOLD_BY}
+            found[model] = [sharing.name for sharing in sorted(sure, reverse=True)]
+        return found
+
+    def _copied(self, wanted: Mapping[str, Sequence[str]]) -> dict[str, StoredModel]:
+        """Each model in the first of these sharings that the others give; one that they do not give
+        now is left out and holds up no other."""
+        found = {}
+        for model, sharings in wanted.items():
+            for sharing in sharings:
+                try:
+                    found[model] = self._copies.copy(model, sharing)
+                    break
+                except Unavailable as error:
+                    log.warning("cannot copy", extra={"model": model, "code": error.code})
         return found
 
     def wake(self) -> None:
