@@ -158,7 +158,7 @@ def _recorded(proof: Any, nodes: list[Node], *, now: datetime) -> Refresh:
             leaf = {"refresh": digest, "number": number, "nodes": members}
             leaf |= {"count": row.count, "left": row.left}
             if asked["type"] == "reshare":
-                leaf |= {"model": asked["model"]}
+                leaf |= {"model": asked["model"], "consents": asked["consents"]}
                 leaf |= {"engine": asked["engine"]} if "engine" in asked else {}
                 Job.objects.filter(model=asked["model"]).update(behind=[])
                 moved = ModelReshared(

@@ -13,6 +13,7 @@ from apps.compute.control import Member
 from apps.compute.models import Job, JobState, Node, Receipt
 from apps.core.errors import DomainError, NotFound
 from apps.core.joined import prepared
+from apps.protocol.successions import sets_before
 from apps.protocol.tickets import NODE_COUNTS
 
 
@@ -31,6 +32,13 @@ def node_set() -> list[Node]:
 def node_count() -> int:
     """How many nodes are in the set now."""
     return Node.objects.filter(active=True).count()
+
+
+def sets_followed(fingerprints: list[str]) -> list[list[str]]:
+    """This node set and those that it follows, as its descriptors say."""
+    nodes = Node.objects.filter(fingerprint__in=fingerprints)
+    before = sets_before(fingerprints, [node.descriptor for node in nodes])
+    return [list(fingerprints), *before]
 
 
 def members(nodes: list[Node]) -> list[Member]:

@@ -42,6 +42,7 @@ BACKOFF_S_MAX = 5.0
 LEASE_MARGIN_S = 20.0
 KEPT_S = 10.0
 PROBE_S = 0.5
+SUCCEEDED = "compute.node_succeeded"
 
 
 def nodes_sync() -> list[Node]:
@@ -81,10 +82,21 @@ def nodes_sync() -> list[Node]:
             node = known.get(fingerprint)
             if node is None or any(getattr(node, k) != v for k, v in facts.items()):
                 Node.objects.update_or_create(fingerprint=fingerprint, defaults=facts)
+        followed = successions.successions_before(prints, published)
+        for signed in reversed(followed):
+            _succession_told(signed)
         if set(prints) != set(active):
-            for old in successions.sets_before(prints, published):
+            for signed in followed:
+                old = signed["statement"]["nodes"]
                 emit(NodesSucceeded(old=old, new=prints), now=clock.now())
     return list(Node.objects.filter(active=True).order_by("index"))
+
+
+def _succession_told(signed: dict[str, Any]) -> None:
+    """Its leaf, once: whoever audits the log follows the set by what was signed."""
+    name = wire.digest(successions.SUCCESSION_DOMAIN, signed["statement"])
+    if log.leaf_for(SUCCEEDED, name) is None:
+        log.append(SUCCEEDED, signed, now=clock.now(), ref=name)
 
 
 def nodes_published_at() -> float | None:

@@ -71,6 +71,7 @@ WORDS = {
     "listings.query_released": "Prediction released",
     "listings.epoch_settled": "Epoch settled",
     "compute.node_claimed": "Node claimed",
+    "compute.node_succeeded": "Node has a successor",
     "compute.refreshed": "Shares refreshed",
 }
 AUDITED = (

@@ -92,6 +92,15 @@ def check_consents(
 ) -> None:
     """Every maker of the model has signed, for that engine if another is named.
     Raises: JobError("no_consent")."""
+    signed = consenting(consents, model=model, nodes=nodes, engine=engine)
+    if not makers or not set(makers) <= signed:
+        raise JobError("no_consent", "Not all who made the model let it go to these nodes.")
+
+
+def consenting(
+    consents: Sequence[Json], *, model: str, nodes: Sequence[str], engine: str | None = None
+) -> set[str]:
+    """The keys that signed for just that."""
     wanted, signed = consent_of(model=model, nodes=nodes, engine=engine), set()
     for one in consents:
         try:
@@ -99,8 +108,7 @@ def check_consents(
             signed.add(one["key"])
         except BadSignature:
             continue
-    if not makers or not set(makers) <= signed:
-        raise JobError("no_consent", "Not all who made the model let it go to these nodes.")
+    return signed
 
 
 def check_refresh(refresh: Any) -> str:

@@ -68,24 +68,32 @@ def _signer(one: Any, said: Json) -> str:
         return ""
 
 
-def sets_before(nodes: Sequence[str], descriptors: Sequence[Mapping[str, Any]]) -> list[list[str]]:
-    """The node sets that this one follows, by what its descriptors carry: the latest first."""
+def successions_before(
+    nodes: Sequence[str], descriptors: Sequence[Mapping[str, Any]]
+) -> list[Json]:
+    """What was signed for this node set, as its descriptors carry it: the latest first."""
     known = [
-        one["statement"]
+        one
         for descriptor in descriptors
         for one in descriptor.get("succeeds", [])
         if is_succession(one)
     ]
-    found: list[list[str]] = []
-    now = list(nodes)
+    found: list[Json] = []
+    seen = [list(nodes)]
     while len(found) < SUCCESSIONS_MAX:
-        before = next((s["nodes"] for s in known if _after(s) == now), None)
-        if before is None or before in found or before == list(nodes):
+        last = next((one for one in known if set_after(one["statement"]) == seen[-1]), None)
+        if last is None or last["statement"]["nodes"] in seen:
             break
-        found.append(before)
-        now = before
+        found.append(last)
+        seen.append(last["statement"]["nodes"])
     return found
 
 
-def _after(said: Json) -> list[str]:
+def sets_before(nodes: Sequence[str], descriptors: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    """The node sets that this one follows, by what its descriptors carry: the latest first."""
+    return [one["statement"]["nodes"] for one in successions_before(nodes, descriptors)]
+
+
+def set_after(said: Json) -> list[str]:
+    """The node set that follows, by a statement."""
     return [said["new"] if node == said["old"] else node for node in said["nodes"]]

@@ -7,7 +7,7 @@ from typing import Any
 from uuid import UUID
 
 from apps.training import running, services
-from apps.training.models import ModelVersion, Round
+from apps.training.models import ModelVersion, Phase, Round
 
 
 def whitelist_executed(payload: dict[str, Any], *, event_id: UUID, now: datetime) -> None:
@@ -17,7 +17,8 @@ def whitelist_executed(payload: dict[str, Any], *, event_id: UUID, now: datetime
 
 def nodes_succeeded(payload: dict[str, Any], *, event_id: UUID, now: datetime) -> None:
     """What the old set made, the new one keeps: its models are asked there from now on."""
-    Round.objects.filter(nodes=payload["old"]).update(nodes=payload["new"])
+    kept = Round.objects.filter(nodes=payload["old"]).exclude(phase__in=(Phase.VOID, Phase.FAILED))
+    kept.update(nodes=payload["new"])
 
 
 def model_reshared(payload: dict[str, Any], *, event_id: UUID, now: datetime) -> None:

@@ -79,13 +79,17 @@ def scores_csv(held: Round) -> str:
 
 def _round(held: Round) -> Json:
     kept = (
-        "number", "phase", "roster", "roster_hash", "nodes", "circuits_hash", "features", "strata",
-        "model_class", "training", "scoring", "engine", "normalisation", "privacy",
+        "number", "phase", "roster", "roster_hash", "circuits_hash", "features", "strata",
+        "model_class", "training", "scoring", "normalisation", "privacy",
     )  # fmt: skip
+    # by whom it was computed and how; the row says where its model is kept now
+    job = held.round_job or held.moments_job
+    where = job.descriptor if job else {"nodes": held.nodes, "engine": held.engine}
     return {
         "id": str(held.id),
         "dao": {"slug": held.dao.slug, "name": held.dao.name, "pid": held.dao.party.pid},
         **{name: getattr(held, name) for name in kept},
+        **{name: where[name] for name in ("nodes", "engine")},
         "reason": held.reason or None,
         "opened_at": held.opened_at.isoformat(),
         "closed_at": held.closed_at.isoformat() if held.closed_at else None,

@@ -9,7 +9,7 @@ from django.db.models import Q, QuerySet
 
 from apps.accounts.models import Party
 from apps.compute.models import Node
-from apps.compute.selectors import job_json
+from apps.compute.selectors import descriptors_of, job_json
 from apps.core.errors import NotFound
 from apps.subdaos.models import Dao
 from apps.training.models import (
@@ -196,10 +196,13 @@ def _start(held: Round) -> Json | None:
 
 
 def _summed(held: Round) -> Json | None:
-    """The earlier round whose sums gave the normalisation that this one keeps, and its job."""
-    if held.summed is None:
+    """The earlier round whose sums gave the normalisation that this one keeps, its job and nodes:
+    those of now may follow them."""
+    if held.summed is None or held.summed.moments_job is None:
         return None
-    return {"round": str(held.summed_id), "job": job_json(held.summed.moments_job)}
+    job = held.summed.moments_job
+    shown = {**(job_json(job) or {}), "nodes": descriptors_of(job)}
+    return {"round": str(held.summed_id), "job": shown}
 
 
 def version_json(version: ModelVersion) -> Json:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from apps.compute.selectors import sets_followed
 from apps.participants.selectors import Member
 from apps.protocol.normalise import constants_digest
 from apps.protocol.tickets import members_with_role
@@ -27,10 +28,7 @@ class Start:
     @property
     def summed(self) -> Round | None:
         """The round whose sums gave the normalisation that is kept."""
-        if self.version is None:
-            return None
-        made = self.version.round
-        return made.summed or made
+        return None if self.version is None else _summed(self.version.round)
 
 
 def start_of(opened: Round, people: Sequence[Member], *, zero: bool) -> Start:
@@ -57,7 +55,7 @@ def sums_to_keep(held: Round, leaving: set[str]) -> Round | None:
 
     A total without it would show, by the difference of both, what it shared then. So none is
     opened: the round goes on under the constants that there are. Its nodes must be those that
-    signed for them, or agents can't check.
+    signed for them or follow them, or agents can't check.
     """
     took = Round.objects.filter(dao=held.dao, number__lt=held.number, summed=None)
     last = (
@@ -66,7 +64,7 @@ def sums_to_keep(held: Round, leaving: set[str]) -> Round | None:
         .order_by("-number")
         .first()
     )
-    if last is None or last.moments_job is None or last.nodes != held.nodes:
+    if last is None or last.moments_job is None or not _known(last, held):
         return None
     summed = members_with_role(last.moments_job.descriptor["roster"], "custodian")
     return last if leaving & set(summed) else None
@@ -75,7 +73,8 @@ def sums_to_keep(held: Round, leaving: set[str]) -> Round | None:
 def serving(held: Round) -> ModelVersion | None:
     """The newest accepted version of the round's SubDAO."""
     accepted = ModelVersion.objects.filter(dao=held.dao, status=ModelVersion.Status.ACCEPTED)
-    return accepted.select_related("round__summed").order_by("-number").first()
+    made = accepted.select_related("round__summed__moments_job", "round__moments_job")
+    return made.order_by("-number").first()
 
 
 def makers_missing(made: Round, keys: set[str]) -> list[str]:
@@ -95,11 +94,24 @@ def _why_not(made: Round, opened: Round, people: Sequence[Member]) -> str | None
     for field, text in _SAME.items():
         if getattr(made, field) != getattr(opened, field):
             return f"{text} since."
+    if not _known(_summed(made), opened):
+        return "other nodes signed for the mean and variance that it was made under."
     named = constants_digest(made.normalisation or {"f": 0, "mean": [], "std": []})
     shares = made.submissions.filter(stage="round").values_list("ticket", flat=True)
     if not any(ticket["params"].get("normalisation") == named for ticket in shares[:1]):
         return "it was made by a release whose models do not name their normalisation."
     return None
+
+
+def _summed(made: Round) -> Round:
+    return made.summed or made
+
+
+def _known(took: Round, held: Round) -> bool:
+    """Can agents of this round check what the nodes signed for that took those sums? The rows'
+    `nodes` say where models are kept by now."""
+    job = took.moments_job
+    return job is not None and job.descriptor["nodes"] in sets_followed(held.nodes)
 
 
 _SAME = {

@@ -32,7 +32,7 @@ from apps.protocol.contribution import (
 )
 from apps.protocol.normalise import public_constants
 from tests.support.bridge import SUBDAO, Bridge
-from tests.support.nodes import NodeSet
+from tests.support.nodes import NodeSet, succeeded
 from workers.client import data, joining, training
 from workers.client.agent import Agent
 from workers.client.api import Api, ClientError
@@ -40,7 +40,7 @@ from workers.client.buyer import Buyer, sigmoid
 from workers.client.cli import main
 from workers.client.cli import main as cli
 from workers.client.home import Home, Journal
-from workers.client.nodes import NotTrusted, delivered
+from workers.client.nodes import NotTrusted, delivered, receipted
 from workers.client.tables import AsyncBuyer, predict_table
 from workers.demo import sites
 
@@ -832,9 +832,24 @@ def test_kept_constants_are_of_sums_that_this_site_shared_or_enough_others_here(
     where = {"subdao": SUBDAO, "round_id": bridge.round_id}
     trial = Agent(agent.home, "custodian", say=str, api=bridge.api())
     trial.dry_run = True
-    kept = {"summed": {"round": bridge.round_id, "job": bridge.jobs["moments@1"]}}
+    job = bridge.jobs["moments@1"]
+    kept = {"summed": {"round": bridge.round_id, "job": job}}
     bridge.changes = kept
     assert trial.train(**where) == {"dry_run": True}
+    # a node of them has a successor since: the job says who they were, the others that it follows
+    about = {"circuit": "moments@1", "scope": f"moments:{bridge.round_id}"}
+    former = {**job, "nodes": bridge.nodes.descriptors}
+    follow = succeeded(bridge.nodes, 1, by=(0, 2))
+    assert receipted(former, nodes=follow, **about) == receipted(
+        job, nodes=bridge.nodes.descriptors, **about
+    )
+    for said, nodes in (
+        (former, succeeded(bridge.nodes, 1, by=(0,))),  # of whom one alone says so
+        (job, follow),
+        ({**former, "nodes": follow}, follow),
+    ):
+        with pytest.raises(NotTrusted):
+            receipted(said, nodes=nodes, **about)
     agent.home.journal.path.write_text("")  # it never took part: five others vouch for them
     assert trial.train(**where) == {"dry_run": True}
     monkeypatch.setattr(bridge, "roster", bridge.roster)

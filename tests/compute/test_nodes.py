@@ -16,8 +16,9 @@ from apps.compute.selectors import members, node_set
 from apps.core.clock import now
 from apps.core.errors import DomainError
 from apps.core.models import OutboxEvent
-from apps.protocol import identity, jobs, successions, tickets, uploads, wire
-from tests.support.nodes import Buyer, fixed
+from apps.protocol import jobs, tickets, uploads, wire
+from apps.wallets.models import LogLeaf
+from tests.support.nodes import Buyer, fixed, succeeded
 from tests.support.nodes import Round as NodesRound
 from workers.mpc import commitments, keys
 
@@ -63,28 +64,17 @@ def test_a_descriptor_with_a_certificate_of_another_key_is_not_taken_over(market
 
 
 def test_a_successor_is_taken_over_and_its_predecessors_rounds_with_it(market, settings) -> None:
-    published = json.loads(settings.NODES_FILE.read_text())
-    old, new = market.nodes.fingerprints, Ed25519PrivateKey.generate()
-    body = published["nodes"][1] | {
-        "sign_key": wire.public_hex(new),
-        "tls_cert": identity.certificate_pem(new, "new"),
-    }
-    said = successions.statement_of(old=old[1], new=jobs.fingerprint(body), nodes=old)
-    signed = []
-    for i in (0, 2):
-        key = keys.signing_key(keys.load(market.nodes.homes[i] / "sign.key"))
-        public = {k: published["nodes"][i][k] for k in ("sign_key", "hpke_key")}
-        signature = wire.sign(key, successions.SUCCESSION_DOMAIN, said)
-        signed.append(public | {"signature": signature})
-    body["succeeds"] = [{"statement": said, "signatures": signed}]
-    del body["signature"]
-    published["nodes"][1] = body | {"signature": wire.sign(new, jobs.NODE_DOMAIN, body)}
-    settings.NODES_FILE.write_text(json.dumps(published))
+    old, published = market.nodes.fingerprints, succeeded(market.nodes, 1, by=(0, 2))
+    (signed,) = published[1]["succeeds"]
+    settings.NODES_FILE.write_text(json.dumps({"nodes": published}))
     services.nodes_sync()
     services.nodes_sync()
     event = OutboxEvent.objects.get(name="compute.NodesSucceeded")
     now_ = [node.fingerprint for node in node_set()]
-    assert event.payload == {"old": list(old), "new": now_} and now_[1] == said["new"]
+    assert event.payload == {"old": list(old), "new": now_}
+    assert now_[1] == signed["statement"]["new"]
+    leaf = LogLeaf.objects.get(type="compute.node_succeeded")
+    assert json.loads(bytes(leaf.data))["body"] == signed
 
 
 def test_a_descriptor_that_is_not_signed_by_its_node_is_not_taken_over(market, settings) -> None:

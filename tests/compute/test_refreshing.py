@@ -111,6 +111,7 @@ def test_a_model_that_went_over_is_asked_where_it_lives(
     }  # fmt: skip
     leaf = json.loads(bytes(LogLeaf.objects.get(type="compute.refreshed").data))["body"]
     assert leaf["model"] == "ab" * 32 and leaf.get("engine") == engine
+    assert leaf["consents"] == asked["consents"] and leaf["nodes"] == asked["nodes"]
     # and the nodes take none over that its makers have not let go
     (tmp_path / "consent").write_text(json.dumps({"key": "ab" * 32, "signature": "ab" * 64}))
     with pytest.raises(CommandError, match="not_held"):

@@ -6,14 +6,18 @@ import json
 
 import numpy as np
 import pytest
+from django.conf import settings
 
 from apps.compute import availability, refreshing
 from apps.compute.models import Job
-from apps.compute.services import job_answers, jobs_catch_up
+from apps.compute.services import job_answers, jobs_catch_up, nodes_sync
 from apps.core.clock import now
 from apps.core.errors import Unprocessable
 from apps.listings.epochs import epoch_settle
+from apps.listings.models import Listing
 from apps.listings.selectors import engine_vote_json
+from apps.protocol import refreshes, wire
+from apps.protocol.jobs import computing_of
 from apps.protocol.tickets import VERIFIED
 from apps.subdaos.models import Epoch
 from apps.training.models import Round
@@ -23,6 +27,8 @@ from apps.wallets.models import LogLeaf
 from tests.listings.test_auditing import audit, claimed, errors, failed, leaves, said
 from tests.support.market import Market, drain, drain_until
 from tests.support.nodes import NodeSet, cosigned_anew
+from tests.training.test_record import record_of
+from workers.client.record import check_record
 from workers.mpc import sealing
 
 ROWS = np.array([[0.5, -1.0], [2.0, 0.25]])
@@ -51,7 +57,7 @@ def buy(market: Market, listing) -> tuple[np.ndarray, set[int]]:
     query = market.ask(listing, upload)
     drain_until(lambda: type(query).objects.get(pk=query.pk).state == "settled")
     query.refresh_from_db()
-    computing = query.job.descriptor["computing"]
+    computing = computing_of(query.job.descriptor)
     blobs = [entry["blob"] for entry in query.outputs]
     values, f = sealing.open_outputs(
         blobs,
@@ -95,18 +101,43 @@ def test_a_model_is_made_bought_and_kept_while_two_of_five_are_dead(market: Mark
     np.testing.assert_allclose(logits, wanted, atol=0.01)
     nodes.start(1, 2)
     drain()
+    made_by = nodes.fingerprints
+    goes_to_three_of_the_five_and_is_sold_there(market, listing, wanted)
 
     # the nodes that answered are paid, and whoever audits the log finds it all in order
     epoch = Epoch.objects.get(dao=market.dao, closed_at=None)
     assert epoch_settle(epoch_id=epoch.id, now=epoch.ends_at)
     settled = [r["body"] for r in leaves() if r["type"] == "listings.epoch_settled"]
     # three a query, of as many as the epochs have that are over by now
-    assert sum(int(count) for body in settled for count in body["jobs"].values()) in (3, 6)
+    assert sum(int(count) for body in settled for count in body["jobs"].values()) in (3, 6, 9)
     assert errors(leaves()) == ""
     log.sequence(now=epoch.ends_at)  # no head is of a time before what it covers
     cosigned_anew(nodes)
-    report = audit(market)
+    report = audit(market, nodes=made_by)
     assert failed(report) == [], said(report)
+
+
+def goes_to_three_of_the_five_and_is_sold_there(market: Market, listing, wanted) -> None:
+    """As all who made it signed; the round's own record stays as it was."""
+    nodes, held, model = market.nodes, listing.version.round, listing.version.model
+    five = nodes.fingerprints
+    nodes.become(nodes.descriptors[:3])
+    settings.NODES_FILE.write_text(json.dumps({"nodes": nodes.descriptors}))
+    nodes_sync()
+    said = refreshes.consent_of(model=model, nodes=nodes.fingerprints)
+    consents = [
+        {"key": site.public, "signature": wire.sign(site.key, refreshes.CONSENT_DOMAIN, said)}
+        for site in market.custodians
+    ]
+    refreshing.reshare(model=model, consents=consents, now=now())
+    drain_until(lambda: Round.objects.get(pk=held.pk).nodes == nodes.fingerprints)
+    logits, computing = buy(market, Listing.objects.get(pk=listing.pk))
+    assert computing == {0, 1, 2}
+    np.testing.assert_allclose(logits, wanted, atol=0.01)
+    while LogLeaf.objects.filter(seq=None).exists():
+        log.sequence(now=now())
+    record = record_of(held)
+    assert record["round"]["nodes"] == five and check_record(record) == []
 
 
 def test_by_vote_four_nodes_compute_that_check_each_other_or_the_job_waits(market: Market) -> None:

@@ -23,13 +23,13 @@ from apps.compute.services import node_claim
 from apps.core.clock import now
 from apps.exchange.vaults import stake
 from apps.listings.epochs import epoch_settle
-from apps.protocol import entitlements, jobs, wire
+from apps.protocol import entitlements, jobs, refreshes, wire
 from apps.subdaos.models import Epoch
 from apps.wallets import log
 from apps.wallets.models import LogLeaf
 from apps.wallets.services import send
 from tests.support.market import PRICE, Market, drain
-from tests.support.nodes import cosigned_anew
+from tests.support.nodes import cosigned_anew, succeeded
 from workers.client.api import Api
 from workers.client.earnings import settle
 from workers.client.replay import Replay, replay
@@ -465,6 +465,61 @@ def test_the_servers_own_settlement_replays_and_every_forgery_is_found(sold: Mar
         forged = copy.deepcopy(honest)
         forge(forged)
         assert said in errors(forged), (forge.__name__, errors(forged))
+    follows_a_model_to_other_nodes(sold, honest)
+
+
+def follows_a_model_to_other_nodes(sold: Market, honest: Leaves) -> None:
+    """By what the nodes signed for a successor, or all makers for another set; nobody else's word
+    moves it, nor does it come back for a sale of later."""
+    nodes, first = sold.nodes, body_of(honest, "listings.query_held")
+    made = body_of(honest, "training.round_done")
+    at = next(row for row in honest if row["body"] is first)["at"]
+    last = next(r for r in reversed(honest) if r["type"] == "listings.query_settled")
+
+    def told(type_: str, body: Any, *, before_ms: int = 0, by: list[str] | None = None) -> str:
+        """With that leaf before both sales, the last of them answered by those nodes."""
+        forged = copy.deepcopy(honest)
+        forged[honest.index(last)]["body"] |= {"nodes": by} if by else {}
+        place = next(i for i, row in enumerate(honest) if row["body"] is first)
+        forged.insert(place, {"v": 1, "type": type_, "at": at - before_ms, "body": body})
+        return errors(forged)
+
+    for signers, may in (((1,), True), ((0, 2), True), ((0,), False)):
+        after = succeeded(nodes, 1, by=signers)
+        (signed,) = after[1]["succeeds"]
+        new = [jobs.fingerprint(one) for one in after]
+        said = told("compute.node_succeeded", signed, by=new)
+        assert (said == "") == may, said
+        assert may or ("not enough nodes" in said and "was not answered by" in said)
+        # what was asked just before may still be the old set's, and nothing later
+        long_ago = told("compute.node_succeeded", signed, before_ms=60_001, by=nodes.fingerprints)
+        assert ("was not answered by" in long_ago) == may
+        assert told("compute.node_succeeded", signed, by=nodes.fingerprints).count("\n") == 0
+
+    five = [*nodes.fingerprints, "dd" * 32, "ee" * 32]
+    three = [five[i] for i in (0, 1, 4)]  # of whom one is paid, as before
+    what = {"model": made["model"], "nodes": five}
+
+    def consented(people: Any, **changes: Any) -> dict[str, Any]:
+        wanted = refreshes.consent_of(**what)
+        consents = [
+            {"key": p.public, "signature": wire.sign(p.key, refreshes.CONSENT_DOMAIN, wanted)}
+            for p in people
+        ]
+        return {"refresh": "ab" * 32, "number": 1, "consents": consents, **what, **changes}
+
+    assert told("compute.refreshed", consented(sold.custodians), by=three) == ""
+    for body, why in (
+        (consented(sold.custodians[1:]), "its makers didn't sign"),
+        (consented(sold.validators), "its makers didn't sign"),
+        (consented(sold.custodians, engine="shamir_t1"), "its makers didn't sign"),
+        (consented(sold.custodians, nodes=three), "its makers didn't sign"),
+        (consented(sold.custodians, model="ab" * 32), "is of no round in the log"),
+    ):
+        assert why in told("compute.refreshed", body, by=three)
+    assert "was not answered by" in told(
+        "compute.refreshed", consented(sold.custodians), by=[*three[:2], "ff" * 32]
+    )
 
 
 def test_a_round_is_what_its_nodes_signed_for(sold: Market) -> None:

@@ -30,11 +30,11 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from apps.protocol import identity, jobs, refreshes, tickets, uploads, wire
+from apps.protocol import identity, jobs, refreshes, successions, tickets, uploads, wire
 from apps.protocol.circuits import CLASSES, INFERS, circuits_hash, query_hash
 from apps.protocol.circuits.descent import DEFAULTS
 from flai_site.stack.up import free_ports
-from workers.mpc import sealing
+from workers.mpc import keys, sealing
 from workers.mpc.tls import mutual_context
 from workers.node import home as homes
 
@@ -536,6 +536,29 @@ def mortal(three_nodes: NodeSet) -> Any:
 @pytest.fixture(scope="session")
 def model(three_nodes: NodeSet) -> str:
     return trained_model(three_nodes)
+
+
+def succeeded(nodes: NodeSet, index: int, *, by: Sequence[int]) -> list[dict[str, Any]]:
+    """The descriptors of these nodes once another key has the place of one of them, as those with
+    the indices `by` signed. No such node runs."""
+    new, old = Ed25519PrivateKey.generate(), nodes.descriptors[index]
+    body = old | {
+        "sign_key": wire.public_hex(new),
+        "tls_cert": identity.certificate_pem(new, "new"),
+    }
+    del body["signature"]
+    said = successions.statement_of(
+        old=nodes.fingerprints[index], new=jobs.fingerprint(body), nodes=nodes.fingerprints
+    )
+    signed = []
+    for i in by:
+        key = keys.signing_key(keys.load(nodes.homes[i] / "sign.key"))
+        public = {k: nodes.descriptors[i][k] for k in ("sign_key", "hpke_key")}
+        signature = wire.sign(key, successions.SUCCESSION_DOMAIN, said)
+        signed.append(public | {"signature": signature})
+    body["succeeds"] = [{"statement": said, "signatures": signed}]
+    body["signature"] = wire.sign(new, jobs.NODE_DOMAIN, body)
+    return [*nodes.descriptors[:index], body, *nodes.descriptors[index + 1 :]]
 
 
 def cosigned_anew(nodes: Any) -> None:

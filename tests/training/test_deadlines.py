@@ -8,9 +8,12 @@ from datetime import timedelta
 import pytest
 from django.test import Client
 
+from apps.compute.models import Node
 from apps.core.clock import now
 from apps.core.errors import DomainError
 from apps.core.transactions import durable
+from apps.participants.selectors import roster
+from apps.protocol.jobs import fingerprint
 from apps.subdaos.models import Dao
 from apps.subdaos.selectors import points_at
 from apps.subdaos.services import dao_lock
@@ -18,9 +21,11 @@ from apps.training import selectors, submissions
 from apps.training.deadlines import rounds_go_on
 from apps.training.models import Round, Score, ScoringWork, Submission
 from apps.training.services import round_open, round_ticket
+from apps.training.starting import start_of, sums_to_keep
 from apps.wallets import log
 from apps.wallets.models import LogLeaf
 from tests.support.market import ROWS, Market, drain
+from tests.support.nodes import succeeded
 from tests.training.test_record import record_of
 from workers.client.record import check_record
 from workers.client.replay import replay
@@ -129,6 +134,7 @@ def goes_on_under_the_sums_that_a_late_member_is_among(market, first: Round) -> 
     share_updates(market, held, sites, people)
     held = Round.objects.get(pk=held.pk)
     assert held.phase == "done", held.progress
+    only_nodes_that_follow_those_that_signed_for_sums_vouch_for_them(market, first, late.public)
     page = Client().get(f"/rounds/{held.id}/").content.decode()
     assert f"{late.party.name}: late, and among the sums of an earlier round" in page
     assert "late, left out" in page and "Sums kept" in page
@@ -140,6 +146,28 @@ def goes_on_under_the_sums_that_a_late_member_is_among(market, first: Round) -> 
     assert reduced[-1]["kept"] == str(first.id)
     reduced[-1]["kept"] = str(held.id)
     assert "keeps sums that its SubDAO never took" in str(replay(leaves).findings.errors)
+
+
+def only_nodes_that_follow_those_that_signed_for_sums_vouch_for_them(
+    market, first: Round, left: str
+) -> None:
+    """Wherever its models are kept by now, which the rows' `nodes` say."""
+    strangers, signed = ["ab" * 32, *first.nodes[1:]], first.nodes
+    after = succeeded(market.nodes, 1, by=(0, 2))
+    follow = [fingerprint(one) for one in after]
+    node = Node.objects.get(fingerprint=signed[1])
+    node.pk, node.active, node.fingerprint, node.descriptor = None, False, follow[1], after[1]
+    node.save()
+    people = roster(market.dao)
+    for nodes, vouched in ((signed, True), (follow, True), (strangers, False)):
+        Round.objects.filter(dao=market.dao).update(nodes=nodes)
+        opened = Round.objects.filter(dao=market.dao).latest("number")
+        assert (sums_to_keep(opened, {left}) == first) == vouched
+        start = start_of(opened, people, zero=False)
+        assert (start.summed == first) == vouched, start.why
+        assert vouched or start.why.endswith("mean and variance that it was made under.")
+    Round.objects.filter(dao=market.dao).update(nodes=signed)
+    Node.objects.filter(fingerprint=follow[1]).delete()
 
 
 def test_too_few_that_stay_end_the_round_and_the_reason_names_who_is_late(market, opened) -> None:

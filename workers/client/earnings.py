@@ -1,16 +1,16 @@
 """What an epoch's settlement must say, rebuilt from everything else in the log.
 
 A settlement's leaf is the server's claim. What it rests on stands in other leaves: φ and scoring
-work in the rounds', revenue in the queries' posted holds, jobs in these and in who had claimed the
-nodes by then, holdings in the transfers. What it leads to is the root over all entitlements, which
-is built again here, and then the transfers that pay them, each under the one id that its
-entitlement gives it. Each is compared, so that none can be bent alone.
+work in the rounds', revenue in the queries' posted holds, jobs in these, in which nodes kept the
+model and in who had claimed them by then, holdings in the transfers. What it leads to is the root
+over all entitlements, which is built again here, and then the transfers that pay them, each under
+the one id that its entitlement gives it. Each is compared, so that none can be bent alone.
 """
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +18,8 @@ from apps.protocol import consent, entitlements, revenue
 from apps.protocol.decay import WORK_UNITS_A_ROUND
 from apps.protocol.jobs import NODE_CLAIM_DOMAIN, fingerprint
 from apps.protocol.money import BPS, mul_div_floor
+from apps.protocol.refreshes import consenting
+from apps.protocol.successions import is_succession, set_after
 from apps.protocol.tickets import COMPUTING, ENGINES, MIN_CUSTODIANS, RING, permits
 from apps.protocol.wire import BadSignature, verify
 from workers.client.accounts import parts
@@ -27,6 +29,7 @@ CURRENCY = "USDC"
 QUERY = "listings.query"
 EPOCH_REF = "listings.epoch:"
 AFTER_ALL = 2**63
+UNDER_WAY_MS = 60_000  # what was asked before something changed may be written after it
 
 Body = Mapping[str, Any]
 
@@ -41,6 +44,20 @@ class Made:
 
     opened: Body
     done: Body
+
+
+@dataclass
+class Kept:
+    """By which nodes a model is kept and how they compute, until it went to others."""
+
+    nodes: list[str]
+    engine: str
+    left_ms: int = AFTER_ALL
+
+    def computed(self, nodes: Sequence[str]) -> bool:
+        """May just these of its nodes have answered?"""
+        counts = {COMPUTING[e] for e in ENGINES if permits(self.engine, e)}
+        return len(set(nodes)) in counts and set(nodes) <= set(self.nodes)
 
 
 @dataclass
@@ -83,11 +100,12 @@ class Earnings:
         self.over: dict[str, dict[str, int]] = {}  # φ of rounds that are done, void or failed
         self.committed: dict[str, tuple[int, str, str]] = {}
         self.versions: dict[tuple[str, str], Made] = {}
+        self.kept: dict[str, list[Kept]] = {}  # by model, the latest first
         self.daos: dict[str, str] = {}
         self.operators: dict[str, str] = {}
         self.say_acceptance = False
         self.signed_claims = False
-        self.held: dict[str, Body] = {}
+        self.held: dict[str, tuple[Body, int]] = {}
         self.posted: dict[str, Paid] = {}
         self.cycles: dict[tuple[str, int], Cycle] = {}
         self.closed: set[tuple[str, int]] = set()
@@ -188,6 +206,8 @@ class Earnings:
             raise Finding(f"round {body['round']} does not say what a vote on its version is of")
         self.say_acceptance = says
         self.versions[name] = Made(opened, body)
+        kept = Kept(list(opened["nodes"]), opened.get("engine", RING))
+        self.kept.setdefault(body["model"], [kept])
 
     def made(self, body: Body) -> Made:
         """The version that a leaf names by SubDAO, number and model."""
@@ -195,6 +215,36 @@ class Earnings:
         if made is None or made.done["model"] != body["model"]:
             raise Finding(f"version {body['version']} of {body['dao']} is of no round in the log")
         return made
+
+    def reshared(self, body: Body, at: int, parties: Mapping[str, str]) -> None:
+        """A model went to other nodes or another threshold, as all who made it signed; `parties`
+        name whose each key is."""
+        model, nodes = body["model"], list(body["nodes"])
+        made = next((m for m in self.versions.values() if m.done["model"] == model), None)
+        if made is None:
+            raise Finding(f"model {model[:12]}… went to other nodes and is of no round in the log")
+        signed = consenting(
+            body.get("consents", ()), model=model, nodes=nodes, engine=body.get("engine")
+        )
+        roles = made.opened["members"]
+        makers = {pid for pid, role in roles.items() if role == "custodian"}
+        if not makers <= {parties.get(key) for key in signed}:
+            raise Finding(f"model {model[:12]}… went to other nodes, which its makers didn't sign")
+        self._goes(self.kept[model], nodes, body.get("engine"), at)
+
+    def succeeded(self, body: Body, at: int) -> None:
+        """Another key takes a node's place, as that node or enough of the others signed: what the
+        old set kept the new one keeps."""
+        if not is_succession(dict(body)):
+            raise Finding("a node has a successor that not enough nodes of its set signed for")
+        said = body["statement"]
+        for places in self.kept.values():
+            if places[0].nodes == said["nodes"]:
+                self._goes(places, set_after(said), None, at)
+
+    def _goes(self, places: list[Kept], nodes: list[str], engine: str | None, at: int) -> None:
+        places[0].left_ms = at
+        places.insert(0, Kept(nodes, engine or places[0].engine))
 
     def transfer(self, body: Body, at: int, amount: int) -> None:
         """A posted transfer that broke no rule."""
@@ -212,10 +262,11 @@ class Earnings:
                 )
 
     def query_held(self, body: Body, at: int) -> None:
-        self.held[body["query"]] = body
+        self.held[body["query"]] = (body, at)
 
     def query_settled(self, body: Body, at: int) -> None:
-        query, held, paid = body["query"], self.held.get(body["query"]), None
+        query, paid = body["query"], None
+        held, asked_ms = self.held.get(body["query"], (None, 0))
         if held is not None and held["hold"] == body["hold"]:
             paid = self.posted.get(body["hold"])
         if held is None or paid is None or paid.settled:
@@ -232,11 +283,14 @@ class Earnings:
         cycle = self.cycles.setdefault(name, Cycle())
         cycle.revenue[version] = cycle.revenue.get(version, 0) + paid.amount_micro
         cycle.first_ms, cycle.last_ms = min(cycle.first_ms, at), max(cycle.last_ms, at)
-        computed = body.get("nodes", made.opened["nodes"])
-        engine = made.opened.get("engine", RING)
-        counts = {COMPUTING[e] for e in ENGINES if permits(engine, e)}
-        if len(set(computed)) not in counts or not set(computed) <= set(made.opened["nodes"]):
-            raise Finding(f"query {query} was not answered by as many nodes as {engine} takes")
+        places = self.kept[made.done["model"]]
+        for place in places:
+            computed = body.get("nodes", place.nodes)
+            if asked_ms < place.left_ms + UNDER_WAY_MS and place.computed(computed):
+                break
+        else:
+            takes = f"as many nodes as {places[0].engine} takes, of those that keep the model"
+            raise Finding(f"query {query} was not answered by {takes}")
         for node in computed:
             # Who claims a node later is not paid for this; nobody's work is the SubDAO's own.
             operator = self.operators.get(node, paid.dao)

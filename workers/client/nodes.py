@@ -153,10 +153,11 @@ def receipted(
 ) -> tuple[dict[str, Any], Any]:
     """(what a job opened, over which roster), if all nodes signed for it.
 
-    The server shows openings; only the nodes' receipts make them true. Raises: NotTrusted.
+    So may those do that they follow. The server shows openings; only the nodes' receipts make
+    them true. Raises: NotTrusted.
     """
     try:
-        receipts, descriptor = signed_for(job, nodes)
+        receipts, descriptor = signed_for(job, _signers(job, nodes))
         openings, receipt = dict(job["openings"]), receipts[0]
         same = (receipt["circuit"], receipt["scope"]) == (circuit, scope) and receipt[
             "openings"
@@ -168,6 +169,13 @@ def receipted(
             f"The nodes did not sign for what {circuit} is said to have opened.", "not_receipted"
         )
     return openings, descriptor["roster"]
+
+
+def _signers(job: Any, nodes: Sequence[Any]) -> Sequence[Any]:
+    """These nodes or, as the job shows them, those of a set that these follow by what their
+    descriptors carry. Raises: JobError; KeyError, TypeError for what is no job."""
+    before = sets_before([check_node(dict(node)) for node in nodes], nodes)
+    return list(job["nodes"]) if job["descriptor"]["nodes"] in before else nodes
 
 
 def answered(

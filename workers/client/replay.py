@@ -23,7 +23,7 @@ from apps.protocol.unlocks import Sponsoring, Unlocks, early, first, unlocked
 from workers.client.accounts import parts
 from workers.client.credentials import Credentials
 from workers.client.crowdfund import FORK, Crowdfunds
-from workers.client.earnings import CURRENCY, QUERY, Earnings, Finding
+from workers.client.earnings import CURRENCY, QUERY, UNDER_WAY_MS, Earnings, Finding
 from workers.client.emission import Reserves
 from workers.client.exchange import Exchange
 from workers.client.holdings import SDT, Holdings
@@ -423,6 +423,10 @@ class Replay:
         self.earnings.round_over(body, at)
         self.parameters.open.pop(body["round"], None)
 
+    def _refreshed(self, body: Mapping[str, Any], at: int) -> None:
+        if "model" in body:  # otherwise what nodes keep stays where it is
+            self.earnings.reshared(body, at, self.keys)
+
     def _epoch(self, body: Mapping[str, Any], at: int) -> None:
         self.earnings.epoch(body, at)
         self.findings.epochs += 1
@@ -442,7 +446,6 @@ def undisturbed() -> Iterator[None]:
 
 
 Handler = Callable[[Replay, Mapping[str, Any], int], None]
-UNDER_WAY_MS = 60_000  # what was asked before a vote may be written after it
 
 
 def _asset(account: str) -> str:
@@ -518,6 +521,8 @@ _HANDLERS: dict[str, Handler] = {
     "rfms.awarded": Replay._awarded,
     "subdaos.sbgt": Replay._points,
     "compute.node_claimed": _earned(Earnings.claimed),
+    "compute.node_succeeded": _earned(Earnings.succeeded),
+    "compute.refreshed": Replay._refreshed,
     "training.round_opened": Replay._round_opened,
     "training.share_received": _earned(Earnings.share_received),
     "training.normalised": _earned(Earnings.sums_taken),
