@@ -127,6 +127,20 @@ def test_who_gives_up_tells_the_others_even_before_they_begin(net):
         net.sessions(sid(1), members=(2,))[0].recv(0, 1)
 
 
+def test_who_is_done_ends_it_for_one_that_begins_anew_and_for_nobody_whom_it_computed_with(net):
+    a, b, c = net.sessions(sid(1))
+    a.send(1, 1, b"from a")
+    a.close()
+    net.meshes[0].refuse(sid(1), sessions.OVER, members=(0, 1, 2))
+    net.meshes[0].send_frame(1, sid(2), 1, b"the last")
+    until(lambda: sid(2) in net.meshes[1]._sessions)
+    assert b.recv(0, 1) == b"from a"
+    b.send(2, 1, b"from b")
+    assert c.recv(1, 1) == b"from b"
+    with pytest.raises(sessions.PeerAborted):
+        c.recv(0, 1)
+
+
 def test_who_asks_any_of_them_waits_until_one_is_connected(net):
     asker = net.meshes[0]
     until(lambda: len(asker.peers_up()) == 2)

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from workers.node import home
+from workers.node.computation import session_id
 from workers.node.errors import Conflict, Refused, Unavailable
 from workers.node.jobs import Entry, Jobs
-from workers.node.records import Rows
+from workers.node.records import Rows, StoredJob
 from workers.node.shares import Opened, Shares
 from workers.node.store import Store
 
@@ -119,3 +120,19 @@ def test_a_fault_at_a_jobs_admission_is_told_to_those_who_would_wait(jobs, monke
     with pytest.raises(RuntimeError):
         jobs._run(entry("one").job, "one", [])
     assert told == [("failed", (0, 1, 2))]
+
+
+def test_who_has_the_answer_of_an_attempt_tells_those_who_begin_it_anew(store, jobs, monkeypatch):
+    """A member and the server's worker died together; the next worker asks for the same attempt."""
+    told, job, answer = [], entry("one").job, {"receipt": {"job_id": "one"}}
+    jobs._mesh.refuse = lambda session, code, *, members: told.append((session, code, members))
+    monkeypatch.setattr(Jobs, "_check", lambda *_: "d")
+    monkeypatch.setattr("apps.protocol.jobs.scope_digest", lambda _: "d")
+    store.bind(scope=job["scope"], digest="d", share_ids=[], job_id=None, expires_at=1 << 40)
+    record = {"answer": answer, "share_ids": [], "model": None}
+    staged = {"job_id": "one", "scope": job["scope"], "attempt": 1, "digest": "d"}
+    store.stage(
+        StoredJob(**staged, state="staged", record=record), model=None, result=None, words=None
+    )
+    assert jobs.run(job, "") == answer
+    assert told == [(session_id(job), "already_completed", (0, 1, 2))]

@@ -26,7 +26,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from workers.mpc.inbound import CHUNK, FRAME, Inbound
-from workers.mpc.sessions import ABORT_SEQ, FRAME_COST_BYTES, PeerAborted, Session
+from workers.mpc.sessions import ABORT_SEQ, FRAME_COST_BYTES, OVER, PeerAborted, Session
 from workers.mpc.tls import mutual_context
 from workers.mpc.transport import PeerLost, TransportError
 
@@ -378,7 +378,9 @@ class Mesh:
                     if session is None:
                         return
         if seq == ABORT_SEQ:
-            session.fail_by(frm, PeerAborted(frm, data[:100].decode("ascii", "replace")))
+            reason = data[:100].decode("ascii", "replace")
+            if reason != OVER or frm not in session.heard:  # else it was in this run, and is done
+                session.fail_by(frm, PeerAborted(frm, reason))
         else:
             session.put(frm, seq, data)
 

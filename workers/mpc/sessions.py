@@ -11,6 +11,7 @@ from workers.mpc.inbound import SLICE_S, Inbound
 from workers.mpc.transport import DeadlineExceeded, PeerLost, TransportError
 
 ABORT_SEQ = 0xFFFFFFFF
+OVER = "already_completed"  # given up by who has an answer: whoever begins anew would wait for it
 INBOX_BYTES_MAX = 1 << 30
 FRAME_COST_BYTES = 256  # of keeping a message, however little it says
 

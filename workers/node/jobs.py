@@ -21,6 +21,7 @@ from apps.protocol import jobs
 from apps.protocol.circuits import CIRCUITS
 from apps.protocol.tickets import SHAMIR, TRIO, VERIFIED, Ticket, check_ticket
 from workers.mpc.sealing import Words
+from workers.mpc.sessions import OVER
 from workers.node import metrics, policy
 from workers.node.computation import (
     Admitted,
@@ -136,13 +137,15 @@ class Jobs:
     def run(self, descriptor: Any, signature: Any, uploads: Any = ()) -> dict[str, Any]:
         """{"receipt", "signature", "openings", "sealed"} when this node is done.
 
-        The same answer for a completed job, and for whoever asks while it runs.
+        The same answer for a completed job, and for whoever asks while it runs. Members that died
+        and begin such an attempt anew are told that it is over: the next one is for all.
         Raises: Malformed, Refused, Conflict, Unavailable.
         """
         digest = self._check(descriptor, signature)
         try:
             known = self._known_answer(descriptor)
             if known is not None:
+                self._mesh.refuse(session_id(descriptor), OVER, members=jobs.members_of(descriptor))
                 return known
             running, mine = self._enter(descriptor, digest)
         except NodeError as error:
@@ -487,10 +490,6 @@ class Jobs:
             raise Refused("job_id_taken", "Another job has this id.")
         same_attempt = stored.attempt == job["attempt"]
         if same_attempt or (stored.state == "done" and not is_query(job)):
-            if not same_attempt:
-                self._mesh.refuse(
-                    session_id(job), "already_completed", members=jobs.members_of(job)
-                )
             answer: dict[str, Any] | None = stored.record["answer"]
             if answer is None:
                 raise Refused("already_completed", "The others have completed this round.")
