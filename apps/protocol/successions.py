@@ -31,10 +31,28 @@ def statement_of(*, old: str, new: str, nodes: Sequence[str]) -> Json:
 
 def is_succession(signed: Any) -> bool:
     """{"statement", "signatures": [{"sign_key", "hpke_key", "signature"}]}, signed by who may."""
+    return _is_formed(signed) and not lacking(signed)
+
+
+def lacking(signed: Json) -> int:
+    """How many more of the others must sign it; none if the old key has, or enough of them."""
+    said = signed["statement"]
+    signers = {_signer(one, said) for one in signed["signatures"]}
+    if said["old"] in signers:
+        return 0
+    return max(0, others_least(len(said["nodes"])) - len(signers & set(said["nodes"])))
+
+
+def carried(descriptors: Sequence[Mapping[str, Any]]) -> list[Json]:
+    """What these descriptors carry of the right form, whoever has signed it."""
+    return [one for node in descriptors for one in node.get("succeeds", []) if _is_formed(one)]
+
+
+def _is_formed(signed: Any) -> bool:
     if not isinstance(signed, dict) or set(signed) != {"statement", "signatures"}:
         return False
     said, signatures = signed["statement"], signed["signatures"]
-    ok = (
+    return (
         isinstance(said, dict)
         and set(said) == {"v", "type", "old", "new", "nodes"}
         and (said["v"], said["type"]) == (1, "succession")
@@ -45,11 +63,6 @@ def is_succession(signed: Any) -> bool:
         and isinstance(signatures, list)
         and len(signatures) <= len(said["nodes"])
     )
-    if not ok:
-        return False
-    signers = {_signer(one, said) for one in signatures}
-    others = signers & set(said["nodes"])
-    return said["old"] in signers or len(others) >= others_least(len(said["nodes"]))
 
 
 def others_least(nodes: int) -> int:
@@ -72,12 +85,7 @@ def successions_before(
     nodes: Sequence[str], descriptors: Sequence[Mapping[str, Any]]
 ) -> list[Json]:
     """What was signed for this node set, as its descriptors carry it: the latest first."""
-    known = [
-        one
-        for descriptor in descriptors
-        for one in descriptor.get("succeeds", [])
-        if is_succession(one)
-    ]
+    known = [one for one in carried(descriptors) if not lacking(one)]
     found: list[Json] = []
     seen = [list(nodes)]
     while len(found) < SUCCESSIONS_MAX:

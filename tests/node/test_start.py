@@ -10,9 +10,11 @@ import sys
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from apps.protocol import identity, jobs, wire
+from apps.protocol import identity, jobs, successions, wire
 from tests.support.nodes import REPOSITORY, NodeSet, node_command
 from workers.mpc import keys
+from workers.node import __main__ as cli
+from workers.node import daemon
 from workers.node import home as homes
 from workers.node.errors import StartError
 from workers.node.home import Limits, load_limits
@@ -267,3 +269,38 @@ def test_a_node_imports_no_django_and_no_mpyc():
 def test_key_files_are_not_made_again(tmp_path):
     secret = keys.create(tmp_path / "k")
     assert keys.load(tmp_path / "k") == secret
+
+
+def test_a_succession_for_which_more_must_sign_than_before_is_named_and_signed_on(
+    tmp_path, monkeypatch, caplog
+):
+    """Two of five were enough for an earlier release."""
+    nodes = NodeSet(tmp_path, n=5)
+    before, first, last = list(nodes.fingerprints), nodes.homes[0], nodes.homes[4]
+    last.rename(tmp_path / "lost")
+    addresses = {"control": "127.0.0.1:5000", "mesh": "127.0.0.1:5001"}
+    new = homes.init(last, index=4, name="new", **addresses)
+    said = [cli.succession(nodes.homes[i], 4, new.fingerprint) for i in (0, 1)]
+    with monkeypatch.context() as earlier:
+        earlier.setattr(successions, "others_least", lambda _: 2)
+        descriptor = homes.succeed(new, said).descriptor()
+        for home in nodes.homes[:4]:
+            homes.admit(home, descriptor)
+
+    def starts(home):
+        caplog.clear()
+        peers = homes.load_peers(homes.load(home))
+        daemon._say_what_does_not_count(peers)
+        return peers.former, [(r.new, r.signatures_missing) for r in caplog.records]
+
+    assert starts(first) == ((), [(new.fingerprint, 1)])
+    again = cli.succession(first, 4, new.fingerprint)
+    assert again["signatures"] == said[0]["signatures"] + said[1]["signatures"]
+    for word in ([again], [again, again]):
+        with pytest.raises(StartError, match="do not say"):
+            homes.succeed(new, word)
+    with pytest.raises(StartError, match="nobody who may"):
+        homes.admit(first, descriptor)
+    more = cli.succession(nodes.homes[2], 4, new.fingerprint)
+    homes.admit(first, homes.succeed(homes.load(last), [more]).descriptor())
+    assert starts(first) == ((before,), [])

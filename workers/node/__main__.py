@@ -83,7 +83,8 @@ def init(home: Path, options: argparse.Namespace) -> dict[str, object]:
 
 
 def succession(home: Path, index: int, new: str) -> dict[str, Any]:
-    """{"statement", "signatures", "earlier"}, by this node's key."""
+    """{"statement", "signatures", "earlier"}, by this node's key too. Of one that was admitted and
+    needs more signatures it is what its descriptor carries."""
     from apps.protocol import successions, wire
     from workers.node import home as homes
 
@@ -91,17 +92,25 @@ def succession(home: Path, index: int, new: str) -> dict[str, Any]:
     peers = homes.load_peers(node)
     if not 0 <= index < len(peers.nodes) or not wire.is_hex(new, 32):
         raise StartError("there is no such node, or that is no fingerprint")
+    earlier, signatures = list(peers.nodes[index].get("succeeds", [])), []
     statement = successions.statement_of(
         old=peers.fingerprints[index], new=new, nodes=peers.fingerprints
     )
+    for signed in successions.carried([peers.nodes[index]]):
+        if signed["statement"]["new"] == new:
+            statement, signatures = signed["statement"], signed["signatures"]
+            earlier = earlier[: earlier.index(signed)]
+    if node.fingerprint not in statement["nodes"]:
+        raise StartError("this node was in no set in which that place changed hands")
     mine = node.descriptor_body()
     signature = {
         "sign_key": mine["sign_key"],
         "hpke_key": mine["hpke_key"],
         "signature": wire.sign(node.sign_key, successions.SUCCESSION_DOMAIN, statement),
     }
-    earlier = peers.nodes[index].get("succeeds", [])
-    return {"statement": statement, "signatures": [signature], "earlier": earlier}
+    if signature not in signatures:
+        signatures = [*signatures, signature]
+    return {"statement": statement, "signatures": signatures, "earlier": earlier}
 
 
 def admit(home: Path, descriptor: Path) -> dict[str, object]:

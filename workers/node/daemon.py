@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from apps.protocol import successions
 from workers.mpc.jsonlines import JsonLines
 from workers.node import home as homes
 from workers.node import storekey
@@ -49,6 +50,7 @@ def run(home: Path, *, metrics_port: int | None = None) -> None:
     node = homes.load(home)
     lock = homes.lock(home)
     peers = homes.load_peers(node)
+    _say_what_does_not_count(peers)
     limits = homes.load_limits(home)
     control_socket = listen(node.control, "control")
     mesh_socket = listen(node.mesh, "mesh")
@@ -257,6 +259,15 @@ def log_as_json() -> None:
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
     logging.getLogger("asyncio").setLevel(logging.WARNING)
+
+
+def _say_what_does_not_count(peers: homes.Peers) -> None:
+    """An earlier release asked for fewer signatures: the models of that set wait for the rest."""
+    for signed in successions.carried(peers.nodes):
+        if more := successions.lacking(signed):
+            said = signed["statement"]
+            facts = {"old": said["old"], "new": said["new"], "signatures_missing": more}
+            log.error("a succession does not count: the old set's models are refused", extra=facts)
 
 
 def _purge(store: Any, stopping: threading.Event) -> None:

@@ -244,8 +244,9 @@ def succeed(node: Node, said: Sequence[Any]) -> Node:
 
 
 def admit(home: Path, descriptor: Any) -> str:
-    """Write a successor's descriptor into peers.json in the place of the node that it follows; the
-    fingerprint of that one. Raises: StartError unless the old key or enough others signed."""
+    """Write a successor's descriptor into peers.json in the place of the node that it follows, or
+    of its own from when fewer had signed; the fingerprint of what stood there. Raises: StartError
+    unless the old key or enough others signed."""
     path = home / "peers.json"
     content = read_json(path, hint="the operator writes it")
     try:
@@ -260,7 +261,12 @@ def admit(home: Path, descriptor: Any) -> str:
         raise StartError(f"{path} or the descriptor is malformed") from None
     nodes = [*content["nodes"][:index], descriptor, *content["nodes"][index + 1 :]]
     after = [*before[:index], new, *before[index + 1 :]]
-    if new == old or successions.sets_before(after, nodes)[:1] != [before]:
+    if new == old:
+        known = [one for one in successions.carried([descriptor]) if not successions.lacking(one)]
+        ok = any(one["statement"]["new"] == new for one in known)
+    else:
+        ok = successions.sets_before(after, nodes)[:1] == [before]
+    if not ok:
         raise StartError("nobody who may has signed that this node takes that one's place")
     write_json(path, content | {"nodes": nodes})
     return old
