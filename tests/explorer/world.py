@@ -449,6 +449,7 @@ def _job(circuit: str, nodes: list[Node], now: datetime, *, model: str = "") -> 
         scope=f"round:{uuid.uuid4().hex}",
         descriptor={
             "circuit": circuit,
+            "engine": "ring",
             "nodes": [node.fingerprint for node in nodes],
             "inputs": {"update": [secrets.token_hex(16)]},
         },

@@ -19,7 +19,7 @@ from apps.core.errors import Unprocessable
 from apps.listings import running, waiting
 from apps.listings.models import Query
 from apps.listings.services import query_create
-from apps.subdaos.models import Epoch
+from apps.subdaos.models import Dao, Epoch
 from apps.wallets import ledger
 from apps.wallets.invariants import violations
 from apps.wallets.models import Account, LogLeaf
@@ -207,6 +207,8 @@ def test_what_the_nodes_took_before_the_ticket_expired_is_paid_and_what_might_ex
 
 
 def test_a_ticket_that_was_signed_long_ago_must_live_as_long_as_its_rows_may_take(shelf) -> None:
+    whole = {**shelf.dao.params, "portion_bps": 10_000}  # all of the day's rows to one buyer
+    Dao.objects.filter(pk=shelf.dao.pk).update(params=whole)
     buyer, at = shelf.buyer(20_000 * PRICE), int(now().timestamp())
     for rows, left_s in ((1, 14), (2_000, 22)):
         upload = shelf.upload(rows, issued_at=at - 600, expires_at=at + left_s)

@@ -463,7 +463,11 @@ class World:
             "circuit": circuit,
             "scope": f"{kind}:{job_id}",
             "descriptor": json.dumps(
-                {"circuit": circuit, "nodes": [node.fingerprint for node in self.nodes]}
+                {
+                    "circuit": circuit,
+                    "engine": "ring",
+                    "nodes": [node.fingerprint for node in self.nodes],
+                }
             ),
             "attempt": 1,
             "state": "done",
