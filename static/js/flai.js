@@ -27,12 +27,19 @@
     window.setTimeout(() => button.classList.remove("done"), 1500);
   });
 
-  // What own-key.js keeps of somebody goes with them.
+  // What own-key.js keeps of somebody goes with them, in each of their tabs.
+  const forgetKey = () => window.sessionStorage.removeItem("flai-own-key");
   document.addEventListener("submit", ({ target }) => {
     if (!target.matches("[data-sign-out]")) return;
     try {
-      window.sessionStorage.removeItem("flai-own-key");
+      forgetKey();
+      window.localStorage.setItem("flai-signed-out", String(Date.now())); // the other tabs hear of it
     } catch { /* nothing was kept */ }
+  });
+  window.addEventListener("storage", ({ key }) => {
+    if (key !== "flai-signed-out") return;
+    forgetKey();
+    document.dispatchEvent(new Event("flai-signed-out"));
   });
 
   // The same words as apps/explorer/formatting.py: relative(); keep the two alike.

@@ -89,5 +89,12 @@
       show();
     });
   }
+  const anew = () => {
+    shown = false;
+    show();
+  };
+  document.addEventListener("flai-signed-out", anew);
+  // Back to a page as it was left, whoever signed out since.
+  window.addEventListener("pageshow", ({ persisted }) => persisted && anew());
   show();
 })();

@@ -103,9 +103,17 @@ def test_a_key_stays_in_its_tab_and_is_filled_in_there(
     assert texts(page) == plain and kept(page) is None
     field.fill(key)
     field.press("Enter")
+    other = page.context.new_page()
+    other.goto(model)
+    other.get_by_label("Fill in your API key").fill(key)
+    other.get_by_label("Fill in your API key").press("Enter")
+    other.get_by_role("button", name="Show it").click()
     page.get_by_role("button", name="Sign out").first.click()
     page.wait_for_load_state()
     assert kept(page) is None
+    other.wait_for_function("sessionStorage.getItem('flai-own-key') === null")
+    assert texts(other) == plain and key not in other.content()  # in no other tab either
+    other.close()
     page.goto(model)
     assert texts(page) == plain and page.get_by_label("Fill in your API key").count() == 0
     assert visitor.complaints == []
