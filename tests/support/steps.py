@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 
-from playwright.sync_api import Locator, Page
+from playwright.sync_api import Locator, Page, TimeoutError
 
 STEPS_MAX = 12
+MOVED = """step => {
+  const button = document.querySelector("[data-move=next]");
+  return button.hidden || button.textContent !== step;
+}"""
 
 
 def until_seen(page: Page, wanted: Locator) -> Locator:
@@ -15,7 +20,13 @@ def until_seen(page: Page, wanted: Locator) -> Locator:
     for _ in range(STEPS_MAX):
         if wanted.is_visible():
             return wanted
-        page.get_by_role("button", name=re.compile("^Next: ")).click()
+        button = page.get_by_role("button", name=re.compile("^Next: "))
+        step = button.inner_text()
+        button.click()
+        # The page goes there when it hears of the address; a click that took an error away as it
+        # fell may have missed the button, which moved: then once more.
+        with suppress(TimeoutError):
+            page.wait_for_function(MOVED, arg=step, timeout=2_000)
     raise AssertionError(f"no step shows {wanted}")
 
 
