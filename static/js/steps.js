@@ -208,11 +208,19 @@
     show(index, wrongIn(steps[index]));
     window.history.pushState(null, "", `#${steps[index].id}`);
   });
+  // A press takes the focus from a field before it is let go. What is said of the field then would move
+  // the button from under the pointer, and nothing were clicked; so it is said after that.
+  let pressed = Promise.resolve();
+  window.addEventListener("pointerdown", () => {
+    pressed = new Promise((resolve) => ["pointerup", "pointercancel"].forEach((end) =>
+      window.addEventListener(end, () => window.setTimeout(resolve), { once: true })));
+  });
   form.addEventListener("change", ({ target }) => {
     if (target === classes) fit();
     const row = target.closest("[data-sum]");
-    for (const control of row ? row.querySelectorAll("input") : [target])
-      if (control.getAttribute("aria-invalid")) tell(control, problem(control));
+    const told = [...(row ? row.querySelectorAll("input") : [target])]
+      .filter((control) => control.getAttribute("aria-invalid"));
+    pressed.then(() => told.forEach((control) => tell(control, problem(control))));
   });
 
   // ---------- the beginning ----------

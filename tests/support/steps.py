@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from contextlib import suppress
 
-from playwright.sync_api import Locator, Page, TimeoutError
+from playwright.sync_api import Locator, Page
 
 STEPS_MAX = 12
 MOVED = """step => {
@@ -23,10 +22,8 @@ def until_seen(page: Page, wanted: Locator) -> Locator:
         button = page.get_by_role("button", name=re.compile("^Next: "))
         step = button.inner_text()
         button.click()
-        # The page goes there when it hears of the address; a click that took an error away as it
-        # fell may have missed the button, which moved: then once more.
-        with suppress(TimeoutError):
-            page.wait_for_function(MOVED, arg=step, timeout=2_000)
+        # The page goes there when it hears of the address.
+        page.wait_for_function(MOVED, arg=step)
     raise AssertionError(f"no step shows {wanted}")
 
 
