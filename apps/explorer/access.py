@@ -7,7 +7,7 @@ from typing import Any
 from apps.accounts.models import Party
 from apps.core import clock
 from apps.core.clock import from_unix_ms
-from apps.listings.access import WAYS, access_of, issuers_of, kept_by, standing
+from apps.listings.access import WAYS, Standing, access_of, issuers_of, standing
 from apps.listings.models import Subscription
 from apps.subdaos.models import Dao
 
@@ -25,15 +25,17 @@ def standing_of(
     access = access_of(dao)
     if access is None:
         return None
-    held, why = standing(access, party, now=clock.now()) if party else (None, "none")
+    found = standing(access, party, plan=plan, now=clock.now()) if party else Standing(None, "none")
+    held = None if found.kept else found.held
     if issuers is None:
         issuers = [] if held else issuers_of(access)
+    names = ", ".join(one["name"] for one in issuers)
     return {
         "kind": access.credential,
         "issuers": issuers,
         "held": held is not None,
-        "kept": bool(party and plan and not held and kept_by(plan, party, now=clock.now())[0]),
+        "kept": found.kept,
         "plan": plan,
         "until": from_unix_ms(held.until_ms) if held else None,
-        "way": WAYS[why].format(issuers=", ".join(one["name"] for one in issuers)) if why else "",
+        "way": WAYS[found.why].format(issuers=names) if found.why else "",
     }

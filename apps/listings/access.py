@@ -7,6 +7,7 @@ the log beside each answer that was asked for, where anybody holds it against th
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -76,30 +77,40 @@ def issuers_of(access: rules.Access) -> list[dict[str, str]]:
     return [{"pid": pid, "name": names.get(pid, pid)} for pid in access.issuers]
 
 
+@dataclass(frozen=True)
+class Standing:
+    """Whether a buyer may ask, by `held` where that takes a credential. `why` the terms of now
+    admit it by none: a key of WAYS; `kept`: those that its plan began with admit it still."""
+
+    held: rules.Credential | None
+    why: str = ""
+    kept: bool = False
+
+
 def standing(
-    access: rules.Access, buyer: Party, *, now: datetime
-) -> tuple[rules.Credential | None, str]:
-    """The credential that admits the buyer, else why none does: a key of WAYS."""
-    key, at_ms, why = buyer.wallet_key, unix_ms(now), "none"
-    rows = held_by(buyer).filter(kind=access.credential, issuer__pid__in=access.issuers)
-    for row in rows:
-        said = stated(row)
-        found = rules.obstacle(access, said, holder=buyer.pid, key=key, at_ms=at_ms)
-        if found is None:
-            return said, ""
-        why = found if why == "none" else why  # of the newest
-    return None, why if key or why != "none" else "no_key"
+    access: rules.Access, buyer: Party, *, plan: Subscription | None = None, now: datetime
+) -> Standing:
+    """By these terms, or by those of the buyer's plan."""
+    before = rules.access_of(plan.access) if plan else None
+    kinds = {one.credential for one in (access, before) if one}
+    rows = list(held_by(buyer).filter(kind__in=kinds))
 
+    def by(terms: rules.Access) -> tuple[rules.Credential | None, str]:
+        why = ""  # of the newest
+        for row in rows:
+            said, asked = stated(row), {"holder": buyer.pid, "key": row.bound}
+            if said.kind == terms.credential and said.issuer in terms.issuers:
+                found = rules.obstacle(terms, said, at_ms=unix_ms(now), **asked)
+                if found is None:
+                    return said, ""
+                why = why or found
+        return None, why or ("none" if buyer.keyed else "no_key")
 
-def kept_by(
-    plan: Subscription | None, buyer: Party, *, now: datetime
-) -> tuple[bool, rules.Credential | None]:
-    """Whether the terms that a plan began with admit its buyer still, and by which credential."""
-    if plan is None:
-        return False, None
-    terms = rules.access_of(plan.access)
-    held = standing(terms, buyer, now=now)[0] if terms else None
-    return terms is None or held is not None, held
+    held, why = by(access)
+    if held is not None or plan is None:
+        return Standing(held, why)
+    held = by(before)[0] if before else None
+    return Standing(held, why, kept=before is None or held is not None)
 
 
 def admitted(
@@ -113,19 +124,16 @@ def admitted(
     access = access_of(listing.dao)
     if access is None:
         return ""
-    held, why = standing(access, buyer, now=now)
-    if held is not None:
-        return held.id
-    kept, held = kept_by(plan, buyer, now=now)
-    if kept:
-        return held.id if held else ""
+    found = standing(access, buyer, plan=plan, now=now)
+    if found.held is not None or found.kept:
+        return found.held.id if found.held else ""
     issuers = issuers_of(access)
     names = ", ".join(one["name"] for one in issuers)
-    way = WAYS[why].format(issuers=names)
+    way = WAYS[found.why].format(issuers=names)
     raise CredentialNeeded(
         credential=access.credential,
         issuers=issuers,
-        reason=why,
+        reason=found.why,
         way=way,
         page="/wallet/credentials/",
     )

@@ -15,6 +15,7 @@ from apps.accounts.models import Party
 from apps.core.clock import now
 from apps.explorer.proposal_forms import AccessForm
 from apps.listings import plans
+from apps.listings.models import Subscription
 from apps.listings.services import listing_get
 from apps.protocol.credentials import Access
 from apps.subdaos.models import Dao
@@ -90,6 +91,18 @@ def test_who_has_a_plan_of_before_reads_that_it_goes_on(built: worlds.World) -> 
         assert "Your plan began before that: its rows stay yours to ask" in shown
     assert "try-form" in text(member, f"/models/{built.listing.slug}/")
     assert "began before that" not in text(Client(), f"/models/{built.listing.slug}/")
+    # of a wallet with a key, whose plan began by the credential of another issuer
+    bind(built.party, key := Ed25519PrivateKey.generate(), now=now())
+    holder, before = Keyed.__new__(Keyed), Keyed(party("Board of before"))
+    holder.party, holder.key = Party.objects.get(pk=built.party.pk), key
+    Subscription.objects.update(access=Access("clinic", (before.party.pid,)).params)
+    page = f"/models/{built.listing.slug}/"
+    assert "began before that" not in text(member, page)
+    before.asked("clinic")
+    row = before.issue(holder, "clinic")
+    assert "its rows stay yours to ask" in text(member, page)
+    before.revoke(row.digest)
+    assert "began before that" not in text(member, page)
 
 
 def test_nobody_issues_without_a_key_or_to_who_has_none(built: worlds.World) -> None:
