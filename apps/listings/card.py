@@ -72,7 +72,7 @@ def facts_of(listing: Listing, *, party: Party | None = None, now: datetime | No
         said["issuers"] = ArraySubquery(trusted.values(said=JSONObject(pid="pid", name="name")))
     if party is not None and now is not None:
         said["prefix"] = Subquery(keys_of(party).values("prefix")[:1])
-        said["planned"] = Exists(running_of(party, listing, now=now))
+        said["planned"] = Exists(running_of(party, now=now).filter(listing=listing))
         said["taken"] = Subquery(taken_of(party, listing, now=now).values("rows")[:1])
     row = Dao.objects.filter(pk=dao.pk).values(**said).get()
     closed = row["closed"]

@@ -156,15 +156,14 @@ def plans_json(listing: Listing) -> list[dict[str, Any]]:
     ]
 
 
-def running_of(buyer: Party, listing: Listing, *, now: datetime) -> QuerySet[Subscription]:
-    """The buyer's plan here that runs now: one row, or none."""
-    rows = Subscription.objects.filter(buyer=buyer, listing=listing)
-    return rows.filter(ended_at=None, ends_at__gt=now)
+def running_of(buyer: Party, *, now: datetime) -> QuerySet[Subscription]:
+    """The buyer's plans that run now: of each listing one, or none."""
+    return Subscription.objects.filter(buyer=buyer, ended_at=None, ends_at__gt=now)
 
 
 def running(buyer: Party, listing: Listing, *, now: datetime) -> Subscription | None:
     """The buyer's plan here, if one runs now."""
-    return _described(running_of(buyer, listing, now=now)).first()
+    return _described(running_of(buyer, now=now).filter(listing=listing)).first()
 
 
 def subscriptions_of(buyer: Party) -> QuerySet[Subscription]:

@@ -20,6 +20,7 @@ from apps.accounts.models import Party
 from apps.core.clock import from_unix_ms, unix_ms
 from apps.core.errors import DomainError
 from apps.listings.models import Listing, Query, Subscription, Taken
+from apps.listings.plans import running_of
 from apps.listings.pricing import rows_per_buyer
 from apps.protocol.portion import epoch_span_ms
 
@@ -92,8 +93,7 @@ def portions_json(buyer: Party, *, now: datetime) -> list[dict[str, Any]]:
     listings: Iterable[Listing] = Listing.objects.filter(version__in=asked).select_related(
         "dao", "version__round"
     )
-    running = Subscription.objects.filter(buyer=buyer, ended_at=None, ends_at__gt=now)
-    plans = {plan.listing_id: plan for plan in running}
+    plans = {plan.listing_id: plan for plan in running_of(buyer, now=now)}
     return [
         {
             "listing": listing.slug,
