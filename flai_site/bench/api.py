@@ -105,8 +105,10 @@ def _measure(url: str, slug: str, home: ClientHome) -> Iterator[dict[str, Any]]:
     row = [[0.0] * len(buyer.columns)]
     alone, lines = _alone(buyer, "paid_query_one_row")  # makes the signing key before threads do
     yield from lines
+    buyers = [Buyer(home, slug) for _ in range(CLIENTS)]
+    crowd(buyers, row, each=1)  # as above: they connect, the site's threads prepare statements
     with Spent() as spent:
-        many = crowd(url, home, slug, row, clients=CLIENTS, each=EACH)
+        many = crowd(buyers, row, each=EACH)
     yield from _lines(f"paid_query_{CLIENTS}_clients", many)
     yield _line(f"paid_query_{CLIENTS}_clients", "rate", len(many) / spent.clock_s, "queries/s")
     yield from spent.lines(f"paid_query_{CLIENTS}_clients", len(many))
@@ -119,31 +121,27 @@ def _measure(url: str, slug: str, home: ClientHome) -> Iterator[dict[str, Any]]:
         yield _line(f"nodes/together_{size}", "p50", median(nodes[size]), "ms")
     rows = row * ROWS
     with Spent() as spent:
-        wide = crowd(url, home, slug, rows, clients=WIDE_CLIENTS, each=WIDE_EACH)
+        wide = crowd(buyers[:WIDE_CLIENTS], rows, each=WIDE_EACH)
     yield from _lines(f"paid_query_{ROWS}_rows", wide)
     yield _line(f"paid_query_{ROWS}_rows", "rate", ROWS * len(wide) / spent.clock_s, "rows/s")
     yield from spent.lines(f"paid_query_{ROWS}_rows", len(wide))
     if buyer.rows_max >= JOB_ROWS:
-        yield from _jobs(url, home, slug, row)
+        yield from _jobs(buyers[:PART_CLIENTS], row)
     yield from browser.run(url, buyer.listing, home.api_key_path.read_text().strip())
     yield from bundles.run(lambda: buyer.make_query(row)[0])
 
 
-def _jobs(
-    url: str, home: ClientHome, slug: str, row: list[list[float]]
-) -> Iterator[dict[str, Any]]:
+def _jobs(buyers: list[Buyer], row: list[list[float]]) -> Iterator[dict[str, Any]]:
     """So many rows in one query, in turn with the same in several; and lone queries beside one."""
-    from workers.client.buyer import Buyer
-
-    name, buyer = f"paid_job_{JOB_ROWS}_rows", Buyer(home, slug)
-    each = JOB_ROWS // PART_ROWS // PART_CLIENTS
+    name, buyer, other = f"paid_job_{JOB_ROWS}_rows", buyers[0], buyers[-1]
+    each = JOB_ROWS // PART_ROWS // len(buyers)
     whole, parts = [], []
     for _ in range(JOB_TURNS):
         with Spent() as spent:
             one = ask(buyer, row * JOB_ROWS)
         whole.append((spent, one))
         with Spent() as spent:
-            crowd(url, home, slug, row * PART_ROWS, clients=PART_CLIENTS, each=each)
+            crowd(buyers, row * PART_ROWS, each=each)
         parts.append(spent)
     yield _line(name, "elapsed", 1000 * median(s.clock_s for s, _ in whole), "ms")
     for stage in STAGES:
@@ -153,7 +151,7 @@ def _jobs(
     yield _line(in_parts, "elapsed", 1000 * median(s.clock_s for s in parts), "ms")
     yield from parts[-1].lines(in_parts, 1)
 
-    other, beside = Buyer(home, slug), []
+    beside = []
     with ThreadPoolExecutor(1) as threads:
         for _ in range(JOB_TURNS):
             large = threads.submit(ask, buyer, row * JOB_ROWS)
@@ -188,18 +186,13 @@ def ask(buyer: Buyer, rows: list[list[float]]) -> dict[str, Any]:
     }
 
 
-def crowd(
-    url: str, home: ClientHome, slug: str, rows: list[list[float]], *, clients: int, each: int
-) -> list[dict[str, Any]]:
-    """So many clients ask one question after the other. Returns what `ask` says of each."""
-    from workers.client.buyer import Buyer
-
-    buyers = [Buyer(home, slug) for _ in range(clients)]
+def crowd(buyers: list[Buyer], rows: list[list[float]], *, each: int) -> list[dict[str, Any]]:
+    """All at once, each asks one question after the other. Returns what `ask` says of each."""
 
     def work(buyer: Buyer) -> list[dict[str, Any]]:
         return [ask(buyer, rows) for _ in range(each)]
 
-    with ThreadPoolExecutor(clients) as threads:
+    with ThreadPoolExecutor(len(buyers)) as threads:
         return [one for answers in threads.map(work, buyers) for one in answers]
 
 
