@@ -247,6 +247,10 @@ class NodeSet:
     def metrics(self, i: int) -> str:
         return httpx.get(f"http://127.0.0.1:{self.metrics_ports[i]}/metrics").text
 
+    def counted(self, i: int, name: str) -> float:
+        """A metric by its name and labels; 0 before the first."""
+        return counted(self.metrics(i), name)
+
     def logs(self) -> str:
         return "".join((h / "log").read_text() for h in self.homes)
 
@@ -288,6 +292,13 @@ class NodeSet:
         if self.n > 3:
             base |= {"computing": [0, 1, 2], "holding": []}
         return base | more
+
+
+def counted(metrics: str, name: str) -> float:
+    """The sample of that name and labels; 0 before the first."""
+    found = [line for line in metrics.splitlines() if line.startswith(name + " ")]
+    assert len(found) <= 1
+    return float(found[0].rpartition(" ")[2]) if found else 0.0
 
 
 def hash_of(circuit: str, made: Mapping[str, Any]) -> str:
