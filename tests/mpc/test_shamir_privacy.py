@@ -18,7 +18,6 @@ from workers.mpc import bench, shamir_shares
 from workers.mpc.engines import field89, shamir, shamir_codec
 from workers.mpc.engines.base import Shared
 from workers.mpc.engines.counted import Disagreement
-from workers.mpc.engines.shamir_bits import BitPool
 from workers.mpc.engines.shamir_net import Net
 from workers.mpc.shamir_shares import WrongShare
 from workers.mpc.transport import LocalMesh, PeerLost, SocketTransport, socket_pairs
@@ -42,9 +41,9 @@ class Tap:
         return data
 
 
-def engine(transport, setting=THREE, context=b"", pool=None):
+def engine(transport, setting=THREE, context=b""):
     _, t, members = setting
-    return shamir.Shamir(Net(transport, members, t, shamir.weights, context), pool)
+    return shamir.Shamir(Net(transport, members, t, shamir.weights, context))
 
 
 # -- codec --------------------------------------------------------------------------------------
@@ -248,7 +247,7 @@ SMALL_SHARES = {
 }
 
 
-def run_small(transport, *, setting=THREE, context=b"", pool=None, params=None, shares=None):
+def run_small(transport, *, setting=THREE, context=b"", params=None, shares=None):
     n, t, members = setting
     work = bench.inference(2, features=3)
     if shares is None:
@@ -262,12 +261,11 @@ def run_small(transport, *, setting=THREE, context=b"", pool=None, params=None, 
         t=t,
         members=members,
         context=context,
-        pool=pool,
     )
 
 
 def test_members_that_disagree_on_the_job_end_it():
-    for differ in ("context", "members", "pool"):
+    for differ in ("context", "members"):
 
         def work(transport, differ=differ):
             odd = transport.me == 1
@@ -275,28 +273,12 @@ def test_members_that_disagree_on_the_job_end_it():
                 transport,
                 context=b"other" if odd and differ == "context" else b"",
                 setting=(5, 1, (0, 1, 4)) if odd and differ == "members" else (5, 1, (0, 1, 2)),
-                pool=BitPool("other") if odd and differ == "pool" else None,
             )
 
         for answer in threads(work, 3):
             # whoever leaves first is gone for the slowest
             assert isinstance(answer, Disagreement | PeerLost), differ
         assert any(isinstance(answer, Disagreement) for answer in threads(work, 3))
-
-
-def test_a_job_takes_its_bits_from_a_pool_made_before():
-    pools = [BitPool("idle") for _ in range(3)]
-
-    def fill(transport):
-        shamir.make_bits(transport, pools[transport.me], 5000, t=1, members=(0, 1, 2))
-
-    assert threads(fill, 3) == [None] * 3
-    assert [len(pool) for pool in pools] == [5000] * 3
-    jobs = [pool.split(4000) for pool in pools]
-    with_pool = threads(lambda transport: run_small(transport, pool=jobs[transport.me]), 3)
-    without = threads(run_small, 3)
-    assert with_pool[0].bits_used == without[0].bits_used == 4000 - len(jobs[0])
-    assert with_pool[0].rounds < without[0].rounds
 
 
 def test_jobs_at_once_do_not_mix():

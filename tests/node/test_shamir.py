@@ -25,7 +25,7 @@ ROW, LOGIT = [[0.5, -1.0]], 2.0  # what the model says of it, roughly
 @pytest.fixture(scope="module")
 def nodes(tmp_path_factory):
     nodes = NodeSet(tmp_path_factory.mktemp("shamir"), {"rows_per_epoch": 10**6}, n=5)
-    nodes.modules[CHEAT] = "tests.support.cheating_node"
+    nodes.modules |= dict.fromkeys((0, CHEAT), "tests.support.cheating_node")
     nodes.start()
     yield nodes
     nodes.stop()
@@ -96,15 +96,50 @@ def test_five_nodes_of_which_two_may_look_make_a_model_and_answer(nodes, models)
     assert codes(nodes.ask(fewer, uploads=[query])) == ["malformed_job"] * 4
 
 
+def bits_taken(nodes, made="before"):
+    return [nodes.counted(i, f'flai_node_bits_used_total{{made="{made}"}}') for i in ALL]
+
+
+def bits_made(nodes):
+    """Wait until all have more bits for the set that was used last."""
+    before = [nodes.counted(i, "flai_node_bits") for i in ALL]
+    until(lambda: all(nodes.counted(i, "flai_node_bits") > before[i] for i in ALL), 60)
+
+
+def given(nodes):
+    """The names of the blocks that jobs were given, as two members wrote them down: each once."""
+    for i in (0, CHEAT):
+        names = (nodes.homes[i] / "bits").read_text().split()
+        assert len(names) == len(set(names))
+    return len(names)
+
+
+def test_bits_made_in_idle_time_are_taken_by_the_queries_that_come(nodes, models):
+    first, query, _, answers = ask(nodes, models[TWO], TWO)
+    wanted = first.open(query, answers, ALL)[0]
+    bits_made(nodes)
+    before, alone = bits_taken(nodes), bits_taken(nodes, "on the way")
+    buyers = [Buyer(nodes, models[TWO]) for _ in range(4)]
+    uploads = [buyer.query(ROW, engine=TWO) for buyer in buyers]
+    asked = [buyer.job(upload, **named(TWO)) for buyer, upload in zip(buyers, uploads)]
+    pending = [[nodes.begin(j, i, uploads=[u]) for i in ALL] for j, u in zip(asked, uploads)]
+    for buyer, upload, answers in zip(buyers, uploads, pending):
+        found = buyer.open(upload, [answer.result() for answer in answers], ALL)[0]
+        assert abs(found - wanted) < 1e-3
+    assert bits_taken(nodes) > before and len(set(bits_taken(nodes))) == 1
+    assert bits_taken(nodes, "on the way") == alone and given(nodes) >= 4
+    bits_made(nodes)
+
+
 def test_with_two_of_five_dead_three_go_on_at_their_own_points(nodes, models):
     wanted = []
     for computing in (ALL, [0, 2, 3]):
         buyer, query, _, answers = ask(nodes, models[ONE], ONE, computing)
         wanted.append(buyer.open(query, answers, computing)[0])
-    held = round_of(nodes, TWO).put()
+    held, before = round_of(nodes, TWO).put(), given(nodes)
     dying = held.job(**named(TWO))
     pending = [nodes.begin(dying, i) for i in ALL]
-    nodes.wait_for_state(4, dying["job_id"], "running")
+    until(lambda: given(nodes) > before)  # bits made before, which die with this attempt
     nodes.kill(0)
     assert codes([p.result() for p in pending[1:]]) == ["peer_lost"] * 4
     nodes.kill(3)
@@ -123,9 +158,11 @@ def test_with_two_of_five_dead_three_go_on_at_their_own_points(nodes, models):
     answers = nodes.ask(waiting | {"attempt": 2}, uploads=[query])
     assert codes(answers) == [200] * 5, [a.text for a in answers]
     assert abs(buyer.open(query, answers, ALL)[0] - LOGIT) < 0.3
+    bits_made(nodes)  # with those that came back without
+    before = given(nodes)
     answers = nodes.ask(dying | {"attempt": 2})
     assert codes(answers) == [200] * 5, [a.text for a in answers]
-    assert codes(nodes.commit(answers)) == [200] * 5
+    assert codes(nodes.commit(answers)) == [200] * 5 and given(nodes) > before
 
 
 def test_no_other_engine_or_threshold_gets_a_share(nodes, models):

@@ -5,7 +5,7 @@ Run as `python -m tests.support.cheating_node --home DIR`. While DIR/cheat holds
 or "opening", whatever it sends of this kind in a verified job has a wrong bit: notes come first in
 a message. While it holds "staged", "proved" or "helping", the node ends when it has staged what a
 refresh or resharing gave, when it has all receipts of one, or when it has told a first helper its
-mask.
+mask. DIR/bits gets a line for each block of random bits that a job is given.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from workers.mpc import shamir_refresh
 from workers.mpc.engines import field89, ring_verified, shamir
 from workers.mpc.engines.ring_verified_net import VerifiedNet
 from workers.mpc.engines.shamir_net import Net
-from workers.node import rebuilding, refreshing
+from workers.mpc.engines.shamir_reserve import Reserve
+from workers.node import idle, rebuilding, refreshing
 from workers.node.__main__ import main
 
 CHEAT = Path(sys.argv[sys.argv.index("--home") + 1]) / "cheat"
@@ -62,6 +63,22 @@ class LyingNet(Net):
         if CHEAT.exists() and CHEAT.read_text() == "shamir":
             share = field89.add(share, field89.of_int(1))
         return super().open(share)
+
+
+class WritingReserve(Reserve):
+    """Writes down what leaves it."""
+
+    def hand_out(self, of: Any, count: int) -> Any:
+        return self._written(super().hand_out(of, count))
+
+    def take(self, of: Any, names: Any) -> Any:
+        return self._written(super().take(of, names))
+
+    @staticmethod
+    def _written(blocks: dict[bytes, Any]) -> dict[bytes, Any]:
+        with CHEAT.with_name("bits").open("a") as file:
+            file.writelines(f"{name.hex()}\n" for name in blocks)
+        return blocks
 
 
 def fall(when: str) -> None:
@@ -110,4 +127,5 @@ if __name__ == "__main__":
     rebuilding.masked = masked
     ring_verified.VerifiedNet = CheatingNet  # type: ignore[misc]
     shamir.Net = LyingNet  # type: ignore[misc]
+    idle.Reserve = WritingReserve  # type: ignore[misc]
     sys.exit(main())

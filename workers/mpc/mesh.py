@@ -97,6 +97,7 @@ class Mesh:
         self._stopping = threading.Event()
         # what answers a question, (who asks, bytes) -> bytes; set by the node before `start`
         self.answer: Callable[[int, bytes], bytes] | None = None
+        self.lost: Callable[[int], None] = lambda peer: None  # hears who is gone; set alike
         self._questions = {p.index: threading.BoundedSemaphore(QUESTIONS_MAX) for p in peers}
         pinned = "".join(ssl.DER_cert_to_PEM_cert(p.certificate) for p in peers)
         self._server = mutual_context(ssl.PROTOCOL_TLS_SERVER, certificate, private_key, pinned)
@@ -455,6 +456,7 @@ class Mesh:
             for session in self._sessions.values():
                 session.lose(index)
             self._changed.notify_all()
+        self.lost(index)
 
 
 def _tune(sock: socket.socket) -> None:

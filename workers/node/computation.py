@@ -19,6 +19,7 @@ import numpy as np
 from apps.protocol import jobs, wire
 from apps.protocol.circuits import INFERS, BadParams, Circuit, query_hash
 from apps.protocol.tickets import SHAMIR, Ticket, members_with_role
+from workers.mpc.engines.shamir_reserve import Reserve
 from workers.mpc.keeping import Group, Held, receive
 from workers.mpc.replicated import held_by
 from workers.mpc.sealing import Words
@@ -92,9 +93,17 @@ class Computation:
     """How one node computes: its key, its peers, its store and its connections."""
 
     def __init__(
-        self, *, node: Node, peers: Peers, store: Store, mesh: Mesh, refreshing: Refreshing
+        self,
+        *,
+        node: Node,
+        peers: Peers,
+        store: Store,
+        mesh: Mesh,
+        refreshing: Refreshing,
+        reserve: Reserve,
     ) -> None:
         self._refreshing = refreshing
+        self._reserve = reserve
         self._node = node
         self._peers = peers
         self._store = store
@@ -151,7 +160,7 @@ class Computation:
 
     def _met(self, cases: Sequence[Admitted], session: Session, group: Group) -> NodeEngine:
         """The members mean the same jobs, on the same sharing of their model."""
-        engine = engine_for(cases[0].job["engine"], session, group)
+        engine = engine_for(cases[0].job["engine"], session, group, self._reserve)
         context = b"".join(case.context for case in cases)
         engine.meet(context + bytes.fromhex(cases[0].sharing or ""))
         return engine

@@ -62,6 +62,7 @@ def run(home: Path, *, metrics_port: int | None = None) -> None:
     from workers.node.control import Control
     from workers.node.copies import Copies
     from workers.node.heads import Heads
+    from workers.node.idle import QUESTION, Idle
     from workers.node.jobs import Jobs
     from workers.node.refreshing import Refreshing
     from workers.node.shares import Shares
@@ -71,7 +72,13 @@ def run(home: Path, *, metrics_port: int | None = None) -> None:
     store = storekey.open_store(node)
     mesh = _mesh(node, peers, mesh_socket)
     copies = Copies(node=node, sets=peers.sets, store=store, mesh=mesh)
-    mesh.answer = copies.answer
+    idle = Idle(mesh)
+
+    def answer(asker: int, question: bytes) -> bytes:
+        about_bits = question.startswith(QUESTION)
+        return (idle if about_bits else copies).answer(asker, question)
+
+    mesh.answer, mesh.lost = answer, idle.lose
     mesh.start()
     refreshing = Refreshing(node=node, peers=peers, store=store, mesh=mesh, copies=copies)
     shares = Shares(node=node, peers=peers, store=store)
@@ -84,15 +91,15 @@ def run(home: Path, *, metrics_port: int | None = None) -> None:
         mesh=mesh,
         copies=copies,
         refreshing=refreshing,
+        idle=idle,
     )
     heads = Heads(node=node, store=store)
     control = Control(node=node, shares=shares, jobs=jobs, heads=heads, refreshing=refreshing)
     stopping = threading.Event()
     threading.Thread(target=_purge, args=(store, stopping), name="purge", daemon=True).start()
-    threading.Thread(
-        target=refreshing.watch, args=(stopping,), name="refreshing", daemon=True
-    ).start()
-    _watch(home=home, store=store, jobs=jobs, mesh=mesh, heads=heads)
+    for name, watched in (("refreshing", refreshing.watch), ("idle", idle.watch)):
+        threading.Thread(target=watched, args=(stopping,), name=name, daemon=True).start()
+    _watch(home=home, store=store, jobs=jobs, mesh=mesh, heads=heads, idle=idle)
     gc.freeze()  # what is loaded stays
     gc.set_threshold(YOUNG_MAX, *gc.get_threshold()[1:])
     try:
@@ -100,6 +107,7 @@ def run(home: Path, *, metrics_port: int | None = None) -> None:
     finally:
         stopping.set()
         refreshing.stop()
+        idle.stop()
         mesh.close()  # whatever still runs ends with PeerLost, here and there
         control.job_pool.close()
         control.share_pool.close()
@@ -108,7 +116,7 @@ def run(home: Path, *, metrics_port: int | None = None) -> None:
         lock.close()
 
 
-def _watch(*, home: Path, store: Any, jobs: Any, mesh: Mesh, heads: Any) -> None:
+def _watch(*, home: Path, store: Any, jobs: Any, mesh: Mesh, heads: Any, idle: Any) -> None:
     """What is read when somebody asks for the metrics."""
     from workers.node import metrics
 
@@ -116,6 +124,7 @@ def _watch(*, home: Path, store: Any, jobs: Any, mesh: Mesh, heads: Any) -> None
         return sum(path.stat().st_size for path in home.glob("store.sqlite*"))
 
     metrics.watch("flai_node_running", "Jobs on their way", lambda: jobs.running)
+    metrics.watch("flai_node_bits", "Random bits kept for jobs to come", lambda: len(idle.reserve))
     metrics.watch("flai_node_peers_up", "Other nodes connected", lambda: len(mesh.peers_up()))
     metrics.watch("flai_node_store_bytes", "The share store on disk", store_bytes)
     metrics.watch(

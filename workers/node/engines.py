@@ -16,11 +16,13 @@ import numpy as np
 
 from apps.protocol.circuits import Circuit
 from apps.protocol.tickets import RING, SHAMIR, VERIFIED
+from workers.mpc.engines.shamir_reserve import Reserve
 from workers.mpc.keeping import SALT_BYTES, Group, Held, keep
 from workers.mpc.replicated import fold, held_by
 from workers.mpc.sealing import Words, seal_output, seal_share
 from workers.mpc.sessions import Session
 from workers.mpc.transport import Roles, Transport
+from workers.node import metrics
 
 Shares = Mapping[str, Sequence[tuple[Words, ...]]]
 
@@ -49,8 +51,10 @@ class NodeEngine(Protocol):
         says."""
 
 
-def engine_for(engine: str, session: Session, group: Group) -> NodeEngine:
-    return Shamir(engine, session, group) if engine in SHAMIR else Ring(engine, session, group)
+def engine_for(engine: str, session: Session, group: Group, reserve: Reserve) -> NodeEngine:
+    if engine in SHAMIR:
+        return Shamir(engine, session, group, reserve)
+    return Ring(engine, session, group)
 
 
 def transport_of(session: Session, group: Group) -> Transport:
@@ -99,15 +103,21 @@ class Ring:
 
 
 class Shamir:
-    def __init__(self, engine: str, session: Session, group: Group) -> None:
+    def __init__(self, engine: str, session: Session, group: Group, reserve: Reserve) -> None:
         self._t, self._session, self._group = SHAMIR[engine], session, group
+        self._reserve = reserve
         self._net: Any = None
 
     def meet(self, context: bytes) -> None:
         from workers.mpc.engines.shamir import meet
 
-        transport = transport_of(self._session, self._group)
-        self._net = meet(transport, t=self._t, members=self._group.computing, context=context)
+        self._net = meet(
+            transport_of(self._session, self._group),
+            t=self._t,
+            members=self._group.computing,
+            context=context,
+            reserve=self._reserve,
+        )
 
     def misfits(self, inputs: Sequence[tuple[Words, ...]]) -> dict[int, tuple[int, ...]]:
         found: dict[int, tuple[int, ...]] = self._net.misfits(inputs)
@@ -116,7 +126,9 @@ class Shamir:
     def run(self, circuit: Circuit, shares: Shares, params: Mapping[str, Any]) -> Any:
         from workers.mpc.engines.shamir import run_on
 
-        outcome = run_on(self._net, circuit, shares, params)  # type: ignore[arg-type]
+        outcome = run_on(self._net, circuit, shares, params, self._reserve)  # type: ignore[arg-type]
+        metrics.BITS_USED.labels("before").inc(outcome.bits_from_reserve)
+        metrics.BITS_USED.labels("on the way").inc(outcome.bits_made)
         if outcome.sealed is None:
             return outcome
         l0, l1, l2 = (limb.reshape(-1) for limb in outcome.sealed)

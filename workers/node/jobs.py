@@ -34,6 +34,7 @@ from workers.node.computation import (
 from workers.node.copies import Copies
 from workers.node.errors import Conflict, Malformed, NodeError, Refused, Unavailable
 from workers.node.home import Limits, Node, Peers
+from workers.node.idle import Idle
 from workers.node.records import Rows, StoredJob, StoredModel
 from workers.node.sealed import CorruptStore
 from workers.node.shares import Opened, Shares
@@ -106,6 +107,7 @@ class Jobs:
         mesh: Mesh,
         copies: Copies,
         refreshing: Refreshing,
+        idle: Idle,
     ) -> None:
         self._node = node
         self._peers = peers
@@ -115,8 +117,14 @@ class Jobs:
         self._mesh = mesh
         self._copies = copies
         self._refreshing = refreshing
+        self._idle = idle
         self._computation = Computation(
-            node=node, peers=peers, store=store, mesh=mesh, refreshing=refreshing
+            node=node,
+            peers=peers,
+            store=store,
+            mesh=mesh,
+            refreshing=refreshing,
+            reserve=idle.reserve,
         )
         self._fingerprint = node.fingerprint
         self._lock = threading.Lock()
@@ -510,7 +518,8 @@ class Jobs:
                 )
             running = self._running[job["job_id"]] = Running(digest, session_id(job))
             self._scopes.add(job["scope"])
-            return running, True
+        self._idle.begin()
+        return running, True
 
     def _leave(self, job: dict[str, Any], code: str | None) -> None:
         with self._lock:
@@ -521,6 +530,7 @@ class Jobs:
                 self._failed[job["job_id"]] = (job["attempt"], code)
                 while len(self._failed) > FAILED_MAX:
                     self._failed.popitem(last=False)
+        self._idle.end()
 
     # ---- admission ----------------------------------------------------------------------------
 

@@ -42,6 +42,12 @@ ROUNDS = Counter(
 SENT_BYTES = Counter(
     "flai_node_sent_bytes", "Sent to the other nodes in jobs", ["circuit"], registry=REGISTRY
 )
+BITS_USED = Counter(
+    "flai_node_bits_used",
+    "Random bits that jobs had, made before they came or on the way",
+    ["made"],
+    registry=REGISTRY,
+)
 SHARES = Counter("flai_node_shares", "Shares stored", registry=REGISTRY)
 REFUSED = Counter("flai_node_refused", "What this node said no to", ["code"], registry=REGISTRY)
 

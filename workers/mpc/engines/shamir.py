@@ -49,6 +49,7 @@ from workers.mpc.engines.field89 import Limbs
 from workers.mpc.engines.running import Secrets, entered, run_declared
 from workers.mpc.engines.shamir_bits import BitPool, Bits, composed, low_bits, random_bits
 from workers.mpc.engines.shamir_net import Net
+from workers.mpc.engines.shamir_reserve import BLOCK, Reserve, name_of, set_of
 from workers.mpc.gaussian import discrete_gaussian
 from workers.mpc.keystream import KEY_BYTES, Keystream
 from workers.mpc.shamir_shares import WrongShare
@@ -59,7 +60,7 @@ __all__ = [
     "Shamir",
     "ShamirOutcome",
     "WrongShare",
-    "make_bits",
+    "make_blocks",
     "meet",
     "run_on",
     "run_shamir",
@@ -110,9 +111,11 @@ class Shamir(Engine):
     Shared.words are the three limbs of this node's shares.
     """
 
-    def __init__(self, net: Net, pool: BitPool | None = None) -> None:
+    def __init__(
+        self, net: Net, pool: BitPool | None = None, reserve: Reserve | None = None
+    ) -> None:
         self.net = net
-        self.bits = Bits(net, BitPool() if pool is None else pool)
+        self.bits = Bits(net, BitPool() if pool is None else pool, reserve if net.ready else None)
 
     # -- linear -------------------------------------------------------------------------------
 
@@ -271,20 +274,29 @@ class ShamirOutcome:
     rounds: int
     bytes_sent: int
     bits_used: int
+    bits_from_reserve: int
+    bits_made: int
 
 
-def make_bits(
+def make_blocks(
     transport: Transport,
-    pool: BitPool,
+    reserve: Reserve,
+    made: bytes,
     count: int,
     *,
     t: int,
     members: Sequence[int],
-    context: bytes = b"",
 ) -> None:
-    """Put `count` random bits into the members' pools, in a session of its own, in idle time."""
-    net = Net(transport, members, t, weights, b"bits\0" + pool.stamp.encode() + b"\0" + context)
-    pool.add(random_bits(net, count))
+    """Put `count` blocks of random bits into the members' reserves, in a session of its own.
+
+    made: their common name, new. Whatever ends this early, a block is kept when all have said that
+    they have it. Raises: Disagreement, TransportError.
+    """
+    net = meet(transport, t=t, members=members, context=b"bits\0" + made)
+    for number in range(count):
+        bits = random_bits(net, BLOCK)
+        net.told_by_each(b"")
+        reserve.add(set_of(net), name_of(made, number), bits)
 
 
 def run_shamir(
@@ -296,25 +308,36 @@ def run_shamir(
     t: int,
     members: Sequence[int],
     context: bytes = b"",
-    pool: BitPool | None = None,
+    reserve: Reserve | None = None,
 ) -> ShamirOutcome:
     """Run a circuit together with the other members of `transport`; blocks.
 
     shares[slot]: per owner, in roster order, this node's shares (`shamir_shares.split`).
     members: ids of the nodes at the places of `transport`, ascending; at least 2t + 1.
     context: bytes that must be equal at all members (the digest of the job's descriptor).
-    pool: random bits made before, this job's alone; what is lacking is made on the way.
+    reserve: random bits made before; what is lacking is made on the way.
     Raises: BadParams, ValueError (shapes); Disagreement, WrongShare; PeerLost, DeadlineExceeded.
     """
     secrets = entered(circuit, shares, params, _entered)
-    pool = BitPool() if pool is None else pool
-    net = meet(transport, t=t, members=members, context=pool.stamp.encode() + b"\0" + context)
-    return _run(Shamir(net, pool), circuit, secrets, params)
+    net = meet(transport, t=t, members=members, context=context, reserve=reserve)
+    return _run(Shamir(net, reserve=reserve), circuit, secrets, params)
 
 
-def meet(transport: Transport, *, t: int, members: Sequence[int], context: bytes) -> Net:
+def meet(
+    transport: Transport,
+    *,
+    t: int,
+    members: Sequence[int],
+    context: bytes,
+    reserve: Reserve | None = None,
+) -> Net:
     """The members find that they mean the same job. Raises: as `run_shamir`."""
-    return Net(transport, members, t, weights, context)
+    of = (t, tuple(members))
+    ready = reserve is not None and reserve.want(of)
+    net = Net(transport, members, t, weights, context, ready)
+    if reserve is not None and ready and net.me == 0 and not net.ready:
+        reserve.forget(of)  # somebody has lost what the others keep
+    return net
 
 
 def run_on(
@@ -322,9 +345,11 @@ def run_on(
     circuit: Circuit,
     shares: Mapping[str, Sequence[Limbs]],
     params: Mapping[str, Any],
+    reserve: Reserve | None = None,
 ) -> ShamirOutcome:
     """`run_shamir` among members that have met, and perhaps found that what they hold fits."""
-    return _run(Shamir(net), circuit, entered(circuit, shares, params, _entered), params)
+    secrets = entered(circuit, shares, params, _entered)
+    return _run(Shamir(net, reserve=reserve), circuit, secrets, params)
 
 
 def _run(
@@ -346,6 +371,8 @@ def _run(
         rounds=net.rounds,
         bytes_sent=net.bytes_sent,
         bits_used=engine.bits.used,
+        bits_from_reserve=engine.bits.from_reserve,
+        bits_made=engine.bits.made,
     )
 
 

@@ -11,13 +11,12 @@ choice tells nothing.
 
 from __future__ import annotations
 
-import threading
-
 import numpy as np
 
 from workers.mpc.engines import field89
 from workers.mpc.engines.field89 import Limbs, Word
 from workers.mpc.engines.shamir_net import Net
+from workers.mpc.engines.shamir_reserve import BLOCK, Reserve, taken
 
 # Bits made at once: bounds the memory of a batch to some 60 MB.
 MAKE_MAX = 1 << 18
@@ -31,51 +30,30 @@ _ONE = field89.of_int(1)
 
 
 class BitPool:
-    """One node's shares of random bits, each used once, in the same order at every member.
+    """One job's shares of random bits, each used once, in the same order at every member."""
 
-    Filled in idle time by `shamir.make_bits`. Threads may draw from it through `split`; a split
-    belongs to one job. `stamp` tells whether two members stand at the same place.
-    """
-
-    def __init__(self, label: str = "job", at: int = 0) -> None:
+    def __init__(self) -> None:
         self._stock: list[Limbs] = []
-        self._label, self._at = label, at
-        self._lock = threading.RLock()
 
     def __len__(self) -> int:
-        with self._lock:
-            return sum(part[0].size for part in self._stock)
-
-    @property
-    def stamp(self) -> str:
-        return f"{self._label}/{self._at}+{len(self)}"
+        return sum(part[0].size for part in self._stock)
 
     def add(self, bits: Limbs) -> None:
-        with self._lock:
-            self._stock.append(bits)
+        self._stock.append(bits)
 
     def take(self, count: int) -> Limbs:
         """The next `count` bits. Raises: ValueError when there are fewer."""
-        with self._lock:
-            parts, wanted = [], count
-            if sum(part[0].size for part in self._stock) < count:
-                raise ValueError("the pool holds fewer bits")
-            while wanted:
-                part = self._stock.pop(0)
-                if part[0].size > wanted:
-                    self._stock.insert(0, field89.taken(part, np.s_[wanted:]))
-                    part = field89.taken(part, np.s_[:wanted])
-                parts.append(part)
-                wanted -= part[0].size
-            self._at += count
+        if len(self) < count:
+            raise ValueError("the pool holds fewer bits")
+        parts, wanted = [], count
+        while wanted:
+            part = self._stock.pop(0)
+            if part[0].size > wanted:
+                self._stock.insert(0, field89.taken(part, np.s_[wanted:]))
+                part = field89.taken(part, np.s_[:wanted])
+            parts.append(part)
+            wanted -= part[0].size
         return field89.joined(parts) if parts else field89.of_ints([])
-
-    def split(self, count: int) -> BitPool:
-        """A pool of the next `count` bits, for one job."""
-        with self._lock:
-            part = BitPool(f"{self._label}/{self._at}")
-            part.add(self.take(count))
-        return part
 
 
 def random_bits(net: Net, count: int) -> Limbs:
@@ -103,18 +81,33 @@ def _xor(a: Limbs, b: Limbs, product: Limbs) -> Limbs:
 class Bits:
     """What a job knows about bits: its network and its stock of random ones."""
 
-    def __init__(self, net: Net, pool: BitPool) -> None:
+    def __init__(self, net: Net, pool: BitPool, reserve: Reserve | None = None) -> None:
+        """reserve: of which every member holds some."""
         self.net = net
         self.pool = pool
-        self.used = 0
+        self.used = self.made = self.from_reserve = 0
+        self._reserve = reserve
 
     def draw(self, count: int) -> Limbs:
+        if count > len(self.pool) and self._reserve is not None:
+            self._fetch(self._reserve, count - len(self.pool))
         lacking = count - len(self.pool)
         if lacking > 0:
             more = max(lacking, MAKE_MIN)
             self.pool.add(random_bits(self.net, more))
+            self.made += more
         self.used += count
         return self.pool.take(count)
+
+    def _fetch(self, reserve: Reserve, lacking: int) -> None:
+        """From what was made before; when that is used up, it is not asked again."""
+        wanted = -(-lacking // BLOCK)
+        blocks = taken(self.net, reserve, wanted)
+        for block in blocks:
+            self.pool.add(block)
+        self.from_reserve += BLOCK * len(blocks)
+        if len(blocks) < wanted:
+            self._reserve = None
 
     # -- masks --------------------------------------------------------------------------------
 

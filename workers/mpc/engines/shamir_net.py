@@ -39,10 +39,12 @@ class Net(Counted):
         t: int,
         weights: Weights,
         context: bytes,
+        ready: bool = False,
     ) -> None:
         """Agree on what is computed, among whom. Raises: Disagreement, TransportError, ValueError.
 
-        members: node ids by place in `transport`; node i's point is i + 1.
+        members: node ids by place in `transport`; node i's point is i + 1. ready: this member holds
+        bits made before; `self.ready` says whether all do.
         """
         if len(members) != transport.n or sorted(set(members)) != list(members) or members[0] < 0:
             raise ValueError("members are ascending node ids, one for each place")
@@ -61,26 +63,44 @@ class Net(Counted):
         base = self.points[: t + 1]
         self._open = self._factors(weights, base, 0)
         self._check = [self._factors(weights, base, point) for point in self.points[t + 1 :]]
-        self._coin = self._agree(context)
+        self._coin, said = self._agree(context, bytes([ready]))
+        self.ready = all(one == b"\1" for one in said)
 
     @staticmethod
     def _factors(weights: Weights, points: tuple[int, ...], at: int) -> list[Limbs]:
         return [field89.of_int(weight) for weight in weights(points, at)]
 
-    def _agree(self, context: bytes) -> bytes:
-        """What is drawn of every member's part of a coin, once all mean the same job."""
-        told = f"flai/shamir/v3\0{self.t}\0{self.members}\0".encode() + context
+    def _agree(self, context: bytes, say: bytes = b"") -> tuple[bytes, list[bytes]]:
+        """What is drawn of every member's part of a coin, once all mean the same job; and what each
+        says besides, all equally long. One round."""
+        told = f"flai/shamir/v4\0{self.t}\0{self.members}\0".encode() + context
         digest, mine = hashlib.sha256(told).digest(), os.urandom(COIN_BYTES)
+        said = self.told_by_each(digest + mine + say)
+        if any(data[: len(digest)] != digest for data in said):
+            raise Disagreement("the members hold different descriptors of this job")
+        end = len(digest) + COIN_BYTES
+        coin = hashlib.sha256(b"".join(data[len(digest) : end] for data in said)).digest()
+        return coin, [data[end:] for data in said]
+
+    def told_by_each(self, mine: bytes) -> list[bytes]:
+        """What every member says, by place, all equally long. One round."""
         for place in self._others:
-            self._send(place, digest + mine)
-        parts = {self.me: mine}
+            self._send(place, mine)
+        said = [mine] * len(self.points)
         for place in self._others:
-            data = bytes(self._recv(place, len(digest) + COIN_BYTES))
-            if data[: len(digest)] != digest:
-                raise Disagreement("the members hold different descriptors of this job")
-            parts[place] = data[len(digest) :]
+            said[place] = bytes(self._recv(place, len(mine)))
         self.step()
-        return hashlib.sha256(b"".join(part for _, part in sorted(parts.items()))).digest()
+        return said
+
+    def told_by_first(self, mine: bytes, size: int) -> bytes:
+        """What the member at place 0 says. One round."""
+        if self.me == 0:
+            for place in self._others:
+                self._send(place, mine)
+        else:
+            mine = bytes(self._recv(0, size))
+        self.step()
+        return mine
 
     def _malformed(self, frm: int) -> Exception:
         return Disagreement(f"node {self.members[frm]} sent a message of the wrong size")
@@ -157,7 +177,7 @@ class Net(Counted):
         nothing = field89.of_ints([0] * len(zeros))
         mine = field89.joined([nothing, self.random.numbers(len(inputs))])
         masks = self._sum_dealt(mine)
-        told = self._told_mixed([*zeros, *inputs], masks, self._agree(b"dealt"))
+        told = self._told_mixed([*zeros, *inputs], masks, self._agree(b"dealt")[0])
         check_fit(self.members, told, self.t)
         found = combined(self._open, told[: self.t + 1])
         if not equal(field89.taken(found, np.s_[: len(zeros)]), nothing):
