@@ -52,7 +52,16 @@ from apps.protocol.tickets import (
     check_roster,
     is_node_set,
 )
-from apps.protocol.wire import BadSignature, canonical, digest, is_hex, sign, unhex, verify
+from apps.protocol.wire import (
+    BadSignature,
+    canonical,
+    digest,
+    encoded,
+    is_hex,
+    sign,
+    unhex,
+    verify,
+)
 
 NODE_DOMAIN = "flai/node/v1"
 NODE_CLAIM_DOMAIN = "flai/node-claim/v1"
@@ -105,6 +114,7 @@ _JOB_FIELDS = {
 }
 _GROUP_FIELDS = {"computing", "holding"}  # where not all nodes take part
 _OF_AN_ATTEMPT = ("attempt", "deadline_s", *sorted(_GROUP_FIELDS))
+_OF_A_JOB = ("job_id", *_OF_AN_ATTEMPT)  # not of what it computes
 # What every member must say alike; word hashes agree pairwise; node, time and the hash of what this
 # node sealed for the buyer are its own.
 AGREED_FIELDS = (
@@ -236,8 +246,9 @@ def bundle_of(digests: Sequence[str]) -> dict[str, Any]:
 
 
 def scope_digest(job: dict[str, Any]) -> str:
-    """What a scope is bound to: everything but numbering, patience and who computes."""
-    return digest(SCOPE_DOMAIN, _without(job, "job_id", *_OF_AN_ATTEMPT))
+    """What a scope is bound to: everything but numbering, patience and who computes. Of a job that
+    was signed, or whose digest was taken: so it has a canonical form."""
+    return digest(SCOPE_DOMAIN, encoded(_without(job, *_OF_A_JOB)))
 
 
 def model_id(job: dict[str, Any]) -> str:
@@ -250,8 +261,9 @@ def sealed_hash(blob: bytes) -> str:
     return hashlib.sha256(blob).hexdigest()
 
 
-def sign_receipts(key: Ed25519PrivateKey, receipts: Sequence[dict[str, Any]]) -> list[str]:
-    """What goes with each of these receipts, of one node, as its signature."""
+def sign_receipts(key: Ed25519PrivateKey, receipts: Sequence[dict[str, Any] | bytes]) -> list[str]:
+    """What goes with each of these receipts, of one node, as its signature; a receipt may come as
+    its canonical bytes."""
     if len(receipts) == 1:
         return [sign(key, RECEIPT_DOMAIN, receipts[0])]
     size = len(receipts)
@@ -292,8 +304,9 @@ def _verify_again(sign_key: str, domain: str, content: bytes, signature: str) ->
     verify(sign_key, domain, content, signature)
 
 
-def _leaf(receipt: dict[str, Any]) -> bytes:
-    return merkle.leaf_hash(RECEIPT_DOMAIN.encode() + b"\0" + canonical(receipt))
+def _leaf(receipt: dict[str, Any] | bytes) -> bytes:
+    data = receipt if isinstance(receipt, bytes) else canonical(receipt)
+    return merkle.leaf_hash(RECEIPT_DOMAIN.encode() + b"\0" + data)
 
 
 def _tree(size: int, root: bytes) -> dict[str, Any]:

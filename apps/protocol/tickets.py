@@ -16,11 +16,21 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
-from apps.protocol.wire import BadSignature, canonical, digest, is_hex, unb64, verify
+from apps.protocol.wire import (
+    BadSignature,
+    canonical,
+    digest,
+    encoded,
+    ensure_canonical,
+    is_hex,
+    unb64,
+    verify,
+)
 
 TICKET_DOMAIN = "flai/ticket/v1"
 ROSTER_DOMAIN = "flai/roster/v1"
@@ -48,12 +58,16 @@ MAX_ENVELOPE_BYTES = 4096
 MAX_LIFETIME_S = 366 * 24 * 3600
 CLOCK_SKEW_S = 300
 GCM_TAG_BYTES = 16
+MAX_CORRECTION_BYTES = 8 * MAX_VALUES + GCM_TAG_BYTES
 ELEMENT_BYTES = 12  # of a number mod 2^89 − 1 on its way
 
 _SCOPE = re.compile(r"(moments|round|query):[A-Za-z0-9._-]{1,64}")
 _CIRCUIT = re.compile(r"[a-z][a-z0-9_]{0,63}@[1-9][0-9]{0,5}")
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
 _AMOUNT = re.compile(r"0|[1-9][0-9]{0,17}")
+
+
+ParamsKey = tuple[tuple[str, type, Any], ...]
 
 
 class TicketError(Exception):
@@ -93,6 +107,12 @@ class Ticket:
     resolution: str | None
     id: str
 
+    @cached_property
+    def params_key(self) -> ParamsKey:
+        """The parameters by name, type and value, as 1 is True to a dictionary. It has a hash where
+        none of them is a list."""
+        return params_key(self.params)
+
     @property
     def values(self) -> int:
         """How many numbers the share holds."""
@@ -109,7 +129,12 @@ class Ticket:
 
 
 HEAD_FIELDS = ("ticket", "signature", "envelopes")
+UPLOAD_FIELDS = (*HEAD_FIELDS, "correction")
 TICKET_FIELDS = tuple(f.name for f in fields(Ticket) if f.name != "id")
+
+
+def params_key(params: Mapping[str, Any]) -> ParamsKey:
+    return tuple([(name, type(value), value) for name, value in params.items()])
 
 
 def correction_bytes_of(engine: str, nodes: int, values: int) -> int:
@@ -149,24 +174,22 @@ def _checked(ticket: Any, now: int) -> tuple[Ticket, bytes]:
         "The ticket does not commit to one word or share per node.",
     )
     check_engine(ticket["engine"], len(ticket["nodes"]))
-    _require(
-        math.prod(ticket["shape"]) <= MAX_VALUES,
-        "too_large",
-        f"A share holds at most {MAX_VALUES} values.",
-    )
+    values = math.prod(ticket["shape"])
+    _require(values <= MAX_VALUES, "too_large", _TOO_MANY)
     _check_kind(ticket)
     _check_time(ticket, now)
-    checked = object.__new__(Ticket)  # a frozen one's own __init__ makes a call for each field
-    vars(checked).update({k: tuple(v) if isinstance(v, list) else v for k, v in ticket.items()})
-    vars(checked)["id"] = digest(TICKET_DOMAIN, data)
     _require(
-        checked.correction_bytes <= 8 * MAX_VALUES + GCM_TAG_BYTES,
+        correction_bytes_of(ticket["engine"], len(ticket["nodes"]), values) <= MAX_CORRECTION_BYTES,
         "too_large",
         "A share of so many values does not fit an upload.",
     )
+    checked = object.__new__(Ticket)  # a frozen one's own __init__ makes a call for each field
+    vars(checked).update(ticket, id=digest(TICKET_DOMAIN, data))
+    vars(checked).update((name, tuple(ticket[name])) for name in _LISTS)
     return checked, data
 
 
+@lru_cache(maxsize=64)
 def check_engine(engine: str, nodes: int) -> None:
     """Does that engine compute on so many nodes? Any two groups that can must share one, as it is
     the node in both that keeps a scope from running twice; and the ring stays within five.
@@ -214,11 +237,11 @@ def check_upload(upload: Any, *, now: int) -> Ticket:
     Raises: TicketError with code malformed, too_large, expired, not_yet_valid or bad_signature.
     """
     _require(
-        isinstance(upload, dict) and set(upload) == {*HEAD_FIELDS, "correction"},
+        isinstance(upload, dict) and upload.keys() == set(UPLOAD_FIELDS),
         "malformed",
         "An upload consists of ticket, signature, envelopes and correction.",
     )
-    ticket = check_head({name: upload[name] for name in HEAD_FIELDS}, now=now)
+    ticket = _checked_head(upload, now)
     correction = upload["correction"]
     raw = isinstance(correction, (bytes, bytearray, memoryview))
     size = len(correction) if raw else _b64_size(correction)
@@ -233,10 +256,14 @@ def check_head(head: Any, *, now: int) -> Ticket:
     Raises: TicketError as check_upload does.
     """
     _require(
-        isinstance(head, dict) and set(head) == set(HEAD_FIELDS),
+        isinstance(head, dict) and head.keys() == set(HEAD_FIELDS),
         "malformed",
         "The head of an upload consists of ticket, signature and envelopes.",
     )
+    return _checked_head(head, now)
+
+
+def _checked_head(head: dict[str, Any], now: int) -> Ticket:
     ticket, data = _checked(head["ticket"], now)
     try:
         verify(ticket.sender, TICKET_DOMAIN, data, head["signature"])
@@ -354,10 +381,17 @@ _FORMS: dict[str, Any] = {
 }
 
 
+_LISTS = ("circuits", "nodes", "shape", "commitment")
+_QUERY_ONLY = ("reply_key", "price_micro")
+_OF_A_QUERY = (*_QUERY_ONLY, "model", "resolution")
+_TOO_MANY = f"A share holds at most {MAX_VALUES} values."
+
+
 def _canonical(ticket: dict[str, Any]) -> bytes:
     """A ticket whose fields have the right form is canonical if its parameters are."""
     try:
-        data = canonical(ticket)
+        ensure_canonical(ticket["params"], 1)
+        data = encoded(ticket)
     except ValueError:
         raise TicketError(
             "malformed", "The parameters may hold integers, strings and lists."
@@ -370,16 +404,15 @@ def _canonical(ticket: dict[str, Any]) -> bytes:
 
 def _check_kind(ticket: dict[str, Any]) -> None:
     """A query names model, reply key, price and resolution; a round its roster, perhaps a model."""
-    query_only = {name: ticket[name] for name in ("reply_key", "price_micro")}
     if ticket["scope"].startswith("query:"):
-        query_only |= {name: ticket[name] for name in ("model", "resolution")}
-        lacking = [name for name, value in query_only.items() if value is None]
-        _require(not lacking, "malformed", f"A query's ticket must name {', '.join(lacking)}.")
+        lacking = [name for name in _OF_A_QUERY if ticket[name] is None]
+        if lacking:
+            raise TicketError("malformed", f"A query's ticket must name {', '.join(lacking)}.")
         _require(ticket["roster"] is None, "malformed", "A query has no roster.")
     else:
-        if not ticket["scope"].startswith("round:"):
-            query_only["model"] = ticket["model"]
-        extra = [name for name, value in query_only.items() if value is not None]
+        of_round = ticket["scope"].startswith("round:")
+        query_only = _QUERY_ONLY if of_round else (*_QUERY_ONLY, "model")
+        extra = [name for name in query_only if ticket[name] is not None]
         _require(not extra, "malformed", f"A round's ticket may not name {', '.join(extra)}.")
         _require(ticket["roster"] is not None, "malformed", "A round's ticket names its roster.")
 
@@ -395,7 +428,7 @@ def _check_time(ticket: dict[str, Any], now: int) -> None:
 
 
 def _b64_size(text: Any) -> int:
-    if not isinstance(text, str) or len(text) > 4 * (8 * MAX_VALUES + GCM_TAG_BYTES):
+    if not isinstance(text, str) or len(text) > 4 * MAX_CORRECTION_BYTES:
         return -1
     try:
         return len(unb64(text))

@@ -10,11 +10,11 @@ carries a domain, so that bytes signed for one purpose mean nothing for another:
 
 from __future__ import annotations
 
-import base64
 import binascii
 import hashlib
-import json
 import re
+from functools import lru_cache
+from json import encoder
 from typing import Any
 
 from cryptography.exceptions import InvalidSignature
@@ -27,9 +27,12 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import (
 SAFE_INT = 2**53
 MAX_DEPTH = 32
 
-_HEX = re.compile(r"[0-9a-f]*")
-# One for all: `json.dumps` makes an encoder for each call that asks for other than its defaults.
-_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+_all_hex = re.compile(r"[0-9a-f]*").fullmatch
+# What `json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False)` makes anew for
+# each object: it takes the object and how deep it stands, and gives the text in pieces.
+_encode = encoder.c_make_encoder(  # type: ignore[attr-defined]
+    None, None, encoder.encode_basestring, None, ":", ",", True, False, False
+)
 
 
 class BadSignature(Exception):
@@ -42,15 +45,26 @@ def canonical(obj: Any) -> bytes:
     Raises: ValueError for floats, integers beyond ±2^53, non-string keys, unpaired surrogates and
     any other type.
     """
-    _check(obj, 0)
+    ensure_canonical(obj)
+    return encoded(obj)
+
+
+def encoded(obj: Any) -> bytes:
+    """`canonical` of what is known to have that form: each of its values was looked at before.
+
+    Raises: ValueError for unpaired surrogates.
+    """
     try:
-        return _ENCODER.encode(obj).encode("utf-8")
+        return "".join(_encode(obj, 0)).encode()
     except UnicodeEncodeError:
         raise ValueError("a string holds an unpaired surrogate") from None
 
 
-def _check(obj: Any, depth: int) -> None:
-    """Most values are strings and small numbers: those are not called for, as each signed thing is
+def ensure_canonical(obj: Any, depth: int = 0) -> None:
+    """Raises ValueError unless `obj`, so deep inside of another, has a canonical form but for its
+    strings' surrogates.
+
+    Most values are strings and small numbers: those are not called for, as each signed thing is
     checked here."""
     if isinstance(obj, (dict, list, tuple)):
         if depth >= MAX_DEPTH and obj:
@@ -65,7 +79,7 @@ def _check(obj: Any, depth: int) -> None:
             kind = type(value)
             if kind is str or value is None or (kind is int and -SAFE_INT <= value <= SAFE_INT):
                 continue
-            _check(value, depth)
+            ensure_canonical(value, depth)
     elif isinstance(obj, int):
         if not -SAFE_INT <= obj <= SAFE_INT:
             raise ValueError("an integer beyond ±2^53 must be written as a string")
@@ -75,13 +89,17 @@ def _check(obj: Any, depth: int) -> None:
 
 def digest(domain: str, content: Any) -> str:
     """SHA-256(domain ‖ 0x00 ‖ content), hex; content is bytes or anything canonical."""
+    return hashlib.sha256(_message(domain, content)).hexdigest()
+
+
+def _message(domain: str, content: Any) -> bytes:
     data = content if isinstance(content, bytes) else canonical(content)
-    return hashlib.sha256(domain.encode() + b"\0" + data).hexdigest()
+    return domain.encode() + b"\0" + data
 
 
-def sign(key: Ed25519PrivateKey, domain: str, obj: Any) -> str:
-    """Ed25519 signature (128 hex digits) over domain ‖ 0x00 ‖ canonical(obj)."""
-    return key.sign(domain.encode() + b"\0" + canonical(obj)).hex()
+def sign(key: Ed25519PrivateKey, domain: str, content: Any) -> str:
+    """Ed25519 signature (128 hex digits) over domain ‖ 0x00 ‖ content, as in `digest`."""
+    return key.sign(_message(domain, content)).hex()
 
 
 def verify(public_hex: str, domain: str, content: Any, signature_hex: str) -> None:
@@ -90,12 +108,16 @@ def verify(public_hex: str, domain: str, content: Any, signature_hex: str) -> No
     As in `digest`, content may be the canonical bytes themselves, where they are at hand.
     """
     try:
-        key = Ed25519PublicKey.from_public_bytes(unhex(public_hex, 32))
-        data = content if isinstance(content, bytes) else canonical(content)
-        message = domain.encode() + b"\0" + data
-        key.verify(unhex(signature_hex, 64), message)
+        key = _public_key(unhex(public_hex, 32))
+        key.verify(unhex(signature_hex, 64), _message(domain, content))
     except (InvalidSignature, ValueError):
         raise BadSignature(f"signature over {domain} does not verify") from None
+
+
+@lru_cache(maxsize=1024)
+def _public_key(raw: bytes) -> Ed25519PublicKey:
+    """The same few sign again and again."""
+    return Ed25519PublicKey.from_public_bytes(raw)
 
 
 def public_hex(key: Ed25519PrivateKey) -> str:
@@ -105,7 +127,7 @@ def public_hex(key: Ed25519PrivateKey) -> str:
 
 def unhex(text: Any, size: int | None = None) -> bytes:
     """Lower-case hex to bytes. Raises: ValueError for anything else or another size."""
-    if not isinstance(text, str) or len(text) % 2 or not _HEX.fullmatch(text):
+    if not isinstance(text, str) or len(text) % 2 or not _all_hex(text):
         raise ValueError("not lower-case hex")
     data = bytes.fromhex(text)
     if size is not None and len(data) != size:
@@ -115,12 +137,12 @@ def unhex(text: Any, size: int | None = None) -> bytes:
 
 def is_hex(text: Any, size: int) -> bool:
     """Is it `size` bytes in lower-case hex?"""
-    return isinstance(text, str) and len(text) == 2 * size and bool(_HEX.fullmatch(text))
+    return isinstance(text, str) and len(text) == 2 * size and _all_hex(text) is not None
 
 
 def b64(data: bytes | memoryview) -> str:
     """Standard base64, for anything longer than 64 bytes."""
-    return base64.b64encode(data).decode("ascii")
+    return binascii.b2a_base64(data, newline=False).decode("ascii")
 
 
 def unb64(text: Any) -> bytes:
@@ -128,6 +150,6 @@ def unb64(text: Any) -> bytes:
     if not isinstance(text, str):
         raise ValueError("not base64")
     try:
-        return base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError):
+        return binascii.a2b_base64(text, strict_mode=True)
+    except ValueError:  # binascii.Error is one
         raise ValueError("not base64") from None

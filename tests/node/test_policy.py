@@ -488,9 +488,14 @@ def test_an_epoch_is_so_many_whole_days_and_the_refusal_says_when_it_ends():
 def test_what_is_remembered_of_parameters_is_of_exactly_these() -> None:
     """1 is True to a dictionary, and not to a circuit; refusals are found anew."""
     circuit = CIRCUITS["logistic_infer@1"]
+
+    def check(rows: object) -> None:
+        params = {"features": 1, "rows": rows}
+        policy._of_params(policy._valid, circuit, params, tickets.params_key(params))
+
     for _ in range(2):
-        policy._of_params(policy._valid, circuit, {"features": 1, "rows": 1})
+        check(1)
         for rows in (True, 0, [1], None):
             with pytest.raises(Refused) as refused:
-                policy._of_params(policy._valid, circuit, {"features": 1, "rows": rows})
+                check(rows)
             assert refused.value.code == "bad_params"

@@ -71,6 +71,24 @@ def test_a_signed_ticket_is_accepted_and_keeps_its_id(ticket):
     assert checked.is_query == (ticket["scope"][0] == "q")
 
 
+def test_parameters_may_be_whatever_has_a_canonical_form_inside_of_a_ticket():
+    deepest = 1
+    for _ in range(wire.MAX_DEPTH - 2):
+        deepest = [deepest]
+    for held, good in ((deepest, True), ([deepest], False), ("\ud800", False), (2**53, True)):
+        ticket = round_ticket(params={"x": held})
+        try:
+            wire.canonical(ticket)
+        except ValueError:
+            assert not good
+            with pytest.raises(tickets.TicketError) as error:
+                tickets.check_ticket(ticket, now=NOW)
+            assert error.value.code == "malformed"
+        else:
+            assert good
+            assert tickets.check_ticket(ticket, now=NOW).id == tickets.ticket_id(ticket)
+
+
 def test_the_id_of_a_ticket_is_a_golden_vector():
     assert tickets.ticket_id(round_ticket()) == GOLDEN_ROUND_TICKET_ID
 

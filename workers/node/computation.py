@@ -7,6 +7,7 @@ receipt and the result are written in one transaction before the answer leaves.
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import time
 from collections.abc import Iterator, Sequence
@@ -29,7 +30,7 @@ from workers.node import metrics
 from workers.node.engines import NodeEngine, engine_for
 from workers.node.errors import NodeError, Refused, Unavailable
 from workers.node.home import Node, Peers
-from workers.node.records import Rows, StoredJob
+from workers.node.records import Answer, Rows, StoredJob
 from workers.node.store import Store
 
 if TYPE_CHECKING:
@@ -311,13 +312,14 @@ class Computation:
             stored = tuple(held.words[j] for j in held_by(session.me, group.n))
         return self._keep([Done(admitted, facts, held, stored)])[0]
 
-    def _keep(self, done: Sequence[Done]) -> list[dict[str, Any]]:
+    def _keep(self, done: Sequence[Done]) -> list[Answer]:
         """Sign for all of it at once, and write receipts and results in one transaction; only then
         do the answers leave."""
         with metrics.phase(done[0].admitted.circuit.id, "keep"):
             receipts = [self._receipt(one) for one in done]
-            signatures = jobs.sign_receipts(self._node.sign_key, receipts)
-            answers = list(map(_answer, done, receipts, signatures))
+            told = list(map(wire.canonical, receipts))
+            signatures = jobs.sign_receipts(self._node.sign_key, told)
+            answers = list(map(_answer, done, receipts, told, signatures))
             put = list(map(_stored, done, answers))
             with self._store.together():
                 if is_query(done[0].admitted.job):
@@ -419,16 +421,19 @@ def _openings_digest(openings: dict[str, Any]) -> str:
     return wire.digest(jobs.OPENINGS_DOMAIN, openings) if openings else _NOTHING_OPENED
 
 
-def _answer(done: Done, receipt: dict[str, Any], signature: str) -> dict[str, Any]:
-    return {
-        "receipt": receipt,
-        "signature": signature,
-        "openings": done.facts["openings"],
-        "sealed": None if done.sealed is None else wire.b64(done.sealed),
-    }
+def _answer(done: Done, receipt: dict[str, Any], told: bytes, signature: str) -> Answer:
+    """`told`: the receipt's canonical bytes."""
+    openings = done.facts["openings"]
+    sealed = None if done.sealed is None else wire.b64(done.sealed)
+    content = {"receipt": receipt, "signature": signature, "openings": openings, "sealed": sealed}
+    return Answer(
+        content,
+        f'{{"receipt":{told.decode()},"signature":"{signature}",'
+        f'"openings":{json.dumps(openings)},"sealed":{json.dumps(sealed)}}}',
+    )
 
 
-def _stored(done: Done, answer: dict[str, Any]) -> StoredJob:
+def _stored(done: Done, answer: Answer) -> StoredJob:
     admitted = done.admitted
     job = admitted.job
     return StoredJob(

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -29,6 +29,7 @@ from workers.node.errors import Malformed, NodeError, Unavailable
 from workers.node.heads import Heads
 from workers.node.home import Node
 from workers.node.jobs import Jobs
+from workers.node.records import with_answer
 from workers.node.refreshing import Refreshing
 from workers.node.shares import Shares
 
@@ -179,7 +180,7 @@ class Control:
         except Full:
             await self.refusal_pool.run(lambda: self._jobs.turn_away_bundle(*asked()))
             raise
-        return JSONResponse({"answers": answers})
+        return _told(answers)
 
     async def commit(self, request: Request) -> Response:
         job_id = _id(request, "job_id", "A job's id")
@@ -260,6 +261,11 @@ async def _body(request: Request, limit: int, media_type: str = "application/jso
         if len(body) > limit:
             raise HTTPException(413, f"A body holds at most {limit} bytes.")
     return body
+
+
+def _told(replies: Iterable[dict[str, Any]]) -> Response:
+    listed = ",".join(map(with_answer, replies))
+    return Response(f'{{"answers":[{listed}]}}', media_type="application/json")
 
 
 def _unframe(body: bytearray) -> dict[str, Any]:

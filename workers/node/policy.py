@@ -22,9 +22,11 @@ from apps.protocol.tickets import (
     MIN_CUSTODIANS,
     RING,
     VERIFIED,
+    ParamsKey,
     Ticket,
     check_roster,
     members_with_role,
+    params_key,
     permits,
 )
 from workers.mpc.proving import proved
@@ -208,7 +210,7 @@ def stays_in_the_word(job: dict[str, Any], params: dict[str, Any]) -> None:
     if circuit is None:
         return
     counts = tuple(sorted((name, len(listed)) for name, listed in job["inputs"].items()))
-    _of_params(_stays, circuit, params, counts)
+    _of_params(_stays, circuit, params, params_key(params), counts)
 
 
 def _stays(circuit: Circuit, params: Params, counts: tuple[tuple[str, int], ...]) -> None:
@@ -227,7 +229,7 @@ def _stays(circuit: Circuit, params: Params, counts: tuple[tuple[str, int], ...]
 
 
 def _check_params(circuit: Circuit, ticket: Ticket) -> None:
-    _of_params(_valid, circuit, ticket.params)
+    _of_params(_valid, circuit, ticket.params, ticket.params_key)
 
 
 def _valid(circuit: Circuit, params: Params) -> None:
@@ -239,7 +241,8 @@ def _valid(circuit: Circuit, params: Params) -> None:
 
 def _shape(circuit: Circuit, ticket: Ticket, position: int) -> tuple[tuple[int, ...], int] | None:
     """Shape and fractional bits at this place of the ticket's slot; None where there is no more."""
-    return _of_params(_shape_at, circuit, ticket.params, ticket.slot, position)
+    key = ticket.params_key
+    return _of_params(_shape_at, circuit, ticket.params, key, ticket.slot, position)
 
 
 def _shape_at(
@@ -252,14 +255,15 @@ def _shape_at(
         return None
 
 
-def _of_params(rule: Callable[..., Any], circuit: Circuit, params: Params, *more: Any) -> Any:
+def _of_params(
+    rule: Callable[..., Any], circuit: Circuit, params: Params, key: ParamsKey, *more: Any
+) -> Any:
     """rule(circuit, params, *more), which depends on nothing else: remembered, but for refusals, as
-    most queries have the parameters of others."""
-    if CIRCUITS.get(circuit.id) is circuit:
-        # 1 is True to a dictionary, and not to a circuit
-        items = tuple((name, type(value), value) for name, value in params.items())
+    most queries have the parameters of others. `key`: tickets.params_key(params)."""
+    circuit_id = circuit.id
+    if CIRCUITS.get(circuit_id) is circuit:
         try:
-            return _remembered(rule, circuit.id, items, more)
+            return _remembered(rule, circuit_id, key, more)
         except TypeError:  # a list among them
             pass
     return rule(circuit, params, *more)
@@ -267,10 +271,7 @@ def _of_params(rule: Callable[..., Any], circuit: Circuit, params: Params, *more
 
 @lru_cache(maxsize=REMEMBERED)
 def _remembered(
-    rule: Callable[..., Any],
-    circuit_id: str,
-    items: tuple[tuple[str, type, Any], ...],
-    more: tuple[Any, ...],
+    rule: Callable[..., Any], circuit_id: str, items: ParamsKey, more: tuple[Any, ...]
 ) -> Any:
     return rule(CIRCUITS[circuit_id], {name: value for name, _, value in items}, *more)
 

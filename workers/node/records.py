@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -16,6 +17,24 @@ class StoredShare:
     ack: dict[str, Any]
     used_by: str | None
     words: tuple[Words, ...] | None
+
+
+class Answer(dict[str, Any]):
+    """A node's answer to a job; `text` is the same as JSON, written once, to be stored and sent."""
+
+    def __init__(self, content: dict[str, Any], text: str) -> None:
+        super().__init__(content)
+        self.text = text
+
+
+def with_answer(content: dict[str, Any]) -> str:
+    """The JSON of an object whose "answer" may be written already."""
+    answer = content.get("answer")
+    if not isinstance(answer, Answer):
+        return json.dumps(content)
+    rest = {name: value for name, value in content.items() if name != "answer"}
+    more = f", {json.dumps(rest)[1:-1]}" if rest else ""
+    return f'{{"answer": {answer.text}{more}}}'
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,7 +22,15 @@ from apps.protocol.tickets import Ticket
 from workers.mpc.sealing import Words
 from workers.node.errors import Unavailable
 from workers.node.packing import pack, pack_short, unpack, unpack_short
-from workers.node.records import Binding, Rows, Sharing, StoredJob, StoredModel, StoredShare
+from workers.node.records import (
+    Binding,
+    Rows,
+    Sharing,
+    StoredJob,
+    StoredModel,
+    StoredShare,
+    with_answer,
+)
 from workers.node.sealed import CorruptStore, SealedFile, as_json
 
 MODELS_MAX = 16
@@ -615,7 +623,7 @@ class Store(SealedFile):
             [
                 (
                     *(job.job_id, job.scope, job.attempt, job.digest, job.state),
-                    self._seal("jobs", job.job_id, "body", as_json(job.record)),
+                    self._seal("jobs", job.job_id, "body", with_answer(job.record).encode()),
                 )
                 for job in jobs
             ],
