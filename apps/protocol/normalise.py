@@ -48,15 +48,26 @@ def normalisation(sums: Sequence[int | str], features: int) -> tuple[list[float]
 def public_constants(sums: Sequence[int | str], features: int) -> dict[str, Any]:
     """What a round publishes of `normalisation`: {"f", "mean", "std"}, integers at f = 20.
 
-    Whoever has the receipted sums computes the same, so nobody need be believed. A deviation below
-    the grid is one step of it, since sites divide by it. Raises: ValueError.
+    features: encoded columns. The sums are of the first of them, which are numbers; the others are
+    levels', whose mean is 0 and deviation 1 (encoding.py). Whoever has the receipted sums computes
+    the same, so nobody need be believed. A deviation below the grid is one step of it, since sites
+    divide by it. Raises: ValueError.
     """
-    mean, std = normalisation(sums, features)
+    numbers = numbers_in(sums)
+    if numbers > features:
+        raise ValueError("the sums do not fit the number of features")
+    mean, std = normalisation(sums, numbers)
+    levels = features - numbers
     return {
         "f": SUMS_F,
-        "mean": [round(value * 2**SUMS_F) for value in mean],
-        "std": [max(1, round(value * 2**SUMS_F)) for value in std],
+        "mean": [round(value * 2**SUMS_F) for value in mean] + [0] * levels,
+        "std": [max(1, round(value * 2**SUMS_F)) for value in std] + [1 << SUMS_F] * levels,
     }
+
+
+def numbers_in(sums: Sequence[int | str]) -> int:
+    """Of how many columns these are the sums."""
+    return (len(sums) - 1) // 2
 
 
 def constants_digest(constants: Mapping[str, Any]) -> str:

@@ -20,6 +20,7 @@ from apps.protocol.circuits.multinomial import CLASSES_MAX
 from apps.protocol.circuits.network import UNITS_MAX
 from apps.protocol.circuits.poisson import COUNT_MAX
 from apps.protocol.emission import Schedule
+from apps.protocol.encoding import BOOLEAN, CATEGORY, LEVELS_MAX, NUMBER, TYPES, alike, width
 from apps.protocol.money import BPS
 from apps.protocol.plans import plans_of
 from apps.protocol.privacy import budget_of
@@ -34,6 +35,7 @@ Spec = dict[str, Any]
 SPEC_DOMAIN = "flai/rfm/v1"
 
 FHIR, SERIES = "hl7-fhir-r4", "time-series"
+CONDITION = "Condition"
 STANDARDS = ("tabular-csv", FHIR, "omop-cdm-v5", "ga4gh", SERIES)
 KINDS = ("federated_learning",)
 DOMAINS = (
@@ -218,18 +220,23 @@ def _features(raw: object) -> list[Spec]:
     checked = []
     for index, item in enumerate(items):
         at = f"features[{index}]"
-        row = _table(item, at, "name type unit min max code system")
+        row = _table(item, at, "name type levels unit min max code system resource active")
         name = _name(row.get("name"), f"{at}.name")
         if name in seen:
             raise SpecError(f"{at}.name", f"“{name}” is listed twice.")
         seen.add(name)
+        kind = _choice(row.get("type", NUMBER), f"{at}.type", TYPES)
+        ranged = [key for key in ("unit", "min", "max") if row.get(key) not in (None, "")]
+        if kind != NUMBER and ranged:
+            raise SpecError(f"{at}.{ranged[0]}", f"Only a {NUMBER} has a unit and a range.")
         low = _decimal(row.get("min"), f"{at}.min")
         high = _decimal(row.get("max"), f"{at}.max")
         if low is not None and high is not None and Decimal(low) >= Decimal(high):
             raise SpecError(f"{at}.max", "The range ends before it starts.")
         feature: Spec = {
             "name": name,
-            "type": _choice(row.get("type", "number"), f"{at}.type", ("number",)),
+            "type": kind,
+            **_levels(row.get("levels"), kind, f"{at}.levels"),
             "unit": _text(row.get("unit") or "", f"{at}.unit", least=0, most=40),
             "min": low,
             "max": high,
@@ -237,8 +244,44 @@ def _features(raw: object) -> list[Spec]:
         for extra in ("system", "code"):
             if row.get(extra):
                 feature[extra] = _text(row[extra], f"{at}.{extra}", most=120)
-        checked.append(feature)
+        checked.append(feature | _condition(row, feature, at))
+    if (wide := width(checked)) > FEATURES_MAX:
+        raise SpecError(
+            "features",
+            f"They are {wide} columns for a model, since a category is one for each level but the "
+            f"first; {FEATURES_MAX} are the most.",
+        )
     return checked
+
+
+def _levels(raw: object, kind: str, field: str) -> Spec:
+    """What a category may say, the level first that others are compared with."""
+    if kind != CATEGORY:
+        if raw:
+            raise SpecError(field, f"Only a {CATEGORY} has levels to name.")
+        return {}
+    levels = [
+        _value(one, f"{field}[{place}]")
+        for place, one in enumerate(_items(raw, field, least=2, most=LEVELS_MAX))
+    ]
+    if len({alike(level) for level in levels}) != len(levels):
+        raise SpecError(field, "A level is listed twice.")
+    return {"levels": levels}
+
+
+def _condition(row: Mapping[str, Any], feature: Spec, at: str) -> Spec:
+    """Of a boolean that says whether a patient has a FHIR Condition of its code."""
+    if not row.get("resource"):
+        if row.get("active"):
+            raise SpecError(f"{at}.active", f"Only a {CONDITION} is active.")
+        return {}
+    resource = _choice(row["resource"], f"{at}.resource", (CONDITION,))
+    if feature["type"] != BOOLEAN:
+        raise SpecError(f"{at}.type", f"Whether there is a {CONDITION} is a {BOOLEAN}.")
+    if not {"system", "code"} <= set(feature):
+        raise SpecError(f"{at}.code", f"A {CONDITION} has a code, and the system that it is of.")
+    active = _flag(row.get("active", False), f"{at}.active")
+    return {"resource": resource, **({"active": True} if active else {})}
 
 
 def _lags(raw: object, label: Spec) -> list[Spec]:

@@ -42,7 +42,11 @@ BRIEFS = OpenApiResponse(
 
 class RfmSerializer(serializers.Serializer[Any]):
     title = serializers.CharField(max_length=services.TITLE_MAX)
-    spec = serializers.DictField()
+    spec = serializers.DictField(
+        help_text="features: [{name, type: number | category | boolean, unit, min, max (of a "
+        "number), levels (of a category, the one first that others are compared with), system, "
+        'code, resource: "Condition", active (of a boolean: whether a patient has one)}]'
+    )
 
 
 class PledgeSerializer(ConsentSerializer):

@@ -52,7 +52,8 @@ class Round(BaseModel):
     `roster` is what every ticket's roster hash stands for now: members who are late leave it
     (`Member.left_phase`), and nobody joins. `due_at` is until when this phase waits for members;
     None while it waits for nodes only. With `secure_sgd` custodians share rows instead of updates,
-    and the job makes steps on them by `schedule`. `rows` maps each validator's key to the
+    and the job makes steps on them by `schedule`. `features` counts encoded columns
+    (apps/protocol/encoding.py). `rows` maps each validator's key to the
     holdout rows it announced, and each custodian's to the rows that it will share,
     `stakes` each validator's to the FLAI it had staked when the round opened; `extras` are the
     parameters that only circuits of its model class have; `privacy` those of the noise that its

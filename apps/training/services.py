@@ -24,6 +24,7 @@ from apps.protocol.circuits.family import ROWS_MAX
 from apps.protocol.circuits.games import SHAPLEY_MAX
 from apps.protocol.circuits.moments import limits_of
 from apps.protocol.circuits.network import ALIVE_MAX
+from apps.protocol.encoding import numbers_of, width
 from apps.protocol.sharing import consent_to
 from apps.protocol.targets import class_of, extras_of
 from apps.subdaos.models import Dao
@@ -95,7 +96,7 @@ def round_open(*, dao: Dao, now: datetime) -> Round:
         number=number,
         nodes=[node.fingerprint for node in nodes],
         circuits_hash=circuits_hash(),
-        features=len(dao.params["schema"]["features"]),
+        features=width(dao.params["schema"]["features"]),
         strata=list((dao.params.get("strata") or {}).get("values", [])),
         resolution=dao.params["resolution"],
         scoring=dao.params["scoring"],
@@ -217,6 +218,7 @@ def minima(dao: Dao) -> tuple[tuple[str, int], ...]:
 
 def round_ticket(held: Round, *, stage: str | None = None) -> dict[str, Any]:
     """What tickets of the present stage, or of this one, must carry."""
+    numbers = numbers_of(held.dao.params["schema"]["features"])
     ticket = stage_ticket(
         stage=stage or held.stage,
         round_id=str(held.id),
@@ -237,7 +239,8 @@ def round_ticket(held: Round, *, stage: str | None = None) -> dict[str, Any]:
         stakes=held.stakes,
         model=held.start.model if held.start else None,
         normalisation=held.normalisation,
-        limits=limits_of(held.dao.params["schema"]["features"]),
+        numbers=len(numbers),
+        limits=limits_of(numbers),
     )
     return {**ticket, "expires_at": unix_ms(held.expires_at) // 1000}
 

@@ -67,6 +67,7 @@ def stage_ticket(
     nodes: list[str],
     circuits_hash: str,
     features: int,
+    numbers: int,
     strata: int,
     rows: Mapping[str, int],
     resolution: str,
@@ -83,6 +84,7 @@ def stage_ticket(
 ) -> Json:
     """What tickets of this stage carry: the COMMON fields, and per slot role, f and shapes by key.
 
+    `features` are encoded columns, the first of which are `numbers` (encoding.py).
     `privacy` is what the nodes' noise is made by, where there is a budget for it.
     `schedule` is that of steps on shared rows; `stakes` are the validators' by key, in micro-units:
     how much each one's scores weigh; `model` is the one that steps go on from; `normalisation` are
@@ -90,7 +92,7 @@ def stage_ticket(
     `rows` may lack members as long as they have not announced theirs; their shape is null.
     """
     if stage == "moments":
-        circuit_id, params, resolves = "moments@1", {"features": features}, None
+        circuit_id, params, resolves = "moments@1", {"features": numbers}, None
         if min(limits, default=LIMIT_MAX) < LIMIT_MAX:
             params[LIMITS] = list(limits)
         model = None

@@ -18,6 +18,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from apps.protocol.circuits import CLASSES, INFERS
+from apps.protocol.encoding import width
 from apps.protocol.targets import extras_of
 from flai_site.bench import browser, bundles, owned, processes
 from flai_site.stack.layout import Home, StackError
@@ -79,7 +80,7 @@ def _networks(url: str, home: ClientHome) -> Iterator[dict[str, Any]]:
         if model.hidden:
             buyer = Buyer(home, slug)
             extras = extras_of(model, buyer.listing)
-            layers = model.layers({"features": len(buyer.columns), **extras})
+            layers = model.layers({"features": width(buyer.features), **extras})
             sizes = [layers[0][0], *(out for _, out in layers)]
             yield from _alone(buyer, f"paid_query_mlp_{'_'.join(map(str, sizes))}")[1]
 

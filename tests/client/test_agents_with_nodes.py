@@ -899,7 +899,7 @@ def test_a_wrong_number_of_values_is_said_before_anything_is_paid(
     buyer = Buyer(Home(tmp_path / "buyer"), SUBDAO, api=bridge.api())
     with pytest.raises(data.DataError, match="takes 30"):
         buyer.predict([[1.0, 2.0]])
-    with pytest.raises(data.DataError, match="not a finite number"):
+    with pytest.raises(data.DataError, match="missing or not finite"):
         buyer.predict([[float("nan")] * 30])
 
 

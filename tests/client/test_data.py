@@ -11,10 +11,10 @@ import pytest
 
 from apps.protocol.circuits import CLASSES
 from workers.client import data, training
+from workers.client.columns import described
 
 SCHEMA = data.Schema(
-    columns=("age", "dose"),
-    ranges={"age": (0.0, 120.0)},
+    features=({"name": "age", "min": 0, "max": 120}, {"name": "dose"}),
     label="ill",
     positive="1",
     strata_column="region",
@@ -145,7 +145,7 @@ def test_columns_may_come_in_any_order_with_others_beside_them(tmp_path: Path) -
         ("age,dose,ill\n40,1,1\n50,2,\n", "row 3: the label “ill” is missing"),
         ("age,dose,ill\n40,1,1\n50,2,0\n60,1,2\n", "3 different values"),
         ("age,dose,ill\n40,1,1\nold,2,0\n", "row 3, column “age”: “old” is not a number"),
-        ("age,dose,ill\n40,,1\n50,,0\n", "“dose” has no number"),
+        ("age,dose,ill\n40,,1\n50,,0\n", "“dose” has no value"),
         ("age,dose,ill\n40,1,1\n50,2\n", "row 3: 2 cells"),
         (GOOD.replace("south", "west"), "row 3: “west” is no value of “region”"),
     ],
@@ -231,3 +231,75 @@ def test_rows_are_drawn_alike_by_the_same_seed_only(tmp_path: Path) -> None:
     assert [row for row in whole if row in part] == part
     drawn = {tuple(table.drawn(3, bytes([i]) * 32).features[:, 0]) for i in range(8)}
     assert len(drawn) > 1
+
+
+MIXED = data.Schema.of_spec(
+    {
+        "model_class": "logistic",
+        "features": [
+            {"name": "stage", "type": "category", "levels": ["I", "II", "none"]},
+            {"name": "age"},
+            {"name": "smoker", "type": "boolean"},
+        ],
+        "label": {"name": "ill", "positive": "1"},
+    }
+)
+WORDS = "age,smoker,stage,ill\n40,TRUE,II,1\n50,no,I,0\n60,,none,1\n30,0,,0\n"
+
+
+def mixed(tmp_path: Path, text: str) -> data.Table:
+    path = tmp_path / "rows.csv"
+    path.write_text(text, encoding="utf-8")
+    return data.read_table(path, MIXED, min_rows=2)
+
+
+def test_levels_become_columns_after_the_numbers(tmp_path: Path) -> None:
+    """A level may be called as missing cells are; these take what part of the rows has a level."""
+    table = mixed(tmp_path, WORDS)
+    assert table.columns == ("stage", "age", "smoker") and table.numbers == ("age",)
+    third = pytest.approx(1 / 3)
+    assert table.features[:3].tolist() == [[40, 1, 0, 1], [50, 0, 0, 0], [60, 0, 1, third]]
+    assert table.features[3].tolist() == [30, third, third, 0] and table.missing == 2
+    sums = training.moments(table, f=20, sites=3, limits=[1 << 41])
+    assert sums.tolist() == [4, 180, 8600]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        (
+            "II,1",
+            "IV,1",
+            "row 2, column “stage”: “IV” is none of its levels, which are “I”, “II”, ",
+        ),
+        ("TRUE", "maybe", "row 2, column “smoker”: “maybe” is none of its levels.* “no”, “yes”"),
+        ("II,1", "ii,1", "“ii” is none of its levels"),
+        ("40,", "I,", "row 2, column “age”: “I” is not a number"),
+    ],
+)
+def test_a_cell_of_no_level_is_named_with_the_levels(tmp_path: Path, old, new, said) -> None:
+    with pytest.raises(data.DataError, match=said):
+        mixed(tmp_path, WORDS.replace(old, new))
+
+
+def test_a_category_without_a_value_or_with_one_alone_is_said(tmp_path: Path) -> None:
+    empty = WORDS.replace("TRUE", "").replace("no,", ",").replace("30,0", "30,")
+    with pytest.raises(data.DataError, match="column “smoker” has no value in any row"):
+        mixed(tmp_path, empty)
+    same = WORDS.replace("II,", "I,").replace("none", "I")
+    assert "“stage” has the same value in every row" in mixed(tmp_path, same).notes[0]
+
+
+def test_columns_of_words_are_described_as_categories() -> None:
+    ages = ["40", "", "6x", "30"]
+    columns = {"age": ages, "smoker": ["Yes", "no", "", "NO"], "stage": ["II", "I", "?", "2.0"]}
+    assert described(columns) == [
+        {"name": "age"},
+        {"name": "smoker", "type": "boolean"},
+        {"name": "stage", "type": "category", "levels": ["2", "I", "II"]},
+    ]
+    with pytest.raises(data.DataError, match=r"“note” has 51 different values.*2 to 50 levels"):
+        described({"note": [f"note {number}" for number in range(51)]})
+    wide = [f"level {number}" for number in range(50)]
+    with pytest.raises(data.DataError, match="245 feature columns"):
+        described({f"f{number}": wide for number in range(5)})

@@ -16,8 +16,8 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from workers.client import buyer
 from workers.client.api import Api, ClientError
 from workers.client.buyer import Buyer
-from workers.client.data import check_ranges
 from workers.client.home import Home
+from workers.client.questions import check_ranges
 from workers.client.tables import predict_table
 
 PRICE = 1_000
@@ -37,7 +37,8 @@ class Site:
     ) -> None:
         self.quotes, self.refusals, self.later = list(quotes), list(refusals), later or {}
         self.paid_from = paid_from
-        self.listing = {"price_micro": str(PRICE), "nodes": [], **listing}
+        about = {"price_micro": str(PRICE), "nodes": [], "features": [{"name": "dose"}]}
+        self.listing = about | listing
         self.asked: list[dict[str, Any]] = []
 
     def __call__(self, request: httpx.Request) -> httpx.Response:

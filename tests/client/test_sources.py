@@ -237,6 +237,72 @@ def test_patients_without_the_label_and_strangers_are_counted(rows, tmp_path: Pa
     assert "1 Observations of patients that are not in the file" in read.notes[1]
 
 
+SNOMED = "http://snomed.info/sct"
+ASTHMA = {"system": SNOMED, "code": "195967001", "type": "boolean", "resource": "Condition"}
+SMOKING = {"name": "smoking", "type": "category", "levels": ["never", "former", "LA18976-3"]}
+CLINICAL = spec(
+    features=[
+        {"name": "glucose", "code": "2345-7", "unit": "mg/dL"},
+        {"name": "sex", "code": "46098-0", "type": "category", "levels": ["male", "female"]},
+        SMOKING | {"code": "72166-2"},
+        {"name": "asthma", **ASTHMA},
+        {"name": "asthma now", "active": True, **ASTHMA},
+    ]
+)
+
+
+def condition(patient: str, clinical: str, verified: str = "confirmed") -> dict[str, Any]:
+    coded = {
+        "coding": [{"system": "urn:local", "code": "7"}, {"system": SNOMED, "code": "195967001"}]
+    }
+    return {
+        "resourceType": "Condition",
+        "id": f"{patient}-asthma",
+        "code": coded,
+        "subject": {"reference": f"Patient/{patient}"},
+        "clinicalStatus": {"coding": [{"code": clinical}]},
+        "verificationStatus": {"coding": [{"code": verified}]},
+    }
+
+
+def test_conditions_gender_and_coded_values_are_categories(rows, tmp_path: Path) -> None:
+    """M-FL1. A condition that is over, refuted, in error, of another code or of nobody here."""
+    found = [*resources(rows), condition("p0", "active"), condition("p1", "resolved")]
+    found += [condition("p2", "active", "refuted"), condition("p3", "active", "entered-in-error")]
+    found += [
+        condition("p4", "relapse"),
+        condition("p4", "resolved"),
+        condition("nobody", "active"),
+    ]
+    found.append(condition("p5", "active") | {"code": {"coding": [{"code": "195967001"}]}})
+    for patient, coding in (
+        ("p0", {"code": "8517006", "display": "former"}),
+        ("p1", {"code": "LA18976-3"}),
+    ):
+        said = observation(patient, "72166-2", valueCodeableConcept={"coding": [coding]})
+        found.append(said)
+    found.append(observation("p2", "72166-2", valueCodeableConcept={"text": "never"}))
+    wanted, path = data.Schema.of_spec(CLINICAL), tmp_path / PATH
+    read = data.read_table(ndjson(path, found), wanted, need_strata=True)
+    assert read.columns == ("glucose", "sex", "smoking", "asthma", "asthma now")
+    female = [float(row["sex"]) for row in rows]
+    assert read.features[:, 1].tolist() == female and read.missing == len(rows) - 3
+    assert read.features[:3, 2:4].tolist() == [[1, 0], [0, 1], [0, 0]]
+    assert np.flatnonzero(read.features[:, 4]).tolist() == [0, 1, 4]
+    assert np.flatnonzero(read.features[:, 5]).tolist() == [0, 4]
+    assert "1 Observations or Conditions of patients that are not in the file" in str(read.notes)
+
+    other = [r | {"gender": "other"} if r["id"] == "p6" else r for r in found]
+    said = refused(ndjson(path, other), wanted)
+    assert "Patient/p6, column “sex”: “other” is none of its levels, which are “male”, “fe" in said
+    unknown = [r | {"gender": "unknown"} if r["id"] == "p6" else r for r in found]
+    again = data.read_table(ndjson(path, unknown), wanted)
+    assert again.missing == read.missing + 1
+    assert "has no Condition of anybody, so “asthma” would be" in refused(
+        ndjson(path, resources(rows)), wanted
+    )
+
+
 def test_a_site_names_its_own_codes_and_region(rows, tmp_path: Path) -> None:
     bare = spec(label={"name": "worse"}, standard="tabular-csv")
     path = ndjson(tmp_path / PATH, resources(rows))
@@ -273,7 +339,7 @@ def parquet(tmp_path: Path, **columns: Any) -> Path:
         ({"bmi": None, "BMI": [1.0] * 12}, "lacks the columns “bmi”. It has others"),
         ({"bmi": ["fat"] * 12}, "rows.parquet, row 1, column “bmi”: “fat” is not a number"),
         ({"bmi": [20.0] * 11 + [float("inf")]}, "row 12, column “bmi”: “inf” is not a number"),
-        ({"bmi": [float("nan")] * 12}, "“bmi” has no number in any row"),
+        ({"bmi": [float("nan")] * 12}, "“bmi” has no value in any row"),
         ({"worse": [1] * 12}, "every row has the label 1; both classes are needed"),
         ({"worse": [0, 1, None] * 4}, "row 3: the label “worse” is missing"),
         ({"worse": [0, 1, 2] * 4}, "a binary label has two"),

@@ -6,16 +6,17 @@ import pytest
 
 from workers.client.buyer import Answers
 from workers.client.data import DataError
-from workers.client.tables import columns_of, features_of
+from workers.client.questions import named, rows_of, table_of
+from workers.client.tables import columns_of
 
 COLUMNS = ("age", "weight")
 
 
 def test_a_frame_gives_its_columns_by_name_and_keeps_the_others():
     frame = pandas.DataFrame({"name": ["a", "b"], "weight": [70, 81.5], "age": [33, 54]})
-    assert features_of(frame, COLUMNS).tolist() == [[33, 70], [54, 81.5]]
-    assert features_of(frame[["age", "weight"]].to_numpy(), COLUMNS).tolist()[1] == [54, 81.5]
-    assert features_of([(1, 2)], COLUMNS).tolist() == [[1, 2]]
+    assert table_of(frame, COLUMNS).tolist() == [[33, 70], [54, 81.5]]
+    assert table_of(frame[["age", "weight"]].to_numpy(), COLUMNS).tolist()[1] == [54, 81.5]
+    assert table_of([(1, 2)], COLUMNS).tolist() == [[1, 2]]
 
 
 @pytest.mark.parametrize(
@@ -39,7 +40,47 @@ def test_a_frame_gives_its_columns_by_name_and_keeps_the_others():
 )
 def test_what_is_no_table_of_the_models_numbers_is_refused_by_name(table, said):
     with pytest.raises(DataError, match=said):
-        features_of(table, COLUMNS)
+        table_of(table, COLUMNS)
+
+
+MIXED = [
+    {"name": "age", "type": "number"},
+    {"name": "stage", "type": "category", "levels": ["I", "2", "III"]},
+    {"name": "smoker", "type": "boolean"},
+]
+
+
+def test_levels_are_given_by_their_names_in_any_kind_of_table(tmp_path):
+    rows = [[33.0, "2", "yes"], [54.0, "I", "no"]]
+    places = [[33, 1, 1], [54, 0, 0]]
+    frame = pandas.DataFrame(
+        {"smoker": [True, False], "stage": pandas.Categorical([2, "I"]), "age": [33, 54]}
+    )
+    for given in (frame, rows, np.array(rows, object), [(33, 2, True), (54, "I", "NO")]):
+        assert table_of(given, MIXED).tolist() == places
+    assert named(table_of(frame, MIXED), MIXED) == rows
+    (tmp_path / "rows.csv").write_text("name,smoker,stage,age\na,1,2.0,33\nb,false,I,54\n")
+    assert rows_of(tmp_path / "rows.csv", MIXED) == rows
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        (
+            [[33, "IV", "yes"]],
+            "Row 1, column “stage”: “IV” is none of its levels, which are “I”, “2”",
+        ),
+        ([[33, 3, "yes"]], "“3” is none of its levels"),  # a name, never a place
+        ([[33, None, "yes"]], "Row 1, column “stage” is missing"),
+        (pandas.DataFrame({"age": [1], "stage": [None], "smoker": [True]}), "“stage” is missing"),
+        ([["old", "I", "yes"]], "no number"),
+        ([[33, "I"]], "rows of 3 values"),
+        ([[33, "I", "yes"], [33, "I"]], "rows of 3 values"),
+    ],
+)
+def test_what_is_no_level_is_refused_by_name(table, said):
+    with pytest.raises(DataError, match=said):
+        table_of(table, MIXED)
 
 
 @pytest.mark.parametrize(

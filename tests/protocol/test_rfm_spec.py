@@ -372,3 +372,56 @@ def test_a_forecaster_takes_no_features_of_another_kind_and_no_bundles() -> None
         with pytest.raises(SpecError) as caught:
             check_spec(forecast() | wrong)
         assert caught.value.field == field
+
+
+STAGE = {"name": "stage", "type": "category", "levels": ["I", "II", 3]}
+ASTHMA = {"name": "asthma", "type": "boolean", "system": "http://snomed.info/sct"}
+ASTHMA |= {"code": "195967001", "resource": "Condition"}
+
+
+def test_features_may_be_categories_and_conditions() -> None:
+    spec = check_spec(GOOD | {"features": [STAGE, ASTHMA | {"active": True}, {"name": "age"}]})
+    assert check_spec(spec) == spec
+    stage, asthma, age = spec["features"]
+    assert stage == STAGE | {"levels": ["I", "II", "3"], "unit": "", "min": None, "max": None}
+    assert asthma == ASTHMA | {"active": True, "unit": "", "min": None, "max": None}
+    assert "levels" not in age and age["type"] == "number"
+    whole = [f"{place}" for place in range(50)]
+    assert check_spec(GOOD | {"features": [STAGE | {"levels": whole}]})
+
+
+@pytest.mark.parametrize(
+    ("feature", "field"),
+    [
+        (STAGE | {"levels": ["I"]}, "features[0].levels"),
+        (STAGE | {"levels": [f"{place}" for place in range(51)]}, "features[0].levels"),
+        (STAGE | {"levels": ["1", "1.0"]}, "features[0].levels"),
+        (STAGE | {"levels": ["I", ""]}, "features[0].levels[1]"),
+        (STAGE | {"levels": ["I", "=II"]}, "features[0].levels[1]"),
+        (STAGE | {"levels": None}, "features[0].levels"),
+        (STAGE | {"min": 1}, "features[0].min"),
+        (STAGE | {"unit": "mm"}, "features[0].unit"),
+        (STAGE | {"type": "stages"}, "features[0].type"),
+        (STAGE | {"type": "boolean"}, "features[0].levels"),
+        (STAGE | {"resource": "Condition", "system": "s", "code": "c"}, "features[0].type"),
+        (ASTHMA | {"code": ""}, "features[0].code"),
+        (ASTHMA | {"resource": "Medication"}, "features[0].resource"),
+        (ASTHMA | {"active": 1}, "features[0].active"),
+        ({"name": "wheezes", "type": "boolean", "active": True}, "features[0].active"),
+    ],
+)
+def test_categories_that_make_no_sense_are_refused_by_name(feature: Any, field: str) -> None:
+    with pytest.raises(SpecError) as refused:
+        check_spec(GOOD | {"features": [feature]})
+    assert refused.value.field == field
+
+
+def test_so_many_columns_as_a_model_takes_are_counted_with_their_levels() -> None:
+    wide = [
+        {"name": f"f{n}", "type": "category", "levels": [f"{place}" for place in range(50)]}
+        for n in range(5)
+    ]
+    assert check_spec(GOOD | {"features": wide[:4]})
+    with pytest.raises(SpecError, match="245 columns") as refused:
+        check_spec(GOOD | {"features": wide})
+    assert refused.value.field == "features"

@@ -22,7 +22,7 @@ DOCS = Path(__file__).resolve().parents[2] / "docs"
 SITES = {
     "label": "malignant",
     "positive": "1",
-    "columns": ["a", "b"],
+    "features": [{"name": "a"}, {"name": "b"}],
     "strata": {"column": "region", "values": ["north", "south"]},
 }
 

@@ -16,6 +16,7 @@ import httpx
 from apps.protocol import tickets, uploads, wire
 from apps.protocol.circuits import circuits_hash, query_hash
 from apps.protocol.circuits.moments import limits_of
+from apps.protocol.encoding import numbers_of, width
 from apps.protocol.jobs import fingerprint
 from apps.protocol.normalise import public_constants
 from apps.protocol.targets import class_of
@@ -78,14 +79,15 @@ class Bridge:
             roster_hash=tickets.check_roster(self.roster),
             nodes=self.nodes.fingerprints,
             circuits_hash=circuits_hash(),
-            features=len(self.spec["features"]),
+            features=width(self.spec["features"]),
+            numbers=len(numbers_of(self.spec["features"])),
             strata=len((self.spec["strata"] or {"values": ()})["values"]),
             rows=self.rows,
             resolution="logit",
             scoring="taylor",
             model_class=self.model_class.name,
             normalisation=self.normalisation,
-            limits=limits_of(self.spec["features"]),
+            limits=limits_of(numbers_of(self.spec["features"])),
             engine=self.engine,
         )
         shown = {
@@ -198,7 +200,7 @@ class Bridge:
     def compute_moments(self) -> None:
         inputs = {"sums": self.inputs("sums", "custodian")}
         self._job("moments@1", f"moments:{self.round_id}", inputs)
-        self.normalisation = public_constants(self.openings["sums"], len(self.spec["features"]))
+        self.normalisation = public_constants(self.openings["sums"], width(self.spec["features"]))
         self.stage, self.phase = "round", "updates"
 
     def compute_round(self) -> None:
@@ -233,7 +235,7 @@ class Bridge:
             "nodes": self.nodes.descriptors,
             "label": self.spec["label"],
             "circuit": self.asked,
-            "circuits_hash": query_hash(self.asked, {"features": len(self.spec["features"])}),
+            "circuits_hash": query_hash(self.asked, {"features": width(self.spec["features"])}),
         } | self.changes
 
     @property

@@ -39,6 +39,7 @@ from apps.listings.services import query_create, query_ticket
 from apps.participants.models import Application
 from apps.participants.services import call_bind, call_open, whitelist
 from apps.protocol import uploads, wire
+from apps.protocol.encoding import numbers_of
 from apps.protocol.founding import SdtShares, sdt_allocation
 from apps.protocol.rfm_spec import check_spec, schema_of, subdao_params
 from apps.subdaos.models import Dao
@@ -280,7 +281,8 @@ class Market:
         return submission, new
 
     def sums(self, seed: int) -> np.ndarray:
-        x = np.random.default_rng(seed).normal(0, 1, (50, 2))
+        numbers = len(numbers_of(self.dao.params["schema"]["features"]))
+        x = np.random.default_rng(seed).normal(0, 1, (50, numbers))
         return np.concatenate([[50.0], x.sum(0), (x**2).sum(0)])
 
     def normalise_validators(self, held: Round) -> None:

@@ -13,6 +13,8 @@ import numpy as np
 from sklearn import datasets
 
 LABEL = "outcome"
+# Columns given as words, by equal parts of the rows from the least up: a category, a boolean.
+WORDS = {"mean_texture": ("fine", "medium", "coarse"), "worst_concave_points": ("no", "yes")}
 PARTS = {"harbour": 0.42, "hill": 0.27, "lake": 0.19, "moor": 0.12}
 
 
@@ -22,6 +24,11 @@ def write(name: str, folder: Path) -> None:
     known = getattr(datasets, f"load_{name}")()
     target = known.target > np.median(known.target) if name == "diabetes" else known.target == 0
     columns = [column.replace(" ", "_").replace("/", "_") for column in known.feature_names]
+    table = known.data.astype(object)
+    for name in set(WORDS) & set(columns):
+        values = table[:, columns.index(name)].astype(float)
+        steps = np.quantile(values, np.linspace(0, 1, len(WORDS[name]) + 1)[1:-1])
+        table[:, columns.index(name)] = np.array(WORDS[name])[np.searchsorted(steps, values)]
     order = np.random.default_rng(0).permutation(len(target))
     ends = np.cumsum([round(part * len(order)) for part in PARTS.values()])[:-1]
     folder.mkdir(parents=True, exist_ok=True)
@@ -30,7 +37,7 @@ def write(name: str, folder: Path) -> None:
             writer = csv.writer(file)
             writer.writerow([*columns, LABEL])
             for row in rows:
-                writer.writerow([*map(float, known.data[row]), "yes" if target[row] else "no"])
+                writer.writerow([*table[row], "yes" if target[row] else "no"])
 
 
 if __name__ == "__main__":

@@ -20,8 +20,8 @@ from playwright.sync_api import expect
 from flai_site.stack.up import free_ports
 from tests.support.browser import Visitor, chromium
 from tests.support.needles import Needles
-from workers.client import data, training
-from workers.client.buyer import sigmoid
+from workers.client import training
+from workers.client.buyer import rows_from_csv, sigmoid
 
 ROOT = Path(__file__).resolve().parents[2]
 TIMEOUT_S = 600
@@ -143,7 +143,7 @@ def needles_of(home: Path) -> Needles:
     mean, std = training.constants(steps["normalisation"])
 
     def rows(slug: str, file: str) -> np.ndarray:
-        features = data.read_features(sites / slug / file, about["columns"])
+        features = np.array(rows_from_csv(sites / slug / file, about["columns"]))
         for number, row in enumerate(features):
             found.vector(f"{slug} row {number}", row)
         for number, row in enumerate(training.standardise(features, mean, std)):

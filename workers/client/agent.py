@@ -22,6 +22,7 @@ from apps.protocol import wire
 from apps.protocol.circuits import ModelClass
 from apps.protocol.circuits.moments import limits_in
 from apps.protocol.circuits.noise import CLIP
+from apps.protocol.encoding import encoded_names
 from apps.protocol.jobs import fingerprint
 from apps.protocol.sharing import CONSENT_DOMAIN, consent_to
 from apps.protocol.targets import class_of, extras_of
@@ -177,7 +178,7 @@ class Agent:
             "schema_hash": wire.digest(SCHEMA_DOMAIN, schema),
             "rows": table.rows,
             "columns": list(table.columns),
-            "missing_ppm": table.missing * 1_000_000 // table.features.size,
+            "missing_ppm": table.missing * 1_000_000 // (table.rows * len(table.columns)),
             "strata": strata,
             "dataset_commitment": commitment,
         }, salt.hex()
@@ -231,7 +232,7 @@ class Agent:
         sums = training.moments(
             table, f=f, sites=joined.custodians, limits=limits, series=model.series
         )
-        of = "the last value, for every lag" if model.series else "each column"
+        of = "the last value, for every lag" if model.series else "each column of numbers"
         what = f"{len(sums)} sums over {table.rows} rows (count, Σx, Σx² of {of})"
         return self._outbox().submit(current, MOMENTS, joined, sums, what)
 
@@ -258,6 +259,7 @@ class Agent:
         check_normalisation(
             current,
             joined,
+            numbers=len(table.numbers),
             subdao=subdao,
             home=self.home,
             accept_roster=self.accept_roster,
@@ -394,7 +396,7 @@ class Agent:
                 f"{model.title}: sites share sums, no weights and no penalty of their own. Take "
                 f"{' and '.join(own)} out of [train] in agent.toml."
             )
-        least = SUMS_ROWS_MIN * (len(table.columns) + 2)
+        least = SUMS_ROWS_MIN * (table.width + 2)
         if table.rows < least:
             raise data.DataError(
                 f"{table.path.name} has {table.rows} rows; sums of fewer than {least} (twice the "
@@ -418,7 +420,7 @@ class Agent:
             circuits=model.steps_ids,
             nodes=[fingerprint(node) for node in nodes],
             rows=table.rows,
-            columns=len(table.columns) + model.targets(extras),
+            columns=table.width + model.targets(extras),
             expires_at=int(datetime.fromisoformat(current["expires_at"]).timestamp()),
         )
         until = time.strftime("%Y-%m-%d %H:%M", time.gmtime(consent["expires_at"]))
@@ -471,7 +473,8 @@ class Agent:
         if own:
             self.say(f"Using the update that this site's own tooling made: {own}.")
             outputs = model.outputs(extras_of(model, params))
-            return training.bounded(data.read_weights(self.home.path / own, table.columns, outputs))
+            columns = encoded_names(params["schema"]["features"])
+            return training.bounded(data.read_weights(self.home.path / own, columns, outputs))
         c = float(options.get("C", 1.0))
         self.say(f"Training: {model.title.lower()} on {table.rows} rows (C = {c:g}) …")
         return training.train(features, table.labels, c=c, model=model, label=label)

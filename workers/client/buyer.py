@@ -30,13 +30,16 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from apps.protocol.circuits import CIRCUITS, INFERS
 from apps.protocol.circuits.family import NORMALISATION, QUERY_ROWS_MAX
 from apps.protocol.circuits.resolution import BAND, LABEL, LOGIT, ROUNDED
+from apps.protocol.encoding import encode, width
 from apps.protocol.normalise import constants_digest
 from apps.protocol.targets import extras_of, scale_of
 from apps.protocol.tickets import RING, SHAMIR, VERIFIED, permits, threshold_of
-from workers.client import data, training
+from workers.client import questions, training
 from workers.client.api import Api, ClientError, wait_for
+from workers.client.errors import DataError
 from workers.client.home import Home
 from workers.client.nodes import answered, check_circuit, trusted_nodes
+from workers.client.questions import Row
 from workers.mpc import keys, sealing
 
 SLOT = "row"
@@ -130,9 +133,10 @@ def _rows(table: npt.NDArray[np.float64]) -> tuple[tuple[float, ...], ...]:
 class Buyer:
     """Buys predictions of one listing from the balance of the home's party.
 
-    `predict(rows)` takes rows of features in the listing's order and units, as many as its
-    `rows_per_query`, 10 000 at most, and pays the listing's price for each of them, or where large
-    buyers pay less what a quote says: once, for all of them or for none.
+    `predict(rows)` takes rows of features in the listing's order and units, of a category the
+    name of a level, as many as its `rows_per_query`, 10 000 at most, and pays the listing's price
+    for each of them, or where large buyers pay less what a quote says: once, for all of them or for
+    none.
 
     max_row_micro: the most that a row may cost; without it the listing's price as it is read now,
     once. No ticket for more is signed, whatever the server quotes and says it is paid from: rows of
@@ -171,9 +175,14 @@ class Buyer:
         self._has_plan = False
 
     @property
+    def features(self) -> list[dict[str, Any]]:
+        """What a row gives, in order: name, type, levels or unit and range of each."""
+        return list(self.listing["features"])
+
+    @property
     def columns(self) -> tuple[str, ...]:
-        """The features, in the order in which a row gives them."""
-        return tuple(f["name"] for f in self.listing["features"])
+        """Their names."""
+        return tuple(f["name"] for f in self.features)
 
     @property
     def engine(self) -> str:
@@ -188,7 +197,7 @@ class Buyer:
         return int(self.listing["price_micro"])
 
     def predict(
-        self, rows: Sequence[Sequence[float]], *, idempotency_key: str | None = None
+        self, rows: Sequence[Sequence[float | str]], *, idempotency_key: str | None = None
     ) -> Prediction:
         """One paid query. Raises: ClientError; where the query fails, the hold is released.
 
@@ -215,7 +224,7 @@ class Buyer:
         return answer
 
     def _sent(
-        self, rows: Sequence[Sequence[float]], key: str, *, passing: bool
+        self, rows: Sequence[Sequence[float | str]], key: str, *, passing: bool
     ) -> tuple[dict[str, Any], Mapping[str, Any], Any]:
         """(the query as the server has it, its ticket, what opens its answer). Asked anew, once,
         where the server knows no query by this key, else it had repeated its answer: the kept one
@@ -239,9 +248,7 @@ class Buyer:
     def _read_again(self) -> None:
         """The listing as it is now. Raises: ClientError where rows would mean something else."""
         now = self.api.get(f"listings/{self.slug}/")
-        if [f["name"] for f in now.get("features", [])] != [
-            f["name"] for f in self.listing.get("features", [])
-        ]:
+        if now.get("features") != self.listing.get("features"):
             raise ClientError(
                 "The model takes other features now. Nothing was charged; begin again with them.",
                 code="listing_changed",
@@ -257,7 +264,7 @@ class Buyer:
         return dict(self.api.post(path, dict(body), idempotency_key=key, wait_s=WAIT_S))
 
     def _quoted_query(
-        self, rows: Sequence[Sequence[float]], key: str
+        self, rows: Sequence[Sequence[float | str]], key: str
     ) -> tuple[dict[str, Any], Any]:
         """The body of the request, and what opens its answer. Where the price depends on the buyer
         it is asked for first."""
@@ -277,10 +284,10 @@ class Buyer:
         return _body(upload, quote["quote"] if quote else None), reply_private
 
     def _kept_query(
-        self, rows: Sequence[Sequence[float]], key: str, *, passing: bool
+        self, rows: Sequence[Sequence[float | str]], key: str, *, passing: bool
     ) -> tuple[dict[str, Any], Any]:
         demand = [self.engine] if self.engine != RING else []
-        listed = [[float(value) for value in row] for row in rows]
+        listed = questions.named(self._table(rows), self.features)
         question = json.dumps([self.slug, listed, *demand])
         asked = hashlib.sha256(question.encode()).hexdigest()
         name = kept_name(key)
@@ -303,7 +310,7 @@ class Buyer:
         return body, keys.hpke_key(bytes.fromhex(kept["reply_key"]))
 
     def make_query(
-        self, rows: Sequence[Sequence[float]], *, price_micro: int | None = None
+        self, rows: Sequence[Sequence[float | str]], *, price_micro: int | None = None
     ) -> tuple[dict[str, Any], Any]:
         """The upload of one query and the private key that opens its answer.
 
@@ -324,7 +331,7 @@ class Buyer:
             raise ClientError(f"This release can't query {name}.", code="unknown_circuit")
         model, resolution = INFERS[name]
         params = {
-            "features": len(self.columns),
+            "features": width(self.features),
             "rows": len(values),
             NORMALISATION: self._normalisation(),
             **extras_of(model, {"label": {}, **self.listing}),
@@ -333,7 +340,7 @@ class Buyer:
         try:
             circuit.validate(params)
         except ValueError as error:
-            raise data.DataError(f"These rows don't fit one query: {error}.") from None
+            raise DataError(f"These rows don't fit one query: {error}.") from None
         hashed = check_circuit(self.listing["circuits_hash"], name, params)
         f = circuit.slots[SLOT].f
         # A key of its own for each query: an answer can't be tied to another one's.
@@ -455,33 +462,35 @@ class Buyer:
         """How many rows one request takes, as the listing says."""
         return int(self.listing.get("rows_per_query", QUERY_ROWS_MAX))
 
-    def _fit(self, rows: Sequence[Sequence[float]]) -> None:
-        if not len(rows):
-            raise data.DataError("There is no row to predict.")
+    def _fit(self, rows: Sequence[Sequence[float | str]]) -> None:
         if len(rows) > self.rows_max:
-            raise data.DataError(
+            raise DataError(
                 f"One request takes {self.rows_max} rows of this model at most; these are "
                 f"{len(rows)}. Nothing was sent. `predict_table` asks for them in several."
             )
 
-    def _standardised(self, rows: Sequence[Sequence[float]]) -> np.ndarray:
-        self._fit(rows)
+    def _table(self, rows: Sequence[Sequence[float | str]]) -> np.ndarray:
+        if not len(rows):
+            raise DataError("There is no row to predict.")
         for number, row in enumerate(rows, start=1):
             if len(row) != len(self.columns):
-                raise data.DataError(
+                raise DataError(
                     f"Row {number} has {len(row)} values; the model takes {len(self.columns)}."
                 )
-        values = np.asarray(rows, dtype=float)
-        if not np.isfinite(values).all():
-            raise data.DataError("A value is missing or is not a finite number.")
-        data.check_ranges(values, self.listing["features"])
+        return questions.table_of(rows, self.features)
+
+    def _standardised(self, rows: Sequence[Sequence[float | str]]) -> np.ndarray:
+        self._fit(rows)
+        values = self._table(rows)
+        questions.check_ranges(values, self.features)
         mean, std = training.constants(self.listing["normalisation"])
-        return training.standardise(values, mean, std)
+        return training.standardise(encode(values, self.features), mean, std)
 
 
-def rows_from_csv(path: Path | str, columns: Sequence[str]) -> list[list[float]]:
-    """The rows of a file with a header; further columns are ignored and stay here."""
-    return data.read_features(Path(path), columns).tolist()
+def rows_from_csv(path: Path | str, features: Sequence[Mapping[str, Any] | str]) -> list[Row]:
+    """The rows of a file with a header, as `predict` takes them; further columns are ignored and
+    stay here. features: the buyer's; of numbers their names are enough."""
+    return questions.rows_of(Path(path), features)
 
 
 def _body(upload: Mapping[str, Any], quote: str | None) -> dict[str, Any]:

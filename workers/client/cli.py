@@ -62,7 +62,7 @@ def parser() -> argparse.ArgumentParser:
     predict.add_argument("--listing", help="the same as LISTING")
     source = predict.add_mutually_exclusive_group()
     source.add_argument("--row", type=Path, help="the same as ROWS")
-    source.add_argument("--values", type=float, nargs="+", help="one row, in the model's order")
+    source.add_argument("--values", nargs="+", help="one row, in the model's order")
     predict.add_argument("--idempotency-key", help="the same key never pays twice")
     predict.add_argument(
         "--max-row-micro",
@@ -436,7 +436,7 @@ def _predict(options: argparse.Namespace) -> int:
         threshold=options.threshold,
         accept_threshold=options.accept_threshold,
     )
-    rows = rows_from_csv(file, buyer.columns) if file else [options.values]
+    rows = rows_from_csv(file, buyer.features) if file else [options.values]
     parts = Parts(buyer, rows, key=options.idempotency_key)
     if len(parts) > 1:
         dearest = len(rows) * buyer.max_row_micro / 1_000_000

@@ -10,11 +10,14 @@ import hmac
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from apps.protocol.encoding import encode, levels_of, place_of
+from apps.protocol.rfm_spec import CONDITION
 from apps.protocol.targets import class_of
 from workers.client import fhir, sources
 from workers.client.errors import DataError, few, is_number
@@ -23,13 +26,15 @@ from workers.client.sources import Sheet
 
 MIN_ROWS = 10
 FHIR_STANDARD = "hl7-fhir-r4"
-LABEL = ""  # the label's plausible range, under a name that no column has
 OUTLIER = 100  # interquartile ranges from the quartiles: as far may a value be
 
 
 @dataclass(frozen=True)
 class Table:
-    """Checked rows: features [n, d] without gaps, labels [n], strata [n] of str or None.
+    """Checked rows: features [n, width] without gaps, labels [n], strata [n] of str or None.
+
+    columns are the schema's; features are encoded (apps/protocol/encoding.py): first the columns
+    that are numbers, then those of the levels that the others have.
 
     Labels are 0/1 of a binary label, the number of the class, the number itself, or [n, 2] of a
     time and 1 where the event came then, or of a value and its naive forecast, by the request's
@@ -46,10 +51,21 @@ class Table:
     missing: int
     clamped: int
     notes: tuple[str, ...] = ()
+    categories: frozenset[str] = frozenset()
 
     @property
     def rows(self) -> int:
         return len(self.labels)
+
+    @property
+    def width(self) -> int:
+        """How many columns a model takes for these."""
+        return int(self.features.shape[1])
+
+    @property
+    def numbers(self) -> tuple[str, ...]:
+        """The columns whose sums a round takes: the first of the encoded ones."""
+        return tuple(name for name in self.columns if name not in self.categories)
 
     def drawn(self, rows: int, seed: bytes) -> Table:
         """So many of these rows, in their order, by a secret seed: the same ones each time."""
@@ -67,10 +83,9 @@ class Table:
 
 @dataclass(frozen=True)
 class Schema:
-    """What the request asks of a file: feature columns with optional ranges, label, strata."""
+    """What the request asks of a file: features (its own words for each), label, strata."""
 
-    columns: tuple[str, ...]
-    ranges: Mapping[str, tuple[float | None, float | None]]
+    features: Sequence[Mapping[str, Any]]
     label: str
     positive: str
     strata_column: str | None
@@ -80,6 +95,11 @@ class Schema:
     event: str | None = None
     series: Mapping[str, Any] | None = None
     fhir: tuple[fhir.Wanted, ...] = ()
+    label_range: tuple[float | None, float | None] = (None, None)
+
+    @cached_property
+    def columns(self) -> tuple[str, ...]:
+        return tuple(feature["name"] for feature in self.features)
 
     @classmethod
     def of_spec(
@@ -95,14 +115,10 @@ class Schema:
         fhir: agent.toml's [fhir]: codes {column: "system|code"} where the request has none or the
         site uses others, region: the part of an address that the strata are. Raises: DataError.
         """
-        features = spec["features"]
         wanted = spec.get("strata") or None
         return cls(
-            columns=tuple(f["name"] for f in features),
-            ranges={
-                f["name"]: (_bound(f.get("min")), _bound(f.get("max")))
-                for f in (*features, {**spec["label"], "name": LABEL})
-            },
+            features=tuple(spec["features"]),
+            label_range=_range(spec["label"]),
             label=label or spec["label"]["name"],
             positive=str(spec["label"].get("positive", spec["label"].get("occurred", "1"))),
             event=spec["label"].get("event"),
@@ -134,7 +150,17 @@ def _fhir(
                 f'"system|code" for it under [fhir.codes].'
             )
         system, _, code = said.partition("|")
-        made.append(fhir.Wanted(name, (system, code), about.get("unit") or "", is_label=is_label))
+        made.append(
+            fhir.Wanted(
+                name,
+                (system, code),
+                about.get("unit") or "",
+                is_label=is_label,
+                levels=tuple(about.get("levels") or ()),
+                condition=about.get("resource") == CONDITION,
+                active=about.get("active", False),
+            )
+        )
     if spec.get("strata"):
         region = own.get("region", fhir.REGIONS[0])
         if region not in fhir.REGIONS:
@@ -143,8 +169,9 @@ def _fhir(
     return tuple(made)
 
 
-def _bound(value: Any) -> float | None:
-    return None if value is None else float(value)
+def _range(about: Mapping[str, Any]) -> tuple[float | None, float | None]:
+    low, high = (None if about.get(end) is None else float(about[end]) for end in ("min", "max"))
+    return low, high
 
 
 def read_table(
@@ -159,11 +186,13 @@ def read_table(
 
     holdout: of a series, the rows that judge; else those that models are made of (series.py).
 
-    Missing feature cells (empty, NA, NaN, null, ?) take the mean of their column's other cells.
+    Missing feature cells (empty, NA, NaN, null, ?) take the mean of their column's other cells; of
+    a category they take, in each level's column, the part of the other rows that have that level.
     A missing label is an error, since a guess would be a wrong diagnosis.
 
     Raises: DataError for a wrong file, wrong columns, too few rows, no label, one class only, a
-    cell that is not a number, a column without any number, an unknown stratum.
+    cell that is not a number or none of its category's levels, a column without any value, an
+    unknown stratum.
     """
     series = schema.series or {}
     names = (*schema.columns, schema.label, schema.event, schema.strata_column)
@@ -176,18 +205,18 @@ def read_table(
     if len(rows) < min_rows:
         raise DataError(f"{path.name} has {len(rows)} rows; at least {min_rows} are needed.")
     at = {name: index for index, name in enumerate(header)}
-    features = _numbers(path, sheet, schema.columns, at)
+    table = cells_of(sheet, schema.features)
     labels = _labels(path, sheet, schema, at[schema.label])
     strata = None
     if schema.strata_column and schema.strata_column in at:
         strata = _strata(path, sheet, schema, at[schema.strata_column])
-    missing = int(np.isnan(features).sum())
-    _check_filled(path, features, schema.columns)
-    features, clamped = _clamp(features, schema)
-    features, notes = _tame(features, schema)
-    features = _impute(features)
+    missing = int(np.isnan(table).sum())
+    _check_filled(path, table, schema.columns)
+    table, clamped = _clamp(table, schema)
+    table, notes = _tame(table, schema)
+    features = _impute(encode(table, schema.features))
     if schema.kind in ("number", "count"):
-        low, high = schema.ranges[LABEL]
+        low, high = schema.label_range
         inside = np.clip(labels, low, high)
         labels, clamped = inside, clamped + int((inside != labels).sum())
     if schema.kind == "survival":
@@ -198,15 +227,18 @@ def read_table(
                 "watched long enough, and another value in others."
             )
     notes = (*sheet.notes, *notes)
-    return Table(path, schema.columns, features, labels, strata, missing, clamped, notes)
+    categories = frozenset(f["name"] for f in schema.features if levels_of(f))
+    return Table(
+        path, schema.columns, features, labels, strata, missing, clamped, notes, categories
+    )
 
 
 def _forecast_rows(
     path: Path, sheet: Sheet, schema: Schema, *, min_rows: int, holdout: bool
 ) -> Table:
     """The rows that a site's series make."""
-    low, high = schema.ranges[LABEL]
-    span = (_or(low, -math.inf), _or(high, math.inf))
+    low, high = schema.label_range
+    span = (or_default(low, -math.inf), or_default(high, math.inf))
     made = lagged(path, sheet, schema.series or {}, schema.label, span, holdout=holdout)
     if len(made.rows) < min_rows:
         raise DataError(
@@ -226,41 +258,6 @@ def _forecast_rows(
     return Table(path, schema.columns, made.features, made.labels, strata, 0, made.clamped, notes)
 
 
-def read_features(path: Path, columns: Sequence[str]) -> np.ndarray:
-    """The feature columns [n, d] of a file of questions: no label, no gaps. Raises: DataError."""
-    sheet = sources.read(path).named(*columns)
-    header, rows = sheet.header, sheet.rows
-    missing = [name for name in columns if name not in header]
-    if missing:
-        raise DataError(f"{path.name} lacks the columns {few(missing)}.")
-    if not rows:
-        raise DataError(f"{path.name} has no rows.")
-    at = {name: index for index, name in enumerate(header)}
-    features = _numbers(path, sheet, tuple(columns), at)
-    for i, j in np.argwhere(np.isnan(features))[:1]:
-        raise DataError(f"{sheet.where(i)}, column “{columns[j]}” is empty.")
-    return features
-
-
-def check_ranges(values: np.ndarray, features: Sequence[Mapping[str, Any]]) -> None:
-    """Every value is plausible: within its feature's min and max, where the request names them.
-
-    Raises: DataError, naming the first row and column that is not.
-    """
-    bounds = [(_bound(f.get("min")), _bound(f.get("max"))) for f in features]
-    low, high = (
-        np.array([default if bound is None else bound for bound in ends])
-        for ends, default in zip(zip(*bounds, strict=True), (-math.inf, math.inf), strict=True)
-    )
-    for row, column in np.argwhere((values < low) | (values > high))[:1]:
-        first, last = (features[column].get(end) for end in ("min", "max"))
-        wanted = f"at least {first}" if values[row, column] < low[column] else f"at most {last}"
-        raise DataError(
-            f"Row {row + 1}, column “{features[column]['name']}”: {values[row, column]:g} is out "
-            f"of range, it must be {wanted}. Nothing was sent."
-        )
-
-
 def read_weights(path: Path, columns: Sequence[str], outputs: int = 1) -> np.ndarray:
     """An update trained by the site's own tooling: weights of the columns, then the intercept.
 
@@ -277,8 +274,7 @@ def read_weights(path: Path, columns: Sequence[str], outputs: int = 1) -> np.nda
             f"{path.name} must have {'one row' if outputs == 1 else f'{outputs} rows'} of weights, "
             f"not {len(rows)}."
         )
-    at = {name: index for index, name in enumerate(header)}
-    weights = _numbers(path, sheet, tuple(wanted), at).reshape(-1)
+    weights = cells_of(sheet, [{"name": name} for name in wanted]).reshape(-1)
     if np.isnan(weights).any():
         raise DataError(f"{path.name} lacks a weight.")
     return weights
@@ -311,22 +307,35 @@ def _check_columns(path: Path, header: list[str], schema: Schema, need_strata: b
     raise DataError(text)
 
 
-def _numbers(path: Path, sheet: Sheet, columns: tuple[str, ...], at: dict[str, int]) -> np.ndarray:
+def cells_of(sheet: Sheet, features: Sequence[Mapping[str, Any]]) -> np.ndarray:
+    """The features' columns [n, c]: numbers, of a category the place of each level; NaN where a
+    cell is missing, unless a level is called so. Raises: DataError, naming row and column."""
     rows = sheet.rows
-    table = np.empty((len(rows), len(columns)))
-    for j, name in enumerate(columns):
-        index = at[name]
+    table = np.empty((len(rows), len(features)))
+    for j, feature in enumerate(features):
+        name, levels = feature["name"], levels_of(feature)
+        index = sheet.header.index(name)
         for i, row in enumerate(rows):
             cell = row[index].strip()
-            if cell.lower() in MISSING:
+            place = place_of(levels, cell) if levels else None
+            if place is not None:
+                table[i, j] = place
+            elif cell.lower() in MISSING:
                 table[i, j] = math.nan
-                continue
-            if not is_number(cell):
+            elif levels:
+                raise DataError(f"{sheet.where(i)}, column “{name}”: {no_level(cell, levels)}")
+            elif is_number(cell):
+                table[i, j] = float(cell)
+            else:
                 raise DataError(
                     f"{sheet.where(i)}, column “{name}”: “{cell[:40]}” is not a number."
                 )
-            table[i, j] = float(cell)
     return table
+
+
+def no_level(cell: str, levels: Sequence[str]) -> str:
+    """What is wrong with a cell of a category, naming its levels."""
+    return f"“{cell[:40]}” is none of its levels, which are {few(levels, limit=50)}."
 
 
 def _labels(path: Path, sheet: Sheet, schema: Schema, index: int) -> np.ndarray:
@@ -409,7 +418,7 @@ def _survival_labels(path: Path, sheet: Sheet, cells: list[str], schema: Schema)
 
 def _watched(labels: np.ndarray, schema: Schema, notes: list[str]) -> tuple[np.ndarray, list[str]]:
     """Times beyond the longest one as rows that were watched so long without the event."""
-    longest = _or(schema.ranges[LABEL][1], math.inf)
+    longest = or_default(schema.label_range[1], math.inf)
     late = labels[:, 0] > longest
     if late.any():
         notes = [*notes, f"{int(late.sum())} rows end at {longest:g}, before their time."]
@@ -431,7 +440,7 @@ def _check_filled(path: Path, features: np.ndarray, columns: tuple[str, ...]) ->
     gaps = np.isnan(features).all(axis=0)
     empty = [name for name, all_gaps in zip(columns, gaps, strict=True) if all_gaps]
     if empty:
-        raise DataError(f"{path.name}: the column {few(empty)} has no number in any row.")
+        raise DataError(f"{path.name}: the column {few(empty)} has no value in any row.")
 
 
 def _impute(features: np.ndarray) -> np.ndarray:
@@ -447,8 +456,10 @@ def _unit(columns: np.ndarray) -> np.ndarray:
 
 
 def _clamp(features: np.ndarray, schema: Schema) -> tuple[np.ndarray, int]:
-    low = np.array([_or(schema.ranges.get(c, (None, None))[0], -np.inf) for c in schema.columns])
-    high = np.array([_or(schema.ranges.get(c, (None, None))[1], np.inf) for c in schema.columns])
+    low, high = (
+        np.array([or_default(f.get(end), default) for f in schema.features])
+        for end, default in (("min", -math.inf), ("max", math.inf))
+    )
     inside = np.clip(features, low, high)
     return inside, int(((inside != features) & ~np.isnan(features)).sum())
 
@@ -458,7 +469,8 @@ def _tame(features: np.ndarray, schema: Schema) -> tuple[np.ndarray, list[str]]:
     ranges from the quartiles, where the schema has no range; said, as is a column of one value."""
     notes = []
     features = features.copy()
-    for j, name in enumerate(schema.columns):
+    for j, feature in enumerate(schema.features):
+        name = feature["name"]
         unit = _unit(features[:, j])
         column = features[:, j] / unit
         known = column[~np.isnan(column)]
@@ -466,13 +478,15 @@ def _tame(features: np.ndarray, schema: Schema) -> tuple[np.ndarray, list[str]]:
         if len(values) == 1:
             notes.append(f"“{name}” has the same value in every row: it teaches nothing here.")
             continue
+        if levels_of(feature):
+            continue
         low, high = np.quantile(known, [0.25, 0.75])
         if low == high:
             low, high = np.quantile(values, [0.25, 0.75])
         reach = OUTLIER * (high - low)
         inside = np.clip(column, low - reach, high + reach)
         moved = (inside != column) & ~np.isnan(column)
-        if moved.any() and None in schema.ranges.get(name, (None, None)):
+        if moved.any() and None in _range(feature):
             features[moved, j] = inside[moved] * unit
             edges = " or ".join(f"{edge:.6g}" for edge in np.unique(features[moved, j]))
             notes.append(
@@ -482,8 +496,8 @@ def _tame(features: np.ndarray, schema: Schema) -> tuple[np.ndarray, list[str]]:
     return features, notes
 
 
-def _or(value: float | None, default: float) -> float:
-    return default if value is None else value
+def or_default(value: Any, default: float) -> float:
+    return default if value is None else float(value)
 
 
 def plain(value: str) -> str:

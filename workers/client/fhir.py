@@ -1,4 +1,4 @@
-"""FHIR R4 resources as rows: one for each Patient, from its Observations.
+"""FHIR R4 resources as rows: one for each Patient, from its Observations and Conditions.
 
 Read are Bundles (JSON) and resources one a line (NDJSON, as bulk exports give them), in one file or
 several. A column names a code, LOINC unless it says otherwise:
@@ -6,9 +6,13 @@ several. A column names a code, LOINC unless it says otherwise:
 - an Observation of that code, or a component of one: its quantity, integer, boolean, coded value or
   string; of several the latest by effective (else issued) time. Only final, amended and corrected
   ones count. A quantity must have the request's unit, where it names one.
-- age (LOINC 30525-0) and sex (LOINC 46098-0, 76689-9: female 1, male 0) come from the Patient where
-  no Observation has them; age in whole years at the latest Observation that the row uses, none
-  where these say no time.
+- of a category, which of an Observation's codes, their displays and text is one of its levels.
+- whether the patient has a Condition of that code, by no rules of a hierarchy: 1 or, with none
+  recorded, 0. Refuted ones and those entered in error are none; where it must be `active`, only
+  those are any whose clinical status is active, recurrence or relapse.
+- age (LOINC 30525-0) and sex (LOINC 46098-0, 76689-9: female 1, male 0; as a category the Patient's
+  gender) come from the Patient where no Observation has them; age in whole years at the latest
+  Observation that the row uses, none where these say no time.
 - a region comes from the Patient's first address.
 
 A patient without the label is no row; how many there were is said.
@@ -23,12 +27,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from apps.protocol.encoding import place_of
 from workers.client.errors import DataError, is_number
 
 LOINC = "http://loinc.org"
 AGE = frozenset({(LOINC, "30525-0")})
 SEX = frozenset({(LOINC, "46098-0"), (LOINC, "76689-9")})
 COUNTED = frozenset({"final", "amended", "corrected"})
+DENIED = frozenset({"refuted", "entered-in-error"})
+ACTIVE = frozenset({"active", "recurrence", "relapse"})
+UNKNOWN = "unknown"
 REGIONS = ("state", "district", "city", "postalCode", "country")
 
 Resource = Mapping[str, Any]
@@ -37,13 +45,17 @@ Code = tuple[str, str]
 
 @dataclass(frozen=True)
 class Wanted:
-    """One column: the code that it is made of, or (`region`) the part of an address."""
+    """One column: the code that it is made of, or (`region`) the part of an address. levels: of a
+    category; condition: whether there is a Condition of the code, `active` or ever."""
 
     column: str
     code: Code | None = None
     unit: str = ""
     region: str | None = None
     is_label: bool = False
+    levels: tuple[str, ...] = ()
+    condition: bool = False
+    active: bool = False
 
 
 @dataclass(frozen=True)
@@ -67,11 +79,13 @@ class _Value:
 
 def read(paths: Sequence[Path], wanted: Sequence[Wanted]) -> Found:
     """One row for each patient that has the label. Raises: DataError naming file and resource."""
-    codes = {w.code: w for w in wanted if w.code is not None}
+    codes = {w.code: w for w in wanted if w.code is not None and not w.condition}
+    conditions = [w for w in wanted if w.condition]
     patients: dict[str, Resource] = {}
     files: dict[str, str] = {}
     names: dict[str, str] = {}  # every reference that means a patient -> its id
     observations: list[tuple[str, Resource]] = []
+    diagnoses: list[tuple[str, Resource]] = []
     for path in paths:
         for url, resource in _resources(path):
             kind = resource.get("resourceType")
@@ -84,26 +98,38 @@ def read(paths: Sequence[Path], wanted: Sequence[Wanted]) -> Found:
                 names[url or key] = key
             elif kind == "Observation":
                 observations.append((path.name, resource))
+            elif kind == "Condition" and conditions:
+                diagnoses.append((path.name, resource))
     if not patients:
         raise DataError(f"{paths[0].name} has no Patient.")
+    if conditions and not diagnoses:
+        raise DataError(
+            f"{paths[0].name} has no Condition of anybody, so “{conditions[0].column}” would be no "
+            "of everybody. Export them too."
+        )
     values: dict[str, dict[Code, _Value]] = {key: {} for key in patients}
+    had: dict[str, set[Wanted]] = {key: set() for key in patients}
     strangers = 0
-    for file, observation in observations:
-        patient = names.get(_reference(observation))
+    for file, resource in (*observations, *diagnoses):
+        patient = names.get(_reference(resource))
         if patient is None:
             strangers += 1
             continue
-        for code, value in _values(file, observation, codes):
+        if resource["resourceType"] == "Condition":
+            had[patient].update(_had(file, resource, conditions))
+            continue
+        for code, value in _values(file, resource, codes):
             known = values[patient].get(code)
             if known is None or value.is_after(known):
                 values[patient][code] = value
-    return _rows(patients, files, values, wanted, strangers)
+    return _rows(patients, files, values, had, wanted, strangers)
 
 
 def _rows(
     patients: Mapping[str, Resource],
     files: Mapping[str, str],
     values: Mapping[str, Mapping[Code, _Value]],
+    had: Mapping[str, set[Wanted]],
     wanted: Sequence[Wanted],
     strangers: int,
 ) -> Found:
@@ -112,7 +138,11 @@ def _rows(
     for key, patient in patients.items():
         seen = values[key]
         last = max((value.at for value in seen.values() if value.at), default=None)
-        cells = [_cell(w, f"{files[key]}, {key}", patient, seen, last) for w in wanted]
+        where = f"{files[key]}, {key}"
+        cells = [
+            str(int(w in had[key])) if w.condition else _cell(w, where, patient, seen, last)
+            for w in wanted
+        ]
         if label is None or cells[label]:
             rows.append(cells)
             kept.append(key)
@@ -124,7 +154,8 @@ def _rows(
     if len(rows) < len(patients):
         notes.append(f"{len(patients) - len(rows)} patients without the label are no rows.")
     if strangers:
-        notes.append(f"{strangers} Observations of patients that are not in the file are left out.")
+        kinds = "Observations" + " or Conditions" * any(w.condition for w in wanted)
+        notes.append(f"{strangers} {kinds} of patients that are not in the file are left out.")
     return Found(rows, kept, tuple(notes))
 
 
@@ -148,6 +179,9 @@ def _cell(
         if age < 0:
             raise DataError(f"{where}: the birthDate is after its Observations. Correct it.")
         return str(age)
+    if w.code in SEX and w.levels:
+        gender = _string(where, patient, "gender")
+        return "" if gender == UNKNOWN and place_of(w.levels, gender) is None else gender
     if w.code in SEX:
         return {"female": "1", "male": "0"}.get(str(patient.get("gender")), "")
     return ""
@@ -223,6 +257,21 @@ def _values(
                     yield code, _Value(_when(where, observation), text)
 
 
+def _had(file: str, diagnosis: Resource, conditions: Sequence[Wanted]) -> Iterator[Wanted]:
+    """The columns for which this is such a Condition."""
+    where = f"{file}, Condition/{str(diagnosis.get('id', '?'))[:64]}"
+    statuses = {
+        name: {code for _, code in _codes(where, diagnosis, name)}
+        for name in ("verificationStatus", "clinicalStatus")
+    }
+    if statuses["verificationStatus"] & DENIED:
+        return
+    found = set(_codes(where, diagnosis, "code"))
+    for wanted in conditions:
+        if wanted.code in found and (not wanted.active or statuses["clinicalStatus"] & ACTIVE):
+            yield wanted
+
+
 def _codes(where: str, holder: Resource, name: str) -> Iterator[Code]:
     for coding in _objects(where, _object(where, holder, name), "coding"):
         yield _string(where, coding, "system"), _string(where, coding, "code")
@@ -283,9 +332,11 @@ def _text(part: Resource, wanted: Wanted, where: str) -> str:
         if value is not None:
             raise _wrong(where, name, called)
     concept = _object(where, part, "valueCodeableConcept")
-    found = [code for _, code in _codes(where, part, "valueCodeableConcept") if code]
-    said = found[0] if found else _string(where, concept, "text")
-    return said or _string(where, part, "valueString")
+    codings = _objects(where, concept, "coding")
+    codes, shown = ([_string(where, one, name) for one in codings] for name in ("code", "display"))
+    said = [text for text in (*codes, _string(where, concept, "text"), *shown) if text]
+    levels = [text for text in said if place_of(wanted.levels, text) is not None]
+    return next(iter(levels or said), "") or _string(where, part, "valueString")
 
 
 def _when(where: str, observation: Resource) -> datetime | None:

@@ -24,7 +24,7 @@ from apps.protocol.circuits import CIRCUITS, Circuit, ModelClass, Slot
 from apps.protocol.circuits.family import NORMALISATION
 from apps.protocol.circuits.noise import CLIP, RHO
 from apps.protocol.circuits.resolution import LOGIT, RESOLUTIONS
-from apps.protocol.normalise import constants_digest, public_constants
+from apps.protocol.normalise import constants_digest, numbers_in, public_constants
 from apps.protocol.privacy import DELTA_EXPONENT, epsilon_milli
 from apps.protocol.tickets import (
     COMPUTING,
@@ -437,7 +437,7 @@ def _check_params(
     home: Home,
     role: str,
 ) -> None:
-    wrong = params.get("features") != len(table.columns)
+    wrong = params.get("features") != (table.width if stage == ROUND else len(table.numbers))
     if stage == ROUND:
         wrong = wrong or params.get("min_cell", 0) < MIN_CELL
         counts = "rows" if role == VALIDATOR else "site_rows"
@@ -453,6 +453,7 @@ def check_normalisation(
     current: Mapping[str, Any],
     joined: Joined,
     *,
+    numbers: int,
     subdao: str,
     home: Home,
     accept_roster: bool = False,
@@ -488,9 +489,11 @@ def check_normalisation(
     if not accept_roster and not kept:
         _check_continuity(summed, current["id"], subdao, home)
     constants = current["normalisation"]
-    if constants != public_constants(
-        openings["sums"], joined.params["features"]
-    ) or joined.params.get(NORMALISATION) != constants_digest(constants):
+    if (
+        numbers_in(openings["sums"]) != numbers
+        or constants != public_constants(openings["sums"], joined.params["features"])
+        or joined.params.get(NORMALISATION) != constants_digest(constants)
+    ):
         raise NotTrusted(
             "The normalisation is not that of the sums which the nodes opened.",
             "wrong_normalisation",
@@ -512,10 +515,11 @@ def check_spread(table: Table, features: np.ndarray) -> None:
     thousand times as far apart make those of one site lie within 2^−10.
     Raises: NotTrusted where more than a fifth of a column's cells are beyond, or all lie so near.
     """
+    features, raw = (each[:, : len(table.numbers)] for each in (features, table.features))
     cut = (np.abs(features) >= FEATURE_BOUND).mean(axis=0) > CUT_MAX
-    own, mean = table.features.std(axis=0), np.abs(table.features.mean(axis=0))
+    own, mean = raw.std(axis=0), np.abs(raw.mean(axis=0))
     flat = (features.std(axis=0) < FLAT) & (own > SAME * (1 + mean))
-    lost = [name for name, gone in zip(table.columns, cut | flat, strict=True) if gone]
+    lost = [name for name, gone in zip(table.numbers, cut | flat, strict=True) if gone]
     if lost:
         raise NotTrusted(
             f"The round's mean and deviation leave nothing of this site's {few(lost)}: cells would "

@@ -15,9 +15,11 @@ import numpy as np
 
 from apps.protocol.aggregation import aggregate
 from apps.protocol.contribution import clip_to_median_norm, flagged, sigmoid
+from apps.protocol.encoding import encode
 from apps.protocol.metrics import auc
 from workers.client import training
 from workers.client.home import Home
+from workers.client.questions import Row, table_of
 
 __all__ = ["auc", "flagged", "model_of", "own_update", "predictions"]
 
@@ -36,8 +38,12 @@ def model_of(updates: Sequence[np.ndarray], phi: Sequence[float]) -> np.ndarray:
 
 
 def predictions(
-    model: np.ndarray, rows: np.ndarray, normalisation: Mapping[str, Any]
+    model: np.ndarray,
+    rows: Sequence[Row],
+    features: Sequence[Mapping[str, Any]],
+    normalisation: Mapping[str, Any],
 ) -> np.ndarray:
-    """Probabilities [m] for rows [m, d] in the data's own units."""
+    """Probabilities [m] for rows as a buyer gives them."""
+    encoded = encode(table_of(rows, features), features)
     mean, std = training.constants(normalisation)
-    return sigmoid(training.standardise(rows, mean, std) @ model[:-1] + model[-1])
+    return sigmoid(training.standardise(encoded, mean, std) @ model[:-1] + model[-1])

@@ -1,9 +1,10 @@
 """Tables in, tables of answers out; and the same for programs with an event loop.
 
-A table is rows of numbers, a numpy array, or a pandas data frame, whose columns are taken by name.
-It goes out in one request or, where it has more rows than one takes (`Buyer.rows_max`), in parts, a
-few at a time. Every part is a query that is kept before it is sent, under a key that follows from
-the table's: what was paid can be opened, whatever broke the call off, by the same call again.
+A table is rows of numbers and level names, a numpy array, or a pandas data frame, whose columns are
+taken by name. It goes out in one request or, where it has more rows than one takes
+(`Buyer.rows_max`), in parts, a few at a time. Every part is a query that is kept before it is sent,
+under a key that follows from the table's: what was paid can be opened, whatever broke the call off,
+by the same call again.
 """
 
 from __future__ import annotations
@@ -19,54 +20,16 @@ from functools import partial
 from typing import Any, Self, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
 from apps.protocol.circuits.resolution import BAND, LABEL
 from workers.client.api import ClientError
 from workers.client.buyer import Answers, Buyer, Prediction, kept_name
-from workers.client.data import DataError, check_ranges
-from workers.client.errors import few
 from workers.client.home import Home
 from workers.client.nodes import trusted_nodes
+from workers.client.questions import check_ranges, named, table_of
 
 AT_ONCE = 4
 T = TypeVar("T")
-
-
-def features_of(table: Any, columns: Sequence[str]) -> npt.NDArray[np.float64]:
-    """The features [n, d] of a table, in the model's order; further columns of a frame stay here.
-
-    Raises: DataError, naming the row or column.
-    """
-    if hasattr(table, "columns") and hasattr(table, "index"):
-        names = list(table.columns)
-        missing = [name for name in columns if name not in names]
-        if missing:
-            raise DataError(f"The table lacks the columns {few(missing)}.")
-        if len(set(names)) != len(names):
-            raise DataError("The table has two columns of one name.")
-        table = np.column_stack([_numbers(name, table[name]) for name in columns])
-    try:
-        values = np.asarray(table)
-        if np.iscomplexobj(values):
-            raise TypeError
-        values = values.astype(float)
-    except (ValueError, TypeError):
-        raise DataError("The table has rows of unlike length, or what is no number.") from None
-    if values.ndim != 2 or values.shape[1] != len(columns):
-        raise DataError(f"The model takes rows of {len(columns)} values, not {values.shape[1:]}.")
-    if not len(values):
-        raise DataError("There is no row to predict.")
-    for row, column in np.argwhere(~np.isfinite(values))[:1]:
-        raise DataError(f"Row {row + 1}, column “{columns[column]}” is missing or not finite.")
-    return values
-
-
-def _numbers(name: str, column: Any) -> npt.NDArray[np.float64]:
-    try:
-        return np.asarray(column.to_numpy(dtype=float, na_value=np.nan))
-    except (ValueError, TypeError):
-        raise DataError(f"Column “{name}” holds what is no number.") from None
 
 
 def columns_of(answers: Answers, label: Mapping[str, Any]) -> dict[str, list[Any]]:
@@ -95,9 +58,9 @@ class Parts:
     """
 
     def __init__(self, buyer: Buyer, table: Any, *, key: str | None = None) -> None:
-        values = features_of(table, buyer.columns)
-        check_ranges(values, buyer.listing["features"])
-        rows = values.tolist()
+        values = table_of(table, buyer.features)
+        check_ranges(values, buyer.features)
+        rows = named(values, buyer.features)
         self.buyer, self.table, self.key = buyer, table, key or str(uuid.uuid4())
         self._passing = key is None
         asked = hashlib.sha256(json.dumps([buyer.slug, rows]).encode()).hexdigest()
@@ -240,7 +203,7 @@ class AsyncBuyer:
             self.sync.api.close()
 
     async def predict(
-        self, rows: Sequence[Sequence[float]], *, idempotency_key: str | None = None
+        self, rows: Sequence[Sequence[float | str]], *, idempotency_key: str | None = None
     ) -> Prediction:
         """As `Buyer.predict`."""
         return await self._run(lambda: self.sync.predict(rows, idempotency_key=idempotency_key))

@@ -25,7 +25,8 @@ CONSTANTS_F = 20
 def moments(
     table: Table, *, f: int, sites: int, limits: Sequence[int] | None = None, series: bool = False
 ) -> np.ndarray:
-    """[n, Σx_1 … Σx_d, Σx_1² … Σx_d²] over the site's rows, real numbers [1 + 2d].
+    """[n, Σx_1 … Σx_d, Σx_1² … Σx_d²] over the site's rows, real numbers [1 + 2d], of the columns
+    that are numbers.
 
     The lags of a `series` are one variable, shifted: sums of two of them differ by a few values at
     its ends only, which the total would give away. So every column has the first one's sums.
@@ -35,8 +36,9 @@ def moments(
     """
     if table.rows > SITE_ROWS_MAX:
         raise DataError(f"{table.path.name} has more than {SITE_ROWS_MAX} rows. Give fewer.")
-    largest = np.abs(table.features).max(axis=0)
-    for name, value, limit in zip(table.columns, largest, limits or (), strict=bool(limits)):
+    features = table.features[:, : len(table.numbers)]
+    largest = np.abs(features).max(axis=0)
+    for name, value, limit in zip(table.numbers, largest, limits or (), strict=bool(limits)):
         if value * 2.0**SUMS_F > limit:
             raise DataError(
                 f"{table.path.name}, column “{name}”: it has a value of {value:g}, and the round "
@@ -44,9 +46,9 @@ def moments(
             )
     bound = 2.0 ** (SUM_BITS - f) / max(1, sites)
     with np.errstate(over="ignore", invalid="ignore"):
-        sums = table.features.sum(axis=0)
-        squares = (table.features**2).sum(axis=0)
-    for name, total, square in zip(table.columns, sums, squares, strict=True):
+        sums = features.sum(axis=0)
+        squares = (features**2).sum(axis=0)
+    for name, total, square in zip(table.numbers, sums, squares, strict=True):
         if abs(total) >= bound or square >= bound:
             raise DataError(
                 f"{table.path.name}, column “{name}”: its numbers are too large to be summed "

@@ -44,6 +44,8 @@ def compare(folder: Path, leave_out: frozenset[str]) -> dict[str, float | None]:
         rows = np.concatenate([table.features for table in chosen])
         spread = rows.std(axis=0, ddof=1)
         scale = (rows.mean(axis=0), np.where(spread > 0, spread, 1.0))
+        for each, constant in zip(scale, (0.0, 1.0), strict=True):
+            each[len(chosen[0].numbers) :] = constant  # as of levels in any round
         marks = np.concatenate([table.labels for table in chosen])
         model = training.train(training.standardise(rows, *scale), marks, c=TRAIN_C)
         return auc(training.standardise(features, *scale) @ model[:-1] + model[-1], labels)
@@ -59,8 +61,7 @@ def compare(folder: Path, leave_out: frozenset[str]) -> dict[str, float | None]:
 def _table(home: Path, about: dict[str, Any]) -> data.Table:
     strata = about["strata"]
     schema = data.Schema(
-        columns=tuple(about["columns"]),
-        ranges={},
+        features=about["features"],
         label=about["label"],
         positive=about["positive"],
         strata_column=strata["column"] if strata else None,

@@ -65,8 +65,9 @@ def prediction_error(story: Story) -> float | None:
     for key in story.buyers:
         path = story.cast.home_path(key) / "patients.csv"
         answers = np.array(story.answers(key))
-        rows = np.array(rows_from_csv(path, story.sites["columns"]))[: len(answers)]
-        expected = oracle.predictions(model, rows, story.state.get("normalisation"))
+        features = story.sites["features"]
+        rows = rows_from_csv(path, features)[: len(answers)]
+        expected = oracle.predictions(model, rows, features, story.state.get("normalisation"))
         worst = max(worst, float(np.abs(expected - answers).max()))
     return worst
 

@@ -42,7 +42,7 @@ def main_request(
             **({"hidden": [HIDDEN]} if network else {}),
             "interpretable": not network,
             "standard": "tabular-csv",
-            "features": [{"name": name} for name in sites["columns"]],
+            "features": sites["features"],
             "label": label,
             "strata": strata,
             "gates": [

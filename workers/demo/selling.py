@@ -33,7 +33,7 @@ def query_phase(story: Story) -> None:
 def _ask(story: Story, key: str) -> list[float]:
     home = story.cast.home(key)
     buyer = Buyer(home, story.state.get("listing"), api=story.cast.api(key))
-    rows = rows_from_csv(home.path / "patients.csv", buyer.columns)
+    rows = rows_from_csv(home.path / "patients.csv", buyer.features)
     story.state.step(f"price {key}", lambda: buyer.price_micro)
     probabilities = []
     for number, row in enumerate(rows):

@@ -236,6 +236,7 @@ def write(sites: Sites, out: Path, record: Path | None) -> None:
         "positive": "1",
         "strata": {"column": REGION_COLUMN, "values": list(REGIONS)},
         "columns": list(sites.columns),
+        "features": [{"name": name} for name in sites.columns],
     }
     (out / "sites.json").write_text(json.dumps(description, indent=1), encoding="utf-8")
     if record is not None:

@@ -2,7 +2,8 @@
 
 Rule: every k-th row of each site is held out for the validators (k = 4, more for large data, so
 that they stay within what one round can score), dealt to them in turn; a few of those go to the
-buyers as the patients they ask about. Missing cells are the agents' business.
+buyers as the patients they ask about. Missing cells are the agents' business. Columns of words are
+categories (workers/client/columns.py).
 """
 
 from __future__ import annotations
@@ -15,8 +16,10 @@ import sys
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from workers.client import data
+from workers.client.columns import described
 from workers.client.data import DataError
 from workers.demo.sites import BUYERS, PATIENTS_PER_BUYER, TRAIN_C, VALIDATORS
 
@@ -27,7 +30,7 @@ MIN_SITES = 3
 MIN_TRAIN_ROWS = 10
 MIN_HOLDOUT_ROWS = 10
 STRATA_MAX = 16
-FEATURES_MAX = 200
+Feature = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -42,21 +45,23 @@ def prepare(folder: Path, out: Path, *, label: str, region: str | None) -> None:
 
     Raises: DataError naming file, row and column.
     """
-    sources, columns, positive, strata = _checked(folder, label=label, region=region)
-    _write(sources, out, columns, label, positive, region if strata else None, strata)
+    sources, features, positive, strata = _checked(folder, label=label, region=region)
+    _write(sources, out, features, label, positive, region if strata else None, strata)
 
 
 def _checked(
     folder: Path, *, label: str, region: str | None
-) -> tuple[list[Source], list[str], str, list[str]]:
-    """(files, feature columns, positive label, regions). Raises: DataError. Writes nothing."""
+) -> tuple[list[Source], list[Feature], str, list[str]]:
+    """(files, features, positive label, regions). Raises: DataError. Writes nothing."""
     sources = _sources(folder)
     columns = _columns(sources, label, region)
+    features = described(
+        {name: [row[s.header.index(name)] for s in sources for row in s.rows] for name in columns}
+    )
     positive = _positive(sources, label)
     strata = _strata(sources, region)
     schema = data.Schema(
-        columns=tuple(columns),
-        ranges={},
+        features=features,
         label=label,
         positive=positive,
         strata_column=region if strata else None,
@@ -65,7 +70,7 @@ def _checked(
     for source in sources:
         # The agents read their part again; here the whole file is read, so that errors come early.
         data.read_table(source.path, schema, min_rows=MIN_TRAIN_ROWS, need_strata=bool(strata))
-    return sources, columns, positive, strata
+    return sources, features, positive, strata
 
 
 def _sources(folder: Path) -> list[Source]:
@@ -104,8 +109,6 @@ def _columns(sources: list[Source], label: str, region: str | None) -> list[str]
     columns = [name for name in first.header if name not in (label, region)]
     if not columns:
         raise DataError(f"{first.path.name} has no feature columns besides the label.")
-    if len(columns) > FEATURES_MAX:
-        raise DataError(f"{len(columns)} feature columns; a request names at most {FEATURES_MAX}.")
     return columns
 
 
@@ -149,12 +152,13 @@ def _strata(sources: list[Source], region: str | None) -> list[str]:
 def _write(
     sources: list[Source],
     out: Path,
-    columns: list[str],
+    features: list[Feature],
     label: str,
     positive: str,
     region: str | None,
     strata: list[str],
 ) -> None:
+    columns = [feature["name"] for feature in features]
     total = sum(len(source.rows) for source in sources)
     every = max(KEEP_EVERY, -(-total // HOLDOUT_MAX))
     order = [*columns, *([region] if region else []), label]
@@ -193,6 +197,7 @@ def _write(
         "positive": positive,
         "strata": {"column": region, "values": strata} if strata else None,
         "columns": columns,
+        "features": features,
     }
     (out / "sites.json").write_text(json.dumps(description, indent=1), encoding="utf-8")
 

@@ -37,9 +37,12 @@ LIMITS = "limits"
 
 
 def validate(params: Params) -> None:
-    """params = {"features": d}, or with "limits": d whole numbers, at f = 20. Raises: BadParams."""
+    """params = {"features": d}, of numbers, or with "limits": d whole numbers, at f = 20.
+
+    Raises: BadParams.
+    """
     only(params, "features", *({LIMITS} & set(params)))
-    whole(params, "features", 1, FEATURES_MAX)
+    whole(params, "features", 0, FEATURES_MAX)
     limits = limits_in(params)
     right = isinstance(limits, (list, tuple)) and len(limits) == params["features"]
     if not right or not all(type(b) is int and 1 <= b <= LIMIT_MAX for b in limits):
@@ -53,7 +56,7 @@ def limits_in(params: Params) -> Sequence[int]:
 
 
 def limits_of(features: Sequence[Mapping[str, Any]]) -> list[int]:
-    """The B_j by a schema's features: the larger end of a range, rounded up."""
+    """The B_j by a schema's numbers: the larger end of a range, rounded up."""
     found = []
     for feature in features:
         ends = [feature.get(end) for end in ("min", "max")]
@@ -76,6 +79,8 @@ def cut(ops: Any, sums: Any, limits: Sequence[int]) -> Any:
     low = np.concatenate([[0], np.full(size, -most), np.zeros(size, np.int64)])
     sums = ops.clamp(sums, low, high)
     count, sums = ops.index(sums, np.s_[:, :1]), ops.index(sums, np.s_[:, 1:])
+    if not size:
+        return count
     # two more, so that rounding takes nothing from a site whose values are all at the limit
     rows = ops.add_public(ops.trunc(count, 0), 2)
     fine = np.array([limit <= FINE_MAX for limit in limits] * 2)
