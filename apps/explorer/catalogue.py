@@ -204,7 +204,7 @@ def _column(listing: Listing, how: Served) -> dict[str, Any]:
         "model_class": NAMES["model_class"].get(dao.model_class, dao.model_class),
         "standard": STANDARD_NAMES.get(dao.standard, dao.standard),
         "interpretable": dao.params.get("interpretable", False),
-        "features": held.features,
+        "features": len(dao.params["schema"]["features"]),
         "resolution": RESOLUTION_NAMES[held.resolution],
         "nodes": len(held.nodes),
         "sites": len(members_with_role(held.roster, "custodian")),

@@ -185,3 +185,8 @@ def identicon(value: str) -> tuple[int, str]:
     cells = {cell for x, y in filled for cell in ((x, y), (4 - x, y))}
     path = "".join(f"M{x} {y}h1.02v1.02h-1.02z" for x, y in sorted(cells))
     return seed[31] * 360 // 256, path
+
+
+def quoted(name: str) -> str:
+    """A name as one cell of a line of CSV."""
+    return '"' + name.replace('"', '""') + '"' if any(c in name for c in ',"') else name

@@ -16,7 +16,7 @@ from apps.core import clock
 from apps.core.errors import NotFound
 from apps.exchange.selectors import price_mean_micro
 from apps.explorer.access import standing_of
-from apps.explorer.formatting import ENGINE_NAMES, short
+from apps.explorer.formatting import ENGINE_NAMES, quoted, short
 from apps.explorer.package import package
 from apps.explorer.page import for_party, party_of, show
 from apps.explorer.pictures import metric_by_round, price_flow, query_flow
@@ -30,6 +30,7 @@ from apps.listings.models import Listing, Query
 from apps.listings.portions import portion
 from apps.listings.selectors import reading_json
 from apps.listings.unlocks import early_until
+from apps.protocol.encoding import levels_of, width
 from apps.protocol.evidence import METRIC_NAMES, leading
 from apps.protocol.jobs import RECEIPT_DOMAIN
 from apps.protocol.revenue import policy_of
@@ -107,7 +108,7 @@ from workers.client.home import Home
 home = Home("./me")
 home.connect(url="{url}", api_key=os.environ["FLAI_API_KEY"])
 buyer = Buyer(home, "{slug}")
-rows = rows_from_csv("row.csv", buyer.columns)  # the file of the shell commands
+rows = rows_from_csv("row.csv", buyer.features)  # the file of the shell commands
 answer = buyer.predict(rows)  # shared and sealed here, opened here
 print(answer.texts)
 """
@@ -162,7 +163,7 @@ def model(request: HttpRequest, slug: str) -> HttpResponse:
         "url": settings.BASE_URL,
         "slug": slug,
         "names": ",".join(quoted(f["name"]) for f in features),
-        "row": ",".join(examples(features, means)),
+        "row": ",".join(map(quoted, examples(features, means))),
         "members": _members(features, means),
         "most": short(price_micro, decimals_min=2).replace(",", ""),
     }
@@ -218,7 +219,7 @@ def model(request: HttpRequest, slug: str) -> HttpResponse:
         party=party,
         own_prefix=facts.own_prefix,
         obstacle=obstacle(listing),
-        ranged=any(f.get("unit") or f.get("min") is not None for f in features),
+        ranged=any(f.get("unit") or f.get("min") is not None or levels_of(f) for f in features),
         curl=CALL_CURL.format(**words),
         shell=CALL_SHELL.format(**words),
         python=CALL_PYTHON.format(**words),
@@ -235,15 +236,20 @@ def _resolution(listing: Listing) -> dict[str, Any]:
     kind = reading["kind"]
     what, words = RESOLUTIONS[held.resolution]
     before, after = ANSWERS.get((kind, held.resolution)) or ANSWERS.get((kind, None), ("", ""))
+    levels = any(map(levels_of, listing.dao.params["schema"]["features"]))
+
+    def told(text: str) -> str:
+        return text.replace("mean features", "mean numbers and first levels") if levels else text
+
     return {
         "reading": reading,
         "answer_before": before,
-        "answer_after": after.format(label.get("positive", "1")),
+        "answer_after": told(after.format(label.get("positive", "1"))),
         "engine": held.engine,
         "engine_words": ENGINE_NAMES[held.engine] if held.engine in SHAMIR else "",
         "resolution": held.resolution,
         "resolution_words": what,
-        "resolution_term": words.get(kind) or words["classes"],
+        "resolution_term": told(words.get(kind) or words["classes"]),
     }
 
 
@@ -260,9 +266,15 @@ def _token_price(dao: Any, facts: Facts) -> dict[str, Any]:
 
 
 def inputs(features: list[dict[str, Any]], means: list[str]) -> list[dict[str, Any]]:
-    """The try-it form's fields: each feature with its range in words and an example within it."""
+    """The try-it form's fields: each feature with its levels, or its range in words and an example
+    within it."""
     return [
-        {**feature, "range": _range(feature), "example": within(feature, text)}
+        {
+            **feature,
+            "choices": levels_of(feature),
+            "range": _range(feature),
+            "example": within(feature, text),
+        }
         for feature, text in zip(features, examples(features, means), strict=True)
     ]
 
@@ -291,26 +303,24 @@ def _to_spend_micro(party: Party | None) -> int:
     return spendable_micro(party, CURRENCY, now=clock.now()) if party else 0
 
 
-def quoted(name: str) -> str:
-    """A name as one cell of a CSV header."""
-    return '"' + name.replace('"', '""') + '"' if any(c in name for c in ',"') else name
-
-
 def examples(features: list[dict[str, Any]], means: list[str]) -> list[str]:
-    """A row for the snippet: each feature's mean over all sites, which the round has opened.
+    """A row for the snippet: each number's mean over all sites, which the round has opened, and the
+    first level of the others.
 
-    `means` holds integers with MEANS_F bits after the point.
+    `means` holds integers with MEANS_F bits after the point, of numbers first.
     """
-    if len(means) != len(features):
+    if len(means) != width(features):
         return [example(feature) for feature in features]
-    return [f"{float(f'{int(mean) / 2**MEANS_F:.4g}'):.12g}" for mean in means]
+    told = (f"{float(f'{int(mean) / 2**MEANS_F:.4g}'):.12g}" for mean in means)
+    return [example(feature) if levels_of(feature) else next(told) for feature in features]
 
 
 def _members(features: list[dict[str, Any]], means: list[str]) -> str:
     """The example row as the members of a JavaScript object, as many a line as fit."""
     lines = [""]
     for feature, text in zip(features, examples(features, means), strict=True):
-        member = f"{json.dumps(feature['name'])}: {within(feature, text)}, "
+        value = json.dumps(text) if levels_of(feature) else within(feature, text)
+        member = f"{json.dumps(feature['name'])}: {value}, "
         if len(lines[-1]) + len(member) > LINE_MAX:
             lines.append("")
         lines[-1] += member
@@ -318,7 +328,9 @@ def _members(features: list[dict[str, Any]], means: list[str]) -> str:
 
 
 def example(feature: dict[str, Any]) -> str:
-    """The middle of the plausible range where one is known."""
+    """The first level, or the middle of the plausible range where one is known."""
+    if levels := levels_of(feature):
+        return levels[0]
     low, high = feature.get("min"), feature.get("max")
     if low is None or high is None:
         return "1.0"

@@ -27,11 +27,13 @@ from apps.explorer.formatting import (
     RESOLUTION_NAMES,
     SCORING_NAMES,
     duration,
+    quoted,
     short,
 )
 from apps.protocol.circuits import CLASSES, ModelClass
 from apps.protocol.circuits.family import LABELS
 from apps.protocol.circuits.noise import CLIP_MILLI
+from apps.protocol.encoding import BOOLEAN, CATEGORY, NUMBER, levels_of
 from apps.protocol.evidence import METRIC_NAMES
 from apps.protocol.privacy import EPSILON_MILLI, ROUNDS, budget_asked
 from apps.protocol.rfm_spec import (
@@ -60,7 +62,7 @@ LICENCE_NAMES = {
     "own-use": "Within one's own organisation",
     "research": "Research and teaching",
 }
-FEATURES_EXAMPLE = "mean radius, mm, 5, 30\nmean texture, , 5, 45\nmean smoothness, , 0, 0.2"
+FEATURES_EXAMPLE = "age, a, 0, 120\nlactate, mmol/L\nstage, category, I, II, III\nsmoker, boolean"
 
 # Where the path of a SpecError is entered; the longest match wins.
 PLACES = {
@@ -105,7 +107,7 @@ PLACES = {
         )
     },
 }  # fmt: skip
-CODES = ("system", "code")
+CODES = ("system", "code", "resource", "active")
 _LINE = re.compile(r"features\[(\d+)\]")
 
 
@@ -196,8 +198,9 @@ class RfmForm(forms.Form):
                 "placeholder": FEATURES_EXAMPLE,
             }
         ),
-        help_text="name, unit, least, most. Unit and plausible range may stay empty. Each site's "
-        "columns are checked against this list.",
+        help_text="name, unit, least, most. Unit and plausible range may stay empty. Of a column "
+        "of words: name, category, and its levels, the one first that others are compared with; of "
+        "yes and no: name, boolean. Each site's columns are checked against this list.",
     )
     label_name = forms.CharField(
         label="Label column",
@@ -505,15 +508,31 @@ def _label(data: dict[str, Any], kind: str) -> dict[str, Any]:
     return {name: value for name, value in ends.items() if value}
 
 
-def feature_rows(text: str) -> list[dict[str, str]]:
-    """Lines of `name, unit, min, max` as the spec's features; empty lines are skipped."""
-    rows = []
-    for cells in csv.reader(line for line in text.splitlines() if line.strip()):
-        named = dict(
-            zip(("name", "unit", "min", "max", "code"), (c.strip() for c in cells), strict=False)
-        )
-        rows.append({name: cell for name, cell in named.items() if cell or name == "name"})
+def feature_rows(text: str) -> list[dict[str, Any]]:
+    """Lines of `name, unit, min, max`, `name, category, level, …` or `name, boolean` as the spec's
+    features; empty lines are skipped."""
+    rows: list[dict[str, Any]] = []
+    lines = (line for line in text.splitlines() if line.strip())
+    for line in csv.reader(lines, skipinitialspace=True):
+        name, *cells = (cell.strip() for cell in line)
+        kind = cells[0].lower() if cells else ""
+        if kind in (CATEGORY, BOOLEAN):
+            levels = [cell for cell in cells[1:] if cell]
+            rows.append({"name": name, "type": kind} | ({"levels": levels} if levels else {}))
+            continue
+        named = zip(("unit", "min", "max", "code"), cells, strict=False)
+        rows.append({"name": name} | {key: cell for key, cell in named if cell})
     return rows
+
+
+def feature_lines(features: list[dict[str, Any]]) -> str:
+    """The same lines of a checked spec's features."""
+    lines = []
+    for row in features:
+        told = [row.get(key) or "" for key in ("unit", "min", "max")]
+        cells = [row["type"], *row.get("levels", [])] if levels_of(row) else told
+        lines.append(", ".join(quoted(str(cell)) for cell in (row["name"], *cells)))
+    return "\n".join(lines)
 
 
 def carried(spec: dict[str, Any], base: dict[str, Any]) -> dict[str, Any]:
@@ -521,7 +540,8 @@ def carried(spec: dict[str, Any], base: dict[str, Any]) -> dict[str, Any]:
     codes = {row["name"]: row for row in [*base["features"], base["label"]]}
     for row in [*spec.get("features", []), spec["label"]]:
         before = codes.get(row["name"], {})
-        row |= {name: before[name] for name in CODES if name in before}
+        if before.get("type", NUMBER) == row.get("type", NUMBER):
+            row |= {name: before[name] for name in CODES if name in before}
     asked = {gate["metric"] for gate in spec["gates"]} | {"accuracy", "skill"}
     metrics = CLASSES[spec["model_class"]].metrics
     return spec | {
@@ -582,10 +602,7 @@ def initial_from(title: str, spec: dict[str, Any]) -> dict[str, Any]:
         **{name: spec[name] for name in ("domain", "licence", "parent") if name in spec},
         **{name: spec[name] for name in ("objective", "model_class", "interpretable", "standard")},
         "hidden": ", ".join(map(str, spec.get("hidden", []))),
-        "features": "\n".join(
-            ", ".join(str(row.get(name) or "") for name in ("name", "unit", "min", "max"))
-            for row in spec["features"]
-        ),
+        "features": feature_lines(spec["features"]),
         "label_name": spec["label"]["name"],
         "label_positive": spec["label"].get("positive", "1"),
         "label_event": spec["label"].get("event", ""),

@@ -208,10 +208,12 @@ class ListingFilterSerializer(serializers.Serializer[Any]):
 
 
 class ListingView(APIView):
-    """One listing with all that an inference's ticket must carry, how its answers are read
-    (`reading`), by which vote nodes compute it as they do (`engine_vote`, null where none changed
-    what its request said), and how it has `served`: of its newest paid queries how many were
-    answered, and how fast."""
+    """One listing with all that an inference's ticket must carry (of `features` a row has the
+    numbers first, then of each category a 0 or 1 for each of its `levels` but the first, of a
+    boolean for yes; `normalisation` is in that order), how its answers are read (`reading`), by
+    which vote nodes compute it as they do (`engine_vote`, null where none changed what its request
+    said), and how it has `served`: of its newest paid queries how many were answered, and how
+    fast."""
 
     key_scope = ANY
 

@@ -126,7 +126,11 @@ LISTING = OpenApiExample(
             "rows_per_epoch_max": 20_000,
             "epoch_days": 1,
         },
-        "features": [{"name": "age", "unit": "a", "min": "0", "max": "120"}],
+        "features": [
+            {"name": "age", "type": "number", "unit": "a", "min": "0", "max": "120"},
+            {"name": "stage", "type": "category", "levels": ["I", "II", "III"]},
+            {"name": "smoker", "type": "boolean"},
+        ],
         "circuit": "logistic_infer@1",
         "circuits_hash": "5e…64 hex digits",
         "served": {"ended": 500, "answered_bps": 9980, "p50_ms": 31, "p95_ms": 58},

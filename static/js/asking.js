@@ -106,8 +106,8 @@ export const askLower = ({ slug, before, now, vote }, then) => {
   box.focus();
 };
 
-// The API as the form names it. `names` are the features that the page was made for, in order.
-export const api = (form, names) => {
+// The API as the form names it. `features` are those that the page was made for, in order.
+export const api = (form, features) => {
   const { api: base, listing: slug, priceMicro, resolution } = form.dataset;
   const token = { "X-CSRFToken": form.elements.csrfmiddlewaretoken.value };
   const { listing, quote, next } = desk({ base, headers: token, credentials: "same-origin" });
@@ -119,8 +119,7 @@ export const api = (form, names) => {
     const now = "The model has changed since this page was made. Nothing was sent. Reload it and look again.";
     const same = found.price_micro === priceMicro && found.resolution === resolution;
     demand(found.status === "open" && same, "changed", now);
-    const asked = found.features.map((feature) => feature.name);
-    demand(asked.length === names.length && asked.every((name, i) => name === names[i]), "changed", now);
+    demand(JSON.stringify(found.features) === JSON.stringify(features), "changed", now);
     await trusted(found.nodes);
     guarded(found, signed);
     return found;

@@ -59,10 +59,10 @@ export const parse = (text) => {
   return { header: header?.cells ?? [], rows, separator };
 };
 
-// {rows: [[numbers in the features' order]], wrong: [{line, column, text}]}: `features` are
-// {name, min, max}; columns that the model doesn't ask for are left alone. `complaint` judges a value.
+// {rows: [[numbers and level names in the features' order]], wrong: [{line, column, text}]}: columns that the
+// model doesn't ask for are left alone. `complaint` judges a cell of a feature, `valueOf` says what it is.
 // Throws BadTable for what concerns the whole table.
-export const check = ({ header, rows }, features, complaint) => {
+export const check = ({ header, rows }, features, { complaint, valueOf }) => {
   const names = header.map((name) => name.trim());
   const missing = features.filter(({ name }) => !names.includes(name)).map(({ name }) => name);
   if (missing.length) throw new BadTable(`Missing column${missing.length > 1 ? "s" : ""}: ${missing.join(", ")}.`);
@@ -77,11 +77,11 @@ export const check = ({ header, rows }, features, complaint) => {
       wrong.push({ line, column: "", text: `Has ${cells.length} cells, the header has ${names.length}.` });
       return null;
     }
-    return features.map(({ name, min, max }, i) => {
+    return features.map((feature, i) => {
       const cell = cells[places[i]].trim();
-      const text = complaint(cell, min, max);
-      if (text) wrong.push({ line, column: name, text });
-      return Number(cell);
+      const text = complaint(cell, feature);
+      if (text) wrong.push({ line, column: feature.name, text });
+      return valueOf(cell, feature);
     });
   });
   return { rows: values, wrong };

@@ -9,6 +9,7 @@
 import { Unsure, desk, fresh, pause, pending, tableOf } from "./mpc/desk.js";
 import { fingerprint } from "./mpc/nodes.js";
 import { KEPT, guarded, shelf, thresholds, trusted } from "./mpc/pins.js";
+import { levelsOf, valueOf } from "./mpc/encoding.js";
 import { complaint, record } from "./mpc/tables.js";
 import { Refused, demand, isHex } from "./mpc/wire.js";
 
@@ -25,7 +26,7 @@ const micro = (price) => {
   return BigInt(whole) * 1_000_000n + BigInt(part.padEnd(6, "0"));
 };
 
-// Rows as numbers in the model's order. A row is an array in that order, or an object by the features' names, whose
+// Rows as numbers and level names in the model's order. A row is an array in that order, or an object by the features' names, whose
 // further members stay here. Throws Refused("bad_row"), naming row and feature.
 const valuesOf = (rows, features) => {
   const bad = (text) => demand(false, "bad_row", `${text} Nothing was sent.`);
@@ -34,12 +35,14 @@ const valuesOf = (rows, features) => {
     const named = !Array.isArray(row);
     if (named && (typeof row !== "object" || row === null)) bad(`Row ${at + 1} is neither an array nor an object.`);
     if (!named && row.length !== features.length) bad(`Row ${at + 1} has ${row.length} values; the model takes ${features.length}.`);
-    return features.map(({ name, min, max }, i) => {
+    return features.map((feature, i) => {
+      const { name } = feature;
       const value = named ? (Object.hasOwn(row, name) ? row[name] : undefined) : row[i];
-      const text = value === undefined || value === null ? "" : typeof value === "number" ? String(value) : "?";
-      const wrong = complaint(text, min ?? undefined, max ?? undefined);
+      const plain = typeof value === "number" || (levelsOf(feature).length && ["string", "boolean"].includes(typeof value));
+      const text = value === undefined || value === null ? "" : plain ? String(value) : "?";
+      const wrong = complaint(text, feature);
       if (wrong) bad(`Row ${at + 1}, “${name}”: ${wrong}`);
-      return value;
+      return valueOf(text, feature);
     });
   });
 };

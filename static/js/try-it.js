@@ -3,6 +3,7 @@
 
 import { NOTHING_PAID, api, askLower, compare, dollars, inWords, shortfall, wallet } from "./asking.js";
 import { over, pending, tableOf } from "./mpc/desk.js";
+import { valueOf } from "./mpc/encoding.js";
 import { replyKey } from "./mpc/sealing.js";
 import { complaint } from "./mpc/tables.js";
 import { Refused, signingKey } from "./mpc/wire.js";
@@ -13,13 +14,10 @@ const DONE = { sealed: 1, held: 2, running: 2, released: 2, settled: 4 }; // ste
 const form = document.getElementById("try-form");
 const part = (name) => document.getElementById(`try-${name}`);
 const pay = part("pay");
-const inputs = Array.from(form.querySelectorAll("input[data-feature]"));
+const inputs = Array.from(form.querySelectorAll("[data-feature]"));
 const offer = pay.innerHTML;
-const reading = JSON.parse(part("reading").textContent);
-const { next } = api(
-  form,
-  inputs.map((input) => input.dataset.feature),
-);
+const [reading, features] = ["reading", "features"].map((name) => JSON.parse(part(name).textContent));
+const { next } = api(form, features);
 
 // The row that is asked. While its query's end is not known (`asked.open`) it is sent again, never made anew,
 // so it can't be paid twice.
@@ -28,7 +26,7 @@ let asked = tableOf([]);
 // ---- the row --------------------------------------------------------------------------------------
 
 const check = (input) => {
-  const wrong = complaint(input.value.trim(), input.dataset.min, input.dataset.max);
+  const wrong = complaint(input.value.trim(), features[inputs.indexOf(input)]);
   input.closest(".field").classList.toggle("invalid", wrong !== "");
   if (wrong) input.setAttribute("aria-invalid", "true");
   else input.removeAttribute("aria-invalid");
@@ -39,7 +37,7 @@ const check = (input) => {
 // The values in the model's order, or null after the first wrong one has got the focus.
 const rowOf = () => {
   const wrong = inputs.filter((input) => !check(input));
-  if (!wrong.length) return inputs.map((input) => Number(input.value.trim()));
+  if (!wrong.length) return inputs.map((input, i) => valueOf(input.value.trim(), features[i]));
   wrong[0].focus();
   const count = wrong.length === 1 ? "One value is" : `${wrong.length} values are`;
   say(`${count} missing or out of range. Nothing was sent.`);
@@ -227,7 +225,7 @@ try {
   await Promise.all([replyKey(), signingKey()]);
   form.hidden = false;
   part("needs").remove();
-  manyRows(form, reading);
+  manyRows(form, features, reading);
 } catch {
   part("needs").firstChild.textContent =
     "This browser can't seal your row: it takes a current one (with X25519 and Ed25519), over HTTPS or on this machine. Otherwise, ";

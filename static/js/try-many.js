@@ -4,19 +4,15 @@
 import { NOTHING_PAID, api, askLower, compare, dollars, shortfall, wallet } from "./asking.js";
 import { BadTable, check, parse, textOf, write } from "./csv.js";
 import { Unsure, pending, tableOf } from "./mpc/desk.js";
+import { valueOf } from "./mpc/encoding.js";
 import { cells, columns, complaint } from "./mpc/tables.js";
 import { Refused } from "./mpc/wire.js";
 
 const WRONG_SHOWN = 20;
 
-export const manyRows = (form, reading) => {
+export const manyRows = (form, features, reading) => {
   const part = (name) => document.getElementById(`many-${name}`);
-  const features = Array.from(form.querySelectorAll("input[data-feature]"), ({ dataset }) => ({
-    name: dataset.feature,
-    min: dataset.min,
-    max: dataset.max,
-  }));
-  const { next } = api(form, features.map(({ name }) => name));
+  const { next } = api(form, features);
   const priceMicro = BigInt(form.dataset.priceMicro);
   const most = Number(form.dataset.rowsMax);
 
@@ -96,7 +92,7 @@ export const manyRows = (form, reading) => {
     reset();
     try {
       const read = parse(await textOf(chosen));
-      const { rows, wrong } = check(read, features, complaint);
+      const { rows, wrong } = check(read, features, { complaint, valueOf });
       showWrong(wrong);
       if (wrong.length) {
         const count = wrong.length === 1 ? "One value is" : `${wrong.length} values are`;

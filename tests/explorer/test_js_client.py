@@ -171,19 +171,29 @@ def test_nothing_is_sealed_to_other_nodes_than_those_that_were_named(
     refused = elsewhere.told("return client.predict(slug, rows)", nodes=others)
     assert refused["code"] == "other_nodes" and "those that you named" in refused["text"]
     assert [call for call in sent.calls() if call.startswith("POST")] == []
-    # with the very descriptors it buys, and with those of the first time
-    buy = "return (await client.predict(slug, rows))[0].probability"
     named = sale.listing.version.round.nodes
+    # with the very descriptors it buys, and with those of the first time; b is yes or no here
+    dao = Dao.objects.get(pk=sale.listing.dao_id)
+    dao.params["schema"]["features"][1]["type"] = "boolean"
+    dao.save()
+    for level, said in (
+        ("maybe", "Must be one of: no, yes."),
+        (2, "Must be one of"),
+        (None, "Mis"),
+    ):
+        refused = elsewhere.told("return client.predict(slug, rows)", [[1, level]], nodes=named)
+        assert refused["code"] == "bad_row" and f"Row 1, “b”: {said}" in refused["text"]
+    buy = "return (await client.predict(slug, rows))[0].probability"
     elsewhere.page.reload()
-    elsewhere.begin(buy, ROWS[:1], nodes=named)
+    elsewhere.begin(buy, [{"b": True, "a": ROW[0]}], nodes=named)
     drain_until(settled(1))
-    assert abs(elsewhere.heard()["value"] - expected(sale, ROW)) < 0.01
+    assert abs(elsewhere.heard()["value"] - expected(sale, [ROW[0], 1])) < 0.01
     assert elsewhere.told("return client.nodes")["value"] == named
     assert elsewhere.page.evaluate("localStorage.length") == 0
     keep = "([site, kept]) => localStorage.setItem(`flai-nodes ${site}`, JSON.stringify(kept))"
     elsewhere.page.evaluate(keep, [elsewhere.site, others])
     elsewhere.page.reload()
-    refused = elsewhere.told("return client.predict(slug, rows)")
+    refused = elsewhere.told("return client.predict(slug, rows)", [[1, "no"]])
     assert refused["code"] == "other_nodes" and "has sealed to before" in refused["text"]
 
 

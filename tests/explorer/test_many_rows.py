@@ -51,12 +51,13 @@ def test_a_file_is_judged_before_anything_is_sent(model_page: Any) -> None:  # n
     page = model_page.page
     page.locator("#many-section").wait_for()
     sent = Sent(page)
-    good = ["15"] + ["1"] * 7
+    good = ["15"] + ["1"] * 6 + ["even"]
     header = row(HEADER)
 
     lines = [header, row(good), row(["31"] + good[1:]), row(good[:1] + ["", "x"] + good[3:]), "1,2"]
+    lines.append(row([*good[:7], "Even"]))
     choose(page, "\r\n".join(lines))
-    page.get_by_text("4 values are missing or out of range in patients.csv.").wait_for()
+    page.get_by_text("5 values are missing or out of range in patients.csv.").wait_for()
     cells = page.locator("#many-wrong-rows tr").evaluate_all(
         "rows => rows.map(row => Array.from(row.cells, cell => cell.textContent))"
     )
@@ -65,6 +66,7 @@ def test_a_file_is_judged_before_anything_is_sent(model_page: Any) -> None:  # n
         ["4", "mean texture", "Missing."],
         ["4", "mean perimeter", "Not a number."],
         ["5", "—", "Has 2 cells, the header has 8."],
+        ["6", "mean symmetry", "Must be one of: even, odd, or “none”."],
     ]
     assert not page.locator("#many-ready").is_visible()
 
@@ -85,7 +87,8 @@ def test_a_file_is_judged_before_anything_is_sent(model_page: Any) -> None:  # n
 
     # Other columns, another order, quotes, a mark at the start: as spreadsheets write them.
     shuffled = [*reversed(HEADER), "who"]
-    text = row(shuffled) + "\n" + row([*(["1"] * 7), "15", '"M, ""the"" first\nof two"']) + "\n\n"
+    cells = ["even", *(["1"] * 6), "15", '"M, ""the"" first\nof two"']
+    text = row(shuffled) + "\n" + row(cells) + "\n\n"
     choose(page, ("\ufeff" + text).encode())
     what = page.locator("#many-what")
     what.get_by_text("1 row, every value within its range.").wait_for()
@@ -303,7 +306,7 @@ def test_a_file_can_be_dropped(model_page: Any) -> None:  # noqa: F811
           const event = new DragEvent("drop", { dataTransfer: data, cancelable: true });
           document.getElementById("many-drop").dispatchEvent(event);
         }""",
-        row(HEADER) + "\n" + row(["15"] + ["1"] * 7),
+        row(HEADER) + "\n" + row(["15"] + ["1"] * 6 + ["even"]),
     )
     page.get_by_role("button", name="Pay $0.50 and predict 1 row").wait_for()
     assert misfits(page) == []

@@ -95,6 +95,31 @@ def test_the_form_asks_for_the_label_of_each_class(
         assert not empty.is_valid() and list(empty.errors) == [wrong]
 
 
+def test_the_form_takes_categories_and_yes_or_no() -> None:
+    lines = 'age, a, 0, 120\nstage, category, I, "II, III"\nsmoker, Boolean'
+    about = {"model_class": "logistic", "label_positive": "1"}
+    form = RfmForm(FILLED | about | {"features": lines})
+    assert form.is_valid(), form.errors
+    spec = form.cleaned_data["spec"]
+    assert spec["features"][1]["levels"] == ["I", "II, III"]
+    assert [f["type"] for f in spec["features"]] == ["number", "category", "boolean"]
+    assert initial_from("Grades", spec)["features"] == lines.replace("Boolean", "boolean")
+    coded = {"system": "http://snomed.info/sct", "code": "77176002", "resource": "Condition"}
+    rich = check_spec(spec | {"features": [*spec["features"][:2], spec["features"][2] | coded]})
+    again = RfmForm(initial_from("Grades", rich), base=rich)
+    assert again.is_valid() and again.cleaned_data["spec"] == rich and again.kept == ["codes"]
+    # the code of a Condition stays with a feature that is yes or no alone
+    other = RfmForm(initial_from("Grades", rich) | {"features": "smoker, packs, 0, 9"}, base=rich)
+    assert other.is_valid() and "code" not in other.cleaned_data["spec"]["features"][0]
+    for wrong, said in (
+        ("age\nstage, category, I", "Line 2: Must have 2 to 50 entries."),
+        ("smoker, boolean, never", "Line 1: Only a category has levels to name."),
+        ("stage, category, I, I", "Line 1: A level is listed twice."),
+    ):
+        refused = RfmForm(FILLED | about | {"features": wrong})
+        assert refused.errors["features"] == [said]
+
+
 def test_the_form_asks_for_the_units_of_hidden_layers() -> None:
     about = {"model_class": "mlp2", "label_classes": "low, high", "interpretable": ""}
     form = RfmForm(FILLED | about | {"hidden": "64, 8"})

@@ -133,12 +133,18 @@ def test_steps_ask_what_the_model_class_needs_and_open_where_the_server_objects(
     features = page.get_by_label("Features, one a line")
     expect(features).to_be_focused()
     assert axe_violations(page) == []
-    features.fill("age, a, 0, 120")
+    features.fill('age, a, 0, 120\nstage, category, I, "II, III"\nsmoker, boolean')
     until_seen(page, save).click()
+    told = page.get_by_role("region", name="Features")
+    expect(told.get_by_role("row", name="stage")).to_contain_text("I, II, III")
+    expect(told.get_by_role("row", name="smoker")).to_contain_text("no, yes")
     page.get_by_role("link", name="Change it").click()  # a draft is changed in the same steps
     expect(page.get_by_label("Title")).to_have_value("Length of stay")
     expect(page.get_by_label("Label column")).to_be_hidden()
-    assert Rfm.objects.get().spec["label"] == {"name": "days", "min": "0", "max": "90"}
+    spec = Rfm.objects.get().spec
+    assert spec["label"] == {"name": "days", "min": "0", "max": "90"}
+    assert [f["type"] for f in spec["features"]] == ["number", "category", "boolean"]
+    assert spec["features"][1]["levels"] == ["I", "II, III"]
 
 
 def test_without_scripts_the_whole_form_stands_on_its_page(author: Any) -> None:

@@ -61,7 +61,9 @@ class Sent:
 def model_page(site: str, world: Any, visit: Any, sign_in: Any) -> Any:
     """The world's listing, before its signed-in buyer."""
     dao = Dao.objects.get(pk=world.dao.pk)
-    dao.params["schema"]["features"][0]["max"] = "30"
+    features = dao.params["schema"]["features"]
+    features[0]["max"] = "30"
+    features[7] |= {"type": "category", "levels": ["even", "odd, or “none”"], "min": None}
     dao.save()
     visitor = visit()
     sign_in(visitor)
@@ -99,8 +101,16 @@ def test_the_form_starts_with_an_example_within_the_ranges(model_page: Any) -> N
     page = model_page.page
     page.get_by_label("mean texture").fill("77")
     page.get_by_role("button", name="Back to the example").click()
-    values = page.locator("input[data-feature]").evaluate_all("all => all.map(x => x.value)")
-    assert values == ["15"] + ["1.0"] * 7
+    symmetry = page.get_by_label("mean symmetry")
+    assert symmetry.locator("option").all_inner_texts() == ["even", "odd, or “none”"]
+    symmetry.select_option("odd, or “none”")
+    page.get_by_role("button", name="Back to the example").click()
+    values = page.locator("[data-feature]").evaluate_all("all => all.map(x => x.value)")
+    assert values == ["15"] + ["1.0"] * 6 + ["even"]
+    told = page.get_by_role("region", name="Features").get_by_role("row").last
+    assert told.get_by_role("cell").all_inner_texts() == ["even, odd, or “none”"]
+    shell = page.locator("code").filter(has_text="row.csv").first.text_content()
+    assert "1.0,even" in shell
     assert page.get_by_text("0 to 30").is_visible()
     assert page.get_by_text("You have $499.50 to spend.").is_visible()
 
@@ -244,7 +254,7 @@ def asker(sale: Any, visit: Any, sign_in: Any) -> Any:
 
 
 def fill(page: Any, row: list[float]) -> None:
-    for name, value in zip("ab", row, strict=True):
+    for name, value in zip("ab", row, strict=False):
         page.get_by_label(name, exact=True).fill(repr(value))
 
 
@@ -310,10 +320,15 @@ def test_a_buyer_predicts_in_the_page_and_pays_once(sale: Any, asker: Any) -> No
 
 
 def test_a_second_row_from_the_same_page_is_a_second_query(sale: Any, asker: Any) -> None:
+    """Of a model with a level to choose: the nodes get 0 and 1 for no and yes."""
+    dao = Dao.objects.get(pk=sale.listing.dao_id)
+    dao.params["schema"]["features"][1]["type"] = "boolean"
+    dao.save()
     visitor = asker(2_000_000)
     page = visitor.page
-    for count, row in enumerate((ROW, [-0.75, 0.25]), start=1):
-        fill(page, row)
+    for count, row in enumerate(([ROW[0], 0], [-0.75, 1]), start=1):
+        fill(page, row[:1])
+        page.get_by_label("b", exact=True).select_option(["no", "yes"][row[1]])
         page.get_by_role("button", name="Pay $0.50 and predict").click()
         drain_until(lambda count=count: Query.objects.filter(state="settled").count() == count)
         page.locator("#try-answer").wait_for()

@@ -31,8 +31,8 @@ RUN = """async ([body, given]) => {
   const at = (name) => import(`/static/js/mpc/${name}.js`);
   const [wire, tickets, sealing, shamir] = await Promise.all(
     ["wire", "tickets", "sealing", "shamir"].map(at));
-  const [nodes, pins, buyer, consent, merkle] = await Promise.all(
-    ["nodes", "pins", "buyer", "consent", "merkle"].map(at));
+  const [nodes, pins, buyer, consent, merkle, tables, encoding] = await Promise.all(
+    ["nodes", "pins", "buyer", "consent", "merkle", "tables", "encoding"].map(at));
   const code = async (work) => { try { await work(); return null } catch (e) { return e.code } };
   const bytes = (hex) => wire.unhex(hex);
   const words = (texts) => BigInt64Array.from(texts, BigInt);
@@ -46,7 +46,8 @@ RUN = """async ([body, given]) => {
       privateKey: await load({ d: jwk(seed) }, [usage]) };
   };
   const kit = {
-    wire, tickets, sealing, shamir, nodes, pins, buyer, consent, merkle, code, bytes, words, key };
+    wire, tickets, sealing, shamir, nodes, pins, buyer, consent, merkle, tables, encoding, code,
+    bytes, words, key };
   const names = Object.keys(kit);
   const result = await eval(`(async (v, {${names}}) => {${body}})`)(JSON.parse(given), kit);
   return JSON.stringify(result);
@@ -168,10 +169,17 @@ def test_words_commitments_and_fixed_point_agree(inside: In) -> None:
           halves: Array.from(buyer.fixed(v.halves.map(([x]) => x), 0), Number),
           row: Array.from(buyer.fixed(buyer.standardise(v.row, v.normalisation), 16), String),
           named: await buyer.constantsDigest(v.normalisation),
+          encodings: v.encodings.map(([features, row]) => {
+            if (row.some((cell, i) => tables.complaint(cell.trim(), features[i]))) return null;
+            const said = row.map((cell, i) => encoding.valueOf(cell, features[i]));
+            const made = encoding.encode(said, features);
+            return made.length === encoding.width(features) ? made : "another width";
+          }),
           sigmoid: v.sigmoid.map(([z]) => buyer.meaning(logit, [z], 0).values[0]),
         }""",
         kept,
     )
+    assert made["encodings"] == [expected for *_, expected in kept["encodings"]]
     assert made["words"] == kept["expand"]["words"]
     assert made["commitment"] == kept["commitment"]
     assert made["halves"] == [expected for _, expected in kept["halves"]]
@@ -351,6 +359,10 @@ def test_a_whole_query_from_row_to_answer(inside: In) -> None:
         return inside(body, [listing | changes, reads, row])
 
     assert refusal(vectors.ROW[:4]) == "bad_row"
+    assert refusal([*vectors.ROW[:4], "0.5"]) == "bad_row"  # a text is no number
+    other = [*listing["features"][:4], {"name": "e", "type": "boolean"}]
+    assert refusal([*vectors.ROW[:4], "maybe"], features=other) == "bad_row"
+    assert refusal([*vectors.ROW[:4], "yes"], features=other) is None
     assert refusal(obstacle="gone") == "circuit_changed"
     assert refusal(nodes=listing["nodes"][:2]) == "bad_nodes"
     assert refusal(circuit="x@1") == "unknown_circuit"
@@ -386,8 +398,7 @@ def test_answers_mean_the_same_in_the_page_at_every_resolution(inside: In, name:
         reading = reading_of(model, resolution, {"label": label})
         rows = steps_of(reading)
         made = inside(
-            """const [asking, tables] = await Promise.all(
-              ["asking", "mpc/tables"].map((name) => import(`/static/js/${name}.js`)));
+            """const asking = await import("/static/js/asking.js");
             const [reading, rows] = v;
             const said = rows.map((row) => buyer.meaning(reading, row.map(BigInt), 16));
             return [tables.columns(reading), said.map((one) => [

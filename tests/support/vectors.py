@@ -19,6 +19,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from apps.protocol import consent, jobs, tickets, wire
+from apps.protocol.encoding import encode, levels_of, place_of
 from apps.protocol.normalise import constants_digest
 from workers.client import training
 from workers.client.buyer import sigmoid
@@ -205,6 +206,29 @@ def fixed_row() -> list[str]:
     return [str(v) for v in np.round(z * 2.0**16).astype(np.int64).reshape(-1)]
 
 
+def encodings() -> list[Any]:
+    """[features, a row as typed, its encoding or null where a level is none of them]"""
+    levels = ["I", "2", "caf\u00e9", "01"]
+    stage = {"name": "stage", "type": "category", "levels": levels}
+    features = [stage, {"name": "age", "type": "number"}, {"name": "smoker", "type": "boolean"}]
+    yes_no = {"name": "x", "type": "category", "levels": ["no", "yes", "unknown"]}
+    typed = "I|40.5|yes, 2.00 |-3|TRUE,cafe\u0301|1e3|0,1|4|no,01|0|1.0,I|1|maybe,i|1|No,2.5|1|no"
+    rows = [row.split("|") for row in typed.split(",")]
+    asked = [*((features, row) for row in rows), ([yes_no], ["yes"]), ([yes_no], ["1"])]
+    return [[about, row, _encoded(about, row)] for about, row in asked]
+
+
+def _encoded(features: list[dict[str, Any]], row: list[str]) -> list[float] | None:
+    places = [
+        place_of(levels_of(f), cell) if levels_of(f) else float(cell)
+        for f, cell in zip(features, row, strict=True)
+    ]
+    if None in places:
+        return None
+    made: list[float] = encode(np.array([places], float), features)[0].tolist()
+    return made
+
+
 def settled() -> dict[str, Any]:
     """All that follows from the seeds."""
     made, drawn = upload()
@@ -225,6 +249,7 @@ def settled() -> dict[str, Any]:
         "normalisation": {"f": 20, "mean": MEAN, "std": STD},
         "normalisation_name": constants_digest({"f": 20, "mean": MEAN, "std": STD}),
         "fixed_row": fixed_row(),
+        "encodings": encodings(),
         "sigmoid": [[z, sigmoid(z)] for z in (-800.0, *LOGITS, 800.0)],
         "sender": [seed("sender").hex(), wire.public_hex(SENDER)],
         "nodes": descriptors(),

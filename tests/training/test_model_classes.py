@@ -135,6 +135,8 @@ def test_a_class_goes_from_the_request_to_the_paid_answer(
     governance = SPEC["governance"] | {"scoring": "leave_one_out"}
     kind = Linear if name in SOLVED else Hazards if name == "cox" else Classes
     asked = {k: v for k, v in SPEC.items() if name != "forecaster" or k not in LAGGED}
+    if name == "poisson":
+        asked["features"] = [{"name": "b", "type": "boolean"}, {"name": "a"}]
     market = type("Of" + name, (kind,), {
         "spec": asked | {
             "model_class": name, "label": LABELS[name], "gates": [gate], "governance": governance,
@@ -153,6 +155,9 @@ def test_a_class_goes_from_the_request_to_the_paid_answer(
     assert [g["met"] for g in evidence["gates"]] == [True] * 3, evidence
     assert evidence["support"]["all"]["rows"] == 60
     assert evidence["intervals"] if name != "forecaster" else evidence["intervals"] == {}
+    numbers = 1 if name == "poisson" else 2
+    assert held.features == 2 and len(held.moments_job.openings["sums"]) == 1 + 2 * numbers
+    assert (held.normalisation["mean"][1] == 0) == (name == "poisson")  # of the level yes
     log.sequence(now=clock.now())
     assert check_record(record_of(held)) == []
 
@@ -160,6 +165,7 @@ def test_a_class_goes_from_the_request_to_the_paid_answer(
     assert listing_json(listing)["circuit"] == CLASSES[name].infer_id("logit")
     page = Client().get(f"/models/{listing.slug}/").content.decode()
     assert ("The answer is the value one step after t-1" in page) == (name == "forecaster")
+    assert (">no, yes<" in page) == (name == "poisson")
     market.fund()
     # two that wait are computed together, and each gets its own rows' scores
     asked = [[[0.5, -1.0], [2.0, 0.25]], [[-1.5, 0.75]]]

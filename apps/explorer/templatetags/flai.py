@@ -25,6 +25,7 @@ from django.utils.safestring import SafeString, mark_safe
 
 from apps.core import clock
 from apps.explorer import charts, formatting, pictures
+from apps.protocol.encoding import levels_of
 from apps.protocol.evidence import METRIC_NAMES, interval_of, leading
 
 register = template.Library()
@@ -471,6 +472,12 @@ def overall(evidence: Mapping[str, Any]) -> int | None:
 @register.filter
 def metric_name(metric: str) -> str:
     return METRIC_NAMES.get(metric, metric)
+
+
+@register.filter
+def levels(feature: Mapping[str, Any]) -> tuple[str, ...]:
+    """Of a category or boolean; none of a number."""
+    return levels_of(feature)
 
 
 @register.filter

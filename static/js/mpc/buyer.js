@@ -3,6 +3,7 @@
 //
 // What the words of an answer mean is the listing's `reading`: apps/protocol/targets.py.
 
+import { encode, width } from "./encoding.js";
 import { answered, nodeSet } from "./nodes.js";
 import { makeUpload, openOutputs, replyKey } from "./sealing.js";
 import { COMPUTING, SHAMIR } from "./tickets.js";
@@ -41,13 +42,16 @@ const answersAt = ({ circuit, resolution }) =>
   circuit.endsWith(resolution === "logit" ? "_infer@1" : `_infer_${resolution}@1`);
 
 // Everything of one query for one or many rows: the upload to send, and what opens and checks its
-// answer. `price`: what they cost together, in micro-units. Throws Refused.
+// answer. A row has numbers and level names in the order of the features. `price`: what they cost together, in micro-units. Throws Refused.
 export const makeBatch = async (listing, reading, rows, price) => {
   const { features, normalisation } = listing;
-  const wide = (row) => row.length === features.length;
-  const fits = rows.length > 0 && [normalisation.mean, normalisation.std, ...rows].every(wide);
-  demand(fits, "bad_row", `The model takes ${features.length} values.`);
-  demand(rows.every((row) => row.every(Number.isFinite)), "bad_row", "A value is missing or is not a finite number.");
+  const wide = width(features);
+  const fits = rows.length > 0 && rows.every((row) => row.length === features.length);
+  const scaled = [normalisation.mean, normalisation.std].every((each) => each.length === wide);
+  demand(fits && scaled, "bad_row", `The model takes ${features.length} values.`);
+  const encoded = rows.map((row) => encode(row, features));
+  const said = encoded.every((row) => row.every(Number.isFinite));
+  demand(said, "bad_row", "A value is missing, or is neither a finite number nor a level of its feature.");
   demand(!listing.obstacle, "circuit_changed", listing.obstacle);
   const shared = Object.hasOwn(COMPUTING, listing.engine ?? "ring");
   demand(shared, "wrong_engine", "This client can't make the shares that this model's nodes compute on.");
@@ -62,7 +66,7 @@ export const makeBatch = async (listing, reading, rows, price) => {
     slot: SLOT,
     circuits: [listing.circuit],
     circuits_hash: listing.circuits_hash,
-    params: { ...reading.extras, features: features.length, rows: rows.length, normalisation: named },
+    params: { ...reading.extras, features: wide, rows: rows.length, normalisation: named },
     f: ROW_F,
     ...(listing.engine in SHAMIR ? { engine: listing.engine } : {}), // the ring's is signed for both rings
     model: listing.model,
@@ -72,8 +76,8 @@ export const makeBatch = async (listing, reading, rows, price) => {
     issued_at: now,
     expires_at: now + TICKET_LIFETIME_S,
   };
-  const values = fixed(rows.flatMap((row) => standardise(row, normalisation)), ROW_F);
-  const upload = await makeUpload(values, [rows.length, features.length], fields, sender, nodes, reply.pair);
+  const values = fixed(encoded.flatMap((row) => standardise(row, normalisation)), ROW_F);
+  const upload = await makeUpload(values, [rows.length, wide], fields, sender, nodes, reply.pair);
   return { upload, nodes, reading, replyPair: reply.pair };
 };
 

@@ -1,11 +1,16 @@
 // What a row may hold, and an answer's columns: the twin of workers/client/tables.py.
 
+import { levelsOf, placeOf } from "./encoding.js";
+
 const DECIMALS = 6;
 const NUMBER = /^[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,3})?$/;
 
-// What is wrong with a value, in words; "" where nothing is.
-export const complaint = (text, low, high) => {
+// What is wrong with a value of a feature, in words; "" where nothing is.
+export const complaint = (text, feature) => {
+  const levels = levelsOf(feature);
+  const [low, high] = [feature.min ?? undefined, feature.max ?? undefined];
   if (text === "") return "Missing.";
+  if (levels.length) return placeOf(levels, text) < 0 ? `Must be one of: ${levels.join(", ")}.` : "";
   if (text.includes(",")) return "Write a point before the decimals, no comma.";
   if (!NUMBER.test(text) || !Number.isFinite(Number(text))) return "Not a number.";
   if (low !== undefined && Number(text) < Number(low)) return `Must be at least ${low}.`;
