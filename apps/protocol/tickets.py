@@ -236,18 +236,34 @@ def check_upload(upload: Any, *, now: int) -> Ticket:
 
     Raises: TicketError with code malformed, too_large, expired, not_yet_valid or bad_signature.
     """
+    ticket, signed = check_form(upload, now=now)
+    check_signature(ticket, signed, upload["signature"])
+    return ticket
+
+
+def check_form(upload: Any, *, now: int) -> tuple[Ticket, bytes]:
+    """All of `check_upload` but the signature: the ticket, and the bytes that its owner must have
+    signed. Raises: TicketError."""
     _require(
         isinstance(upload, dict) and upload.keys() == set(UPLOAD_FIELDS),
         "malformed",
         "An upload consists of ticket, signature, envelopes and correction.",
     )
-    ticket = _checked_head(upload, now)
+    ticket, signed = _checked_head(upload, now)
     correction = upload["correction"]
     raw = isinstance(correction, (bytes, bytearray, memoryview))
     size = len(correction) if raw else _b64_size(correction)
     fits = size == ticket.correction_bytes
     _require(fits, "malformed", "The correction does not fit the ticket's shape.")
-    return ticket
+    return ticket, signed
+
+
+def check_signature(ticket: Ticket, signed: bytes, signature: Any) -> None:
+    """Raises: TicketError("bad_signature") unless the ticket's sender signed these bytes of it."""
+    try:
+        verify(ticket.sender, TICKET_DOMAIN, signed, signature)
+    except BadSignature:
+        raise TicketError("bad_signature", "The ticket is not signed by its sender.") from None
 
 
 def check_head(head: Any, *, now: int) -> Ticket:
@@ -260,15 +276,13 @@ def check_head(head: Any, *, now: int) -> Ticket:
         "malformed",
         "The head of an upload consists of ticket, signature and envelopes.",
     )
-    return _checked_head(head, now)
+    ticket, signed = _checked_head(head, now)
+    check_signature(ticket, signed, head["signature"])
+    return ticket
 
 
-def _checked_head(head: dict[str, Any], now: int) -> Ticket:
-    ticket, data = _checked(head["ticket"], now)
-    try:
-        verify(ticket.sender, TICKET_DOMAIN, data, head["signature"])
-    except BadSignature:
-        raise TicketError("bad_signature", "The ticket is not signed by its sender.") from None
+def _checked_head(head: dict[str, Any], now: int) -> tuple[Ticket, bytes]:
+    ticket, signed = _checked(head["ticket"], now)
     envelopes = head["envelopes"]
     _require(
         isinstance(envelopes, list) and len(envelopes) == len(ticket.nodes),
@@ -278,7 +292,7 @@ def _checked_head(head: dict[str, Any], now: int) -> Ticket:
     for envelope in envelopes:
         size = _b64_size(envelope)
         _require(0 < size <= MAX_ENVELOPE_BYTES, "malformed", "An envelope has a wrong size.")
-    return ticket
+    return ticket, signed
 
 
 def check_roster(roster: Any) -> str:

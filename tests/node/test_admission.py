@@ -9,6 +9,7 @@ import pytest
 from workers.node import home
 from workers.node.computation import session_id
 from workers.node.errors import Conflict, Refused, Unavailable
+from workers.node.idle import Idle
 from workers.node.jobs import Entry, Jobs
 from workers.node.records import Rows, StoredJob
 from workers.node.shares import Opened, Shares
@@ -31,7 +32,7 @@ def jobs(store, tmp_path):
     mesh = SimpleNamespace(refuse=lambda *_, **__: None)
     intake = Shares(node=node, peers=peers, store=store)
     parts = {"limits": None, "store": store, "shares": intake, "mesh": mesh, "copies": None}
-    parts["refreshing"] = None
+    parts |= {"refreshing": None, "idle": Idle(mesh)}
     return Jobs(node=node, peers=peers, **parts)
 
 

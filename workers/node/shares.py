@@ -8,10 +8,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from apps.protocol import jobs, wire
+from apps.protocol import jobs, tickets, wire
 from apps.protocol.circuits import CIRCUITS
 from apps.protocol.sharing import WITHDRAWN_DOMAIN, check_withdrawal
-from apps.protocol.tickets import Ticket, TicketError, check_ticket, check_upload
+from apps.protocol.tickets import Ticket, TicketError
 from workers.mpc.sealing import SealError, Words, open_query, open_short
 from workers.node import metrics, policy
 from workers.node.errors import Conflict, Malformed, NodeError, Refused
@@ -30,6 +30,12 @@ class Opened:
     ticket: Ticket
     words: tuple[Words, ...]
     secret: bytes
+
+
+def _refusal(error: TicketError) -> NodeError:
+    """What the protocol says of a ticket, as this node's."""
+    kind: type[NodeError] = Malformed if error.code in _MALFORMED else Refused
+    return kind(error.code, error.text)
 
 
 class Shares:
@@ -92,12 +98,9 @@ class Shares:
             raise Conflict("unknown_share", f"Share {share_id} is not here.", retryable=True)
         return known.ack
 
-    def open(self, upload: Any) -> Opened:
-        """A query's upload that came with its job; nothing is stored.
-
-        Raises: Malformed, Refused.
-        """
-        ticket = self.check(upload, now=int(time.time()))
+    def open(self, upload: Any, ticket: Ticket) -> Opened:
+        """A query's upload that came with its job, with its ticket that was checked; nothing is
+        stored. Raises: Refused."""
         words, secret = self._open(open_query, upload, ticket)
         return Opened(ticket=ticket, words=words, secret=secret)
 
@@ -160,11 +163,10 @@ class Shares:
         """
         now = int(time.time())
         try:
-            checked = check_ticket(ticket, now=now)
+            checked = tickets.check_ticket(ticket, now=now)
             check_withdrawal(body, signature, ticket=checked)
         except TicketError as error:
-            kind: type[NodeError] = Malformed if error.code in _MALFORMED else Refused
-            raise kind(error.code, error.text) from None
+            raise _refusal(error) from None
         if checked.share_id != share_id:
             raise Malformed("malformed", "This is not about withdrawing that share.")
         with self.lock:
@@ -189,12 +191,29 @@ class Shares:
         }
 
     def check(self, upload: Any, *, now: int) -> Ticket:
-        """What an upload must satisfy before this node opens it. Raises: Malformed, Refused."""
+        """What an upload must satisfy before this node opens it, in its three steps: of many, each
+        is taken for all of them. Raises: Malformed, Refused."""
+        ticket, signed = self.check_form(upload, now=now)
+        self.check_signature(ticket, signed, upload)
+        self.check_fit(ticket)
+        return ticket
+
+    def check_form(self, upload: Any, *, now: int) -> tuple[Ticket, bytes]:
+        """The ticket, and what of it must be signed. Raises: Malformed, Refused."""
         try:
-            ticket = check_upload(upload, now=now)
+            return tickets.check_form(upload, now=now)
         except TicketError as error:
-            kind: type[NodeError] = Malformed if error.code in _MALFORMED else Refused
-            raise kind(error.code, error.text) from None
+            raise _refusal(error) from None
+
+    def check_signature(self, ticket: Ticket, signed: bytes, upload: Any) -> None:
+        """Raises: Refused."""
+        try:
+            tickets.check_signature(ticket, signed, upload["signature"])
+        except TicketError as error:
+            raise _refusal(error) from None
+
+    def check_fit(self, ticket: Ticket) -> None:
+        """It is for this node, and for circuits that it has. Raises: Refused."""
         if ticket.nodes != self._peers.fingerprints:
             raise Refused("wrong_nodes", "The ticket is for another set of nodes.")
         # what a query's names depends on its model: a rule of the policy
@@ -208,7 +227,6 @@ class Shares:
             if slot is None or slot.role == "model":
                 raise Refused("wrong_slot", f"{name} takes no input {ticket.slot} from outside.")
         self._check_use(ticket)
-        return ticket
 
     def _check_use(self, ticket: Ticket) -> None:
         """Some circuit that its owner allows can take it: what never can is refused now, not when
