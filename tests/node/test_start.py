@@ -271,21 +271,27 @@ def test_key_files_are_not_made_again(tmp_path):
     assert keys.load(tmp_path / "k") == secret
 
 
-def test_a_succession_for_which_more_must_sign_than_before_is_named_and_signed_on(
-    tmp_path, monkeypatch, caplog
-):
-    """Two of five were enough for an earlier release."""
-    nodes = NodeSet(tmp_path, n=5)
-    before, first, last = list(nodes.fingerprints), nodes.homes[0], nodes.homes[4]
-    last.rename(tmp_path / "lost")
+def weakly_succeeded(nodes, tmp_path, monkeypatch):
+    """Node 4's successor, for which two of five have signed; an earlier release admitted it."""
+    nodes.homes[4].rename(tmp_path / "lost")
     addresses = {"control": "127.0.0.1:5000", "mesh": "127.0.0.1:5001"}
-    new = homes.init(last, index=4, name="new", **addresses)
+    new = homes.init(nodes.homes[4], index=4, name="new", **addresses)
     said = [cli.succession(nodes.homes[i], 4, new.fingerprint) for i in (0, 1)]
     with monkeypatch.context() as earlier:
         earlier.setattr(successions, "others_least", lambda _: 2)
         descriptor = homes.succeed(new, said).descriptor()
         for home in nodes.homes[:4]:
             homes.admit(home, descriptor)
+    return new, said, descriptor
+
+
+def test_a_succession_for_which_more_must_sign_than_before_is_named_and_signed_on(
+    tmp_path, monkeypatch, caplog
+):
+    """Two of five were enough for an earlier release."""
+    nodes = NodeSet(tmp_path, n=5)
+    before, first, last = list(nodes.fingerprints), nodes.homes[0], nodes.homes[4]
+    new, said, descriptor = weakly_succeeded(nodes, tmp_path, monkeypatch)
 
     def starts(home):
         caplog.clear()
@@ -304,3 +310,32 @@ def test_a_succession_for_which_more_must_sign_than_before_is_named_and_signed_o
     more = cli.succession(nodes.homes[2], 4, new.fingerprint)
     homes.admit(first, homes.succeed(homes.load(last), [more]).descriptor())
     assert starts(first) == ((before,), [])
+
+
+def test_recovering_names_a_succession_that_does_not_count_and_one_that_followed_it_keeps_it(
+    tmp_path, monkeypatch
+):
+    """The successor lost its keys too before enough had signed for it: who signs on later signs the
+    first change of keys, and the last in its place tells what was signed for both."""
+    nodes = NodeSet(tmp_path, n=5)
+    before, first, last = list(nodes.fingerprints), nodes.homes[0], nodes.homes[4]
+    second, *_ = weakly_succeeded(nodes, tmp_path, monkeypatch)
+    last.rename(tmp_path / "lost too")
+    third = homes.init(last, index=4, name="third", control="127.0.0.1:5000", mesh="127.0.0.1:5001")
+    words = [cli.succession(nodes.homes[i], 4, third.fingerprint) for i in (0, 1, 2)]
+    for home in nodes.homes[:4]:
+        homes.admit(home, homes.succeed(third, words).descriptor())
+    between = [*before[:4], second.fingerprint]
+    assert homes.load_peers(homes.load(first)).former == (between,)
+    done = subprocess.run(
+        node_command(first, "recover", "--wait", "0"), capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 3 and "a succession does not count" in done.stderr
+    assert second.fingerprint in done.stderr
+
+    more = cli.succession(nodes.homes[2], 4, second.fingerprint)
+    with pytest.raises(StartError, match="do not say"):  # of no place that it is in
+        homes.succeed(homes.load(nodes.homes[3]), [more])
+    third = homes.succeed(homes.load(last), [more])
+    homes.admit(first, third.descriptor())
+    assert homes.load_peers(homes.load(first)).former == (between, before)

@@ -146,6 +146,7 @@ def recover(home: Path, *, wait_s: float) -> tuple[list[str], list[str]]:
     node = homes.load(home)
     lock = homes.lock(home)
     peers = homes.load_peers(node)
+    _say_what_does_not_count(peers)
     from workers.node.copies import Copies, sources_needed
     from workers.node.refreshing import Refreshing
 

@@ -223,7 +223,8 @@ def load_peers(node: Node) -> Peers:
 
 def succeed(node: Node, said: Sequence[Any]) -> Node:
     """Keep what others signed of this node's taking a lost one's place, in succession.json and the
-    descriptor. Raises: StartError when that is not enough."""
+    descriptor; or more signatures of a succession before its own, for which too few had signed.
+    Raises: StartError when that is not enough."""
     try:
         signed = {
             "statement": said[0]["statement"],
@@ -231,13 +232,17 @@ def succeed(node: Node, said: Sequence[Any]) -> Node:
         }
         ok = all(part["statement"] == signed["statement"] for part in said)
         ok = ok and successions.is_succession(signed)
-        ok = ok and signed["statement"]["new"] == node.fingerprint
-        earlier = list(said[0]["earlier"])
-    except (KeyError, TypeError, IndexError):
+        before = [one["statement"] for one in node.succeeds]
+        if ok and signed["statement"]["new"] == node.fingerprint:
+            kept = [*said[0]["earlier"], signed]
+        else:
+            at = before.index(signed["statement"])
+            kept = [*node.succeeds[:at], signed, *node.succeeds[at + 1 :]]
+    except (KeyError, TypeError, IndexError, ValueError):
         ok = False
     if not ok:
         raise StartError("these files do not say, alike and signed by who may, that it succeeds")
-    write_json(node.home / "succession.json", [*earlier, signed])
+    write_json(node.home / "succession.json", kept)
     succeeding = load(node.home)
     write_json(node.home / "descriptor.json", succeeding.descriptor())
     return succeeding
