@@ -21,6 +21,7 @@ from workers.node import storekey
 from workers.node.copies import REFRESHED, Copies
 from workers.node.errors import Refused, Unavailable
 from workers.node.home import Peers
+from workers.node.idle import Idle
 from workers.node.jobs import Jobs
 from workers.node.records import StoredJob, StoredModel
 from workers.node.refreshing import STAGED, Refreshing
@@ -64,7 +65,7 @@ class Nodes:
             one = SimpleNamespace(node=node, up=True, answer=copies.answer, **parts)
             one.refreshing = Refreshing(node=node, **parts)
             one.jobs = partial(Jobs, node=node, limits=None, shares=None, **parts)
-            one.jobs.keywords["refreshing"] = one.refreshing
+            one.jobs.keywords.update(refreshing=one.refreshing, idle=Idle(mesh))
             if number is not None:
                 store.restore({"scopes": [], "answered": []}, {MODEL: (JOB, self.held(i, number))})
             if number:

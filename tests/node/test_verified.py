@@ -139,7 +139,8 @@ def test_members_that_disagree_hear_of_it_whatever_the_store_says():
     node = SimpleNamespace(fingerprint="", index=0)
     mesh = SimpleNamespace(open=lambda *_, **__: session)
     peers = SimpleNamespace(fingerprints=())
-    of = computation.Computation(node=node, peers=peers, store=None, mesh=mesh, refreshing=broken)
+    parts = {"store": None, "mesh": mesh, "refreshing": broken, "reserve": None}
+    of = computation.Computation(node=node, peers=peers, **parts)
     admitted = SimpleNamespace(job={"model": "ab"}, sharing="cd")
     with pytest.raises(Unavailable), of._session(b"", 1, keeping.Group(3, (0, 1, 2), ()), admitted):
         raise Disagreement("they hold different words")
