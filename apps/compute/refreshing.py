@@ -72,12 +72,12 @@ def refresh(*, now: datetime) -> Refresh:
 
 
 def reshare(
-    *, model: str, consents: Sequence[dict[str, str]], engine: str | None = None, now: datetime
+    *, model: str, consents: Sequence[dict[str, Any]], engine: str | None = None, now: datetime
 ) -> Refresh:
     """A model goes over to the node set of now, from the one that kept it.
 
-    consents: [{"key", "signature"}] of all who made it; the nodes check them, and all must be
-    there. engine: which one Shamir shares are for then, if their threshold changes.
+    consents: [{"key", "signature", "expires_at"}] of all who made it; the nodes check them, and all
+    must be there. engine: which one Shamir shares are for then, if their threshold changes.
     Raises: DomainError("no_nodes"), control.Retryable, control.Final.
     """
     nodes, after, members = _members(now=now)

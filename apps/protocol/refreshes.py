@@ -10,7 +10,8 @@ member's, under "flai/refreshed/v1". `models` is the digest of the list of what 
 
 reshare = the same with "type": "reshare", "model" and "consents": that model goes over to these
 nodes, all of whom take part, from the set that kept it. All its makers consent, each signing
-{"v", "type": "resharing", "model", "nodes"} under "flai/resharing/v1". Where Shamir shares are to
+{"v", "type": "resharing", "model", "nodes", "expires_at"} under "flai/resharing/v1", which counts
+until that second. Where Shamir shares are to
 have another threshold, both name the "engine" that has it, and so do the receipts of Shamir shares,
 as "result" is then of each node's own.
 
@@ -72,10 +73,13 @@ def reshare_of(
     return refresh_of(members=range(len(asked["nodes"])), **asked) | more
 
 
-def consent_of(*, model: str, nodes: Sequence[str], engine: str | None = None) -> Json:
-    """What a model's maker signs so that it may go over to that node set, and that threshold."""
+def consent_of(
+    *, model: str, nodes: Sequence[str], expires_at: int | None, engine: str | None = None
+) -> Json:
+    """What a model's maker signs so that it may go over to that node set, and that threshold, until
+    then (seconds). Earlier releases signed without an end, None: no node takes that any more."""
     said = {"v": 1, "type": "resharing", "model": model, "nodes": list(nodes)}
-    return {**said, **_named(engine)}
+    return {**said, **({} if expires_at is None else {"expires_at": expires_at}), **_named(engine)}
 
 
 def _named(engine: str | None) -> Json:
@@ -88,26 +92,42 @@ def check_consents(
     model: str,
     nodes: Sequence[str],
     makers: Sequence[str],
+    now: int,
     engine: str | None = None,
 ) -> None:
-    """Every maker of the model has signed, for that engine if another is named.
-    Raises: JobError("no_consent")."""
-    signed = consenting(consents, model=model, nodes=nodes, engine=engine)
+    """Every maker of the model has signed, until later than now, for that engine if another is
+    named. Raises: JobError("no_consent")."""
+    dated = [one for one in consents if "expires_at" in one]
+    signed = consenting(dated, model=model, nodes=nodes, now=now, engine=engine)
     if not makers or not set(makers) <= signed:
-        raise JobError("no_consent", "Not all who made the model let it go to these nodes.")
+        lapsed = set(makers) <= consenting(consents, model=model, nodes=nodes, engine=engine)
+        raise JobError(
+            "no_consent",
+            "A consent of those who made the model has lapsed: they sign again."
+            if makers and lapsed
+            else "Not all who made the model let it go to these nodes.",
+        )
 
 
 def consenting(
-    consents: Sequence[Json], *, model: str, nodes: Sequence[str], engine: str | None = None
+    consents: Sequence[Json],
+    *,
+    model: str,
+    nodes: Sequence[str],
+    now: int = 0,
+    engine: str | None = None,
 ) -> set[str]:
-    """The keys that signed for just that."""
-    wanted, signed = consent_of(model=model, nodes=nodes, engine=engine), set()
+    """The keys that signed for just that, until later than now or without an end."""
+    signed = set()
     for one in consents:
+        end = one.get("expires_at")
+        wanted = consent_of(model=model, nodes=nodes, expires_at=end, engine=engine)
         try:
             verify(one["key"], CONSENT_DOMAIN, wanted, one["signature"])
-            signed.add(one["key"])
         except BadSignature:
             continue
+        if end is None or end > now:
+            signed.add(one["key"])
     return signed
 
 
@@ -219,9 +239,14 @@ def _is_resharing(refresh: Json) -> bool:
         and refresh["members"] == list(range(len(refresh["nodes"])))
         and isinstance(consents, list)
         and len(consents) <= CONSENTS_MAX
-        and all(isinstance(c, dict) and set(c) == {"key", "signature"} for c in consents)
-        and all(isinstance(v, str) for c in consents for v in c.values())
+        and all(map(_is_consent, consents))
     )
+
+
+def _is_consent(one: Any) -> bool:
+    ok = isinstance(one, dict) and set(one) - {"expires_at"} == {"key", "signature"}
+    ok = ok and isinstance(one["key"], str) and isinstance(one["signature"], str)
+    return ok and _whole(one.get("expires_at", 0), 0, SAFE_INT)
 
 
 def _are_members(members: Any, count: int) -> bool:

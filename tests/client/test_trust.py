@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -61,16 +62,29 @@ def test_a_maker_lets_its_model_go_to_the_nodes_that_it_pinned_and_no_others(
     assert main(command) == 0
     consent = json.loads(capsys.readouterr().out)
     where = {"model": model, "nodes": three_nodes.fingerprints}
-    refreshes.check_consents([consent], **where, makers=[home.identity_hex()])
+    mine = {"makers": [home.identity_hex()], "now": int(time.time())}
+    refreshes.check_consents([consent], **where, **mine)
     for changed in (
         *(where | more for more in ({"model": "cd" * 32}, {"nodes": ["ab" * 32] * 3})),
         where | {"engine": "shamir_t1"},
     ):
         with pytest.raises(JobError):
-            refreshes.check_consents([consent], **changed, makers=[home.identity_hex()])
+            refreshes.check_consents([consent], **changed, **mine)
     for wrong in ("ring", "shamir_t2"):  # which takes five nodes
         assert main([*command, "--engine", wrong]) == 1 and not capsys.readouterr().out
     assert main([*command, "--engine", "shamir_t1"]) == 0
     consent = json.loads(capsys.readouterr().out)
     named = where | {"engine": "shamir_t1"}
-    refreshes.check_consents([consent], **named, makers=[home.identity_hex()])
+    refreshes.check_consents([consent], **named, **mine)
+    # the nodes take it for seven days, or as many as are named
+    later = mine | {"now": mine["now"] + 7 * 86_400 + 60}
+    with pytest.raises(JobError, match="lapsed"):
+        refreshes.check_consents([consent], **named, **later)
+    with pytest.raises(JobError, match="Not all"):
+        refreshes.check_consents(
+            [consent | {"expires_at": consent["expires_at"] + 86_400}], **named, **later
+        )
+    assert main([*command, "--engine", "shamir_t1", "--days", "8"]) == 0
+    refreshes.check_consents([json.loads(capsys.readouterr().out)], **named, **later)
+    for days in ("0", "91"):
+        assert main([*command, "--days", days]) == 1

@@ -16,7 +16,6 @@ from apps.core.errors import Unprocessable
 from apps.listings.epochs import epoch_settle
 from apps.listings.models import Listing
 from apps.listings.selectors import engine_vote_json
-from apps.protocol import refreshes, wire
 from apps.protocol.jobs import computing_of
 from apps.protocol.tickets import VERIFIED
 from apps.subdaos.models import Epoch
@@ -26,7 +25,7 @@ from apps.wallets.invariants import violations
 from apps.wallets.models import LogLeaf
 from tests.listings.test_auditing import audit, claimed, errors, failed, leaves, said
 from tests.support.market import Market, drain, drain_until
-from tests.support.nodes import NodeSet, cosigned_anew
+from tests.support.nodes import NodeSet, consents_of, cosigned_anew
 from tests.training.test_record import record_of
 from workers.client.record import check_record
 from workers.mpc import sealing
@@ -124,11 +123,8 @@ def goes_to_three_of_the_five_and_is_sold_there(market: Market, listing, wanted)
     nodes.become(nodes.descriptors[:3])
     settings.NODES_FILE.write_text(json.dumps({"nodes": nodes.descriptors}))
     nodes_sync()
-    said = refreshes.consent_of(model=model, nodes=nodes.fingerprints)
-    consents = [
-        {"key": site.public, "signature": wire.sign(site.key, refreshes.CONSENT_DOMAIN, said)}
-        for site in market.custodians
-    ]
+    makers = [site.key for site in market.custodians]
+    consents = consents_of(makers, model=model, nodes=nodes.fingerprints)
     refreshing.reshare(model=model, consents=consents, now=now())
     drain_until(lambda: Round.objects.get(pk=held.pk).nodes == nodes.fingerprints)
     logits, computing = buy(market, Listing.objects.get(pk=listing.pk))

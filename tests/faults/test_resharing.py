@@ -6,9 +6,8 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from apps.protocol import refreshes, wire
 from tests.faults.test_more_nodes import ROW, TRUTH, ask
-from tests.support.nodes import Buyer, NodeSet, Round
+from tests.support.nodes import Buyer, NodeSet, Round, consents_of
 from workers.mpc.replicated import held_by, join
 from workers.node.home import load
 from workers.node.store import Store
@@ -21,13 +20,9 @@ def nodes(tmp_path):
     nodes.stop()
 
 
-def reshare(nodes, model, makers, *, engine=None, signed="that", **changed):
+def reshare(nodes, model, makers, *, engine=None, signed="that", days=1, **changed):
     signed = engine if signed == "that" else signed
-    said = refreshes.consent_of(model=model, nodes=nodes.fingerprints, engine=signed)
-    consents = [
-        {"key": wire.public_hex(k), "signature": wire.sign(k, refreshes.CONSENT_DOMAIN, said)}
-        for k in makers
-    ]
+    consents = consents_of(makers, model=model, nodes=nodes.fingerprints, engine=signed, days=days)
     asked = {"type": "reshare", "model": model, "consents": consents}
     asked |= {} if engine is None else {"engine": engine}
     return nodes.refresh(range(nodes.n), **asked | changed)
@@ -75,6 +70,8 @@ def test_from_three_to_five_and_back(nodes):
     for named, changes, code in (
         ("ab" * 32, {}, "not_held"),
         (model, {"consents": [{"key": 1}]}, "malformed"),
+        (model, {"days": 0}, "no_consent"),  # it has lapsed
+        (model, {"days": None}, "no_consent"),  # an earlier release's, without an end
     ):
         assert code in codes(reshare(nodes, named, r.custodians, **changes))
     assert [a.status_code for a in reshare(nodes, model, r.custodians)] == [200] * 5

@@ -23,13 +23,13 @@ from apps.compute.services import node_claim
 from apps.core.clock import now
 from apps.exchange.vaults import stake
 from apps.listings.epochs import epoch_settle
-from apps.protocol import entitlements, jobs, refreshes, wire
+from apps.protocol import entitlements, jobs, wire
 from apps.subdaos.models import Epoch
 from apps.wallets import log
 from apps.wallets.models import LogLeaf
 from apps.wallets.services import send
 from tests.support.market import PRICE, Market, drain
-from tests.support.nodes import cosigned_anew, succeeded
+from tests.support.nodes import consents_of, cosigned_anew, succeeded
 from workers.client.api import Api
 from workers.client.earnings import settle
 from workers.client.replay import Replay, replay
@@ -500,21 +500,25 @@ def follows_a_model_to_other_nodes(sold: Market, honest: Leaves) -> None:
     three = [five[i] for i in (0, 1, 4)]  # of whom one is paid, as before
     what = {"model": made["model"], "nodes": five}
 
-    def consented(people: Any, **changes: Any) -> dict[str, Any]:
-        wanted = refreshes.consent_of(**what)
-        consents = [
-            {"key": p.public, "signature": wire.sign(p.key, refreshes.CONSENT_DOMAIN, wanted)}
-            for p in people
-        ]
+    def consented(people: Any, *, days: int | None = 1, **changes: Any) -> dict[str, Any]:
+        consents = consents_of([p.key for p in people], days=days, **what)
         return {"refresh": "ab" * 32, "number": 1, "consents": consents, **what, **changes}
 
     assert told("compute.refreshed", consented(sold.custodians), by=three) == ""
+    undated = consented(sold.custodians, days=None)  # of an earlier release, and none after others
+    assert told("compute.refreshed", undated, by=three) == ""
+    place = next(i for i, row in enumerate(honest) if row["body"] is first)
+    dated = consented(sold.custodians)
+    honest.insert(place, {"v": 1, "type": "compute.refreshed", "at": at, "body": dated})
+    assert "without an end" in told("compute.refreshed", undated, by=three)
+    del honest[place]
     for body, why in (
         (consented(sold.custodians[1:]), "its makers didn't sign"),
         (consented(sold.validators), "its makers didn't sign"),
         (consented(sold.custodians, engine="shamir_t1"), "its makers didn't sign"),
         (consented(sold.custodians, nodes=three), "its makers didn't sign"),
         (consented(sold.custodians, model="ab" * 32), "is of no round in the log"),
+        (consented(sold.custodians, days=-1), "its makers didn't sign"),  # any more
     ):
         assert why in told("compute.refreshed", body, by=three)
     assert "was not answered by" in told(

@@ -294,6 +294,18 @@ class NodeSet:
         return base | more
 
 
+def consents_of(
+    makers: Sequence[Ed25519PrivateKey], *, days: int | None = 1, **what: Any
+) -> list[dict[str, Any]]:
+    """What these sign so that a model goes to other nodes; without `days` as earlier releases."""
+    end = {} if days is None else {"expires_at": int(time.time()) + 86_400 * days}
+    said = refreshes.consent_of(**({"expires_at": None} | end), **what)
+    return [
+        {"key": wire.public_hex(k), "signature": wire.sign(k, refreshes.CONSENT_DOMAIN, said)} | end
+        for k in makers
+    ]
+
+
 def counted(metrics: str, name: str) -> float:
     """The sample of that name and labels; 0 before the first."""
     found = [line for line in metrics.splitlines() if line.startswith(name + " ")]

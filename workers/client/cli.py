@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 from workers.client.api import Api, ClientError
 from workers.client.home import Home, read_pins
 
+DAYS_MAX = 90  # that a consent lasts
 SHOWN = ("what", "round", "rfm", "roster", "size_bytes", "why")
 
 EPILOG = """\
@@ -143,6 +145,9 @@ def parser() -> argparse.ArgumentParser:
     resharing.add_argument("--model", required=True, help="the model's id")
     resharing.add_argument(
         "--engine", metavar="ENGINE", help="shamir_t1, shamir_t2 or shamir_t3: with that threshold"
+    )
+    resharing.add_argument(
+        "--days", type=int, default=7, help="how long the nodes take your word (7 days)"
     )
     resharing.set_defaults(run=_resharing)
 
@@ -611,11 +616,14 @@ def _resharing(options: argparse.Namespace) -> int:
             tickets.check_engine(engine, len(prints))
         except tickets.TicketError as error:
             raise ClientError(error.text) from None
-    said = refreshes.consent_of(model=options.model, nodes=prints, engine=engine)
+    if not 0 < options.days <= DAYS_MAX:
+        raise ClientError(f"A consent lasts 1 to {DAYS_MAX} days.")
+    end = int(time.time()) + 86_400 * options.days
+    said = refreshes.consent_of(model=options.model, nodes=prints, expires_at=end, engine=engine)
     signature = wire.sign(home.identity(), refreshes.CONSENT_DOMAIN, said)
-    named = {} if engine is None else {"engine": engine}
+    named = {"expires_at": end} | ({} if engine is None else {"engine": engine})
     home.journal.write("resharing_consented", model=options.model, nodes=prints, **named)
-    print(json.dumps({"key": home.identity_hex(), "signature": signature}))
+    print(json.dumps({"key": home.identity_hex(), "signature": signature, "expires_at": end}))
     return 0
 
 

@@ -104,6 +104,7 @@ class Earnings:
         self.daos: dict[str, str] = {}
         self.operators: dict[str, str] = {}
         self.say_acceptance = False
+        self.dated_consents = False
         self.signed_claims = False
         self.held: dict[str, tuple[Body, int]] = {}
         self.posted: dict[str, Paid] = {}
@@ -223,8 +224,17 @@ class Earnings:
         made = next((m for m in self.versions.values() if m.done["model"] == model), None)
         if made is None:
             raise Finding(f"model {model[:12]}… went to other nodes and is of no round in the log")
+        consents = body.get("consents", ())
+        dated = all("expires_at" in one for one in consents)  # of earlier releases they are not
+        if self.dated_consents and not dated:
+            raise Finding(f"model {model[:12]}… went to other nodes by consents without an end")
+        self.dated_consents = self.dated_consents or (dated and bool(consents))
         signed = consenting(
-            body.get("consents", ()), model=model, nodes=nodes, engine=body.get("engine")
+            consents,
+            model=model,
+            nodes=nodes,
+            now=(at - consent.SKEW_MS) // 1000,
+            engine=body.get("engine"),
         )
         roles = made.opened["members"]
         makers = {pid for pid, role in roles.items() if role == "custodian"}

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import json
 import secrets
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -136,6 +137,7 @@ def _check(asked: Json, ticket: Json, fingerprints: Sequence[str]) -> str:
             model=asked["model"],
             nodes=fingerprints,
             makers=ticket.get("makers") or (),
+            now=int(time.time()),
             engine=asked.get("engine"),
         )
         check_engine(engine, len(fingerprints))
