@@ -11,7 +11,7 @@ import httpx
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from apps.protocol import heads, identity, jobs, merkle, tally, wire
+from apps.protocol import heads, identity, jobs, merkle, successions, tally, wire
 from workers.client.api import Api
 from workers.client.earnings import Finding
 from workers.client.exchange import SLASH_REF, Exchange, Leaving
@@ -484,6 +484,49 @@ def test_two_pinned_nodes_vouch_that_everybody_is_shown_this_log(tmp_path: Path)
     assert "no node has signed" in failed(server.check(nodes=pins))
     server.nodes = [Ed25519PrivateKey.generate() for _ in range(3)]  # nodes of the server's own
     assert "only 0 of the 2" in failed(server.check(nodes=pins))
+
+
+def successor_leaf(
+    nodes: list[Ed25519PrivateKey], lost: int, new: Ed25519PrivateKey, by: tuple[int, ...]
+) -> dict[str, Any]:
+    said = successions.statement_of(
+        old=fingerprint(nodes[lost]), new=fingerprint(new), nodes=[fingerprint(n) for n in nodes]
+    )
+    signatures = [
+        {"sign_key": wire.public_hex(nodes[i]), "hpke_key": "ab" * 32}
+        | {"signature": wire.sign(nodes[i], successions.SUCCESSION_DOMAIN, said)}
+        for i in by
+    ]
+    body = {"statement": said, "signatures": signatures}
+    return leaf("compute.node_succeeded", body, HONEST[-1]["at"])
+
+
+@pytest.mark.parametrize("by", [(0, 2), (1,)])
+def test_a_successor_that_pinned_nodes_signed_for_is_trusted_and_has_one_voice_with_the_old_key(
+    by: tuple[int, ...], tmp_path: Path
+) -> None:
+    old = [Ed25519PrivateKey.generate() for _ in range(3)]
+    new = Ed25519PrivateKey.generate()
+    server = Server(HONEST)
+    server.nodes = old
+    pins, state = pins_of(server), tmp_path / "s"
+    assert server.check(state).ok
+    server.leaves.append(wire.canonical(successor_leaf(old, 1, new, by)))
+    server.served = list(server.leaves)
+    server.nodes = [old[0], new]
+    for report in (server.check(nodes=pins), server.check(state), server.check(state)):
+        assert report.ok, failed(report)
+    says = f"node {fingerprint(new)[:6]}… has the place of node {fingerprint(old[1])[:6]}…"
+    told = [says in check.text for check in server.check(nodes=pins).checks]
+    assert told.count(True) == 1
+    assert not any(says in check.text for check in server.check(state).checks)  # it is known by now
+    server.nodes = [old[1], new]
+    for report in (server.check(nodes=pins), server.check(nodes=[*pins, fingerprint(new)])):
+        assert "only 1 of the 2" in failed(report)
+    # strangers' word, of a set that nobody pinned
+    server.nodes = [old[0], new]
+    for known in ([pins[0], "ee" * 32, pins[2]], pins[:1]):
+        assert "only 1 of the 2" in failed(server.check(nodes=known))
 
 
 def test_a_log_that_the_nodes_did_not_sign_is_a_fork() -> None:

@@ -105,6 +105,7 @@ class Earnings:
         self.operators: dict[str, str] = {}
         self.say_acceptance = False
         self.dated_consents = False
+        self.successions: list[Body] = []  # that count
         self.signed_claims = False
         self.held: dict[str, tuple[Body, int]] = {}
         self.posted: dict[str, Paid] = {}
@@ -248,6 +249,7 @@ class Earnings:
         if not is_succession(dict(body)):
             raise Finding("a node has a successor that not enough nodes of its set signed for")
         said = body["statement"]
+        self.successions.append(body)
         for places in self.kept.values():
             if places[0].nodes == said["nodes"]:
                 self._goes(places, set_after(said), None, at)

@@ -45,8 +45,8 @@ def trusted_nodes(home: Home, descriptors: Sequence[Mapping[str, Any]]) -> list[
 
     A home without pins pins what it sees now, and says so as a warning: this once it takes the
     server's word, and a server that lies could name nodes of its own. A home with pins accepts
-    exactly those, and a successor that the lost node's own key or two of the pinned ones signed
-    for. Raises: NotTrusted.
+    exactly those, and a successor that the lost node's own key or enough of the pinned ones signed
+    for (`successions.others_least`). Raises: NotTrusted.
     """
     nodes = sorted((dict(d) for d in descriptors), key=lambda d: d.get("index", -1))
     try:

@@ -9,7 +9,8 @@
 5. t + 1 = 2 of the pinned nodes have signed a head that is a beginning of this log, so that nobody
    is shown another one; with fewer, the report says that the server alone vouches for that.
 6. Each round's φ, evidence and model are what its nodes signed for, over the roster that the log
-   names. The nodes are those that are pinned, or those of the first check.
+   names. The nodes are those that are pinned, or those of the first check, and their successors
+   by what these signed.
 7. Each SubDAO was founded with what the request said whose hash was voted on.
 """
 
@@ -89,6 +90,7 @@ class Auditor:
         self.given_key = key
         self.given_nodes, self.has = nodes, has
         self.nodes: set[str] = set()
+        self.places: dict[str, str] = {}  # of a successor: the first node that had its place
         self.report = Report()
 
     def run(self) -> Report:
@@ -303,6 +305,7 @@ class Auditor:
         if expected is None:
             self.nodes = {node for one in made.values() for node in one.opened["nodes"]}
             how = "seen for the first time: compare them with what their operators publish"
+        self._follow(state.earnings.successions)
         wrong = []
         for (dao, version), one in made.items():
             try:
@@ -320,6 +323,19 @@ class Auditor:
             f"{', '.join(f'{node[:6]}…' for node in sorted(self.nodes)) or 'none yet'}, {how})",
             wrong[0] if wrong else "",
         )
+
+    def _follow(self, successions: Sequence[Mapping[str, Any]]) -> None:
+        """A node takes another's place, as the log's leaf shows it signed (`Earnings.succeeded`),
+        in a set whose nodes are all trusted: so is that one, and both keys count as one node."""
+        for said in (signed["statement"] for signed in successions):
+            if not set(said["nodes"]) <= self.nodes:
+                continue
+            old, new = said["old"], said["new"]
+            self.places[new] = self.places.get(old, old)
+            if new not in self.nodes:
+                self.nodes.add(new)
+                text = f"node {new[:6]}… has the place of node {old[:6]}…"
+                self.report.add(True, f"{text}, as nodes signed that are trusted", "")
 
     def _founded(self, state: Replay) -> None:
         founded, wrong = state.points.founded, []
@@ -379,6 +395,7 @@ class Auditor:
         ):
             return
         self.nodes |= set(found) if not pinned else set()
+        found = list({self.places.get(node, node): node for node in found}.values())
         late_ms = int(newest["at"]) - head.at_ms
         names = ", ".join(f"{node[:6]}…" for node in found)
         need = heads.COSIGNERS_MIN
