@@ -11,8 +11,10 @@ import pytest
 from apps.protocol.circuits import CIRCUITS
 from tests.privacy.test_answers_are_the_nodes_own import ROW, Site
 from tests.support import vectors
+from workers.client.agent import Agent
 from workers.client.api import Api, ClientError
 from workers.client.buyer import Buyer
+from workers.client.cli import main
 from workers.client.home import Home
 from workers.client.joining import Joined, _check_engine
 from workers.client.nodes import NotTrusted
@@ -93,8 +95,10 @@ def test_a_site_signs_no_lower_threshold_than_before_unless_told(
 ) -> None:
     home = Home(tmp_path)
 
-    def check(engine: str, subdao: str = "wards") -> str:
-        return _check_engine(engine, Five.descriptors, subdao, home=home, say=lambda line: None)
+    said: list[str] = []
+
+    def check(engine: str, subdao: str = "wards", **told: Any) -> str:
+        return _check_engine(engine, Five.descriptors, subdao, home=home, say=said.append, **told)
 
     assert check("ring") == "ring"
     home.keep_threshold("subdao:wards", 2)
@@ -103,12 +107,35 @@ def test_a_site_signs_no_lower_threshold_than_before_unless_told(
     for lower in ("ring", "shamir_t1"):
         with pytest.raises(NotTrusted, match="signed for wards where 2 can't") as refused:
             check(lower)
-        assert refused.value.code == LOW
+        assert refused.value.code == LOW and "--accept-threshold 1," in refused.value.text
+        with pytest.raises(NotTrusted, match="signed for wards where 2 can't"):
+            check(lower, accept=2)
     monkeypatch.setitem(home.config, "threshold", 1)
     assert check("shamir_t1") == "shamir_t1"
     monkeypatch.setitem(home.config, "threshold", 2)
-    with pytest.raises(NotTrusted, match=r"agent\.toml asks that 2"):
-        check("shamir_t1")
+    for accept in (None, 1):
+        with pytest.raises(NotTrusted, match=r"agent\.toml asks that 2"):
+            check("shamir_t1", accept=accept)
+    monkeypatch.delitem(home.config, "threshold")
+    assert check("shamir_t1", accept=1, note=False) == "shamir_t1"  # a dry run accepts nothing
+    assert home.threshold_signed("subdao:wards") == 2
+    said.clear()
+    assert check("shamir_t1", accept=1) == "shamir_t1"
+    assert any("Accepted for wards: 2 nodes" in line for line in said)
+    assert check("shamir_t1") == "shamir_t1" and home.threshold_signed("subdao:wards") == 1
+
+
+@pytest.mark.parametrize("step", ["normalise", "train", "run"])
+def test_an_agents_command_takes_the_persons_word_for_a_lower_threshold(
+    step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    for name in ("normalise", "train", "run"):
+        monkeypatch.setattr(Agent, name, lambda agent, **_: seen.append(agent.accept_threshold))
+    about = ["--rfm", "x"] if step == "run" else ["--subdao", "x"]
+    command = ["custodian", "--home", str(tmp_path), step, *about]
+    assert main(command) == main([*command, "--accept-threshold", "1"]) == 0
+    assert seen == [None, 1]
 
 
 def test_a_share_that_leaves_is_what_a_site_remembers(

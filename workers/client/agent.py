@@ -59,6 +59,7 @@ class Agent:
 
     `accept_roster`: take part although the roster has lost members since the last time, or the
     normalisation that is kept is none that this site knows.
+    `accept_threshold`: from now on so many nodes that learn nothing together are enough.
     `dry_run`: check everything and show what would leave, send nothing and write nothing down.
     `share_rows`: the organisation agrees that its rows, not an update, go to the nodes in shares.
     `share_sums`: it agrees to the sums that stand for its rows in a round that is solved.
@@ -72,6 +73,7 @@ class Agent:
         say: Print = print,
         api: Api | None = None,
         accept_roster: bool = False,
+        accept_threshold: int | None = None,
         dry_run: bool = False,
         share_rows: bool = False,
         share_sums: bool = False,
@@ -83,6 +85,7 @@ class Agent:
         self.role = role
         self.say = say
         self.accept_roster = accept_roster
+        self.accept_threshold = accept_threshold
         self._api = api
 
     @property
@@ -332,6 +335,7 @@ class Agent:
             role=self.role,
             say=self.say,
             accept_roster=self.accept_roster,
+            accept_threshold=self.accept_threshold,
             note=not self.dry_run,
         )
 

@@ -184,6 +184,12 @@ def _agent(commands: argparse._SubParsersAction, role: str, text: str) -> None:
                 help="take part although the roster has lost members since the last time, "
                 "or an unknown normalisation is kept",
             )
+            step.add_argument(
+                "--accept-threshold",
+                type=int,
+                help="from now on it is enough for this SubDAO that so many nodes learn nothing by "
+                "telling each other all: where its members have voted for fewer than before",
+            )
         if name != "attest" and role == "custodian":
             step.add_argument(
                 "--share-rows",
@@ -397,6 +403,7 @@ def _step(options: argparse.Namespace) -> int:
         options.role,
         say=_say,
         accept_roster=accept,
+        accept_threshold=getattr(options, "accept_threshold", None),
         dry_run=getattr(options, "dry_run", False),
         share_rows=getattr(options, "share_rows", False),
         share_sums=getattr(options, "share_sums", False),

@@ -88,12 +88,14 @@ def join(
     role: str,
     say: Print,
     accept_roster: bool = False,
+    accept_threshold: int | None = None,
     note: bool = True,
 ) -> Joined:
     """What to share in this stage, once everything that the server says of the round holds.
 
     Shows the roster, and (with `note`) notes it. Without `accept_roster` the sums' roster may not
-    have lost or swapped a member since an earlier round.
+    have lost or swapped a member since an earlier round. `accept_threshold` is the person's word
+    that from now on so many are enough for this SubDAO.
     Raises: NotTrusted; ClientError("round_over"), ClientError("too_early").
     """
     if current["phase"] in ENDED:
@@ -130,7 +132,9 @@ def join(
         _check_privacy(params, home=home, say=say)
         if role == CUSTODIAN:
             _check_spent(params, current["id"], subdao, home=home, say=say)
-    engine = _check_engine(asked["engine"], nodes, subdao, home=home, say=say)
+    engine = _check_engine(
+        asked["engine"], nodes, subdao, home=home, say=say, accept=accept_threshold, note=note
+    )
     start = current["start"] if stage == ROUND else None
     if asked["model"] != (start and start["model"]):
         raise NotTrusted("The round asks for tickets that name another model.", "wrong_model")
@@ -194,11 +198,21 @@ def _check_resolution(resolution: Any, model: ModelClass, *, home: Home, say: Pr
     say(f"Buyers will be answered by: {resolution}.")
 
 
-def _check_engine(engine: Any, nodes: Sequence[Any], subdao: str, *, home: Home, say: Print) -> str:
+def _check_engine(
+    engine: Any,
+    nodes: Sequence[Any],
+    subdao: str,
+    *,
+    home: Home,
+    say: Print,
+    accept: int | None = None,
+    note: bool = True,
+) -> str:
     """What nodes compute with, signed for here. `verified = true` in agent.toml signs for the
     verified ring alone: the nodes then refuse to use this share, or a model made of it, without.
     `threshold` there is the least number of nodes that shall learn nothing by telling each other
-    all that they see; where it is not said, the highest that this site signed for the SubDAO."""
+    all that they see; where it is not said, the highest that this site signed for the SubDAO, until
+    a person accepts a lower one."""
     try:
         check_engine(engine, len(nodes))
     except (KeyError, TypeError, TicketError):
@@ -207,16 +221,21 @@ def _check_engine(engine: Any, nodes: Sequence[Any], subdao: str, *, home: Home,
     least = home.config["threshold"] if told else home.threshold_signed(f"subdao:{subdao}")
     if isinstance(least, bool) or not isinstance(least, int):
         raise NotTrusted("agent.toml: threshold must be a whole number.", "bad_threshold")
-    if threshold_of(engine) < least:
+    could = threshold_of(engine)
+    if could < least and not told and accept is not None and accept <= could:
+        say(f"Accepted for {subdao}: {could + 1} nodes together could read what this site shares.")
+        if note:
+            home.accept_threshold(f"subdao:{subdao}", could)
+    elif could < least:
         why = f"agent.toml asks that {least} can't."
         if not told:
             why = (
                 f"until now this site has signed for {subdao} where {least} can't. If its members "
-                f"voted for that, write threshold = {threshold_of(engine)} in agent.toml."
+                f"voted for that, run the same command with --accept-threshold {could}, or write "
+                f"threshold = {could} in agent.toml."
             )
         raise NotTrusted(
-            f"{threshold_of(engine) + 1} nodes that put their parts together could read them; "
-            + why,
+            f"{could + 1} nodes that put their parts together could read them; " + why,
             "threshold_too_low",
         )
     if home.config.get("verified", False) is not False and engine != VERIFIED:
