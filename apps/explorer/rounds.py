@@ -19,7 +19,7 @@ from apps.explorer.templatetags.flai import as_datetime
 from apps.protocol.circuits import CLASSES
 from apps.protocol.circuits.descent import warm_epochs
 from apps.protocol.circuits.family import proving_rows
-from apps.protocol.tickets import correction_bytes_of
+from apps.protocol.tickets import KEPT, correction_bytes_of
 from apps.training.models import Member, Round, Score, Submission
 from apps.training.privacy import noise_json
 from apps.training.selectors import awaited
@@ -83,9 +83,10 @@ def round_page(request: HttpRequest, round_id: UUID) -> HttpResponse:
         raise Http404
     scores = {row.party_id: row.phi_milli for row in Score.objects.filter(round=held)}
     members = list(Member.objects.filter(round=held).select_related("party"))
-    # of a ticket its shape is enough
+    # of a ticket its shape and type are enough
     sealed = Submission.objects.filter(round=held).defer("sealed", "ticket", "acks")
-    shares = list(sealed.annotate(shape=F("ticket__shape")).order_by("created_at"))
+    of_ticket = {"shape": F("ticket__shape"), "kind": F("ticket__type")}
+    shares = list(sealed.annotate(**of_ticket).order_by("created_at"))
     kept_for = [m.party.name for m in members if held.summed_id and m.left_phase == "moments"]
     version = getattr(held, "version", None)
     epochs = _epochs(version.evidence.get("training") if version else None)
@@ -169,8 +170,10 @@ def _sites(
 ) -> list[dict[str, Any]]:
     sent: dict[Any, dict[str, Submission]] = defaultdict(dict)
     for row in shares:
+        row.kept = row.kind == KEPT
+        comes = row.shape and not row.kept
         row.whole_bytes = (
-            correction_bytes_of(held.engine, len(held.nodes), prod(row.shape)) if row.shape else 0
+            correction_bytes_of(held.engine, len(held.nodes), prod(row.shape)) if comes else 0
         )
         sent[row.party_id][row.stage] = row
     rows = [

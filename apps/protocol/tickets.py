@@ -9,6 +9,11 @@ A query's ticket (scope "query:…") also names the model, the reply key that al
 output, the price and the resolution; a round's ticket names the roster, and the model where
 training goes on from one.
 
+A holdout may stay with the nodes for further rounds: the ticket that it comes with says in how many
+(`uses`), until it expires. In each further round its owner signs a ticket of type "kept", which
+brings no words: it binds that round's slot, roster, circuit and parameters to the words that lie
+there, by its owner's key and their commitments (`Ticket.root`).
+
 ticket_id = digest("flai/ticket/v1", ticket); the signature has the same domain.
 """
 
@@ -34,6 +39,13 @@ from apps.protocol.wire import (
 
 TICKET_DOMAIN = "flai/ticket/v1"
 ROSTER_DOMAIN = "flai/roster/v1"
+KEPT_DOMAIN = "flai/kept/v1"
+
+SHARE, KEPT = "share", "kept"  # a ticket's type: it comes with its words, or they lie there
+KEPT_SLOTS = ("holdout",)  # what may stay for further rounds
+USES_MAX = 64
+# What rows were encoded by: of parameters that differ in these, other rows must be shared.
+KEPT_UNDER = ("features", "strata", "normalisation")
 
 NODE_COUNTS = (3, 4, 5, 6, 7)
 TRIO = 3  # nodes that compute one job on the ring, whichever of the n they are
@@ -121,11 +133,29 @@ class Ticket:
     @property
     def correction_bytes(self) -> int:
         """How long the encrypted correction is."""
+        if self.is_kept:
+            return 0
         return correction_bytes_of(self.engine, len(self.nodes), self.values)
 
     @property
     def is_query(self) -> bool:
         return self.scope.startswith("query:")
+
+    @property
+    def is_kept(self) -> bool:
+        """Does it stand for words that lie with the nodes already?"""
+        return self.type == KEPT
+
+    @property
+    def stays(self) -> bool:
+        """May its words stay for further rounds, or have they?"""
+        return self.is_kept or self.uses > 1
+
+    @property
+    def root(self) -> str:
+        """Names the words and whose they are: alike for a share and all tickets that bring it into
+        further rounds; nobody else's commitments give the same."""
+        return digest(KEPT_DOMAIN, {"sender": self.sender, "commitment": list(self.commitment)})
 
 
 HEAD_FIELDS = ("ticket", "signature", "envelopes")
@@ -267,7 +297,8 @@ def check_signature(ticket: Ticket, signed: bytes, signature: Any) -> None:
 
 
 def check_head(head: Any, *, now: int) -> Ticket:
-    """What an upload is without its correction: ticket, signature, envelopes.
+    """What an upload is without its correction: ticket, signature, envelopes, one for each node;
+    none where the words lie there already.
 
     Raises: TicketError as check_upload does.
     """
@@ -285,9 +316,10 @@ def _checked_head(head: dict[str, Any], now: int) -> tuple[Ticket, bytes]:
     ticket, signed = _checked(head["ticket"], now)
     envelopes = head["envelopes"]
     _require(
-        isinstance(envelopes, list) and len(envelopes) == len(ticket.nodes),
+        isinstance(envelopes, list)
+        and len(envelopes) == (0 if ticket.is_kept else len(ticket.nodes)),
         "malformed",
-        "An upload has one envelope per node.",
+        "An upload has one envelope per node, and none for what the nodes keep.",
     )
     for envelope in envelopes:
         size = _b64_size(envelope)
@@ -363,7 +395,7 @@ def _are_nodes(prints: tuple[str, ...]) -> bool:
 
 _FORMS: dict[str, Any] = {
     "v": lambda x: _int(x, 1, 1),
-    "type": lambda x: x == "share",
+    "type": lambda x: x in (SHARE, KEPT),
     "share_id": lambda x: is_hex(x, 16),
     "sender": lambda x: is_hex(x, 32),
     "scope": lambda x: isinstance(x, str) and bool(_SCOPE.fullmatch(x)),
@@ -386,7 +418,7 @@ _FORMS: dict[str, Any] = {
     ),
     "f": lambda x: _int(x, 0, 40),
     "commitment": lambda x: isinstance(x, list) and all(is_hex(y, 32) for y in x),
-    "uses": lambda x: _int(x, 1, 1),
+    "uses": lambda x: _int(x, 1, USES_MAX),
     "issued_at": lambda x: _int(x, 0, 1 << 40),
     "expires_at": lambda x: _int(x, 0, 1 << 40),
     "reply_key": lambda x: x is None or is_hex(x, 32),
@@ -429,6 +461,11 @@ def _check_kind(ticket: dict[str, Any]) -> None:
         extra = [name for name in query_only if ticket[name] is not None]
         _require(not extra, "malformed", f"A round's ticket may not name {', '.join(extra)}.")
         _require(ticket["roster"] is not None, "malformed", "A round's ticket names its roster.")
+    if ticket["type"] == KEPT or ticket["uses"] > 1:
+        may = ticket["scope"].startswith("round:") and ticket["slot"] in KEPT_SLOTS
+        _require(may, "malformed", f"Only {' and '.join(KEPT_SLOTS)} may stay with the nodes.")
+        once = ticket["type"] == SHARE or ticket["uses"] == 1
+        _require(once, "malformed", "A ticket for what the nodes keep is for one round.")
 
 
 def _check_time(ticket: dict[str, Any], now: int) -> None:

@@ -131,8 +131,9 @@ class RowsView(APIView):
 class SharesView(APIView):
     """Begin a sealed share for the present stage; posting the same head again is harmless.
 
-    The answer says how many bytes of the correction (`size_bytes`) are here (`offset`). The rest
-    goes to the share's own address, in parts of up to `part_bytes_max`.
+    The answer says how many bytes of the correction (`size_bytes`) are here (`offset`); none come
+    of a ticket for a holdout that the nodes keep, which has no envelopes either. The rest goes to
+    the share's own address, in parts of up to `part_bytes_max`.
     """
 
     @extend_schema(request=HeadSerializer, responses={202: OpenApiTypes.OBJECT})

@@ -12,7 +12,7 @@ from django.db.models.functions import Cast
 
 from apps.core.models import BaseModel
 from apps.protocol.evidence import LEADING
-from apps.protocol.tickets import RING, correction_bytes_of
+from apps.protocol.tickets import KEPT, RING, correction_bytes_of
 
 
 class Phase(models.TextChoices):
@@ -212,8 +212,10 @@ class Submission(BaseModel):
 
     @property
     def size_bytes(self) -> int:
-        """How long the encrypted correction is."""
+        """How long the encrypted correction is; nothing comes of what the nodes keep."""
         ticket = self.ticket
+        if ticket["type"] == KEPT:
+            return 0
         return correction_bytes_of(ticket["engine"], len(ticket["nodes"]), prod(ticket["shape"]))
 
     @property

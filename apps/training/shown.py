@@ -18,7 +18,7 @@ from django.db.models import OuterRef, Subquery
 from apps.protocol.contribution import flagged
 from apps.training.models import Member, Phase, Round, Score, Submission
 from apps.training.services import OVER
-from apps.training.submissions import REPLACED, UNFINISHED
+from apps.training.submissions import NOT_KEPT, REPLACED, UNFINISHED
 from apps.wallets import log
 
 LATE = {
@@ -88,7 +88,7 @@ def _alike(other: str, first: bool, rows: bool) -> str:
 
 def _refused(share: Submission) -> tuple[list[str], bool]:
     """(what to say of a refused share, whether that is grave)."""
-    if share.reason in (OVER, REPLACED):
+    if share.reason in (OVER, REPLACED) or share.refusal == NOT_KEPT:
         return [], False
     if share.reason == UNFINISHED:
         return ["An upload of its broke off, and nothing more came."], False

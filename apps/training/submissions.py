@@ -27,7 +27,7 @@ from apps.protocol.circuits import CIRCUITS, CLASSES, BadParams
 from apps.protocol.jobs import MAX_DEADLINE_S
 from apps.protocol.sharing import check_consent, check_withdrawal
 from apps.training import parts
-from apps.training.models import GIVEN_UP, TAKEN_BACK, Member, Phase, Round, Submission
+from apps.training.models import GIVEN_UP, OPEN_PHASES, TAKEN_BACK, Member, Phase, Round, Submission
 from apps.training.selectors import share_not_found
 from apps.training.services import (
     lock_round,
@@ -50,6 +50,7 @@ SOLVED_A_S = 2**18
 ENDED_PHASES = (Phase.DONE, Phase.VOID, Phase.FAILED)
 UNFINISHED_FOR = timedelta(hours=1)
 UNFINISHED = "The upload was not finished: for an hour nothing came."
+NOT_KEPT = "not_kept"  # a node's answer to a ticket for what it does not keep (any more)
 REPLACED = "Another upload of the same site took its place."
 
 
@@ -130,9 +131,9 @@ def share_begin(
 ) -> tuple[Submission, bool]:
     """Take the head of a sealed share for the present stage; returns it and whether it is new.
 
-    Its correction follows in parts (`share_part`). The same head again is the same submission; a
-    new one takes the place of the party's unfinished one. Raises DomainError naming the field that
-    is wrong.
+    Its correction follows in parts (`share_part`); none where the nodes keep the words. The same
+    head again is the same submission; a new one takes the place of the party's unfinished one.
+    Raises DomainError naming the field that is wrong.
     """
     ticket = _checked(head, now)
     with durable():
@@ -175,6 +176,9 @@ def share_begin(
                     sealed={name: head[name] for name in ("signature", "envelopes")},
                     due_at=now + UNFINISHED_FOR,
                 )
+                if ticket.is_kept:  # its words are with the nodes: nothing more comes
+                    _received(submission, now)
+                    submission.save(update_fields=["state", "due_at"])
         except IntegrityError:  # another round, whose lock is not ours, took it in this instant
             raise share_id_taken() from None
         changed(f"round:{held.id}")
@@ -282,7 +286,8 @@ def share_withdraw(
 
     `withdrawal` as `protocol.sharing.withdrawal_of`, signed with the key of the share's ticket.
     What the nodes have computed, or are just computing, is not undone; where they have not begun,
-    the round can't be computed with that share. Again is harmless. Raises DomainError.
+    the round can't be computed with that share. What may stay for further rounds is taken back
+    after its round too. Again is harmless. Raises DomainError.
     """
     with durable():
         held = lock_round(round_id)
@@ -297,9 +302,17 @@ def share_withdraw(
             check_withdrawal(withdrawal, signature, ticket=ticket)
         except tickets.TicketError as error:
             raise Unprocessable(error.code, error.text) from None
-        if held.phase in ENDED_PHASES:
+        if held.phase in ENDED_PHASES and not ticket.stays:
             raise Conflict(
                 "nothing_to_withdraw", "The round is over: the nodes delete what it was made of."
+            )
+        same = Submission.objects.filter(party=party, ticket__commitment=row.ticket["commitment"])
+        open_ = same.filter(round__phase__in=OPEN_PHASES).exclude(round=held)
+        other = open_.exclude(state__in=GIVEN_UP).first()
+        if other is not None:
+            raise Conflict(
+                "in_another_round",
+                f"Round {other.round_id} is to use the same words: take them back there.",
             )
         row.state, row.sealed, row.attempts = Submission.State.WITHDRAWING, None, 0
         row.acks = []  # what nodes sign from here on is about the withdrawal
@@ -397,7 +410,10 @@ def share_deliver(*, submission_id: Any) -> bool:
             row.state, row.acks, row.reason = Submission.State.DELIVERED, acks, ""
         elif isinstance(error, control.Final):
             _refuse(row, error.text, error.code)
-            note(held, f"The nodes refused a share of {row.party.name}: {error.text}", now)
+            said = "The nodes refused a share of {name}: {text}"
+            if error.code == NOT_KEPT:
+                said = "{text} That is the holdout of {name}."
+            note(held, said.format(name=row.party.name, text=error.text), now)
         else:
             row.due_at, row.reason = _again_at(row.attempts, now), error.text
             wake("flai.deliver_share", row.id, eta=row.due_at)

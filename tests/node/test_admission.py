@@ -30,7 +30,7 @@ def jobs(store, tmp_path):
     node = home.init(tmp_path / "n", index=0, name="n", control="127.0.0.1:1", mesh="127.0.0.1:2")
     peers = SimpleNamespace(fingerprints=(node.fingerprint,), former=())
     mesh = SimpleNamespace(refuse=lambda *_, **__: None)
-    intake = Shares(node=node, peers=peers, store=store)
+    intake = Shares(node=node, peers=peers, store=store, limits=home.Limits())
     parts = {"limits": None, "store": store, "shares": intake, "mesh": mesh, "copies": None}
     parts |= {"refreshing": None, "idle": Idle(mesh)}
     return Jobs(node=node, peers=peers, **parts)
@@ -53,7 +53,8 @@ def test_no_job_waits_while_a_share_is_opened(store, jobs, monkeypatch):
     """What came in between is looked at again: the same share has one acknowledgement."""
     shares, held, answers = jobs._shares, [], []
     named = {"share_id": "cd" * 16, "scope": "round:1", "sender": "me", "issued_at": 1}
-    ticket = SimpleNamespace(id="t", is_query=False, **named)
+    kind = {"is_query": False, "is_kept": False, "stays": False}
+    ticket = SimpleNamespace(id="t", root="r", **kind, **named)
     upload = {"ticket": named | {"expires_at": 100, "shape": [1]}}
 
     def opened(*_):

@@ -11,7 +11,7 @@ import pytest
 
 from apps.protocol import sharing, tickets, wire
 from apps.protocol.circuits import CIRCUITS
-from tests.support.nodes import Buyer, RowsRound, fixed
+from tests.support.nodes import Buyer, RowsRound, fixed, frame_of
 from workers.mpc.engines.plain import run_plain
 from workers.mpc.fixed import decode
 
@@ -57,6 +57,26 @@ def test_nodes_train_on_rows_and_go_on_from_the_model_they_made(three_nodes):
     weights = decode(on.result.words[0], 24)
     expected = asked @ weights[:2] + weights[2]
     assert np.max(np.abs(answer_of(three_nodes, newer, asked) - expected)) < 1e-2
+
+
+def test_a_holdout_that_stays_judges_as_one_shared_anew(three_nodes):
+    """M-FL3, M-FL6: the nodes open the same, and the second round's ticket is all that comes."""
+    r = RowsRound(three_nodes)
+    fields = r.fields("holdout", uses=2)
+    came = three_nodes.upload(r.validators[0], fixed(r.holdout), **fields)
+    r.uploads["holdout"] = [came]
+    _, model = ran(three_nodes, r.put())
+    opened = []
+    for anew in (False, True):
+        later = r.again(model)
+        if not anew:
+            later.uploads["holdout"] = [later.kept_holdout(came)]
+            assert len(frame_of(later.uploads["holdout"][0])) < 3000 < len(frame_of(came))
+        opened.append(ran(three_nodes, later.put())[0])
+    kept, anew = opened
+    assert kept.keys() == anew.keys() and kept["improved"] == anew["improved"]
+    for name in ("phi_milli", "auc_milli", "accuracy_milli"):  # the last bit is the masks'
+        assert kept[name] == pytest.approx(anew[name], abs=2)
 
 
 def test_only_a_roster_of_all_its_makers_may_train_on_a_model(three_nodes):

@@ -196,7 +196,7 @@ def test_missing_or_broken_peers_are_named(nodes):
     [
         ("{", "cannot be read"),
         ("[]", "may set only"),
-        ('{"rows": 5}', "only: epoch_days, price_micro_min, rows_per_epoch, rows_per_query,"),
+        ('{"rows": 5}', "only: epoch_days, kept_days, kept_mb, price_micro_min, rows_per_epoch,"),
         ('{"verified_only": 1}', "verified_only must be true or false"),
         ('{"epoch_days": 0}', "epoch_days must be 1 or more"),
         ('{"rows_per_epoch": "5"}', "rows_per_epoch must be a whole number"),

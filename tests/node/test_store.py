@@ -34,9 +34,23 @@ def words(seed=0, size=3):
 def put(store, *, expires_at=100, size=3):
     share_id = secrets.token_hex(16)
     ticket = {"share_id": share_id, "expires_at": expires_at, "shape": [size]}
-    ticket |= {"scope": "round:1", "sender": "me"}
+    ticket |= {"scope": "round:1", "sender": "me", "commitment": [share_id]}
     store.put_share(ticket=ticket, ticket_id="t" + share_id, ack={"at": 1}, words=words(size=size))
     return share_id
+
+
+def withdrawn(store, share_id, *, scope="round:1", at=1, stays=False):
+    """What becomes of a share when its owner takes it back at that time."""
+    ticket = {"share_id": share_id, "expires_at": 100, "scope": scope, "sender": "me"}
+    ticket |= {"commitment": [share_id]}
+    about = {"id": "t" + share_id, "root": "r" + share_id, "stays": stays}
+    checked = SimpleNamespace(**ticket, **about)
+    return store.withdraw_share(ticket=ticket, checked=checked, at=at)
+
+
+def is_withdrawn(store, *, issued_at, share_id="00"):
+    named = {"scope": "round:1", "sender": "me", "root": "r" + share_id}
+    return store.is_withdrawn(SimpleNamespace(**named, issued_at=issued_at))
 
 
 def job(job_id="j1", scope="round:1", state="staged", *share_ids):
@@ -272,9 +286,8 @@ def test_of_a_share_that_came_with_its_job_only_a_mark_is_kept(store):
         store.use_share(ticket=ticket, job_id="j1")
     assert store.share_mark(ticket.share_id) == (ticket.id, "j1")
     assert store.share(ticket.share_id) is None and store.share_mark("cd" * 16) is None
-    signed = {"share_id": ticket.share_id, "expires_at": 100, "scope": "query:1", "sender": "me"}
     for _again in range(2):
-        assert store.withdraw_share(ticket=signed, ticket_id=ticket.id, at=1 << 70) == "taken"
+        assert withdrawn(store, ticket.share_id, scope="query:1", at=1 << 70) == "taken"
     assert store.share_mark(ticket.share_id) == (ticket.id, WITHDRAWN)
     store.purge(now=100)
     assert store.share_mark(ticket.share_id) is None
@@ -291,16 +304,14 @@ def test_what_a_completed_job_has_used_stays_its_own(store):
     share_id = put(store)
     store.bind(scope="query:1", digest="d", share_ids=[share_id], job_id="j1", expires_at=9)
     store.finish([job("j1", "query:1", "done", share_id)])
-    ticket = {"share_id": share_id, "expires_at": 100, "scope": "query:1", "sender": "me"}
-    assert store.withdraw_share(ticket=ticket, ticket_id="t" + share_id, at=1) == "over"
+    assert withdrawn(store, share_id, scope="query:1") == "over"
     assert store.share_mark(share_id) == ("t" + share_id, "j1")
     assert store.binding("query:1") == Binding("d", "j1")
 
 
 def test_who_lost_its_store_hears_of_what_was_withdrawn(store, tmp_path):
     share_id, other = put(store), put(store)
-    ticket = {"share_id": share_id, "expires_at": 100, "scope": "round:1", "sender": "me"}
-    store.withdraw_share(ticket=ticket, ticket_id="t" + share_id, at=50)
+    withdrawn(store, share_id, at=50, stays=True)
     told = json.loads(json.dumps(store.marks()))
     earlier = {"scopes": [], "answered": [], "models": []}  # all that an older release tells
     later = told | {"withdrawals": [[owner, 70] for owner, _ in told["withdrawals"]]}
@@ -308,14 +319,13 @@ def test_who_lost_its_store_hears_of_what_was_withdrawn(store, tmp_path):
     new.restore(copies.merged([told, earlier, later]), {})
     assert new.share_mark(share_id) == ("t" + share_id, WITHDRAWN)
     assert new.share_mark(other) == ("t" + other, WITHDRAWN)
-    assert new.is_withdrawn(scope="round:1", sender="me", issued_at=69)
-    assert not new.is_withdrawn(scope="round:1", sender="me", issued_at=70)
+    assert is_withdrawn(new, issued_at=69) and not is_withdrawn(new, issued_at=70)
+    assert is_withdrawn(new, issued_at=70, share_id=share_id)
     # nor does it sign that nothing was computed of what it no longer knows
     done = {"scopes": [["round:2", "d", "j", 100, 1]], "answered": []}
     held = StoredModel(ticket={"shape": [3]}, words=words())
     new.restore(done, {"m": ("j", held)})
-    late = {"share_id": "ee" * 16, "expires_at": 100, "scope": "round:2", "sender": "me"}
-    assert new.withdraw_share(ticket=late, ticket_id="t", at=1) == "computed"
+    assert withdrawn(new, "ee" * 16, scope="round:2") == "computed"
     new.close()
 
 

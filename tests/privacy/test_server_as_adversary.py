@@ -17,7 +17,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from apps.protocol import identity, jobs, tickets, wire
+from apps.protocol import identity, jobs, sharing, tickets, wire
 from apps.protocol.circuits.noise import CLIP, RHO
 from tests.support.nodes import Buyer, NodeSet, Round, fixed, trained_model
 from workers.mpc import keys, sealing
@@ -25,7 +25,7 @@ from workers.node import home as homes
 from workers.node.records import StoredJob
 from workers.node.store import Store
 
-TABLES = ("shares", "scopes", "jobs", "models")
+TABLES = ("shares", "scopes", "jobs", "models", "kept")
 
 
 @pytest.fixture
@@ -282,6 +282,121 @@ def test_a_dropped_query_still_belongs_to_its_job(nodes, model):
     assert other[0].json()["code"] == "share_used"
     answers = nodes.ask(job | {"attempt": 2, "deadline_s": 20}, uploads=[query])
     assert abs(buyer.open(query, answers)[0] - 2.0) < 0.3
+
+
+# ---- a holdout that stays for further rounds (M-FL3) ----------------------------------------
+
+
+def staying(nodes):
+    """A completed round whose validator let its holdout stay, and the same parties' next one, to
+    which custodians have sent their updates."""
+    first = Round(nodes)
+    fields = first.fields("holdout", uses=5)
+    first.uploads["holdout"] = [nodes.upload(first.validators[0], fixed(first.holdout), **fields)]
+    answers = nodes.ask(first.put().job())
+    assert [c.status_code for c in nodes.commit(answers)] == [200] * 3
+    second = first.next()
+    nodes.put(*second.uploads["update"])
+    return first.uploads["holdout"][0], second
+
+
+def job_with(round_, holdout, **changes):
+    job = round_.job(**changes)
+    job["inputs"]["holdout"] = [holdout["ticket"]["share_id"]]
+    return job
+
+
+def test_a_holdout_that_stays_enters_no_round_without_its_owners_word(nodes, nothing_changes):
+    came, second = staying(nodes)
+    before = stores(nodes)
+    nothing_changes(nodes.ask(job_with(second, came)), "wrong_scope", before=before)
+    # a ticket of the server's own making: unsigned, or under its own key
+    forged = second.kept_holdout(came, nodes.coordinator)
+    nothing_changes(nodes.post_all("/shares", forged), "not_kept", before=before)
+    named = forged["ticket"] | {"sender": came["ticket"]["sender"]}
+    forged |= {"ticket": named}
+    nothing_changes(nodes.post_all("/shares", forged), "bad_signature", before=before)
+    # the ticket that it came with, as one for what is kept
+    turned = {"ticket": came["ticket"] | {"type": "kept", "uses": 1}, "envelopes": []}
+    turned |= {"signature": came["signature"], "correction": ""}
+    nothing_changes(nodes.post_all("/shares", turned), "bad_signature", before=before)
+    # and whole, once more: its round is over
+    nodes.post_all("/shares", came)
+    assert stores(nodes) == before
+
+
+def test_its_owners_word_is_for_one_round_roster_circuit_and_scale(nodes, nothing_changes):
+    came, second = staying(nodes)
+    kept = second.kept_holdout(came)
+    before = stores(nodes)
+    for changes in (
+        {"scope": f"round:{uuid.uuid4()}"},
+        {"roster": "22" * 32},
+        {"circuits": ["logistic_sgd@1"]},
+        {"params": second.params | {"normalisation": "cd" * 32}},
+        {"model": "ab" * 32},
+        {"resolution": "label"},
+        {"commitment": ["aa" * 32, *kept["ticket"]["commitment"][1:]]},
+        {"expires_at": kept["ticket"]["expires_at"] + 1},
+    ):
+        forged = kept | {"ticket": kept["ticket"] | changes}
+        nothing_changes(nodes.post_all("/shares", forged), "bad_signature", before=before)
+    nodes.put(kept)
+    third = second.next()
+    nodes.put(*third.uploads["update"])
+    before = stores(nodes)
+    nothing_changes(nodes.ask(job_with(third, kept)), "wrong_scope", before=before)
+    members = [m | {"name": "another"} for m in second.roster["members"]]
+    roster = {**second.roster, "members": members}
+    answers = nodes.ask(job_with(second, kept, roster=roster))
+    nothing_changes(answers, "roster_differs", before=before)
+    other = second.fields("update", params=second.params | {"min_cell": 4})
+    odd = [nodes.upload(k, fixed(w), **other) for k, w in zip(second.custodians, second.weights)]
+    nodes.put(*odd)
+    before = stores(nodes)
+    job = job_with(second, kept)
+    job["inputs"]["update"] = [upload["ticket"]["share_id"] for upload in odd]
+    nothing_changes(nodes.ask(job), "params_differ", before=before)
+
+
+def test_a_holdout_that_stays_enters_a_round_once(nodes, nothing_changes):
+    came, second = staying(nodes)
+    one, two = second.kept_holdout(came), second.kept_holdout(came)
+    nodes.put(one, two)
+    before = stores(nodes)
+    job = job_with(second, one)
+    job["inputs"]["holdout"] *= 2
+    nothing_changes(nodes.ask(job), "duplicate_input", before=before, status=400)
+    job["inputs"]["holdout"][1] = two["ticket"]["share_id"]
+    nothing_changes(nodes.ask(job), "duplicate_sender", before=before)
+    answers = nodes.ask(job_with(second, one))
+    assert [c.status_code for c in nodes.commit(answers)] == [200] * 3
+    before = stores(nodes)
+    nothing_changes(nodes.ask(job_with(second, two)), "scope_bound", before=before)
+    late = second.kept_holdout(came)
+    nothing_changes(nodes.post_all("/shares", late), "already_completed", before=before)
+
+
+def test_a_holdout_taken_back_is_in_no_store_and_enters_nothing_again(nodes):
+    came, second = staying(nodes)
+    kept = second.kept_holdout(came)
+    nodes.put(kept)
+    ticket = came["ticket"]
+    about = {"share_id": ticket["share_id"], "ticket_id": tickets.ticket_id(ticket)}
+    word = sharing.withdrawal_of(**about, at=int(time.time()))
+    for key, code in ((nodes.coordinator, "bad_signature"), (second.validators[0], None)):
+        body = {"ticket": ticket, "withdrawal": word}
+        body["signature"] = wire.sign(key, sharing.WITHDRAWAL_DOMAIN, word)
+        answers = nodes.post_all(f"/shares/{about['share_id']}/withdraw", body)
+        assert [a.json().get("code") for a in answers] == [code] * 3
+    for shares, _scopes, _jobs, _models, staying_still in stores(nodes):
+        ids = (about["share_id"], kept["ticket"]["share_id"])
+        assert not any(row[5] for row in shares if row[0] in ids)
+        assert about["share_id"] not in [row[1] for row in staying_still]
+    for upload in (kept, second.kept_holdout(came)):
+        answers = nodes.post_all("/shares", upload)
+        assert [a.json()["code"] for a in answers] == ["withdrawn"] * 3
+    assert [a.json()["code"] for a in nodes.ask(job_with(second, kept))] == ["share_used"] * 3
 
 
 # ---- who is in the round --------------------------------------------------------------------

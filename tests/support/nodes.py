@@ -410,6 +410,26 @@ class Round:
         self.nodes.put(*self.uploads["update"], *self.uploads["holdout"], nodes=nodes)
         return self
 
+    def next(self, **changes: Any) -> Any:
+        """The same parties' next round; nothing is sent yet."""
+        other = copy.copy(self)
+        vars(other).update(changes)
+        other.id = str(uuid.uuid4())
+        other.scope = f"round:{other.id}"
+        other.roster = {**self.roster, "scope_of": other.id}
+        other.uploads = other.make_uploads()
+        return other
+
+    def kept_holdout(
+        self, came: dict[str, Any], key: Ed25519PrivateKey | None = None, **changes: Any
+    ) -> dict[str, Any]:
+        """A ticket that brings the validator's holdout into this round, from where it lies."""
+        now = int(time.time())
+        times = {"issued_at": now, "expires_at": now + 3600, "circuits_hash": circuits_hash()}
+        fields = self.fields("holdout", **changes)
+        made = sealing.kept_upload(came["ticket"], times | fields, key or self.validators[0])
+        return made | {"correction": ""}
+
     def job(self, **changes: Any) -> dict[str, Any]:
         inputs = {
             slot: [u["ticket"]["share_id"] for u in listed] for slot, listed in self.uploads.items()
@@ -429,15 +449,9 @@ class RowsRound(Round):
         self.circuit = "logistic_sgd_on@1" if model else "logistic_sgd@1"
         super().__init__(nodes, **more)
 
-    def again(self, model: str) -> RowsRound:
+    def again(self, model: str) -> Any:
         """The same parties' next round, which goes on from a model."""
-        other = copy.copy(self)
-        other.model, other.circuit = model, "logistic_sgd_on@1"
-        other.id = str(uuid.uuid4())
-        other.scope = f"round:{other.id}"
-        other.roster = {**self.roster, "scope_of": other.id}
-        other.uploads = other.make_uploads()
-        return other
+        return self.next(model=model, circuit="logistic_sgd_on@1")
 
     def fields(self, slot: str, **changes: Any) -> dict[str, Any]:
         return super().fields(slot, circuits=[self.circuit], model=self.model, **changes)

@@ -44,6 +44,7 @@ from workers.client.joining import (
     check_spread,
     join,
 )
+from workers.client.keeping import standing_of
 from workers.client.nodes import NotTrusted, trusted_nodes
 from workers.client.outbox import Outbox
 
@@ -208,14 +209,15 @@ class Agent:
         declare the number of holdout rows."""
         current = self.round_of(subdao=subdao, round_id=round_id)
         dao = self.api.get(f"subdaos/{subdao}/")
-        table, drawn = self._drawn(current, self.table(dao["params"]))
+        table, drawn = self._drawn(current, self.table(dao["params"]), subdao)
         if self.role == VALIDATOR:
             body = {"rows": table.rows}
             if self.dry_run:
                 self.say(f"A dry run: the number {table.rows} would leave this site, sent nothing.")
                 return None
             self.api.post(f"rounds/{current['id']}/rows/", body)
-            self.home.journal.write("rows_declared", round=current["id"], rows=table.rows, **drawn)
+            about = {"round": current["id"], "subdao": subdao}
+            self.home.journal.write("rows_declared", **about, rows=table.rows, **drawn)
             self.say(f"Declared {table.rows} holdout rows; the rows themselves come later, sealed.")
             return None
         model = class_of(dao["params"])
@@ -251,7 +253,7 @@ class Agent:
                 code="too_early",
             )
         dao = self.api.get(f"subdaos/{subdao}/")
-        table, _ = self._drawn(current, self.table(dao["params"]))
+        table, _ = self._drawn(current, self.table(dao["params"]), subdao)
         model = class_of(dao["params"])
         joined = self._join(current, ROUND, table, subdao, model)
         named = {*model.extras, *model.unit_names} & set(joined.params)
@@ -345,15 +347,18 @@ class Agent:
     # -- rows
 
     def _drawn(
-        self, current: Mapping[str, Any], table: data.Table
+        self, current: Mapping[str, Any], table: data.Table, subdao: str
     ) -> tuple[data.Table, dict[str, Any]]:
         """The rows that this site brings, and what the journal keeps of how they were chosen: all,
         or as many as each member of its role may bring to this round, drawn at random, the same
-        ones in each step."""
+        ones in each step; of a validator the same ones in further rounds, as nodes keep them."""
         if self.role == CUSTODIAN and current["training"] != SECURE_SGD:
             return table, {}
         most = current.get("rows_max", {}).get(self.role)
-        said = self.home.journal.last("rows_declared", round=current["id"]) or {}
+        last = self.home.journal.last
+        said = last("rows_declared", round=current["id"]) or {}
+        if not said and self.role == VALIDATOR:
+            said = last("rows_declared", subdao=subdao, rows=most) or {}
         if said.get("of") == table.rows:
             most, seed = said["rows"], said["seed"]
         elif type(most) is int and 0 < most < table.rows:
@@ -368,7 +373,11 @@ class Agent:
         return table.drawn(most, bytes.fromhex(seed)), kept
 
     def withdraw(self, *, subdao: str, round_id: str | None = None) -> dict[str, Any]:
-        """Take this site's share in the round's training back; the nodes delete it."""
+        """Take this site's share in the round's training back; the nodes delete it, and what they
+        keep of it for further rounds. Without a round: the one that what they keep was in last."""
+        kept = standing_of(self.home.journal, subdao)
+        if round_id is None and kept is not None and kept.there:
+            round_id = kept.rounds[-1]
         return self._outbox().withdraw(self.round_of(subdao=subdao, round_id=round_id))
 
     def _must_agree(self) -> None:

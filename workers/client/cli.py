@@ -209,13 +209,13 @@ def _agent(commands: argparse._SubParsersAction, role: str, text: str) -> None:
                 help="check everything and show what would leave this site; send nothing",
             )
         step.set_defaults(run=_step, role=role)
-    if role == "custodian":
-        step = steps.add_parser(
-            "withdraw", help="take back what was sent to a round and is not computed yet"
-        )
-        step.add_argument("--subdao", required=True, help="the SubDAO's short name")
-        step.add_argument("--round", help="the round's id (default: the current one)")
-        step.set_defaults(run=_step, role=role)
+    kept = " and what the nodes keep of it for further rounds" if role == "validator" else ""
+    step = steps.add_parser(
+        "withdraw", help=f"take back what was sent to a round and is not computed yet{kept}"
+    )
+    step.add_argument("--subdao", required=True, help="the SubDAO's short name")
+    step.add_argument("--round", help="the round's id (default: the current one)")
+    step.set_defaults(run=_step, role=role)
     serve = steps.add_parser(
         "serve", help="a service: take part in every round that agent.toml allows"
     )

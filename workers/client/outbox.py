@@ -2,13 +2,15 @@
 
     encode, share, seal, sign → keep → journal → send in parts → wait for the nodes' receipts
 
-What leaves is shown and in the journal before it leaves. Going on after a stop sends the rest of
+What leaves is shown and in the journal before it leaves. Of a holdout that the nodes keep a ticket
+leaves alone (keeping.py). Going on after a stop sends the rest of
 the kept share, not another one, unless that was refused.
 """
 
 from __future__ import annotations
 
 import json
+import secrets
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +21,9 @@ import numpy as np
 
 from apps.protocol import tickets, uploads, wire
 from apps.protocol.circuits.noise import RHO
+from apps.protocol.jobs import fingerprint
 from apps.protocol.sharing import WITHDRAWAL_DOMAIN, WITHDRAWN_DOMAIN, withdrawal_of
+from workers.client import keeping
 from workers.client.api import RETRY_STATUS, Api, ClientError, wait_for
 from workers.client.home import Home, write_private
 from workers.client.joining import ROUND, Joined, Print
@@ -30,6 +34,8 @@ TICKET_LIFETIME_S = 7 * 24 * 3600
 DELIVERY_DEADLINE_S = 120.0
 AWAY_DEADLINE_S = 120.0  # how long a server may be away before an upload is given up for now
 FRUITLESS_MAX = 20  # cuts in a row without one byte more at the server
+# A share that was given up: another is made.
+REFUSALS = ("refused", "share_refused", "share_over")
 # After these the server is asked how far it is.
 CUTS = ("unreachable", "wrong_offset", "bad_digest")
 
@@ -85,56 +91,140 @@ class Outbox:
         values: np.ndarray,
         what: str,
     ) -> dict[str, Any]:
-        """Encode, share, seal, sign, journal, show, send; then wait for the nodes' receipts."""
+        """Encode, share, seal, sign, journal, show, send; then wait for the nodes' receipts. What
+        the nodes keep from an earlier round is not sent again, if it is the same."""
         words = np.round(values * 2.0**joined.slot.f).astype(np.int64)
-        now = int(time.time())
-        upload = sealing.make_upload(
-            words,
-            {
-                "scope": joined.scope,
-                "slot": joined.name,
-                "circuits": [joined.circuit.id],
-                "circuits_hash": joined.release,
-                "params": dict(joined.params),
-                "f": joined.slot.f,
-                "roster": current["roster_hash"],
-                "model": joined.model,
-                "resolution": joined.resolution,
-                "engine": joined.engine,
-                "issued_at": now,
-                "expires_at": joined.expires_at or now + TICKET_LIFETIME_S,
-            },
-            self.home.identity(),
-            joined.nodes,
-            binary=True,
-        )
+        until = keeping.stays_until(current, joined, self.home)
+        before = self._standing(joined.subdao) if until else None
+        if before is not None and before.there:
+            came = self._kept(before.entry["upload"]).head["ticket"]
+            why = before.why_not(came, joined, words, current["id"])
+            if why is None:
+                done = self._submit_kept(current, joined, before, came, what)
+                if done is not None:
+                    return done
+            else:
+                self.say(f"The nodes keep {what} since {before.since}; shared anew, as {why}.")
+        fields = self._fields(current, joined)
+        keeps: dict[str, Any] = {}
+        if until is not None:
+            fields |= {"uses": keeping.ROUNDS_MAX, "expires_at": until}
+            keeps = {"keeps": keeping.named(words, {"salt": secrets.token_hex(16)})}
+        upload = sealing.make_upload(words, fields, self.home.identity(), joined.nodes, binary=True)
         self._show_leaving(upload, joined, what)
         if self.dry_run:
-            self.say("A dry run: nothing was sent, and nothing was written down.")
-            return {"dry_run": True}
-        threshold = tickets.threshold_of(joined.engine)
-        self.home.keep_threshold(f"subdao:{joined.subdao}", threshold)
+            return self._tried()
         share = self._keep(upload)
         local: dict[str, Any] = {}
         if joined.name == "update":
             own = share.path.with_suffix(".own")
             write_private(own, words.astype("<i8", copy=False).data.cast("B"))
-            local = {"own": own.name, "f": joined.slot.f, "subdao": joined.subdao}
+            local = {"own": own.name, "f": joined.slot.f}
             if RHO in joined.params:
                 local["rho_micro"] = joined.params[RHO]
+        self._journal(current, stage, joined, share, what, **local, **keeps)
+        done = self._send(current["id"], stage, share, joined.nodes)
+        if before is not None and before.there:
+            self._let_go(before, current, joined)
+        return done
+
+    def _fields(self, current: Mapping[str, Any], joined: Joined) -> dict[str, Any]:
+        now = int(time.time())
+        return {
+            "scope": joined.scope,
+            "slot": joined.name,
+            "circuits": [joined.circuit.id],
+            "circuits_hash": joined.release,
+            "params": dict(joined.params),
+            "f": joined.slot.f,
+            "roster": current["roster_hash"],
+            "model": joined.model,
+            "resolution": joined.resolution,
+            "engine": joined.engine,
+            "issued_at": now,
+            "expires_at": joined.expires_at or now + TICKET_LIFETIME_S,
+        }
+
+    def _tried(self) -> dict[str, Any]:
+        self.say("A dry run: nothing was sent, and nothing was written down.")
+        return {"dry_run": True}
+
+    def _journal(
+        self,
+        current: Mapping[str, Any],
+        stage: str,
+        joined: Joined,
+        share: Kept,
+        what: str,
+        **more: Any,
+    ) -> None:
+        """That this is about to leave."""
+        threshold = tickets.threshold_of(joined.engine)
+        self.home.keep_threshold(f"subdao:{joined.subdao}", threshold)
+        ticket = dict(share.head["ticket"])
         self.home.journal.write(
             "leaving",
             round=current["id"],
             stage=stage,
+            subdao=joined.subdao,
             what=what,
-            share_id=upload["ticket"]["share_id"],
-            ticket_id=tickets.ticket_id(upload["ticket"]),
+            share_id=ticket["share_id"],
+            ticket_id=tickets.ticket_id(ticket),
             roster=current["roster_hash"],
             upload=share.path.name,
             size_bytes=share.path.stat().st_size,
-            **local,
+            **more,
         )
-        return self._send(current["id"], stage, share, joined.nodes)
+
+    # -- what the nodes keep
+
+    def _standing(self, subdao: str) -> keeping.Standing | None:
+        return keeping.standing_of(self.home.journal, subdao)
+
+    def _submit_kept(
+        self,
+        current: Mapping[str, Any],
+        joined: Joined,
+        before: keeping.Standing,
+        came: Mapping[str, Any],
+        what: str,
+    ) -> dict[str, Any] | None:
+        """Have the nodes use what they keep; None where one of them does not keep it (any more)."""
+        upload = sealing.kept_upload(came, self._fields(current, joined), self.home.identity())
+        size = len(uploads.head_line(uploads.head_of(upload)))
+        leaves = "would leave" if self.dry_run else "leaves"
+        self.say(
+            f"0 rows are sent: the nodes hold {what} of this site since {before.since}, until "
+            f"{keeping.shown(came['expires_at'])}."
+        )
+        self.say(f"What {leaves} this site: a ticket of {size} bytes, for this round alone.")
+        if self.dry_run:
+            return self._tried()
+        share = self._keep(upload)
+        told = f"a ticket for {what} that the nodes keep"
+        self._journal(current, ROUND, joined, share, told, kept_from=before.share_id)
+        try:
+            return self._send(current["id"], ROUND, share, joined.nodes)
+        except ClientError as error:
+            if error.code not in REFUSALS:
+                raise
+            self.say(f"{error.text} So this site shares its rows anew.")
+            return None
+
+    def _let_go(self, before: keeping.Standing, current: Mapping[str, Any], joined: Joined) -> None:
+        """Have the nodes forget what they keep in vain, now that something else took its place.
+        Where that fails they forget it when its ticket expires."""
+        entry = before.entry
+        ticket = self._kept(entry["upload"]).head["ticket"]
+        here = [fingerprint(node) for node in joined.nodes]
+        if entry["round"] == current["id"] or ticket["nodes"] != here:
+            return  # what this site sent to the round now stays; others forget it by themselves
+        try:
+            self._take_back({"id": entry["round"]}, entry, last=True)
+            self.say(f"What they kept since {before.since} is taken back.")
+        except ClientError as error:
+            until = keeping.shown(ticket["expires_at"])
+            self.say(f"What they kept since {before.since} goes at {until}: {error.text}")
 
     def done(self, current: Mapping[str, Any], stage: str) -> dict[str, Any] | None:
         """The journal's word that this step is done for the round's present roster, or None."""
@@ -167,14 +257,15 @@ class Outbox:
         try:
             return self._send(current["id"], stage, share, nodes)
         except ClientError as error:
-            if error.code != "share_refused":
+            if error.code not in (REFUSALS if "kept_from" in begun else ("share_refused",)):
                 raise
             self.say(error.text)
             return None
 
     def withdraw(self, current: Mapping[str, Any]) -> dict[str, Any]:
         """Take back all that was sent to this round's training, if it is not computed yet: for
-        each roster that was signed one share has left.
+        each roster that was signed one share has left. With it goes what the nodes keep of it for
+        further rounds, computed or not.
 
         The nodes themselves check this site's signature, delete their words and sign that they did,
         and whether something had been computed of them.
@@ -263,6 +354,10 @@ class Outbox:
         self.say(f"  {size:7} bytes {encrypted}")
         alone = "One node" if t == 1 else f"{few_words(t).capitalize()} nodes"
         self.say(f"  {alone} alone, or the server with {alone.lower()}, reads nothing of it.")
+        if upload["ticket"]["uses"] > 1:
+            until = keeping.shown(upload["ticket"]["expires_at"])
+            self.say(f"  The nodes keep it until {until}, or until you withdraw it. This site")
+            self.say("  signs for each further round, and sends no row again while they are these.")
         if joined.name == "rows":
             enough = few_words(t + 1)
             self.say(f"  THESE ARE ROWS: {enough} nodes that put their parts together read them.")
@@ -285,8 +380,8 @@ class Outbox:
     def _send(
         self, round_id: str, stage: str, share: Kept, nodes: Sequence[Mapping[str, Any]]
     ) -> dict[str, Any]:
-        share_id = share.head["ticket"]["share_id"]
-        ticket_id = tickets.ticket_id(dict(share.head["ticket"]))
+        ticket = dict(share.head["ticket"])
+        share_id, ticket_id = ticket["share_id"], tickets.ticket_id(ticket)
         path = f"rounds/{round_id}/shares/{share_id}/"
         try:
             told = self.api.post(f"rounds/{round_id}/shares/", share.head, idempotency_key=share_id)
@@ -309,15 +404,34 @@ class Outbox:
                 answer.get("acks") or [],
                 ticket_id=ticket_id,
                 nodes=nodes,
-                engine=share.head["ticket"]["engine"],
+                engine=ticket["engine"],
             )
             return answer if done else None
 
-        wait_for(taken, deadline_s=DELIVERY_DEADLINE_S, what="the nodes' receipts")
+        answer = wait_for(taken, deadline_s=DELIVERY_DEADLINE_S, what="the nodes' receipts")
         self.say(f"Delivered: {len(nodes)} nodes signed that they hold it.")
+        stays = {"kept": self._say_kept(answer["acks"], nodes)} if ticket["uses"] > 1 else {}
         return self.home.journal.write(
-            "delivered", round=round_id, stage=stage, share_id=share_id, ticket_id=ticket_id
+            "delivered",
+            round=round_id,
+            stage=stage,
+            share_id=share_id,
+            ticket_id=ticket_id,
+            **stays,
         )
+
+    def _say_kept(
+        self, acks: Sequence[Mapping[str, Any]], nodes: Sequence[Mapping[str, Any]]
+    ) -> bool:
+        """Whether each node has signed that it keeps the share for further rounds."""
+        keep = {signed["ack"]["node"] for signed in acks if signed["ack"].get("kept") is True}
+        if len(keep) == len(nodes):
+            return True
+        self.say(
+            f"{len(keep)} of {len(nodes)} nodes keep it for further rounds: in the next one it is "
+            "shared anew."
+        )
+        return False
 
     def _send_parts(self, path: str, share: Kept, told: Mapping[str, Any]) -> None:
         """From where the server is until it has all; a cut costs the part that was on its way."""

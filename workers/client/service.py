@@ -10,6 +10,8 @@ agent.toml:  subdaos = ["…"]     rounds of these only; "any" for all that name
              share_rows = true   consent to rounds that train on shared rows (default: held back)
              share_sums = true   consent to rounds that solve a regression from sums of products
              curve = false       but to none that open the loss after each epoch (default: true)
+             keep = false        validators: share the holdout anew in each round (default: nodes
+                                 keep it for those of an epoch, and each gets a ticket)
              [subdao.NAME]       data, label, strata, train … for that SubDAO
 
 Its whole memory is the home's journal. Killed at any moment and started again, it goes on with the

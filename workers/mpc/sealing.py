@@ -41,6 +41,7 @@ from apps.protocol.tickets import (
     COMPUTING,
     ELEMENT_BYTES,
     GCM_TAG_BYTES,
+    KEPT,
     QUARTET,
     RING,
     SHAMIR,
@@ -148,6 +149,27 @@ def make_upload(
         "signature": wire.sign(signing_key, TICKET_DOMAIN, ticket),
         "envelopes": [wire.b64(e) for e in envelopes],
         "correction": correction if binary else wire.b64(correction),
+    }
+
+
+def kept_upload(
+    came: Mapping[str, Any], ticket_fields: Mapping[str, Any], signing_key: Ed25519PrivateKey
+) -> dict[str, Any]:
+    """A ticket that brings words into a further round which the nodes keep; nothing is sealed.
+
+    `came` is the ticket that they came with, `ticket_fields` as for `make_upload`.
+    Raises: TicketError for a ticket that nodes would refuse.
+    """
+    ticket = _defaults() | dict(ticket_fields)
+    ticket |= {name: came[name] for name in ("nodes", "shape", "f", "commitment")}
+    ticket |= {"type": KEPT, "share_id": secrets.token_hex(16)}
+    ticket["sender"] = wire.public_hex(signing_key)
+    check_ticket(ticket, now=ticket["issued_at"])
+    return {
+        "ticket": ticket,
+        "signature": wire.sign(signing_key, TICKET_DOMAIN, ticket),
+        "envelopes": [],
+        "correction": b"",
     }
 
 

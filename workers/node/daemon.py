@@ -81,7 +81,7 @@ def run(home: Path, *, metrics_port: int | None = None) -> None:
     mesh.answer, mesh.lost = answer, idle.lose
     mesh.start()
     refreshing = Refreshing(node=node, peers=peers, store=store, mesh=mesh, copies=copies)
-    shares = Shares(node=node, peers=peers, store=store)
+    shares = Shares(node=node, peers=peers, store=store, limits=limits)
     jobs = Jobs(
         node=node,
         peers=peers,

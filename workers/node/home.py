@@ -112,6 +112,8 @@ class Limits:
     that it leaves a trace.
 
     verified_only: this node takes no part in jobs that are not verified.
+    kept_days, kept_mb: how long holdouts may stay for further rounds, and how much room they have
+    in all; with 0 of either none stays.
     """
 
     rows_per_epoch: int = 2000
@@ -119,6 +121,8 @@ class Limits:
     rows_per_query: int = 10_000
     price_micro_min: int = 0
     verified_only: bool = False
+    kept_days: int = 31
+    kept_mb: int = 256
 
 
 def init(home: Path, *, index: int, name: str, control: str, mesh: str) -> Node:

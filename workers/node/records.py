@@ -38,6 +38,14 @@ def with_answer(content: dict[str, Any]) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
+class KeptShare:
+    """What stays for further rounds: the ticket it came with, and the scopes it was let into."""
+
+    ticket: dict[str, Any]
+    scopes: list[str]
+
+
+@dataclass(frozen=True, kw_only=True)
 class StoredJob:
     job_id: str
     scope: str

@@ -11,15 +11,17 @@ from typing import Any, TypeVar
 from apps.protocol import jobs, tickets, wire
 from apps.protocol.circuits import CIRCUITS
 from apps.protocol.sharing import WITHDRAWN_DOMAIN, check_withdrawal
-from apps.protocol.tickets import Ticket, TicketError
+from apps.protocol.tickets import KEPT_UNDER, Ticket, TicketError
 from workers.mpc.sealing import SealError, Words, open_query, open_short
 from workers.node import metrics, policy
 from workers.node.errors import Conflict, Malformed, NodeError, Refused
-from workers.node.home import Node, Peers
+from workers.node.home import Limits, Node, Peers
+from workers.node.sealed import CorruptStore
 from workers.node.store import WITHDRAWN, Store
 
 T = TypeVar("T")
 _MALFORMED = ("malformed", "too_large")
+MB = 1 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,18 +43,22 @@ def _refusal(error: TicketError) -> NodeError:
 class Shares:
     """One node's intake of uploads."""
 
-    def __init__(self, *, node: Node, peers: Peers, store: Store) -> None:
+    def __init__(self, *, node: Node, peers: Peers, store: Store, limits: Limits) -> None:
         self._node = node
         self._peers = peers
         self._store = store
+        self._limits = limits
         self._fingerprint = node.fingerprint
         self.lock = threading.RLock()
+        store.keep_only(nodes=peers.fingerprints, circuits_hash=node.circuits_hash)
 
     def accept(self, upload: Any) -> dict[str, Any]:
-        """The signed acknowledgement of a round's stored share; the same for the same upload.
+        """The signed acknowledgement of a round's stored share; the same for the same upload. Where
+        its owner lets it stay for further rounds, "kept" says whether it does.
 
         Raises: Malformed, Refused (a query's comes with its job and is not stored; of a round that
-        is completed none can be used any more), Conflict("share_conflict").
+        is completed none can be used any more; "not_kept", where its owner means a share that does
+        not lie here), Conflict("share_conflict").
         """
         now = int(time.time())
         ticket = self.check(upload, now=now)
@@ -62,16 +68,52 @@ class Shares:
             known = self._accepted(ticket)
         if known is not None:
             return known
-        words = self._open(open_short, upload, ticket)  # takes its time: no job shall wait for it
-        ack = self._ack(ticket, now)
+        words = None
+        if not ticket.is_kept:  # takes its time: no job shall wait for it
+            words = self._open(open_short, upload, ticket)
         with self.lock:
             known = self._accepted(ticket)
             if known is not None:
                 return known
-            self._store.put_share(
-                ticket=upload["ticket"], ticket_id=ticket.id, ack=ack, words=words
-            )
+            with self._store.together():
+                if words is None:
+                    ack = self._from_kept(upload["ticket"], ticket, now)
+                else:
+                    ack = self._put(upload["ticket"], ticket, words, now)
         metrics.SHARES.inc()
+        return ack
+
+    def _put(
+        self, signed: dict[str, Any], ticket: Ticket, words: tuple[Any, ...], now: int
+    ) -> dict[str, Any]:
+        said = {}
+        if ticket.stays:
+            days_s = self._limits.kept_days * policy.DAY_S
+            said["kept"] = ticket.expires_at - now <= days_s and self._store.keep(
+                root=ticket.root, ticket=signed, words=words, bytes_max=self._limits.kept_mb * MB
+            )
+        ack = self._ack(ticket, now, **said)
+        self._store.put_share(ticket=signed, ticket_id=ticket.id, ack=ack, words=words)
+        return ack
+
+    def _from_kept(self, signed: dict[str, Any], ticket: Ticket, now: int) -> dict[str, Any]:
+        """The words that stayed, as this round's share: all else is as if they had come with it."""
+        kept = self._store.kept_share(ticket.root)
+        if kept is None:
+            raise not_kept("This node keeps no such share of its owner")
+        came = tickets.check_ticket(kept.ticket, now=kept.ticket["issued_at"])
+        if came.expires_at <= now:
+            raise not_kept("It was to stay until its ticket expired")
+        if len({*kept.scopes, ticket.scope}) > came.uses:
+            raise not_kept("Its owner let it into so many rounds, and they were")
+        if _encoded_as(came) != _encoded_as(ticket):
+            raise not_kept("It was encoded for another form, scale or release of the rows")
+        ack = self._ack(ticket, now)
+        about = {"root": ticket.root, "ticket": signed, "ticket_id": ticket.id, "ack": ack}
+        try:
+            self._store.use_kept(**about)
+        except CorruptStore:
+            raise not_kept("It is damaged here") from None
         return ack
 
     def _accepted(self, ticket: Ticket) -> dict[str, Any] | None:
@@ -114,16 +156,16 @@ class Shares:
         return job_id
 
     def _not_withdrawn(self, ticket: Ticket) -> None:
-        about = {"scope": ticket.scope, "sender": ticket.sender, "issued_at": ticket.issued_at}
-        if self._store.is_withdrawn(**about):
+        if self._store.is_withdrawn(ticket):
             raise Refused("withdrawn", "Its owner has withdrawn what it had sent before.")
 
     def drop(self, share_id: str, body: Any, signature: Any) -> bool:
         """Forget a share that another node refused, so that none keeps a part; whether it did.
 
         body = {"v": 1, "share_id", "ticket_id"}, signed by the coordinator: it can refuse service,
-        and does no more here. A share that a round is bound to stays; of a query there is but the
-        mark of the job that it belongs to, which stays too. Raises: Malformed, Refused.
+        and does no more here. A share that a round is bound to stays in it, and for no further
+        one; of a query there is but the mark of the job that it belongs to, which stays too.
+        Raises: Malformed, Refused.
         """
         policy.coordinator_signed_it(
             body, signature, coordinator=self._peers.coordinator, domain=jobs.DROP_DOMAIN
@@ -138,7 +180,7 @@ class Shares:
             if known.used_by == WITHDRAWN:
                 return False  # or the same share could come again
             if self._store.binding(known.ticket["scope"]) is not None:
-                return False
+                return self._store.drop_kept(share_id)
             self._store.forget_share(share_id)
         return True
 
@@ -155,9 +197,10 @@ class Shares:
 
         body as `protocol.sharing.withdrawal_of`, signed by the ticket's sender. All that it has
         sent to this scope goes too, whatever roster it was signed for; what has not come yet and
-        was issued before is refused when it does. What is just being computed (`runs` says it of
-        a scope) is not undone: then its words go now or with the round, and what is signed says
-        "computed".
+        was issued before is refused when it does. So do words that stay for further rounds,
+        whichever of their tickets it names, and in every round that they were put into. What is
+        just being computed (`runs` says it of a scope) is not undone: then its words go now or with
+        the round, and what is signed says "computed".
         Raises: Malformed, Refused ("already_completed": the job that used it is over, its words
         are gone), Conflict("share_conflict").
         """
@@ -174,8 +217,8 @@ class Shares:
             if known is not None and known[0] != checked.id:
                 raise Conflict("share_conflict", "Another share is stored under this id.")
             # asked first: what ends in between is staged by then
-            running = runs(checked.scope)
-            became = self._store.withdraw_share(ticket=ticket, ticket_id=checked.id, at=body["at"])
+            running = any(runs(scope) for scope in self._store.scopes_with(checked))
+            became = self._store.withdraw_share(ticket=ticket, checked=checked, at=body["at"])
             if became == "over":
                 raise Refused("already_completed", "This share's job is over; its words are gone.")
         said = {
@@ -247,6 +290,18 @@ class Shares:
         except SealError as error:
             raise Refused(error.code, error.text) from None
 
-    def _ack(self, ticket: Ticket, now: int) -> dict[str, Any]:
-        body = {"v": 1, "ticket_id": ticket.id, "node": self._fingerprint, "at": now}
+    def _ack(self, ticket: Ticket, now: int, **said: Any) -> dict[str, Any]:
+        body = {"v": 1, "ticket_id": ticket.id, "node": self._fingerprint, "at": now, **said}
         return {"ack": body, "signature": wire.sign(self._node.sign_key, jobs.ACK_DOMAIN, body)}
+
+
+def not_kept(why: str) -> Refused:
+    return Refused("not_kept", f"{why}. The rows must be shared anew.")
+
+
+def _encoded_as(ticket: Ticket) -> dict[str, Any]:
+    """What must be as it was for the same words to be the same rows."""
+    fields = ("slot", "shape", "f", "engine", "nodes", "circuits_hash")
+    return {name: getattr(ticket, name) for name in fields} | {
+        name: ticket.params.get(name) for name in KEPT_UNDER
+    }

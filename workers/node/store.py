@@ -11,7 +11,7 @@ import json
 import logging
 import sqlite3
 from collections import Counter, OrderedDict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -24,6 +24,7 @@ from workers.node.errors import Unavailable
 from workers.node.packing import pack, pack_short, unpack, unpack_short
 from workers.node.records import (
     Binding,
+    KeptShare,
     Rows,
     Sharing,
     StoredJob,
@@ -37,6 +38,7 @@ MODELS_MAX = 16
 WITHDRAWN = "withdrawn"  # in place of a job's id: no job may use this share
 
 _AT_MAX = 1 << 62  # SQLite holds no more
+_FOREVER = 1 << 40  # no ticket is issued as late
 
 log = logging.getLogger("flai.store")
 
@@ -82,8 +84,16 @@ CREATE TABLE IF NOT EXISTS answered (
     rows INTEGER NOT NULL,       -- of all queries bound that day; never deleted
     PRIMARY KEY (model, day)
 ) STRICT;
+CREATE TABLE IF NOT EXISTS kept (
+    root TEXT PRIMARY KEY,       -- whose words these are, and which (`Ticket.root`)
+    share_id TEXT NOT NULL,      -- as which they came
+    expires_at INTEGER NOT NULL,
+    body BLOB NOT NULL,          -- the ticket that they came with, and the scopes they were in
+    words BLOB NOT NULL
+) STRICT;
 CREATE TABLE IF NOT EXISTS withdrawals (
-    owner TEXT PRIMARY KEY,      -- digest of a scope and the key that took its shares there back
+    owner TEXT PRIMARY KEY,      -- digest of a scope, or of "kept:" and a root, and the key that
+                                 -- took its shares there back
     at INTEGER NOT NULL          -- none that was issued before is taken; never deleted
 ) STRICT;
 """
@@ -114,6 +124,7 @@ class Store(SealedFile):
     SCHEMA = _SCHEMA
     SEALED = SealedFile.SEALED | {
         "shares": ("share_id", "body", "words"),
+        "kept": ("root", "body", "words"),
         "jobs": ("job_id", "body"),
         "models": ("model", "body", "words"),
         "renewed": ("model", "body", "words"),
@@ -131,14 +142,82 @@ class Store(SealedFile):
         self, *, ticket: dict[str, Any], ticket_id: str, ack: dict[str, Any], words: Any
     ) -> None:
         """words: each as an array, or as the seed that it is the key stream of."""
+        self._put_share(ticket, ticket_id, ack, pack_short(words))
+
+    def _put_share(
+        self, ticket: dict[str, Any], ticket_id: str, ack: dict[str, Any], packed: bytes
+    ) -> None:
         share_id = ticket["share_id"]
         with self._transaction() as db:
             body = self._seal("shares", share_id, "body", as_json({"ticket": ticket, "ack": ack}))
-            sealed = self._seal("shares", share_id, "words", pack_short(words))
+            sealed = self._seal("shares", share_id, "words", packed)
             db.execute(
                 "INSERT INTO shares VALUES (?, ?, ?, NULL, ?, ?)",
                 (share_id, ticket_id, ticket["expires_at"], body, sealed),
             )
+
+    # ---- shares that stay for further rounds --------------------------------------------------
+
+    def keep(self, *, root: str, ticket: dict[str, Any], words: Any, bytes_max: int) -> bool:
+        """Let a share's words stay, beside those of its round; False where there is no room for
+        them under this sum of all that stays."""
+        packed = pack_short(words)
+        with self._transaction() as db:
+            (held,) = db.execute("SELECT coalesce(sum(length(words)), 0) FROM kept").fetchone()
+            if held + len(packed) > bytes_max:
+                return False
+            content = as_json({"ticket": ticket, "scopes": [ticket["scope"]]})
+            body = self._seal("kept", root, "body", content)
+            sealed = self._seal("kept", root, "words", packed)
+            db.execute(
+                "INSERT OR REPLACE INTO kept VALUES (?, ?, ?, ?, ?)",
+                (root, ticket["share_id"], ticket["expires_at"], body, sealed),
+            )
+        return True
+
+    def kept_share(self, root: str) -> KeptShare | None:
+        """What stays of this owner under these commitments; of what does not open, nothing."""
+        with self._lock, suppress(CorruptStore):
+            row = self._one("SELECT body FROM kept WHERE root = ?", root)
+            if row is not None:
+                return KeptShare(**json.loads(self._open("kept", root, "body", row[0])))
+        return None
+
+    def use_kept(
+        self, *, root: str, ticket: dict[str, Any], ticket_id: str, ack: dict[str, Any]
+    ) -> None:
+        """Put what stays into another round, as a share of its own there, counted once a scope.
+        Raises: CorruptStore."""
+        with self._transaction() as db:
+            body, words = db.execute(
+                "SELECT body, words FROM kept WHERE root = ?", (root,)
+            ).fetchone()
+            content = json.loads(self._open("kept", root, "body", body))
+            self._put_share(ticket, ticket_id, ack, self._open("kept", root, "words", words))
+            content["scopes"] = sorted({*content["scopes"], ticket["scope"]})
+            sealed = self._seal("kept", root, "body", as_json(content))
+            db.execute("UPDATE kept SET body = ? WHERE root = ?", (sealed, root))
+
+    def drop_kept(self, share_id: str) -> bool:
+        """Forget what stayed of this share; whether anything did."""
+        with self._transaction() as db:
+            gone = db.execute("DELETE FROM kept WHERE share_id = ?", (share_id,)).rowcount
+        if gone:
+            self._empty_log()
+        return bool(gone)
+
+    def keep_only(self, *, nodes: Sequence[str], circuits_hash: str) -> None:
+        """Forget what stays but can't be used any more: by other nodes, by another release."""
+        before = self.changes
+        with self._transaction() as db:
+            for root, body in db.execute("SELECT root, body FROM kept").fetchall():
+                with suppress(CorruptStore):
+                    ticket = json.loads(self._open("kept", root, "body", body))["ticket"]
+                    if (ticket["nodes"], ticket["circuits_hash"]) == (list(nodes), circuits_hash):
+                        continue
+                db.execute("DELETE FROM kept WHERE root = ?", (root,))
+        if self.changes != before:
+            self._empty_log()
 
     def use_share(self, *, ticket: Ticket, job_id: str) -> None:
         """From now on this share is that job's. If it only came with it, no more is kept of it:
@@ -180,29 +259,43 @@ class Store(SealedFile):
         return (row[0], row[1]) if row else None
 
     def forget_share(self, share_id: str) -> None:
+        """And what stays of it."""
         with self._transaction() as db:
+            db.execute("DELETE FROM kept WHERE share_id = ?", (share_id,))
             db.execute("DELETE FROM shares WHERE share_id = ?", (share_id,))
         self._empty_log()
 
-    def withdraw_share(self, *, ticket: dict[str, Any], ticket_id: str, at: int) -> str:
+    def scopes_with(self, ticket: Ticket) -> set[str]:
+        """The ticket's scope, and those that the same words came to."""
+        with self._lock:
+            return {ticket.scope, *self._shares_of(self._db, _same_words(ticket)).values()}
+
+    def withdraw_share(self, *, ticket: dict[str, Any], checked: Ticket, at: int) -> str:
         """Delete the words of a share and of all others of its owner in its scope, or never take
-        them: no job may use any that is here, or was issued before `at`.
+        them: no job may use any that is here, or was issued before `at`. Where its words stay for
+        further rounds, those go too, with what they were put into, and are taken from nobody again.
 
         Returns "taken", or "computed" where a job's result has, or may have, been made of one. What
-        a completed job has used stays that job's: "over" then, and nothing has changed.
+        a completed job has used stays that job's: "over" then, and nothing has changed; but
+        "computed" where its words might have stayed.
         """
-        share_id, scope = ticket["share_id"], ticket["scope"]
+        share_id, scope, sender = checked.share_id, checked.scope, checked.sender
+
+        def theirs(other: dict[str, Any]) -> bool:
+            return (other["scope"], other["sender"]) == (scope, sender)
+
         with self._transaction() as db:
             body = self._seal("shares", share_id, "body", as_json({"ticket": ticket, "ack": {}}))
             changed = db.execute(
                 "INSERT INTO shares VALUES (?, ?, ?, ?, ?, NULL) ON CONFLICT (share_id) "
                 "DO UPDATE SET words = NULL, used_by = excluded.used_by WHERE words IS NOT NULL "
                 "OR NOT EXISTS (SELECT 1 FROM jobs WHERE job_id = shares.used_by)",
-                (share_id, ticket_id, ticket["expires_at"], WITHDRAWN, body),
+                (share_id, checked.id, ticket["expires_at"], WITHDRAWN, body),
             ).rowcount
-            if not changed:
+            if not changed and not checked.stays:
                 return "over"
-            mine = {share_id, *self._shares_of(db, scope, ticket["sender"])}
+            same = _same_words(checked)
+            mine = self._shares_of(db, lambda t: theirs(t) or same(t)) | {share_id: scope}
             db.execute(
                 "UPDATE shares SET words = NULL, used_by = ? "
                 f"WHERE share_id IN ({_places([*mine])}) "
@@ -210,21 +303,36 @@ class Store(SealedFile):
                 (WITHDRAWN, *mine),
             )
             db.execute(
+                f"DELETE FROM kept WHERE root = ? OR share_id IN ({_places([*mine])})",
+                (checked.root, *mine),
+            )
+            barred = [(_owner(scope, sender), min(at, _AT_MAX))]
+            if checked.stays:
+                barred.append((_owner(_of_root(checked), sender), _FOREVER))
+            db.executemany(
                 "INSERT INTO withdrawals VALUES (?, ?) "
                 "ON CONFLICT DO UPDATE SET at = max(at, excluded.at)",
-                (_owner(scope, ticket["sender"]), min(at, _AT_MAX)),
+                barred,
             )
-            made = db.execute("SELECT job_id, body FROM jobs WHERE scope = ?", (scope,)).fetchall()
+            scopes = sorted(set(mine.values()))
+            made = db.execute(
+                f"SELECT job_id, body FROM jobs WHERE scope IN ({_places(scopes)})", scopes
+            ).fetchall()
             records = [json.loads(self._open("jobs", job, "body", body)) for job, body in made]
         self._empty_log()
         # who lost its store does not know any more of what a result was made
-        unsure = any(not r["share_ids"] or mine & set(r["share_ids"]) for r in records)
+        unsure = any(not r["share_ids"] or mine.keys() & set(r["share_ids"]) for r in records)
         return "computed" if unsure else "taken"
 
-    def is_withdrawn(self, *, scope: str, sender: str, issued_at: int) -> bool:
-        """Has its owner taken back what it had sent to this scope, later than that?"""
-        row = self._one("SELECT at FROM withdrawals WHERE owner = ?", _owner(scope, sender))
-        return row is not None and issued_at < row[0]
+    def is_withdrawn(self, ticket: Ticket) -> bool:
+        """Has its owner taken back what it had sent to this scope, later than that, or these very
+        words?"""
+        for where in (ticket.scope, _of_root(ticket)):
+            owner = _owner(where, ticket.sender)
+            row = self._one("SELECT at FROM withdrawals WHERE owner = ?", owner)
+            if row is not None and ticket.issued_at < row[0]:
+                return True
+        return False
 
     # ---- scopes and jobs ----------------------------------------------------------------------
 
@@ -555,7 +663,7 @@ class Store(SealedFile):
 
     @property
     def is_empty(self) -> bool:
-        tables = ("shares", "scopes", "jobs", "models", "answered")
+        tables = ("shares", "scopes", "jobs", "models", "answered", "kept")
         with self._lock:
             found = [self._db.execute(f"SELECT 1 FROM {t} LIMIT 1").fetchone() for t in tables]
         return not any(found)
@@ -597,6 +705,7 @@ class Store(SealedFile):
         """
         with self._transaction() as db:
             db.execute("DELETE FROM shares WHERE expires_at <= ?", (now,))
+            db.execute("DELETE FROM kept WHERE expires_at <= ?", (now,))
             db.execute(
                 "DELETE FROM jobs WHERE scope IN (SELECT scope FROM scopes "
                 "WHERE expires_at <= ? AND scope LIKE 'query:%')",
@@ -661,24 +770,24 @@ class Store(SealedFile):
         """Shares of a completed round that were none of its inputs (signed for a roster that was
         made smaller, say) can never be used: their words go too."""
         (scope,) = db.execute("SELECT scope FROM jobs WHERE job_id = ?", (job_id,)).fetchone()
-        for share_id in self._shares_of(db, scope):
+        for share_id in self._shares_of(db, lambda ticket: ticket["scope"] == scope):
             db.execute(
                 "UPDATE shares SET words = NULL WHERE share_id = ? AND used_by IS NULL", (share_id,)
             )
 
     def _shares_of(
-        self, db: sqlite3.Connection, scope: str, sender: str | None = None
-    ) -> list[str]:
-        """The shares that came to a scope before its job, of all or of one sender."""
-        found = []
+        self, db: sqlite3.Connection, wanted: Callable[[dict[str, Any]], bool]
+    ) -> dict[str, str]:
+        """{id: scope} of the shares that came before their job, with such a ticket."""
+        found = {}
         rows = db.execute("SELECT share_id, body FROM shares WHERE body <> x''").fetchall()
         for share_id, body in rows:
             try:
                 ticket = json.loads(self._open("shares", share_id, "body", body))["ticket"]
             except CorruptStore:
                 continue  # no job can take it
-            if ticket["scope"] == scope and sender in (None, ticket["sender"]):
-                found.append(share_id)
+            if wanted(ticket):
+                found[share_id] = ticket["scope"]
         return found
 
     def _upgrade(self) -> None:
@@ -686,6 +795,16 @@ class Store(SealedFile):
         with self._transaction() as db:
             if all(name != "attempts" for _, name, *_ in db.execute("PRAGMA table_info(scopes)")):
                 db.execute("ALTER TABLE scopes ADD COLUMN attempts INTEGER NOT NULL DEFAULT 1")
+
+
+def _same_words(ticket: Ticket) -> Callable[[dict[str, Any]], bool]:
+    """Is a ticket about the same words of the same owner?"""
+    wanted = (ticket.sender, list(ticket.commitment))
+    return lambda other: (other["sender"], other["commitment"]) == wanted
+
+
+def _of_root(ticket: Ticket) -> str:
+    return f"kept:{ticket.root}"
 
 
 def _owner(scope: str, sender: str) -> str:
