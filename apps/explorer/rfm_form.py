@@ -32,6 +32,7 @@ from apps.explorer.formatting import (
 )
 from apps.protocol.circuits import CLASSES, ModelClass
 from apps.protocol.circuits.family import LABELS
+from apps.protocol.circuits.network import STEPS_WEIGHTS_MAX
 from apps.protocol.circuits.noise import CLIP_MILLI
 from apps.protocol.encoding import BOOLEAN, CATEGORY, NUMBER, levels_of
 from apps.protocol.evidence import METRIC_NAMES
@@ -158,19 +159,18 @@ class RfmForm(forms.Form):
     )
     model_class = forms.ChoiceField(
         label="Model class",
-        choices=[
-            (name, CLASSES[name].title + " (on shared rows only)" * (not CLASSES[name].averages))
-            for name in MODEL_CLASSES
-        ],
+        choices=[(name, CLASSES[name].title) for name in MODEL_CLASSES],
         widget=ClassSelect,
-        help_text="Networks are trained only on rows that every custodian shares with the nodes, "
-        "by consent that it signs: two nodes that put their words together would read them.",
+        help_text="Networks learn best from rows that every custodian shares with the nodes, by "
+        "consent that it signs: two nodes that put their words together would read them. Members "
+        f"may vote for the mean of what sites learn at home; over {STEPS_WEIGHTS_MAX:,} weights it "
+        "is the only way.",
     )
     hidden = ListField(
         label="Units of its hidden layers",
         required=False,
         widget=forms.TextInput(attrs=_of("classes", needed=False)),
-        help_text="Of a network, 1 to 256 a layer, for example 64, 32. Empty: "
+        help_text="Of a network, 1 to 1024 a layer, for example 64, 32. Empty: "
         + ", ".join(f"{' and '.join(map(str, m.hidden))}" for m in CLASSES.values() if m.hidden)
         + ".",
     )

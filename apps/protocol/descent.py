@@ -1,4 +1,5 @@
-"""Gradient steps on the rows of several sites, in real numbers: what NAME_sgd computes on shares.
+"""Gradient steps on the rows of several sites, in real numbers: what NAME_sgd computes on shares;
+and a site's own on its rows, whose mean is a round of networks.
 
 Arrays are NumPy float64; features are standardised, weights are [out, in + 1] of each layer with
 intercepts last: one layer, unless a class has hidden ones (circuits/network.py).
@@ -16,11 +17,14 @@ import numpy.typing as npt
 from apps.protocol.circuits.descent import SCORING_HALVINGS, counted, warm_epochs
 from apps.protocol.circuits.layout import FEATURE_LIMIT, MODEL_F, WEIGHT_LIMIT
 from apps.protocol.circuits.network import BACK_LIMIT, start_of
+from apps.protocol.circuits.network_round import LENGTH_MAX, SCORING_POINT
 from apps.protocol.circuits.same_rows import NEAR_BITS, looked_up
-from apps.protocol.contribution import sigmoid, upper_median
+from apps.protocol.contribution import phi_from_utilities, sigmoid, upper_median
 
 Real = npt.NDArray[np.float64]
 
+# How a site steps on its own rows.
+LOCAL_EPOCHS, LOCAL_ROWS, LOCAL_RATE, LOCAL_MOMENTUM = 20, 32, 0.05, 0.9
 LEAST_GAIN = 2.0**-12
 NOISE = 2.0**-18
 PPM = 1e-6
@@ -153,6 +157,65 @@ def descend(
                 break
     done.layers = best if patience else weights
     return done
+
+
+def learnt(features: Real, targets: Real, hidden: Sequence[int], c: float) -> list[Real]:
+    """Weights [out, in + 1] of each layer that a site's own steps on all its rows lead to, from the
+    public start: LOCAL_EPOCHS of batches of some LOCAL_ROWS, softmax loss, L2 of 1 / (c·n).
+
+    features [n, d], targets [n, o] one-hot; c as scikit-learn's.
+    """
+    inputs, residuals = _with_one(features), RESIDUALS["multinomial"]
+    weights = public_start([features.shape[1], *hidden, targets.shape[1]])
+    speed = [np.zeros_like(each) for each in weights]
+    rows, steps = len(inputs), max(1, len(inputs) // LOCAL_ROWS)
+    for step in range(LOCAL_EPOCHS * steps):
+        own = np.s_[step % steps :: steps]
+        found = gradients(weights, inputs[own], targets[own], residuals)
+        for each, moving, gradient in zip(weights, speed, found, strict=True):
+            moving *= LOCAL_MOMENTUM
+            moving += gradient / len(targets[own])
+            moving[:, :-1] -= each[:, :-1] / (c * rows)
+            each += LOCAL_RATE * moving
+    return weights
+
+
+def averaged(
+    changes: Real,
+    holdouts: Sequence[tuple[Real, Real]],
+    hidden: Sequence[int],
+    *,
+    judges: Sequence[int] | None = None,
+) -> tuple[Real, list[Real]]:
+    """(φ [K], weights of each layer) of one round of networks: NAME_round of a class with hidden
+    layers in real numbers, copies aside (circuits/network_round.py).
+
+    changes [K, ·]: what each site's steps changed, flat; holdouts: each validator's rows that
+    score, (features [m, d], targets [m, o]); judges: the validators' weights.
+    """
+    sizes = [holdouts[0][0].shape[1], *hidden, holdouts[0][1].shape[1]]
+    length = np.linalg.norm(changes, axis=1)
+    kept = np.where(length > LENGTH_MAX, 0, length)
+    part = np.minimum(kept, np.median(kept)) / np.maximum(length, NOISE)
+    clipped = changes * part[:, None]
+    half = SCORING_POINT * clipped.mean(axis=0)
+    point, said = moved(sizes, half), []
+    for x, y in holdouts:
+        found = gradients(point, _with_one(x), y, RESIDUALS["multinomial"])
+        descent = np.concatenate([each.reshape(-1) for each in found]) / len(x)
+        said.append((clipped - half) @ descent)
+    phi = phi_from_utilities(upper_median(np.array(said), judges or [1] * len(said)))
+    total = phi.sum()
+    return phi, moved(sizes, phi @ clipped / total if total else 0 * half)
+
+
+def moved(widths: Sequence[int], change: Real) -> list[Real]:
+    """The public start and this change of it, flat, by layers."""
+    parts, at = [], 0
+    for each in public_start(widths):
+        parts.append(each + change[at : at + each.size].reshape(each.shape))
+        at += each.size
+    return parts
 
 
 def same_rows(sites: Sequence[Real]) -> list[tuple[int, int]]:

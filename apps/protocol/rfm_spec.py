@@ -17,7 +17,7 @@ from apps.protocol.circuits import CLASSES, ModelClass
 from apps.protocol.circuits.descent import defaults_of
 from apps.protocol.circuits.games import SCORINGS, SHAPLEY_MAX
 from apps.protocol.circuits.multinomial import CLASSES_MAX
-from apps.protocol.circuits.network import UNITS_MAX
+from apps.protocol.circuits.network import STEPS_WEIGHTS_MAX, UNITS_MAX, WEIGHTS_MAX
 from apps.protocol.circuits.poisson import COUNT_MAX
 from apps.protocol.emission import Schedule
 from apps.protocol.encoding import BOOLEAN, CATEGORY, LEVELS_MAX, NUMBER, TYPES, alike, width
@@ -25,6 +25,7 @@ from apps.protocol.money import BPS
 from apps.protocol.plans import plans_of
 from apps.protocol.privacy import budget_of
 from apps.protocol.series import HORIZON, LAGS_MAX, SEASON_MAX, STEPS, feature_names, moment
+from apps.protocol.targets import class_of, weights_of
 from apps.protocol.tariff import tiers_of
 from apps.protocol.tickets import NODE_COUNTS, RING, SHAMIR, VERIFIED, TicketError, check_engine
 from apps.protocol.unlocks import Unlocks
@@ -107,7 +108,7 @@ def check_spec(spec: object) -> Spec:
         "kind": _choice(raw.get("kind", KINDS[0]), "kind", KINDS),
         "domain": _choice(raw.get("domain", DOMAIN), "domain", DOMAINS),
         "model_class": model_class,
-        **_hidden(raw.get("hidden"), model),
+        **_hidden(raw.get("hidden"), model, len(features), label),
         "interpretable": _interpretable(raw.get("interpretable"), model),
         "standard": standard,
         "features": features,
@@ -143,7 +144,7 @@ def _interpretable(raw: object, model: ModelClass) -> bool:
     return wanted
 
 
-def _hidden(raw: object, model: ModelClass) -> Spec:
+def _hidden(raw: object, model: ModelClass, features: int, label: Spec) -> Spec:
     """Units of each hidden layer, where the request names them."""
     if raw is None:
         return {}
@@ -154,12 +155,19 @@ def _hidden(raw: object, model: ModelClass) -> Spec:
         _whole(each, f"hidden[{place}]", 1, UNITS_MAX)
         for place, each in enumerate(_items(raw, "hidden", least=count, most=count))
     ]
+    size = weights_of(model, features, {"label": label, "hidden": units})
+    if size > WEIGHTS_MAX:
+        raise SpecError(
+            "hidden", f"That makes {size} weights; a network has {WEIGHTS_MAX} at most."
+        )
     return {"hidden": units}
 
 
-def training_of(model: ModelClass) -> Spec:
-    """How rounds of a new SubDAO train, until its members vote for another way."""
-    if model.averages:
+def training_of(spec: Mapping[str, Any]) -> Spec:
+    """How rounds of a new SubDAO train, until its members vote for another way: a network by steps,
+    unless it has too many weights for them."""
+    model = class_of(spec)
+    if not model.hidden or weights_of(model, len(spec["features"]), spec) > STEPS_WEIGHTS_MAX:
         return {"kind": "fedavg"}
     return {"kind": "secure_sgd", "schedule": defaults_of(model), "start": "serving"}
 
@@ -192,7 +200,7 @@ def subdao_params(spec: Mapping[str, Any]) -> Spec:
         "rebate_bps": terms.get("rebate_bps", 0),
         "resolution": terms["resolution"],
         "scoring": SCORINGS[0],
-        "training": training_of(CLASSES[spec["model_class"]]),
+        "training": training_of(spec),
         "privacy": {},
         **governance,
         "engine": engine_named_by(governance.get("engine", RING), governance["t"]),

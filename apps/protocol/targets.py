@@ -28,6 +28,11 @@ def extras_of(model: ModelClass, params: Mapping[str, Any]) -> dict[str, int]:
     return classes | dict(zip(model.unit_names, params.get("hidden") or ()))
 
 
+def weights_of(model: ModelClass, features: int, params: Mapping[str, Any]) -> int:
+    """How many numbers a model of so many features has, of a spec or a SubDAO's parameters."""
+    return model.weights({"features": features, **extras_of(model, params)})
+
+
 def scale_of(model: ModelClass, label: Mapping[str, Any]) -> tuple[float, float]:
     """(middle, unit) of a label: y = middle + unit · t."""
     if model.label != "number":

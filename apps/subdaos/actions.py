@@ -14,11 +14,12 @@ from apps.core.errors import BadInput
 from apps.protocol import decay, emission, plans, privacy, tariff, unlocks
 from apps.protocol.circuits import BadParams
 from apps.protocol.circuits.descent import DEFAULTS, check_schedule, defaults_of
+from apps.protocol.circuits.network import STEPS_WEIGHTS_MAX
 from apps.protocol.ledger import AMOUNT_MAX
 from apps.protocol.money import BPS
 from apps.protocol.portion import portion_rows
 from apps.protocol.revenue import SPLIT
-from apps.protocol.targets import class_of
+from apps.protocol.targets import class_of, weights_of
 from apps.protocol.tickets import ENGINES, TRIO, nodes_max_of
 from apps.subdaos import selectors, services
 from apps.subdaos.models import Dao
@@ -340,10 +341,6 @@ def _training(asked: dict[str, Any], dao: Dao) -> dict[str, Any]:
     """The parameter in full. Raises: BadInput."""
     model = class_of(dao.params)
     if asked == {"kind": "fedavg"}:
-        if not model.averages:
-            raise BadInput(
-                "bad_training", f"{model.title} is trained by steps on shared rows only."
-            )
         return asked
     schedule = asked.get("schedule", {})
     start = asked.get("start", "serving")
@@ -357,6 +354,12 @@ def _training(asked: dict[str, Any], dao: Dao) -> dict[str, Any]:
         )
     if not model.descends:
         raise BadInput("bad_training", f"{model.title} is trained by fedavg only.")
+    size = weights_of(model, len(dao.params["schema"]["features"]), dao.params)
+    if model.hidden and size > STEPS_WEIGHTS_MAX:
+        raise BadInput(
+            "bad_training",
+            f"Steps are taken of networks of {STEPS_WEIGHTS_MAX} weights at most; this has {size}.",
+        )
     if dao.params.get("privacy"):
         raise BadInput(
             "bad_training",

@@ -1,9 +1,10 @@
 """`bench mpc`: the engines alone (workers/mpc/bench.py), then a whole round of 10^6 parameters.
 
-Three node processes with their stores and control ports; ten sites share, seal and sign their
-updates, two at a time, as many as there are cores here. From the first byte that is sealed to the
-model that all nodes have stored. The site's part between them (head, parts in the database, worker)
-is not in it: docs/performance.md has what that costs.
+The product's own round of a network with two hidden layers, on three node processes with their
+stores and control ports; ten sites and a validator share, seal and sign what they send, two at a
+time, as many as there are cores here. From the first byte that is sealed to the model that all
+nodes have stored, its evidence opened. The web site's part between them (head, parts in the
+database, worker) is not in it: docs/performance.md has what that costs.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
@@ -27,15 +28,18 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from apps.protocol import identity, jobs, tickets, uploads, wire
 from apps.protocol.circuits import circuits_hash
+from apps.protocol.circuits.resolution import LOGIT
 from flai_site.bench.processes import processor_s
 from flai_site.stack.layout import StackError
 from flai_site.stack.up import free_ports
 from workers.mpc import bench, sealing
 from workers.mpc.tls import mutual_context
-from workers.mpc.workloads import Workload, gated_mean
+from workers.mpc.workloads import Workload
 from workers.node import home as homes
 
-NODES, SITES, WORDS = 3, 10, 1_000_000
+NODES, SITES = 3, 10
+# 201 · 1 000 + 1 001 · 796 + 797 · 4 = 1 000 984 weights: as large as a request may ask for
+SIZES: dict[str, Any] = {"features": 200, "units": (1000, 796), "classes": 4, "rows": 200}
 AT_ONCE = 2
 REPEATS = 3
 STAGES = ("taking_shares", "computing", "storing")
@@ -45,7 +49,7 @@ DEADLINE_S = 60
 def run() -> Iterator[dict[str, Any]]:
     """Measurements as manage.py prints them."""
     yield from bench.run()
-    yield from over_nodes(f"round/{SITES}x1e6", gated_mean(WORDS, SITES), REPEATS)
+    yield from over_nodes(f"round/{SITES}x1e6", bench.network_round(SITES, **SIZES), REPEATS)
 
 
 def over_nodes(name: str, workload: Workload, repeats: int) -> Iterator[dict[str, Any]]:
@@ -79,7 +83,7 @@ class Took:
 
 
 class Nodes:
-    """Three processes of flai_site/bench/node.py, and calls to their control ports."""
+    """Three node processes, and calls to their control ports."""
 
     def __init__(self, directory: Path) -> None:
         coordinator = Ed25519PrivateKey.generate()
@@ -104,7 +108,7 @@ class Nodes:
 
     def __enter__(self) -> Nodes:
         for home in self._homes:
-            command = [sys.executable, "-m", "flai_site.bench.node", "--home", str(home)]
+            command = [sys.executable, "-m", "workers.node", "--home", str(home)]
             self._processes.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
         for process in self._processes:
             assert process.stdout is not None
@@ -137,28 +141,33 @@ class Nodes:
 
 def _round(nodes: Nodes, workload: Workload) -> Took:
     scope, circuit = str(uuid.uuid4()), workload.circuit
-    updates = workload.values["update"]
-    keys = sorted((Ed25519PrivateKey.generate() for _ in updates), key=wire.public_hex)
-    members = [{"key": wire.public_hex(k), "role": "custodian", "name": "site"} for k in keys]
+    sending = [(slot, words) for slot, given in workload.values.items() for words in given]
+    keys = sorted((Ed25519PrivateKey.generate() for _ in sending), key=wire.public_hex)
+    members = [
+        {"key": wire.public_hex(key), "role": circuit.slots[slot].role, "name": "site"}
+        for key, (slot, _) in zip(keys, sending, strict=True)
+    ]
     roster = tickets.roster_of(round_id=scope, members=members)
     now = int(time.time())
     fields = {
         "scope": f"round:{scope}",
-        "slot": "update",
         "circuits": [circuit.id],
         "circuits_hash": circuits_hash(),
         "params": workload.params,
         "roster": tickets.check_roster(roster),
-        "f": circuit.slots["update"].f,
+        "resolution": LOGIT,
         "issued_at": now,
         "expires_at": now + 3600,
     }
 
     def share(place: int) -> tuple[str, float, int]:
         """(the share's id, ms of making it, bytes that leave the site)."""
+        slot, words = sending[place]
+        own = fields | {"slot": slot, "f": circuit.slots[slot].f}
         before = time.thread_time()
-        words = updates[place].astype("int64")
-        made = sealing.make_upload(words, fields, keys[place], nodes.descriptors, binary=True)
+        made = sealing.make_upload(
+            words.astype("int64"), own, keys[place], nodes.descriptors, binary=True
+        )
         frame = uploads.head_line(uploads.head_of(made)) + made["correction"]
         took_ms = (time.thread_time() - before) * 1e3
         nodes.post("/shares", content=frame, headers={"content-type": uploads.MEDIA_TYPE})
@@ -173,7 +182,10 @@ def _round(nodes: Nodes, workload: Workload) -> Took:
     with ThreadPoolExecutor(AT_ONCE) as sites:
         shares = list(sites.map(share, range(len(keys))))
     staged()
-    receipts = _computed(nodes, workload, roster, [share_id for share_id, _, _ in shares])
+    inputs: dict[str, list[str]] = {slot: [] for slot in workload.values}
+    for (slot, _), (share_id, _, _) in zip(sending, shares, strict=True):
+        inputs[slot].append(share_id)
+    receipts = _computed(nodes, workload, roster, inputs)
     staged()
     job_id = receipts[0]["receipt"]["job_id"]
     stored = nodes.post(f"/jobs/{job_id}/commit", json={"receipts": receipts})
@@ -189,7 +201,7 @@ def _round(nodes: Nodes, workload: Workload) -> Took:
 
 
 def _computed(
-    nodes: Nodes, workload: Workload, roster: dict[str, Any], shares: Sequence[str]
+    nodes: Nodes, workload: Workload, roster: dict[str, Any], inputs: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
     job = {
         "v": 1,
@@ -201,7 +213,7 @@ def _computed(
         "nodes": [jobs.fingerprint(each) for each in nodes.descriptors],
         "scope": f"round:{roster['scope_of']}",
         "roster": roster,
-        "inputs": {"update": list(shares)},
+        "inputs": dict(inputs),
         "model": None,
         "deadline_s": DEADLINE_S,
     }

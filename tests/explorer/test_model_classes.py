@@ -130,7 +130,7 @@ def test_the_form_asks_for_the_units_of_hidden_layers() -> None:
     assert again.is_valid() and again.cleaned_data["spec"] == spec
     plain = RfmForm(FILLED | about)
     assert plain.is_valid() and "hidden" not in plain.cleaned_data["spec"]
-    for wrong in ("64", "64, many", "64, 257"):
+    for wrong in ("64", "64, many", "64, 1025"):
         refused = RfmForm(FILLED | about | {"hidden": wrong})
         assert not refused.is_valid() and list(refused.errors) == ["hidden"]
 

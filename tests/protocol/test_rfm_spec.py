@@ -245,7 +245,8 @@ def test_a_request_names_the_units_of_a_networks_hidden_layers() -> None:
     assert "hidden" not in check_spec(raw) and "hidden" not in subdao_params(check_spec(raw))
     assert extras_of(CLASSES["mlp2"], check_spec(raw)) == {"classes": 2}
     for hidden, field in (
-        ([257, 1], "hidden[0]"),
+        ([1025, 1], "hidden[0]"),
+        ([1024, 1024], "hidden"),
         ([8, 0], "hidden[1]"),
         ([8, True], "hidden[1]"),
         ([8], "hidden"),
@@ -254,6 +255,9 @@ def test_a_request_names_the_units_of_a_networks_hidden_layers() -> None:
         with pytest.raises(SpecError) as caught:
             check_spec(raw | {"hidden": hidden})
         assert caught.value.field == field
+    assert subdao_params(spec)["training"]["kind"] == "secure_sgd"
+    large = check_spec(raw | {"hidden": [1024, 128]})  # too many for steps, not for updates
+    assert subdao_params(large)["training"] == {"kind": "fedavg"}
     with pytest.raises(SpecError, match="no hidden layers"):
         check_spec(GOOD | {"hidden": [8]})
 

@@ -9,12 +9,15 @@ import pytest
 from django.test import Client
 
 from apps.core import clock
-from apps.core.errors import BadInput
+from apps.core.clock import now
+from apps.core.transactions import durable
 from apps.listings.selectors import listing_json
 from apps.protocol.circuits import CLASSES
 from apps.protocol.circuits.descent import defaults_of
 from apps.protocol.circuits.least_squares import factor_of
+from apps.subdaos.services import dao_lock
 from apps.training.models import Round
+from apps.training.services import round_open
 from apps.training.submissions import _deadline_s
 from apps.wallets import log
 from apps.wallets.invariants import violations
@@ -22,6 +25,7 @@ from tests.support.market import SPEC, Market, drain
 from tests.training.test_record import record_of
 from tests.training.test_shared_rows import SITE_ROWS, announce, choose
 from workers.client.record import check_record
+from workers.client.training import constants, standardise, train
 
 WEIGHTS = {
     "multinomial": np.array([1.5, -1.0, 0.25, -1.0, 1.0, 0.0, -0.5, 0.0, -0.25]),
@@ -197,8 +201,6 @@ def test_a_network_is_trained_on_shared_rows_from_its_first_round_on(
     })(three_nodes, settings, tmp_path)  # fmt: skip
     schedule = market.dao.params["training"]["schedule"]
     assert schedule == defaults_of(CLASSES["mlp"]) and schedule["momentum_ppm"] == 900_000
-    with pytest.raises(BadInput, match="shared rows only"):
-        choose(market, {"kind": "fedavg"})
     choose(market, {"kind": "secure_sgd", "schedule": {"epochs": 10, "steps": 5}})
     held = market.whitelist()
     assert held.training == "secure_sgd" and held.extras["hidden_1"] == 7
@@ -233,3 +235,24 @@ def test_a_network_is_trained_on_shared_rows_from_its_first_round_on(
     assert query.state == "settled", query.reason
     scores = market.open(query, upload).reshape(2, 3)
     assert list(CLASSES["mlp"].answer(scores).argmax(axis=1)) == [0, 1]
+
+    # and by votes of its members from what each site learns at home (M-FL2)
+    choose(market, {"kind": "fedavg"})
+    market.dao.refresh_from_db()
+    with durable():
+        again = round_open(dao=dao_lock(market.dao), now=now())
+    market.normalise(again)
+    again.refresh_from_db()
+    mean, std = constants(again.normalisation)
+    label = market.dao.params["label"]
+    for site in market.custodians:
+        x, y = site.holdout[:, :2], site.holdout[:, 2:].argmax(axis=1)
+        known = standardise(x, mean, std)
+        site.weights = train(known, y, c=1.0, model=CLASSES["mlp"], label=label, hidden=[7])
+    market.share_updates(again)
+    drain()
+    again.refresh_from_db()
+    assert again.phase == "done" and again.round_job.circuit == "mlp_round@1", again.progress[-1]
+    phi = {s.party_id: s.phi_milli for s in again.scores.all()}
+    assert phi[market.custodians[3].party.id] == 0 and max(phi.values()) == 1000
+    assert again.version.evidence["accuracy_milli"] > 600

@@ -483,6 +483,11 @@ class Agent:
             return training.train(features, table.labels, c=1.0, model=model, label=label)
         options = self.home.config.get("train", {})
         own = options.get("update")
+        if own and model.hidden:
+            raise data.DataError(
+                "A network's update is what steps changed from a start that all sites have. Take "
+                "update out of agent.toml, and the agent takes them."
+            )
         if own:
             self.say(f"Using the update that this site's own tooling made: {own}.")
             outputs = model.outputs(extras_of(model, params))
@@ -490,7 +495,14 @@ class Agent:
             return training.bounded(data.read_weights(self.home.path / own, columns, outputs))
         c = float(options.get("C", 1.0))
         self.say(f"Training: {model.title.lower()} on {table.rows} rows (C = {c:g}) …")
-        return training.train(features, table.labels, c=c, model=model, label=label)
+        return training.train(
+            features,
+            table.labels,
+            c=c,
+            model=model,
+            label=label,
+            hidden=params.get("hidden") or (),
+        )
 
     def _holdout(
         self, table: data.Table, features: np.ndarray, params: Mapping[str, Any]

@@ -11,8 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from apps.protocol import descent
 from apps.protocol.circuits import CLASSES, ModelClass
 from apps.protocol.circuits.moments import SITE_ROWS_MAX, SUMS_F
+from apps.protocol.circuits.network_round import LENGTH_MAX
 from apps.protocol.targets import extras_of, scale_of, time_unit_of
 from workers.client.data import DataError, Table
 
@@ -84,21 +86,39 @@ def train(
     c: float,
     model: ModelClass = CLASSES["logistic"],
     label: Mapping[str, Any] | None = None,
+    hidden: Sequence[int] = (),
 ) -> np.ndarray:
-    """The update of a model class on standardised features: weights [o·(d + 1)], intercepts last,
-    or the sums that it shares instead.
+    """The update of a model class on standardised features: weights [o·(d + 1)], intercepts last;
+    or the sums that it shares instead, or of a network what its steps changed from the public
+    start.
 
     `c` is scikit-learn's inverse strength of the L2 penalty; `label` the request's, for a class
-    whose targets have a scale or classes. Raises: DataError where the result is no finite number.
+    whose targets have a scale or classes; `hidden` the units that it names, if any. Raises:
+    DataError where the result is no finite number.
     """
     about = label or {}
+    if model.hidden:
+        return _changed(features, target_columns(labels, model, about), hidden or model.hidden, c)
     outputs = model.outputs(extras_of(model, {"label": about}))
-    if model.train is None:
-        raise DataError(f"{model.title} is trained on shared rows only; there is no local update.")
     wanted = targets(labels, model, about)
     if model.sums:
         return bounded(model.sums.made(features, wanted))
+    assert model.train is not None
     return bounded(model.train(features, wanted, outputs, c).reshape(-1))
+
+
+def _changed(
+    features: np.ndarray, targets: np.ndarray, hidden: Sequence[int], c: float
+) -> np.ndarray:
+    """Flat, no longer than the nodes take."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        learnt = descent.learnt(features, targets, hidden, c)
+    start = descent.public_start([features.shape[1], *hidden, targets.shape[1]])
+    parts = [(new - old).reshape(-1) for new, old in zip(learnt, start, strict=True)]
+    change = _finite(np.concatenate(parts))
+    # a hair's breadth for what rounding to 2^−16 adds
+    most = LENGTH_MAX - 2.0**-16 * len(change) ** 0.5
+    return change * min(1.0, most / max(float(np.linalg.norm(change)), 1e-9))
 
 
 def targets(labels: np.ndarray, model: ModelClass, label: Mapping[str, Any]) -> np.ndarray:
@@ -120,6 +140,10 @@ def target_columns(labels: np.ndarray, model: ModelClass, label: Mapping[str, An
 
 def bounded(update: np.ndarray) -> np.ndarray:
     """The update within ±64, as nodes clamp it. Raises: DataError for what is not finite."""
+    return np.clip(_finite(update), -UPDATE_BOUND, UPDATE_BOUND)
+
+
+def _finite(update: np.ndarray) -> np.ndarray:
     if not np.isfinite(update).all():
         raise DataError("The trained weights are not finite numbers.")
-    return np.clip(update, -UPDATE_BOUND, UPDATE_BOUND)
+    return update

@@ -26,7 +26,7 @@ import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from apps.protocol import identity, uploads, wire
+from apps.protocol import descent, identity, uploads, wire
 from apps.protocol.circuits import CIRCUITS, CLASSES
 from apps.protocol.circuits.declare import Outcome
 from apps.protocol.circuits.descent import defaults_of
@@ -412,6 +412,33 @@ def network_sgd(sites: int = 5, rows: int = 200, features: int = 64, classes: in
         "epochs": 1,
     }
     return Workload(CIRCUITS["mlp_sgd@1"], values, params)
+
+
+def network_round(
+    sites: int, *, features: int, units: tuple[int, int], classes: int, rows: int
+) -> Workload:
+    """The product's own round of a network: each site has taken one step on rows of its own."""
+    start = descent.public_start([features, *units, classes])
+
+    def labelled(place: int, count: int) -> tuple[Any, Any]:
+        block = wave((place + 1) * count, features)[-count:]
+        return block, np.eye(classes)[np.argmax(block[:, :classes], axis=1)]
+
+    def change(site: int) -> Any:
+        x, y = labelled(site, 40)
+        inputs = np.column_stack([x, np.ones(len(x))])
+        each = descent.gradients(start, inputs, y, descent.RESIDUALS["mlp2"])
+        return np.concatenate([one.reshape(-1) for one in each]) / len(x)
+
+    params = {
+        **{"features": features, "hidden_1": units[0], "hidden_2": units[1], "classes": classes},
+        **{"strata": 0, "rows": [rows], "min_cell": 5, "scoring": "taylor"},
+    }
+    values = {
+        "update": [encode(change(site)) for site in range(sites)],
+        "holdout": [encode(np.column_stack(labelled(sites, rows)))],
+    }
+    return Workload(CIRCUITS["mlp2_round@1"], values, params)
 
 
 def scoring_rounds() -> Iterator[tuple[str, Workload]]:

@@ -2,21 +2,18 @@
 
 They are written as all circuits are, but no node carries them: nothing here may run on shares of
 anybody's data. W1 logistic inference, W2 and W3 multilayer perceptrons, W4 right answers of eight
-linear models, W5 weighted aggregation, W6 moments and correlations; and a round's aggregation,
-which the nodes of the bench carry (flai_site/bench/node.py).
+linear models, W5 weighted aggregation, W6 moments and correlations.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from apps.protocol.circuits.declare import Circuit, Opening, Outcome, Params, Shape, Slot
-from apps.protocol.circuits.layout import MODEL_BOUND, WEIGHT_LIMIT
 from workers.mpc.engines.base import Word
 from workers.mpc.fixed import encode
 
@@ -144,29 +141,6 @@ def aggregation(words: int, *, weights: str, sites: int = 10) -> Workload:
 
     updates = [wave(words) * (k + 1) / sites for k in range(sites)]
     return _workload(f"aggregate_{weights}", run, {"update": (updates, F)}, keeps=True)
-
-
-def gated_mean(words: int, sites: int = 10) -> Workload:
-    """Σ a_k w_k / Σ a_k by scores a_k in thousandths that are given, 0 for one site.
-
-    The sum of whatever words is cut to what weights within ±64 can give before it is divided: so
-    the model is in range, and what a site sends that no weights are spoils the model alone. Sites'
-    own words are not cut, which would take `sites` times as long, nor clipped, which needs it.
-    """
-
-    def run(ops: Any, secrets: Mapping[str, Sequence[Any]], params: Params) -> Outcome:
-        phi = params["phi_milli"]
-        most = (WEIGHT_LIMIT << F) * sum(phi)
-        total = ops.weighted_sum(secrets["update"], phi)
-        # a sum that wraps is a word still, and any word is cut
-        total = ops.clamp(ops.within(total, -(1 << 63), (1 << 63) - 1), -most, most)
-        return Outcome(result=ops.trunc(ops.scale(total, round(2**34 / sum(phi)), f=34), MODEL_F))
-
-    updates = [wave(words) * (k + 1) for k in range(sites)]
-    made = _workload("gated_mean", run, {"update": (updates, F)}, keeps=True)
-    circuit = replace(made.circuit, result_f=MODEL_F, result_bound=MODEL_BOUND)
-    phi = [round(1000 * k / (sites - 1)) for k in range(sites)]
-    return Workload(circuit, made.values, {**made.params, "phi_milli": phi})
 
 
 def moments(sites: int = 8, rows: int = 1000, features: int = 10) -> Workload:

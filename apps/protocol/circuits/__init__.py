@@ -15,7 +15,7 @@ from pathlib import Path
 from pkgutil import iter_modules
 from typing import Any
 
-from apps.protocol.circuits import moments
+from apps.protocol.circuits import family, moments, network_round
 from apps.protocol.circuits.declare import BadParams, Circuit, Opening, Outcome, Slot
 from apps.protocol.circuits.descent import sgd_circuit
 from apps.protocol.circuits.family import LABELS, ModelClass, infer_circuit, round_circuit
@@ -59,7 +59,10 @@ CIRCUITS: dict[str, Circuit] = {
     circuit.id: circuit
     for circuit in (
         moments.CIRCUIT,
-        *(round_circuit(model) for model in CLASSES.values() if model.averages),
+        *(
+            round_circuit(model, (network_round if model.hidden else family).run_round)
+            for model in CLASSES.values()
+        ),
         *(infer_circuit(model, of) for model in CLASSES.values() for of in model.resolutions),
         *(
             sgd_circuit(model, goes_on=goes_on)

@@ -21,12 +21,16 @@ def copies(ops: Any, updates: Any, inverse: Any) -> list[list[int]]:
     updates [K, d] f = 16, inverse [K] f = 22: 1/‖w‖. A distance is at most 4, so that with the 18
     bits it stays under 2^51.
     """
-    sites = updates.shape[0]
     factor = ops.broadcast(ops.reshape(inverse, (-1, 1)), updates.shape)
     # of length 1; of √2 where ‖w‖² has few bits and is cut
     one, most = 2 << UNIT_F, 3 << GRAM_F
     units = ops.within(ops.mul(updates, factor, f=UNIT_F), -one, one)
-    gram = ops.within(ops.matmul(units, ops.transpose(units), f=GRAM_F), -most, most)
+    return pairs_of(ops, ops.within(ops.matmul(units, ops.transpose(units), f=GRAM_F), -most, most))
+
+
+def pairs_of(ops: Any, gram: Any) -> list[list[int]]:
+    """The same, of the products [K, K] of all û at f = 30."""
+    sites = gram.shape[0]
     gram = ops.reshape(gram, (-1,))
     left, right = np.triu_indices(sites, 1)
     own, other = ops.index(gram, left * (sites + 1)), ops.index(gram, right * (sites + 1))

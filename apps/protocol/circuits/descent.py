@@ -78,6 +78,7 @@ from apps.protocol.circuits.layout import (
 )
 from apps.protocol.circuits.network import (
     ALIVE_MAX,
+    STEPS_WEIGHTS_MAX,
     Layers,
     back_f,
     backward,
@@ -172,6 +173,8 @@ def sgd_circuit(model: ModelClass, *, goes_on: bool) -> Circuit:
         check_holdouts(model, params)
         check_weights(params)
         check_schedule(params)
+        if model.hidden and model.weights(params) > STEPS_WEIGHTS_MAX:
+            raise BadParams(f"steps are taken of a network of {STEPS_WEIGHTS_MAX} weights at most")
         sites = params["site_rows"]
         if not isinstance(sites, (list, tuple)) or not 1 <= len(sites) <= MEMBERS_MAX:
             raise BadParams(

@@ -3,8 +3,8 @@
 A class is linear in its weights: W [o, d + 1], intercept last, makes o scores of a row, X·Wᵀ; or it
 has hidden layers before that (circuits/network.py). What it brings is one file: how targets are
 read, the gradient and the loss of scores on shares, its evidence, a local trainer, and what scores
-mean to a buyer. `CLASSES` in this package lists them. One with hidden layers has no NAME_round: the
-mean of networks means nothing.
+mean to a buyer. `CLASSES` in this package lists them. NAME_round of one with hidden layers is
+circuits/network_round.py.
 
 NAME_round@1: clip, score, aggregate and evaluate one federated round, as one job. Inputs: each
 custodian's weights [o·(d+1)] (or sums that they are made of), each validator's holdout rows
@@ -146,7 +146,7 @@ class ModelClass:
     hidden: units of each hidden layer, unless a request names others (`unit_names`).
     settle(ops, scores [m, o]): scores of the same loss and evidence, where a cut takes nothing.
     train(features [n, d], labels, outputs, c): weights [o, d + 1], c as scikit-learn's C; None for
-        a class that only steps train.
+        one with hidden layers, whose sites take steps (apps/protocol/descent.py).
     sums: what a site shares instead of these weights.
     answer(scores [k, o]): what they mean, per row.
     schedule: of its steps, what is not as in `descent.DEFAULTS`.
@@ -219,14 +219,9 @@ class ModelClass:
         return (*infers, self.sgd_on_id) if self.descends else infers
 
     @property
-    def averages(self) -> bool:
-        """Is there a federated round of updates?"""
-        return self.train is not None
-
-    @property
     def noises(self) -> bool:
         """Can its rounds make noise? What changes a solved model is not bounded by a length."""
-        return self.averages and self.sums is None
+        return self.sums is None and not self.hidden
 
     @property
     def unit_names(self) -> tuple[str, ...]:
@@ -252,8 +247,11 @@ class ModelClass:
         return self.sums.size(params) if self.sums else self.weights(params)
 
 
-def round_circuit(model: ModelClass) -> Circuit:
-    """The circuit of a class's federated round."""
+Run = Callable[[ModelClass, Any, Mapping[str, Sequence[Any]], Params], Outcome]
+
+
+def round_circuit(model: ModelClass, run_round: Run) -> Circuit:
+    """The circuit of a class's federated round, which this runs."""
 
     def validate(params: Params) -> None:
         """{"features", "strata", "rows": [m_1, …], "min_cell", "scoring"}, the class's extras, and
@@ -276,7 +274,7 @@ def round_circuit(model: ModelClass) -> Circuit:
         return (model.update(params),)
 
     def run(ops: Any, secrets: Mapping[str, Sequence[Any]], params: Params) -> Outcome:
-        return _run_round(model, ops, secrets, params)
+        return run_round(model, ops, secrets, params)
 
     return Circuit(
         name=f"{model.name}_round",
@@ -455,30 +453,45 @@ def prove(
     return model.evidence(ops, scores, targets, strata, rule)
 
 
-def _judged(model: ModelClass, ops: Any, weights: Any, held: Holdouts, params: Params) -> list[int]:
-    """φ in thousandths of what the validators' scoring halves say, each judging by itself."""
-    scoring, outputs, spared = params["scoring"], model.outputs(params), model.spare_bits
+def judged(
+    ops: Any, held: Holdouts, params: Params, spared: int, utility: Callable[[Any, Any], Any]
+) -> list[int]:
+    """φ in thousandths of what the validators' scoring halves say, each judging by itself:
+    `utility(inputs, targets)` of one's rows, [K] at f = 40, halved `spared` times."""
     counts = [(rows + 1) // 2 for rows in params["rows"]]
-    each = []
-    for places in np.split(held.scoring, np.cumsum(counts)[:-1]):
-        on, judged = ops.index(held.inputs, places), ops.index(held.targets, places)
-        if scoring == "taylor":
-            utility = taylor_utilities(ops, weights, on, judged, model.residuals, outputs, spared)
-        else:
-            utility = coalition_utilities(
-                ops, weights, on, judged, model.gains, outputs, spared, scoring
-            )
-        each.append(utility)
+    each = [
+        utility(ops.index(held.inputs, places), ops.index(held.targets, places))
+        for places in np.split(held.scoring, np.cumsum(counts)[:-1])
+    ]
     if len(each) == 1:
         return phi_milli(ops, each[0], spared)
     votes = params.get("weights") or [1] * len(each)
-    utility = weighted_median(ops, equalised(ops, each, counts), votes)
-    return phi_milli(ops, utility, spared + 1)
+    return phi_milli(ops, weighted_median(ops, equalised(ops, each, counts), votes), spared + 1)
 
 
-def _run_round(
+def concluded(
+    model: ModelClass,
+    ops: Any,
+    held: Holdouts,
+    params: Params,
+    phi: list[int],
+    pairs: list[list[int]],
+    merged: Callable[[], Any],
+) -> Outcome:
+    """What a round opens, and of three sites or more the model that `merged` makes, flat at
+    f = 24."""
+    found = {"phi_milli": phi, "copies": pairs}
+    if distinct(phi, pairs) < PHI_MIN_POSITIVE:
+        return Outcome(openings={**found, "void": 1})
+    result = merged()
+    openings = prove(model, ops, held, result, params)
+    return Outcome(openings={**found, "void": 0, **openings}, result=result)
+
+
+def run_round(
     model: ModelClass, ops: Any, secrets: Mapping[str, Sequence[Any]], params: Params
 ) -> Outcome:
+    """Of a class that is linear in its weights."""
     limit, told, kept = WEIGHT_LIMIT << INPUT_F, None, None
     updates = ops.stack(secrets["update"])
     if model.sums:
@@ -495,18 +508,20 @@ def _run_round(
         copies(ops, updates, inverse) if told is None else copies(ops, told, lengths(ops, told)[1])
     )
     weights = clipped(ops, updates, squared, inverse, bound_of(params))
-    phi = _judged(model, ops, weights, held, params)
-    found = {"phi_milli": phi, "copies": pairs}
-    if distinct(phi, pairs) < PHI_MIN_POSITIVE:
-        return Outcome(openings={**found, "void": 1})
+    scoring, outputs, spared = params["scoring"], model.outputs(params), model.spare_bits
 
-    if model.sums:
-        taken = shared_out([int(value > 0) for value in phi], pairs)
-        result = model.sums.merged(ops, kept, taken)
-    else:
+    def utility(on: Any, targets: Any) -> Any:
+        if scoring == "taylor":
+            return taylor_utilities(ops, weights, on, targets, model.residuals, outputs, spared)
+        return coalition_utilities(ops, weights, on, targets, model.gains, outputs, spared, scoring)
+
+    phi = judged(ops, held, params, spared, utility)
+
+    def merged() -> Any:
+        if model.sums:
+            return model.sums.merged(ops, kept, shared_out([int(v > 0) for v in phi], pairs))
         shares = shared_out(phi, pairs)
         result = aggregate(ops, weights, shares)
-        if asked(params):
-            result = noised(ops, result, slopes, shares, params)
-    openings = prove(model, ops, held, result, params)
-    return Outcome(openings={**found, "void": 0, **openings}, result=result)
+        return noised(ops, result, slopes, shares, params) if asked(params) else result
+
+    return concluded(model, ops, held, params, phi, pairs, merged)

@@ -1,8 +1,7 @@
 """Networks of one and of two hidden layers (ReLU) for a label of C classes; softmax, log-loss.
 
-They are trained by steps on shared rows alone: the mean of networks that sites trained apart means
-nothing, since each site's hidden units stand for something else. So there is no local trainer and
-no federated round; how scores become losses and evidence is multinomial regression's.
+By steps on shared rows, or by the mean of what sites' own steps changed (network_round.py), all
+from one public start. How scores become losses and evidence is multinomial regression's.
 """
 
 from __future__ import annotations

@@ -11,11 +11,11 @@ and what flows back through it, from residuals δ within ±10 of the layer behin
 
 So inputs and residuals of every layer keep the bounds of a linear class, and with them its
 gradients, steps and words: |δ · W| ≤ 10 · 64 · 64, at f = 44 under 2^60. Behind layers of more
-units than 64 residuals have 16 fractional bits in this product, which is then under 2^58.
+units than 64 residuals have 16 fractional bits in this product, which is then under 2^60.
 
-Steps on a network begin at public weights, uniform in ±√(6 / (in + out)), drawn by SHA-256 from the
-sizes. Zeros would never part the units; a secret start would hide nothing that the steps do not
-hide by themselves, and nobody could recompute it.
+Steps on a network, at a site as on shares, begin at public weights, uniform in
+±√(6 / (in + out)), drawn by SHA-256 from the sizes. Zeros would never part the units; a secret
+start would hide nothing that the steps do not hide by themselves, and nobody could recompute it.
 """
 
 from __future__ import annotations
@@ -36,9 +36,10 @@ from apps.protocol.circuits.layout import (
     with_intercept,
 )
 
-UNITS_MAX, FINE_UNITS_MAX = 256, 64
-# What a node's memory bears: weights, and units of a layer times the rows of all sites.
-WEIGHTS_MAX, ALIVE_MAX = 1 << 17, 1 << 22
+UNITS_MAX, FINE_UNITS_MAX = 1024, 64
+# What a node's memory bears: weights, of which steps keep several, and units of a layer times the
+# rows of all sites.
+WEIGHTS_MAX, STEPS_WEIGHTS_MAX, ALIVE_MAX = 1 << 20, 1 << 17, 1 << 22
 BACK_LIMIT = 8
 SCORE_SHIFT = 8
 # Values that are compared at once: bounds memory.

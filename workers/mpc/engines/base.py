@@ -7,6 +7,7 @@ sign bits, top bits and openings; all else is written here once.
 
 from __future__ import annotations
 
+import hashlib
 import math
 import operator
 from abc import ABC, abstractmethod
@@ -18,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from workers.mpc.engines import tables
+from workers.mpc.keystream import Keystream
 
 Word = npt.NDArray[np.uint64]
 _WORD = np.dtype(np.uint64)
@@ -26,6 +28,10 @@ Bilinear = Callable[[Any, Any], Any]
 
 # Words in a block of a long linear sum: three such arrays stay in a core's cache.
 BLOCK = 1 << 14
+
+# Eight numbers of σ = 2^40: some 2^300 ways.
+COIN_WORDS, COIN_VARIANCE = 8, 1 << 80
+COIN_CONTEXT = b"flai/random sums/v1\0"
 
 # What a product sums up is long enough for a loop along rows.
 INNER_MIN = 16
@@ -83,6 +89,18 @@ def matmul(x: Any, y: Any) -> Any:
     if x.shape[1] != len(y):
         raise ValueError("the inner dimensions of a product differ")
     return np.einsum("ik,jk->ij", np.ascontiguousarray(x), np.ascontiguousarray(y.T))
+
+
+def runs(word: Any, order: Ints, starts: Ints, into: tuple[Ints, int]) -> Any:
+    """Of each row of word [K, n], put in this order, the sums from one start to the next, at
+    places into[0] of into[1], 0 elsewhere."""
+    taken, size = into
+    found, put = np.zeros((len(word), size), word.dtype), np.empty(len(order), word.dtype)
+    for row, sums in zip(word, found, strict=True):
+        # no place is outside, and "clip" is what fills an array that is there already
+        row.take(order, mode="clip", out=put)
+        sums[taken] = np.add.reduceat(put, starts)
+    return found
 
 
 class Engine(ABC):
@@ -235,6 +253,27 @@ class Engine(ABC):
         """Numbers that no node knows nor can take back, of this variance in units of 2^−2f."""
         drawn = Shared(self._noise(math.prod(shape), variance), f)
         return self.reshape(drawn, shape)
+
+    def random_sums(self, a: Shared, tables: int, buckets: int) -> Shared:
+        """Buckets are a key stream's, its key the digest of noise that is opened: a node that knows
+        its own numbers knows nothing of the sum."""
+        coin = self.open(self.noise((COIN_WORDS,), variance=COIN_VARIANCE, f=0))
+        key = hashlib.sha256(COIN_CONTEXT + coin.astype("<i8").tobytes()).digest()
+        stream, found = Keystream(key), []
+        for _ in range(tables):
+            # which bucket, and in the last bit with which sign
+            drawn = stream.draw(a.shape[1], np.dtype("<u2"))
+            places = drawn & np.uint16(2 * buckets - 1)
+            order, counts = np.argsort(places, kind="stable"), np.bincount(places)
+            taken = np.flatnonzero(counts)
+            both = self._runs(a, order, (np.cumsum(counts) - counts)[taken], (taken, 2 * buckets))
+            plus, minus = (self.index(both, np.s_[:, at::2]) for at in (0, 1))
+            found.append(self.sub(plus, minus))
+        return self.stack(found, axis=1)
+
+    def _runs(self, a: Shared, order: Ints, starts: Ints, into: tuple[Ints, int]) -> Shared:
+        """Of each row, in this order, the sum from each start to the next; [K, n] -> [K, ·]."""
+        return self._map(a, lambda word: runs(word, order, starts, into))
 
     # -- products -----------------------------------------------------------------------------
 

@@ -391,6 +391,11 @@ class Bounds:
         most = float(np.ceil(SIGMAS * np.sqrt(3.0 * share_of(variance, 2))))
         return self.any_words(shape, f, int(most))
 
+    def random_sums(self, a: Range, tables: int, buckets: int) -> Range:
+        """As far as one bucket goes that has all of them; of any words any."""
+        most = min(a.shape[1] * _size(a.low, a.high) * (1 + 2.0**-50), SIGNED)
+        return self.any_words((a.shape[0], tables, buckets), a.f, int(most))
+
     def open(self, a: Range) -> Ints:
         _check("open", _size(a.low, a.high) <= SIGNED, a, 63)
         least, most = (

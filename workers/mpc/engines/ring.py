@@ -85,7 +85,11 @@ class Ring(Replicated):
     def _product(self, bilinear: Bilinear, a: Shared, b: Shared, drop: int) -> Pair:
         """x_1 y_1 + x_1 y_2 + x_2 y_1 at each node, over all nodes, is the whole product."""
         (x, x2), (y, y2) = a.words, b.words
-        part = as_words(bilinear(x, y + y2) + bilinear(x2, y))
+        # of two sums, the one with fewer words to make
+        if x.size < y.size:
+            part = as_words(bilinear(x + x2, y) + bilinear(x, y2))
+        else:
+            part = as_words(bilinear(x, y + y2) + bilinear(x2, y))
         if not drop:
             return self.net.reshare(part)
         first, second = self._drop((part,), drop, of_three=True)

@@ -42,6 +42,7 @@ from workers.mpc.engines.base import (
     Shared,
     Word,
     as_words,
+    runs,
     share_of,
     times,
 )
@@ -164,6 +165,10 @@ class Shamir(Engine):
     def sum(self, a: Shared, axis: int) -> Shared:
         l0, l1, l2 = field89.total(_limbs(a), axis)
         return Shared((np.atleast_1d(l0), np.atleast_1d(l1), np.atleast_1d(l2)), a.f)
+
+    def _runs(self, a: Shared, order: Ints, starts: Ints, into: tuple[Ints, int]) -> Shared:
+        l0, l1, l2 = (runs(limb, order, starts, into) for limb in _limbs(a))
+        return Shared(field89.carried(l0, l1, l2), a.f)
 
     # -- products -----------------------------------------------------------------------------
 
