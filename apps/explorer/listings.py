@@ -36,6 +36,7 @@ from apps.protocol.jobs import RECEIPT_DOMAIN
 from apps.protocol.revenue import policy_of
 from apps.protocol.tickets import SHAMIR
 from apps.protocol.wire import digest
+from apps.training.access import demand_of
 from apps.training.privacy import noise_json
 from apps.wallets.log import leaf_for
 from apps.wallets.selectors import spendable_micro
@@ -185,6 +186,7 @@ def model(request: HttpRequest, slug: str) -> HttpResponse:
         version=listing.version,
         early_until=early_until(listing, clock.now()),
         access=standing_of(dao, party, plan=running, issuers=facts.issuers),
+        node_access=demand_of(listing.version.round),
         price_micro=price_micro,
         copied=pricing.copy_cost(listing),
         privacy=noise_json(listing.version.round),

@@ -21,6 +21,7 @@ from apps.listings.pricing import price_micro
 from apps.listings.services import listing_get
 from apps.protocol.plans import DAYS_MAX, NAME_MAX, Renewal
 from apps.protocol.tariff import ROWS_MAX
+from apps.training.access import demand_of
 from apps.wallets.consenting import consent_of_form
 from apps.wallets.keys import SESSION
 from apps.wallets.selectors import spendable_micro
@@ -110,6 +111,7 @@ def plan(request: HttpRequest, slug: str) -> HttpResponse:
         party=party,
         listing=listing,
         access=standing_of(listing.dao, party, plan=running),
+        node_access=demand_of(listing.version.round),
         own=line(running, now) if running else None,
         used=service.used_of(running) if running else None,
         plans=offered,

@@ -173,7 +173,9 @@ class AccessForm(KindForm):
     kind = "listings.set_access"
     about = (
         "Who may ask the model: everybody, or holders of a credential from whom you trust. Plans "
-        "that run keep the terms that they began with until their end."
+        "that run keep the terms that they began with until their end. The nodes ask for it "
+        "themselves from the next version on, if no such plan runs when its round opens; what a "
+        "version's nodes ask for no later vote changes."
     )
     credential = forms.CharField(
         label="Credential",

@@ -17,7 +17,9 @@ from apps.core.errors import BadInput, Forbidden
 from apps.listings.models import Listing, Subscription
 from apps.protocol import credentials as rules
 from apps.protocol.consent import WALLET
+from apps.protocol.tickets import Ticket
 from apps.subdaos.models import Dao
+from apps.training.access import demand_of
 from apps.wallets.credentials import SUBJECTS, held_by, stated
 
 
@@ -56,6 +58,13 @@ def kinds_asked_of(pid: str) -> list[str]:
     asking = Dao.objects.filter(params__access__issuers__contains=[pid])
     kinds: Any = asking.values_list("params__access__credential", flat=True)
     return sorted(set(kinds))
+
+
+def plans_before(dao: Dao, now: datetime) -> bool:
+    """Whether a plan runs that began by other terms than those of now: its rows go on by them, so
+    the nodes ask for nothing until it is over."""
+    running = Subscription.objects.filter(listing__dao=dao, ended_at=None, ends_at__gt=now)
+    return running.exclude(access=dao.params.get("access")).exists()
 
 
 def ensure_keyed(access: rules.Access | None) -> None:
@@ -111,6 +120,24 @@ def standing(
         return Standing(held, why)
     held = by(before)[0] if before else None
     return Standing(held, why, kept=before is None or held is not None)
+
+
+def ensure_shown(listing: Listing, ticket: Ticket, *, now: datetime) -> None:
+    """The ticket shows what the model's nodes ask for, or they would refuse it after it is held.
+    Raises CredentialNeeded."""
+    demand = demand_of(listing.version.round)
+    if demand is None:
+        return
+    try:
+        rules.shown(demand, ticket.access, sender=ticket.sender, at_ms=unix_ms(now))
+    except rules.NotShown as error:
+        raise CredentialNeeded(
+            credential=demand.credential,
+            issuers=[],
+            reason="not_shown",
+            way=f"Its nodes ask for that themselves. {error.text}",
+            page="/wallet/credentials/",
+        ) from None
 
 
 def admitted(

@@ -27,6 +27,7 @@ class SetAccess:
     holders of such a credential, from one of these, may ask the model or begin a plan. {"access":
     {}}: everybody may. What is held by then is answered, and a plan that runs keeps the terms that
     it began with until its end: who wants it over sooner retires the model first, which pays back.
+    The nodes ask for it from the next round's model on (`training.access`).
     """
 
     def validate(self, payload: Payload, dao: Dao) -> Payload:

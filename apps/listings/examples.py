@@ -110,6 +110,8 @@ LISTING = OpenApiExample(
         "model_class": "logistic",
         "price_micro": "500000",
         "currency": "USDC",
+        "access": None,
+        "node_access": None,
         "resolution": "logit",
         "engine": "ring",
         "engine_vote": None,

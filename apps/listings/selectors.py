@@ -33,6 +33,7 @@ from apps.protocol.extraction import AGREEMENT_BPS
 from apps.protocol.targets import reading_of
 from apps.subdaos.models import Dao
 from apps.subdaos.selectors import portion_bps
+from apps.training.access import demand_of
 from apps.training.models import ModelVersion
 from apps.training.privacy import noise_json
 
@@ -58,6 +59,7 @@ def listings_described() -> QuerySet[Listing]:
         *("version__round__normalisation",),
         *("version__round__nodes", "version__round__features", "version__round__extras"),
         *("version__round__model_class", "version__round__roster", "version__round__engine"),
+        "version__round__access",
     )
 
 
@@ -105,6 +107,7 @@ def listing_json(listing: Listing, nodes: Sequence[Node] | None = None) -> Json:
         "plans": plans_json(listing),
         "rebate_bps": rebate_bps(listing),
         "access": dao.params.get("access") or None,
+        "node_access": demand.params if (demand := demand_of(held)) else None,
         "currency": CURRENCY,
         "resolution": held.resolution,
         "engine": held.engine,

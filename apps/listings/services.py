@@ -22,7 +22,7 @@ from apps.core.months import month_of
 from apps.core.permissions import ensure
 from apps.core.transactions import clocks_agree, durable
 from apps.listings import pricing
-from apps.listings.access import access_of, admitted
+from apps.listings.access import access_of, admitted, ensure_shown
 from apps.listings.asking import ensure_on_sale, hash_of, infer_of
 from apps.listings.channels import HELD_CHANNEL
 from apps.listings.epochs import epoch_begin
@@ -234,6 +234,7 @@ def _terms(
             price_micro=str(price),
         )
     _compare(ticket, listing, price)
+    ensure_shown(listing, ticket, now=now)
     _ensure_lives(ticket, listing, now)
     return replace(terms, credential=credential) if credential else terms
 

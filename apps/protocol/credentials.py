@@ -12,6 +12,16 @@ else can ask by its credential.
 
 A SubDAO votes which kind of credential its listing asks for, and whose. Nothing is issued that no
 vote asks of its issuer: a kind is words about somebody, and stays in the log.
+
+Nodes read no log. A model's makers sign what its nodes ask for themselves (`Demand`): the kind, and
+the wallet keys that its issuers had then. The ticket of a query shows a credential by
+
+    proof = {"issuer", "payload", "signed",
+             "lent": {"until_ms", "signature"}}, the signature of the credential's own key over
+             {"v", "credential": id, "key": the ticket's sender, "until_ms"}, ASKER_DOMAIN
+
+so that a program asks without the wallet key, and nobody by what others have shown. What a node
+can't know: that a credential was revoked, or a key replaced; both hold there until `until_ms`.
 """
 
 from __future__ import annotations
@@ -21,10 +31,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from apps.protocol.consent import message
-from apps.protocol.wire import digest, is_hex
+from apps.protocol.consent import ACTION_DOMAIN, check_form, message
+from apps.protocol.wire import BadSignature, digest, is_hex, verify
 
 CREDENTIAL_DOMAIN = "flai/credential/v1"
+ASKER_DOMAIN = "flai/asker/v1"
 ISSUE, REVOKE = "credentials.issue", "credentials.revoke"
 LIFETIME_MS_MAX = 732 * 86_400_000
 ISSUERS_MAX = 20
@@ -70,6 +81,36 @@ class Access:
         return {"credential": self.credential, "issuers": list(self.issuers)}
 
 
+@dataclass(frozen=True)
+class Demand:
+    """What a model's nodes ask of who asks it: a credential of this kind, signed by one of these
+    keys. Raises ValueError, naming what."""
+
+    credential: str
+    keys: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if not is_kind(self.credential):
+            raise ValueError("the kind of the credential is malformed")
+        formed = all(is_hex(key, 32) for key in self.keys)
+        if not formed or not 0 < len(self.keys) <= ISSUERS_MAX:
+            raise ValueError(f"name 1 to {ISSUERS_MAX} keys of issuers")
+        if list(self.keys) != sorted(set(self.keys)):
+            raise ValueError("name each key once, in order")
+
+    @property
+    def params(self) -> dict[str, Any]:
+        return {"credential": self.credential, "keys": list(self.keys)}
+
+
+class NotShown(Exception):
+    """A proof does not admit its sender; `text` is safe to show."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.text = text
+
+
 def is_kind(text: Any) -> bool:
     return isinstance(text, str) and len(text) <= KIND_MAX and bool(_KIND.fullmatch(text))
 
@@ -84,6 +125,17 @@ def access_of(raw: Any) -> Access | None:
     if not isinstance(raw["issuers"], (list, tuple)):
         raise ValueError("issuers is a list")
     return Access(raw["credential"], tuple(raw["issuers"]))
+
+
+def demand_of(raw: Any) -> Demand | None:
+    """From untrusted data: {"credential", "keys"}; nothing: open to all. Raises ValueError."""
+    if raw is None:
+        return None
+    if not isinstance(raw, Mapping) or set(raw) != {"credential", "keys"}:
+        raise ValueError("give credential and keys, or nothing")
+    if not isinstance(raw["keys"], (list, tuple)):
+        raise ValueError("keys is a list")
+    return Demand(raw["credential"], tuple(raw["keys"]))
 
 
 def issue_payload(*, credential: str, subject: str, key: str, until_ms: int) -> dict[str, str]:
@@ -124,3 +176,49 @@ def obstacle(
         "expired": at_ms >= held.until_ms + late_ms,
     }
     return next((name for name in PRECEDENCE if faults[name]), None)
+
+
+def lending(credential: str, *, key: str, until_ms: int) -> dict[str, Any]:
+    """What a credential's key signs, with ASKER_DOMAIN, for another that asks by it until then."""
+    return {"v": 1, "credential": credential, "key": key, "until_ms": until_ms}
+
+
+def shown(demand: Demand, proof: Any, *, sender: str, at_ms: int) -> Credential:
+    """The credential by which tickets of this sender may ask, as far as their bytes tell.
+
+    Raises NotShown for a proof that is missing, malformed or forged, of another kind, by an issuer
+    that the makers did not name, lent to another key, or over.
+    """
+    if proof is None:
+        raise NotShown(f"The ticket shows no credential “{demand.credential}”.")
+    try:
+        if set(proof) != {"issuer", "payload", "signed", "lent"} or not is_hex(proof["issuer"], 16):
+            raise ValueError("issuer, payload, signed and lent")
+        said, signed, lent = (
+            credential_of(proof["issuer"], proof["payload"], proof["signed"]),
+            check_form(proof["signed"]),
+            proof["lent"],
+        )
+        until_ms, signature = lent["until_ms"], lent["signature"]
+        if set(lent) != {"until_ms", "signature"} or type(until_ms) is not int:
+            raise ValueError("lent")
+        parts = {name: signed[name] for name in ("key", "nonce", "expires_at")}
+        body = message(pid=said.issuer, kind=ISSUE, payload=proof["payload"], **parts)
+        loan = lending(said.id, key=sender, until_ms=until_ms)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise NotShown(f"The ticket's credential is malformed: {error}.") from None
+    if said.kind != demand.credential:
+        raise NotShown(f"It takes a credential “{demand.credential}”, not “{said.kind}”.")
+    if signed["key"] not in demand.keys:
+        raise NotShown("The credential is not by an issuer that the model's makers named.")
+    if at_ms >= min(said.until_ms, until_ms):
+        raise NotShown("The credential, or what it was lent for, has expired.")
+    try:
+        verify(signed["key"], ACTION_DOMAIN, body, signed["signature"])
+    except BadSignature:
+        raise NotShown("The credential is not signed by its issuer.") from None
+    try:
+        verify(said.key, ASKER_DOMAIN, loan, signature)
+    except BadSignature:
+        raise NotShown("The credential is not lent to the ticket's sender by its holder.") from None
+    return said

@@ -7,7 +7,8 @@ tickets; whoever dispatches jobs can only pick among what the owners have signed
 
 A query's ticket (scope "query:…") also names the model, the reply key that alone can read the
 output, the price and the resolution; a round's ticket names the roster, and the model where
-training goes on from one.
+training goes on from one. `access` stands in a ticket only where a model is not for everybody: in
+its round's what it asks for, in a query's what shows it (`apps.protocol.credentials`).
 
 A holdout may stay with the nodes for further rounds: the ticket that it comes with says in how many
 (`uses`), until it expires. In each further round its owner signs a ticket of type "kept", which
@@ -26,6 +27,7 @@ from dataclasses import dataclass, fields
 from functools import cached_property, lru_cache
 from typing import Any
 
+from apps.protocol.credentials import demand_of
 from apps.protocol.wire import (
     BadSignature,
     canonical,
@@ -67,6 +69,7 @@ MAX_VALUES = 1 << 21
 MAX_DIMENSIONS = 4
 MAX_PARAMS_BYTES = 64 * 1024
 MAX_ENVELOPE_BYTES = 4096
+MAX_ACCESS_BYTES = 4096
 MAX_LIFETIME_S = 366 * 24 * 3600
 CLOCK_SKEW_S = 300
 GCM_TAG_BYTES = 16
@@ -118,6 +121,7 @@ class Ticket:
     price_micro: str | None
     resolution: str | None
     id: str
+    access: dict[str, Any] | None = None
 
     @cached_property
     def params_key(self) -> ParamsKey:
@@ -191,11 +195,11 @@ def _checked(ticket: Any, now: int) -> tuple[Ticket, bytes]:
     """`check_ticket`'s, and the canonical bytes: what its id and its signature are made of."""
     _require(isinstance(ticket, dict), "malformed", "The ticket is not an object.")
     missing = ticket.keys() ^ _FORMS.keys()
-    if missing:
+    if missing - {"access"}:
         names = ", ".join(sorted(map(str, missing)))
         raise TicketError("malformed", f"The ticket lacks or adds fields: {names}.")
     for name, good in _FORMS.items():
-        if not good(ticket[name]):
+        if name not in missing and not good(ticket[name]):
             raise TicketError("malformed", f"The ticket's field {name} has a wrong form.")
     data = _canonical(ticket)
     _require(
@@ -424,6 +428,7 @@ _FORMS: dict[str, Any] = {
     "reply_key": lambda x: x is None or is_hex(x, 32),
     "price_micro": lambda x: x is None or (isinstance(x, str) and bool(_AMOUNT.fullmatch(x))),
     "resolution": lambda x: x is None or x in RESOLUTIONS,
+    "access": lambda x: isinstance(x, dict),
 }
 
 
@@ -434,9 +439,10 @@ _TOO_MANY = f"A share holds at most {MAX_VALUES} values."
 
 
 def _canonical(ticket: dict[str, Any]) -> bytes:
-    """A ticket whose fields have the right form is canonical if its parameters are."""
+    """A ticket whose fields have the right form is canonical if its parameters and `access` are."""
     try:
         ensure_canonical(ticket["params"], 1)
+        ensure_canonical(ticket.get("access"), 1)
         data = encoded(ticket)
     except ValueError:
         raise TicketError(
@@ -466,6 +472,22 @@ def _check_kind(ticket: dict[str, Any]) -> None:
         _require(may, "malformed", f"Only {' and '.join(KEPT_SLOTS)} may stay with the nodes.")
         once = ticket["type"] == SHARE or ticket["uses"] == 1
         _require(once, "malformed", "A ticket for what the nodes keep is for one round.")
+    if "access" in ticket:
+        _check_access(ticket)
+
+
+def _check_access(ticket: dict[str, Any]) -> None:
+    """Of a query the proof is held against what its model asks for, by who knows the model."""
+    small = len(encoded(ticket["access"])) <= MAX_ACCESS_BYTES
+    _require(small, "too_large", f"What a ticket says of access has {MAX_ACCESS_BYTES} bytes.")
+    if ticket["scope"].startswith("query:"):
+        return
+    made = ticket["scope"].startswith("round:")
+    _require(made, "malformed", "Sums make no model that anybody could ask.")
+    try:
+        demand_of(ticket["access"])
+    except ValueError as error:
+        raise TicketError("malformed", f"The ticket's access: {error}.") from None
 
 
 def _check_time(ticket: dict[str, Any], now: int) -> None:

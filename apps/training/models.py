@@ -57,7 +57,8 @@ class Round(BaseModel):
     holdout rows it announced, and each custodian's to the rows that it will share,
     `stakes` each validator's to the FLAI it had staked when the round opened; `extras` are the
     parameters that only circuits of its model class have; `privacy` those of the noise that its
-    model gets, none where there is no budget; `normalisation` holds the public mean
+    model gets, none where there is no budget; `access` what its nodes ask of who asks the model,
+    none where everybody may (training/access.py); `normalisation` holds the public mean
     and standard deviation of each feature as integers with 20 fractional bits. `start` is the
     version whose model the steps go on from (training/starting.py), `summed` the earlier round
     whose sums gave the normalisation that is kept for it; None where steps begin at zero, and
@@ -74,6 +75,7 @@ class Round(BaseModel):
     features = models.PositiveIntegerField()
     strata = models.JSONField(default=list)
     resolution = models.CharField(max_length=12)
+    access = models.JSONField(default=dict)
     scoring = models.CharField(max_length=16, default="taylor")
     engine = models.CharField(max_length=16, default=RING)
     model_class = models.CharField(max_length=16, default="logistic")

@@ -29,6 +29,7 @@ from apps.protocol.sharing import consent_to
 from apps.protocol.targets import class_of, extras_of
 from apps.subdaos.models import Dao
 from apps.subdaos.selectors import budget_of, engine_of
+from apps.training.access import access_named, asked_by_nodes, demand_of
 from apps.training.events import RoundClosed, RoundOpened
 from apps.training.models import (
     GIVEN_UP,
@@ -99,6 +100,7 @@ def round_open(*, dao: Dao, now: datetime) -> Round:
         features=width(dao.params["schema"]["features"]),
         strata=list((dao.params.get("strata") or {}).get("values", [])),
         resolution=dao.params["resolution"],
+        access=asked_by_nodes(dao, now=now),
         scoring=dao.params["scoring"],
         engine=engine_of(dao),
         model_class=class_of(dao.params).name,
@@ -157,6 +159,7 @@ def round_open(*, dao: Dao, now: datetime) -> Round:
             "start": opened.start.model if opened.start else None,
             **jobs.engine_named({"engine": opened.engine}),
             **privacy_named(opened),
+            **access_named(opened),
         },
         now=now,
     )
@@ -241,6 +244,7 @@ def round_ticket(held: Round, *, stage: str | None = None) -> dict[str, Any]:
         normalisation=held.normalisation,
         numbers=len(numbers),
         limits=limits_of(numbers),
+        access=demand_of(held),
     )
     return {**ticket, "expires_at": unix_ms(held.expires_at) // 1000}
 

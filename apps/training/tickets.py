@@ -12,6 +12,7 @@ from typing import Any
 from apps.protocol import wire
 from apps.protocol.circuits import CIRCUITS, CLASSES, Slot
 from apps.protocol.circuits.moments import LIMIT_MAX, LIMITS
+from apps.protocol.credentials import Demand
 from apps.protocol.judging import judge_weights
 from apps.protocol.normalise import constants_digest
 from apps.protocol.tickets import RING, Ticket, members_with_role
@@ -30,6 +31,7 @@ COMMON = (
     "model",
     "params",
     "resolution",
+    "access",
     "reply_key",
     "price_micro",
 )
@@ -81,6 +83,7 @@ def stage_ticket(
     model: str | None = None,
     normalisation: Mapping[str, Any] | None = None,
     limits: Sequence[int] = (),
+    access: Demand | None = None,
 ) -> Json:
     """What tickets of this stage carry: the COMMON fields, and per slot role, f and shapes by key.
 
@@ -88,7 +91,8 @@ def stage_ticket(
     `privacy` is what the nodes' noise is made by, where there is a budget for it.
     `schedule` is that of steps on shared rows; `stakes` are the validators' by key, in micro-units:
     how much each one's scores weigh; `model` is the one that steps go on from; `normalisation` are
-    the public constants, once they are known; `limits` what values the sums are cut to.
+    the public constants, once they are known; `limits` what values the sums are cut to; `access` is
+    what the nodes shall ask of who asks the model.
     `rows` may lack members as long as they have not announced theirs; their shape is null.
     """
     if stage == "moments":
@@ -140,6 +144,7 @@ def stage_ticket(
         "model": model,
         "params": params,
         "resolution": resolves,
+        "access": access.params if access and stage != "moments" else None,
         "reply_key": None,
         "price_micro": None,
         "slots": slots,

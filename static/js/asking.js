@@ -1,6 +1,8 @@
 // What the try-it form and the table of many rows share: the listing and price that this page shows, and the
 // words for answers and money.
 
+import { pairOf } from "./keystore.js";
+import { asking } from "./mpc/credentials.js";
 import { desk } from "./mpc/desk.js";
 import { KEPT, guarded, thresholds, trusted } from "./mpc/pins.js";
 import { chance } from "./mpc/tables.js";
@@ -110,7 +112,11 @@ export const askLower = ({ slug, before, now, vote }, then) => {
 export const api = (form, features) => {
   const { api: base, listing: slug, priceMicro, resolution } = form.dataset;
   const token = { "X-CSRFToken": form.elements.csrfmiddlewaretoken.value };
-  const { listing, quote, next } = desk({ base, headers: token, credentials: "same-origin" });
+  const asker = async (asked) => {
+    const [{ keys }, { results }] = await Promise.all([call("wallet/keys/"), call("credentials/?role=held")]);
+    return asking(asked, { rows: results, key: keys.wallet, pairOf });
+  };
+  const { call, listing, quote, next } = desk({ base, headers: token, credentials: "same-origin", asker });
 
   // The listing, if it still is what this page shows and its nodes are known here. Throws
   // Refused("changed"), Refused("other_nodes").

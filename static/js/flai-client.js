@@ -82,8 +82,10 @@ export class Client {
   // other all that they see; without it the highest that was signed for the listing, kept in the same place.
   // acceptThreshold: so many are enough from now on, where the members have voted for fewer ("threshold_too_low" names
   // the vote in `lower`).
+  // asker: {pair, proof}, a signing key pair (Ed25519) and what `wallet lend` gave it, for models whose nodes ask for a
+  // credential.
   // retryForS: so long a call is tried again that the site could not answer.
-  constructor({ url, key, nodes = null, threshold = null, acceptThreshold = null, retryForS = RETRY_FOR_S }) {
+  constructor({ url, key, nodes = null, threshold = null, acceptThreshold = null, asker = null, retryForS = RETRY_FOR_S }) {
     for (const told of [threshold, acceptThreshold]) {
       const whole = told === null || (Number.isInteger(told) && told > 0);
       demand(whole, "bad_threshold", "`threshold` and `acceptThreshold` are whole numbers of nodes.");
@@ -92,7 +94,8 @@ export class Client {
     demand(/^https?:\/\/[^/]/.test(url ?? ""), "bad_url", `${url} is no address of a site: it begins with https://.`);
     demand(/^[\x21-\x7e]+$/.test(key ?? ""), "bad_key", "This is no whole API key: copy it where it was made, without “…”.");
     this.#url = new URL(url).origin;
-    this.#desk = desk({ base: `${this.#url}/api/v1/`, headers: { Authorization: `Bearer ${key}` }, credentials: "omit" });
+    const headers = { Authorization: `Bearer ${key}` };
+    this.#desk = desk({ base: `${this.#url}/api/v1/`, headers, credentials: "omit", asker: asker && (async () => asker) });
     const name = globalThis.location?.origin === this.#url ? KEPT : `${KEPT} ${this.#url}`;
     this.#pins = nodes ? pinned(nodes) : shelf(name);
     this.#thresholds = thresholds(name);

@@ -761,6 +761,52 @@ def test_answers_finer_than_the_site_allows_are_not_signed_for(
     refused(asked, code)
 
 
+BOARD = {"credential": "accredited-hospital", "keys": ["ab" * 32]}
+
+
+@pytest.mark.parametrize(
+    ("config", "asked_for", "code"),
+    [
+        ({"credential": "accredited-hospital"}, None, "access_differs"),
+        ({"credential": "lab"}, BOARD, "access_differs"),
+        ({"issuers": ["cd" * 32]}, BOARD, "access_differs"),
+        ({"issuers": "ab"}, BOARD, "bad_access"),
+        ({"credential": "A Lab"}, BOARD, "bad_access"),
+        ({}, {"credential": "lab"}, "bad_access"),
+    ],
+)
+def test_a_model_for_others_than_the_site_allows_is_not_signed_for(
+    asked: Any,
+    config: dict[str, Any],
+    asked_for: Any,
+    code: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bridge, agent = asked
+    monkeypatch.setattr(agent.home, "config", {**agent.home.config, **config})
+    bridge.changes = {"ticket": bridge.round()["ticket"] | {"access": asked_for}}
+    refused(asked, code)
+
+
+def test_whom_a_model_will_answer_is_said_and_signed_for(
+    asked: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bridge, agent = asked
+    own = {"credential": BOARD["credential"], "issuers": BOARD["keys"]}
+    monkeypatch.setattr(agent.home, "config", {**agent.home.config, **own})
+    said: list[str] = []
+    monkeypatch.setattr(agent, "say", said.append)
+
+    def sealed(values: Any, fields: Any, *more: Any, **how: Any) -> Any:
+        raise NotTrusted(f"would sign {fields['access']}", "stopped")
+
+    monkeypatch.setattr("workers.client.outbox.sealing.make_upload", sealed)
+    bridge.changes = {"ticket": bridge.round()["ticket"] | {"access": BOARD}}
+    with pytest.raises(NotTrusted, match=r"would sign .*accredited-hospital"):
+        agent.train(subdao=SUBDAO, round_id=bridge.round_id)
+    assert any("holders of a credential “accredited-hospital” alone" in line for line in said)
+
+
 @pytest.mark.parametrize(
     ("demands", "asked_for", "code"),
     [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,15 @@ from django.test import Client
 from apps.accounts.models import Party
 from apps.accounts.services import api_key_create, sign_up
 from apps.core.clock import now
+from apps.protocol import credentials as rules
 from apps.wallets.models import Credential, LogLeaf, Transfer
 from apps.wallets.services import faucet
 from tests.support import epochs
-from tests.support.credentials import Keyed, voted
+from tests.support.credentials import KIND, Keyed, voted
 from workers.client import cli
 from workers.client.api import Api, ClientError
 from workers.client.home import Home
+from workers.client.proofs import proof_for
 from workers.client.replay import replay
 from workers.client.wallet import RECOVERY, Wallet
 
@@ -151,3 +154,49 @@ def test_a_credential_is_issued_listed_and_taken_back(ada: tuple[Party, Home], c
     said(capsys, "take-back", *at, "--id", "00" * 32, status=1)
     [unvoted, issued] = findings()  # the vote was made up here: so is what rests on it
     assert "is not in the log" in unvoted and "no vote asks" in issued
+
+
+def test_a_wallet_lends_a_credential_to_the_key_that_asks(
+    ada: tuple[Party, Home], tmp_path: Path, capsys: Any
+) -> None:
+    """In its own home it does so by itself; elsewhere by a file."""
+    party, home = ada
+    Wallet(home).bind()
+    holder, board = Keyed.__new__(Keyed), Keyed(Party.objects.get(name="Bob"))
+    holder.party, holder.key = Party.objects.get(pk=party.pk), home.wallet_key()
+    board.asked()
+    demand = rules.Demand(KIND, (board.public,))
+    at_ms = int(time.time() * 1000)
+
+    def proof(of: Home, asked: Any = None) -> Any:
+        made = proof_for(asked or demand.params, of, home.api(), at_ms=at_ms)
+        return made and rules.shown(demand, made, sender=of.identity_hex(), at_ms=at_ms)
+
+    def refusal(of: Home, asked: Any = None) -> str:
+        with pytest.raises(ClientError) as error:
+            proof(of, asked)
+        return f"{error.value.code}: {error.value}"
+
+    assert proof_for(None, home, home.api(), at_ms=at_ms) is None
+    assert refusal(home).startswith("credential_needed: This home holds no credential")
+    assert "can't be read" in refusal(home, {"credential": KIND})
+    row = board.issue(holder)
+    assert proof(home).id == row.digest
+    program = Home(tmp_path / "program")  # with an API key, a mandate and no wallet key
+    assert f"wallet lend --to {program.identity_hex()}" in refusal(program)
+    about = ["wallet", "lend", "--home", str(home.path), "--to"]
+    assert cli.main([*about, program.identity_hex(), "--days", "2"]) == 0
+    text = capsys.readouterr().out
+    (program.path / "credential.json").write_text(text)
+    assert proof(program).id == row.digest
+    assert home.journal.last("lent", credential=row.digest, to=program.identity_hex())
+    thief = Home(tmp_path / "thief")
+    (thief.path / "credential.json").write_text(text)
+    assert "not lent to the ticket's sender" in refusal(thief)
+    (program.path / "credential.json").write_text("{")
+    assert "can't be read as JSON" in refusal(program)
+    assert cli.main([*about, "x"]) == 1
+    assert cli.main([*about, program.identity_hex(), "--credential", "lab"]) == 1
+    board.revoke(row.digest)
+    assert refusal(home).startswith("credential_needed")
+    assert cli.main([*about, program.identity_hex()]) == 1

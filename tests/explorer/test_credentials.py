@@ -19,6 +19,7 @@ from apps.listings.models import Subscription
 from apps.listings.services import listing_get
 from apps.protocol.credentials import Access
 from apps.subdaos.models import Dao
+from apps.training.models import Round
 from apps.wallets.keys import SESSION
 from tests.explorer import world as worlds
 from tests.governance.helpers import party
@@ -64,6 +65,11 @@ def test_a_model_says_what_it_asks_for_and_whether_one_has_it(built: worlds.Worl
         assert "You have one, until" in text(member, page)
     asked = text(member, pages[0])
     assert "try-form" in asked and "Probability of <strong>" in asked and "</strong> = 1" in asked
+    assert "This site sees to that; its nodes will from the next version on" in asked
+    named = {"credential": KIND, "issuers": [issuer.party.pid], "keys": [issuer.public]}
+    Round.objects.filter(pk=built.listing.version.round_id).update(access=named)
+    for page in pages:
+        assert "Its nodes ask for it themselves" in text(member, page)
     own = text(member, "/wallet/credentials/")
     assert "Board of Health" in own and "in force" in own
     issuer.revoke(row.digest)

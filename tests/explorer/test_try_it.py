@@ -12,10 +12,14 @@ import pytest
 
 from apps.accounts.services import sign_up
 from apps.core import clock
+from apps.core.clock import unix_ms
 from apps.listings import plans
+from apps.listings.mandates import mandate_give
 from apps.listings.models import Listing, Query
+from apps.protocol import credentials as rules
+from apps.protocol.consent import MANDATE, mandate_payload
 from apps.subdaos.models import Dao
-from apps.training.models import ModelVersion
+from apps.training.models import ModelVersion, Round
 from apps.wallets.invariants import violations
 from apps.wallets.keys import SESSION
 from apps.wallets.models import Account, Transfer
@@ -24,6 +28,7 @@ from tests.explorer import pages
 from tests.explorer.world import PASSWORD
 from tests.support import vectors
 from tests.support.browser import misfits
+from tests.support.credentials import KIND, Keyed
 from tests.support.market import PRICE, built, drain_until, on_sale
 from tests.support.needles import Needles
 from workers.client import training
@@ -356,6 +361,51 @@ def test_a_plan_that_is_offered_no_more_still_pays(sale: Any, asker: Any) -> Non
     page.locator("#try-answer").wait_for()
     assert Query.objects.get().subscription_id is not None
     assert balance(sale) == (2_000_000 - 2 * PRICE * 9 // 10, 0)
+
+
+KEEP = """async ([seed, key]) => {
+  const { keep } = await import("/static/js/keystore.js");
+  const url = (hex) => btoa(String.fromCharCode(...hex.match(/../g).map((x) => parseInt(x, 16))))
+    .replaceAll("+", "-").replaceAll("/", "_").replaceAll("=", "");
+  const jwk = { kty: "OKP", crv: "Ed25519", d: url(seed), x: url(key) };
+  const privateKey = await crypto.subtle.importKey("jwk", jwk, "Ed25519", false, ["sign"]);
+  await keep(key, { privateKey });
+}"""
+
+
+def test_the_page_shows_the_nodes_a_credential_where_they_ask_for_one(
+    sale: Any, asker: Any
+) -> None:
+    """By a key of the query's own, which the wallet key of this browser lends it."""
+    page = asker(2_000_000).page
+    sent = Sent(page)
+    board, holder = Keyed(sale.market.person("Board").party), Keyed(sale.party)
+    board.asked()
+    mandate = {"listing": "*", "limit_micro": 2_000_000, "until_ms": unix_ms(clock.now()) + 10**8}
+    word = holder.word(MANDATE, mandate_payload(**mandate, api_key=""))
+    mandate_give(party=holder.party, consent=word, now=clock.now(), **mandate)
+    asked = {"credential": KIND, "issuers": [board.party.pid], "keys": [board.public]}
+    Round.objects.filter(pk=sale.held.pk).update(access=asked)
+    page.reload()
+    assert page.get_by_text("The nodes of this version answer holders of a credential").is_visible()
+    fill(page, ROW)
+    said, pay = page.get_by_role("alert"), page.get_by_role("button", name="Pay $0.50 and predict")
+    pay.click()
+    said.get_by_text("that you do not hold. Nothing was sent.").wait_for()
+    board.issue(holder)
+    pay.click()
+    said.get_by_text("it is not in this browser").wait_for()
+    assert not Query.objects.exists()
+    page.evaluate(KEEP, [holder.key.private_bytes_raw().hex(), holder.public])
+    pay.click()
+    drain_until(answered)
+    page.locator("#try-answer").wait_for()
+    [post] = [r for r in sent.requests if r.url.endswith("/inferences/")]
+    ticket = post.post_data_json["input"]["ticket"]
+    demand = rules.Demand(KIND, (board.public,))
+    at_ms = unix_ms(clock.now())
+    shown = rules.shown(demand, ticket["access"], sender=ticket["sender"], at_ms=at_ms)
+    assert shown.key == holder.public != ticket["sender"]
 
 
 def test_an_answer_lost_on_the_way_is_asked_again_and_paid_once(sale: Any, asker: Any) -> None:

@@ -13,12 +13,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from apps.protocol import merkle, successions, tickets, wire
+from apps.protocol import credentials, merkle, successions, tickets, wire
 from apps.protocol.circuits import CLASSES
 from apps.protocol.targets import reading_of
 from tests.protocol.test_successions import made, names, succession
-from tests.support import vectors
+from tests.support import proofs, vectors
 from workers.client.buyer import meaning
 from workers.client.tables import columns_of
 from workers.mpc import replicated, sealing, shamir_shares
@@ -31,8 +32,8 @@ RUN = """async ([body, given]) => {
   const at = (name) => import(`/static/js/mpc/${name}.js`);
   const [wire, tickets, sealing, shamir] = await Promise.all(
     ["wire", "tickets", "sealing", "shamir"].map(at));
-  const [nodes, pins, buyer, consent, merkle, tables, encoding] = await Promise.all(
-    ["nodes", "pins", "buyer", "consent", "merkle", "tables", "encoding"].map(at));
+  const [nodes, pins, buyer, consent, merkle, tables, encoding, credentials] = await Promise.all(
+    ["nodes", "pins", "buyer", "consent", "merkle", "tables", "encoding", "credentials"].map(at));
   const code = async (work) => { try { await work(); return null } catch (e) { return e.code } };
   const bytes = (hex) => wire.unhex(hex);
   const words = (texts) => BigInt64Array.from(texts, BigInt);
@@ -46,8 +47,8 @@ RUN = """async ([body, given]) => {
       privateKey: await load({ d: jwk(seed) }, [usage]) };
   };
   const kit = {
-    wire, tickets, sealing, shamir, nodes, pins, buyer, consent, merkle, tables, encoding, code,
-    bytes, words, key };
+    wire, tickets, sealing, shamir, nodes, pins, buyer, consent, merkle, tables, encoding,
+    credentials, code, bytes, words, key };
   const names = Object.keys(kit);
   const result = await eval(`(async (v, {${names}}) => {${body}})`)(JSON.parse(given), kit);
   return JSON.stringify(result);
@@ -358,6 +359,30 @@ def test_a_whole_query_from_row_to_answer(inside: In) -> None:
         body = "return code(() => buyer.makeQuery(...v))"
         return inside(body, [listing | changes, reads, row])
 
+    # of a model for holders of a credential, which the wallet key lends a key of the query's own
+    at_ms = int(time.time() * 1000)
+    board, wallet, other = (
+        Ed25519PrivateKey.from_private_bytes(bytes([n]) * 32) for n in (1, 2, 3)
+    )
+    rows = [proofs.issued(by, wallet, until_ms=at_ms + 10**9) for by in (other, board)]
+    asked = listing | {"node_access": proofs.demand(board).params}
+    own, pair = wire.public_hex(wallet), [wallet.private_bytes_raw().hex(), wire.public_hex(wallet)]
+    body = """const [args, rows, own, pair] = v;
+        const wallet = await key("sign", "Ed25519", pair);
+        const asker = (asked) =>
+          credentials.asking(asked, { rows, key: own, pairOf: async () => wallet });
+        return (await buyer.makeBatch(args[0], args[1], [args[2]], "500000", asker)).upload"""
+    shown = inside(body, [[asked, reading, vectors.ROW], rows, own, pair])
+    ticket = tickets.check_upload(shown, now=at_ms // 1000)
+    by = {"sender": ticket.sender, "at_ms": at_ms}
+    assert credentials.shown(proofs.demand(board), ticket.access, **by).key == own
+    assert ticket.sender != own
+    body = f"return code(async () => {{{body}}})"
+    for given_of, keeps in ((rows[:1], "=> wallet"), (rows, "=> undefined")):
+        without = [[asked, reading, vectors.ROW], given_of, own, pair]
+        assert inside(body.replace("=> wallet", keeps), without) == "credential_needed"
+
+    assert refusal(**asked) == "credential_needed"
     assert refusal(vectors.ROW[:4]) == "bad_row"
     assert refusal([*vectors.ROW[:4], "0.5"]) == "bad_row"  # a text is no number
     other = [*listing["features"][:4], {"name": "e", "type": "boolean"}]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import uuid
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from importlib import import_module
 from typing import Any
 
@@ -31,12 +31,14 @@ from apps.listings.services import query_create
 from apps.protocol import consent
 from apps.protocol import credentials as rules
 from apps.protocol.plans import Renewal
+from apps.subdaos.models import Dao
+from apps.training.access import asked_by_nodes, demand_of
 from apps.wallets import credentials
 from apps.wallets.keys import SESSION, Consent, key_revoke
 from apps.wallets.models import Credential
 from apps.wallets.services import faucet
 from tests.listings import test_plans
-from tests.listings.test_plans import FUNDS, choose, errors, leaves, refused, settle
+from tests.listings.test_plans import FUNDS, choose, errors, leaves, refused, replayed, settle
 from tests.support.consents import bind, signed
 from tests.support.credentials import KIND, Keyed, voted
 from tests.support.shelf import PRICE, Shelf
@@ -434,6 +436,48 @@ def test_a_plan_keeps_the_terms_it_began_with_until_its_end(
     ended = Subscription.objects.get(pk=first.pk)
     assert ended.unrenewed == "credential_needed"
     assert not Subscription.objects.filter(buyer=plain, ended_at=None).exists()
+
+
+def test_nodes_ask_from_the_next_round_on_for_what_was_voted_and_once_plans_of_before_are_over(
+    shelf: Shelf,
+) -> None:
+    plain, issuer, other = shelf.buyer(FUNDS), Keyed(shelf.buyer()), Keyed(shelf.buyer())
+
+    def asked(at: datetime | None = None) -> dict[str, Any]:
+        return asked_by_nodes(Dao.objects.get(pk=shelf.listing.dao_id), now=at or now())
+
+    first = choose(shelf, plain, "basic")
+    assert asked() == {}
+    vote(shelf, issuer, other)
+    assert asked() == {}
+    after = asked(first.ends_at)
+    pairs = sorted((one.party.pid, one.public) for one in (issuer, other))
+    assert after == {
+        "credential": KIND, "issuers": [pid for pid, _ in pairs], "keys": [key for _, key in pairs]
+    }  # fmt: skip
+    held = shelf.listing.version.round
+    held.access = after
+    demand = demand_of(held)
+    assert demand and demand.keys == tuple(sorted(key for _, key in pairs))
+
+    state = replayed(shelf, leaves())
+    round_ = {"round": "r", "dao": shelf.listing.dao.party.pid}
+    at = state.latest_ms
+    state.credentials.round_opened(round_, at)
+    state.credentials.round_opened(round_ | {"access": after}, at)
+    for changes in (
+        {"credential": "lab"},
+        {"issuers": [plain.pid, other.party.pid]},
+        {"keys": [pairs[0][1]] * 2},
+        {"keys": [pairs[0][1], "00" * 32]},
+    ):
+        with pytest.raises(Finding):
+            state.credentials.round_opened(round_ | {"access": after | changes}, at)
+    vote(shelf)
+    assert asked(first.ends_at) == {}
+    state = replayed(shelf, leaves())
+    with pytest.raises(Finding, match="no vote asks for"):
+        state.credentials.round_opened(round_ | {"access": after}, state.latest_ms + 120_000)
 
 
 def test_plans_of_before_are_given_the_terms_that_the_log_tells(shelf: Shelf) -> None:

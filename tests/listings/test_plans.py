@@ -78,6 +78,11 @@ def leaves() -> list[dict[str, Any]]:
 def errors(shelf: Shelf, said: list[dict[str, Any]]) -> list[str]:
     """What a replay finds in the leaves about plans; how the SubDAO came to its offer and its
     version aside."""
+    state = replayed(shelf, said)
+    return state.findings.errors + state.plans.end(state.latest_ms)
+
+
+def replayed(shelf: Shelf, said: list[dict[str, Any]]) -> Replay:
     state = Replay()
     state.parameters.plans[shelf.dao.party.pid] = plans_of(OFFER)
     for index, leaf in enumerate(said):
@@ -87,7 +92,7 @@ def errors(shelf: Shelf, said: list[dict[str, Any]]) -> list[str]:
             if leaf["type"] == "listings.opened":
                 _accepted(state, leaf["body"])
             state.leaf(index, leaf)
-    return state.findings.errors + state.plans.end(state.latest_ms)
+    return state
 
 
 def _voted(state: Replay, leaf: dict[str, Any]) -> None:

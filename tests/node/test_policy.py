@@ -7,12 +7,14 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from apps.protocol import jobs, tickets
 from apps.protocol.circuits import CIRCUITS, CLASSES, circuits_hash, query_hash
 from apps.protocol.circuits.descent import DEFAULTS
 from apps.protocol.circuits.noise import CLIP, RHO
 from apps.protocol.tickets import VERIFIED
+from tests.support.proofs import demand, proof
 from workers.node import policy
 from workers.node.errors import Refused
 from workers.node.home import Limits
@@ -191,6 +193,19 @@ def query_under(signed, *, made):
 
 def named(byte):
     return {"normalisation": byte * 32} if byte else {}
+
+
+ISSUER, HOLDER = (Ed25519PrivateKey.from_private_bytes(bytes([n]) * 32) for n in (1, 2))
+
+
+def shows(asker="0e" * 32, until_ms=NOW * 1000 + 1):
+    return proof(ISSUER, HOLDER, asker=asker, until_ms=until_ms)
+
+
+def restricted(access):
+    """A query of a model that is for holders alone."""
+    shown = {} if access is None else {"access": access}
+    return query_case(MODEL | {"access": demand(ISSUER).params}, shown)
 
 
 def network(made, asked):
@@ -385,6 +400,16 @@ REFUSED = {
         lambda: query_at("rounded", "rounded", made="label"),
     ],
     "resolution_missing": [lambda: case_of(round_inputs(resolution=None))],
+    "access_differs": [
+        lambda: spoilt("update", 0, access=demand(ISSUER).params),
+        lambda: spoilt_of(round_inputs(access=demand(ISSUER).params), "holdout", access=None),
+    ],
+    "not_admitted": [
+        lambda: restricted(None),
+        lambda: restricted({}),
+        lambda: restricted(shows(asker="0d" * 32)),
+        lambda: restricted(shows(until_ms=NOW * 1000)),
+    ],
     "roster_differs": [
         lambda: round_case(roster=None),
         lambda: round_case(roster=roster(CUSTODIANS + ["0d" * 32])),
@@ -451,6 +476,12 @@ def test_a_spoilt_case_is_refused_with_its_code(code, make):
         policy.admit(make())
     assert error.value.code == code
     assert error.value.text.endswith(".") or code == "bad_params"
+
+
+def test_who_shows_what_the_makers_ask_for_is_answered_and_an_open_model_asks_for_nothing():
+    policy.admit(restricted(shows()))
+    policy.admit(query_case(ticket_changes={"access": {"whatever": 1}}))
+    policy.admit(case_of(round_inputs(access=demand(ISSUER).params)))
 
 
 def test_a_spent_budget_says_what_is_left_and_until_when():

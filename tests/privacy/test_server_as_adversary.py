@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from apps.protocol import identity, jobs, sharing, tickets, wire
 from apps.protocol.circuits.noise import CLIP, RHO
 from tests.support.nodes import Buyer, NodeSet, Round, fixed, trained_model
+from tests.support.proofs import demand, proof
 from workers.mpc import keys, sealing
 from workers.node import home as homes
 from workers.node.records import StoredJob
@@ -163,6 +164,42 @@ def test_answers_are_as_coarse_as_the_makers_signed(nodes, nothing_changes):
     nothing_changes(nodes.ask(job, uploads=[query]), "circuit_not_allowed", before=before)
     answers = nodes.ask(me.job(query), uploads=[query])
     assert me.open(query, answers).tolist() == [1, 0]
+
+
+def test_holders_alone_are_answered_whatever_the_site_admits(nodes, nothing_changes):
+    """The server asks for whom it likes: without a credential, by one that it saw in another's
+    ticket, by one that is over, or that it signed itself."""
+    issuer, holder, server = (Ed25519PrivateKey.generate() for _ in range(3))
+    model = trained_model(nodes, access=demand(issuer).params)
+    me, rows, later = Buyer(nodes, model), [[1.0, 0.5]], int(time.time() * 1000) + 60_000
+    asker = wire.public_hex(me.key)
+    mine = proof(issuer, holder, asker=asker, until_ms=later)
+    others = proof(issuer, holder, asker=wire.public_hex(holder), until_ms=later)
+    over = proof(issuer, holder, asker=asker, until_ms=later - 120_000)
+    own = proof(server, holder, asker=asker, until_ms=later)
+    forged = own | {"signed": own["signed"] | {"key": wire.public_hex(issuer)}}
+    before = stores(nodes)
+    for shown in (None, others, over, own, forged):
+        query = me.query(rows, **({"access": shown} if shown else {}))
+        answers = nodes.ask(me.job(query), uploads=[query])
+        nothing_changes(answers, "not_admitted", before=before)
+    # the holder's own question, under a ticket of the server's or without the proof
+    query = me.query(rows, access=mine)
+    taken = resigned(query, server)
+    nothing_changes(nodes.ask(me.job(taken), uploads=[taken]), "sealed_elsewhere", before=before)
+    bare = query | {"ticket": {k: v for k, v in query["ticket"].items() if k != "access"}}
+    nothing_changes(nodes.ask(me.job(bare), uploads=[bare]), "bad_signature", before=before)
+    answers = nodes.ask(me.job(query), uploads=[query])
+    assert [a.status_code for a in answers] == [200] * 3 and me.open(query, answers).shape == (1,)
+    # nor are owners of one round made to sign for two: one of them for everybody
+    r = Round(nodes, access=demand(issuer).params)
+    r.uploads["update"][0] = nodes.upload(
+        r.custodians[0],
+        fixed(r.weights[0]),
+        **{k: v for k, v in r.fields("update").items() if k != "access"},
+    )
+    r.put()
+    nothing_changes(nodes.ask(r.job()), "access_differs", before=stores(nodes))
 
 
 # ---- someone else's query -------------------------------------------------------------------

@@ -6,17 +6,23 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from apps.protocol.credentials import (
     PRECEDENCE,
     Access,
     Credential,
+    Demand,
+    NotShown,
     access_of,
     credential_of,
+    demand_of,
     is_kind,
     issue_payload,
     obstacle,
+    shown,
 )
+from tests.support import proofs
 
 ISSUER, OTHER, HOLDER, KEY = "a1" * 16, "b2" * 16, "c3" * 16, "d4" * 32
 TERMS = Access("accredited-hospital", (ISSUER,))
@@ -91,3 +97,71 @@ def test_its_name_covers_all_that_was_signed() -> None:
     for bad in ({"until_ms": "x"}, {"until_ms": "05"}, {"subject": "x"}, {"more": "1"}):
         with pytest.raises(ValueError):
             credential_of(ISSUER, payload | bad, SIGNED)
+
+
+BOARD, ROGUE, WALLET, THIEF = (
+    Ed25519PrivateKey.from_private_bytes(bytes([n]) * 32) for n in (1, 2, 3, 4)
+)
+ASKER, END = "0e" * 32, 1_000_000
+
+
+def told(proof: Any, *, sender: str = ASKER, at_ms: int = 0) -> str:
+    with pytest.raises(NotShown) as error:
+        shown(proofs.demand(BOARD), proof, sender=sender, at_ms=at_ms)
+    return error.value.text
+
+
+def test_a_ticket_shows_a_credential_that_its_holder_lent_its_sender() -> None:
+    about: dict[str, Any] = {"asker": ASKER, "until_ms": END}
+    good = proofs.proof(BOARD, WALLET, **about, lent_until_ms=END - 1)
+    asked = proofs.demand(BOARD, ROGUE)
+    assert shown(asked, good, sender=ASKER, at_ms=END - 2).kind == asked.credential
+    for at_ms in (END - 1, END):
+        assert "expired" in told(good, at_ms=at_ms)
+    late = proofs.proof(BOARD, WALLET, **about, lent_until_ms=END + 9)
+    assert "expired" in told(late, at_ms=END)
+    assert "shows no credential" in told(None)
+    assert "not “lab”" in told(proofs.proof(BOARD, WALLET, **about, kind="lab"))
+    assert "not by an issuer" in told(proofs.proof(ROGUE, WALLET, **about))
+    # another's, seen in a ticket: the server's own key was lent nothing
+    assert "not lent" in told(good, sender="0d" * 32)
+    stolen = good | {"lent": proofs.proof(BOARD, THIEF, **about)["lent"]}
+    assert "not lent" in told(stolen)
+    # forged: another holder's key or a later end under the issuer's signature
+    for name, value in (("until_ms", str(END * 2)), ("subject", "00" * 16)):
+        assert "not signed by its issuer" in told(
+            good | {"payload": good["payload"] | {name: value}}
+        )
+    posing = proofs.proof(ROGUE, WALLET, **about)
+    signed = posing["signed"] | {"key": good["signed"]["key"]}
+    assert "not signed by its issuer" in told(posing | {"signed": signed})
+
+
+def test_no_proof_of_another_form_is_read() -> None:
+    good = proofs.proof(BOARD, WALLET, asker=ASKER, until_ms=END)
+    for bad in (
+        {}, [], "x", 1, good | {"more": 1}, good | {"issuer": 1}, good | {"payload": None},
+        good | {"signed": {}}, good | {"signed": None}, good | {"lent": None},
+        good | {"lent": good["lent"] | {"until_ms": "1"}},
+        good | {"lent": good["lent"] | {"until_ms": True}},
+        good | {"lent": good["lent"] | {"more": 1}},
+        good | {"payload": good["payload"] | {"more": "1"}},
+    ):  # fmt: skip
+        assert "malformed" in told(bad)
+    for lacking in good:
+        assert "malformed" in told({name: good[name] for name in good if name != lacking})
+    assert "not lent" in told(good | {"lent": good["lent"] | {"signature": "x"}})
+
+
+def test_what_makers_ask_for_has_one_form() -> None:
+    asked = Demand("hospital", (KEY,))
+    assert demand_of(asked.params) == asked and demand_of(None) is None
+    for bad in (
+        {}, [], {"credential": "hospital"}, asked.params | {"more": 1},
+        asked.params | {"credential": "Hospital"}, asked.params | {"keys": KEY},
+        asked.params | {"keys": []}, asked.params | {"keys": [KEY, KEY]},
+        asked.params | {"keys": [KEY, "00" * 32]}, asked.params | {"keys": ["x"]},
+        asked.params | {"keys": [f"{n:064x}" for n in range(21)]},
+    ):  # fmt: skip
+        with pytest.raises(ValueError):
+            demand_of(bad)

@@ -264,6 +264,7 @@ OTHERS = {
     "reply_key": "45" * 32,
     "price_micro": "500001",
     "resolution": "band",
+    "access": {"shown": "x"},
 }
 
 
@@ -335,3 +336,24 @@ def test_a_roster_with_a_key_twice_or_out_of_order_is_refused():
         with pytest.raises(tickets.TicketError) as error:
             tickets.check_roster(r)
         assert error.value.code == "bad_roster"
+
+
+def test_who_may_ask_stands_in_a_ticket_only_where_it_is_asked_for():
+    """So the tickets of every other model are what they were."""
+    terms = {"credential": "hospital", "keys": ["ab" * 32]}
+    assert tickets.check_ticket(round_ticket(), now=NOW).access is None
+    assert tickets.check_ticket(round_ticket(access=terms), now=NOW).access == terms
+    assert tickets.check_ticket(query_ticket(access={}), now=NOW).access == {}
+    for bad in (
+        round_ticket(access=None),
+        round_ticket(access={}),
+        round_ticket(access=terms | {"keys": []}),
+        round_ticket(access=terms, scope="moments:r", resolution=None),
+        query_ticket(access=None),
+        query_ticket(access="x"),
+        query_ticket(access={"shown": "x" * 5000}),
+        query_ticket(access={"shown": 1.5}),
+        query_ticket(access={1: "x"}),
+    ):
+        with pytest.raises(tickets.TicketError):
+            tickets.check_ticket(bad, now=NOW)

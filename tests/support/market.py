@@ -253,6 +253,7 @@ class Market:
         names = "scope circuits circuits_hash params roster model resolution engine"
         fields = {name: wanted[name] for name in names.split()}
         fields |= {"slot": slot, "f": f, "issued_at": at, "expires_at": at + 7200}
+        fields |= {"access": wanted["access"]} if wanted["access"] else {}
         return sealing.make_upload(
             fixed(values, f), fields | changes, who.key, self.nodes.descriptors
         )

@@ -348,8 +348,10 @@ class Round:
         resolution: str = "logit",
         engine: str = "ring",
         params: Mapping[str, Any] | None = None,
+        access: Mapping[str, Any] | None = None,
     ) -> None:
         self.nodes = nodes
+        self.access = {"access": access} if access else {}
         self.engine = engine
         self.resolution = resolution
         self.id = str(uuid.uuid4())
@@ -391,6 +393,7 @@ class Round:
             "roster": tickets.check_roster(self.roster),
             "resolution": self.resolution,
             "engine": self.engine,
+            **self.access,
         }
         return base | changes
 

@@ -9,12 +9,16 @@ import pytest
 
 from apps.compute.models import Receipt
 from apps.compute.selectors import descriptors_of, job_json
-from apps.core.clock import now
+from apps.core.clock import now, unix_ms
 from apps.core.errors import BadInput, Unprocessable
 from apps.governance.executing import execute
 from apps.governance.models import Proposal
 from apps.governance.services import propose, vote
+from apps.listings.access import CredentialNeeded
+from apps.listings.mandates import mandate_give
 from apps.listings.selectors import listing_json
+from apps.protocol import consent, wire
+from apps.protocol import credentials as rules
 from apps.protocol.contribution import (
     clip_to_median_norm,
     coalition_scores,
@@ -27,8 +31,11 @@ from apps.subdaos.selectors import points_at
 from apps.training.models import ModelVersion, Round, Submission
 from apps.training.services import round_ticket, why_not
 from apps.training.shown import shown_of
+from apps.wallets.credentials import credential_json
 from apps.wallets.models import LogLeaf
+from tests.support.credentials import KIND, Keyed, voted
 from tests.support.market import drain
+from workers.client.proofs import lent
 from workers.client.replay import replay
 from workers.client.verify import not_receipted
 
@@ -161,6 +168,49 @@ def test_a_model_answers_as_coarsely_as_was_voted_when_it_was_made(market) -> No
     assert market.open(query, upload).tolist() == (market.oracle(held, rows) >= 0).tolist()
     state = replay(json.loads(bytes(x.data)) for x in LogLeaf.objects.order_by("id"))
     assert state.keys
+
+
+def test_holders_alone_are_answered_by_the_nodes_of_a_model_that_was_made_so(
+    market, monkeypatch
+) -> None:
+    """The vote holds at once by the site, and in the nodes from the next round's model on."""
+    board, holder = Keyed(market.person("Board").party), Keyed(market.buyer.party)
+    market.buyer.party = holder.party
+    voted(market.dao, board.party.pid)
+    market.dao = Dao.objects.get(pk=market.dao.pk)
+    held = market.train()
+    asked = {"credential": KIND, "issuers": [board.party.pid], "keys": [board.public]}
+    assert held.access == asked
+    tickets = [s.ticket for s in held.submissions.all()]
+    demand = rules.Demand(KIND, (board.public,))
+    stages = {"moments": None, "round": demand.params}
+    assert {t["scope"].split(":")[0]: t.get("access") for t in tickets} == stages
+    listing = market.accept(held)
+    assert listing_json(listing)["node_access"] == demand.params
+    market.fund()
+    mandate = {"listing": "*", "limit_micro": 10_000_000, "until_ms": unix_ms(now()) + 10**8}
+    word = holder.word(consent.MANDATE, consent.mandate_payload(**mandate, api_key=""))
+    mandate_give(party=holder.party, consent=word, now=now(), **mandate)
+    row = credential_json(board.issue(holder), now=now())
+    asker, rows = wire.public_hex(market.buyer.key), [[0.5, -1.0]]
+    proof = lent(row, holder.key, asker=asker, until_ms=mandate["until_ms"])
+    others = lent(row, holder.key, asker="00" * 32, until_ms=mandate["until_ms"])
+    for shown in ({}, {"access": others}):
+        with pytest.raises(CredentialNeeded, match="Its nodes ask for that themselves"):
+            market.ask(listing, market.row(listing, rows, **shown))
+    # a site that admits whom it likes, by a vote or without one
+    with monkeypatch.context() as lax:
+        lax.setattr("apps.listings.services.ensure_shown", lambda *of, **more: None)
+        query = market.ask(listing, market.row(listing, rows))
+        drain()
+        query.refresh_from_db()
+        assert query.state == "released"
+    upload = market.row(listing, rows, access=proof)
+    query = market.ask(listing, upload)
+    drain()
+    query.refresh_from_db()
+    assert query.state == "settled", query.reason
+    assert market.open(query, upload) == pytest.approx(market.oracle(held, rows), abs=1e-3)
 
 
 def test_shapley_opens_no_round_for_more_sites_than_it_scores(market, monkeypatch) -> None:

@@ -39,6 +39,7 @@ from workers.client.api import Api, ClientError, wait_for
 from workers.client.errors import DataError
 from workers.client.home import Home
 from workers.client.nodes import answered, check_circuit, trusted_nodes
+from workers.client.proofs import proof_for
 from workers.client.questions import Row
 from workers.mpc import keys, sealing
 
@@ -360,6 +361,9 @@ class Buyer:
             "issued_at": now,
             "expires_at": now + TICKET_LIFETIME_S,
         }
+        asked = self.listing.get("node_access")
+        if proof := proof_for(asked, self.home, self.api, at_ms=now * 1000):
+            fields["access"] = proof
         words = np.round(values * 2.0**f).astype(np.int64)
         self.home.keep_threshold(f"listing:{self.slug}", threshold_of(self.engine))
         upload = sealing.make_upload(words, fields, self._identity, nodes, reply=reply_private)

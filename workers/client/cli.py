@@ -275,6 +275,10 @@ def _wallet(commands: argparse._SubParsersAction) -> None:
     issue.add_argument("--credential", required=True, help="its kind, like accredited-hospital")
     issue.add_argument("--days", type=int, default=365, help="how long it holds (default: 365)")
     issue.add_argument("--key", default="", help="the party's wallet key, if it told you")
+    lend = step("lend", "let another home's key ask by a credential of yours; prints what lets it")
+    lend.add_argument("--to", required=True, help="that home's public key, as `key` prints it")
+    lend.add_argument("--credential", default="", help="its kind (default: the newest in force)")
+    lend.add_argument("--days", type=int, default=30, help="how long (default: 30)")
     back = step("take-back", "revoke a credential that you have issued")
     back.add_argument("--id", required=True, help="the credential's id")
     vote = step("vote", "vote on a proposal")
@@ -288,6 +292,8 @@ def _wallet(commands: argparse._SubParsersAction) -> None:
 
 
 def _wallet_step(options: argparse.Namespace) -> int:
+    import json
+
     from workers.client.wallet import RECOVERY, WALLET, Wallet
 
     wallet = Wallet(Home(options.home))
@@ -322,6 +328,9 @@ def _wallet_step(options: argparse.Namespace) -> int:
             subject_key=options.key,
         )
         print(f"Issued: {made['id']}, until {made['until'][:10]}.")
+    elif options.step == "lend":
+        made = wallet.lend(to=options.to, days=options.days, credential=options.credential)
+        print(json.dumps(made, indent=1))
     elif options.step == "take-back":
         wallet.take_back(options.id)
         print("Revoked.")

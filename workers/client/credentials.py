@@ -61,6 +61,25 @@ class Credentials:
         if lacking:
             raise Finding(f"proposal {body['proposal']} trusts {min(lacking)}, who had no key")
 
+    def round_opened(self, body: Mapping[str, Any], at: int) -> None:
+        """What its model's nodes will ask for is what was voted, by keys that its issuers have. A
+        round that asks for nothing is no fault: plans of before may run, and its agents say so."""
+        said = body.get("access")
+        if said is None:
+            return
+        name, terms = f"round {body['round']}", self._terms(body["dao"], at)
+        if not any(
+            term
+            and said["credential"] == term.credential
+            and set(said["issuers"]) <= {*term.issuers}
+            for term in terms
+        ):
+            raise Finding(f"{name} lets its nodes ask for a credential that no vote asks for")
+        for issuer, key in zip(said["issuers"], said["keys"], strict=True):
+            party = self.keyring.parties.get(issuer)
+            if party is None or party.active.get(consent.WALLET) != key:
+                raise Finding(f"{name} trusts the key {key[:16]}, which is not that of {issuer}")
+
     def _terms(self, dao: str, at: int) -> list[rules.Access | None]:
         """Those in force, and those that a vote has just replaced."""
         *before, (since, now) = self.parameters.access.get(dao, [(at, None)])

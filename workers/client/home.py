@@ -7,6 +7,7 @@ identity.key     Ed25519 seed that signs tickets and attestations
 reply.key        X25519 key that alone opens answers
 wallet.key       Ed25519 seed that signs payments, stakes, votes and proposals, once it is bound
 recovery.key     Ed25519 seed that signs changes of keys only; keep it elsewhere
+credential.json  what another home's wallet key lent this one's key to ask by (`wallet lend`)
 nodes.pin.json   fingerprints of the nodes that this site trusts, as their operators publish them
 thresholds.json  the highest threshold that was signed here for each SubDAO and each listing
 peers.pin.json   public keys of the organisations that it computes with, from themselves
@@ -77,7 +78,7 @@ class Home:
             return str(self.config["url"])
         path = self.path / "connection.json"
         if path.exists():
-            return str(_read_json(path)["url"])
+            return str(read_json(path)["url"])
         raise ClientError(
             f"{self.path} knows no server yet. Run: "
             f"python3 -m workers.client connect --home {self.path} --url URL --api-key-file FILE"
@@ -142,7 +143,7 @@ class Home:
     def kept_query(self, name: str) -> dict[str, Any] | None:
         """What was kept of a query before it was sent, if it was."""
         path = self.path / "queries" / f"{name}.json"
-        return dict(_read_json(path)) if path.exists() else None
+        return dict(read_json(path)) if path.exists() else None
 
     def kept_queries(self) -> dict[str, dict[str, Any]]:
         """All that are kept, by name."""
@@ -151,7 +152,7 @@ class Home:
                 if time.time() - cut.stat().st_mtime > CUT_S:
                     cut.unlink()
         found = sorted((self.path / "queries").glob("*.json"))
-        return {path.stem: dict(_read_json(path)) for path in found}
+        return {path.stem: dict(read_json(path)) for path in found}
 
     def keep_query(self, name: str, content: dict[str, Any]) -> None:
         folder = self.path / "queries"
@@ -183,7 +184,7 @@ class Home:
         """The highest threshold that was signed here for this ("subdao:…", "listing:…"); 1 where
         none was: there the first use takes the server's word."""
         path = self.path / "thresholds.json"
-        known = _read_json(path) if path.exists() else {}
+        known = read_json(path) if path.exists() else {}
         least = known.get(what, 1) if isinstance(known, dict) else None
         if type(least) is not int:
             raise ClientError(f"{path} must hold a whole number for each name.")
@@ -196,7 +197,7 @@ class Home:
     def accept_threshold(self, what: str, threshold: int) -> None:
         """From now on so many are enough for this, whatever was signed before: the person says."""
         path = self.path / "thresholds.json"
-        known = _read_json(path) if path.exists() else {}
+        known = read_json(path) if path.exists() else {}
         write_private(path, json.dumps(known | {what: threshold}, indent=1).encode())
 
     def pinned_peers(self) -> list[str] | None:
@@ -270,7 +271,8 @@ def write_private(path: Path, *parts: bytes | memoryview) -> None:
     temporary.replace(path)
 
 
-def _read_json(path: Path) -> Any:
+def read_json(path: Path) -> Any:
+    """Raises: ClientError."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -279,7 +281,7 @@ def _read_json(path: Path) -> Any:
 
 def read_pins(path: Path, name: str) -> list[str]:
     """The keys or fingerprints in a file {name: [hex, …]}. Raises: ClientError."""
-    content = _read_json(path)
+    content = read_json(path)
     values = content.get(name) if isinstance(content, dict) else None
     if not isinstance(values, list) or not all(is_hex(value, KEY_BYTES) for value in values):
         raise ClientError(f'{path} must hold {{"{name}": [32 bytes in hex, …]}}.')

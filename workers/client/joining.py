@@ -24,6 +24,7 @@ from apps.protocol.circuits import CIRCUITS, Circuit, ModelClass, Slot
 from apps.protocol.circuits.family import NORMALISATION
 from apps.protocol.circuits.noise import CLIP, RHO
 from apps.protocol.circuits.resolution import LOGIT, RESOLUTIONS
+from apps.protocol.credentials import demand_of, is_kind
 from apps.protocol.normalise import constants_digest, numbers_in, public_constants
 from apps.protocol.privacy import DELTA_EXPONENT, epsilon_milli
 from apps.protocol.tickets import (
@@ -34,6 +35,7 @@ from apps.protocol.tickets import (
     check_engine,
     threshold_of,
 )
+from apps.protocol.wire import is_hex
 from workers.client.api import ClientError
 from workers.client.data import Table
 from workers.client.errors import few
@@ -71,6 +73,7 @@ class Joined:
     engine: str
     model: str | None = None
     expires_at: int | None = None
+    access: dict[str, Any] | None = None
 
     @property
     def slot(self) -> Slot:
@@ -129,6 +132,7 @@ def join(
     _check_params(params, current, table, stage, home=home, role=role)
     if stage == ROUND:
         _check_resolution(asked.get("resolution"), model, home=home, say=say)
+        _check_access(asked.get("access"), home=home, say=say)
         _check_privacy(params, home=home, say=say)
         if role == CUSTODIAN:
             _check_spent(params, current["id"], subdao, home=home, say=say)
@@ -166,6 +170,7 @@ def join(
         model=asked["model"],
         # rows lie with the nodes no longer than their round
         expires_at=asked["expires_at"] if shares_rows and role == CUSTODIAN else None,
+        access=asked.get("access"),
     )
 
 
@@ -196,6 +201,43 @@ def _check_resolution(resolution: Any, model: ModelClass, *, home: Home, say: Pr
             "resolution_too_fine",
         )
     say(f"Buyers will be answered by: {resolution}.")
+
+
+def _check_access(access: Any, *, home: Home, say: Print) -> None:
+    """Whom the nodes will answer is signed here, for as long as the model lives. `credential` in
+    agent.toml is the kind without which this site signs for none, `issuers` the only wallet keys
+    that it takes issuers by: which key is whose, the server says else."""
+    try:
+        demand = demand_of(access)
+    except ValueError as error:
+        raise NotTrusted(f"Whom the model would answer: {error}.", "bad_access") from None
+    kind, issuers = home.config.get("credential"), home.config.get("issuers")
+    listed = isinstance(issuers, list) and all(is_hex(key, 32) for key in issuers)
+    if (kind is not None and not is_kind(kind)) or (issuers is not None and not listed):
+        raise NotTrusted(
+            "agent.toml: credential is a kind like accredited-hospital, issuers a list of wallet "
+            "keys in hex.",
+            "bad_access",
+        )
+    if kind is not None and (demand is None or demand.credential != kind):
+        told = f"holders of “{demand.credential}”" if demand else "everybody"
+        raise NotTrusted(
+            f"The nodes would answer {told}; agent.toml asks for holders of “{kind}”. Its SubDAO "
+            "votes that (listings.set_access), and plans of before end first.",
+            "access_differs",
+        )
+    if demand is None:
+        return
+    if issuers is not None and (others := set(demand.keys) - set(issuers)):
+        raise NotTrusted(
+            f"The nodes would take credentials signed by {min(others)}, which agent.toml does not "
+            "list among issuers.",
+            "access_differs",
+        )
+    say(
+        f"The nodes will answer holders of a credential “{demand.credential}” alone, signed by "
+        f"{', '.join(key[:8] + '…' for key in demand.keys)}."
+    )
 
 
 def _check_engine(

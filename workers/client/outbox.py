@@ -143,6 +143,7 @@ class Outbox:
             "engine": joined.engine,
             "issued_at": now,
             "expires_at": joined.expires_at or now + TICKET_LIFETIME_S,
+            **({"access": joined.access} if joined.access else {}),
         }
 
     def _tried(self) -> dict[str, Any]:

@@ -402,6 +402,7 @@ class Replay:
         self.parameters.round_opened(body)
         self.earnings.round_opened(body, at)
         self.members.round_opened(body)
+        self.credentials.round_opened(body, at)
 
     def _slashed(self, body: Mapping[str, Any], at: int) -> None:
         self.votes.slash(body, at)

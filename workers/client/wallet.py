@@ -17,6 +17,7 @@ from apps.protocol import consent, credentials, tally, wire
 from apps.protocol.consent import RECOVERY, WALLET
 from workers.client.api import Api, ClientError
 from workers.client.home import Home
+from workers.client.proofs import DAY_MS, lent
 
 LIFETIME_MS = 5 * 60_000
 
@@ -155,6 +156,23 @@ class Wallet:
         payload = credentials.revoke_payload(id=credential_id)
         path = f"credentials/{credential_id}/revoke/"
         return self._act(path, {}, credentials.REVOKE, payload, None)
+
+    def lend(self, *, to: str, days: int, credential: str = "") -> dict[str, Any]:
+        """What lets tickets signed by another key ask by a credential of yours, the newest in force
+        or of this kind. Nothing is sent; nor can it be taken back before it ends."""
+        if not wire.is_hex(to, 32):
+            raise ClientError("A key is 64 hex digits: `key` prints that of a home.")
+        key = self._own(self.show(), [WALLET])
+        for row in self.credentials():
+            own = row["payload"]["key"] == wire.public_hex(key) and row["state"] == "in_force"
+            if own and credential in ("", row["credential"]):
+                until_ms = int(self.clock() * 1000) + days * DAY_MS
+                self.home.journal.write("lent", credential=row["id"], to=to, until_ms=until_ms)
+                return lent(row, key, asker=to, until_ms=until_ms)
+        raise ClientError(
+            f"You hold no credential{f' “{credential}”' * bool(credential)} in force of that key.",
+            code="credential_needed",
+        )
 
     def vote(self, *, proposal: str, support: str) -> dict[str, Any]:
         payload = consent.vote_payload(proposal=proposal, support=support)

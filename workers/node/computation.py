@@ -370,6 +370,7 @@ class Computation:
         was trained on from; and of Shamir shares, which are of no use to another one.
         """
         engine = admitted.job["engine"]  # the verified one, if that is demanded
+        access = admitted.tickets[0].access
         allows = {
             name: query_hash(name, admitted.params) if name in INFERS else ""
             for name in admitted.circuit.result_allows
@@ -390,6 +391,7 @@ class Computation:
             "sharing": facts["job"],
             "salts": {str(j): salt.hex() for j, salt in held.salts.items()},
             **({"engine": engine} if engine in SHAMIR or admitted.verified_only else {}),
+            **({"access": access} if access else {}),
         }
 
     def _seal(

@@ -18,6 +18,7 @@ from apps.protocol import jobs, wire
 from apps.protocol.circuits import CIRCUITS, BadParams, Circuit, query_hash
 from apps.protocol.circuits.declare import Params
 from apps.protocol.circuits.noise import RHO
+from apps.protocol.credentials import NotShown, demand_of, shown
 from apps.protocol.tickets import (
     MIN_CUSTODIANS,
     RING,
@@ -177,6 +178,12 @@ def owners_agree_on_the_resolution(case: Case) -> None:
         raise Refused("resolution_missing", "The tickets of a model must state its resolution.")
     if case.is_query and resolutions != {case.circuit.resolution}:
         raise Refused("resolution_differs", "The circuit answers at another resolution.")
+
+
+def owners_agree_on_who_may_ask(case: Case) -> None:
+    """Whom the model will answer is signed by those who make it."""
+    if not case.is_query and len({wire.canonical(t.access) for t in case.tickets}) != 1:
+        raise Refused("access_differs", "The owners signed for other askers.")
 
 
 def shapes_fit_the_circuit(case: Case) -> None:
@@ -420,6 +427,19 @@ def a_model_is_asked_by_the_circuit_that_its_makers_signed_for(case: Case) -> No
         raise Refused("circuits_differ", f"The query is for another {case.circuit.id}.")
 
 
+def who_asks_shows_what_the_makers_ask_for(case: Case) -> None:
+    """Whatever the site admits. That a credential was revoked no node knows: issuers that mean a
+    revocation to count here issue for short."""
+    demand = demand_of((case.model or {}).get("access"))
+    if demand is None or not case.is_query:
+        return
+    ticket = case.tickets[0]
+    try:
+        shown(demand, ticket.access, sender=ticket.sender, at_ms=case.now * 1000)
+    except NotShown as refused:
+        raise Refused("not_admitted", refused.text) from None
+
+
 def a_model_is_trained_on_by_its_makers(case: Case) -> None:
     """Evidence on holdouts of one's choice reads a model out. So all custodians whose model it is
     are in the roster, and their tickets name it."""
@@ -497,6 +517,7 @@ RULES = (
     shares_enter_one_job_only,
     owners_agree_on_the_parameters,
     owners_agree_on_the_resolution,
+    owners_agree_on_who_may_ask,
     everyone_signed_the_same_roster,
     enough_members_take_part,
     the_whole_roster_takes_part_once,
@@ -506,6 +527,7 @@ RULES = (
     the_model_is_the_one_the_buyer_named,
     the_model_was_made_here_and_goes_where_it_may,
     a_model_is_asked_by_the_circuit_that_its_makers_signed_for,
+    who_asks_shows_what_the_makers_ask_for,
     a_model_is_trained_on_by_its_makers,
     this_node_may_compute_verified_only,
     a_query_costs_what_this_node_asks,

@@ -42,8 +42,10 @@ const answersAt = ({ circuit, resolution }) =>
   circuit.endsWith(resolution === "logit" ? "_infer@1" : `_infer_${resolution}@1`);
 
 // Everything of one query for one or many rows: the upload to send, and what opens and checks its
-// answer. A row has numbers and level names in the order of the features. `price`: what they cost together, in micro-units. Throws Refused.
-export const makeBatch = async (listing, reading, rows, price) => {
+// answer. A row has numbers and level names in the order of the features. `price`: what they cost together, in
+// micro-units. `asker(asked)`: {pair, proof} of who may ask a model whose nodes ask for a credential
+// (credentials.js). Throws Refused.
+export const makeBatch = async (listing, reading, rows, price, asker = null) => {
   const { features, normalisation } = listing;
   const wide = width(features);
   const fits = rows.length > 0 && rows.every((row) => row.length === features.length);
@@ -57,9 +59,16 @@ export const makeBatch = async (listing, reading, rows, price) => {
   demand(shared, "wrong_engine", "This client can't make the shares that this model's nodes compute on.");
   const known = Object.hasOwn(LINKS, reading.kind) && reading.circuit === listing.circuit && answersAt(reading);
   demand(known, "unknown_circuit", `This client can't query ${listing.circuit}.`);
+  const asked = listing.node_access ?? null;
+  const needed = `The model's nodes answer holders of a credential “${asked?.credential}” alone. Nothing was sent.`;
+  demand(asked === null || asker, "credential_needed", needed);
   const nodes = await nodeSet(listing.nodes);
   // Keys of its own for each query: neither question nor answer can be tied to another one's.
-  const [reply, sender, named] = await Promise.all([replyKey(), signingKey(), constantsDigest(normalisation)]);
+  const [reply, { pair: sender, proof }, named] = await Promise.all([
+    replyKey(),
+    asked ? asker(asked) : signingKey().then((pair) => ({ pair })),
+    constantsDigest(normalisation),
+  ]);
   const now = Math.floor(Date.now() / 1000);
   const fields = {
     scope: `query:${hex(crypto.getRandomValues(new Uint8Array(16)))}`,
@@ -75,6 +84,7 @@ export const makeBatch = async (listing, reading, rows, price) => {
     resolution: reading.resolution,
     issued_at: now,
     expires_at: now + TICKET_LIFETIME_S,
+    ...(proof ? { access: proof } : {}),
   };
   const values = fixed(encoded.flatMap((row) => standardise(row, normalisation)), ROW_F);
   const upload = await makeUpload(values, [rows.length, wide], fields, sender, nodes, reply.pair);

@@ -26,8 +26,8 @@ export const tableOf = (values) => ({ values, answers: [], paid: [], open: null 
 // What may have happened, although nobody could say so: it is asked again.
 export class Unsure extends TypeError {}
 
-// The API under `base`. `headers` and `credentials` say who asks.
-export const desk = ({ base, headers = {}, credentials }) => {
+// The API under `base`. `headers` and `credentials` say who asks; `asker`: who to a model's nodes, as makeBatch has it.
+export const desk = ({ base, headers = {}, credentials, asker = null }) => {
   // Throws Refused for what the server says no to, and Unsure for what it can't say: 5xx, 429 (but of a buyer's rows
   // of the day: they are back tomorrow), no whole answer.
   const call = async (path, options = {}) => {
@@ -89,7 +89,7 @@ export const desk = ({ base, headers = {}, credentials }) => {
       const found = await listed();
       const rows = table.values.slice(table.answers.length, table.answers.length + most);
       const { price, quote: token } = await priced(rows.length);
-      const made = await makeBatch(found, reading ?? found.reading, rows, price);
+      const made = await makeBatch(found, reading ?? found.reading, rows, price, asker);
       table.open = { ...made, slug: found.slug, quote: token, key: key(), id: null };
       show("sealed");
     }

@@ -22,6 +22,7 @@ export const TICKET_DOMAIN = "flai/ticket/v1";
 const MAX_VALUES = 1 << 21;
 const GCM_TAG_BYTES = 16;
 const MAX_PARAMS_BYTES = 64 * 1024;
+const MAX_ACCESS_BYTES = 4096;
 const MAX_LIFETIME_S = 366 * 24 * 3600;
 
 const whole = (x, low, high) => Number.isInteger(x) && low <= x && x <= high;
@@ -61,8 +62,11 @@ export const size = (shape) => shape.reduce((product, n) => product * n, 1);
 // Throws Refused("malformed") for a ticket that nodes would not take.
 export const checkTicket = (ticket) => {
   const names = Object.keys(FORMS);
-  const complete = Object.keys(ticket).length === names.length && names.every((name) => Object.hasOwn(ticket, name));
+  const { access, ...rest } = ticket; // where a model is not for everybody: what shows that one may ask it
+  const complete = Object.keys(rest).length === names.length && names.every((name) => Object.hasOwn(rest, name));
   demand(complete, "malformed", "The ticket lacks or adds fields.");
+  const shown = !Object.hasOwn(ticket, "access") || (isTable(access) && canonical(access).length <= MAX_ACCESS_BYTES);
+  demand(shown, "malformed", "The ticket's field access has a wrong form.");
   for (const name of names) {
     demand(FORMS[name](ticket[name]), "malformed", `The ticket's field ${name} has a wrong form.`);
   }
