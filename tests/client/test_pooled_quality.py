@@ -10,12 +10,14 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from sklearn.datasets import load_diabetes, load_digits
+from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits
 
 from apps.protocol.circuits import CLASSES
 from apps.protocol.circuits.least_squares import factor_of, merged, models
 from apps.protocol.contribution import clip_to_median_norm
-from apps.protocol.metrics import c_index, skill
+from apps.protocol.encoding import encode as encode_levels
+from apps.protocol.encoding import width
+from apps.protocol.metrics import auc, c_index, skill
 from workers.mpc.engines.base import Shared
 from workers.mpc.engines.plain import Plain
 from workers.mpc.fixed import decode, encode
@@ -56,6 +58,43 @@ def test_linear_regression_of_six_uneven_parts_of_the_diabetes_data_is_that_of_a
         found.append([r_squared(y[test], x[test] @ w[:-1] + w[-1]) for w in both_models])
     words, pooled = np.transpose(found)
     assert pooled.mean() > 0.48 and np.abs(words - pooled).max() <= 0.001
+
+
+WORDS = {"mean texture": 3, "mean smoothness": 3, "worst radius": 4, "worst concave points": 2}
+
+
+@pytest.mark.parametrize("skewed", [False, True])
+def test_levels_that_a_site_may_lack_cost_little_beside_pooled_training(skewed: bool) -> None:
+    """M-FL1. Four columns of breast cancer as categories; a skewed site has no row of one to three
+    of the four levels of the radius."""
+    data = load_breast_cancer()
+    names, x, y = list(data.feature_names), data.data.copy(), 1 - data.target
+    features: list[dict[str, object]] = [{"name": name} for name in names]
+    for name, count in WORDS.items():
+        j = names.index(name)
+        x[:, j] = np.searchsorted(np.quantile(x[:, j], np.arange(1, count) / count), x[:, j])
+        features[j] |= {"type": "category", "levels": [f"{place}" for place in range(count)]}
+    radius, encoded = x[:, names.index("worst radius")], encode_levels(x, features)
+    numbers = len(names) - len(WORDS)
+    assert encoded.shape[1] == width(features) == numbers + 8
+    encoded[:, :numbers] = standard(encoded[:, :numbers])
+    found = []
+    for seed in SEEDS:
+        rng = np.random.default_rng(seed)
+        order = rng.permutation(len(y))
+        test, rest = order[:170], order[170:]
+        if skewed:
+            rest = rest[np.argsort(radius[rest] + rng.integers(0, 2, len(rest)), kind="stable")]
+            rest = np.roll(rest, 60)  # the first site has the largest and the smallest
+        parts = np.split(rest, [130, 220, 290, 340, 375])
+        lacking = [len(np.unique(radius[part])) < 4 for part in parts]
+        assert any(lacking) or not skewed
+        parts = [part for part in parts if len(np.unique(y[part])) == 2]
+        assert len(parts) >= 4
+        models = both("logistic", encoded, y, parts, c=1.0)
+        found.append([auc(encoded[test] @ w[0, :-1] + w[0, -1], y[test]) for w in models])
+    mean, pooled = np.mean(found, axis=0)
+    assert pooled > 0.98 and abs(mean - pooled) <= 0.003
 
 
 def test_features_that_are_nearly_copies_of_one_another_get_the_pooled_weights() -> None:

@@ -78,7 +78,7 @@ def _share_moments(story: Story, round_id: str) -> None:
     if _round_in(story, round_id, "moments", "normalising"):
         agents.each(story.members, normalise, lambda key: None)
         story.screen.done(
-            f"{len(story.custodians)} hospitals share the sums of their columns, "
+            f"{len(story.custodians)} hospitals share the sums of their numbers, "
             f"{len(story.validators)} validators say how many rows they hold"
         )
     wait_for(
@@ -87,7 +87,7 @@ def _share_moments(story: Story, round_id: str) -> None:
         what="the normalisation",
         every_s_max=0.3,
     )
-    story.screen.done("The nodes open only the total: mean and deviation of every column")
+    story.screen.done("The nodes open only the total: mean and deviation of every number")
 
 
 def _share_updates(story: Story, round_id: str) -> None:
