@@ -17,6 +17,7 @@ node alone never gets, off role word 0.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 
 import numpy as np
 
@@ -32,6 +33,7 @@ def expand(seed: bytes, count: int) -> Word:
     return first_words(seed, count)
 
 
+@cache
 def held_by(node: int, n: int = TRIO) -> tuple[int, ...]:
     """The indices of the words that a node of n holds, from its own upwards, round."""
     return tuple((node + step) % n for step in range(1, n))

@@ -235,18 +235,14 @@ def _opened(
         raise SealError("wrong_reply_key", "An envelope is not sealed by the ticket's reply key.")
     content, context = _unseal(envelope, hpke_private, info)
     opening = _shamir_share if ticket["engine"] in SHAMIR else _ring_word
+    share_id, shape = bytes.fromhex(ticket["share_id"]), ticket["shape"]
     held: list[tuple[Words, bytes | None]] = []
     for j in _held(ticket["engine"], index, len(ticket["nodes"])):
         words, told, salt, seed = opening(upload, content, j, id_bytes)
-        if not commitments.matches(
-            ticket["commitment"][j],
-            salt=salt,
-            share_id=bytes.fromhex(ticket["share_id"]),
-            j=j,
-            word=told,
-        ):
+        committed = ticket["commitment"][j]
+        if not commitments.matches(committed, salt=salt, share_id=share_id, j=j, word=told):
             raise SealError("bad_commitment", f"Word {j} is not the one the ticket commits to.")
-        held += [(word.reshape(ticket["shape"]), seed) for word in words]
+        held += [(word.reshape(shape), seed) for word in words]
     return held, context
 
 

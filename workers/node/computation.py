@@ -317,7 +317,7 @@ class Computation:
         do the answers leave."""
         with metrics.phase(done[0].admitted.circuit.id, "keep"):
             receipts = [self._receipt(one) for one in done]
-            told = list(map(wire.canonical, receipts))
+            told = list(map(wire.encoded, receipts))
             signatures = jobs.sign_receipts(self._node.sign_key, told)
             answers = list(map(_answer, done, receipts, told, signatures))
             put = list(map(_stored, done, answers))

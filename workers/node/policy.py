@@ -9,9 +9,9 @@ anything is computed. The dispatcher can refuse service. It cannot learn, and ca
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from typing import Any
 
 from apps.protocol import jobs, wire
@@ -60,19 +60,18 @@ class Case:
     former: Sequence[list[str]]  # sets that these nodes follow: each in a lost one's place
     now: int
 
-    @cached_property
-    def tickets(self) -> list[Ticket]:
-        return [t for listed in self.inputs.values() for t in listed]
+    tickets: list[Ticket] = field(init=False, repr=False, compare=False)
+    is_query: bool = field(init=False, repr=False, compare=False)
 
-    @cached_property
+    def __post_init__(self) -> None:
+        listed = [t for listed in self.inputs.values() for t in listed]
+        vars(self).update(tickets=listed, is_query=str(self.job["scope"]).startswith("query:"))
+
+    @property
     def engines_signed(self) -> set[str]:
         """By the inputs' owners, and by the makers of the model."""
         model = set() if self.model is None else {self.model.get("engine", RING)}
         return {t.engine for t in self.tickets} | model
-
-    @cached_property
-    def is_query(self) -> bool:
-        return str(self.job["scope"]).startswith("query:")
 
 
 def admit(case: Case) -> None:

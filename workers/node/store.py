@@ -117,6 +117,31 @@ class Page:
     def writes(self) -> int:
         return len(self.shares) + len(self.scopes) + len(self.again) + len(self.used)
 
+    def use_share(self, ticket: Ticket, job_id: str) -> None:
+        self.shares.append((ticket.share_id, ticket.id, ticket.expires_at, job_id))
+        self.marks[ticket.share_id] = (ticket.id, job_id)
+
+    def bind(
+        self,
+        scope: str,
+        digest: str,
+        share_ids: Sequence[str],
+        job_id: str | None,
+        expires_at: int,
+        rows: Rows | None,
+    ) -> None:
+        known = self.bindings[scope]
+        if known is None:
+            self.scopes.append((scope, digest, expires_at))
+            self.bindings[scope] = Binding(digest, None)
+            if rows is not None:
+                self.rows[rows.model, rows.day] += rows.rows
+        else:
+            self.again.append((scope,))
+            self.bindings[scope] = replace(known, attempts=known.attempts + 1)
+        if job_id is not None:
+            self.used += [(job_id, share_id) for share_id in share_ids]
+
 
 class Store(SealedFile):
     """Raises StartError when the file cannot be opened or the key is not its own."""
@@ -222,9 +247,7 @@ class Store(SealedFile):
     def use_share(self, *, ticket: Ticket, job_id: str) -> None:
         """From now on this share is that job's. If it only came with it, no more is kept of it:
         every attempt brings it again."""
-        with self._writing() as page:
-            page.shares.append((ticket.share_id, ticket.id, ticket.expires_at, job_id))
-            page.marks[ticket.share_id] = (ticket.id, job_id)
+        self._write(lambda page: page.use_share(ticket, job_id))
 
     def share(self, share_id: str) -> StoredShare | None:
         """A share that came before its job; of others there is but a mark."""
@@ -355,18 +378,17 @@ class Store(SealedFile):
     ) -> None:
         """From now on this scope is for that descriptor only; with `job_id`, its shares for that
         job only. Each call is an attempt; `rows` are counted at the first."""
-        with self._writing(scope) as page:
-            known = page.bindings[scope]
-            if known is None:
-                page.scopes.append((scope, digest, expires_at))
-                page.bindings[scope] = Binding(digest, None)
-                if rows is not None:
-                    page.rows[rows.model, rows.day] += rows.rows
-            else:
-                page.again.append((scope,))
-                page.bindings[scope] = replace(known, attempts=known.attempts + 1)
-            if job_id is not None:
-                page.used += [(job_id, share_id) for share_id in share_ids]
+        about = (scope, digest, share_ids, job_id, expires_at, rows)
+        self._write(lambda page: page.bind(*about), scope)
+
+    def _write(self, what: Callable[[Page], None], *scopes: str) -> None:
+        """On the page that is open, or one of its own."""
+        with self._lock:
+            if self._page is not None:
+                what(self._page)
+                return
+            with self._writing(*scopes) as page:
+                what(page)
 
     @contextmanager
     def admitting(self, *, shares: Sequence[str], scopes: Sequence[str]) -> Iterator[None]:
@@ -378,11 +400,8 @@ class Store(SealedFile):
 
     @contextmanager
     def _writing(self, *scopes: str, shares: Sequence[str] = ()) -> Iterator[Page]:
-        """The page that is open, or one of its own."""
+        """A page, of which what was written goes in at the end. One is open at a time."""
         with self._transaction() as db:
-            if self._page is not None:
-                yield self._page
-                return
             marks = _among(db, "share_id, ticket_id, used_by FROM shares WHERE share_id", shares)
             bound = _among(db, "scope, digest, job_id, attempts FROM scopes WHERE scope", scopes)
             page = self._page = Page(
