@@ -488,7 +488,7 @@ def _check_answers(
     if receipt["inputs"] != ticket_ids:
         raise Final("receipts_disagree", "The nodes computed on other inputs than asked.")
     for answer in answers:
-        if wire.digest(jobs.OPENINGS_DOMAIN, answer.openings) != receipt["openings"]:
+        if jobs.openings_digest(answer.openings) != receipt["openings"]:
             raise Final("receipts_disagree", f"{answer.member.name} reports other openings.")
         if _sealed_hash(answer) != answer.receipt["sealed"]:
             raise Final("receipts_disagree", f"{answer.member.name} sealed something else.")

@@ -256,6 +256,14 @@ def model_id(job: dict[str, Any]) -> str:
     return digest(MODEL_DOMAIN, _without(job, *_OF_AN_ATTEMPT))
 
 
+def openings_digest(openings: dict[str, Any]) -> str:
+    """What a receipt says of what was opened, hex; of a query that is nothing."""
+    return digest(OPENINGS_DOMAIN, openings) if openings else _NOTHING_OPENED
+
+
+_NOTHING_OPENED = digest(OPENINGS_DOMAIN, {})
+
+
 def sealed_hash(blob: bytes) -> str:
     """SHA-256 of what a node sealed to a reply key, hex: so its receipt speaks for it."""
     return hashlib.sha256(blob).hexdigest()

@@ -341,7 +341,7 @@ class Computation:
             "circuits_hash": job["circuits_hash"],
             "scope": job["scope"],
             "inputs": sorted(t.id for t in admitted.tickets),
-            "openings": _openings_digest(done.facts["openings"]),
+            "openings": jobs.openings_digest(done.facts["openings"]),
             "model": jobs.model_id(job) if held is not None else None,
             "result": None if held is None else held.hashes(),
             "sealed": None if sealed is None else jobs.sealed_hash(sealed),
@@ -414,13 +414,6 @@ def bundle_session_id(descriptors: Sequence[dict[str, Any]]) -> bytes:
     """16 bytes naming one bundle: members that were asked for the same one meet."""
     names = b"".join(session_id(job) for job in descriptors)
     return hashlib.sha256(b"flai/bundle/v1\0" + names).digest()[:16]
-
-
-_NOTHING_OPENED = wire.digest(jobs.OPENINGS_DOMAIN, {})
-
-
-def _openings_digest(openings: dict[str, Any]) -> str:
-    return wire.digest(jobs.OPENINGS_DOMAIN, openings) if openings else _NOTHING_OPENED
 
 
 def _answer(done: Done, receipt: dict[str, Any], told: bytes, signature: str) -> Answer:
