@@ -1,11 +1,11 @@
-"""Durable databases to be killed."""
+"""Durable databases and nodes to be killed."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,6 +13,7 @@ import pytest
 from flai_site.stack.embedded import Postgres, embedded
 from flai_site.stack.layout import ROOT, Home, site_environment
 from flai_site.stack.services import _running, remove
+from tests.support.nodes import NodeSet
 
 Place = tuple[Postgres, dict[str, str]]
 
@@ -55,3 +56,22 @@ def place(migrated: Path, tmp_path: Path) -> Iterator[Place]:
         yield postgres, environment
     finally:
         remove(root)
+
+
+@pytest.fixture(scope="module")
+def sets(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[int], NodeSet]]:
+    """A set of so many nodes, started once for a module; all are alive when it is asked for. pytest
+    would start one for each list of parameters."""
+    started: dict[int, NodeSet] = {}
+
+    def of(n: int) -> NodeSet:
+        if n not in started:
+            directory = tmp_path_factory.mktemp(f"of-{n}")
+            started[n] = NodeSet(directory, {"rows_per_epoch": 10**6}, n=n)
+        started[n].revive()
+        return started[n]
+
+    yield of
+    for nodes in started.values():
+        nodes.revive()
+        nodes.stop()

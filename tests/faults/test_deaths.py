@@ -9,7 +9,7 @@ import sqlite3
 import pytest
 
 from apps.protocol.tickets import RING, SHAMIR, VERIFIED
-from tests.support.nodes import Buyer, NodeSet, Round
+from tests.support.nodes import Buyer, Round
 
 ROW, LOGIT = [[0.5, -1.0]], 2.0  # what the model says of it, roughly
 ONE, TWO = "shamir_t1", "shamir_t2"
@@ -27,24 +27,6 @@ def cases():
                 engine = engines[(i + at) % len(engines)]
                 second = {(i + 2) % n} if n - NEEDED[engine] > 1 else set()
                 yield n, engine, tuple(sorted({i} | second)), phase
-
-
-@pytest.fixture(scope="module")
-def sets(tmp_path_factory):
-    """A set of so many nodes, started once; all are alive when a test begins."""
-    started = {}
-
-    def of(n):
-        if n not in started:
-            directory = tmp_path_factory.mktemp(f"deaths-{n}")
-            started[n] = NodeSet(directory, {"rows_per_epoch": 10**6}, n=n)
-        started[n].revive()
-        return started[n]
-
-    yield of
-    for nodes in started.values():
-        nodes.revive()
-        nodes.stop()
 
 
 def group(engine, nodes, alive):

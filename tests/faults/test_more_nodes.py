@@ -4,36 +4,15 @@ from itertools import combinations
 
 import pytest
 
-from tests.support.nodes import Buyer, NodeSet, Round
+from tests.support.nodes import Buyer, Round
 
 TRUTH = 2.0  # the model's logit for the row below
 ROW = [[0.5, -1.0]]
 
 
-@pytest.fixture(scope="module")
-def sets(tmp_path_factory):
-    """A set of so many nodes, started once. pytest would start one for each list of parameters."""
-    started = {}
-
-    def of(n):
-        if n not in started:
-            directory = tmp_path_factory.mktemp(f"of-{n}")
-            started[n] = NodeSet(directory, {"rows_per_epoch": 10**6}, n=n)
-            started[n].start()
-        return started[n]
-
-    yield of
-    for nodes in started.values():
-        nodes.stop()
-
-
 @pytest.fixture
 def nodes(sets, request):
-    nodes = sets(request.param)
-    yield nodes
-    dead = [i for i, process in nodes.processes.items() if process.poll() is not None]
-    if dead:  # a test that failed has left them
-        nodes.start(*dead)
+    return sets(request.param)
 
 
 def of(*counts):

@@ -5,10 +5,9 @@ import pytest
 
 from apps.protocol.circuits import CIRCUITS, CLASSES
 from apps.protocol.circuits.layout import MODEL_F
-from tests.support.ring import joined, share, shares_for, threads_of, verified_threads
+from tests.support.ring import joined, ring_threads, verified_threads
 from workers.mpc.engines import running
 from workers.mpc.engines.plain import run_plain
-from workers.mpc.engines.ring import run_ring
 from workers.mpc.fixed import encode
 from workers.mpc.workloads import wave
 
@@ -19,21 +18,6 @@ CASES = [
     ("multinomial", "label", {"classes": 3}),
     ("mlp", "label", {"classes": 3, "hidden_1": 4}),
 ]
-
-
-def ring_threads(circuit, values, params):
-    shared = {slot: [share(value) for value in items] for slot, items in values.items()}
-
-    def work(transport):
-        me = transport.me
-        mine = {slot: [shares_for(words, me) for words in items] for slot, items in shared.items()}
-        return run_ring(circuit, mine, params, transport, context=b"test")
-
-    answers = threads_of(work)
-    for answer in answers:
-        if isinstance(answer, Exception):
-            raise answer
-    return answers
 
 
 @pytest.mark.parametrize("run", [ring_threads, verified_threads])

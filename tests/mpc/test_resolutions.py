@@ -56,13 +56,8 @@ def test_every_engine_gives_the_same_step(name, of):
     _, _, values, params = question(name)
     circuit = CIRCUITS[CLASSES[name].infer_id(of)]
     plain = steps_of(name, of, values, params)
-    shares = {slot: [ring.share(value) for value in items] for slot, items in values.items()}
-
-    def work(transport):
-        mine = {k: [ring.shares_for(w, transport.me) for w in v] for k, v in shares.items()}
-        return ring.run_ring(circuit, mine, params, transport, context=b"test")
-
-    np.testing.assert_array_equal(ring.joined(ring.threads_of(work), "sealed"), plain)
+    outcomes = ring.ring_threads(circuit, values, params)
+    np.testing.assert_array_equal(ring.joined(outcomes, "sealed"), plain)
     outcomes = shamir.run_threads(circuit, values, params)
     np.testing.assert_array_equal(shamir.joined(outcomes, "sealed"), plain)
 

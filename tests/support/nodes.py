@@ -139,9 +139,10 @@ class NodeSet:
             assert line and json.loads(line)["ready"], (self.homes[i] / "log").read_text()
 
     def revive(self) -> None:
-        """Start those that are down."""
-        for i in set(range(self.n)) - set(self.processes):
-            self.start(i)
+        """Start those that are down, as whoever killed them left them or by themselves."""
+        up = {i for i, process in self.processes.items() if process.poll() is None}
+        if down := set(range(self.n)) - up:
+            self.start(*down)
 
     def kill(self, i: int) -> None:
         process = self.processes.pop(i)

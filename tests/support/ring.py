@@ -129,18 +129,29 @@ def ring_function(function: Function, *inputs: tuple[Any, int], n: int = 3) -> A
     return answers[0]
 
 
+def ring_threads(circuit: Circuit, values: Values, params: Mapping[str, Any]) -> list[RingOutcome]:
+    """The circuit on three members; values as for `run_plain`."""
+    return _threads(run_ring, 3, circuit, values, params)
+
+
 def verified_threads(
     circuit: Circuit, values: Values, params: Mapping[str, Any]
 ) -> list[RingOutcome]:
-    """The circuit on the verified ring's four members; values as for `run_plain`."""
-    shared = {slot: [share(value, 4) for value in items] for slot, items in values.items()}
+    """The same on the verified ring's four."""
+    return _threads(run_verified, 4, circuit, values, params)
+
+
+def _threads(
+    run: Any, n: int, circuit: Circuit, values: Values, params: Mapping[str, Any]
+) -> list[RingOutcome]:
+    shared = {slot: [share(value, n) for value in items] for slot, items in values.items()}
 
     def work(transport: Transport) -> Any:
         me = transport.me
         mine = {slot: [shares_for(words, me) for words in items] for slot, items in shared.items()}
-        return run_verified(circuit, mine, params, transport, context=b"test")
+        return run(circuit, mine, params, transport, context=b"test")
 
-    answers = threads_of(work, n=4)
+    answers = threads_of(work, n=n)
     for answer in answers:
         if isinstance(answer, Exception):
             raise answer
