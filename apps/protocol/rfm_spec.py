@@ -108,7 +108,7 @@ def check_spec(spec: object) -> Spec:
         "kind": _choice(raw.get("kind", KINDS[0]), "kind", KINDS),
         "domain": _choice(raw.get("domain", DOMAIN), "domain", DOMAINS),
         "model_class": model_class,
-        **_hidden(raw.get("hidden"), model, len(features), label),
+        **_hidden(raw.get("hidden"), model, features, label),
         "interpretable": _interpretable(raw.get("interpretable"), model),
         "standard": standard,
         "features": features,
@@ -144,7 +144,7 @@ def _interpretable(raw: object, model: ModelClass) -> bool:
     return wanted
 
 
-def _hidden(raw: object, model: ModelClass, features: int, label: Spec) -> Spec:
+def _hidden(raw: object, model: ModelClass, features: list[Spec], label: Spec) -> Spec:
     """Units of each hidden layer, where the request names them."""
     if raw is None:
         return {}
@@ -167,7 +167,7 @@ def training_of(spec: Mapping[str, Any]) -> Spec:
     """How rounds of a new SubDAO train, until its members vote for another way: a network by steps,
     unless it has too many weights for them."""
     model = class_of(spec)
-    if not model.hidden or weights_of(model, len(spec["features"]), spec) > STEPS_WEIGHTS_MAX:
+    if not model.hidden or weights_of(model, spec["features"], spec) > STEPS_WEIGHTS_MAX:
         return {"kind": "fedavg"}
     return {"kind": "secure_sgd", "schedule": defaults_of(model), "start": "serving"}
 

@@ -7,11 +7,12 @@ so that the longest time watched becomes 2.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from apps.protocol.circuits import CLASSES, ModelClass
 from apps.protocol.circuits.resolution import LABEL
+from apps.protocol.encoding import Feature, width
 
 HALF_RANGE = 2.0
 
@@ -28,9 +29,9 @@ def extras_of(model: ModelClass, params: Mapping[str, Any]) -> dict[str, int]:
     return classes | dict(zip(model.unit_names, params.get("hidden") or ()))
 
 
-def weights_of(model: ModelClass, features: int, params: Mapping[str, Any]) -> int:
-    """How many numbers a model of so many features has, of a spec or a SubDAO's parameters."""
-    return model.weights({"features": features, **extras_of(model, params)})
+def weights_of(model: ModelClass, features: Sequence[Feature], params: Mapping[str, Any]) -> int:
+    """How many numbers a model of these features has, of a spec or a SubDAO's parameters."""
+    return model.weights({"features": width(features), **extras_of(model, params)})
 
 
 def scale_of(model: ModelClass, label: Mapping[str, Any]) -> tuple[float, float]:

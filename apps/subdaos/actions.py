@@ -354,7 +354,7 @@ def _training(asked: dict[str, Any], dao: Dao) -> dict[str, Any]:
         )
     if not model.descends:
         raise BadInput("bad_training", f"{model.title} is trained by fedavg only.")
-    size = weights_of(model, len(dao.params["schema"]["features"]), dao.params)
+    size = weights_of(model, dao.params["schema"]["features"], dao.params)
     if model.hidden and size > STEPS_WEIGHTS_MAX:
         raise BadInput(
             "bad_training",

@@ -33,7 +33,8 @@ def agent(folder: Path, rows: int, train: str = "", **options: Any) -> Agent:
     (folder / "agent.toml").write_text(f"[train]\n{train}\n")
     made = Agent(Home(folder), "custodian", say=lambda line: None, api=Server(), **options)  # type: ignore[arg-type]
     table = SimpleNamespace(
-        path=folder / "rows.csv", rows=rows, columns=("a", "b"), labels=np.linspace(0, 40, rows)
+        **{"path": folder / "rows.csv", "rows": rows, "columns": ("a", "b"), "width": 2},
+        labels=np.linspace(0, 40, rows),
     )
     made.table = lambda spec: table  # type: ignore[assignment,method-assign,return-value]
     return made
@@ -65,3 +66,16 @@ def test_who_consents_shares_a_factor(tmp_path) -> None:
     features = np.random.default_rng(0).normal(size=(40, 2))
     update = one._update(one.table(PARAMS), features, PARAMS)
     assert len(update) == CLASSES["linear"].update({"features": 2})
+
+
+def test_a_site_is_told_what_a_budget_leaves_of_the_model_of_its_sums(tmp_path) -> None:
+    """Not of the sums: what nodes shorten is what these give alone."""
+    one, lines = agent(tmp_path, 40, share_sums=True), []
+    one.say = lines.append
+    table, features = one.table(PARAMS), np.linspace(-1, 1, 80).reshape(40, 2)
+    update = one._update(table, features, PARAMS)
+    targets = np.linspace(-2, 2, 40)
+    length = np.linalg.norm(CLASSES["linear"].train(features, targets, 1, 1.0))
+    for clip, said in ((500, "the nodes shorten it to 0.5"), (9000, "all of it counts")):
+        one._say_length(table, features, update, PARAMS, {"clip_milli": clip, "rho_micro": 1})
+        assert lines[-1] == f"The model of these sums alone has a length of {length:.3f}: {said}."

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from apps.protocol.circuits import CIRCUITS, CLASSES
+from apps.protocol.circuits import CIRCUITS, CLASSES, least_squares
 from apps.protocol.circuits.layout import MODEL_F, WEIGHT_LIMIT
 from apps.protocol.circuits.noise import CLIP, RHO, SLACK_BITS, bound_of, variance_of
 from apps.protocol.circuits.scoring import aggregate, clipped, lengths
@@ -28,7 +28,7 @@ from tests.support.ring import (
 )
 from tests.support.shamir import SETTINGS, run_threads, shamir_function
 from workers.mpc.engines import plain, ring, ring_verified, shamir
-from workers.mpc.fixed import decode
+from workers.mpc.fixed import decode, encode
 from workers.mpc.gaussian import discrete_gaussian
 from workers.mpc.keystream import Keystream
 from workers.mpc.transport import LocalMesh
@@ -232,23 +232,95 @@ def test_no_other_update_of_one_site_moves_the_model_further_than_the_noise_is_m
     assert moved**2 <= variance_of(params, phi, size)
 
 
-def test_a_round_with_noise_runs_on_every_engine() -> None:
-    values, _, asked = noised_round(features=2, rows=(30,), strata=0, bad=False)
+@pytest.mark.parametrize("name", ["logistic", "linear"])
+def test_a_round_with_noise_runs_on_every_engine(name) -> None:
+    if name == "logistic":
+        values, _, asked = noised_round(features=2, rows=(30,), strata=0, bad=False)
+    else:
+        *_, values, params = test_model_classes.federation(name, "taylor", rows=(30,))
+        asked = params | NOISE
+    circuit = CIRCUITS[CLASSES[name].round_id]
     still = plain.run_plain(
-        ROUND, values, asked, noise=lambda count, variance: np.zeros(count, int)
+        circuit, values, asked, noise=lambda count, variance: np.zeros(count, int)
     )
     phi = np.array(still.openings["phi_milli"])
-    sigma = np.sqrt(variance_of(asked, phi.tolist(), 3) * 2.0) / 2**MODEL_F
+    shares = phi if name == "logistic" else phi > 0
+    size = asked["features"] + 1
+    sigma = np.sqrt(variance_of(asked, shares.astype(int).tolist(), size) * 2.0) / 2**MODEL_F
     base = decode(still.result.words[0], MODEL_F)
     made = [
-        joined(three_processes(ROUND, values, asked), "result"),
-        joined(verified_threads(ROUND, values, asked), "result"),
+        joined(three_processes(circuit, values, asked), "result"),
+        joined(verified_threads(circuit, values, asked), "result"),
     ]
     for words in made:
         apart = np.abs(decode(words.astype(np.uint64), MODEL_F) - base)
         assert np.all(apart < 8 * sigma) and np.max(apart) > 1e-4 * sigma
-    outcomes = run_threads(ROUND, values, asked)
+    outcomes = run_threads(circuit, values, asked)
     assert np.max(np.abs(np.array(outcomes[0].openings["phi_milli"]) - phi)) <= 1
+
+
+def test_a_solved_round_under_a_budget_is_the_mean_of_what_each_site_solves_alone() -> None:
+    """Those with φ > 0 alike, each shortened to C; the last one's labels are turned."""
+    *_, values, params = test_model_classes.federation("linear", "taylor")
+    sites = test_model_classes.site_rows(test_model_classes.drawn(np.random.default_rng(3), 1)[1])
+    clip, told = 0.7, []
+
+    def silent(count, variance):
+        told.append(variance)
+        return np.zeros(count, int)
+
+    asked = params | {CLIP: 700, RHO: 500_000}
+    outcome = plain.run_plain(CIRCUITS["linear_round@1"], values, asked, noise=silent)
+    phi = np.array(outcome.openings["phi_milli"])
+    assert phi[-1] == 0 and (phi > 0).sum() == 4
+    # each with its own number of rows, however many more than the others it says
+    own = np.array([
+        test_model_classes.solution([site], [len(site[1])]).reshape(-1) for site in sites
+    ])  # fmt: skip
+    length = np.linalg.norm(own, axis=1)
+    assert (length > clip).any()
+    kept = own * np.minimum(1, clip / length)[:, None]
+    found = decode(outcome.result.words[0], MODEL_F)
+    np.testing.assert_allclose(found, kept[phi > 0].mean(axis=0), atol=2e-3)
+    assert told == [variance_of(asked, (phi > 0).astype(int).tolist(), params["features"] + 1)]
+
+
+WORDS = st.sampled_from([
+    lambda rng, size: rng.integers(-(2**63), 2**63 - 1, size),
+    lambda rng, size: rng.integers(-(2**22), 2**22, size),
+    lambda rng, size: np.rint(rng.normal(size=size) * 2**16).astype(np.int64),
+    lambda rng, size: np.zeros(size, np.int64),
+])  # fmt: skip
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 6), WORDS, WORDS, st.sampled_from([100, 700, 5000]), st.integers(0, 2**32))
+def test_no_sums_of_one_site_move_a_solved_model_further_than_the_noise_is_made_for(
+    features, one, other, clip, seed
+) -> None:
+    """Of any two updates: whatever one site sends as factor and number of rows, what the others
+    solve stays the same to the bit, and the mean moves by less than Δ."""
+    rng = np.random.default_rng(seed)
+    params = {"features": features, CLIP: clip, RHO: 500_000}  # σ = Δ
+    size, shares = least_squares.size(params), [1, 1, 1, 0]
+    common = [
+        encode(least_squares.factor_of(rng.normal(size=(n, features)), rng.normal(size=n)))
+        for n in (12, 60, 900)
+    ]
+
+    def sent(own):
+        ops = plain.Plain()
+        words = np.stack([own.astype(np.uint64), *(each.astype(np.uint64) for each in common)])
+        with np.errstate(over="ignore"):
+            solved, *_ = least_squares.models(ops, plain.Shared((words,), 16), params)
+            solved = ops.clamp(solved, -(64 << 16), 64 << 16)
+            kept = clipped(ops, solved, *lengths(ops, solved), bound_of(params))
+            return plain.signed(kept)[1:], plain.signed(aggregate(ops, kept, shares)).astype(float)
+
+    (left, first), (right, second) = (sent(each(rng, size)) for each in (one, other))
+    np.testing.assert_array_equal(left, right)
+    moved = float(np.linalg.norm(first - second))
+    assert moved**2 <= variance_of(params, shares, features + 1)
 
 
 @pytest.mark.parametrize("name", [n for n, m in CLASSES.items() if m.noises and n != "logistic"])

@@ -102,6 +102,7 @@ def test_the_variance_is_that_of_the_sensitivity_and_hardly_more(weights, clip, 
 
 
 def test_only_rounds_whose_sensitivity_is_known_take_a_budget() -> None:
+    assert [name for name, model in CLASSES.items() if not model.noises] == ["mlp", "mlp2"]
     for model in CLASSES.values():
         params = PARAMS | dict.fromkeys(model.extras, 4) | NOISE
         circuit = CIRCUITS[model.round_id]

@@ -278,11 +278,12 @@ def test_a_request_may_ask_for_a_privacy_budget_where_rounds_can_make_noise() ->
     none = check_spec(GOOD | {"governance": {"privacy": {}}})
     assert none == check_spec(GOOD | {"governance": {}}) and "privacy" not in none["governance"]
     assert subdao_params(none)["privacy"] == {} and "privacy" not in terms_of(subdao_params(none))
-    regression = {"model_class": "linear", "label": {"name": "y", "min": "0", "max": "1"}}
+    network = {"model_class": "mlp", "label": {"name": "y", "classes": ["a", "b"]}}
+    network |= {"interpretable": False}
     for raw in (
         GOOD | {"governance": {"privacy": budget | {"rounds": 101}}},
         GOOD | {"governance": {"privacy": []}},
-        GOOD | regression | {"gates": [], "governance": {"privacy": budget}},
+        GOOD | network | {"gates": [], "governance": {"privacy": budget}},
     ):
         with pytest.raises(SpecError) as caught:
             check_spec(raw)

@@ -15,8 +15,10 @@ from apps.listings.selectors import listing_json
 from apps.protocol.circuits import CLASSES
 from apps.protocol.circuits.descent import defaults_of
 from apps.protocol.circuits.least_squares import factor_of
+from apps.subdaos.selectors import describe
 from apps.subdaos.services import dao_lock
 from apps.training.models import Round
+from apps.training.selectors import round_json
 from apps.training.services import round_open
 from apps.training.submissions import _deadline_s
 from apps.wallets import log
@@ -182,7 +184,27 @@ def test_a_class_goes_from_the_request_to_the_paid_answer(
         scores = market.open(query, upload).reshape(-1)
         assert np.max(np.abs(scores - market.oracle(held, rows))) < 1e-3
         assert len(scores) == len(rows) * (3 if name == "multinomial" else 1)
+    if name == "linear":
+        makes_noise_under_a_budget(market)
     assert {k: v for k, v in violations().items() if v} == {}
+
+
+def makes_noise_under_a_budget(market: Any) -> None:
+    """The next round, by vote: the mean of what each site's sums give alone, with noise."""
+    budget = {"epsilon_milli": 50_000, "rounds": 1, "clip_milli": 700}
+    market.carried("subdaos.set_privacy", {"privacy": budget})
+    with durable():
+        held = round_open(dao=dao_lock(market.dao), now=now())
+    market.normalise(held)
+    market.share_updates(held)
+    drain()
+    held.refresh_from_db()
+    assert held.phase == "done" and held.round_job.circuit == "linear_round@1", held.progress
+    assert round_json(held)["privacy"]["epsilon_milli"] == 50_000
+    assert describe(market.dao, now())["privacy"]["rounds_left"] == 0
+    page = Client().get(f"/rounds/{held.id}/").content.decode()
+    assert "ε = 50.000" in page and "mean of what each site's sums give alone" in page
+    assert held.version.evidence["r2_milli"] is not None
 
 
 def test_a_network_is_trained_on_shared_rows_from_its_first_round_on(

@@ -283,7 +283,7 @@ class Agent:
             self._say_cut(values, training.UPDATE_BOUND, "numbers of the update")
             how = "summed over" if class_of(dao["params"]).sums else "trained on"
             what = f"an update of {len(values)} numbers, {how} {table.rows} rows"
-            self._say_length(values, joined.params)
+            self._say_length(table, features, values, dao["params"], joined.params)
         else:
             values = self._holdout(table, features, dao["params"])
             what = f"{len(values)} holdout rows of {values.shape[1]} values"
@@ -458,12 +458,25 @@ class Agent:
         if cut:
             self.say(f"  {cut} {what} of {values.size} lay outside ±{bound:g} and were cut to it.")
 
-    def _say_length(self, update: np.ndarray, params: Mapping[str, Any]) -> None:
-        """What the public length of a privacy budget leaves of this update."""
-        if CLIP in params:
-            length, most = float(np.linalg.norm(update)), params[CLIP] / 1000
-            kept = "all of it counts" if length <= most else f"the nodes shorten it to {most:g}"
-            self.say(f"The update's length is {length:.3f}: {kept}.")
+    def _say_length(
+        self,
+        table: data.Table,
+        features: np.ndarray,
+        update: np.ndarray,
+        about: Mapping[str, Any],
+        params: Mapping[str, Any],
+    ) -> None:
+        """What the public length of a privacy budget leaves of this update, or of the model that
+        nodes solve of its sums alone."""
+        if CLIP not in params:
+            return
+        model, what = class_of(about), "The update"
+        if model.sums and model.train:
+            wanted = training.targets(table.labels, model, about["label"])
+            update, what = model.train(features, wanted, 1, 1.0), "The model of these sums alone"
+        length, most = float(np.linalg.norm(update)), params[CLIP] / 1000
+        kept = "all of it counts" if length <= most else f"the nodes shorten it to {most:g}"
+        self.say(f"{what} has a length of {length:.3f}: {kept}.")
 
     def _rows(
         self, table: data.Table, features: np.ndarray, params: Mapping[str, Any]

@@ -21,7 +21,8 @@ two never meet.
    model.
 3. w* = Σ (a_k / S)·w_k, a_k the opened φ_k, shared among copies (paper eq. 1 and 6); or the class's
    own model of all sites with φ_k > 0. It stays secret. Where owners signed for a privacy budget,
-   it gets the nodes' noise here (circuits/noise.py), before anything is made of it.
+   it is such a mean in any case (of sites' own models, those with φ_k > 0 alike, where they share
+   sums) and gets the nodes' noise here (circuits/noise.py), before anything is made of it.
 4. Evidence: metrics divided and rounded in secret, of cells that are large enough and give no
    smaller one away (circuits/cells.py).
 
@@ -115,8 +116,8 @@ class Sums:
     models(ops, updates [K, size] any words, params): weights for each site [K, o·(d+1)] at f = 16,
         which φ is found by; numbers [K, ·] at f = 16 that copies are told by; whatever `merged`
         needs.
-    merged(ops, that, shares [K]): the model, flat at f = 24; shares are whole numbers, 0 of who has
-        no part in it.
+    merged(ops, that, shares [K]): the model without a privacy budget, flat at f = 24; shares are
+        whole numbers, 0 of who has no part in it. With one it is the mean of those weights.
     """
 
     size: Callable[[Params], int]
@@ -220,8 +221,9 @@ class ModelClass:
 
     @property
     def noises(self) -> bool:
-        """Can its rounds make noise? What changes a solved model is not bounded by a length."""
-        return self.sums is None and not self.hidden
+        """Can its rounds make noise? A network has too many numbers: noise on each would be all
+        that is left of it."""
+        return not self.hidden
 
     @property
     def unit_names(self) -> tuple[str, ...]:
@@ -518,9 +520,9 @@ def run_round(
     phi = judged(ops, held, params, spared, utility)
 
     def merged() -> Any:
-        if model.sums:
-            return model.sums.merged(ops, kept, shared_out([int(v > 0) for v in phi], pairs))
-        shares = shared_out(phi, pairs)
+        shares = shared_out([int(v > 0) for v in phi] if model.sums else phi, pairs)
+        if model.sums and not asked(params):
+            return model.sums.merged(ops, kept, shares)
         result = aggregate(ops, weights, shares)
         return noised(ops, result, slopes, shares, params) if asked(params) else result
 

@@ -12,6 +12,10 @@ counts for more than OVER_MEDIAN times the median: neither by n_k, its own word,
 ‖G_k‖ the root of the sum of its squares on and above the diagonal. No spread of features and no
 number of rows makes one site outweigh many; features are standardised, so honest ones are alike.
 
+Under a privacy budget the model is the mean of all w_k instead, shortened and with noise as other
+updates (circuits/noise.py): of fewer numbers than the sums, so that it takes less noise than they
+would. Then n_k counts as it is said: by the median of all n one site would move the others' w.
+
 Copies are told by G_k, not by R_k: rows of R of the other sign make the same G_k.
 
 The solution is found by Newton's iteration for an inverse, X ← X(2 − BX), and then corrected by
@@ -29,6 +33,7 @@ import numpy.typing as npt
 
 from apps.protocol.circuits.declare import BadParams, Params
 from apps.protocol.circuits.layout import FEATURE_LIMIT, INPUT_F, MODEL_F, WEIGHT_LIMIT
+from apps.protocol.circuits.noise import asked
 from apps.protocol.circuits.scoring import lengths
 
 Real = npt.NDArray[np.float64]
@@ -69,7 +74,8 @@ def factor_of(features: Real, targets: Real) -> Real:
 
 def models(ops: Any, updates: Any, params: Params) -> tuple[Any, Any, Any]:
     """Each site's own w [K, d + 1] at f = 16; what copies are told by, at f = 24; and what `merged`
-    needs. updates [K, U], any words."""
+    needs, None under a privacy budget, when no site's w may depend on another's update. updates
+    [K, U], any words."""
     side = int(params["features"]) + 2
     upper = np.triu_indices(side)
     limits = np.broadcast_to(_limits(side), (side, side))[upper] << INPUT_F
@@ -79,10 +85,11 @@ def models(ops: Any, updates: Any, params: Params) -> tuple[Any, Any, Any]:
     tame = ops.clamp(ops.add_public(updates, -shift), np.append(-limits, 0), high)
     tame = ops.add_public(tame, shift)
     rows, flat = ops.index(tame, np.s_[:, -1]), ops.index(tame, np.s_[:, :-1])
-    most = ops.broadcast(ops.scale(ops.median(rows), OVER_MEDIAN), rows.shape)
-    # the lesser of the two, and the median is no less than the least
-    rows = ops.sub(rows, ops.relu(ops.sub(rows, most)))
-    rows = ops.within(rows, ROWS_MIN, (1 << ROWS_BITS) - 1)
+    if not asked(params):
+        most = ops.broadcast(ops.scale(ops.median(rows), OVER_MEDIAN), rows.shape)
+        # the lesser of the two, and the median is no less than the least
+        rows = ops.sub(rows, ops.relu(ops.sub(rows, most)))
+        rows = ops.within(rows, ROWS_MIN, (1 << ROWS_BITS) - 1)
 
     place = np.full((side, side), len(upper[0]))
     place[upper] = np.arange(len(upper[0]))
@@ -93,16 +100,15 @@ def models(ops: Any, updates: Any, params: Params) -> tuple[Any, Any, Any]:
     inverse = ops.reciprocal(rows, f=28, bits=ROWS_BITS)
     own = solved(ops, squares, wanted, ops.trunc(ops.halve(inverse, INPUT_F), GRAM_F))
 
+    own = ops.trunc(own, INPUT_F)
     trace, factor = _trace_of(ops, grams)
     told = ops.index(grams, (slice(None), *upper))
     told = ops.mul(told, ops.broadcast(ops.reshape(factor, (-1, 1)), told.shape), f=GRAM_F)
     # of squares on the diagonal, nothing is larger than their sum
     told = ops.within(told, *_about(1, GRAM_F))
-    return (
-        ops.trunc(own, INPUT_F),
-        told,
-        (squares, wanted, _counted(ops, rows, told, trace, factor)),
-    )
+    if asked(params):
+        return own, told, None
+    return own, told, (squares, wanted, _counted(ops, rows, told, trace, factor))
 
 
 def _counted(ops: Any, rows: Any, told: Any, trace: Any, factor: Any) -> Any:
