@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from django.test import Client
 
 from apps.accounts.models import User
 from apps.accounts.services import api_key_create, sign_up
 from apps.core import clock
+from apps.core.clock import unix_ms
 from apps.core.cors import PREFLIGHT, READABLE
 from apps.listings.models import Query
+from apps.protocol import wire
 from apps.subdaos.models import Dao
+from apps.training.models import Round
 from apps.wallets.services import faucet
 from tests.explorer.test_try_it import (  # noqa: F401
     EMAIL,
@@ -25,6 +30,7 @@ from tests.explorer.test_try_it import (  # noqa: F401
     needles,
     sale,
 )
+from tests.support import proofs
 from tests.support.foreign import foreign_page
 from tests.support.market import PRICE, drain_until
 
@@ -195,6 +201,27 @@ def test_nothing_is_sealed_to_other_nodes_than_those_that_were_named(
     elsewhere.page.reload()
     refused = elsewhere.told("return client.predict(slug, rows)", [[1, "no"]])
     assert refused["code"] == "other_nodes" and "has sealed to before" in refused["text"]
+
+
+def test_a_program_that_was_lent_a_credential_asks_by_it(sale: Any, elsewhere: Any) -> None:  # noqa: F811
+    money(sale)
+    board, wallet = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
+    asked = {"credential": proofs.KIND, "issuers": ["a1" * 16], "keys": [wire.public_hex(board)]}
+    Round.objects.filter(pk=sale.held.pk).update(access=asked)
+    assert elsewhere.told("return client.predict(slug, rows)")["code"] == "credential_needed"
+    own = elsewhere.told("""globalThis.pair =
+        await crypto.subtle.generateKey("Ed25519", false, ["sign", "verify"]);
+      return Array.from(new Uint8Array(await crypto.subtle.exportKey("raw", pair.publicKey)))""")
+    until_ms = unix_ms(clock.now()) + 60_000
+    proof = proofs.proof(board, wallet, asker=bytes(own["value"]).hex(), until_ms=until_ms)
+    elsewhere.begin(
+        f"""const asker = {{ pair: globalThis.pair, proof: {json.dumps(proof)} }};
+        const mine = new Client({{ url: site, key, asker }});
+        return (await mine.predict(slug, rows))[0].probability""",
+        [ROW],
+    )
+    drain_until(settled(1))
+    assert abs(elsewhere.heard()["value"] - expected(sale, ROW)) < 0.01
 
 
 def test_what_breaks_off_goes_on_and_no_row_is_paid_twice(
