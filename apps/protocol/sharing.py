@@ -5,8 +5,10 @@ together read them. So a custodian signs its consent to one round beforehand, an
 share until the round is computed; the nodes themselves obey the owner's signature.
 
 consent = {"v", "type": "rows_consent", "round", "circuits", "nodes", "rows", "columns",
-"expires_at"}, under domain "flai/rows-consent/v1"; which of the circuits, whom the rows meet there,
-the model that training goes on from and the normalisation are in the share's ticket.
+"expires_at"} and, where the rows may stay with the nodes for further rounds, to each of which their
+owner consents anew, "stays_until"; under domain "flai/rows-consent/v1". Which of the circuits, whom
+the rows meet there, the model that training goes on from and the normalisation are in the share's
+ticket.
 withdrawal = {"v", "type": "withdrawal", "share_id", "ticket_id", "at"}, "flai/withdrawal/v1".
 """
 
@@ -33,9 +35,12 @@ def consent_to(
     rows: int,
     columns: int,
     expires_at: int,
+    stays_until: int | None = None,
 ) -> Json:
-    """What a custodian consents to: so many rows of so many values, for this round alone."""
-    return {
+    """What a custodian consents to: so many rows of so many values, for this round alone; the
+    nodes delete them after it, or at `stays_until`."""
+    stays = {} if stays_until is None else {"stays_until": stays_until}
+    return stays | {
         "v": 1,
         "type": "rows_consent",
         "round": round_id,

@@ -10,10 +10,10 @@ output, the price and the resolution; a round's ticket names the roster, and the
 training goes on from one. `access` stands in a ticket only where a model is not for everybody: in
 its round's what it asks for, in a query's what shows it (`apps.protocol.credentials`).
 
-A holdout may stay with the nodes for further rounds: the ticket that it comes with says in how many
-(`uses`), until it expires. In each further round its owner signs a ticket of type "kept", which
-brings no words: it binds that round's slot, roster, circuit and parameters to the words that lie
-there, by its owner's key and their commitments (`Ticket.root`).
+A holdout, or rows, may stay with the nodes for further rounds: the ticket that they come with says
+in how many (`uses`), until it expires. In each further round their owner signs a ticket of type
+"kept", which brings no words: it binds that round's slot, roster, circuit and parameters to the
+words that lie there, by their owner's key and their commitments (`Ticket.root`).
 
 ticket_id = digest("flai/ticket/v1", ticket); the signature has the same domain.
 """
@@ -44,7 +44,7 @@ ROSTER_DOMAIN = "flai/roster/v1"
 KEPT_DOMAIN = "flai/kept/v1"
 
 SHARE, KEPT = "share", "kept"  # a ticket's type: it comes with its words, or they lie there
-KEPT_SLOTS = ("holdout",)  # what may stay for further rounds
+KEPT_SLOTS = ("holdout", "rows")  # what may stay for further rounds
 USES_MAX = 64
 # What rows were encoded by: of parameters that differ in these, other rows must be shared.
 KEPT_UNDER = ("features", "strata", "normalisation")
@@ -469,7 +469,7 @@ def _check_kind(ticket: dict[str, Any]) -> None:
         _require(ticket["roster"] is not None, "malformed", "A round's ticket names its roster.")
     if ticket["type"] == KEPT or ticket["uses"] > 1:
         may = ticket["scope"].startswith("round:") and ticket["slot"] in KEPT_SLOTS
-        _require(may, "malformed", f"Only {' and '.join(KEPT_SLOTS)} may stay with the nodes.")
+        _require(may, "malformed", f"Only a {' or '.join(KEPT_SLOTS)} may stay with the nodes.")
         once = ticket["type"] == SHARE or ticket["uses"] == 1
         _require(once, "malformed", "A ticket for what the nodes keep is for one round.")
     if "access" in ticket:

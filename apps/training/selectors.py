@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from django.db.models import Q, QuerySet
@@ -10,11 +10,9 @@ from django.db.models import Q, QuerySet
 from apps.accounts.models import Party
 from apps.compute.models import Node
 from apps.compute.selectors import descriptors_of, job_json
-from apps.core.clock import unix_ms
 from apps.core.errors import NotFound
 from apps.protocol.tickets import KEPT
 from apps.subdaos.models import Dao
-from apps.subdaos.selectors import current_epoch
 from apps.training.models import (
     OPEN_PHASES,
     UNSENT,
@@ -26,7 +24,7 @@ from apps.training.models import (
     Submission,
 )
 from apps.training.privacy import noise_json
-from apps.training.services import round_ticket, rows_most
+from apps.training.services import keep_until, round_ticket, rows_most
 
 Json = dict[str, Any]
 
@@ -189,21 +187,10 @@ def round_json(held: Round) -> Json:
         "waits_for": [party_json(member.party) for member in awaited(held)],
         "waits_until": held.due_at.isoformat() if held.due_at else None,
         "expires_at": held.expires_at.isoformat(),
-        "keep_until": _keep_until(held),
+        "keep_until": keep_until(held),
         "progress": held.progress,
         "job": job_json(job),
     }
-
-
-def _keep_until(held: Round) -> int | None:
-    """Until when a holdout that is shared now may stay with the nodes for further rounds, in Unix
-    seconds: the end of the epoch, where the round can't outlast it. While no epoch runs, which
-    payments begin, it is as long as one that began with the round."""
-    epoch = current_epoch(held.dao)
-    ends_at = held.opened_at + timedelta(seconds=int(held.dao.params["epoch_s"]))
-    if epoch is not None and epoch.ends_at > held.opened_at:
-        ends_at = epoch.ends_at
-    return unix_ms(ends_at) // 1000 if ends_at > held.expires_at else None
 
 
 def _start(held: Round) -> Json | None:

@@ -28,7 +28,7 @@ from apps.protocol.encoding import numbers_of, width
 from apps.protocol.sharing import consent_to
 from apps.protocol.targets import class_of, extras_of
 from apps.subdaos.models import Dao
-from apps.subdaos.selectors import budget_of, engine_of
+from apps.subdaos.selectors import budget_of, current_epoch, engine_of
 from apps.training.access import access_named, asked_by_nodes, demand_of
 from apps.training.events import RoundClosed, RoundOpened
 from apps.training.models import (
@@ -279,8 +279,8 @@ def start_if_makers_stay(held: Round, now: datetime) -> None:
         note(held, f"Training starts from zero: {names} helped to make version {version}.", now)
 
 
-def rows_consent(held: Round, rows: int) -> dict[str, Any]:
-    """What a custodian of this round signs before it shares so many rows."""
+def rows_consent(held: Round, rows: int, stays_until: int | None = None) -> dict[str, Any]:
+    """What a custodian of this round signs before it shares so many rows, and lets them stay."""
     model = CLASSES[held.model_class]
     return consent_to(
         round_id=str(held.id),
@@ -289,7 +289,19 @@ def rows_consent(held: Round, rows: int) -> dict[str, Any]:
         rows=rows,
         columns=held.features + model.targets(held.extras),
         expires_at=unix_ms(held.expires_at) // 1000,
+        stays_until=stays_until,
     )
+
+
+def keep_until(held: Round) -> int | None:
+    """Until when what is shared now may stay with the nodes for further rounds, in Unix seconds:
+    the end of the epoch, where the round can't outlast it. While no epoch runs, which payments
+    begin, it is as long as one that began with the round."""
+    epoch = current_epoch(held.dao)
+    ends_at = held.opened_at + timedelta(seconds=int(held.dao.params["epoch_s"]))
+    if epoch is not None and epoch.ends_at > held.opened_at:
+        ends_at = epoch.ends_at
+    return unix_ms(ends_at) // 1000 if ends_at > held.expires_at else None
 
 
 def rows_most(held: Round, role: str) -> int:

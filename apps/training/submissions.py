@@ -30,6 +30,7 @@ from apps.training import parts
 from apps.training.models import GIVEN_UP, OPEN_PHASES, TAKEN_BACK, Member, Phase, Round, Submission
 from apps.training.selectors import share_not_found
 from apps.training.services import (
+    keep_until,
     lock_round,
     note,
     phase_to,
@@ -106,7 +107,7 @@ def _consented(
     held: Round, member: Member, rows: int, consent: Any, signature: Any, now: datetime
 ) -> None:
     """Keep and log a custodian's consent, word for word what this round asks for."""
-    wanted = rows_consent(held, rows)
+    wanted = rows_consent(held, rows, _may_stay(held, consent))
     try:
         digest = check_consent(consent, signature, key=member.key, wanted=wanted)
     except tickets.TicketError as error:
@@ -124,6 +125,18 @@ def _consented(
         },
         now=now,
     )
+
+
+def _may_stay(held: Round, consent: Any) -> int | None:
+    """Until when a consent lets the rows stay, if that is no longer than they may."""
+    stays, most = _stays_until(consent), keep_until(held)
+    bounded = most is not None and stays is not None and held.expires_at.timestamp() < stays <= most
+    return stays if bounded else None
+
+
+def _stays_until(consent: Any) -> int | None:
+    stays = consent.get("stays_until") if isinstance(consent, dict) else None
+    return stays if type(stays) is int else None
 
 
 def share_begin(
@@ -412,7 +425,7 @@ def share_deliver(*, submission_id: Any) -> bool:
             _refuse(row, error.text, error.code)
             said = "The nodes refused a share of {name}: {text}"
             if error.code == NOT_KEPT:
-                said = "{text} That is the holdout of {name}."
+                said = "{text} They are those of {name}."
             note(held, said.format(name=row.party.name, text=error.text), now)
         else:
             row.due_at, row.reason = _again_at(row.attempts, now), error.text
@@ -536,6 +549,14 @@ def _compare(held: Round, member: Member, ticket: tickets.Ticket) -> None:
         compare(ticket, {"shape": slot["shapes"][member.key], "f": slot["f"]})
     except Mismatch as error:
         raise Unprocessable("ticket_mismatch", error.text, field=error.field) from None
+    if ticket.slot == "rows" and ticket.uses > 1:
+        agreed = _stays_until((member.consent or {}).get("consent"))
+        if agreed != ticket.expires_at:
+            raise Unprocessable(
+                "ticket_mismatch",
+                "You have not consented that the rows stay with the nodes until then.",
+                field="uses",
+            )
     if ticket.expires_at < wanted["expires_at"]:
         raise Unprocessable(
             "ticket_mismatch",

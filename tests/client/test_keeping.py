@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
 
@@ -106,21 +107,29 @@ def test_neither_beyond_its_time_nor_in_more_rounds_than_signed_for(asked: Any) 
     assert "1 rounds" in str(why_not(asked))
 
 
-def test_how_long_is_the_epoch_within_the_sites_own_bound(asked: Any) -> None:
-    _, joined = asked
-    now, home = int(time.time()), SimpleNamespace(config={})
-    current: dict[str, Any] = {"ticket": {"expires_at": now + HOUR}}
+def test_how_long_is_the_epoch_within_the_sites_own_bound() -> None:
+    now = int(time.time())
+    ends = datetime.fromtimestamp(now + HOUR, UTC).isoformat()
     for until, wanted in (
         (now + 2 * HOUR, now + 2 * HOUR),
         (now + HOUR, None),
         (None, None),
         (True, None),
     ):
-        assert keeping.stays_until(current | {"keep_until": until}, joined, home) == wanted
-    far = keeping.stays_until(current | {"keep_until": now + 10**8}, joined, home)
+        current = {"expires_at": ends, "keep_until": until}
+        assert keeping.stays_until(current) == wanted
+    far = keeping.stays_until({"expires_at": ends, "keep_until": now + 10**8})
     assert far is not None and far <= time.time() + keeping.STAYS_S_MAX
-    joined.name = "update"
-    assert keeping.stays_until(current | {"keep_until": now + 2 * HOUR}, joined, home) is None
+
+
+def test_rows_stay_by_an_own_word_alone_and_an_update_never() -> None:
+    home: Any = SimpleNamespace(config={})
+    assert keeping.lets_stay("holdout", home, keep_rows=False)
+    assert not keeping.lets_stay("rows", home, keep_rows=False)
+    assert keeping.lets_stay("rows", home, keep_rows=True)
+    assert not keeping.lets_stay("update", home, keep_rows=True)
+    home.config["keep"] = False
+    assert not keeping.lets_stay("holdout", home, keep_rows=True)
     home.config["keep"] = "no"
     with pytest.raises(NotTrusted, match="keep must be"):
-        keeping.stays_until(current, joined, home)
+        keeping.lets_stay("holdout", home, keep_rows=False)

@@ -59,18 +59,20 @@ def test_nodes_train_on_rows_and_go_on_from_the_model_they_made(three_nodes):
     assert np.max(np.abs(answer_of(three_nodes, newer, asked) - expected)) < 1e-2
 
 
-def test_a_holdout_that_stays_judges_as_one_shared_anew(three_nodes):
-    """M-FL3, M-FL6: the nodes open the same, and the second round's ticket is all that comes."""
+def test_what_stays_judges_and_trains_as_if_it_were_shared_anew(three_nodes):
+    """M-FL3, M-FL6: the nodes open the same, and the second round's tickets are all that comes."""
     r = RowsRound(three_nodes)
-    fields = r.fields("holdout", uses=2)
-    came = three_nodes.upload(r.validators[0], fixed(r.holdout), **fields)
-    r.uploads["holdout"] = [came]
+    holdout, rows = (r.fields(slot, uses=2) for slot in ("holdout", "rows"))
+    came = three_nodes.upload(r.validators[0], fixed(r.holdout), **holdout)
+    trained = three_nodes.upload(r.custodians[0], fixed(r.rows[0]), **rows)
+    r.uploads["holdout"], r.uploads["rows"][0] = [came], trained
     _, model = ran(three_nodes, r.put())
     opened = []
     for anew in (False, True):
         later = r.again(model)
         if not anew:
-            later.uploads["holdout"] = [later.kept_holdout(came)]
+            later.uploads["holdout"] = [later.kept(came, r.validators[0])]
+            later.uploads["rows"][0] = later.kept(trained, r.custodians[0], slot="rows")
             assert len(frame_of(later.uploads["holdout"][0])) < 3000 < len(frame_of(came))
         opened.append(ran(three_nodes, later.put())[0])
     kept, anew = opened

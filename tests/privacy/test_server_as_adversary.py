@@ -348,7 +348,7 @@ def test_a_holdout_that_stays_enters_no_round_without_its_owners_word(nodes, not
     before = stores(nodes)
     nothing_changes(nodes.ask(job_with(second, came)), "wrong_scope", before=before)
     # a ticket of the server's own making: unsigned, or under its own key
-    forged = second.kept_holdout(came, nodes.coordinator)
+    forged = second.kept(came, nodes.coordinator)
     nothing_changes(nodes.post_all("/shares", forged), "not_kept", before=before)
     named = forged["ticket"] | {"sender": came["ticket"]["sender"]}
     forged |= {"ticket": named}
@@ -364,7 +364,7 @@ def test_a_holdout_that_stays_enters_no_round_without_its_owners_word(nodes, not
 
 def test_its_owners_word_is_for_one_round_roster_circuit_and_scale(nodes, nothing_changes):
     came, second = staying(nodes)
-    kept = second.kept_holdout(came)
+    kept = second.kept(came, second.validators[0])
     before = stores(nodes)
     for changes in (
         {"scope": f"round:{uuid.uuid4()}"},
@@ -398,7 +398,7 @@ def test_its_owners_word_is_for_one_round_roster_circuit_and_scale(nodes, nothin
 
 def test_a_holdout_that_stays_enters_a_round_once(nodes, nothing_changes):
     came, second = staying(nodes)
-    one, two = second.kept_holdout(came), second.kept_holdout(came)
+    one, two = second.kept(came, second.validators[0]), second.kept(came, second.validators[0])
     nodes.put(one, two)
     before = stores(nodes)
     job = job_with(second, one)
@@ -410,13 +410,13 @@ def test_a_holdout_that_stays_enters_a_round_once(nodes, nothing_changes):
     assert [c.status_code for c in nodes.commit(answers)] == [200] * 3
     before = stores(nodes)
     nothing_changes(nodes.ask(job_with(second, two)), "scope_bound", before=before)
-    late = second.kept_holdout(came)
+    late = second.kept(came, second.validators[0])
     nothing_changes(nodes.post_all("/shares", late), "already_completed", before=before)
 
 
 def test_a_holdout_taken_back_is_in_no_store_and_enters_nothing_again(nodes):
     came, second = staying(nodes)
-    kept = second.kept_holdout(came)
+    kept = second.kept(came, second.validators[0])
     nodes.put(kept)
     ticket = came["ticket"]
     about = {"share_id": ticket["share_id"], "ticket_id": tickets.ticket_id(ticket)}
@@ -430,7 +430,7 @@ def test_a_holdout_taken_back_is_in_no_store_and_enters_nothing_again(nodes):
         ids = (about["share_id"], kept["ticket"]["share_id"])
         assert not any(row[5] for row in shares if row[0] in ids)
         assert about["share_id"] not in [row[1] for row in staying_still]
-    for upload in (kept, second.kept_holdout(came)):
+    for upload in (kept, second.kept(came, second.validators[0])):
         answers = nodes.post_all("/shares", upload)
         assert [a.json()["code"] for a in answers] == ["withdrawn"] * 3
     assert [a.json()["code"] for a in nodes.ask(job_with(second, kept))] == ["share_used"] * 3

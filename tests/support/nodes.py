@@ -424,14 +424,14 @@ class Round:
         other.uploads = other.make_uploads()
         return other
 
-    def kept_holdout(
-        self, came: dict[str, Any], key: Ed25519PrivateKey | None = None, **changes: Any
+    def kept(
+        self, came: dict[str, Any], key: Ed25519PrivateKey, *, slot: str = "holdout", **changes: Any
     ) -> dict[str, Any]:
-        """A ticket that brings the validator's holdout into this round, from where it lies."""
+        """A ticket that brings what nodes keep into this round, from where it lies."""
         now = int(time.time())
         times = {"issued_at": now, "expires_at": now + 3600, "circuits_hash": circuits_hash()}
-        fields = self.fields("holdout", **changes)
-        made = sealing.kept_upload(came["ticket"], times | fields, key or self.validators[0])
+        fields = self.fields(slot, **changes)
+        made = sealing.kept_upload(came["ticket"], times | fields, key)
         return made | {"correction": ""}
 
     def job(self, **changes: Any) -> dict[str, Any]:

@@ -15,18 +15,19 @@ from django.test import Client
 from django.urls import reverse
 
 from apps.core.clock import now
-from apps.core.errors import Conflict
+from apps.core.errors import Conflict, Unprocessable
 from apps.core.transactions import durable
 from apps.protocol import sharing, tickets, wire
 from apps.subdaos.models import Epoch
 from apps.subdaos.services import dao_lock
 from apps.training import submissions
 from apps.training.models import Round, Submission
-from apps.training.services import round_open
+from apps.training.services import keep_until, round_open
 from apps.wallets import log
 from tests.support.market import STRATA, Market, _seed, drain
-from tests.training.test_agents_share_rows import api_of
+from tests.training.test_agents_share_rows import agent_of, api_of
 from tests.training.test_record import record_of
+from tests.training.test_shared_rows import CHOSEN, announce, choose, rows_of
 from workers.client.agent import Agent
 from workers.client.home import Home
 from workers.client.keeping import standing_of
@@ -181,6 +182,67 @@ def test_a_holdout_is_shared_once_an_epoch_and_judges_as_one_shared_anew(region:
     for node in range(3):
         assert not region.at(node, "SELECT 1 FROM kept WHERE share_id = ?", kept.share_id)
     assert not standing_of(region.agent(0).home.journal, market.dao.slug).there
+
+
+def test_rows_to_train_on_stay_by_consent_and_each_round_needs_another(region: Region) -> None:
+    """M-FL6: opted into with `keep_rows`; withdrawn, no node has them."""
+    market, lines = region.market, region.lines
+    choose(market, CHOSEN)
+    first = market.whitelist()
+
+    def sites(**more: Any) -> list[Agent]:
+        how = {"share_rows": True, "keep_rows": True, **more}
+        return [agent_of(market, place, region.folder, lines, **how) for place in range(4)]
+
+    def round_on_rows(held: Round) -> None:
+        for agent in [*sites(), *(region.agent(place) for place in range(3))]:
+            agent.normalise(**region.about(held))
+        drain()
+        for agent in [*sites(), *(region.agent(place) for place in range(3))]:
+            agent.train(**region.about(held))
+        region.ended(held)
+
+    round_on_rows(first)
+    assert any("The nodes may keep them until" in line for line in lines)
+    consents = [site.consent["consent"] for site in first.members.filter(role="custodian")]
+    came = Submission.objects.filter(round=first, slot="rows")
+    stays = {share.ticket["expires_at"] for share in came}
+    assert {consent["stays_until"] for consent in consents} == stays
+
+    with durable():
+        second = round_open(dao=dao_lock(market.dao), now=now())
+    assert second.start is not None
+    lines.clear()
+    round_on_rows(second)
+    sent = Submission.objects.filter(round=second, stage="round")
+    assert len(sent) == 7 and {share.ticket["type"] for share in sent} == {"kept"}
+    assert any("0 rows are sent: the nodes hold 40 rows of 3 values" in line for line in lines)
+    assert all(site.consent for site in second.members.filter(role="custodian"))
+
+    gone = sites()[0].withdraw(subdao=market.dao.slug)
+    assert gone["computed"]
+    share_id = came.get(party=market.custodians[0].party).share_id
+    for node in range(3):
+        assert not region.at(node, "SELECT 1 FROM kept WHERE share_id = ?", share_id)
+
+
+def test_rows_stay_no_longer_than_was_consented_to(region: Region) -> None:
+    market = region.market
+    choose(market, CHOSEN)
+    held = market.whitelist()
+    market.normalise(held)
+    until = keep_until(held)
+    assert until is not None
+    site, rows = market.custodians[0], rows_of(0)
+    for longer in (until + 1, int(held.expires_at.timestamp())):
+        with pytest.raises(Unprocessable, match="not to this round's use"):
+            announce(held, site, stays_until=longer)
+    announce(held, site, stays_until=until - 60)
+    for other in market.custodians[1:]:
+        announce(held, other)
+    upload = market.upload(held, site, "rows", rows, uses=2, expires_at=until)
+    with pytest.raises(Unprocessable, match="not consented that the rows stay"):
+        market.submit(held, site, upload)
 
 
 def test_what_a_round_is_to_use_is_taken_back_there(region: Region) -> None:

@@ -26,7 +26,7 @@ from apps.protocol.encoding import encoded_names
 from apps.protocol.jobs import fingerprint
 from apps.protocol.sharing import CONSENT_DOMAIN, consent_to
 from apps.protocol.targets import class_of, extras_of
-from workers.client import data, sources, training
+from workers.client import data, keeping, sources, training
 from workers.client.api import Api, ClientError, wait_for
 from workers.client.home import Home
 from workers.client.joining import (
@@ -44,7 +44,6 @@ from workers.client.joining import (
     check_spread,
     join,
 )
-from workers.client.keeping import standing_of
 from workers.client.nodes import NotTrusted, trusted_nodes
 from workers.client.outbox import Outbox
 
@@ -63,6 +62,7 @@ class Agent:
     `accept_threshold`: from now on so many nodes that learn nothing together are enough.
     `dry_run`: check everything and show what would leave, send nothing and write nothing down.
     `share_rows`: the organisation agrees that its rows, not an update, go to the nodes in shares.
+    `keep_rows`: and that the nodes keep them for further rounds, to each of which it consents anew.
     `share_sums`: it agrees to the sums that stand for its rows in a round that is solved.
     """
 
@@ -77,10 +77,12 @@ class Agent:
         accept_threshold: int | None = None,
         dry_run: bool = False,
         share_rows: bool = False,
+        keep_rows: bool = False,
         share_sums: bool = False,
     ) -> None:
         self.dry_run = dry_run
         self.share_rows = share_rows
+        self.keep_rows = keep_rows
         self.share_sums = share_sums
         self.home = home
         self.role = role
@@ -287,7 +289,8 @@ class Agent:
         else:
             values = self._holdout(table, features, dao["params"])
             what = f"{len(values)} holdout rows of {values.shape[1]} values"
-        return self._outbox().submit(current, ROUND, joined, values, what)
+        stay = self._stay(current, joined.name)
+        return self._outbox().submit(current, ROUND, joined, values, what, **stay)
 
     def run(self, *, rfm: str) -> dict[str, Any]:
         """Everything from the attestation to the delivered update, waiting for the others."""
@@ -346,18 +349,28 @@ class Agent:
 
     # -- rows
 
+    def _stay(self, current: Mapping[str, Any], slot: str) -> dict[str, Any]:
+        """Whether what this site puts there may stay for further rounds, and until when what it
+        shares now does: rows as long as it consented to."""
+        stays = keeping.lets_stay(slot, self.home, keep_rows=self.keep_rows)
+        until = keeping.stays_until(current)
+        if slot == "rows":
+            said = self.home.journal.last("consenting", round=current["id"]) or {"consent": {}}
+            until = said["consent"].get("stays_until")
+        return {"stays": stays, "until": until}
+
     def _drawn(
         self, current: Mapping[str, Any], table: data.Table, subdao: str
     ) -> tuple[data.Table, dict[str, Any]]:
         """The rows that this site brings, and what the journal keeps of how they were chosen: all,
         or as many as each member of its role may bring to this round, drawn at random, the same
-        ones in each step; of a validator the same ones in further rounds, as nodes keep them."""
+        ones in each step, and in further rounds where the nodes keep them."""
         if self.role == CUSTODIAN and current["training"] != SECURE_SGD:
             return table, {}
         most = current.get("rows_max", {}).get(self.role)
         last = self.home.journal.last
         said = last("rows_declared", round=current["id"]) or {}
-        if not said and self.role == VALIDATOR:
+        if not said and (self.role == VALIDATOR or self.keep_rows):
             said = last("rows_declared", subdao=subdao, rows=most) or {}
         if said.get("of") == table.rows:
             most, seed = said["rows"], said["seed"]
@@ -375,7 +388,7 @@ class Agent:
     def withdraw(self, *, subdao: str, round_id: str | None = None) -> dict[str, Any]:
         """Take this site's share in the round's training back; the nodes delete it, and what they
         keep of it for further rounds. Without a round: the one that what they keep was in last."""
-        kept = standing_of(self.home.journal, subdao)
+        kept = keeping.standing_of(self.home.journal, subdao)
         if round_id is None and kept is not None and kept.there:
             round_id = kept.rounds[-1]
         return self._outbox().withdraw(self.round_of(subdao=subdao, round_id=round_id))
@@ -435,6 +448,7 @@ class Agent:
             rows=table.rows,
             columns=table.width + model.targets(extras),
             expires_at=int(datetime.fromisoformat(current["expires_at"]).timestamp()),
+            stays_until=keeping.stays_until(current) if self.keep_rows else None,
         )
         until = time.strftime("%Y-%m-%d %H:%M", time.gmtime(consent["expires_at"]))
         self.say(
@@ -442,13 +456,17 @@ class Agent:
             f"until {until} UTC, for {' or '.join(consent['circuits'])} on "
             f"{', '.join(node['name'] for node in nodes)}."
         )
+        if "stays_until" in consent:
+            stays = keeping.shown(consent["stays_until"])
+            self.say(f"  The nodes may keep them until {stays}; each round needs consent anew.")
         if self.dry_run or self.home.journal.last("rows_declared", round=current["id"]):
             return
         signature = wire.sign(self.home.identity(), CONSENT_DOMAIN, consent)
-        self.home.journal.write("consenting", consent=consent, signature=signature)
+        about = {"round": current["id"], "subdao": current["dao"]}
+        self.home.journal.write("consenting", **about, consent=consent, signature=signature)
         body = {"rows": table.rows, "consent": consent, "signature": signature}
         self.api.post(f"rounds/{current['id']}/rows/", body)
-        self.home.journal.write("rows_declared", round=current["id"], rows=table.rows, **drawn)
+        self.home.journal.write("rows_declared", **about, rows=table.rows, **drawn)
 
     # -- what is shared
 

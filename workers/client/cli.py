@@ -197,6 +197,11 @@ def _agent(commands: argparse._SubParsersAction, role: str, text: str) -> None:
                 help="your organisation consents that rows go to the nodes in shares",
             )
             step.add_argument(
+                "--keep-rows",
+                action="store_true",
+                help="and that the nodes keep them for the rounds of this epoch",
+            )
+            step.add_argument(
                 "--share-sums",
                 action="store_true",
                 help="your organisation consents that sums of its columns' products do "
@@ -209,9 +214,10 @@ def _agent(commands: argparse._SubParsersAction, role: str, text: str) -> None:
                 help="check everything and show what would leave this site; send nothing",
             )
         step.set_defaults(run=_step, role=role)
-    kept = " and what the nodes keep of it for further rounds" if role == "validator" else ""
     step = steps.add_parser(
-        "withdraw", help=f"take back what was sent to a round and is not computed yet{kept}"
+        "withdraw",
+        help="take back what was sent to a round and is not computed yet, and what the nodes keep "
+        "of it for further rounds",
     )
     step.add_argument("--subdao", required=True, help="the SubDAO's short name")
     step.add_argument("--round", help="the round's id (default: the current one)")
@@ -415,6 +421,7 @@ def _step(options: argparse.Namespace) -> int:
         accept_threshold=getattr(options, "accept_threshold", None),
         dry_run=getattr(options, "dry_run", False),
         share_rows=getattr(options, "share_rows", False),
+        keep_rows=getattr(options, "keep_rows", False),
         share_sums=getattr(options, "share_sums", False),
     )
     if options.step == "attest":

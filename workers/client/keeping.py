@@ -1,5 +1,6 @@
 """What the nodes keep of this site for further rounds, as its journal tells: a validator's holdout
-is shared once an epoch; in each further round the site signs a ticket, and no row leaves it.
+is shared once an epoch; in each further round the site signs a ticket, and no row leaves it. So are
+a custodian's rows, where it lets them stay.
 
 Only while it is what would be shared: the same rows, encoded alike, for the same nodes.
 """
@@ -10,6 +11,7 @@ import hashlib
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -80,18 +82,23 @@ def standing_of(journal: Iterable[Mapping[str, Any]], subdao: str) -> Standing |
     return found
 
 
-def stays_until(current: Mapping[str, Any], joined: Joined, home: Home) -> int | None:
-    """Until when what is shared now may stay: the epoch's end, as the server says, within this
-    site's own bound; None for what stays for no other round, and with `keep = false` in agent.toml.
-    Raises: NotTrusted."""
+def lets_stay(slot: str, home: Home, *, keep_rows: bool) -> bool:
+    """Whether this site lets what it puts into that slot stay: a holdout unless agent.toml says
+    `keep = false`, rows only if it says so. Raises: NotTrusted."""
     wanted = home.config.get("keep", True)
     if type(wanted) is not bool:
         raise NotTrusted("agent.toml: keep must be true or false.", "bad_keep")
+    return slot in KEPT_SLOTS and (keep_rows if slot == "rows" else wanted)
+
+
+def stays_until(current: Mapping[str, Any]) -> int | None:
+    """Until when what is shared now may stay: the epoch's end, as the server says, within this
+    site's own bound; None where the round may outlast it."""
     until = current.get("keep_until")
-    if not wanted or joined.name not in KEPT_SLOTS or type(until) is not int:
+    if type(until) is not int:
         return None
     until = min(until, int(time.time()) + STAYS_S_MAX)
-    return until if until > current["ticket"]["expires_at"] else None
+    return until if until > datetime.fromisoformat(current["expires_at"]).timestamp() else None
 
 
 def named(words: np.ndarray, keeps: Mapping[str, Any]) -> dict[str, Any]:

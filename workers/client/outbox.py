@@ -90,15 +90,23 @@ class Outbox:
         joined: Joined,
         values: np.ndarray,
         what: str,
+        *,
+        stays: bool = False,
+        until: int | None = None,
     ) -> dict[str, Any]:
-        """Encode, share, seal, sign, journal, show, send; then wait for the nodes' receipts. What
-        the nodes keep from an earlier round is not sent again, if it is the same."""
+        """Encode, share, seal, sign, journal, show, send; then wait for the nodes' receipts.
+
+        `stays`: what the nodes keep from an earlier round is not sent again, if it is the same, and
+        what is sent may stay for further ones `until` then.
+        """
         words = np.round(values * 2.0**joined.slot.f).astype(np.int64)
-        until = keeping.stays_until(current, joined, self.home)
-        before = self._standing(joined.subdao) if until else None
+        keepable = joined.name in tickets.KEPT_SLOTS
+        before = keeping.standing_of(self.home.journal, joined.subdao) if keepable else None
         if before is not None and before.there:
             came = self._kept(before.entry["upload"]).head["ticket"]
-            why = before.why_not(came, joined, words, current["id"])
+            why: str | None = "this site lets none stay"
+            if stays:
+                why = before.why_not(came, joined, words, current["id"])
             if why is None:
                 done = self._submit_kept(current, joined, before, came, what)
                 if done is not None:
@@ -107,7 +115,7 @@ class Outbox:
                 self.say(f"The nodes keep {what} since {before.since}; shared anew, as {why}.")
         fields = self._fields(current, joined)
         keeps: dict[str, Any] = {}
-        if until is not None:
+        if stays and until is not None:
             fields |= {"uses": keeping.ROUNDS_MAX, "expires_at": until}
             keeps = {"keeps": keeping.named(words, {"salt": secrets.token_hex(16)})}
         upload = sealing.make_upload(words, fields, self.home.identity(), joined.nodes, binary=True)
@@ -178,9 +186,6 @@ class Outbox:
         )
 
     # -- what the nodes keep
-
-    def _standing(self, subdao: str) -> keeping.Standing | None:
-        return keeping.standing_of(self.home.journal, subdao)
 
     def _submit_kept(
         self,
@@ -362,7 +367,10 @@ class Outbox:
         if joined.name == "rows":
             enough = few_words(t + 1)
             self.say(f"  THESE ARE ROWS: {enough} nodes that put their parts together read them.")
-            self.say("  The nodes delete them when the round is computed, or when you withdraw.")
+            if upload["ticket"]["uses"] == 1:
+                self.say(
+                    "  The nodes delete them when the round is computed, or when you withdraw."
+                )
 
     def _keep(self, upload: Mapping[str, Any]) -> Kept:
         folder = self.home.path / "uploads"

@@ -8,6 +8,7 @@ agent.toml:  subdaos = ["…"]     rounds of these only; "any" for all that name
              min_sites = 3       only rosters with so many custodians
              every_s = 15        how often to look
              share_rows = true   consent to rounds that train on shared rows (default: held back)
+             keep_rows = true    and that nodes keep them for the rounds of an epoch (default: no)
              share_sums = true   consent to rounds that solve a regression from sums of products
              curve = false       but to none that open the loss after each epoch (default: true)
              keep = false        validators: share the holdout anew in each round (default: nodes
@@ -113,6 +114,7 @@ class Service:
             api=self._api,
             dry_run=self.dry_run,
             share_rows=home.config.get("share_rows") is True,
+            keep_rows=home.config.get("keep_rows") is True,
             share_sums=home.config.get("share_sums") is True,
         )
         getattr(agent, step)(subdao=brief["dao"], round_id=brief["id"])
