@@ -1,10 +1,14 @@
 """What nodes make while they have no job, on three real meshes; a job never waits for it."""
 
 import json
+import random
 import threading
+from contextlib import suppress
 
 import pytest
 
+from tests.node.test_fuzz import spoil
+from tests.support.examples import examples
 from tests.support.meshes import Net, until
 from workers.mpc.engines import shamir, shamir_reserve
 from workers.mpc.engines.shamir_reserve import BLOCK
@@ -123,3 +127,21 @@ def test_only_a_sets_first_node_may_ask_for_a_set_that_there_can_be(idles):
     assert idles[2].answer(0, QUESTION + json.dumps(good).encode()) == YES
     idles[2].begin()  # which ends it: nobody else has begun
     until(lambda: not idles[2]._making)
+
+
+def test_spoilt_questions_get_no_answer_and_nothing_stops(idles):
+    good = {"name": "ab" * 16, "t": 1, "members": [0, 1, 2], "count": 1}
+    rng = random.Random(1)
+    for _ in range(examples(300)):
+        bad = spoil(good, rng)
+        question = rng.choice((json.dumps(bad).encode(), rng.randbytes(rng.randrange(60))))
+        with suppress(
+            ValueError, TypeError, KeyError, AttributeError
+        ):  # no answer
+            said = idles[2].answer(0, QUESTION + question)
+            assert said == b"" or {*good} <= {*bad}, bad
+        idles[2].begin()  # if it said yes, nobody comes
+        idles[2].end()
+        until(lambda: not idles[2]._making)
+    job(idles)
+    until(lambda: kept(idles) == [MOST] * 3)

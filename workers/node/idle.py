@@ -131,13 +131,12 @@ class Idle:
         t, members = of
         return (
             len(name) == NAME_BYTES
+            and all(type(number) is int for number in (t, count, *members))
             and t in SHAMIR.values()
-            and all(type(node) is int for node in members)
             and list(members) == sorted(set(members) & set(range(self._mesh.n)))
             and len(members) >= 2 * t + 1
             and members[0] == asker
             and self._mesh.me in members
-            and type(count) is int
             and 1 <= count <= AT_ONCE
         )
 
