@@ -31,12 +31,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=place)
 
 
+# All files of these share what is slow to begin: a running stack, and a round that was played.
+SHARING = ("tests/scenarios", "tests/client/agents")
+
+
 class _Scheduling(LoadFileScheduling):
-    """A file goes to one process; so do all scenarios, which share one running stack."""
+    """A file goes to one process; so do all that share something slow."""
 
     def _split_scope(self, nodeid: str) -> str:
         file = str(super()._split_scope(nodeid))
-        return "tests/scenarios" if file.startswith("tests/scenarios/") else file
+        return next((name for name in SHARING if file.startswith(name + "/")), file)
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 
 from apps.protocol.encoding import width
-from tests.client.test_agents_with_nodes import trained_at
 from tests.support import public
 from tests.support.bridge import SUBDAO, Bridge
 from tests.support.nodes import NodeSet
+from tests.support.trained import trained_at
 from workers.client import oracle
 from workers.client.agent import Agent
 from workers.client.buyer import Buyer, rows_from_csv

@@ -135,9 +135,7 @@ def test_spoilt_questions_get_no_answer_and_nothing_stops(idles):
     for _ in range(examples(300)):
         bad = spoil(good, rng)
         question = rng.choice((json.dumps(bad).encode(), rng.randbytes(rng.randrange(60))))
-        with suppress(
-            ValueError, TypeError, KeyError, AttributeError
-        ):  # no answer
+        with suppress(ValueError, TypeError, KeyError, AttributeError):  # no answer
             said = idles[2].answer(0, QUESTION + question)
             assert said == b"" or {*good} <= {*bad}, bad
         idles[2].begin()  # if it said yes, nobody comes
