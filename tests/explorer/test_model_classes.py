@@ -219,7 +219,7 @@ def test_the_form_asks_for_a_privacy_budget_and_takes_it_away_again() -> None:
     assert none.is_valid() and "privacy" not in none.cleaned_data["spec"]["governance"]
     for wrong in (
         model | filled | {"epsilon": "0.05"},
-        {"model_class": "linear", "label_min": "0", "label_max": "9"} | filled,
+        {"model_class": "mlp", "label_classes": "low, high", "interpretable": ""} | filled,
     ):
         form = RfmForm(FILLED | wrong)
         assert not form.is_valid() and set(form.errors) == {"epsilon"}

@@ -68,7 +68,7 @@ def extremes(circuit_id: str) -> list[tuple[dict[str, Any], dict[str, int]]]:
                 found.append(({**large, **most, **one, "scoring": scoring}, {"update": sites}))
             if model.noises:
                 per = model.weights({**large, "features": 0})
-                noisy = {"features": min(FEATURES_MAX, SIZE_MAX // per - 1)}
+                noisy = {"features": min(large["features"], SIZE_MAX // per - 1)}
                 noisy |= {"clip_milli": 64_000, "rho_micro": 1, **first}
                 found.append(({**large, **one, **noisy}, {"update": MEMBERS_MAX}))
             return found
