@@ -527,7 +527,7 @@ def _round(dao: Dao, people: list[Party], now: datetime) -> Round:
                 slot="sums" if stage == "moments" else "update" if custodian else "holdout",
                 party=member,
                 share_id=secrets.token_hex(16),
-                ticket={},
+                ticket={"type": "share"},
                 ticket_id=secrets.token_hex(32),
                 state="delivered",
                 due_at=at,

@@ -400,7 +400,7 @@ class World:
 
     def _submissions(self) -> Iterator[Row]:
         nodes = [node.fingerprint for node in self.nodes]
-        ticket = {"shape": [FEATURES + 1], "engine": RING, "nodes": nodes}
+        ticket = {"type": "share", "shape": [FEATURES + 1], "engine": RING, "nodes": nodes}
         for i, place in self._seats():
             yield self._seat("submission", i, place) | {
                 "stage": "round",
