@@ -3,6 +3,8 @@
 import json
 import random
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 import pytest
@@ -90,7 +92,8 @@ def test_a_job_at_any_member_ends_it_and_nothing_is_made_until_it_is_over(idles,
     assert idles[at]._turn() is None and idles[at].answer(0, QUESTION + asked) == b""
     assert kept(idles) == before
     idles[at].end()
-    until(lambda: kept(idles) == [MOST] * 3)
+    # The block under way then may be at some of them only.
+    until(lambda: len(set.intersection(*map(names, idles[:3]))) >= MOST - 1)
 
 
 def test_what_was_made_with_a_node_that_is_gone_is_thrown_away_and_made_anew(idles):
@@ -143,3 +146,20 @@ def test_spoilt_questions_get_no_answer_and_nothing_stops(idles):
         until(lambda: not idles[2]._making)
     job(idles)
     until(lambda: kept(idles) == [MOST] * 3)
+
+
+def test_whoever_asks_for_bits_under_a_jobs_name_does_not_meet_that_job(idles):
+    """Node 0 knows what the others' next attempt without it is called."""
+    name, meshes = bytes(range(16)), idles[3].meshes
+    asked = {"name": name.hex(), "t": 1, "members": [0, 1, 2], "count": 1}
+    assert idles[1].answer(0, QUESTION + json.dumps(asked).encode()) == YES
+    until(lambda: idles[1]._session is not None)
+    with ThreadPoolExecutor() as threads:
+        jobs = [
+            threads.submit(meshes[i].open, name, deadline=time.monotonic() + 60, members=(1, 2))
+            for i in (1, 2)
+        ]
+        for job in jobs:
+            job.result().close()
+    idles[1].begin()
+    until(lambda: not idles[1]._making)

@@ -8,6 +8,7 @@ comes to one of them it gives that session up, and so do the others as they hear
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import threading
@@ -101,7 +102,7 @@ class Idle:
             return False
         if not self._all_agree(name, of, count):
             self._making = False
-            self._mesh.refuse(name, "busy", members=of[1])
+            self._mesh.refuse(_session_id(name), "busy", members=of[1])
             return False
         return self._make(name, of, count)
 
@@ -155,7 +156,7 @@ class Idle:
         t, members = of
         try:
             deadline = time.monotonic() + MAKE_S
-            session = self._mesh.open(name, deadline=deadline, members=members)
+            session = self._mesh.open(_session_id(name), deadline=deadline, members=members)
             try:
                 with self._lock:
                     if self._jobs:
@@ -178,3 +179,9 @@ class Idle:
         finally:
             with self._lock:
                 self._session, self._making = None, False
+
+
+def _session_id(name: bytes) -> bytes:
+    """16 bytes naming one making of bits, and never a job: the asker, who chose the name, may be in
+    none of the others' jobs and must not meet them there."""
+    return hashlib.sha256(b"flai/bits-session/v1\0" + name).digest()[:16]
