@@ -42,5 +42,5 @@ def demand_of(held: Round) -> Demand | None:
 
 
 def access_named(held: Round) -> dict[str, Any]:
-    """What a round's leaf says of it."""
-    return {"access": held.access} if held.access else {}
+    """What a round's leaf says of it: null where its nodes ask for nothing."""
+    return {"access": held.access or None}

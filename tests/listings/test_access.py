@@ -463,8 +463,15 @@ def test_nodes_ask_from_the_next_round_on_for_what_was_voted_and_once_plans_of_b
     state = replayed(shelf, leaves())
     round_ = {"round": "r", "dao": shelf.listing.dao.party.pid}
     at = state.latest_ms
-    state.credentials.round_opened(round_, at)
-    state.credentials.round_opened(round_ | {"access": after}, at)
+    open_to_all, running = round_ | {"access": None}, state.plans.of(round_["dao"])
+    assert running == [str(first.id)]
+    state.credentials.round_opened(round_, at, running)  # of an earlier release
+    state.credentials.round_opened(round_ | {"access": after}, at, [])
+    state.credentials.round_opened(open_to_all, at + 120_000, running)
+    with pytest.raises(Finding, match="against the vote"):
+        state.credentials.round_opened(open_to_all, at + 120_000, [])
+    with pytest.raises(Finding, match="says nothing of whom"):
+        state.credentials.round_opened(round_, at, running)
     for changes in (
         {"credential": "lab"},
         {"issuers": [plain.pid, other.party.pid]},
@@ -472,12 +479,12 @@ def test_nodes_ask_from_the_next_round_on_for_what_was_voted_and_once_plans_of_b
         {"keys": [pairs[0][1], "00" * 32]},
     ):
         with pytest.raises(Finding):
-            state.credentials.round_opened(round_ | {"access": after | changes}, at)
+            state.credentials.round_opened(round_ | {"access": after | changes}, at, [])
     vote(shelf)
     assert asked(first.ends_at) == {}
     state = replayed(shelf, leaves())
     with pytest.raises(Finding, match="no vote asks for"):
-        state.credentials.round_opened(round_ | {"access": after}, state.latest_ms + 120_000)
+        state.credentials.round_opened(round_ | {"access": after}, state.latest_ms + 120_000, [])
 
 
 def test_plans_of_before_are_given_the_terms_that_the_log_tells(shelf: Shelf) -> None:

@@ -8,7 +8,7 @@ is paid without that key's mandate (`keyring`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -30,6 +30,7 @@ class Credentials:
         self.issued: dict[str, rules.Credential] = {}
         self.held: dict[str, list[str]] = {}  # pid → those that it was given
         self.plans: dict[str, list[rules.Access | None]] = {}  # the terms that each began with
+        self.told = False  # whether rounds say what their nodes ask for
 
     def issue(self, body: Mapping[str, Any], at: int) -> None:
         issuer, payload = body["issuer"], body["payload"]
@@ -61,13 +62,22 @@ class Credentials:
         if lacking:
             raise Finding(f"proposal {body['proposal']} trusts {min(lacking)}, who had no key")
 
-    def round_opened(self, body: Mapping[str, Any], at: int) -> None:
-        """What its model's nodes will ask for is what was voted, by keys that its issuers have. A
-        round that asks for nothing is no fault: plans of before may run, and its agents say so."""
-        said = body.get("access")
-        if said is None:
-            return
+    def round_opened(self, body: Mapping[str, Any], at: int, running: Collection[str]) -> None:
+        """Its model's nodes ask for what was voted, by keys that its issuers have; or for nothing
+        while a plan runs (`running`: the SubDAO's, by id) that began by other terms, or no issuer
+        has a key. Rounds of earlier releases, before the first that says it, say nothing."""
         name, terms = f"round {body['round']}", self._terms(body["dao"], at)
+        if "access" not in body:
+            if self.told:
+                raise Finding(f"{name} says nothing of whom its model's nodes will answer")
+            return
+        self.told, said = True, body["access"]
+        if said is None:
+            before = any(self.plans.get(id_, [None]) != [terms[0]] for id_ in running)
+            keyed = any(self._key(issuer) for term in terms if term for issuer in term.issuers)
+            if None not in terms and keyed and not before:
+                raise Finding(f"{name} has its nodes ask for nothing, against the vote")
+            return
         if not any(
             term
             and said["credential"] == term.credential
@@ -76,9 +86,13 @@ class Credentials:
         ):
             raise Finding(f"{name} lets its nodes ask for a credential that no vote asks for")
         for issuer, key in zip(said["issuers"], said["keys"], strict=True):
-            party = self.keyring.parties.get(issuer)
-            if party is None or party.active.get(consent.WALLET) != key:
+            if self._key(issuer) != key:
                 raise Finding(f"{name} trusts the key {key[:16]}, which is not that of {issuer}")
+
+    def _key(self, pid: str) -> str | None:
+        """The wallet key of a party."""
+        party = self.keyring.parties.get(pid)
+        return party.active.get(consent.WALLET) if party else None
 
     def _terms(self, dao: str, at: int) -> list[rules.Access | None]:
         """Those in force, and those that a vote has just replaced."""
@@ -102,8 +116,7 @@ class Credentials:
     ) -> None:
         if None in terms:
             return
-        party = self.keyring.parties.get(buyer)
-        key = party.active.get(consent.WALLET) if party else None
+        key = self._key(buyer)
         why: str | None = "none"
         for access in filter(None, terms):
             for held in (self.issued[id_] for id_ in named if id_ in self.issued):

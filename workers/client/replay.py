@@ -402,7 +402,7 @@ class Replay:
         self.parameters.round_opened(body)
         self.earnings.round_opened(body, at)
         self.members.round_opened(body)
-        self.credentials.round_opened(body, at)
+        self.credentials.round_opened(body, at, self.plans.of(body["dao"]))
 
     def _slashed(self, body: Mapping[str, Any], at: int) -> None:
         self.votes.slash(body, at)
