@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import time
 from datetime import UTC, datetime
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
+from apps.protocol import uploads
 from apps.protocol.jobs import fingerprint
 from tests.support.nodes import NodeSet
 from workers.client import keeping
+from workers.client.agent import Agent
 from workers.client.nodes import NotTrusted
+from workers.client.outbox import Outbox
 
 WORDS = np.arange(12).reshape(3, 4)
-HOUR = 3600
+HOUR, DAY = 3600, 86_400
 
 
 def journal(*more: dict[str, Any], kept: bool = True) -> list[dict[str, Any]]:
@@ -51,6 +55,55 @@ def test_the_journal_says_whether_the_nodes_keep_it(entries: Any, there: bool) -
     found = keeping.standing_of(entries, "s")
     assert found is not None and found.there is there
     assert keeping.standing_of(entries, "another") is None
+
+
+def test_until_all_nodes_have_signed_that_it_is_gone_it_may_lie_there() -> None:
+    asked = journal(again("b", "r2"), {"event": "withdrawing", "share_id": "b"})
+    found = keeping.standing_of(asked, "s")
+    assert found is not None and found.lies and not found.there
+    found = keeping.standing_of([*asked, {"event": "withdrawn", "share_id": "b"}], "s")
+    assert found is not None and not found.lies
+
+
+ANEW = {"event": "leaving", "subdao": "s", "round": "r3", "share_id": "c", "stage": "round"}
+ASKED = {"event": "withdrawing", "share_id": "b"}
+
+
+@pytest.mark.parametrize(
+    ("entries", "open_round", "days", "where"),
+    [
+        (journal(), None, 1, ["r1"]),
+        (journal(), "r2", 1, ["r1"]),  # nothing was sent there
+        (journal(again("b", "r2")), "r2", 1, ["r2"]),  # which is to use it
+        (journal(again("b", "r2")), "r3", 1, ["r1"]),  # whose ticket lasts longest
+        (journal(again("b", "r2"), ASKED), None, 1, ["r1"]),  # no node has signed
+        (journal(again("b", "r2"), ANEW), "r3", 1, ["r3", "r1"]),  # what is not to stay, and it
+        (journal(again("b", "r2"), ANEW), "r3", 31, ["r3"]),  # it is gone by then
+    ],
+)
+def test_what_is_taken_back_without_a_rounds_name(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    entries: Any,
+    open_round: str | None,
+    days: int,
+    where: list[str],
+) -> None:
+    (tmp_path / "uploads").mkdir()
+    head = {"ticket": {"expires_at": 30 * DAY}, "signature": "", "envelopes": []}
+    (tmp_path / "uploads" / "a.share").write_bytes(uploads.head_line(head))
+    home = SimpleNamespace(path=tmp_path, journal=[{"upload": "a.share"} | e for e in entries])
+    outbox = Outbox(home, "validator", api=None, say=print, dry_run=False)  # type: ignore[arg-type]
+    monkeypatch.setattr(keeping.time, "time", lambda: days * DAY)
+    went: list[str] = []
+    monkeypatch.setattr(Outbox, "withdraw", lambda _, held: went.append(held["id"]))
+    agent = Agent.__new__(Agent)
+    vars(agent).update(home=home)
+    monkeypatch.setattr(agent, "_outbox", lambda: outbox)
+    monkeypatch.setattr(agent, "_open_round", lambda subdao: open_round)
+    monkeypatch.setattr(agent, "round_of", lambda *, subdao, round_id: {"id": round_id})
+    agent.withdraw(subdao="s")
+    assert went == where
 
 
 def test_a_share_of_later_takes_the_place_of_an_earlier_one() -> None:

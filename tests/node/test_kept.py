@@ -206,6 +206,25 @@ def test_any_of_its_tickets_takes_it_back_and_a_later_one_too(site):
     site.again(another, 4)
 
 
+def test_weeks_later_the_ticket_that_it_came_with_still_takes_it_back(site):
+    first = site.put(expires_at=NOW + 30 * DAY)
+    complete(site, first)
+    complete(site, site.again(first, 2))
+    site.now += 8 * DAY
+    site.store.purge(now=site.now)
+    assert site.withdraw(first)["computed"] is True
+    root = tickets.check_ticket(first["ticket"], now=site.now).root
+    assert site.store.kept_share(root) is None
+
+
+def test_a_round_that_came_to_nothing_holds_its_words_no_longer_than_others_do(site):
+    site.open(kept_days=0)
+    first = site.put(expires_at=NOW + 31 * DAY)
+    assert site.ack["kept"] is False and site.words(first) is not None
+    site.store.purge(now=NOW + 7 * DAY)
+    assert site.store.share(first["ticket"]["share_id"]) is None
+
+
 def test_a_withdrawal_of_what_does_not_stay_is_over_with_its_round(site):
     first = site.put(uses=1)
     complete(site, first)

@@ -199,12 +199,14 @@ class Agent:
 
     def round_of(self, *, subdao: str, round_id: str | None = None) -> dict[str, Any]:
         """The round to take part in: that one, or the SubDAO's current one."""
+        round_id = round_id or self._open_round(subdao)
         if round_id is None:
-            current = self.api.get(f"subdaos/{subdao}/").get("current_round")
-            if not current:
-                raise ClientError(f"{subdao} has no round open now.", code="no_round")
-            round_id = current["id"] if isinstance(current, dict) else current
+            raise ClientError(f"{subdao} has no round open now.", code="no_round")
         return self.api.get(f"rounds/{round_id}/")
+
+    def _open_round(self, subdao: str) -> str | None:
+        current = self.api.get(f"subdaos/{subdao}/").get("current_round")
+        return current["id"] if isinstance(current, dict) else current
 
     def normalise(self, *, subdao: str, round_id: str | None = None) -> dict[str, Any] | None:
         """Custodian: share [n, Σx, Σx²], and consent where the round shares rows. Validator:
@@ -387,11 +389,17 @@ class Agent:
 
     def withdraw(self, *, subdao: str, round_id: str | None = None) -> dict[str, Any]:
         """Take this site's share in the round's training back; the nodes delete it, and what they
-        keep of it for further rounds. Without a round: the one that what they keep was in last."""
-        kept = keeping.standing_of(self.home.journal, subdao)
-        if round_id is None and kept is not None and kept.there:
-            round_id = kept.rounds[-1]
-        return self._outbox().withdraw(self.round_of(subdao=subdao, round_id=round_id))
+        keep of it for further rounds. Without a round: what it sent to the one that is open, and
+        what they keep, whichever round that came with."""
+        outbox = self._outbox()
+        if round_id is None:
+            round_id = self._open_round(subdao)
+            kept_in = outbox.kept_in(subdao, round_id)
+            if kept_in not in (None, round_id):
+                if round_id is not None and outbox.sent_to(round_id):
+                    outbox.withdraw(self.round_of(subdao=subdao, round_id=round_id))
+                round_id = kept_in
+        return outbox.withdraw(self.round_of(subdao=subdao, round_id=round_id))
 
     def _must_agree(self) -> None:
         """Raises: ClientError("no_consent") unless this site has said that it shares rows."""

@@ -220,7 +220,9 @@ def _agent(commands: argparse._SubParsersAction, role: str, text: str) -> None:
         "of it for further rounds",
     )
     step.add_argument("--subdao", required=True, help="the SubDAO's short name")
-    step.add_argument("--round", help="the round's id (default: the current one)")
+    step.add_argument(
+        "--round", help="the round's id (default: the open one, and whatever the nodes keep)"
+    )
     step.set_defaults(run=_step, role=role)
     serve = steps.add_parser(
         "serve", help="a service: take part in every round that agent.toml allows"

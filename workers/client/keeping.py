@@ -30,12 +30,14 @@ SOON_S = 60  # before its end it is shared anew
 @dataclass
 class Standing:
     """A share that was to stay, and what became of it: `rounds` that it was in, `shares` by which;
-    `there` once all nodes have signed that they keep it, until one says that it does not."""
+    `there` once all nodes have signed that they keep it, until one says that it does not; `lies`
+    until all have signed that it is gone."""
 
     entry: dict[str, Any]
     rounds: list[str] = field(default_factory=list)
     shares: set[str] = field(default_factory=set)
     there: bool = False
+    lies: bool = False
 
     @property
     def share_id(self) -> str:
@@ -76,9 +78,11 @@ def standing_of(journal: Iterable[Mapping[str, Any]], subdao: str) -> Standing |
             found.rounds.append(entry["round"])
             found.shares.add(str(share_id))
         elif event == "delivered" and share_id == found.share_id:
-            found.there = entry.get("kept") is True
+            found.there = found.lies = entry.get("kept") is True
         elif event in ("refused", "withdrawing") and share_id in found.shares:
             found.there = False
+        elif event == "withdrawn" and share_id in found.shares:
+            found.lies = False
     return found
 
 

@@ -277,8 +277,7 @@ class Outbox:
         and whether something had been computed of them.
         Raises: ClientError("nothing_sent"), and where the server does not pass it on in time.
         """
-        about = {"event": "leaving", "round": current["id"], "stage": ROUND}
-        left = [e for e in self.home.journal if all(e.get(k) == v for k, v in about.items())]
+        left = self.sent_to(current["id"])
         if not left:
             raise ClientError("This site has sent nothing to that round.", code="nothing_sent")
         known = [begun for begun in left if self._take_back(current, begun, last=begun is left[-1])]
@@ -292,6 +291,23 @@ class Outbox:
             count = len(current["nodes"])
             self.say(f"Withdrawn: {count} nodes signed that they hold nothing of it.")
         return done[-1]
+
+    def sent_to(self, round_id: str) -> list[dict[str, Any]]:
+        """The journal's word of all that has left for this round's training."""
+        about = {"event": "leaving", "round": round_id, "stage": ROUND}
+        return [e for e in self.home.journal if all(e.get(k) == v for k, v in about.items())]
+
+    def kept_in(self, subdao: str, round_id: str | None) -> str | None:
+        """The round where what the nodes keep of this site can be taken back: the open one if it is
+        to use it, else the one that it came with, whose ticket lasts as long as it does. None
+        where they keep nothing (any more)."""
+        kept = keeping.standing_of(self.home.journal, subdao)
+        if kept is None or not kept.lies:
+            return None
+        until = self._kept(kept.entry["upload"]).head["ticket"]["expires_at"]
+        if until <= time.time():
+            return None
+        return round_id if round_id in kept.rounds else str(kept.entry["round"])
 
     def _take_back(self, current: Mapping[str, Any], begun: Mapping[str, Any], last: bool) -> bool:
         """Send the word for one share; whether the server knows of it, as of the last it must.

@@ -22,6 +22,7 @@ from workers.node.store import WITHDRAWN, Store
 T = TypeVar("T")
 _MALFORMED = ("malformed", "too_large")
 MB = 1 << 20
+ROUND_S = 7 * 24 * 3600  # a round is over by then, or in vain
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,14 +87,16 @@ class Shares:
     def _put(
         self, signed: dict[str, Any], ticket: Ticket, words: tuple[Any, ...], now: int
     ) -> dict[str, Any]:
-        said = {}
+        said, until = {}, ticket.expires_at
         if ticket.stays:
+            until = min(until, now + ROUND_S)  # what lies longer does so as the operator allows
             days_s = self._limits.kept_days * policy.DAY_S
             said["kept"] = ticket.expires_at - now <= days_s and self._store.keep(
                 root=ticket.root, ticket=signed, words=words, bytes_max=self._limits.kept_mb * MB
             )
         ack = self._ack(ticket, now, **said)
-        self._store.put_share(ticket=signed, ticket_id=ticket.id, ack=ack, words=words)
+        about = {"ticket": signed, "ticket_id": ticket.id, "ack": ack}
+        self._store.put_share(**about, words=words, until=until)
         return ack
 
     def _from_kept(self, signed: dict[str, Any], ticket: Ticket, now: int) -> dict[str, Any]:

@@ -164,13 +164,25 @@ class Store(SealedFile):
     # ---- shares -------------------------------------------------------------------------------
 
     def put_share(
-        self, *, ticket: dict[str, Any], ticket_id: str, ack: dict[str, Any], words: Any
+        self,
+        *,
+        ticket: dict[str, Any],
+        ticket_id: str,
+        ack: dict[str, Any],
+        words: Any,
+        until: int | None = None,
     ) -> None:
-        """words: each as an array, or as the seed that it is the key stream of."""
-        self._put_share(ticket, ticket_id, ack, pack_short(words))
+        """words: each as an array, or as the seed that it is the key stream of; they lie here until
+        a job used them, its owner took them back or that time, else the ticket's, is over."""
+        self._put_share(ticket, ticket_id, ack, pack_short(words), until or ticket["expires_at"])
 
     def _put_share(
-        self, ticket: dict[str, Any], ticket_id: str, ack: dict[str, Any], packed: bytes
+        self,
+        ticket: dict[str, Any],
+        ticket_id: str,
+        ack: dict[str, Any],
+        packed: bytes,
+        until: int,
     ) -> None:
         share_id = ticket["share_id"]
         with self._transaction() as db:
@@ -178,7 +190,7 @@ class Store(SealedFile):
             sealed = self._seal("shares", share_id, "words", packed)
             db.execute(
                 "INSERT INTO shares VALUES (?, ?, ?, NULL, ?, ?)",
-                (share_id, ticket_id, ticket["expires_at"], body, sealed),
+                (share_id, ticket_id, until, body, sealed),
             )
 
     # ---- shares that stay for further rounds --------------------------------------------------
@@ -218,7 +230,8 @@ class Store(SealedFile):
                 "SELECT body, words FROM kept WHERE root = ?", (root,)
             ).fetchone()
             content = json.loads(self._open("kept", root, "body", body))
-            self._put_share(ticket, ticket_id, ack, self._open("kept", root, "words", words))
+            packed = self._open("kept", root, "words", words)
+            self._put_share(ticket, ticket_id, ack, packed, ticket["expires_at"])
             content["scopes"] = sorted({*content["scopes"], ticket["scope"]})
             sealed = self._seal("kept", root, "body", as_json(content))
             db.execute("UPDATE kept SET body = ? WHERE root = ?", (sealed, root))
