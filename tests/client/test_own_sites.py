@@ -65,12 +65,21 @@ def test_files_of_ones_own_become_a_model_as_good_as_pooled_and_its_answers(
         expected = oracle.predictions(model, rows, bridge.spec["features"], bridge.normalisation)
         assert len(rows) > 1 and np.abs(np.array(answer.probabilities) - expected).max() < 0.001
 
-    # how many rows have a level is nothing that sites add up, whatever the round asks for
+    # how many rows have a level is nothing that sites add up, whatever the round asks for or the
+    # SubDAO calls the column
     bridge.stage = bridge.phase = "moments"
     trial = Agent(homes[0], "custodian", say=str, api=bridge.api())
     trial.dry_run = True
     where = {"subdao": SUBDAO, "round_id": bridge.round_id}
     assert trial.normalise(**where) == {"dry_run": True}
+    bridge.schema["features"] = [
+        feature | {"type": "number"} if feature.get("type") == "boolean" else feature
+        for feature in bridge.spec["features"]
+    ]
+    for step in (trial.normalise, trial.train):
+        with pytest.raises(NotTrusted, match=r"“worst_concave_points, a number”.*--accept-schema"):
+            step(**where)
+    bridge.schema["features"] = bridge.spec["features"]
     bridge.changes = {"ticket": asking_sums_of(bridge, width(bridge.spec["features"]))}
     with pytest.raises(NotTrusted) as refused:
         trial.normalise(**where)

@@ -10,20 +10,28 @@ import numpy as np
 import pytest
 
 from apps.protocol.circuits import CLASSES
+from tests.support.bridge import attested
 from workers.client.agent import Agent
 from workers.client.api import ClientError
 from workers.client.data import DataError
 from workers.client.home import Home
 
-PARAMS = {"model_class": "linear", "label": {"name": "days", "min": "0", "max": "40"}}
+PARAMS = {
+    "model_class": "linear",
+    "label": {"name": "days", "min": "0", "max": "40"},
+    "strata": None,
+    "schema": {"standard": "tabular-csv", "features": [{"name": "a"}, {"name": "b"}]},
+}
 
 
 class Server:
     """Asks for sums, and takes none."""
 
+    params = PARAMS
+
     def get(self, path: str) -> dict[str, Any]:
         rounds = {"id": "r", "training": "fedavg", "summed": None}
-        return rounds if path.startswith("rounds/") else {"params": PARAMS}
+        return rounds if path.startswith("rounds/") else {"params": self.params}
 
     def post(self, path: str, body: Any) -> None:
         raise AssertionError(f"{path} was sent {body}")
@@ -36,6 +44,7 @@ def agent(folder: Path, rows: int, train: str = "", **options: Any) -> Agent:
         **{"path": folder / "rows.csv", "rows": rows, "columns": ("a", "b"), "width": 2},
         labels=np.linspace(0, 40, rows),
     )
+    attested(made.home, PARAMS | PARAMS["schema"])  # type: ignore[operator]
     made.table = lambda spec: table  # type: ignore[assignment,method-assign,return-value]
     return made
 
@@ -79,3 +88,23 @@ def test_a_site_is_told_what_a_budget_leaves_of_the_model_of_its_sums(tmp_path) 
     for clip, said in ((500, "the nodes shorten it to 0.5"), (9000, "all of it counts")):
         one._say_length(table, features, update, PARAMS, {"clip_milli": clip, "rho_micro": 1})
         assert lines[-1] == f"The model of these sums alone has a length of {length:.3f}: {said}."
+
+
+def test_columns_are_what_was_attested_or_accepted_once(tmp_path: Path) -> None:
+    """A column that is called a number is summed: the server's word alone makes none one."""
+
+    def asked(subdao: str = "d", **options: Any) -> str:
+        one = agent(tmp_path, 40, **options)
+        one.api.params = PARAMS | {"schema": schema}  # type: ignore[attr-defined]
+        with pytest.raises(ClientError) as refused:
+            one.normalise(subdao=subdao, round_id="r")
+        return str(refused.value.code)
+
+    schema: dict[str, Any] = {**PARAMS["schema"]}  # type: ignore[dict-item]
+    assert asked() == "no_consent"  # which comes after
+    schema["features"] = [*schema["features"], {"name": "c", "type": "number"}]
+    assert asked() == "other_schema"
+    assert asked(accept_schema=True, dry_run=True) == "no_consent"
+    assert asked() == "other_schema"
+    assert asked(accept_schema=True) == asked() == "no_consent"
+    assert asked("another") == "other_schema"

@@ -298,6 +298,9 @@ def test_conditions_gender_and_coded_values_are_categories(rows, tmp_path: Path)
     unknown = [r | {"gender": "unknown"} if r["id"] == "p6" else r for r in found]
     again = data.read_table(ndjson(path, unknown), wanted)
     assert again.missing == read.missing + 1
+    called = [f | {"type": "number"} for f in CLINICAL["features"]]
+    with pytest.raises(data.DataError, match="“asthma”: whether there is a Condition is a boolean"):
+        data.Schema.of_spec({**CLINICAL, "features": called})
     assert "has no Condition of anybody, so “asthma” would be" in refused(
         ndjson(path, resources(rows)), wanted
     )

@@ -163,7 +163,7 @@ def test_wrong_parameters_and_shapes_never_reach_the_network():
     circuit = CIRCUITS["moments@1"]
     transport = LocalMesh().transports[0]
     with pytest.raises(BadParams):
-        run_ring(circuit, {"sums": []}, {"features": 0}, transport)
+        run_ring(circuit, {"sums": []}, {"features": -1}, transport)
     with pytest.raises(ValueError, match="too few"):
         run_ring(circuit, {"sums": []}, {"features": 1}, transport)
     short = (np.zeros(2, np.uint64), np.zeros(2, np.uint64))

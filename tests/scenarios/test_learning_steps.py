@@ -123,7 +123,9 @@ class Sharing(Stage):
         made["password"] = secrets.token_urlsafe(20)
         home.connect(url=self.url, api_key=self.api.post("accounts/", made)["api_key"])
         home.pin_nodes(self.homes[self.custodians[0]].pinned_nodes() or [])
-        filed = Agent(home, "custodian", say=lambda _: None).attest(self.steps["rfm"]["slug"])
+        lines: list[str] = []
+        filed = Agent(home, "custodian", say=lines.append).attest(self.steps["rfm"]["slug"])
+        assert f"the {len(self.about['columns'])} that are numbers alone" in lines[-2]
         self.homes[NEW], self.roles[NEW] = home, "custodian"
         self.slugs[NEW], self.tables[NEW] = filed["party"]["slug"], self.table(NEW)
         keys = sorted(each.identity_hex() for each in self.homes.values())

@@ -6,8 +6,10 @@ It stores, delivers and dispatches; sharing, sealing, tickets, nodes and circuit
 from __future__ import annotations
 
 import json
+import re
 import time
 import uuid
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -19,14 +21,24 @@ from apps.protocol.circuits.moments import limits_of
 from apps.protocol.encoding import numbers_of, width
 from apps.protocol.jobs import fingerprint
 from apps.protocol.normalise import public_constants
+from apps.protocol.rfm_spec import schema_of
 from apps.protocol.targets import class_of
 from apps.training.tickets import stage_ticket
 from tests.support.nodes import NodeSet
 from workers.client.api import Api
 from workers.client.home import Home
+from workers.client.joining import schema_digest
 from workers.demo.request import main_request
 
 SUBDAO = "tumours"
+UNSENT = re.compile('"event":"(attesting|roster)"')  # of a journal what says that nothing has left
+
+
+def attested(home: Home, spec: Mapping[str, Any]) -> None:
+    """As the journal keeps that this site attested to a request."""
+    schema = schema_of(spec)
+    attestation = {"schema_hash": schema_digest(schema)}
+    home.journal.write("attesting", attestation=attestation, schema=schema)
 
 
 class Bridge:
@@ -65,6 +77,9 @@ class Bridge:
         self.answered: dict[str, Any] = {}
         self.changes: dict[str, Any] = {}
         self.bodies: list[bytes] = []
+        self.schema = {name: self.spec[name] for name in ("standard", "features")}
+        for home in homes.values():
+            attested(home, self.spec)
 
     def api(self, home: Home | None = None) -> Api:
         """As that home's owner sees it: here its public key is its API key."""
@@ -114,7 +129,7 @@ class Bridge:
         self.bodies.append(request.content)
         match request.method, path[:-1]:
             case "GET", ["subdaos", _]:
-                params = {**self.spec, "schema": {"features": self.spec["features"]}}
+                params = {**self.spec, "schema": self.schema}
                 return httpx.Response(200, json={"params": params})
             case "GET", ["me", "rounds"]:
                 found = {"id": self.round_id, "dao": SUBDAO, "number": 1, "phase": self.phase}

@@ -15,6 +15,7 @@ from apps.accounts.services import api_key_create
 from apps.protocol.normalise import constants_digest
 from apps.training import services
 from apps.training.models import Round, Submission
+from tests.support.bridge import attested
 from tests.support.market import Market, Person, _seed, drain
 from tests.training.test_shared_rows import CHOSEN, choose, rows_of
 from workers.client.agent import Agent
@@ -61,6 +62,7 @@ def agent_of(market: Market, place: int, folder: Path, lines: list[str], **optio
         rows = [f"{a:.6f},{b:.6f},{int(y)}" for a, b, y in rows_of(place)]
         (home / "rows.csv").write_text("\n".join(["a,b,response", *rows]) + "\n")
         Home(home).pin_nodes(market.nodes.fingerprints)
+        attested(Home(home), market.dao.params | market.dao.params["schema"])
     return Agent(Home(home), "custodian", say=lines.append, api=api_of(person), **options)
 
 
@@ -240,6 +242,7 @@ def keeps_what_it_took_part_under(
         agent = agent_of(market, 0, folder, [], accept_roster=accept_roster, **options)
         if journal:
             agent.home.journal = Journal(folder / journal)
+            attested(agent.home, market.dao.params | market.dao.params["schema"])
             agent.home.journal.write("normalised", subdao=about["subdao"], digest="00" * 32)
         shown = agent.api.get(f"rounds/{held.id}/")
         for lie in (shown, shown | from_zero(shown)):

@@ -24,6 +24,7 @@ from apps.training import submissions
 from apps.training.models import Round, Submission
 from apps.training.services import keep_until, round_open
 from apps.wallets import log
+from tests.support.bridge import attested
 from tests.support.market import STRATA, Market, _seed, drain
 from tests.training.test_agents_share_rows import agent_of, api_of
 from tests.training.test_record import record_of
@@ -51,6 +52,7 @@ class Region:
             self.configure(place)
             self.write(place, person.holdout)
             Home(path).pin_nodes(market.nodes.fingerprints)
+            attested(Home(path), market.dao.params | market.dao.params["schema"])
 
     def path(self, place: int) -> Path:
         return self.folder / f"validator-{place}"

@@ -24,6 +24,7 @@ from apps.protocol.circuits.moments import limits_in
 from apps.protocol.circuits.noise import CLIP
 from apps.protocol.encoding import encoded_names
 from apps.protocol.jobs import fingerprint
+from apps.protocol.rfm_spec import schema_of
 from apps.protocol.sharing import CONSENT_DOMAIN, consent_to
 from apps.protocol.targets import class_of, extras_of
 from workers.client import data, keeping, sources, training
@@ -41,14 +42,15 @@ from workers.client.joining import (
     Print,
     check_normalisation,
     check_schedule,
+    check_schema,
     check_spread,
     join,
+    schema_digest,
 )
 from workers.client.nodes import NotTrusted, trusted_nodes
 from workers.client.outbox import Outbox
 
 ATTESTATION_DOMAIN = "flai/attestation/v1"
-SCHEMA_DOMAIN = "flai/schema/v1"
 PARTY_KEY_DOMAIN = "flai/party-key/v1"
 WAIT_DEADLINE_S = 3600.0
 SUMS_ROWS_MIN = 2  # for each column that is summed: of fewer, sums are the rows but for a turn
@@ -59,6 +61,7 @@ class Agent:
 
     `accept_roster`: take part although the roster has lost members since the last time, or the
     normalisation that is kept is none that this site knows.
+    `accept_schema`: from now on a SubDAO's columns may be what it says, not what was attested.
     `accept_threshold`: from now on so many nodes that learn nothing together are enough.
     `dry_run`: check everything and show what would leave, send nothing and write nothing down.
     `share_rows`: the organisation agrees that its rows, not an update, go to the nodes in shares.
@@ -74,6 +77,7 @@ class Agent:
         say: Print = print,
         api: Api | None = None,
         accept_roster: bool = False,
+        accept_schema: bool = False,
         accept_threshold: int | None = None,
         dry_run: bool = False,
         share_rows: bool = False,
@@ -88,6 +92,7 @@ class Agent:
         self.role = role
         self.say = say
         self.accept_roster = accept_roster
+        self.accept_schema = accept_schema
         self.accept_threshold = accept_threshold
         self._api = api
 
@@ -113,9 +118,10 @@ class Agent:
             return done["application"]
         me = self.register_key()
         attestation, salt = self._attestation(rfm, table, me["pid"])
-        self._show_attestation(attestation)
+        self._show_attestation(attestation, table)
         # The salt goes to the journal first: without it the commitment could not be opened later.
-        self.home.journal.write("attesting", rfm=rfm_slug, attestation=attestation, salt=salt)
+        kept = {"attestation": attestation, "salt": salt, "schema": schema_of(rfm["spec"])}
+        self.home.journal.write("attesting", rfm=rfm_slug, **kept)
         body = {
             "role": self.role,
             "attestation": attestation,
@@ -165,6 +171,17 @@ class Agent:
             self.say(f"  {note}")
         return table
 
+    def _table_of(self, params: Mapping[str, Any], subdao: str) -> data.Table:
+        """This site's rows by a SubDAO's parameters, whose columns this site attested to."""
+        check_schema(
+            schema_of({**params, **params["schema"]}),
+            subdao=subdao,
+            home=self.home,
+            accept_schema=self.accept_schema,
+            note=not self.dry_run,
+        )
+        return self.table(params)
+
     def _attestation(
         self, rfm: Mapping[str, Any], table: data.Table, pid: str
     ) -> tuple[dict[str, Any], str]:
@@ -175,13 +192,12 @@ class Agent:
         for value in (spec.get("strata") or {}).get("values", []):
             count = 0 if table.strata is None else int((table.strata == value).sum())
             strata[value] = count if count >= MIN_CELL else None
-        schema = {name: spec[name] for name in ("standard", "features", "label", "strata")}
         return {
             "v": 1,
             "rfm": rfm["slug"],
             "pid": pid,
             "role": self.role,
-            "schema_hash": wire.digest(SCHEMA_DOMAIN, schema),
+            "schema_hash": schema_digest(schema_of(spec)),
             "rows": table.rows,
             "columns": list(table.columns),
             "missing_ppm": table.missing * 1_000_000 // (table.rows * len(table.columns)),
@@ -189,11 +205,13 @@ class Agent:
             "dataset_commitment": commitment,
         }, salt.hex()
 
-    def _show_attestation(self, attestation: Mapping[str, Any]) -> None:
+    def _show_attestation(self, attestation: Mapping[str, Any], table: data.Table) -> None:
         self.say("What leaves this site:")
         for name in ("rows", "missing_ppm", "strata", "schema_hash", "dataset_commitment"):
             self.say(f"  {name:18} {json.dumps(attestation[name])}")
         self.say(f"  {'columns':18} their {len(attestation['columns'])} names")
+        numbers = len(table.numbers)
+        self.say(f"Rounds open sums over all sites, of the {numbers} that are numbers alone.")
 
     # -- rounds
 
@@ -213,7 +231,7 @@ class Agent:
         declare the number of holdout rows."""
         current = self.round_of(subdao=subdao, round_id=round_id)
         dao = self.api.get(f"subdaos/{subdao}/")
-        table, drawn = self._drawn(current, self.table(dao["params"]), subdao)
+        table, drawn = self._drawn(current, self._table_of(dao["params"], subdao), subdao)
         if self.role == VALIDATOR:
             body = {"rows": table.rows}
             if self.dry_run:
@@ -257,7 +275,7 @@ class Agent:
                 code="too_early",
             )
         dao = self.api.get(f"subdaos/{subdao}/")
-        table, _ = self._drawn(current, self.table(dao["params"]), subdao)
+        table, _ = self._drawn(current, self._table_of(dao["params"], subdao), subdao)
         model = class_of(dao["params"])
         joined = self._join(current, ROUND, table, subdao, model)
         named = {*model.extras, *model.unit_names} & set(joined.params)

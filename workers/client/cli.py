@@ -185,6 +185,12 @@ def _agent(commands: argparse._SubParsersAction, role: str, text: str) -> None:
                 "or an unknown normalisation is kept",
             )
             step.add_argument(
+                "--accept-schema",
+                action="store_true",
+                help="from now on this SubDAO's columns may be what it says now, not what you "
+                "attested to: where its members have voted for others",
+            )
+            step.add_argument(
                 "--accept-threshold",
                 type=int,
                 help="from now on it is enough for this SubDAO that so many nodes learn nothing by "
@@ -420,6 +426,7 @@ def _step(options: argparse.Namespace) -> int:
         options.role,
         say=_say,
         accept_roster=accept,
+        accept_schema=getattr(options, "accept_schema", False),
         accept_threshold=getattr(options, "accept_threshold", None),
         dry_run=getattr(options, "dry_run", False),
         share_rows=getattr(options, "share_rows", False),

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from apps.protocol.encoding import encode, levels_of, place_of
+from apps.protocol.encoding import NO_YES, encode, levels_of, place_of
 from apps.protocol.rfm_spec import CONDITION
 from apps.protocol.targets import class_of
 from workers.client import fhir, sources
@@ -149,6 +149,8 @@ def _fhir(
                 f"“{name}” has no code: the request names none, and agent.toml says no "
                 f'"system|code" for it under [fhir.codes].'
             )
+        if about.get("resource") == CONDITION and levels_of(about) != NO_YES:
+            raise DataError(f"“{name}”: whether there is a {CONDITION} is a boolean, nothing else.")
         system, _, code = said.partition("|")
         made.append(
             fhir.Wanted(

@@ -1,7 +1,8 @@
 """What a round must satisfy before a site shares anything with it.
 
 The server says which nodes compute, for whom, what and with which parameters; the site believes
-none of it. Nodes are pinned, the circuits are those of this release and of the site's own list, the
+none of it. What the columns are this site attested to, or accepted, since it follows whose sums are
+opened. Nodes are pinned, the circuits are those of this release and of the site's own list, the
 roster names this site and organisations that it pinned, the parameters fit its rows, and the
 normalisation is what the nodes signed for.
 
@@ -19,12 +20,13 @@ from typing import Any
 
 import numpy as np
 
-from apps.protocol import tickets
+from apps.protocol import tickets, wire
 from apps.protocol.circuits import CIRCUITS, Circuit, ModelClass, Slot
 from apps.protocol.circuits.family import NORMALISATION
 from apps.protocol.circuits.noise import CLIP, RHO
 from apps.protocol.circuits.resolution import LOGIT, RESOLUTIONS
 from apps.protocol.credentials import demand_of, is_kind
+from apps.protocol.encoding import NUMBER
 from apps.protocol.normalise import constants_digest, numbers_in, public_constants
 from apps.protocol.privacy import DELTA_EXPONENT, epsilon_milli
 from apps.protocol.tickets import (
@@ -45,6 +47,7 @@ from workers.client.training import FEATURE_BOUND
 
 Print = Callable[[str], None]
 
+SCHEMA_DOMAIN = "flai/schema/v1"
 MIN_CELL = 5
 MIN_SITES = 3
 CUT_MAX, FLAT, SAME = 0.2, 2.0**-10, 2.0**-20
@@ -508,6 +511,50 @@ def _check_params(
             wrong = wrong or params[counts][place] != table.rows
     if wrong:
         raise NotTrusted("The round's parameters do not fit this site's rows.", "bad_params")
+
+
+def schema_digest(schema: Mapping[str, Any]) -> str:
+    """Of `rfm_spec.schema_of` a spec: what attestations name it by."""
+    return wire.digest(SCHEMA_DOMAIN, dict(schema))
+
+
+def check_schema(
+    schema: Mapping[str, Any],
+    *,
+    subdao: str,
+    home: Home,
+    accept_schema: bool = False,
+    note: bool = True,
+) -> None:
+    """A SubDAO's schema is one that this site attested to or, by `accept_schema`, accepted for it.
+
+    A server that calls a boolean a number would have it summed: how many patients have it. With
+    `note` the journal keeps what was accepted. Raises: NotTrusted("other_schema").
+    """
+    digest, hashes, known = schema_digest(schema), set(), []
+    for entry in home.journal:
+        if entry["event"] == "attesting":
+            hashes.add(entry["attestation"]["schema_hash"])
+        elif entry["event"] == "schema_accepted" and entry["subdao"] == subdao:
+            hashes.add(entry["schema_hash"])
+        else:
+            continue
+        known += entry.get("schema", {}).get("features", [])
+    if digest in hashes:
+        return
+    if not accept_schema:
+        new = [feature for feature in schema["features"] if feature not in known]
+        other = [f"{feature['name']}, a {feature.get('type', NUMBER)}" for feature in new]
+        raise NotTrusted(
+            f"{subdao} asks for other columns than this site attested to: "
+            f"{few(other) if other else 'label, strata or order differ'}. Of each that is called a "
+            "number, rounds open the sum. If its members voted for that and you agree, run the "
+            "same command with --accept-schema.",
+            "other_schema",
+        )
+    if note:
+        kept = {"schema_hash": digest, "schema": dict(schema)}
+        home.journal.write("schema_accepted", subdao=subdao, **kept)
 
 
 def check_normalisation(

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from apps.protocol import tickets, wire
 from apps.protocol.normalise import public_constants
-from tests.support.bridge import SUBDAO, Bridge
+from tests.support.bridge import SUBDAO, UNSENT, Bridge, attested
 from tests.support.nodes import NodeSet, succeeded
 from workers.client import joining, training
 from workers.client.agent import Agent
@@ -32,7 +32,7 @@ def asked(world: Any) -> Any:
     home = agents["hospital-alder"].home
     journal = home.journal.path.read_text()
     lines = journal.splitlines(True)
-    home.journal.path.write_text("".join(line for line in lines if '"event":"roster"' in line))
+    home.journal.path.write_text("".join(line for line in lines if UNSENT.search(line)))
     peers, sent = home.pinned_peers(), len(bridge.shares)
     yield bridge, Agent(home, "custodian", say=lambda line: None, api=bridge.api())
     bridge.changes, bridge.phase = {}, phase
@@ -366,7 +366,8 @@ def test_kept_constants_are_of_sums_that_this_site_shared_or_enough_others_here(
     ):
         with pytest.raises(NotTrusted):
             receipted(said, nodes=nodes, **about)
-    agent.home.journal.path.write_text("")  # it never took part: five others vouch for them
+    agent.home.journal.path.unlink()
+    attested(agent.home, bridge.spec)  # it never took part: five others vouch for them
     assert trial.train(**where) == {"dry_run": True}
     monkeypatch.setattr(bridge, "roster", bridge.roster)
     monkeypatch.setattr(bridge, "rows", dict(bridge.rows))

@@ -18,7 +18,7 @@ from apps.protocol.contribution import (
     taylor_scores,
     upper_median,
 )
-from tests.support.bridge import SUBDAO
+from tests.support.bridge import SUBDAO, attested
 from tests.support.trained import own_update, own_words
 from workers.client import data, training
 from workers.client.agent import Agent
@@ -92,6 +92,7 @@ def test_an_agent_shows_what_noise_it_signs_for_and_what_is_left_of_its_update(
     # an earlier round's ticket counts, whatever the server says was made of it; another's does not
     journal = Journal(tmp_path / "journal")
     monkeypatch.setattr(home, "journal", journal)
+    attested(home, bridge.spec)
     for subdao, round_id, rho in (
         (SUBDAO, bridge.round_id, 900_000),
         ("other", "r0", 900_000),

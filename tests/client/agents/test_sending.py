@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from apps.protocol import uploads
-from tests.support.bridge import SUBDAO
+from tests.support.bridge import SUBDAO, UNSENT
 from workers.client.agent import Agent
 from workers.client.api import Api, ClientError
 
@@ -49,7 +49,7 @@ def unsent(sharing: Any) -> Any:
     bridge, agents, *_ = sharing
     agent = next(a for a in agents.values() if a.role == "validator")
     journal, shares = agent.home.journal.path.read_text(), dict(bridge.shares)
-    kept = [line for line in journal.splitlines(True) if '"event":"roster"' in line]
+    kept = [line for line in journal.splitlines(True) if UNSENT.search(line)]
     agent.home.journal.path.write_text("".join(kept))
     phase, bridge.phase, bridge.part_bytes_max = bridge.phase, "updates", 3000
     yield bridge, agent
