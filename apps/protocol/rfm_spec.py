@@ -20,7 +20,16 @@ from apps.protocol.circuits.multinomial import CLASSES_MAX
 from apps.protocol.circuits.network import STEPS_WEIGHTS_MAX, UNITS_MAX, WEIGHTS_MAX
 from apps.protocol.circuits.poisson import COUNT_MAX
 from apps.protocol.emission import Schedule
-from apps.protocol.encoding import BOOLEAN, CATEGORY, LEVELS_MAX, NUMBER, TYPES, alike, width
+from apps.protocol.encoding import (
+    BOOLEAN,
+    CATEGORY,
+    LEVELS_MAX,
+    NUMBER,
+    TYPES,
+    alike,
+    encoded_names,
+    width,
+)
 from apps.protocol.money import BPS
 from apps.protocol.plans import plans_of
 from apps.protocol.privacy import budget_of
@@ -92,7 +101,7 @@ def check_spec(spec: object) -> Spec:
     )
     model_class = _choice(raw.get("model_class", "logistic"), "model_class", MODEL_CLASSES)
     model = CLASSES[model_class]
-    features = [] if model.series else _features(raw.get("features"))
+    features = [] if model.series else check_features(raw.get("features"))
     label = _label(raw.get("label"), features, model) | _code_of_label(raw.get("label"))
     if model.series:
         features = _lags(raw.get("features"), label)
@@ -222,7 +231,8 @@ def subdao_params(spec: Mapping[str, Any]) -> Spec:
     }
 
 
-def _features(raw: object) -> list[Spec]:
+def check_features(raw: object) -> list[Spec]:
+    """A spec's features with defaults filled in. Raises: SpecError."""
     items = _items(raw, "features", least=1, most=FEATURES_MAX)
     seen: set[str] = set()
     checked = []
@@ -258,6 +268,11 @@ def _features(raw: object) -> list[Spec]:
             "features",
             f"They are {wide} columns for a model, since a category is one for each level but the "
             f"first; {FEATURES_MAX} are the most.",
+        )
+    names = encoded_names(checked)
+    if twice := next((name for place, name in enumerate(names) if name in names[:place]), None):
+        raise SpecError(
+            "features", f"“{twice}” would be a column and a level, or two levels. Rename one."
         )
     return checked
 
@@ -295,7 +310,7 @@ def _condition(row: Mapping[str, Any], feature: Spec, at: str) -> Spec:
 def _lags(raw: object, label: Spec) -> list[Spec]:
     """The features of a forecaster, which follow from its label: the last values, in order."""
     ends = {"min": label["min"], "max": label["max"]}
-    made = _features([{"name": name, **ends} for name in feature_names(label["series"])])
+    made = check_features([{"name": name, **ends} for name in feature_names(label["series"])])
     if raw and raw != made:
         raise SpecError("features", "They are the series' last values: leave them out.")
     return made

@@ -300,6 +300,10 @@ def test_columns_of_words_are_described_as_categories() -> None:
     ]
     with pytest.raises(data.DataError, match=r"“note” has 51 different values.*2 to 50 levels"):
         described({"note": [f"note {number}" for number in range(51)]})
+    with pytest.raises(data.DataError, match=r"“test”, levels\[0\]: Must not begin with"):
+        described({"test": ["+", "-", "-"]})
+    with pytest.raises(data.DataError, match=r"“note”, levels\[1\]: .*80"):
+        described({"note": ["short", "x" * 81]})
     wide = [f"level {number}" for number in range(50)]
     with pytest.raises(data.DataError, match="245 feature columns"):
         described({f"f{number}": wide for number in range(5)})

@@ -301,9 +301,28 @@ def test_conditions_gender_and_coded_values_are_categories(rows, tmp_path: Path)
     called = [f | {"type": "number"} for f in CLINICAL["features"]]
     with pytest.raises(data.DataError, match="“asthma”: whether there is a Condition is a boolean"):
         data.Schema.of_spec({**CLINICAL, "features": called})
-    assert "has no Condition of anybody, so “asthma” would be" in refused(
-        ndjson(path, resources(rows)), wanted
-    )
+    for others in ([], [condition("nobody", "active")]):
+        assert "has no Condition of any patient in it, so “asthma” would be" in refused(
+            ndjson(path, [*resources(rows), *others]), wanted
+        )
+    found = [r for r in found if r["resourceType"] != "Condition" or r["id"] == "p1-asthma"]
+    told = str(data.read_table(ndjson(path, found), wanted).notes)
+    assert f"“asthma now”: nobody has 195967001 of {SNOMED}" in told
+    assert "“asthma”: nobody" not in told
+
+
+def test_what_is_yes_or_no_may_be_coded(rows, tmp_path: Path) -> None:
+    found = resources(rows)
+    for patient, code, said in (("p0", "LA33-6", "Yes"), ("p1", "LA32-8", "No")):
+        coding = {"system": "http://loinc.org", "code": code, "display": said}
+        value = {"coding": [coding], "text": said}
+        found.append(observation(patient, "72166-2", valueCodeableConcept=value))
+    names = {"smoker": "72166-2", "sex": "46098-0"}
+    asked = [{"name": name, "type": "boolean", "code": code} for name, code in names.items()]
+    wanted = data.Schema.of_spec(spec(features=asked))
+    read = data.read_table(ndjson(tmp_path / PATH, found), wanted)
+    assert read.features[:2, 0].tolist() == [1, 0] and read.missing == len(rows) - 2
+    assert read.features[:, 1].tolist() == [float(row["sex"]) for row in rows]
 
 
 def test_a_site_names_its_own_codes_and_region(rows, tmp_path: Path) -> None:

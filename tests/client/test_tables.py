@@ -71,9 +71,11 @@ def test_levels_are_given_by_their_names_in_any_kind_of_table(tmp_path):
             "Row 1, column “stage”: “IV” is none of its levels, which are “I”, “2”",
         ),
         ([[33, 3, "yes"]], "“3” is none of its levels"),  # a name, never a place
+        ([["x", "2", "yes"]], "Row 1, column “age”: “x” is not a number"),
+        ([33, "2", "yes"], "takes rows of 3 values each"),
         ([[33, None, "yes"]], "Row 1, column “stage” is missing"),
         (pandas.DataFrame({"age": [1], "stage": [None], "smoker": [True]}), "“stage” is missing"),
-        ([["old", "I", "yes"]], "no number"),
+        ([["33", "I", "yes"], [True, "I", "yes"], [1j, "I", "yes"]], "no number"),
         ([[33, "I"]], "rows of 3 values"),
         ([[33, "I", "yes"], [33, "I"]], "rows of 3 values"),
     ],

@@ -421,6 +421,16 @@ def test_categories_that_make_no_sense_are_refused_by_name(feature: Any, field: 
     assert refused.value.field == field
 
 
+@pytest.mark.parametrize(
+    "other", [{"name": "stage=II"}, STAGE | {"name": "stage=II", "levels": ["I", "II"]}]
+)
+def test_no_two_encoded_columns_have_one_name(other: Any) -> None:
+    """A site's own weights name them."""
+    levels = ["I", "II", "II=II"]
+    with pytest.raises(SpecError, match="“stage=II"):
+        check_spec(GOOD | {"features": [STAGE | {"levels": levels}, other]})
+
+
 def test_so_many_columns_as_a_model_takes_are_counted_with_their_levels() -> None:
     wide = [
         {"name": f"f{n}", "type": "category", "levels": [f"{place}" for place in range(50)]}

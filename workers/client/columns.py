@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from apps.protocol.encoding import BOOLEAN, CATEGORY, LEVELS_MAX, NO_YES, alike, place_of, width
-from apps.protocol.rfm_spec import FEATURES_MAX
+from apps.protocol.rfm_spec import FEATURES_MAX, SpecError, check_features
 from workers.client.errors import DataError, is_number
 from workers.client.series import MISSING
 
@@ -23,6 +23,14 @@ def described(columns: Mapping[str, Sequence[str]]) -> list[dict[str, Any]]:
             f"{wide} feature columns, one for each level but the first of a category; a request "
             f"has {FEATURES_MAX} at most."
         )
+    for feature in features:
+        try:
+            check_features([feature])
+        except SpecError as error:
+            part = error.field.rpartition(".")[2]
+            raise DataError(
+                f"The column “{feature['name']}”, {part}: {error.text} Leave it out, or rename it."
+            ) from None
     return features
 
 

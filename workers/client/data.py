@@ -158,7 +158,7 @@ def _fhir(
                 (system, code),
                 about.get("unit") or "",
                 is_label=is_label,
-                levels=tuple(about.get("levels") or ()),
+                levels=levels_of(about),
                 condition=about.get("resource") == CONDITION,
                 active=about.get("active", False),
             )

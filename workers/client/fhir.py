@@ -6,7 +6,7 @@ several. A column names a code, LOINC unless it says otherwise:
 - an Observation of that code, or a component of one: its quantity, integer, boolean, coded value or
   string; of several the latest by effective (else issued) time. Only final, amended and corrected
   ones count. A quantity must have the request's unit, where it names one.
-- of a category, which of an Observation's codes, their displays and text is one of its levels.
+- of a category or boolean, which of an Observation's codes, their displays and text is a level.
 - whether the patient has a Condition of that code, by no rules of a hierarchy: 1 or, with none
   recorded, 0. Refuted ones and those entered in error are none; where it must be `active`, only
   those are any whose clinical status is active, recurrence or relapse.
@@ -27,7 +27,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from apps.protocol.encoding import place_of
+from apps.protocol.encoding import NO_YES, place_of
 from workers.client.errors import DataError, is_number
 
 LOINC = "http://loinc.org"
@@ -46,7 +46,7 @@ Code = tuple[str, str]
 @dataclass(frozen=True)
 class Wanted:
     """One column: the code that it is made of, or (`region`) the part of an address. levels: of a
-    category; condition: whether there is a Condition of the code, `active` or ever."""
+    category or boolean; condition: whether there is a Condition of the code, `active` or ever."""
 
     column: str
     code: Code | None = None
@@ -102,13 +102,8 @@ def read(paths: Sequence[Path], wanted: Sequence[Wanted]) -> Found:
                 diagnoses.append((path.name, resource))
     if not patients:
         raise DataError(f"{paths[0].name} has no Patient.")
-    if conditions and not diagnoses:
-        raise DataError(
-            f"{paths[0].name} has no Condition of anybody, so “{conditions[0].column}” would be no "
-            "of everybody. Export them too."
-        )
     values: dict[str, dict[Code, _Value]] = {key: {} for key in patients}
-    had: dict[str, set[Wanted]] = {key: set() for key in patients}
+    had: dict[str, set[Wanted]] = {}
     strangers = 0
     for file, resource in (*observations, *diagnoses):
         patient = names.get(_reference(resource))
@@ -116,12 +111,17 @@ def read(paths: Sequence[Path], wanted: Sequence[Wanted]) -> Found:
             strangers += 1
             continue
         if resource["resourceType"] == "Condition":
-            had[patient].update(_had(file, resource, conditions))
+            had.setdefault(patient, set()).update(_had(file, resource, conditions))
             continue
         for code, value in _values(file, resource, codes):
             known = values[patient].get(code)
             if known is None or value.is_after(known):
                 values[patient][code] = value
+    if conditions and not had:
+        raise DataError(
+            f"{paths[0].name} has no Condition of any patient in it, so “{conditions[0].column}” "
+            "would be no of everybody. Export them too."
+        )
     return _rows(patients, files, values, had, wanted, strangers)
 
 
@@ -140,7 +140,7 @@ def _rows(
         last = max((value.at for value in seen.values() if value.at), default=None)
         where = f"{files[key]}, {key}"
         cells = [
-            str(int(w in had[key])) if w.condition else _cell(w, where, patient, seen, last)
+            str(int(w in had.get(key, ()))) if w.condition else _cell(w, where, patient, seen, last)
             for w in wanted
         ]
         if label is None or cells[label]:
@@ -153,6 +153,10 @@ def _rows(
         notes.append(f"{ageless} patients have no age: no birthDate, or no Observation says when.")
     if len(rows) < len(patients):
         notes.append(f"{len(patients) - len(rows)} patients without the label are no rows.")
+    for w in wanted:
+        if w.condition and not any(w in theirs for theirs in had.values()):
+            system, code = w.code or ("", "")
+            notes.append(f"“{w.column}”: nobody has {code} of {system}. Is it coded so here?")
     if strangers:
         kinds = "Observations" + " or Conditions" * any(w.condition for w in wanted)
         notes.append(f"{strangers} {kinds} of patients that are not in the file are left out.")
@@ -179,7 +183,7 @@ def _cell(
         if age < 0:
             raise DataError(f"{where}: the birthDate is after its Observations. Correct it.")
         return str(age)
-    if w.code in SEX and w.levels:
+    if w.code in SEX and w.levels not in ((), NO_YES):
         gender = _string(where, patient, "gender")
         return "" if gender == UNKNOWN and place_of(w.levels, gender) is None else gender
     if w.code in SEX:

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from apps.protocol.encoding import levels_of, place_of
 from workers.client import sources
 from workers.client.data import cells_of, no_level, or_default
-from workers.client.errors import DataError, few
+from workers.client.errors import DataError, few, is_number
 
 Row = list[float | str]
 Asked = Mapping[str, Any] | str
@@ -64,14 +64,14 @@ def table_of(table: Any, features: Sequence[Asked]) -> npt.NDArray[np.float64]:
             ]
         )
     elif levels:
-        table = _placed([list(row) for row in table], columns, levels)
+        table = _placed(table, columns, levels)
     try:
         values = np.asarray(table)
         if np.iscomplexobj(values):
             raise TypeError
         values = values.astype(float)
     except (ValueError, TypeError):
-        raise DataError("The table has rows of unlike length, or what is no number.") from None
+        raise DataError(_odd(table, columns)) from None
     if values.ndim != 2 or values.shape[1] != len(columns):
         raise DataError(f"The model takes rows of {len(columns)} values, not {values.shape[1:]}.")
     if not len(values):
@@ -113,8 +113,12 @@ def _about(features: Sequence[Asked]) -> list[Mapping[str, Any]]:
     return [{"name": one} if isinstance(one, str) else one for one in features]
 
 
-def _placed(rows: list[list[Any]], columns: Sequence[str], levels: Mapping[str, Any]) -> list[Any]:
+def _placed(table: Any, columns: Sequence[str], levels: Mapping[str, Any]) -> list[Any]:
     """Rows whose level names are places."""
+    try:
+        rows = [list(row) for row in table]
+    except TypeError:
+        rows = [[]]
     if any(len(row) != len(columns) for row in rows):
         raise DataError(f"The model takes rows of {len(columns)} values each.")
     for at, name in enumerate(columns):
@@ -123,6 +127,18 @@ def _placed(rows: list[list[Any]], columns: Sequence[str], levels: Mapping[str, 
             for row, place in zip(rows, places, strict=True):
                 row[at] = place
     return rows
+
+
+def _odd(table: Any, columns: Sequence[str]) -> str:
+    """What is wrong with a table that is none of numbers, naming its first cell that is none."""
+    try:
+        for place, row in enumerate(table):
+            for name, cell in zip(columns, row, strict=True):
+                if isinstance(cell, str) and not is_number(cell):
+                    return f"Row {place + 1}, column “{name}”: “{cell[:40]}” is not a number."
+    except (ValueError, TypeError):
+        pass
+    return "The table has rows of unlike length, or what is no number."
 
 
 def _places(name: str, column: Any, levels: tuple[str, ...]) -> npt.NDArray[np.float64]:
