@@ -188,5 +188,6 @@ def identicon(value: str) -> tuple[int, str]:
 
 
 def quoted(name: str) -> str:
-    """A name as one cell of a line of CSV."""
-    return '"' + name.replace('"', '""') + '"' if any(c in name for c in ',"') else name
+    """A name as one cell of a line of CSV. END too: alone it ends such lines in a shell's block."""
+    plain = name != "END" and not any(c in name for c in ',"')
+    return name if plain else '"' + name.replace('"', '""') + '"'

@@ -34,7 +34,7 @@ from apps.protocol.circuits import CLASSES, ModelClass
 from apps.protocol.circuits.family import LABELS
 from apps.protocol.circuits.network import STEPS_WEIGHTS_MAX
 from apps.protocol.circuits.noise import CLIP_MILLI
-from apps.protocol.encoding import BOOLEAN, CATEGORY, NUMBER, levels_of
+from apps.protocol.encoding import BOOLEAN, CATEGORY, NUMBER, TYPES, levels_of
 from apps.protocol.evidence import METRIC_NAMES
 from apps.protocol.privacy import EPSILON_MILLI, ROUNDS, budget_asked
 from apps.protocol.rfm_spec import (
@@ -108,6 +108,10 @@ PLACES = {
         )
     },
 }  # fmt: skip
+# What people write where it is no unit.
+MEANT = {name: BOOLEAN for name in ("bool", "yes", "no", "yes/no", "yes or no", "true/false")} | {
+    name: CATEGORY for name in ("categorical", "categories", "levels")
+}
 CODES = ("system", "code", "resource", "active")
 _LINE = re.compile(r"features\[(\d+)\]")
 
@@ -482,6 +486,8 @@ class RfmForm(forms.Form):
         text = error.text
         if line := _LINE.match(error.field):
             text = f"Line {int(line[1]) + 1}: {text}"
+            if error.field.endswith((".min", ".max")) and text.endswith("Must be a number."):
+                text += " Of a column of words: its name, category, and its levels."
         if error.field.endswith("_bps") and "add up" in text:
             text = "The three shares must add up to 100 %."
         self.add_error(PLACES[max(matches, key=len)] if matches else None, text)
@@ -510,7 +516,8 @@ def _label(data: dict[str, Any], kind: str) -> dict[str, Any]:
 
 def feature_rows(text: str) -> list[dict[str, Any]]:
     """Lines of `name, unit, min, max`, `name, category, level, …` or `name, boolean` as the spec's
-    features; empty lines are skipped."""
+    features; empty lines are skipped. `name, number, unit, …` has a unit that is called so.
+    Raises: SpecError where a unit is none."""
     rows: list[dict[str, Any]] = []
     lines = (line for line in text.splitlines() if line.strip())
     for line in csv.reader(lines, skipinitialspace=True):
@@ -520,6 +527,13 @@ def feature_rows(text: str) -> list[dict[str, Any]]:
             levels = [cell for cell in cells[1:] if cell]
             rows.append({"name": name, "type": kind} | ({"levels": levels} if levels else {}))
             continue
+        if kind == NUMBER:
+            cells = cells[1:]
+        elif kind in MEANT:
+            raise SpecError(
+                f"features[{len(rows)}].unit",
+                f"“{cells[0]}” is no unit. Did you mean “{name}, {MEANT[kind]}”?",
+            )
         named = zip(("unit", "min", "max", "code"), cells, strict=False)
         rows.append({"name": name} | {key: cell for key, cell in named if cell})
     return rows
@@ -530,6 +544,8 @@ def feature_lines(features: list[dict[str, Any]]) -> str:
     lines = []
     for row in features:
         told = [row.get(key) or "" for key in ("unit", "min", "max")]
+        if told[0].lower() in (*TYPES, *MEANT):
+            told = [NUMBER, *told]
         cells = [row["type"], *row.get("levels", [])] if levels_of(row) else told
         lines.append(", ".join(quoted(str(cell)) for cell in (row["name"], *cells)))
     return "\n".join(lines)

@@ -66,7 +66,7 @@ def test_a_file_is_judged_before_anything_is_sent(model_page: Any) -> None:  # n
         ["4", "mean texture", "Missing."],
         ["4", "mean perimeter", "Not a number."],
         ["5", "—", "Has 2 cells, the header has 8."],
-        ["6", "mean symmetry", "Must be one of: even, odd, or “none”."],
+        ["6", "mean symmetry", "Must be one of: even, odd,  or “none”."],
     ]
     assert not page.locator("#many-ready").is_visible()
 

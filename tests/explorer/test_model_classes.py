@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import csv
+import os
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
 from django.template.loader import render_to_string
 
-from apps.explorer.rfm_form import RfmForm, initial_from
+from apps.explorer.formatting import quoted
+from apps.explorer.listings import CALL_SHELL
+from apps.explorer.rfm_form import RfmForm, feature_lines, feature_rows, initial_from
 from apps.protocol.evidence import evidence_of
-from apps.protocol.rfm_spec import check_spec
+from apps.protocol.rfm_spec import check_features, check_spec
 
 FILLED = {
     "title": "Grades",
@@ -115,9 +121,38 @@ def test_the_form_takes_categories_and_yes_or_no() -> None:
         ("age\nstage, category, I", "Line 2: Must have 2 to 50 entries."),
         ("smoker, boolean, never", "Line 1: Only a category has levels to name."),
         ("stage, category, I, I", "Line 1: A level is listed twice."),
+        ("age\nsmoker, Bool", "Line 2: “Bool” is no unit. Did you mean “smoker, boolean”?"),
+        (
+            "stage, categorical, I, II",
+            "Line 1: “categorical” is no unit. Did you mean “stage, category”?",
+        ),
+        (
+            "stage, I, II, III",
+            "Line 1: Must be a number. Of a column of words: its name, category, and its levels.",
+        ),
     ):
         refused = RfmForm(FILLED | about | {"features": wrong})
         assert refused.errors["features"] == [said]
+
+
+def test_a_number_stays_one_whatever_its_unit_is_called() -> None:
+    """Requests by program, and older ones, may say so."""
+    units = ("boolean", "Category", "bool", "number", "mm", "")
+    told = [{"name": f"f{place}", "unit": unit, "max": "9"} for place, unit in enumerate(units)]
+    features = check_features(told)
+    assert check_features(feature_rows(feature_lines(features))) == features
+
+
+def test_the_shells_block_writes_its_rows_and_runs_nothing_of_them(tmp_path: Path) -> None:
+    table = [["END"], ["touch PWNED; :"]]
+    names, row = (",".join(map(quoted, cells)) for cells in table)
+    block = CALL_SHELL.format(url="http://x", slug="s", names=names, row=row)
+    (tmp_path / "python3").write_text("#!/bin/sh\n")
+    (tmp_path / "python3").chmod(0o700)
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    subprocess.run(["bash"], input=block, text=True, cwd=tmp_path, env={"PATH": path}, check=True)
+    assert list(csv.reader((tmp_path / "row.csv").open())) == table
+    assert not (tmp_path / "PWNED").exists()
 
 
 def test_the_form_asks_for_the_units_of_hidden_layers() -> None:

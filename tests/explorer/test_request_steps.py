@@ -136,8 +136,10 @@ def test_steps_ask_what_the_model_class_needs_and_open_where_the_server_objects(
     features.fill('age, a, 0, 120\nstage, category, I, "II, III"\nsmoker, boolean')
     until_seen(page, save).click()
     told = page.get_by_role("region", name="Features")
-    expect(told.get_by_role("row", name="stage")).to_contain_text("I, II, III")
-    expect(told.get_by_role("row", name="smoker")).to_contain_text("no, yes")
+    expect(told.get_by_role("row", name="stage")).to_have_text(
+        "stageone ofI(others are compared with it)II, III"
+    )
+    expect(told.get_by_role("row", name="smoker")).to_contain_text("yes or no")
     page.get_by_role("link", name="Change it").click()  # a draft is changed in the same steps
     expect(page.get_by_label("Title")).to_have_value("Length of stay")
     expect(page.get_by_label("Label column")).to_be_hidden()

@@ -68,7 +68,7 @@ def model_page(site: str, world: Any, visit: Any, sign_in: Any) -> Any:
     dao = Dao.objects.get(pk=world.dao.pk)
     features = dao.params["schema"]["features"]
     features[0]["max"] = "30"
-    features[7] |= {"type": "category", "levels": ["even", "odd, or “none”"], "min": None}
+    features[7] |= {"type": "category", "levels": ["even", "odd,  or “none”"], "min": None}
     dao.save()
     visitor = visit()
     sign_in(visitor)
@@ -107,13 +107,15 @@ def test_the_form_starts_with_an_example_within_the_ranges(model_page: Any) -> N
     page.get_by_label("mean texture").fill("77")
     page.get_by_role("button", name="Back to the example").click()
     symmetry = page.get_by_label("mean symmetry")
-    assert symmetry.locator("option").all_inner_texts() == ["even", "odd, or “none”"]
-    symmetry.select_option("odd, or “none”")
+    assert symmetry.locator("option").all_inner_texts() == ["even", "odd,  or “none”"]
+    symmetry.select_option("odd,  or “none”")
+    assert page.locator("[data-feature]").last.input_value() == "odd,  or “none”"
     page.get_by_role("button", name="Back to the example").click()
     values = page.locator("[data-feature]").evaluate_all("all => all.map(x => x.value)")
     assert values == ["15"] + ["1.0"] * 6 + ["even"]
     told = page.get_by_role("region", name="Features").get_by_role("row").last
-    assert told.get_by_role("cell").all_inner_texts() == ["even, odd, or “none”"]
+    assert told.locator(".tag").all_inner_texts() == ["even", "odd, or “none”"]
+    assert "even (others are compared with it)" in " ".join(told.inner_text().split())
     shell = page.locator("code").filter(has_text="row.csv").first.text_content()
     assert "1.0,even" in shell
     assert page.get_by_text("0 to 30").is_visible()
