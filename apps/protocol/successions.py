@@ -13,7 +13,7 @@ fingerprints that they pinned.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from apps.protocol.jobs import SUCCESSIONS_MAX, fingerprint
@@ -100,6 +100,22 @@ def successions_before(
 def sets_before(nodes: Sequence[str], descriptors: Sequence[Mapping[str, Any]]) -> list[list[str]]:
     """The node sets that this one follows, by what its descriptors carry: the latest first."""
     return [one["statement"]["nodes"] for one in successions_before(nodes, descriptors)]
+
+
+def successions_after(nodes: Collection[str], signed: Sequence[Mapping[str, Any]]) -> list[Json]:
+    """What of this (each counts by its signatures) was signed for just this node set and for those
+    that follow it, in that order; of two for one set the first.
+
+    Just this set: a made-up one would let a node sign as two, or fewer sign than a set asks for.
+    """
+    found: list[Json] = []
+    now = set(nodes)
+    left = list(signed)
+    while after := next((one for one in left if set(one["statement"]["nodes"]) == now), None):
+        left.remove(after)
+        found.append(dict(after))
+        now = set(set_after(after["statement"]))
+    return found
 
 
 def set_after(said: Json) -> list[str]:

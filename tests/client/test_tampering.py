@@ -7,6 +7,7 @@ Each kind is found, and the place is named.
 from __future__ import annotations
 
 import io
+import json
 import shutil
 import subprocess
 import sys
@@ -166,3 +167,15 @@ def _triggers(how: str) -> None:
     with connection.cursor() as cursor:
         for table in TABLES:
             cursor.execute(f"ALTER TABLE {table} {how} TRIGGER USER")
+
+
+def test_each_list_of_nodes_is_a_set_of_its_own(site: str, tmp_path: Path) -> None:
+    grow(Party.objects.create(kind="person", name="Ada", slug="ada"), 1)
+    state, sets, options = tmp_path / "state.json", [["aa" * 32] * 3, ["bb" * 32] * 3], []
+    for name, nodes in zip(("old", "new"), sets, strict=True):
+        (tmp_path / name).write_text(json.dumps({"fingerprints": nodes}))
+        options += ["--nodes", str(tmp_path / name)]
+    code, said = verify(site, state, *options)
+    assert code == 1 and "(nodes aaaaaa…, bbbbbb…, that you gave)" in said
+    code, said = verify(site, state)
+    assert code == 0 and "that you gave" not in said

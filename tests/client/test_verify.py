@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -13,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from apps.protocol import heads, identity, jobs, merkle, successions, tally, wire
 from workers.client.api import Api
-from workers.client.earnings import Finding
+from workers.client.earnings import Earnings, Finding, Made
 from workers.client.exchange import SLASH_REF, Exchange, Leaving
 from workers.client.holdings import Holdings
 from workers.client.replay import AHEAD_MS, BEHIND_MS, replay
@@ -347,11 +348,16 @@ class Server:
         return httpx.Response(200, json={"path": [one.hex() for one in path_]})
 
     def check(
-        self, state: Path | None = None, key: str | None = None, nodes: list[str] | None = None
+        self,
+        state: Path | None = None,
+        key: str | None = None,
+        nodes: list[str] | None = None,
+        more: tuple[list[str], ...] = (),
     ) -> Report:
         api = Api("http://log", transport=httpx.MockTransport(self.answer))
         clock = lambda: self.read_at_s  # noqa: E731
-        return Auditor(api, state=state, key=key, nodes=nodes, clock=clock).run()
+        sets = None if nodes is None else [nodes, *more]
+        return Auditor(api, state=state, key=key, sets=sets, clock=clock).run()
 
 
 def fingerprint(node: Ed25519PrivateKey) -> str:
@@ -517,16 +523,139 @@ def test_a_successor_that_pinned_nodes_signed_for_is_trusted_and_has_one_voice_w
     for report in (server.check(nodes=pins), server.check(state), server.check(state)):
         assert report.ok, failed(report)
     says = f"node {fingerprint(new)[:6]}… has the place of node {fingerprint(old[1])[:6]}…"
-    told = [says in check.text for check in server.check(nodes=pins).checks]
-    assert told.count(True) == 1
-    assert not any(says in check.text for check in server.check(state).checks)  # it is known by now
+    for report in (server.check(nodes=pins), server.check(state)):
+        assert [says in check.text for check in report.checks].count(True) == 1
+    another = Ed25519PrivateKey.generate()  # and one after that one, by what the two sets signed
+    server.leaves.append(wire.canonical(successor_leaf([old[0], new, old[2]], 2, another, (0, 1))))
+    server.served = list(server.leaves)
+    server.nodes = [new, another]
+    for report in (server.check(nodes=pins[::-1]), server.check(state)):
+        assert report.ok, failed(report)
+    server.leaves.pop()
+    server.served.pop()
     server.nodes = [old[1], new]
     for report in (server.check(nodes=pins), server.check(nodes=[*pins, fingerprint(new)])):
         assert "only 1 of the 2" in failed(report)
-    # strangers' word, of a set that nobody pinned
+    # of a set that is not the pinned one: by hand
     server.nodes = [old[0], new]
-    for known in ([pins[0], "ee" * 32, pins[2]], pins[:1]):
+    for known in ([pins[0], "ee" * 32, pins[2]], pins[:1], [*pins, "ee" * 32]):
         assert "only 1 of the 2" in failed(server.check(nodes=known))
+    found = failed(server.check(nodes=[*pins, "ee" * 32]))
+    assert f"if they publish {fingerprint(new)}, give their set too" in found
+    set_of_now = [pins[0], fingerprint(new), pins[2]]
+    assert server.check(nodes=[*pins, "ee" * 32], more=(set_of_now,)).ok
+    assert server.check(nodes=[*pins[:2], "ee" * 32], more=(pins,)).ok
+
+
+def test_a_dishonest_node_that_renames_itself_does_not_sign_as_two_in_a_set_that_never_was() -> (
+    None
+):
+    evil, *others = pinned = [Ed25519PrivateKey.generate() for _ in range(3)]
+    server = Server(HONEST)
+    server.nodes = pinned
+    pins = pins_of(server)
+    assert server.check(nodes=pins).ok
+    renamed, *made_up = new = [Ed25519PrivateKey.generate() for _ in range(3)]
+    said = [successor_leaf(pinned, 0, renamed, (0,))]
+    for other, one in zip(others, made_up, strict=True):
+        said.append(successor_leaf([evil, renamed, other], 2, one, (0, 1)))
+    server.leaves += map(wire.canonical, said)
+    server.served = list(server.leaves)
+    server.nodes = [evil, *new]
+    report = server.check(nodes=pins)
+    has = "node {}… has the place of node {}…"
+    good = has.format(fingerprint(renamed)[:6], pins[0][:6])
+    assert any(check.ok and check.text.startswith(good) for check in report.checks)
+    found = failed(report)
+    assert "only 1 of the 2" in found and good not in found
+    for place, one in zip(pins[1:], made_up, strict=True):
+        assert has.format(fingerprint(one)[:6], place[:6]) in found
+
+
+def test_a_list_with_two_keys_of_one_place_is_no_set_for_which_they_could_sign() -> None:
+    first, *others = [Ed25519PrivateKey.generate() for _ in range(3)]
+    second, made_up = (Ed25519PrivateKey.generate() for _ in range(2))
+    server = Server(HONEST)
+    server.nodes = [first, second, *others]
+    pins = pins_of(server)
+    for said in (
+        successor_leaf([first, *others], 0, second, (0,)),
+        successor_leaf([first, second, *others], 3, made_up, (0, 1)),
+    ):
+        server.leaves.append(wire.canonical(said))
+    server.served = list(server.leaves)
+    says = f"node {fingerprint(made_up)[:6]}… has the place of node {pins[3][:6]}…"
+    assert says in failed(server.check(nodes=pins))
+
+
+def test_two_nodes_of_five_do_not_sign_where_their_set_asks_for_three(tmp_path: Path) -> None:
+    pinned = [Ed25519PrivateKey.generate() for _ in range(5)]
+    new = [Ed25519PrivateKey.generate() for _ in range(3)]
+    server, state = Server(HONEST), tmp_path / "s"
+    server.nodes = pinned
+    pins = pins_of(server)
+    assert server.check(state).ok
+    honest = list(server.leaves)
+    for place, one in zip(pinned[2:], new, strict=True):
+        made_up = successor_leaf([*pinned[:2], place], 2, one, (0, 1))
+        server.leaves.append(wire.canonical(made_up))
+    server.served = list(server.leaves)
+    server.nodes = [*pinned[:2], *new]
+    for report in (server.check(nodes=pins), server.check(state)):
+        found = failed(report)
+        assert all(f"node {fingerprint(one)[:6]}… has the place" in found for one in new)
+        assert any(check.text.startswith("2 nodes (") for check in report.checks)
+    server.leaves = [*honest, wire.canonical(successor_leaf(pinned, 4, new[2], (0, 1, 2)))]
+    server.served = list(server.leaves)
+    server.nodes = [pinned[0], new[2]]
+    for report in (server.check(nodes=pins), server.check(state)):
+        assert report.ok, failed(report)
+
+
+def test_each_set_of_the_first_check_is_followed_by_itself(tmp_path: Path) -> None:
+    three = [Ed25519PrivateKey.generate() for _ in range(3)]
+    five = [three[0], *(Ed25519PrivateKey.generate() for _ in range(4))]
+    new = Ed25519PrivateKey.generate()
+    server, state = Server(HONEST), tmp_path / "s"
+    server.nodes = three
+    assert server.check(state).ok
+    kept = json.loads(state.read_text())
+    sets = [[fingerprint(node) for node in nodes] for nodes in (three, five)]
+    assert kept["nodes"] == [sorted(sets[0])]
+    server.leaves.append(wire.canonical(successor_leaf(five, 4, new, (0, 1, 2))))
+    server.served = list(server.leaves)
+    server.nodes = [three[1], new]
+    for nodes, ok in ((sets, True), (sets[1], False), ([*sets[0], *sets[1][1:]], False)):
+        state.write_text(json.dumps(kept | {"nodes": nodes}))  # flat: as earlier releases wrote it
+        report = server.check(state)
+        assert report.ok == ok, failed(report)
+        if ok:
+            assert json.loads(state.read_text())["nodes"] == sets
+    # those sets are the ones that the log's rounds had
+    earnings = Earnings(Holdings())
+    earnings.successions = [json.loads(server.leaves[-1])["body"]]
+    for index, nodes in enumerate((*sets, sets[0])):
+        earnings.versions["d", str(index)] = Made({"nodes": nodes}, {"job": "j"})
+    first = Auditor(Api("http://log", transport=httpx.MockTransport(lambda _: httpx.Response(404))))
+    first._receipted(SimpleNamespace(earnings=earnings, keys={}))
+    assert (first.sets, first.nodes) == (sets, {*sets[0], *sets[1], fingerprint(new)})
+
+
+def test_keys_of_one_place_stay_one_node_whatever_else_the_log_says_of_them() -> None:
+    """A list that names both, and a server's own statement that one of them is another's place."""
+    old, z, w = ([Ed25519PrivateKey.generate() for _ in range(n)] for n in (3, 1, 1))
+    new = Ed25519PrivateKey.generate()
+    server = Server(HONEST)
+    server.nodes = old
+    pins = [*pins_of(server), fingerprint(new)]
+    made_up = successor_leaf([old[0], *z, *w], 0, new, (1, 2))
+    for said in ([made_up], [successor_leaf(old, 1, new, (1,)), made_up]):
+        for leaves in (said, said[::-1]):
+            server.leaves = [wire.canonical(one) for one in (*HONEST, *leaves)]
+            server.served = list(server.leaves)
+            server.nodes = [old[1], new]
+            found = failed(server.check(nodes=pins))
+            assert ("only 1 of the 2" in found) == (len(said) == 2)
 
 
 def test_a_log_that_the_nodes_did_not_sign_is_a_fork() -> None:

@@ -64,6 +64,25 @@ def test_the_old_key_or_two_others_may_say_so(nodes: list[Keys]) -> None:
     assert not successions.is_succession(taken)
 
 
+def test_what_follows_a_set_was_signed_for_just_that_set(nodes: list[Keys]) -> None:
+    one, two = made(), made()
+    first = succession(nodes, 1, one, [nodes[1]])
+    middle = [nodes[0], one, nodes[2]]
+    second = succession(middle, 0, two, [nodes[0]])
+    for said in ([first, second], [second, first]):
+        assert successions.successions_after(names(nodes)[::-1], said) == [first, second]
+    assert successions.successions_after(names(middle), [first, second]) == [second]
+    # a set that never was, all of whose keys are trusted; a larger list; a place taken once
+    never = succession([nodes[1], one, nodes[0]], 2, two, [nodes[1], one])
+    assert successions.successions_after(names(nodes), [first, never]) == [first]
+    assert successions.successions_after([*names(nodes), "ee" * 32], [first]) == []
+    other = succession(nodes, 1, two, [nodes[1]])
+    assert successions.successions_after(names(nodes), [first, other]) == [first]
+    # back and forth ends
+    back = succession(middle, 1, nodes[1], [one])
+    assert successions.successions_after(names(nodes), [first, back]) == [first, back]
+
+
 def test_sets_follow_each_other_as_their_descriptors_say(nodes: list[Keys]) -> None:
     one, two = made(), made()
     first = succession(nodes, 1, one, [nodes[0], nodes[2]])

@@ -258,7 +258,7 @@ def test_sites_share_rows_by_consent_and_a_version_goes_on_from_another(
     counted = Counter(leaf["type"] for leaf in stage.leaves(second))
     assert counted["training.rows_consented"] == len(stage.custodians)
     assert counted["training.share_withdrawn"] == counted["training.round_done"] == 1
-    report = verify_server(stage.url, nodes=stage.homes[wary].pinned_nodes())
+    report = verify_server(stage.url, sets=[stage.homes[wary].pinned_nodes()])
     assert report.ok, [check.text for check in report.checks if not check.ok]
 
     # Nothing is left of any row at the nodes, and none is in the clear in tables, logs, requests

@@ -285,7 +285,7 @@ class Deadly(Stage):
         assert len({(body["party"], body["slot"]) for body in shared}) == len(shared)
 
     def verified(self) -> None:
-        report = verify_server(self.url, nodes=self.homes[self.custodians[0]].pinned_nodes())
+        report = verify_server(self.url, sets=[self.homes[self.custodians[0]].pinned_nodes()])
         assert report.ok, [check.text for check in report.checks if not check.ok]
 
     # -- small parts

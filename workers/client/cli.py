@@ -104,7 +104,10 @@ def parser() -> argparse.ArgumentParser:
     verify.add_argument("--state", type=Path, help="remembers key and last head between checks")
     verify.add_argument("--key", help="public key of the log, if you have it from elsewhere")
     verify.add_argument(
-        "--nodes", type=Path, help="nodes.pin.json: the fingerprints that the operators publish"
+        "--nodes",
+        type=Path,
+        action="append",
+        help="nodes.pin.json: a whole node set, as its operators publish it; one file for each set",
     )
     verify.add_argument(
         "--has",
@@ -292,7 +295,7 @@ def _wallet(commands: argparse._SubParsersAction) -> None:
     lend = step("lend", "let another home's key ask by a credential of yours; prints what lets it")
     lend.add_argument("--to", required=True, help="that home's public key, as `key` prints it")
     lend.add_argument("--credential", default="", help="its kind (default: the newest in force)")
-    lend.add_argument("--days", type=int, default=30, help="how long (default: 30)")
+    lend.add_argument("--days", type=int, default=30, help="how long: 1 to 90 (default: 30)")
     back = step("take-back", "revoke a credential that you have issued")
     back.add_argument("--id", required=True, help="the credential's id")
     vote = step("vote", "vote on a proposal")
@@ -560,9 +563,9 @@ def _claim(options: argparse.Namespace) -> int:
 def _verify(options: argparse.Namespace) -> int:
     from workers.client.verify import verify_server
 
-    nodes = read_pins(options.nodes, "fingerprints") if options.nodes else None
+    sets = [read_pins(path, "fingerprints") for path in options.nodes or ()] or None
     report = verify_server(
-        options.url, state=options.state, key=options.key, nodes=nodes, has=options.has
+        options.url, state=options.state, key=options.key, sets=sets, has=options.has
     )
     for check in report.checks:
         print(f"{'✓' if check.ok else '✗'} {check.text}")

@@ -10,7 +10,7 @@
    is shown another one; with fewer, the report says that the server alone vouches for that.
 6. Each round's φ, evidence and model are what its nodes signed for, over the roster that the log
    names. The nodes are those that are pinned, or those of the first check, and their successors
-   by what these signed.
+   by what these signed as one node set.
 7. Each SubDAO was founded with what the request said whose hash was voted on.
 """
 
@@ -30,6 +30,7 @@ from apps.protocol import heads, merkle, wire
 from apps.protocol.contribution import without_copies
 from apps.protocol.heads import HEAD_DOMAIN
 from apps.protocol.jobs import OPENINGS_DOMAIN, JobError, check_node
+from apps.protocol.successions import successions_after
 from apps.protocol.tickets import TicketError, check_roster, members_with_role
 from workers.client.api import Api, ClientError
 from workers.client.earnings import Made
@@ -70,7 +71,8 @@ class Report:
 class Auditor:
     """One check of one server.
 
-    `key` is the log's public key and `nodes` the nodes' fingerprints from elsewhere, where known.
+    `key` is the log's public key and `sets` are node sets (fingerprints) from elsewhere, where
+    known: each a whole one, as it was at some time, since its successors are followed.
     `has`: what must stand in the log, each an entry's hash, or what an entry names, by commas.
     """
 
@@ -80,7 +82,7 @@ class Auditor:
         *,
         state: Path | None = None,
         key: str | None = None,
-        nodes: Sequence[str] | None = None,
+        sets: Sequence[Sequence[str]] | None = None,
         has: Sequence[str] = (),
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -88,9 +90,10 @@ class Auditor:
         self.state_path = state
         self.known = _read_state(state)
         self.given_key = key
-        self.given_nodes, self.has = nodes, has
+        self.given_sets, self.has = sets, has
+        self.sets: list[list[str]] = []  # that are trusted before any successor is followed
         self.nodes: set[str] = set()
-        self.places: dict[str, str] = {}  # of a successor: the first node that had its place
+        self.places: dict[str, str] = {}  # of each: alike for all keys of one node's place
         self.report = Report()
 
     def run(self) -> Report:
@@ -123,7 +126,8 @@ class Auditor:
         self._cosigned(key, cosigned, head, hashes)
         if self.report.ok and self.state_path is not None:
             content = {"url": self.api.url, "key": key, "head": _head_facts(head)}
-            content |= {"nodes": sorted(self.nodes), "heads": self._remembered(head)}
+            sets = self.sets or [sorted(self.nodes)] * bool(self.nodes)
+            content |= {"nodes": sets, "heads": self._remembered(head)}
             temporary = _beside(self.state_path)
             temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
             temporary.replace(self.state_path)
@@ -298,13 +302,17 @@ class Auditor:
     def _receipted(self, state: Replay) -> None:
         """Each finished round against its job's receipts, which only its nodes can make."""
         made = state.earnings.versions
-        expected, how = self.given_nodes, "that you gave"
-        if expected is None and self.known and self.known.get("nodes"):
-            expected, how = self.known["nodes"], "of the first check"
-        self.nodes = set(expected or ())
-        if expected is None:
-            self.nodes = {node for one in made.values() for node in one.opened["nodes"]}
+        known = (self.known or {}).get("nodes")
+        if self.given_sets is not None:
+            self.sets, how = [list(nodes) for nodes in self.given_sets if nodes], "that you gave"
+        elif known:
+            whole = isinstance(known[0], list)  # earlier releases kept no sets
+            self.sets, how = known if whole else [known], "of the first check"
+        else:
+            seen = dict.fromkeys(tuple(one.opened["nodes"]) for one in made.values())
+            self.sets = [list(nodes) for nodes in seen]
             how = "seen for the first time: compare them with what their operators publish"
+        self.nodes = {node for nodes in self.sets for node in nodes}
         self._follow(state.earnings.successions)
         wrong = []
         for (dao, version), one in made.items():
@@ -325,17 +333,34 @@ class Auditor:
         )
 
     def _follow(self, successions: Sequence[Mapping[str, Any]]) -> None:
-        """A node takes another's place, as the log's leaf shows it signed (`Earnings.succeeded`),
-        in a set whose nodes are all trusted: so is that one, and both keys count as one node."""
-        for said in (signed["statement"] for signed in successions):
-            if not set(said["nodes"]) <= self.nodes:
+        """A node takes another's place, as the log's leaves show it signed (`Earnings.succeeded`).
+
+        Its key is trusted if that was signed of just a set that is trusted, or of one that follows
+        it; a list that names two keys of one place isn't a set. Whatever says of two trusted keys
+        that they had one place makes one node of them, and nothing makes two of them again.
+        """
+        pairs = [{one["statement"]["old"], one["statement"]["new"]} for one in successions]
+        whole = [nodes for nodes in self.sets if not any(pair <= set(nodes) for pair in pairs)]
+        followed = [one for nodes in whole for one in successions_after(nodes, successions)]
+        self.places = {node: node for node in self.nodes}
+        for signed in [*followed, *successions]:
+            old, new = signed["statement"]["old"], signed["statement"]["new"]
+            if old not in self.nodes:
                 continue
-            old, new = said["old"], said["new"]
-            self.places[new] = self.places.get(old, old)
             if new not in self.nodes:
-                self.nodes.add(new)
                 text = f"node {new[:6]}… has the place of node {old[:6]}…"
-                self.report.add(True, f"{text}, as nodes signed that are trusted", "")
+                ok = self.report.add(
+                    signed in followed,
+                    f"{text}, as nodes signed that are trusted",
+                    f"the log says that {text}, of a node set that is not known here: ask the "
+                    f"operators; if they publish {new}, give their set too (a further --nodes)",
+                )
+                if not ok:
+                    continue
+                self.nodes.add(new)
+            place, other = self.places[old], self.places.get(new)
+            self.places[new] = place
+            self.places = {n: place if p == other else p for n, p in self.places.items()}
 
     def _founded(self, state: Replay) -> None:
         founded, wrong = state.points.founded, []
@@ -369,7 +394,7 @@ class Auditor:
         Without, the log could be shown to others in another form: that is said, and it is an error
         where nodes are pinned.
         """
-        pinned = bool(self.given_nodes or (self.known and self.known.get("nodes")))
+        pinned = bool(self.given_sets or (self.known and self.known.get("nodes")))
         alone = "only the server vouches that everybody is shown this same log"
         if cosigned is None:
             self.report.add(not pinned, f"no node has signed a head: {alone}",
@@ -460,11 +485,11 @@ def verify_server(
     *,
     state: Path | None = None,
     key: str | None = None,
-    nodes: Sequence[str] | None = None,
+    sets: Sequence[Sequence[str]] | None = None,
     has: Sequence[str] = (),
 ) -> Report:
     """The whole check of the server at `url`. Raises: ClientError where it does not answer."""
-    return Auditor(Api(url), state=state, key=key, nodes=nodes, has=has).run()
+    return Auditor(Api(url), state=state, key=key, sets=sets, has=has).run()
 
 
 def head_signed(key: str, head: dict[str, Any]) -> bool:

@@ -29,7 +29,7 @@ def audit(story: Story) -> Report:
     story.screen.phase(7, "audit", "Anyone can check all of it")
     state = story.root / "heads.json"
     pins = story.cast.home(VISITOR.key).pinned_nodes()
-    report = verify_server(story.cast.url, state=state, nodes=pins)
+    report = verify_server(story.cast.url, state=state, sets=pins and [pins])
     for check in report.checks:
         (story.screen.done if check.ok else story.screen.failed)(check.text)
     story.state.put("log", {"size": report.size, "ok": report.ok})
