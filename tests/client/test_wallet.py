@@ -193,8 +193,17 @@ def test_a_wallet_lends_a_credential_to_the_key_that_asks(
     thief = Home(tmp_path / "thief")
     (thief.path / "credential.json").write_text(text)
     assert "not lent to the ticket's sender" in refusal(thief)
-    (program.path / "credential.json").write_text("{")
-    assert "can't be read as JSON" in refusal(program)
+    for left in ("", "{", "[]"):  # by a `lend` that failed, say
+        for of in (program, home):
+            (of.path / "credential.json").write_text(left)
+        said_so = refusal(program)
+        assert ("malformed" if left == "[]" else "can't be read as JSON") in said_so
+        assert f"wallet lend --to {program.identity_hex()}" in said_so
+        assert proof(home).id == row.digest  # by the wallet key that lies there
+    for days in ("0", "91", "-1"):
+        assert cli.main([*about, program.identity_hex(), "--days", days]) == 1
+        assert "lent for 1 to 90 days" in capsys.readouterr().err
+    assert cli.main([*about, program.identity_hex(), "--days", "90"]) == 0
     assert cli.main([*about, "x"]) == 1
     assert cli.main([*about, program.identity_hex(), "--credential", "lab"]) == 1
     board.revoke(row.digest)

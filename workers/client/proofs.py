@@ -20,6 +20,7 @@ from workers.client.home import Home, read_json
 
 HERE_MS = 24 * 3_600_000  # what is lent by a key that lies in the same home is lent anew
 DAY_MS = 86_400_000
+DAYS_MAX = 90  # that anything is lent for: it can't be taken back
 
 
 def lent(
@@ -46,7 +47,11 @@ def proof_for(asked: Any, home: Home, api: Api, *, at_ms: int) -> dict[str, Any]
     if demand is None:
         return None
     asker, why = home.identity_hex(), f"This home holds no credential “{demand.credential}”."
-    for proof in [*_kept(home), *_made(home, api, asker, at_ms)]:
+    try:
+        kept = _kept(home)
+    except ClientError as error:  # what `wallet lend` left that failed
+        kept, why = [], error.text
+    for proof in [*kept, *_made(home, api, asker, at_ms)]:
         try:
             rules.shown(demand, proof, sender=asker, at_ms=at_ms)
         except rules.NotShown as error:

@@ -17,7 +17,7 @@ from apps.protocol import consent, credentials, tally, wire
 from apps.protocol.consent import RECOVERY, WALLET
 from workers.client.api import Api, ClientError
 from workers.client.home import Home
-from workers.client.proofs import DAY_MS, lent
+from workers.client.proofs import DAY_MS, DAYS_MAX, lent
 
 LIFETIME_MS = 5 * 60_000
 
@@ -162,6 +162,8 @@ class Wallet:
         or of this kind. Nothing is sent; nor can it be taken back before it ends."""
         if not wire.is_hex(to, 32):
             raise ClientError("A key is 64 hex digits: `key` prints that of a home.")
+        if not 0 < days <= DAYS_MAX:
+            raise ClientError(f"A credential is lent for 1 to {DAYS_MAX} days.")
         key = self._own(self.show(), [WALLET])
         for row in self.credentials():
             own = row["payload"]["key"] == wire.public_hex(key) and row["state"] == "in_force"
