@@ -138,6 +138,14 @@ def demand_of(raw: Any) -> Demand | None:
     return Demand(raw["credential"], tuple(raw["keys"]))
 
 
+def demand_named(said: Mapping[str, Any] | None) -> Demand | None:
+    """What the tickets of a round ask for whose leaf says {"credential", "issuers", "keys"}, each
+    issuer's; {} or nothing: open to all. Raises ValueError."""
+    if not said:
+        return None
+    return Demand(said["credential"], tuple(sorted(set(said["keys"]))))
+
+
 def issue_payload(*, credential: str, subject: str, key: str, until_ms: int) -> dict[str, str]:
     """What the issuer signs. `key`: the subject's wallet key."""
     return {"credential": credential, "subject": subject, "key": key, "until_ms": str(until_ms)}

@@ -16,7 +16,9 @@ A job on Shamir shares is computed by all its members, 2t + 1 at least, and each
 of what comes of it: none is only "holding", and a receipt tells one hash, that of the node's share.
 
 A receipt names the "engine" unless it is the passive ring: one that names none was computed by
-three nodes that do not check each other.
+three nodes that do not check each other. Where the tickets of a job that is no query say who may
+ask what it makes, its receipts name that too, as "access" (`credentials.Demand`): the tickets are
+shown to no auditor.
 
 A node signs for a bundle of queries once, over the root of the Merkle tree (RFC 9162 §2.1) of its
 receipts; what goes with each as its signature is that one, and the way from receipt to root:
@@ -39,6 +41,7 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from apps.protocol import merkle
+from apps.protocol.credentials import demand_of
 from apps.protocol.tickets import (
     COMPUTING,
     ENGINES,
@@ -130,7 +133,7 @@ AGREED_FIELDS = (
     "model",
 )
 _RECEIPT_FIELDS = {*AGREED_FIELDS, "result", "sealed", "node", "at"}
-_ENGINE_FIELD = {"engine"}  # agreed on too, where it is named
+_NAMED_FIELDS = {"engine", "access"}  # agreed on too, where they are named
 
 
 class JobError(Exception):
@@ -326,11 +329,16 @@ def check_receipt(signed: Any, *, sign_key: str) -> dict[str, Any]:
     ok = isinstance(signed, dict) and {"receipt", "signature"} <= set(signed)
     _require(ok, "bad_receipt", "A receipt comes with its signature.")
     receipt: dict[str, Any] = signed["receipt"]
-    ok = isinstance(receipt, dict) and set(receipt) - _ENGINE_FIELD == _RECEIPT_FIELDS
+    ok = isinstance(receipt, dict) and set(receipt) - _NAMED_FIELDS == _RECEIPT_FIELDS
     _require(ok, "bad_receipt", "The receipt lacks or adds fields.")
     named = receipt.get("engine", VERIFIED)  # that of the ring is not
     ok = isinstance(named, str) and named in ENGINES and named != RING
     _require(ok, "bad_receipt", "The receipt names an engine that is not named so.")
+    try:
+        ok = "access" not in receipt or demand_of(receipt["access"]) is not None
+    except ValueError:
+        ok = False
+    _require(ok, "bad_receipt", "What the receipt says of who may ask is malformed.")
     try:
         verify_receipt(sign_key, receipt, signed["signature"])
     except BadSignature:
@@ -359,7 +367,7 @@ def check_receipts(
         "bad_receipt",
         "A member's receipt appears twice.",
     )
-    first = {k: receipts[0].get(k) for k in (*AGREED_FIELDS, *_ENGINE_FIELD)}
+    first = {k: receipts[0].get(k) for k in (*AGREED_FIELDS, *_NAMED_FIELDS)}
     for receipt in receipts:
         same = {k: receipt.get(k) for k in first} == first
         _require(same, "receipts_disagree", "The members' receipts do not agree.")

@@ -12,7 +12,7 @@ from typing import Any
 
 from apps.accounts.models import PartyKey
 from apps.protocol.consent import WALLET
-from apps.protocol.credentials import Demand, access_of
+from apps.protocol.credentials import Demand, access_of, demand_named
 from apps.subdaos.models import Dao
 from apps.training.models import Round
 
@@ -36,9 +36,7 @@ def asked_by_nodes(dao: Dao, *, now: datetime) -> dict[str, Any]:
 
 def demand_of(held: Round) -> Demand | None:
     """What the tickets of a round say of who may ask its model."""
-    if not held.access:
-        return None
-    return Demand(held.access["credential"], tuple(sorted(set(held.access["keys"]))))
+    return demand_named(held.access)
 
 
 def access_named(held: Round) -> dict[str, Any]:

@@ -463,15 +463,14 @@ def test_nodes_ask_from_the_next_round_on_for_what_was_voted_and_once_plans_of_b
     state = replayed(shelf, leaves())
     round_ = {"round": "r", "dao": shelf.listing.dao.party.pid}
     at = state.latest_ms
-    open_to_all, running = round_ | {"access": None}, state.plans.of(round_["dao"])
-    assert running == [str(first.id)]
-    state.credentials.round_opened(round_, at, running)  # of an earlier release
-    state.credentials.round_opened(round_ | {"access": after}, at, [])
-    state.credentials.round_opened(open_to_all, at + 120_000, running)
-    with pytest.raises(Finding, match="against the vote"):
-        state.credentials.round_opened(open_to_all, at + 120_000, [])
-    with pytest.raises(Finding, match="says nothing of whom"):
-        state.credentials.round_opened(round_, at, running)
+    for nothing in ({}, {"access": None}):
+        state.credentials.round_opened(round_ | nothing, at)  # the plan runs
+    over = unix_ms(first.ends_at) + 120_000
+    with pytest.raises(Finding, match="answer who lacks the credential"):
+        state.credentials.round_opened(round_, over)
+    with pytest.raises(Finding, match="answer who lacks the credential"):
+        state.credentials.round_opened(round_ | {"access": None}, over)
+    state.credentials.round_opened(round_ | {"access": after}, at)
     for changes in (
         {"credential": "lab"},
         {"issuers": [plain.pid, other.party.pid]},
@@ -479,12 +478,32 @@ def test_nodes_ask_from_the_next_round_on_for_what_was_voted_and_once_plans_of_b
         {"keys": [pairs[0][1], "00" * 32]},
     ):
         with pytest.raises(Finding):
-            state.credentials.round_opened(round_ | {"access": after | changes}, at, [])
+            state.credentials.round_opened(round_ | {"access": after | changes}, at)
+    choose(shelf, plain, "")
+    assert asked() == after
+    state = replayed(shelf, leaves())
+    state.credentials.round_opened(round_, state.latest_ms)  # may have been opened before
+    with pytest.raises(Finding, match="answer who lacks the credential"):
+        state.credentials.round_opened(round_, state.latest_ms + 120_000)
+    holder = keyed(shelf)  # whose plan begins by the terms of now
+    issuer.issue(holder)
+    choose(shelf, holder.party, "basic", word=lambda seen: holder.word(consent.PLAN, seen.asked))
+    assert asked() == after
+    said = leaves()
+    for leaf in said:
+        if leaf["type"] == "subdaos.params":
+            leaf["at"] -= 10 * 60_000
+    state = replayed(shelf, said)
+    with pytest.raises(Finding, match="answer who lacks the credential"):
+        state.credentials.round_opened(round_, state.latest_ms + 120_000)
+    for one in (issuer, other):  # issuers without a key: nobody could show what they issued
+        state.keyring.parties[one.party.pid].active.clear()
+    state.credentials.round_opened(round_, state.latest_ms + 120_000)
     vote(shelf)
     assert asked(first.ends_at) == {}
     state = replayed(shelf, leaves())
     with pytest.raises(Finding, match="no vote asks for"):
-        state.credentials.round_opened(round_ | {"access": after}, state.latest_ms + 120_000, [])
+        state.credentials.round_opened(round_ | {"access": after}, state.latest_ms + 120_000)
 
 
 def test_plans_of_before_are_given_the_terms_that_the_log_tells(shelf: Shelf) -> None:

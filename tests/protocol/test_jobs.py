@@ -219,6 +219,18 @@ def test_of_shamir_shares_all_members_compute_and_each_reports_its_own():
         assert error.value.code == "receipts_disagree"
 
 
+def test_receipts_say_who_may_ask_what_was_made_and_agree_on_it():
+    trio, asked = range(3), {"credential": "accredited-hospital", "keys": ["ab" * 32]}
+    says = {str(i): {"access": asked} for i in trio}
+    assert [one["access"] for one in check(3, trio, receipts(3, trio, **says))] == [asked] * 3
+    for other in ({}, {"access": asked | {"keys": ["cd" * 32]}}):
+        with pytest.raises(jobs.JobError, match="do not agree"):
+            check(3, trio, receipts(3, trio, **says | {"1": other}))
+    for wrong in (None, {}, "all", {"credential": "lab"}, asked | {"keys": []}):
+        with pytest.raises(jobs.JobError, match="who may ask is malformed"):
+            check(3, trio, receipts(3, trio, **{str(i): {"access": wrong} for i in trio}))
+
+
 def test_receipts_say_what_they_were_computed_by_and_agree_on_it():
     """One that says nothing is of the passive ring, as all were before there was another."""
     every = range(4)

@@ -94,6 +94,10 @@ def test_who_commits_later_to_another_sites_update_scores_nothing(market) -> Non
     paid = dict(zip((copied.pid, copier.pid), (0, leaf["phi_milli"][copied.pid])))
     other = replace(made, done={**made.done, "phi_milli": {**leaf["phi_milli"], **paid}})
     assert "φ is given to others" in (not_receipted(job, other, **known) or "")
+    # logged as for holders alone, while the tickets that the makers signed asked for nothing
+    asked = {"credential": KIND, "issuers": ["5b" * 16], "keys": ["ab" * 32]}
+    other = replace(made, opened={**made.opened, "access": asked})
+    assert "than the log says" in (not_receipted(job, other, **known) or "")
 
 
 def choose(market, name: str, value: str) -> None:
@@ -185,6 +189,16 @@ def test_holders_alone_are_answered_by_the_nodes_of_a_model_that_was_made_so(
     demand = rules.Demand(KIND, (board.public,))
     stages = {"moments": None, "round": demand.params}
     assert {t["scope"].split(":")[0]: t.get("access") for t in tickets} == stages
+    for job, said in ((held.moments_job, None), (held.round_job, demand.params)):
+        assert [r["receipt"].get("access") for r in job_json(job)["receipts"]] == [said] * 3
+    state = replay(json.loads(bytes(x.data)) for x in LogLeaf.objects.order_by("id"))
+    made = next(iter(state.earnings.versions.values()))
+    job = {**job_json(held.round_job), "nodes": descriptors_of(held.round_job)}
+    known = {"keys": state.keys, "committed": state.earnings.committed}
+    assert not_receipted(job, made, **known) is None
+    for lie in ({}, asked | {"credential": "lab"}, asked | {"keys": ["00" * 32]}):
+        other = replace(made, opened={**made.opened, "access": lie})
+        assert "than the log says" in (not_receipted(job, other, **known) or "")
     listing = market.accept(held)
     assert listing_json(listing)["node_access"] == demand.params
     market.fund()
@@ -210,6 +224,7 @@ def test_holders_alone_are_answered_by_the_nodes_of_a_model_that_was_made_so(
     drain()
     query.refresh_from_db()
     assert query.state == "settled", query.reason
+    assert all("access" not in r["receipt"] for r in job_json(query.job)["receipts"])
     assert market.open(query, upload) == pytest.approx(market.oracle(held, rows), abs=1e-3)
 
 

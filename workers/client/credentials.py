@@ -8,8 +8,8 @@ is paid without that key's mandate (`keyring`).
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from apps.protocol import consent
@@ -22,6 +22,15 @@ from workers.client.parameters import Parameters
 LATE_MS = 60_000  # what was asked before a vote or a revocation may be written after it
 
 
+@dataclass
+class Sold:
+    """A plan: whose model it is of, the terms that it may have begun with, and when it ends."""
+
+    dao: str
+    terms: list[rules.Access | None]
+    until_ms: int
+
+
 class Credentials:
     """Fed with leaves by `Replay`; each method raises Finding for what does not fit."""
 
@@ -29,8 +38,7 @@ class Credentials:
         self.keyring, self.parameters = keyring, parameters
         self.issued: dict[str, rules.Credential] = {}
         self.held: dict[str, list[str]] = {}  # pid → those that it was given
-        self.plans: dict[str, list[rules.Access | None]] = {}  # the terms that each began with
-        self.told = False  # whether rounds say what their nodes ask for
+        self.plans: dict[str, Sold] = {}
 
     def issue(self, body: Mapping[str, Any], at: int) -> None:
         issuer, payload = body["issuer"], body["payload"]
@@ -62,21 +70,14 @@ class Credentials:
         if lacking:
             raise Finding(f"proposal {body['proposal']} trusts {min(lacking)}, who had no key")
 
-    def round_opened(self, body: Mapping[str, Any], at: int, running: Collection[str]) -> None:
-        """Its model's nodes ask for what was voted, by keys that its issuers have; or for nothing
-        while a plan runs (`running`: the SubDAO's, by id) that began by other terms, or no issuer
-        has a key. Rounds of earlier releases, before the first that says it, say nothing."""
-        name, terms = f"round {body['round']}", self._terms(body["dao"], at)
-        if "access" not in body:
-            if self.told:
-                raise Finding(f"{name} says nothing of whom its model's nodes will answer")
-            return
-        self.told, said = True, body["access"]
+    def round_opened(self, body: Mapping[str, Any], at: int) -> None:
+        """What its model's nodes will ask for is what was voted, by keys that its issuers have;
+        they ask for nothing only where `_for_everybody` says so."""
+        said, name = body.get("access"), f"round {body['round']}"
+        terms = self._terms(body["dao"], at)
         if said is None:
-            before = any(self.plans.get(id_, [None]) != [terms[0]] for id_ in running)
-            keyed = any(self._key(issuer) for term in terms if term for issuer in term.issuers)
-            if None not in terms and keyed and not before:
-                raise Finding(f"{name} has its nodes ask for nothing, against the vote")
+            if not self._for_everybody(body["dao"], terms, at):
+                raise Finding(f"{name} lets its nodes answer who lacks the credential of the vote")
             return
         if not any(
             term
@@ -86,13 +87,22 @@ class Credentials:
         ):
             raise Finding(f"{name} lets its nodes ask for a credential that no vote asks for")
         for issuer, key in zip(said["issuers"], said["keys"], strict=True):
-            if self._key(issuer) != key:
+            party = self.keyring.parties.get(issuer)
+            if party is None or party.active.get(consent.WALLET) != key:
                 raise Finding(f"{name} trusts the key {key[:16]}, which is not that of {issuer}")
 
-    def _key(self, pid: str) -> str | None:
-        """The wallet key of a party."""
-        party = self.keyring.parties.get(pid)
-        return party.active.get(consent.WALLET) if party else None
+    def _for_everybody(self, dao: str, terms: list[rules.Access | None], at: int) -> bool:
+        """Whether by one of these terms a round's nodes ask for nothing: it is for everybody, or no
+        issuer that it names has a key, or a plan runs that began by other terms."""
+        running = [
+            plan for plan in self.plans.values() if plan.dao == dao and at < plan.until_ms + LATE_MS
+        ]
+        return any(
+            term is None
+            or not any(self.keyring.keyed(pid) for pid in term.issuers)
+            or any(before != term for plan in running for before in plan.terms)
+            for term in terms
+        )
 
     def _terms(self, dao: str, at: int) -> list[rules.Access | None]:
         """Those in force, and those that a vote has just replaced."""
@@ -102,21 +112,29 @@ class Credentials:
     def query_held(self, body: Mapping[str, Any], at: int, dao: str) -> None:
         """It names one that admits its buyer, by the terms of then or of the plan that pays it."""
         named = [body["credential"]] if body.get("credential") else []
-        terms = self._terms(dao, at) + self.plans.get(body.get("plan", ""), [])
+        plan = self.plans.get(body.get("plan", ""))
+        terms = self._terms(dao, at) + (plan.terms if plan else [])
         self._admitted(f"query {body['query']}", body["buyer"], named, at, terms)
 
     def plan_begun(self, body: Mapping[str, Any], at: int, dao: str) -> None:
         """Its buyer holds one, by the same terms; they are the plan's until it is over."""
         held, terms = self.held.get(body["buyer"], []), self._terms(dao, at)
         self._admitted(f"plan {body['id']}", body["buyer"], held, at, terms)
-        self.plans[body["id"]] = terms
+        self.plans[body["id"]] = Sold(dao, terms, int(body["term"]["ends_ms"]))
+
+    def plan_over(self, body: Mapping[str, Any], at: int) -> None:
+        """At its end or before; predictions that it paid for may be told after."""
+        plan = self.plans.get(body["id"])
+        if plan is not None:
+            plan.until_ms = min(plan.until_ms, at)
 
     def _admitted(
         self, what: str, buyer: str, named: list[str], at: int, terms: list[rules.Access | None]
     ) -> None:
         if None in terms:
             return
-        key = self._key(buyer)
+        party = self.keyring.parties.get(buyer)
+        key = party.active.get(consent.WALLET) if party else None
         why: str | None = "none"
         for access in filter(None, terms):
             for held in (self.issued[id_] for id_ in named if id_ in self.issued):

@@ -230,6 +230,7 @@ def _check_access(access: Any, *, home: Home, say: Print) -> None:
             "access_differs",
         )
     if demand is None:
+        say("The nodes will answer everybody who asks the model: they ask for no credential.")
         return
     if issuers is not None and (others := set(demand.keys) - set(issuers)):
         raise NotTrusted(

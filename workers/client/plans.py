@@ -75,10 +75,6 @@ class Plans:
         self.holds: dict[str, tuple[str, int]] = {}
         self.unsaid: dict[str, tuple[str, str, str, int]] = {}
 
-    def of(self, dao: str) -> list[str]:
-        """The SubDAO's plans that have not ended, by id."""
-        return [plan.id for plan in self.running.values() if plan.dao == dao]
-
     def transfer(self, body: Body, at: int, amount: int) -> None:
         """Any transfer that broke no rule of the ledger."""
         debit, credit, phase = body["debit"], body["credit"], body["phase"]

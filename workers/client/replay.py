@@ -309,6 +309,8 @@ class Replay:
         self.plans.told(body, at, dao)
         if body["step"] in ("begun", "changed", "renewed"):
             self.credentials.plan_begun(body, at, dao)
+        else:
+            self.credentials.plan_over(body, at)
         if body["step"] == "renewed":  # a wallet key would have had to sign it
             self.keyring.action(body["buyer"], consent.PLAN, {}, body, at)
         elif body["step"] not in ("ended", "withdrawn"):
@@ -402,7 +404,7 @@ class Replay:
         self.parameters.round_opened(body)
         self.earnings.round_opened(body, at)
         self.members.round_opened(body)
-        self.credentials.round_opened(body, at, self.plans.of(body["dao"]))
+        self.credentials.round_opened(body, at)
 
     def _slashed(self, body: Mapping[str, Any], at: int) -> None:
         self.votes.slash(body, at)

@@ -9,8 +9,8 @@
 5. t + 1 = 2 of the pinned nodes have signed a head that is a beginning of this log, so that nobody
    is shown another one; with fewer, the report says that the server alone vouches for that.
 6. Each round's φ, evidence and model are what its nodes signed for, over the roster that the log
-   names. The nodes are those that are pinned, or those of the first check, and their successors
-   by what these signed as one node set.
+   names, and they ask of who asks the model what the log says. The nodes are those that are
+   pinned, or those of the first check, and their successors by what these signed as one node set.
 7. Each SubDAO was founded with what the request said whose hash was voted on.
 """
 
@@ -28,6 +28,7 @@ from typing import Any
 
 from apps.protocol import heads, merkle, wire
 from apps.protocol.contribution import without_copies
+from apps.protocol.credentials import demand_named
 from apps.protocol.heads import HEAD_DOMAIN
 from apps.protocol.jobs import OPENINGS_DOMAIN, JobError, check_node
 from apps.protocol.successions import successions_after
@@ -461,6 +462,9 @@ def not_receipted(
             return "the nodes computed over another roster"
         if receipt["model"] != done["model"]:
             return "the nodes made another model"
+        demand = demand_named(opened.get("access"))
+        if receipt.get("access") != (demand.params if demand else None):
+            return "the nodes ask something else of who asks the model than the log says"
         if receipt["openings"] != wire.digest(OPENINGS_DOMAIN, done["evidence"]):
             return "the nodes opened other evidence"
         order = [keys[key] for key in members_with_role(roster, "custodian")]

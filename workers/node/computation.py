@@ -332,6 +332,7 @@ class Computation:
     def _receipt(self, done: Done) -> dict[str, Any]:
         admitted, held, sealed = done.admitted, done.held, done.sealed
         job = admitted.job
+        access = None if is_query(job) else admitted.tickets[0].access
         return {
             "v": 1,
             "job_id": job["job_id"],
@@ -348,6 +349,7 @@ class Computation:
             "node": self._fingerprint,
             "at": int(time.time()),
             **jobs.engine_named(job),
+            **({"access": access} if access else {}),
         }
 
     def _stage(self, done: Done, job: StoredJob) -> None:

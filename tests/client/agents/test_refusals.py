@@ -276,6 +276,13 @@ def test_whom_a_model_will_answer_is_said_and_signed_for(
         agent.train(subdao=SUBDAO, round_id=bridge.round_id)
     assert any("holders of a credential “accredited-hospital” alone" in line for line in said)
 
+    agent.home.config = {k: v for k, v in agent.home.config.items() if k not in own}
+    said.clear()
+    bridge.changes = {"ticket": bridge.round()["ticket"] | {"access": None}}
+    with pytest.raises(KeyError, match="access"):  # it stands in no ticket then
+        agent.train(subdao=SUBDAO, round_id=bridge.round_id)
+    assert any("The nodes will answer everybody" in line for line in said)
+
 
 @pytest.mark.parametrize(
     ("demands", "asked_for", "code"),
