@@ -112,19 +112,27 @@ def check_spec(spec: object) -> Spec:
     if model.series and standard != SERIES:
         raise SpecError("standard", "A forecaster's data are a time series.")
     strata = _strata(raw.get("strata"), features, label)
+    hidden = _hidden(raw.get("hidden"), model, features, label)
+    governance = _governance(raw.get("governance", {}), model)
+    size = weights_of(model, features, {"label": label, **hidden})
+    if "engine" in governance and model.hidden and size > STEPS_WEIGHTS_MAX:
+        raise SpecError(
+            "governance.engine",
+            f"Over {STEPS_WEIGHTS_MAX} weights take hours on it: choose the ring, or fewer units.",
+        )
     return {
         "objective": _text(raw.get("objective"), "objective", most=2_000),
         "kind": _choice(raw.get("kind", KINDS[0]), "kind", KINDS),
         "domain": _choice(raw.get("domain", DOMAIN), "domain", DOMAINS),
         "model_class": model_class,
-        **_hidden(raw.get("hidden"), model, features, label),
+        **hidden,
         "interpretable": _interpretable(raw.get("interpretable"), model),
         "standard": standard,
         "features": features,
         "label": label,
         "strata": strata,
         "gates": _gates(raw.get("gates", []), strata, model),
-        "governance": _governance(raw.get("governance", {}), model),
+        "governance": governance,
         "price_micro": str(_amount(raw.get("price_micro"), "price_micro")),
         "funding": _funding(raw.get("funding")),
         "licence": _choice(raw.get("licence", LICENCE), "licence", tuple(LICENCES)),

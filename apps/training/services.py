@@ -20,13 +20,13 @@ from apps.participants.selectors import roster as participants_roster
 from apps.protocol import jobs, tickets
 from apps.protocol.circuits import CLASSES, circuits_hash
 from apps.protocol.circuits.descent import SITE_ROWS_MAX
-from apps.protocol.circuits.family import ROWS_MAX
+from apps.protocol.circuits.family import ALL_UPDATES_MAX, ROWS_MAX
 from apps.protocol.circuits.games import SHAPLEY_MAX
 from apps.protocol.circuits.moments import limits_of
 from apps.protocol.circuits.network import ALIVE_MAX
 from apps.protocol.encoding import numbers_of, width
 from apps.protocol.sharing import consent_to
-from apps.protocol.targets import class_of, extras_of
+from apps.protocol.targets import class_of, extras_of, weights_of
 from apps.subdaos.models import Dao
 from apps.subdaos.selectors import budget_of, current_epoch, engine_of
 from apps.training.access import access_named, asked_by_nodes, demand_of
@@ -184,6 +184,9 @@ def why_not(dao: Dao) -> str | None:
             f"Shapley values are computed for {SHAPLEY_MAX} custodians at most, the roster "
             f"has {have}; vote for another scoring (subdaos.set_scoring)."
         )
+    size = weights_of(class_of(dao.params), dao.params["schema"]["features"], dao.params)
+    if have > (most := ALL_UPDATES_MAX // size):
+        return f"Of {size} weights {most} custodians' are computed at most, the roster has {have}."
     engine, least = engine_of(dao), int(dao.params.get("n", tickets.TRIO))
     if engine != tickets.RING or least > tickets.TRIO:
         there = node_count()

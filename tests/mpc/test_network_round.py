@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from apps.protocol import descent
 from apps.protocol.circuits import CIRCUITS, CLASSES, network_round
+from apps.protocol.circuits.declare import BadParams
 from apps.protocol.circuits.layout import INPUT_F, MODEL_F
 from apps.protocol.circuits.network_round import LENGTH_MAX, measured
 from tests.support.ring import joined, ring_function, three_processes, verified_threads
@@ -78,8 +79,10 @@ def test_a_round_of_networks_follows_the_equations(name):
 @pytest.mark.parametrize("name", UNITS)
 def test_every_engine_computes_the_same_round_of_networks(name, monkeypatch):
     _, _, values, params = federation(name, rows=(30,))
+    values["update"][-1] = SPOILT["any words"](np.random.default_rng(2), values["update"][0].size)
     circuit = CIRCUITS[f"{name}_round@1"]
     plain = run_plain(circuit, values, params)
+    assert plain.openings["phi_milli"][-1] == 0
     outcomes = three_processes(circuit, values, params), verified_threads(circuit, values, params)
     for found in outcomes:
         assert found[0].openings["copies"] == []
@@ -127,6 +130,26 @@ def test_who_sends_what_is_no_update_sends_nothing_and_spoils_nothing(what):
         both.append(run_plain(circuit, values, params))
     assert both[0].openings == both[1].openings
     np.testing.assert_array_equal(both[0].result.words[0], both[1].result.words[0])
+
+
+def test_who_sends_what_is_no_update_is_not_paid_where_most_go_uphill():
+    """Nor counts among the three that a round needs."""
+    _, _, values, params = federation("mlp")
+    update = values["update"]
+    values["update"] = [update[0], -update[1], -update[2], update[3], update[4]]
+    values["update"][4] = SPOILT["the top bit everywhere"](None, len(update[0]))
+    opened = run_plain(CIRCUITS["mlp_round@1"], values, params).openings
+    assert opened["phi_milli"][4] == 0 and sum(map(bool, opened["phi_milli"])) == 2
+    assert opened["void"] == 1
+
+
+def test_a_node_takes_no_more_numbers_than_it_can_hold():
+    circuit = CIRCUITS["mlp_round@1"]
+    params = {"features": 1000, "hidden_1": 995, "classes": 4, "scoring": "taylor"}
+    shape_of = circuit.slots["update"].shape
+    assert shape_of(params, 32) == (999_979,)
+    with pytest.raises(BadParams, match="33 custodians"):
+        shape_of(params, 33)
 
 
 def test_what_is_as_long_as_it_may_be_counts():

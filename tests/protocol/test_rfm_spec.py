@@ -258,6 +258,10 @@ def test_a_request_names_the_units_of_a_networks_hidden_layers() -> None:
     assert subdao_params(spec)["training"]["kind"] == "secure_sgd"
     large = check_spec(raw | {"hidden": [1024, 128]})  # too many for steps, not for updates
     assert subdao_params(large)["training"] == {"kind": "fedavg"}
+    for engine in ({"engine": "shamir", "n": 5, "t": 2}, {"engine": "ring_verified", "n": 4}):
+        check_spec(raw | {"hidden": [1024, 64], "governance": engine})
+        with pytest.raises(SpecError, match="choose the ring"):
+            check_spec(raw | {"hidden": [1024, 128], "governance": engine})
     with pytest.raises(SpecError, match="no hidden layers"):
         check_spec(GOOD | {"hidden": [8]})
 

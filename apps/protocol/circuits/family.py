@@ -92,6 +92,7 @@ STRATA_MAX = 32
 ROWS_MAX = 4000
 QUERY_ROWS_MAX = 10_000
 MEMBERS_MAX = 64
+ALL_UPDATES_MAX = 1 << 25  # numbers of all sites, which a node holds at once: 0.5 GB
 PHI_MIN_POSITIVE = 3
 # Digest of the constants by which rows are standardised (`normalise.constants_digest`): all owners
 # sign the same one, and a model is trained on and asked under its own alone.
@@ -273,6 +274,9 @@ def round_circuit(model: ModelClass, run_round: Run) -> Circuit:
         """Raises: BadParams for a site too many, so that no node takes part in such a job."""
         if params["scoring"] == "shapley" and index >= SHAPLEY_MAX:
             raise BadParams(f"Shapley values are computed for {SHAPLEY_MAX} custodians at most")
+        most = ALL_UPDATES_MAX // model.update(params)
+        if index >= most:
+            raise BadParams(f"of so many numbers each {most} custodians' are computed at most")
         return (model.update(params),)
 
     def run(ops: Any, secrets: Mapping[str, Sequence[Any]], params: Params) -> Outcome:

@@ -66,6 +66,7 @@ def run_round(
     def mean(shares: Sequence[int]) -> Any:
         """start + Σ shares_k · c_k · D_k at f = 24, of shares [K] at f = 30, of 1 at most."""
         part = ops.trunc(ops.scale(clip, np.array(shares), f=SHARE_F), SHARE_F)
+        part = ops.mul(part, good)  # cut, 0 may have become 2^−30, and they sent any words
         # none of c_k · D_k is longer than LENGTH_MAX, and part is off by 2^−30
         most = (LENGTH_MAX + 1) << MODEL_F
         moved = [
@@ -100,7 +101,7 @@ def run_round(
         own = ops.mul(told, clip, f=UTILITY_F)
         every = ops.trunc(ops.reshape(ops.sum(own, 0), (1,)), 26)
         middle = ops.trunc(ops.scale(every, round(half * 2**20), f=20), UTILITY_F)
-        return ops.sub(own, ops.broadcast(middle, own.shape))
+        return ops.mul(ops.sub(own, ops.broadcast(middle, own.shape)), good)
 
     phi = judged(ops, held, params, 0, utility)
 
