@@ -597,7 +597,7 @@ def audit(sold: Market, *, nodes: Any = (), forge: Any = None) -> Report:
     newest = log.head_latest().at_ms / 1000
     return Forged(
         api,
-        nodes=sold.nodes.fingerprints if nodes == () else nodes,
+        sets=None if nodes is None else [nodes or sold.nodes.fingerprints],
         clock=lambda: max(time.time(), newest),
     ).run()
 

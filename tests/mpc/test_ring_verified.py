@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 
 from apps.protocol.circuits import CIRCUITS, CLASSES, INFERS
-from tests.mpc import test_descent, test_logistic_round, test_model_classes, test_resolutions
+from tests.mpc import (
+    test_descent,
+    test_logistic_round,
+    test_model_classes,
+    test_network_round,
+    test_resolutions,
+)
 from tests.mpc.test_ring_nodes import chi2
 from tests.mpc.test_ring_privacy import Tap
 from tests.support.ring import four, joined, share, shares_for, threads_of, verified_threads
@@ -45,6 +51,8 @@ def inputs_of(circuit_id):
             7, sites=4, features=3, rows=(24,), strata=2, bad=False
         )
         return test_logistic_round.encoded(updates, blocks), params
+    if rest == "round" and CLASSES[name].hidden:
+        return test_network_round.federation(name, rows=(24,))[-2:]
     if rest == "round":
         return test_model_classes.federation(name, "taylor", rows=(24,))[-2:]
     values, params = test_descent.federation(name, **SHORT)[2:]

@@ -53,7 +53,7 @@ def test_no_job_waits_while_a_share_is_opened(store, jobs, monkeypatch):
     """What came in between is looked at again: the same share has one acknowledgement."""
     shares, held, answers = jobs._shares, [], []
     named = {"share_id": "cd" * 16, "scope": "round:1", "sender": "me", "issued_at": 1}
-    kind = {"is_query": False, "is_kept": False, "stays": False}
+    kind = {"is_query": False, "is_kept": False, "stays": False, "expires_at": 100}
     ticket = SimpleNamespace(id="t", root="r", **kind, **named)
     upload = {"ticket": named | {"expires_at": 100, "shape": [1]}}
 
